@@ -1,0 +1,50 @@
+"""archdsl: attention architectures as short as the figures they come from.
+
+    spec = archdsl.parse(text)                       # the tree of a spec's text
+    text = archdsl.format(spec)                      # its canonical text
+    diagnostics = archdsl.check("specs/gpt.arch")    # every mistake, none raised
+    model = archdsl.compile("specs/gpt.arch", D=768) # ready to run and to load weights
+
+tinygrad is imported by `compile` and by nothing else here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.semantics.analysis import check
+from archdsl.syntax.ast import File
+from archdsl.syntax.parser import parse
+from archdsl.syntax.printer import format
+
+if TYPE_CHECKING:
+    from archdsl.runtime.model import Model
+
+__version__ = "0.1.0"
+__all__ = ["ArchError", "Diagnostic", "check", "compile", "format", "parse"]
+
+
+def compile(
+    spec: str | File,
+    variant: str | None = None,
+    *,
+    device: str | None = None,
+    dtype: str = "float32",
+    seed: int = 0,
+    **settings: int | float | bool | str,
+) -> Model:
+    """The model of a spec: a path, `path:variant`, or a parsed file.
+
+    `settings` replace the model's parameters by name. `device` is one of tinygrad's, the
+    environment's `DEV` or the best of this machine where None; `dtype` is that of the
+    weights: float32, float16 or bfloat16; `seed` is what fresh weights are drawn from.
+    Raises `ArchError` with every mistake of the spec.
+
+    >>> model = compile("gpt.arch", vocab=100, context=8, D=32, heads=4, depth=2)
+    >>> model.cost(T=8).params
+    32484
+    """
+    from archdsl.runtime.build import build
+
+    return build(spec, variant, settings, device, dtype, seed)

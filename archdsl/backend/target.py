@@ -1,0 +1,310 @@
+"""Devices: which one a model runs on, and what this machine can run.
+
+A device is opened only after everything that it needs has been looked after (the compiler,
+WebGPU's library), and is believed only after it has run a kernel with the right result.
+Finding a compiler is `toolchain.py`'s work, making kernels `emit.py`'s.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from archdsl.backend.toolchain import INSTALL, ensure_compiler, set_environment
+from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+
+try:
+    from tinygrad import Device, Tensor
+    from tinygrad.dtype import DTYPES_DICT
+    from tinygrad.helpers import CACHEDB, CACHELEVEL, DEV
+    from tinygrad.renderer.cstyle import ClangRenderer
+except (RuntimeError, ValueError) as error:
+    # tinygrad reads its environment variables, `DEV` first, as it is imported.
+    raise ArchError(
+        Diagnostic(
+            "device",
+            "tinygrad cannot read its environment variables",
+            found=str(error),
+            help="`DEV` is DEVICE or DEVICE:RENDERER, as in DEV=CUDA",
+        )
+    ) from error
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What a family of devices is, and what running on it takes."""
+
+    about: str
+    help: str
+
+
+_FAMILIES = {
+    "CPU": _Family("this processor", INSTALL),
+    "CL": _Family(
+        "OpenCL",
+        "install your GPU's OpenCL driver; without a GPU: `apt-get install pocl-opencl-icd`",
+    ),
+    "WEBGPU": _Family(
+        "WebGPU, through Dawn",
+        "`pip install dawn-python`; without a GPU also `apt-get install mesa-vulkan-drivers`",
+    ),
+    "CUDA": _Family(
+        "NVIDIA GPUs, through CUDA",
+        "needs an NVIDIA GPU and its driver: `apt-get install nvidia-driver`",
+    ),
+    "NV": _Family(
+        "NVIDIA GPUs, without CUDA",
+        "needs an NVIDIA GPU and its driver: `apt-get install nvidia-driver`",
+    ),
+    "AMD": _Family(
+        "AMD GPUs, without ROCm",
+        "needs an AMD GPU that you may open: `modprobe amdgpu`, `usermod -aG render $USER`",
+    ),
+    "HIP": _Family(
+        "AMD GPUs, through ROCm",
+        "needs an AMD GPU, and ROCm's libamdhip64.so under $ROCM_PATH/lib",
+    ),
+    "METAL": _Family("Apple GPUs", "needs macOS"),
+    "QCOM": _Family("Qualcomm Adreno GPUs", "needs an Adreno GPU, at /dev/kgsl-3d0"),
+    "DSP": _Family("Qualcomm Hexagon DSPs", "needs a Hexagon DSP, at /dev/ion"),
+}
+
+# tinygrad's stand-ins: PYTHON interprets kernels, NULL makes them and runs none.
+_STAND_INS = ("PYTHON", "NULL")
+
+_HALF_DTYPES = ("float16", "bfloat16")
+_PROBE_SECONDS = 60
+_PROBE = """
+import json, sys
+from archdsl.backend import target
+print(json.dumps(target._tried(json.loads(sys.argv[1]))))
+"""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Whether a device runs kernels on this machine.
+
+    `model` is what tinygrad compiles for ("sm_90", an OpenCL device's name); `half_dtypes`
+    are those of float16 and bfloat16 that it computes in. A device that does not run has a
+    `reason`, and as `help` the command that mends it, or what the machine lacks.
+    """
+
+    name: str
+    about: str
+    runs: bool
+    model: str = ""
+    half_dtypes: tuple[str, ...] = ()
+    reason: str | None = None
+    help: str | None = None
+
+
+def open_device(name: str | None = None) -> str:
+    """Open a device, and return its canonical name for tinygrad: "CPU", "CUDA:1".
+
+    `name` is a family and perhaps a number, in any case of letters. Without one the choice
+    is that of the environment variable `DEV`, then tinygrad's own. A renderer is part of
+    `DEV` alone (`DEV=CPU:LLVM`): it holds for the whole process.
+
+    Raises ArchError (`device`) for a name that is none, and for a device that cannot be
+    opened or whose results are wrong: with the reason, and what mends it.
+    """
+    _check_kernel_cache()
+    compiler_error = None
+    try:
+        ensure_compiler()
+    except ArchError as error:
+        compiler_error = error
+    device = _canonical(name) if name is not None else _default(compiler_error)
+    family = device.split(":")[0]
+    if family == "CPU" and compiler_error:
+        raise compiler_error
+    if family == "WEBGPU":
+        _prepare_webgpu()
+    _run_kernel(device)
+    return device
+
+
+def supports(device: str, dtype: str) -> bool:
+    """Whether kernels on a device can compute in a dtype, such as "float16".
+
+    Raises ArchError for a dtype that tinygrad does not know (`argument-value`), and for a
+    device that cannot be opened (`device`).
+    """
+    if dtype not in DTYPES_DICT:
+        names = sorted(DTYPES_DICT)
+        help = did_you_mean(dtype, names) or f"the dtypes are {listing(names, 'and')}"
+        raise ArchError(Diagnostic("argument-value", f"no dtype is `{dtype}`", help=help))
+    device = open_device(device)
+    renderer = Device[device].renderer
+    # tinygrad asks no clang for its age.
+    if dtype == "bfloat16" and isinstance(renderer, ClangRenderer):
+        return ensure_compiler().bfloat16
+    return DTYPES_DICT[dtype] in renderer.supported_dtypes()
+
+
+def probe(name: str | None) -> Backend:
+    """Try a device (None: the default) in a process of its own, since drivers may crash."""
+    environment = dict(os.environ)
+    if name is not None:
+        environment.pop("DEV", None)
+    package = str(Path(__file__).parents[2])
+    paths = [package, *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-c", _PROBE, json.dumps(name)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PROBE_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return _failed(name, f"no answer in {_PROBE_SECONDS} seconds")
+    # Drivers print, too: the answer is the last line that can be one.
+    answers = [line for line in ran.stdout.splitlines() if line.startswith("{")]
+    if not answers:
+        said = ran.stderr.strip().splitlines()
+        ended = f"the process that tried it ended with status {ran.returncode}"
+        return _failed(name, f"{ended}: {said[-1]}" if said else ended)
+    answer = json.loads(answers[-1])
+    return Backend(**answer | {"half_dtypes": tuple(answer["half_dtypes"])})
+
+
+def backends() -> tuple[Backend, ...]:
+    """Every family of tinygrad's devices, tried on this machine: some seconds."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return tuple(pool.map(probe, _FAMILIES))
+
+
+def kernel_cache() -> Path:
+    """The file in which tinygrad keeps compiled kernels: `$CACHEDB`."""
+    return Path(CACHEDB)
+
+
+def _canonical(name: str) -> str:
+    known = (*_FAMILIES, *_STAND_INS)
+    family, _, rest = name.upper().partition(":")
+    if family not in known:
+        suggestion = did_you_mean(family, known)
+        devices = f"the devices are {listing(known, 'and')}"
+        help = f"{suggestion} {devices}" if suggestion else devices
+        raise ArchError(Diagnostic("device", f"no device is `{name}`", help=help))
+    if not re.fullmatch(r"[A-Z]+(:\d+)?", name.upper()):
+        help = f"a renderer is chosen for the whole process: DEV={family}:{rest}"
+        message = f"`{name}` is not the name of a device"
+        raise ArchError(
+            Diagnostic("device", message, expected=f"`{family}` or `{family}:1`", help=help)
+        )
+    return str(Device.canonicalize(name))
+
+
+def _default(compiler_error: ArchError | None) -> str:
+    try:
+        chosen = str(Device.DEFAULT)
+    except Exception as error:
+        if compiler_error:
+            raise compiler_error from error
+        raise ArchError(
+            Diagnostic("device", "tinygrad finds no device", found=_one_line(error))
+        ) from error
+    return _canonical(chosen)
+
+
+def _prepare_webgpu() -> None:
+    """Point tinygrad to the Dawn that PyPI's `dawn-python` carries, and to Vulkan."""
+    spec = importlib.util.find_spec("pydawn")
+    if spec and spec.submodule_search_locations and "WEBGPU_PATH" not in os.environ:
+        suffix = "dylib" if sys.platform == "darwin" else "so"
+        name = f"libwebgpu_dawn_{platform.machine()}.{suffix}"
+        library = Path(spec.submodule_search_locations[0]) / "lib" / name
+        if library.exists():
+            set_environment("WEBGPU_PATH", str(library))
+    # Left to itself Dawn may take its null adapter, which computes nothing and says nothing.
+    if sys.platform == "linux" and "WEBGPU_BACKEND" not in os.environ:
+        set_environment("WEBGPU_BACKEND", "WGPUBackendType_Vulkan")
+
+
+@functools.cache
+def _run_kernel(device: str) -> None:
+    """Open a device and see that it computes; NULL is opened alone, for it runs nothing."""
+    try:
+        Device[device].renderer  # noqa: B018 (a property, which looks for the compiler)
+        if device.startswith("NULL"):
+            return
+        found = (Tensor([1.0, 2.0, 3.0], device=device) * 2 + 1).tolist()
+    except Exception as error:
+        raise _unusable(device, _one_line(error)) from error
+    if found != [3.0, 5.0, 7.0]:
+        raise _unusable(device, f"[1, 2, 3] * 2 + 1 came out as {found}")
+
+
+def _unusable(device: str, reason: str) -> ArchError:
+    name = device.split(":")[0]
+    renderer = DEV.target(name).renderer
+    family = _FAMILIES.get(name)
+    help = family.help if family else None
+    if renderer:
+        help = f"DEV asks for the renderer `{renderer}`; DEV={name} leaves it to tinygrad"
+    message = f"the device `{device}` cannot be used"
+    return ArchError(Diagnostic("device", message, found=reason, help=help))
+
+
+def _check_kernel_cache() -> None:
+    folder = kernel_cache().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(folder, os.W_OK) else "permission denied"
+    except OSError as error:
+        reason = _one_line(error)
+    if reason and CACHELEVEL >= 1:
+        raise ArchError(
+            Diagnostic(
+                "device",
+                f"tinygrad cannot keep its kernels in {folder}: {reason}",
+                help="set XDG_CACHE_HOME to a folder that can be written",
+            )
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    """An exception in one line, a group by those in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_one_line(one) for one in error.exceptions)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _tried(name: str | None) -> dict[str, object]:
+    """What `probe` asks its process: a `Backend` as plain data."""
+    try:
+        device = open_device(name)
+    except ArchError as error:
+        told = error.diagnostics[0]
+        return asdict(_failed(name, told.found or told.message, told.help))
+    opened = Device[device]
+    model = getattr(opened, "device_name", None) or opened.arch or ""
+    half = tuple(dtype for dtype in _HALF_DTYPES if supports(device, dtype))
+    return asdict(Backend(device, _about(device), True, model, half))
+
+
+def _failed(name: str | None, reason: str, help: str | None = None) -> Backend:
+    return Backend(name or "", _about(name or ""), False, reason=reason, help=help)
+
+
+def _about(device: str) -> str:
+    family = _FAMILIES.get(device.split(":")[0])
+    return family.about if family else ""

@@ -1,0 +1,215 @@
+"""The C compiler that tinygrad needs: finds a clang and names it in `CC`.
+
+tinygrad's CPU device runs the executable that the environment variable `CC` names, and no
+other compiler than clang takes its flags. A fresh machine has none; PyPI's `ziglang` carries
+one. This module neither imports tinygrad nor opens a device: `target.py` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from archdsl.diagnostics import ArchError, Diagnostic
+
+INSTALL = '`pip install "archdsl[cpu]"` or `apt-get install clang`'
+
+_MACHINE = platform.machine().lower()
+_ARCH = {"amd64": "x86_64", "aarch64": "arm64"}.get(_MACHINE, _MACHINE)
+_TARGET = f"{_ARCH}-none-unknown-elf"
+_FLOAT32 = "void k(float *x) { x[0] = __builtin_sqrtf(x[0]); }"
+_BFLOAT16 = "void k(__bf16 *x) { x[0] = (__bf16)((float)x[0] * 2.0f); }"
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A clang that has compiled a kernel with tinygrad's flags.
+
+    `path` is absolute, `version` as clang writes it ("15.0.6"), `origin` says who named it:
+    "CC", "PATH" or "ziglang". Older clangs (15 is one) have no arithmetic on `bfloat16`.
+    """
+
+    path: str
+    version: str
+    origin: str
+    bfloat16: bool
+
+
+# The compilers that this process has put into CC: a second call must not take our own
+# choice for the user's.
+_chosen: dict[str, Compiler] = {}
+
+
+def ensure_compiler() -> Compiler:
+    """Find a clang, and set `CC` so that tinygrad compiles with it.
+
+    A clang named by `CC` is taken as it is, and a `CC` that is none is an error. Else the
+    first that compiles bfloat16 is taken of `clang`, `clang-NN` (highest first) and the
+    clang in PyPI's `ziglang`, and where none does, the first that compiles at all.
+    What was learnt of a file is remembered in the cache folder until the file changes.
+
+    Raises ArchError (`device`) when there is none, saying what to install.
+    """
+    named = os.environ.get("CC")
+    if named in _chosen:
+        return _chosen[named]
+    compiler = _named(named) if named else _found()
+    set_environment("CC", compiler.path)
+    _chosen[compiler.path] = compiler
+    return compiler
+
+
+def cache_folder() -> Path:
+    """Where archdsl keeps what it can make again: `$XDG_CACHE_HOME/archdsl`."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "archdsl"
+
+
+def set_environment(name: str, value: str) -> None:
+    """Set an environment variable so that tinygrad sees it, loaded already or not."""
+    os.environ[name] = value
+    helpers = sys.modules.get("tinygrad.helpers")
+    if helpers is not None:
+        # tinygrad remembers the first answer for each variable.
+        helpers.getenv.cache_clear()
+
+
+def _named(name: str) -> Compiler:
+    path = shutil.which(name)
+    compiler = _examined(os.path.abspath(path), "CC") if path else None
+    if compiler is None:
+        said = _first_line(path) if path else "no such program"
+        message = f"CC names `{name}`, which is no clang that tinygrad can use: {said}"
+        raise ArchError(
+            Diagnostic("device", message, help="unset CC, or set it to the path of a clang")
+        )
+    return compiler
+
+
+def _found() -> Compiler:
+    usable = []
+    for path, origin in _candidates():
+        compiler = _examined(path, origin)
+        if compiler and compiler.bfloat16:
+            return compiler
+        if compiler:
+            usable.append(compiler)
+    if not usable:
+        message = "tinygrad compiles for the CPU with clang, and this machine has none"
+        raise ArchError(Diagnostic("device", message, help=INSTALL))
+    return usable[0]
+
+
+def _candidates() -> Iterator[tuple[str, str]]:
+    """Path and origin of every clang in sight, the best first."""
+    if plain := shutil.which("clang"):
+        yield os.path.abspath(plain), "PATH"
+    numbered: dict[int, str] = {}
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        for path in Path(folder).glob("clang-*") if folder else ():
+            match = re.fullmatch(r"clang-(\d+)", path.name)
+            if match and os.access(path, os.X_OK):
+                numbered.setdefault(int(match[1]), os.path.abspath(path))
+    for number in sorted(numbered, reverse=True):
+        yield numbered[number], "PATH"
+    spec = importlib.util.find_spec("ziglang")
+    if spec and spec.submodule_search_locations:
+        yield str(_zig_script(Path(spec.submodule_search_locations[0]) / "zig")), "ziglang"
+
+
+def _zig_script(zig: Path) -> Path:
+    """A program that is zig's clang, since `CC` has no room for `zig clang`."""
+    key = hashlib.sha256(f"{zig} {zig.stat().st_mtime_ns}".encode()).hexdigest()[:12]
+    script = cache_folder() / f"zig-clang-{key}"
+    if not script.exists():
+        try:
+            _write(script, f'#!/bin/sh\nexec {shlex.quote(str(zig))} clang "$@"\n', mode=0o755)
+        except OSError as error:
+            raise ArchError(
+                Diagnostic(
+                    "device",
+                    f"no script for ziglang's clang can be written: {script}: {error.strerror}",
+                    help="set XDG_CACHE_HOME to a folder that can be written",
+                )
+            ) from error
+    return script
+
+
+def _examined(path: str, origin: str) -> Compiler | None:
+    """The compiler at this path, or None if tinygrad cannot compile with it."""
+    try:
+        stamp = os.stat(path).st_mtime_ns
+    except OSError:
+        return None
+    records = _records()
+    match records.get(path):
+        case [int(known), str(version), bool(bfloat16)] if known == stamp:
+            return Compiler(path, version, origin, bfloat16)
+    found = re.search(r"clang version (\S+)", _output([path, "--version"]) or "")
+    if not found or not _compiles(path, _FLOAT32):
+        return None
+    compiler = Compiler(path, found[1], origin, _compiles(path, _BFLOAT16))
+    records[path] = [stamp, compiler.version, compiler.bfloat16]
+    # A record that cannot be kept costs time, and nothing else.
+    with contextlib.suppress(OSError):
+        _write(_records_path(), json.dumps(records, indent=1) + "\n", mode=0o644)
+    return compiler
+
+
+def _records_path() -> Path:
+    return cache_folder() / "compilers.json"
+
+
+def _records() -> dict[str, object]:
+    try:
+        records = json.loads(_records_path().read_text())
+    except (OSError, ValueError):
+        return {}
+    return records if isinstance(records, dict) else {}
+
+
+def _compiles(path: str, source: str) -> bool:
+    flags = ["-c", "-x", "c", "-O2", "-fPIC", "-ffreestanding", "-nostdlib", "-fno-ident"]
+    command = [path, *flags, f"--target={_TARGET}", "-", "-o", os.devnull]
+    return _output(command, source) is not None
+
+
+def _first_line(path: str) -> str:
+    said = (_output([path, "--version"]) or "").strip()
+    return said.splitlines()[0] if said else "a program that tells no version"
+
+
+def _output(command: list[str], given: str = "") -> str | None:
+    """What a program wrote to its standard output, or None if it failed."""
+    try:
+        ran = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    return ran.stdout if ran.returncode == 0 else None
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    """Write a file whole or not at all, whoever else is writing it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,47 @@
+"""The command line: a file a command, and the only place that prints or exits.
+
+Exit status: 0 fine, 1 the user's input is wrong (diagnostics on stderr), 2 wrong usage,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import archdsl
+from archdsl.diagnostics import ArchError
+
+COMMANDS = ("check", "fmt", "show", "run", "translate", "doctor")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except ArchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; what is left of it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "archdsl", description="Attention architectures as short as the figures they come from."
+    )
+    parser.add_argument("--version", action="version", version=f"archdsl {archdsl.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        import_module(f"archdsl.cli.{name}").add(commands)
+    return parser

@@ -1,0 +1,105 @@
+"""`archdsl check`: every mistake of a file, or what its model is and costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+
+from archdsl.cli.common import Subparsers, add_spec, command, settings
+from archdsl.diagnostics import ArchError
+from archdsl.graph.cost import cost
+from archdsl.graph.nodes import Graph
+from archdsl.graph.types import Type
+from archdsl.semantics.analysis import Analysis, analyse, check, models
+from archdsl.semantics.weight_maps import weight_maps
+
+
+def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = command(
+        commands,
+        "check",
+        "verify a spec, and print its model's types, parameters and flops",
+        "archdsl check gpt.arch --set depth=24",
+    )
+    add_spec(parser)
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    given = settings(args)
+    analyses: list[Analysis] = []
+    problems = check(args.spec)
+    if not problems:
+        try:
+            # Without a variant named, each model of the file as it stands there.
+            for name in models(args.spec):
+                analyses.append(analyse(args.spec, name, given))
+                weight_maps(analyses[-1].file, analyses[-1].model, analyses[-1].graph)
+        except ArchError as error:
+            problems = list(error.diagnostics)
+    if args.json:
+        data = {"diagnostics": [d.as_dict() for d in problems]}
+        print(json.dumps(data | {"models": [_data(a.graph) for a in analyses]}, indent=2))
+    elif problems:
+        print(ArchError(problems), file=sys.stderr)
+    elif analyses:
+        print("\n".join(_report(a.graph) for a in analyses))
+    else:
+        print(f"{args.spec}: no mistakes in its blocks")
+    return 1 if problems else 0
+
+
+def _report(graph: Graph) -> str:
+    found, types = cost(graph), graph.types()
+    at = ", ".join(f"{name} = {size}" for name, size in found.sizes.items())
+    rows = [(f"input {i.name}", _type(i.type, i.pad)) for i in graph.inputs]
+    rows += [(f"output {name}", _type(types[ref])) for name, ref in graph.outputs]
+    rows += [(f"label {i.name}", _type(i.type)) for i in graph.labels]
+    rows += [(f"loss {graph.loss.op}", "")] if graph.loss else []
+    rows += [
+        ("parameters", f"{found.params:,}"),
+        ("weights", _bytes(found.weight_bytes)),
+        ("flops", f"{found.flops_formula}" + (f" = {found.flops:.4g} at {at}" if at else "")),
+        ("activations", f"{_bytes(found.activation_bytes)} at their peak"),
+    ]
+    if found.cache_bytes:
+        rows.append(("cache", f"{found.cache_formula} bytes = {_bytes(found.cache_bytes)}"))
+    width = max(len(label) for label, _ in rows)
+    lines = [f"  {label:<{width}}  {text}".rstrip() for label, text in rows]
+    return "\n".join([graph.name, *lines])
+
+
+def _type(type: Type, pad: int | None = None) -> str:
+    """A type with what was derived of it."""
+    text = str(replace(type, mixed=frozenset()))
+    causal = sorted(type.vars - type.mixed) if type.dtype == "float" else []
+    text += f", causal along {' and '.join(causal)}" if causal else ""
+    return text + (f", padded with {pad}" if pad is not None else "")
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.4g} {unit}"
+        size /= 1000
+    return f"{size:.4g} TB"
+
+
+def _data(graph: Graph) -> dict[str, object]:
+    found, types = cost(graph), graph.types()
+    return {
+        "model": graph.name,
+        "inputs": {i.name: str(i.type) for i in graph.inputs},
+        "outputs": {name: str(types[ref]) for name, ref in graph.outputs},
+        "params": found.params,
+        "weight_bytes": found.weight_bytes,
+        "sizes": dict(found.sizes),
+        "flops": found.flops,
+        "flops_formula": str(found.flops_formula),
+        "activation_bytes": found.activation_bytes,
+        "cache_bytes": found.cache_bytes,
+    }

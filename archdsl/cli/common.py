@@ -1,0 +1,98 @@
+"""Arguments that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.semantics.models import Setting
+
+if TYPE_CHECKING:
+    from archdsl.runtime.model import Model
+
+Subparsers = argparse._SubParsersAction  # argparse names the type nowhere else
+
+
+def command(
+    commands: Subparsers[argparse.ArgumentParser], name: str, about: str, example: str
+) -> argparse.ArgumentParser:
+    """A command's parser, with an example below its help."""
+    return commands.add_parser(
+        name,
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}.",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_spec(parser: argparse.ArgumentParser) -> None:
+    """The spec and its settings."""
+    parser.add_argument("spec", metavar="FILE[:VARIANT]", help="a spec, and which model of it")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="replace a parameter of the model (repeatable)",
+    )
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Where and how a model runs."""
+    parser.add_argument("--device", help="a device of tinygrad's, such as CPU, CUDA or CL")
+    parser.add_argument(
+        "--dtype", default="float32", help="float32, float16 or bfloat16 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--weights", metavar="PATH", help=".safetensors, .pt, .bin, .npz or package:NAME/FILE"
+    )
+    parser.add_argument("--map", metavar="TITLE", help="the `weights` block that names them")
+    parser.add_argument("--seed", type=int, default=0, help="of fresh weights (default: 0)")
+
+
+def settings(args: argparse.Namespace) -> dict[str, Setting]:
+    """`--set` as numbers, truth values and names."""
+    found: dict[str, Setting] = {}
+    for each in args.set:
+        name, equals, text = each.partition("=")
+        if not equals or not name.strip().isidentifier() or not text.strip():
+            raise ArchError(
+                Diagnostic(
+                    "argument-value",
+                    f"--set {each}",
+                    expected="--set NAME=VALUE, as in depth=24",
+                )
+            )
+        if name.strip() in found:
+            raise ArchError(
+                Diagnostic("duplicate-name", f"--set {name.strip()} is given twice")
+            )
+        found[name.strip()] = _value(text.strip())
+    return found
+
+
+def compiled(args: argparse.Namespace) -> Model:
+    """The model that the arguments describe, with the weights of `--weights` if any."""
+    from archdsl.runtime.build import build  # imports tinygrad
+
+    model = build(args.spec, None, settings(args), args.device, args.dtype, args.seed)
+    if args.weights:
+        model.load(args.weights, args.map)
+    return model
+
+
+def _value(text: str) -> Setting:
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text, text)
+
+
+def say(message: str) -> None:
+    """A remark that is not the command's result."""
+    print(message, file=sys.stderr, flush=True)

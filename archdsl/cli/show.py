@@ -1,0 +1,62 @@
+"""`archdsl show`: a model at each stage of the compiler."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+
+from archdsl.cli.common import Subparsers, add_spec, command, settings
+from archdsl.graph.printer import show
+from archdsl.passes import PIPELINE, apply_all
+from archdsl.semantics.analysis import analyse
+from archdsl.syntax import ast
+
+STAGES = ("ast", "typed", "passes", "weights")
+
+
+def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = command(
+        commands,
+        "show",
+        "print a model as one stage of the compiler has it",
+        "archdsl show gpt.arch --emit typed",
+    )
+    add_spec(parser)
+    parser.add_argument(
+        "--emit",
+        choices=STAGES,
+        default="typed",
+        help="the tree, the typed graph, the graph after each pass, or the weights' paths "
+        "(default: %(default)s)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    analysis = analyse(args.spec, settings=settings(args))
+    match args.emit:
+        case "ast":
+            print(_tree(analysis.file))
+        case "typed":
+            print(show(analysis.graph), end="")
+        case "passes":
+            for step, graph in zip(PIPELINE, apply_all(analysis.graph), strict=True):
+                print(f"# after {step.__name__}")
+                print(show(graph), end="")
+        case "weights":
+            from archdsl.graph.sites import parameters
+
+            for each in parameters(analysis.graph):
+                print(f"{each.path}: {list(each.weight.shape)}")
+    return 0
+
+
+def _tree(node: ast.Node, indent: str = "") -> str:
+    """A tree, a node a line, with what it says itself behind its class."""
+    own = []
+    for each in fields(node):
+        value = getattr(node, each.name)
+        if isinstance(value, str | bool):
+            own.append(f"{each.name}={value!r}")
+    line = f"{indent}{type(node).__name__} {' '.join(own)}".rstrip()
+    return "\n".join([line, *(_tree(child, indent + "  ") for child in ast.children(node))])

@@ -1,0 +1,216 @@
+"""What a user is told, as data: a source, a span in it, and a diagnostic.
+
+A stage that finds a mistake makes a `Diagnostic`; only the edge (the command line, the
+message of an `ArchError`) turns it into text. This module knows nothing of the language.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+CODES = {
+    # reading
+    "syntax": "The text does not follow the grammar.",
+    "file": "A file cannot be found, read or written.",
+    "cycle": "A file uses itself, or a block calls itself, directly or through others.",
+    # names
+    "unknown-name": "Nothing of this name can be seen from here.",
+    "duplicate-name": "Two things in one scope have the same name.",
+    "unknown-argument": "The operator or block called has no parameter of this name.",
+    "missing-argument": "A parameter without a default was not given.",
+    "argument-value": "The value does not fit the parameter it is given to.",
+    "not-a-block": "A block was expected: something that turns a tensor into a tensor.",
+    "not-a-tensor": "A tensor was expected.",
+    "unused-name": "A named edge is never used.",
+    # types
+    "type-mismatch": "A value's type is not the type that is written or required.",
+    "shape-mismatch": "Two sizes that must be equal are not.",
+    "divisibility": "A size must be a multiple of another and is not.",
+    "axis": "A named axis is missing, or is not one this operator can work on.",
+    "element-bound": "Integer values may exceed the table that they index.",
+    "stack": "A stacked block must return the type it takes.",
+    "not-causal": "The value at a position depends on later positions.",
+    "arithmetic": "A number cannot be computed as written.",
+    "expect": "A fact stated by `expect` does not hold.",
+    # whole models
+    "model": "The file does not say which model is meant, or has none.",
+    "weights-map": "A `weights` block does not match the model one to one.",
+    # running
+    "input": "A value given to a model does not have the type of its input.",
+    "checkpoint": "A weights file does not hold exactly the model's weights.",
+    "device": "The device or its compiler cannot be used on this machine.",
+    "tokenizer": "A text or vocabulary cannot be turned into tokens.",
+    "generation": "Decoding cannot be done as asked.",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text and the path that it is known by."""
+
+    path: str
+    text: str = field(repr=False)
+
+    def line(self, number: int) -> str:
+        """The line of that number, counted from 1, without its end."""
+        return self.text.split("\n")[number - 1].rstrip("\r")
+
+
+@dataclass(frozen=True)
+class Span:
+    """The characters [start, end) of a source; lines and columns count from 1.
+
+    >>> span = Span(Source("a.arch", "x = 1\\ny = 2"), 6, 7)
+    >>> span.line, span.column, span.text
+    (2, 1, 'y')
+    """
+
+    source: Source
+    start: int
+    end: int
+
+    @property
+    def line(self) -> int:
+        return self.source.text.count("\n", 0, self.start) + 1
+
+    @property
+    def column(self) -> int:
+        return self.start - self.source.text.rfind("\n", 0, self.start)
+
+    @property
+    def text(self) -> str:
+        return self.source.text[self.start : self.end]
+
+    @property
+    def place(self) -> str:
+        return f"{self.source.path}:{self.line}:{self.column}"
+
+    def to(self, other: Span) -> Span:
+        """The span from the start of this one to the end of the other."""
+        return Span(self.source, self.start, other.end)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A second place that a message speaks of: where the other side was bound."""
+
+    message: str
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One mistake of a user.
+
+    `code` is a key of `CODES` and stays the same from version to version; `span` is where
+    the mistake stands (None where there is no text, as for a value given from Python).
+    """
+
+    code: str
+    message: str
+    span: Span | None = None
+    expected: str | None = None
+    found: str | None = None
+    notes: tuple[Note, ...] = ()
+    help: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.code not in CODES:
+            raise KeyError(f"no such diagnostic code: {self.code}")
+
+    def render(self) -> str:
+        """The message as a person reads it, with the source line and carets.
+
+        >>> source = Source("a.arch", "h = tokens -> nrom")
+        >>> print(Diagnostic("unknown-name", "nothing is named `nrom`", Span(source, 14, 18),
+        ...                  help="did you mean `norm`?").render())
+        a.arch:1:15: error[unknown-name]: nothing is named `nrom`
+          |
+        1 | h = tokens -> nrom
+          |               ^^^^
+          = help: did you mean `norm`?
+        """
+        where = f"{self.span.place}: " if self.span else ""
+        lines = [f"{where}error[{self.code}]: {self.message}"]
+        if self.span:
+            lines += _excerpt(self.span, "^")
+        if self.expected is not None:
+            lines.append(f"  = expected: {self.expected}")
+        if self.found is not None:
+            lines.append(f"  = found: {self.found}")
+        for note in self.notes:
+            lines.append(f"  = note: {note.message}")
+            if note.span:
+                lines.append(f" --> {note.span.place}")
+                lines += _excerpt(note.span, "-")
+        if self.help is not None:
+            lines.append(f"  = help: {self.help}")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, object]:
+        """The same as plain data, for `--json`."""
+        place = None
+        if self.span:
+            place = {"path": self.span.source.path, "line": self.span.line}
+            place |= {"column": self.span.column, "length": self.span.end - self.span.start}
+        return {
+            "code": self.code,
+            "message": self.message,
+            "place": place,
+            "expected": self.expected,
+            "found": self.found,
+            "notes": [
+                {"message": n.message, "place": n.span.place if n.span else None}
+                for n in self.notes
+            ],
+            "help": self.help,
+        }
+
+
+class ArchError(Exception):
+    """Raised at the public boundary; carries every diagnostic of the run.
+
+    >>> str(ArchError([Diagnostic("model", "the file has no model")]))
+    'error[model]: the file has no model'
+    """
+
+    def __init__(self, diagnostics: Iterable[Diagnostic] | Diagnostic):
+        if isinstance(diagnostics, Diagnostic):
+            diagnostics = (diagnostics,)
+        self.diagnostics = tuple(diagnostics)
+        super().__init__("\n\n".join(d.render() for d in self.diagnostics))
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
+    """A help line naming the candidate closest to a misspelt name, or None.
+
+    >>> did_you_mean("sinusodal", ["learned", "sinusoidal"])
+    'did you mean `sinusoidal`?'
+    """
+    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    return f"did you mean `{close[0]}`?" if close else None
+
+
+def listing(names: Iterable[str], joiner: str = "or") -> str:
+    """Names as a sentence lists them.
+
+    >>> listing(["relu", "gelu", "silu"])
+    '`relu`, `gelu` or `silu`'
+    """
+    quoted = [f"`{name}`" for name in names]
+    if len(quoted) < 2:
+        return "".join(quoted)
+    return f"{', '.join(quoted[:-1])} {joiner} {quoted[-1]}"
+
+
+def _excerpt(span: Span, mark: str) -> list[str]:
+    """The first line of a span between bars, with marks under the span's part of it."""
+    line = span.source.line(span.line)
+    number = str(span.line)
+    bar = " " * len(number) + " |"
+    width = max(1, min(span.end - span.start, len(line) - span.column + 1))
+    # Tabs stay tabs in the padding, so that the marks stand under the text.
+    padding = "".join("\t" if c == "\t" else " " for c in line[: span.column - 1])
+    return [bar, f"{number} | {line}", f"{bar} {padding}{mark * width}"]

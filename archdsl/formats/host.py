@@ -1,0 +1,161 @@
+"""Tensors as bytes in the host's memory, both ways: what every reader and writer shares.
+
+A tensor that was read is a window onto its file, which is mapped privately: nothing is
+copied before `.to(device)`, and nothing done to the tensor reaches the file. tinygrad's own
+DISK device is not used, since it opens files for writing (weights in a read-only folder
+could not be read) and keeps one mapping per path (a file that was replaced would be read as
+it was before).
+
+This is the only module of the folder that touches tinygrad, and it imports it late, so that
+finding a file stays quick. What a format's bytes mean is left to that format's module.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archdsl.diagnostics import ArchError, Diagnostic
+
+if TYPE_CHECKING:
+    from tinygrad import Tensor
+
+Bytes = NDArray[np.uint8]
+
+# tinygrad's name of a dtype -> the numpy dtype that carries its bits.
+CARRIER: dict[str, np.dtype[Any]] = {
+    "bool": np.dtype("bool"),
+    "int8": np.dtype("int8"),
+    "uint8": np.dtype("uint8"),
+    "int16": np.dtype("int16"),
+    "uint16": np.dtype("uint16"),
+    "int32": np.dtype("int32"),
+    "uint32": np.dtype("uint32"),
+    "int64": np.dtype("int64"),
+    "uint64": np.dtype("uint64"),
+    "float16": np.dtype("float16"),
+    "float32": np.dtype("float32"),
+    "float64": np.dtype("float64"),
+    "bfloat16": np.dtype("uint16"),
+    "fp8e4m3": np.dtype("uint8"),
+    "fp8e5m2": np.dtype("uint8"),
+}
+
+# All that zipfile, json, numpy and our own readers trip over in a damaged file.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+)
+
+
+def refusal(
+    path: Path,
+    message: str,
+    code: str = "checkpoint",
+    expected: str | None = None,
+    found: str | None = None,
+    help: str | None = None,
+) -> ArchError:
+    """The error that says why a file is not read or written.
+
+    >>> print(refusal(Path("a.pt"), "the file is empty", help="copy it again"))
+    error[checkpoint]: a.pt: the file is empty
+      = help: copy it again
+    """
+    text = f"{path}: {message}"
+    return ArchError(Diagnostic(code, text, expected=expected, found=found, help=help))
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Turns whatever a damaged file makes a reader stumble over into an ArchError."""
+    try:
+        yield
+    except OSError as error:
+        raise refusal(path, "the file cannot be read", "file", found=str(error)) from error
+    except _DAMAGE as error:
+        found = str(error) if isinstance(error, ValueError) else repr(error)
+        raise refusal(
+            path,
+            f"it cannot be read as {kind}",
+            found=found,
+            help="if it is damaged or cut short, fetch it again and compare the sizes",
+        ) from error
+
+
+def map_file(path: Path) -> Bytes:
+    """The bytes of a file that is not empty, mapped privately (copied only on write)."""
+    with path.open("rb") as stream:
+        # Writable, though nobody writes: some of tinygrad's devices refuse read-only memory.
+        return np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
+
+
+def count(shape: Sequence[object]) -> int:
+    """How many elements a shape has that was read from a file.
+
+    Raises ValueError where it is no shape that numpy could hold.
+
+    >>> count([2, 3]), count([]), count([4, 0])
+    (6, 1, 0)
+    """
+    sizes = [n for n in shape if type(n) is int and n >= 0]
+    if len(sizes) != len(shape) or len(sizes) > 64 or math.prod(n or 1 for n in sizes) >> 60:
+        raise ValueError(f"{list(shape)!r:.80} is not the shape of a tensor")
+    return math.prod(sizes)
+
+
+def as_tensor(bits: NDArray[Any], dtype: str, shape: Sequence[int]) -> Tensor:
+    """A tensor over memory that is not copied.
+
+    `bits` is contiguous and writable, of dtype `CARRIER[dtype]`, with the elements of
+    `shape` in row-major order. The tensor lies on tinygrad's NPY device, which computes
+    nothing.
+
+    >>> as_tensor(np.array([0x3F80, 0xC000], np.uint16), "bfloat16", [2, 1]).dtype.name
+    '__bf16'
+    """
+    from tinygrad import Tensor, dtypes
+
+    flat = Tensor(bits.reshape(-1), device="NPY")
+    wanted = getattr(dtypes, dtype)
+    return (flat if flat.dtype == wanted else flat.bitcast(wanted)).reshape(tuple(shape))
+
+
+def dtype_name(value: Tensor | NDArray[Any]) -> str:
+    """The key of `CARRIER` for a tensor or an array; its own dtype's name if there is none."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.dtype.name
+    from tinygrad import dtypes
+
+    return next((n for n in CARRIER if getattr(dtypes, n) == value.dtype), str(value.dtype))
+
+
+def bits_of(value: Tensor | NDArray[Any]) -> NDArray[Any]:
+    """The elements of a tensor or an array, row-major and native, as the carrier's dtype."""
+    carrier = CARRIER[dtype_name(value)]
+    if isinstance(value, np.ndarray | np.generic):
+        native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
+        return native.view(carrier)
+    from tinygrad import dtypes
+
+    array: NDArray[Any] = value.bitcast(getattr(dtypes, carrier.name)).numpy()
+    return array

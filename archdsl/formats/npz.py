@@ -1,0 +1,69 @@
+"""NumPy's archives of arrays: a zip with one `.npy` file per array (numpy.lib.format).
+
+Arrays of Python objects are refused: reading them would run pickles. NumPy has no bfloat16
+and no 8-bit float; such tensors go to safetensors.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archdsl.diagnostics import listing
+from archdsl.formats.atomic import replacing
+from archdsl.formats.host import CARRIER, as_tensor, bits_of, dtype_name, reading, refusal
+
+if TYPE_CHECKING:
+    from tinygrad import Tensor
+
+_HELD = [name for name, carrier in CARRIER.items() if carrier.name == name]
+
+
+def read_npz(path: Path) -> dict[str, Tensor]:
+    """The arrays of an archive by name, in its order; all are read into memory.
+
+    Raises ArchError (`checkpoint`) for an archive that is damaged or holds anything but
+    arrays of numbers.
+    """
+    with reading(path, "an archive of arrays (npz)"), np.load(path, allow_pickle=False) as file:
+        if len(set(file.files)) < len(file.files):
+            raise ValueError("two arrays have one name")
+        return {name: _tensor(name, file[name]) for name in file.files}
+
+
+def write_npz(path: str | Path, tensors: Mapping[str, Tensor | NDArray[Any]]) -> None:
+    """Writes arrays to an archive, uncompressed, that takes the place of `path` when whole.
+
+    The order and every dtype stay as given, one array at a time is in memory, and the same
+    arrays give the same bytes. Raises ArchError: `checkpoint` for a dtype that NumPy does not
+    have, `file` where the file cannot be written.
+    """
+    for name, value in tensors.items():
+        if dtype_name(value) not in _HELD:
+            raise refusal(
+                Path(path),
+                f"`{name}` cannot be written: npz has no `{dtype_name(value)}`",
+                expected=listing(_HELD),
+                help="write a .safetensors file, or cast the tensor to float32",
+            )
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, value in tensors.items():
+            # A ZipInfo made by hand has a fixed date; the archive is the same on every run.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as stream:
+                array = bits_of(value).reshape(value.shape)
+                np.lib.format.write_array(stream, array, allow_pickle=False)
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"`{name}` is not an array")
+    if value.dtype.name not in _HELD:
+        raise ValueError(
+            f"`{name}` is of dtype {value.dtype}; read are {listing(_HELD, 'and')}"
+        )
+    return as_tensor(bits_of(value), value.dtype.name, value.shape)

@@ -1,0 +1,70 @@
+"""Files inside installed Python packages, named `package:NAME/inner/file`.
+
+Trained weights are published inside packages too. The package is found, never imported.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+
+_PREFIX = "package:"
+
+
+def resolve(path: str) -> Path:
+    """The file that a path names; an ordinary path stays as it is.
+
+    Raises ArchError (`file`) where `package:NAME/inner/file` names no installed package or no
+    file of it.
+
+    >>> resolve("weights.npz").name
+    'weights.npz'
+    >>> resolve("package:numpy/version.py").is_file()
+    True
+    """
+    if not path.startswith(_PREFIX):
+        return Path(path)
+    name, _, inner = path.removeprefix(_PREFIX).partition("/")
+    if not name.isidentifier() or not inner:
+        raise _refusal(
+            f"{path}: not the name of a file in a package", _PREFIX + "NAME/inner/file"
+        )
+    folders = _folders(name)
+    if ".." not in inner.split("/"):
+        for folder in folders:
+            file = folder / inner.lstrip("/")
+            if file.is_file():
+                return file
+    inside = sorted(_files(folders))
+    guess = did_you_mean(inner, inside) or f"the package holds {listing(inside[:12], 'and')}"
+    raise _refusal(f"{path}: the package `{name}` has no file `{inner}`", help=guess)
+
+
+def _folders(name: str) -> list[Path]:
+    """The folders of an installed package; several for a namespace package."""
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        help = f"pip install {name}"
+        raise _refusal(f"the package `{name}` is not installed", help=help)
+    folders = [Path(place) for place in spec.submodule_search_locations or ()]
+    if not any(folder.is_dir() for folder in folders):
+        raise _refusal(f"`{name}` is a module, not a package with files in it")
+    return folders
+
+
+def _files(folders: list[Path]) -> set[str]:
+    return {
+        file.relative_to(folder).as_posix()
+        for folder in folders
+        for file in folder.rglob("*")
+        if file.suffix != ".pyc" and file.is_file()
+    }
+
+
+def _refusal(message: str, expected: str | None = None, help: str | None = None) -> ArchError:
+    return ArchError(Diagnostic("file", message, expected=expected, help=help))

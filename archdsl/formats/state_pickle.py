@@ -1,0 +1,271 @@
+"""The pickle inside a PyTorch file, run without running what it says.
+
+A pickle is a program for a small stack machine that can call any function of Python.
+`Machine` runs that program with the instructions that a state dict takes, and knows only the
+names in `_STORAGES`, `_DTYPES` and `_BUILDERS`. Any other name or instruction is refused on
+sight: nothing that a file names is ever imported or called.
+
+The instructions are those of pickletools; what PyTorch writes with them is in
+torch/serialization.py and torch/_utils.py. Where the elements lie is left to torch_pickle.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from archdsl.diagnostics import ArchError
+from archdsl.formats.host import refusal
+
+_T = TypeVar("_T")
+
+_STORAGES = {
+    "torch.BoolStorage": "bool",
+    "torch.CharStorage": "int8",
+    "torch.ByteStorage": "uint8",
+    "torch.ShortStorage": "int16",
+    "torch.IntStorage": "int32",
+    "torch.LongStorage": "int64",
+    "torch.HalfStorage": "float16",
+    "torch.BFloat16Storage": "bfloat16",
+    "torch.FloatStorage": "float32",
+    "torch.DoubleStorage": "float64",
+    "torch.storage.UntypedStorage": "uint8",
+}
+_DTYPES = {
+    "torch.uint16": "uint16",
+    "torch.uint32": "uint32",
+    "torch.uint64": "uint64",
+    "torch.float8_e4m3fn": "fp8e4m3",
+    "torch.float8_e5m2": "fp8e5m2",
+}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A run of elements in the file, which several tensors may share."""
+
+    key: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor: where in a storage its elements lie. Offset and strides count elements."""
+
+    storage: Storage
+    dtype: str
+    offset: int
+    shape: Sequence[int]
+    stride: Sequence[int]
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A name of Python's that the file speaks of, such as `torch.FloatStorage`."""
+
+    name: str
+
+
+def expect(kind: type[_T], value: object) -> _T:
+    """The value, if it is of that kind; else ValueError."""
+    if not isinstance(value, kind):
+        raise ValueError(f"a {type(value).__name__} where a {kind.__name__} was expected")
+    return value
+
+
+def _tensor(
+    storage: object,
+    offset: int,
+    shape: Sequence[int],
+    stride: Sequence[int],
+    requires_grad: object = False,
+    hooks: object = None,
+    metadata: object = None,
+) -> View:
+    if metadata:
+        raise ValueError("a tensor that is stored conjugated or negated")
+    source = expect(Storage, storage)
+    return View(source, source.dtype, offset, shape, stride)
+
+
+def _tensor_of_dtype(
+    storage: object,
+    offset: int,
+    shape: Sequence[int],
+    stride: Sequence[int],
+    requires_grad: object,
+    hooks: object,
+    dtype: object,
+) -> View:
+    name = expect(_Name, dtype).name
+    return View(expect(Storage, storage), _DTYPES[name], offset, shape, stride)
+
+
+def _parameter(data: object, *_: object) -> View:
+    return expect(View, data)
+
+
+def _ordered_dict(pairs: Sequence[Sequence[Any]] = ()) -> dict[str | int, Any]:
+    return _fill({}, [item for pair in pairs for item in pair])
+
+
+_BUILDERS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+}
+
+
+def _fill(target: object, items: Sequence[Any]) -> dict[str | int, Any]:
+    """Adds to a dict the keys and values that stand in turn in `items`."""
+    entries = expect(dict, target)
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        # Hashing a tuple of tuples can take forever, and no state dict has one for a key.
+        if not isinstance(key, str | int):
+            raise ValueError(f"a key of type {type(key).__name__}")
+        entries[key] = value
+    return entries
+
+
+class Machine:
+    """Builds numbers, text, lists, dicts and `View`s from pickles, and nothing else.
+
+    `storages` are those that the pickles run so far refer to, by key. Raises ArchError for a
+    name or an instruction that no state dict has, and ValueError, LookupError or TypeError
+    for a program that makes no sense.
+
+    >>> import io, pickle
+    >>> Machine(Path("a")).run(io.BytesIO(pickle.dumps({"step": (1, 0.5)})))
+    {'step': (1, 0.5)}
+    >>> Machine(Path("a")).run(io.BytesIO(pickle.dumps(print)))
+    Traceback (most recent call last):
+    archdsl.diagnostics.ArchError: error[checkpoint]: a: the file asks for `builtins.print`...
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.storages: dict[str, Storage] = {}
+        self._path = path
+        self._stack: list[Any] = []
+        self._below: list[list[Any]] = []  # what lies under each mark
+        self._memo: dict[int, Any] = {}
+
+    def run(self, stream: IO[bytes]) -> Any:
+        """The value of the pickle at the stream's position, which moves to its end."""
+        self._stack, self._below, self._memo = [], [], {}
+        for opcode, argument, _ in pickletools.genops(stream):
+            self._step(opcode.name, argument)
+        return self._stack.pop()
+
+    def _step(self, instruction: str, argument: Any) -> None:
+        stack = self._stack
+        match instruction:
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case "MARK":
+                self._below.append(stack)
+                self._stack = []
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(instruction == "NEWTRUE")
+            case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "LONG4":
+                stack.append(argument)
+            case "FLOAT" | "BINFLOAT" | "STRING" | "BINSTRING" | "SHORT_BINSTRING":
+                stack.append(argument)
+            case "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8":
+                stack.append(argument)
+            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
+                stack.append(argument)
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                size = int(instruction[-1])
+                stack[-size:] = [tuple(stack[-size:])]
+            case "TUPLE":
+                items = self._above_mark()
+                self._stack.append(tuple(items))
+            case "EMPTY_LIST":
+                stack.append([])
+            case "LIST":
+                items = self._above_mark()
+                self._stack.append(items)
+            case "APPEND":
+                item = stack.pop()
+                expect(list, stack[-1]).append(item)
+            case "APPENDS":
+                items = self._above_mark()
+                expect(list, self._stack[-1]).extend(items)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "DICT":
+                items = self._above_mark()
+                self._stack.append(_fill({}, items))
+            case "SETITEM":
+                value, key = stack.pop(), stack.pop()
+                _fill(stack[-1], [key, value])
+            case "SETITEMS":
+                items = self._above_mark()
+                _fill(self._stack[-1], items)
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(self._memo[argument])
+            case "GLOBAL":
+                stack.append(self._named(argument.replace(" ", ".")))
+            case "STACK_GLOBAL":
+                name, module = expect(str, stack.pop()), expect(str, stack.pop())
+                stack.append(self._named(f"{module}.{name}"))
+            case "REDUCE":
+                arguments, builder = expect(tuple, stack.pop()), expect(_Name, stack.pop())
+                stack.append(_BUILDERS[builder.name](*arguments))
+            case "BUILD":
+                stack.pop()  # what an OrderedDict also carries: the versions of modules
+                expect(dict, stack[-1])
+            case "BINPERSID":
+                stack.append(self._storage(*expect(tuple, stack.pop())))
+            case _:
+                wanted = "" if argument is None else f" with {argument!r:.80}"
+                raise self._refusal(f"the instruction `{instruction}`{wanted}")
+
+    def _above_mark(self) -> list[Any]:
+        items, self._stack = self._stack, self._below.pop()
+        return items
+
+    def _named(self, name: str) -> _Name:
+        if name not in _BUILDERS and name not in _STORAGES and name not in _DTYPES:
+            raise self._refusal(f"`{name}`")
+        return _Name(name)
+
+    def _storage(
+        self,
+        kind: object,
+        of: object,
+        key: object,
+        device: object,
+        length: object,
+        *rest: object,
+    ) -> Storage:
+        # Before PyTorch 0.2 a storage could lie in another, and the rest said where.
+        if kind != "storage" or any(item is not None for item in rest):
+            raise ValueError("a reference to something other than a whole storage")
+        storage = Storage(expect(str, key), _STORAGES[expect(_Name, of).name])
+        if self.storages.setdefault(storage.key, storage) != storage:
+            raise ValueError(f"the storage `{storage.key}` is of two dtypes")
+        return storage
+
+    def _refusal(self, found: str) -> ArchError:
+        return refusal(
+            self._path,
+            f"the file asks for {found}, which no state dict has",
+            expected="nothing but tensors by name: code in a checkpoint is never run",
+            help="where the model was trained: torch.save(model.state_dict(), path)",
+        )

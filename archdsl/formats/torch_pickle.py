@@ -1,0 +1,163 @@
+"""PyTorch's files of tensors (`.pt`, `.bin`, `.pth`).
+
+Two layouts are read: the zip archive of PyTorch 1.6 and later (`NAME/data.pkl`, and each
+storage's bytes in `NAME/data/KEY`), and the stream before it (five pickles, then the
+storages); see torch/serialization.py, `_save` and `_legacy_save`. The pickles are run by
+state_pickle, which calls nothing that a file names. tinygrad's own reader is not used: it does
+call what a file names, and it ignores the strides of a tensor cut out of a wider one.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archdsl.diagnostics import listing
+from archdsl.formats.host import CARRIER, Bytes, as_tensor, count, map_file, reading, refusal
+from archdsl.formats.state_pickle import Machine, View, expect
+
+if TYPE_CHECKING:
+    from tinygrad import Tensor
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+
+
+def read_torch(path: Path) -> dict[str, Tensor]:
+    """The tensors of a state dict by name, in its order.
+
+    A tensor whose elements lie in row-major order is a window onto the file; any other
+    (transposed, expanded, cut out of a wider one, or in a compressed archive) is copied into
+    memory. Tensors may share a storage. Where the file is a dict in which one key alone, such
+    as `state_dict`, holds tensors by name, those are the weights, and a warning says so.
+
+    Raises ArchError (`checkpoint`) for a file that is damaged, asks for anything but tensors,
+    or leaves open which of its tensors are the weights.
+    """
+    with reading(path, "a state dict of PyTorch"):
+        raw = map_file(path)
+        layout = _read_archive if raw[:2].tobytes() == b"PK" else _read_stream
+        root, storages = layout(path, raw)
+        return {name: _tensor(view, storages) for name, view in _weights(path, root).items()}
+
+
+def _read_archive(path: Path, raw: Bytes) -> tuple[Any, Mapping[str, Bytes]]:
+    """The value of a zip archive's pickle, and its storages by key."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {info.filename: info for info in archive.infolist()}
+        if len(entries) < len(archive.infolist()):
+            raise ValueError("two entries of the archive have one name")
+        pickles = [name for name in entries if name.split("/")[1:] == ["data.pkl"]]
+        if len(pickles) != 1:
+            raise ValueError(f"{len(pickles)} entries `NAME/data.pkl` in the archive, not one")
+        folder = pickles[0].removesuffix("data.pkl")
+        if f"{folder}constants.pkl" in entries:
+            raise ValueError("a program that torch.jit.save wrote, not a state dict")
+        order = f"{folder}byteorder"
+        if order in entries and archive.read(order) != b"little":
+            raise ValueError("numbers in big-endian order")
+        machine = Machine(path)
+        root = machine.run(io.BytesIO(archive.read(pickles[0])))
+        names = {key: f"{folder}data/{key}" for key in machine.storages}
+        if missing := [name for name in names.values() if name not in entries]:
+            raise ValueError(f"no entry {listing(missing[:3])} in the archive")
+        return root, {k: _member(archive, entries[name], raw) for k, name in names.items()}
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, raw: Bytes) -> Bytes:
+    """The bytes of an archive's entry, in place if they are not compressed."""
+    if info.compress_type != zipfile.ZIP_STORED:
+        return np.frombuffer(bytearray(archive.read(info)), np.uint8)
+    archive.open(info).close()  # checks the entry's own header, in front of its bytes
+    name, extra = struct.unpack_from("<HH", raw.data, info.header_offset + 26)
+    start = info.header_offset + 30 + name + extra
+    return _slice(raw, start, info.file_size)
+
+
+def _read_stream(path: Path, raw: Bytes) -> tuple[Any, Mapping[str, Bytes]]:
+    """The value of a stream's fourth pickle, and the storages that follow the fifth."""
+    machine = Machine(path)
+    with path.open("rb") as stream:
+        if machine.run(stream) != _MAGIC or machine.run(stream) != _PROTOCOL:
+            raise ValueError("a pickle that torch.save did not write")
+        if expect(dict, machine.run(stream)).get("little_endian") is not True:
+            raise ValueError("numbers in big-endian order")
+        root, keys = machine.run(stream), expect(list, machine.run(stream))
+        start = stream.tell()
+    storages = {}
+    for key in keys:
+        (length,) = struct.unpack_from("<Q", raw.data, start)
+        size = length * CARRIER[machine.storages[key].dtype].itemsize
+        storages[key] = _slice(raw, start + 8, size)
+        start += 8 + size
+    return root, storages
+
+
+def _slice(raw: Bytes, start: int, size: int) -> Bytes:
+    if start + size > len(raw):
+        raise ValueError(f"{size} bytes from byte {start} on, in a file of {len(raw)}")
+    return raw[start : start + size]
+
+
+def _tensor(view: View, storages: Mapping[str, Bytes]) -> Tensor:
+    elements = storages[view.storage.key].view(CARRIER[view.dtype])
+    return as_tensor(_row_major(elements, view), view.dtype, view.shape)
+
+
+def _row_major(elements: NDArray[Any], view: View) -> NDArray[Any]:
+    """The elements of a tensor in row-major order; copied only if they do not lie so."""
+    if not all(type(n) is int and n >= 0 for n in (view.offset, *view.stride)):
+        raise ValueError("an offset or a stride that is no natural number")
+    if count(view.shape) == 0:
+        return elements[:0]
+    steps = zip(view.shape, view.stride, strict=True)
+    last = view.offset + sum((size - 1) * step for size, step in steps)
+    if last >= len(elements):
+        raise ValueError(f"a tensor reaches element {last} of a storage of {len(elements)}")
+    strides = [step * elements.itemsize for step in view.stride]
+    window = np.lib.stride_tricks.as_strided(elements[view.offset :], view.shape, strides)
+    return np.ascontiguousarray(window)
+
+
+def _weights(path: Path, root: object) -> dict[str, View]:
+    """The tensors by name that a file was saved for."""
+    if _is_state_dict(root):
+        return dict(root)
+    held = root if isinstance(root, dict) else {}
+    inner = [key for key, value in held.items() if value and _is_state_dict(value)]
+    kinds = [f"{key}: {_kind(value)}" for key, value in held.items()]
+    if len(inner) != 1 or any(isinstance(value, View) for value in held.values()):
+        raise refusal(
+            path,
+            "the file does not say which of its tensors are the weights",
+            expected="tensors by name, or one key that holds them",
+            found=listing(kinds[:12], "and") or f"a {_kind(root)}",
+            help="save the weights alone: torch.save(model.state_dict(), path)",
+        )
+    others = [kind for key, kind in zip(held, kinds, strict=True) if key != inner[0]]
+    beside = f"; left aside: {listing(others[:12], 'and')}" if others else ""
+    warnings.warn(f"{path}: the weights are those under `{inner[0]}`{beside}", stacklevel=2)
+    return dict(held[inner[0]])
+
+
+def _is_state_dict(value: object) -> TypeGuard[dict[str, View]]:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(view, View) for name, view in value.items()
+    )
+
+
+def _kind(value: object) -> str:
+    match value:
+        case View():
+            return "tensor"
+        case dict():
+            return f"dict of {len(value)} tensors" if _is_state_dict(value) else "dict"
+    return type(value).__name__

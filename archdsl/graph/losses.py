@@ -1,0 +1,75 @@
+"""The type rules of the losses: what a model may be trained for."""
+
+from __future__ import annotations
+
+from archdsl.graph.signature import Mismatch, Site
+from archdsl.graph.types import Type
+
+SCALAR = Type("float")
+
+
+def _class_scores(site: Site, labels: str) -> tuple[Type, Type]:
+    """The types of logits and labels, whose axes agree but for the logits' last."""
+    logits, wanted = site.tensors["logits"], site.tensors[labels]
+    if logits.dtype != "float" or not logits.axes:
+        raise Mismatch(
+            "type-mismatch",
+            "logits are float values, one for each class",
+            "logits",
+            found=str(logits),
+        )
+    if wanted.dtype != "int":
+        raise Mismatch(
+            "type-mismatch",
+            "the right answers are whole numbers, one for each vector of logits",
+            labels,
+            expected="int",
+            found=str(wanted),
+        )
+    if [a.size for a in logits.axes[:-1]] != [a.size for a in wanted.axes]:
+        raise Mismatch(
+            "shape-mismatch",
+            "there is not one right answer for each vector of logits",
+            labels,
+            expected=str(Type("int", logits.axes[:-1])),
+            found=str(wanted),
+        )
+    classes = logits.axes[-1].size.value
+    if wanted.below is None or classes is None or wanted.below > classes:
+        raise Mismatch(
+            "element-bound",
+            f"there are logits for {logits.axes[-1].size} classes",
+            labels,
+            expected=f"int < {logits.axes[-1].size}",
+            found=str(wanted),
+            bound=(logits.axes[-1],),
+        )
+    return logits, wanted
+
+
+def next_token(site: Site) -> Type:
+    logits, tokens = _class_scores(site, "tokens")
+    varying = [axis.size.vars for axis in tokens.axes]
+    if len(varying) != 1 or len(varying[0]) != 1:
+        raise Mismatch(
+            "axis",
+            "the next token is predicted along one varying axis",
+            "tokens",
+            expected="int[T <= context]",
+            found=str(tokens),
+        )
+    (name,) = varying[0]
+    if name in logits.mixed:
+        raise Mismatch(
+            "not-causal",
+            f"the logits at a position depend on later positions of `{name}`, so the next "
+            "token would be read, not predicted",
+            "logits",
+            broken=name,
+        )
+    return SCALAR
+
+
+def cross_entropy(site: Site) -> Type:
+    _class_scores(site, "label")
+    return SCALAR

@@ -1,0 +1,330 @@
+"""The inverse of graph/printer.py: a graph's text as the graph.
+
+What is read is the form of a text and no more: whether the graph makes sense is asked of
+graph/verify.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
+
+from archdsl.diagnostics import ArchError, Diagnostic, Source, Span, did_you_mean
+from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Node, Stack
+from archdsl.graph.ops import OPS
+from archdsl.graph.types import Axis, Size, Type, Varying
+
+_T = TypeVar("_T")
+
+_TOKEN = re.compile(
+    r"""
+      (?P<line>\s*\n\s*)
+    | (?P<text>"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-f]{4}))*")
+    | (?P<float>[0-9]+(?:\.[0-9]+)?e[-+]?[0-9]+|[0-9]+\.[0-9]+)
+    | (?P<int>[0-9]+(?:_[0-9]+)*)
+    | (?P<id>%\w+)
+    | (?P<name>[^\W\d]\w*)
+    | (?P<mark><=|[-+*^=<@:;,.()\[\]])
+    """,
+    re.VERBOSE,
+)
+_KINDS = {"line": "the end of the line", "int": "a whole number", "name": "a name", "id": "%…"}
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    start: int
+
+
+def parse(text: str) -> Graph:
+    """The graph of a text as `show` writes it; `show(parse(text)) == text` for such a text.
+
+    Raises `ArchError` (code `syntax`) at the first thing that cannot stand where it does.
+
+    >>> graph = parse('''graph G init xavier
+    ... input x: float[4]
+    ... %1 = dropout(x; rate = 0.5) @ dropout: float[4]
+    ... output y = %1
+    ... ''')
+    >>> graph.nodes[0].attrs, graph.outputs
+    ((('rate', 0.5),), (('y', '%1'),))
+    """
+    return _Parser(text).graph()
+
+
+class _Parser:
+    """A text's tokens, the place reached, and a method for each part of a graph."""
+
+    def __init__(self, text: str):
+        self.source = Source("<graph>", text)
+        self.tokens = list(self.split(text))
+        self.at = 0
+
+    # -- tokens --
+
+    def split(self, text: str) -> Iterator[_Token]:
+        end = len(text.rstrip())
+        start = len(text) - len(text.lstrip())
+        while start < end:
+            if text[start] in " \t":
+                start += 1
+                continue
+            match = _TOKEN.match(text, start, end)
+            if match is None:
+                raise self.wrong("`{}` means nothing here", _Token("", text[start], start))
+            yield _Token(match.lastgroup or "", match[0], start)
+            start = match.end()
+        yield _Token("line", "\n", end)
+        yield _Token("end", "", end)
+
+    @property
+    def next(self) -> _Token:
+        return self.tokens[self.at]
+
+    def ahead(self, count: int) -> _Token:
+        return self.tokens[min(self.at + count, len(self.tokens) - 1)]
+
+    def wrong(
+        self, message: str, token: _Token, expected: str | None = None, help: str | None = None
+    ) -> ArchError:
+        span = Span(self.source, token.start, token.start + len(token.text.strip()))
+        message = message.format(span.text)
+        return ArchError(Diagnostic("syntax", message, span, expected, help=help))
+
+    def expected(self, what: str) -> ArchError:
+        ends = {"line": "the line ends here", "end": "the text ends here"}
+        message = ends.get(self.next.kind, "`{}` cannot stand here")
+        return self.wrong(message, self.next, expected=what)
+
+    def has(self, text: str) -> bool:
+        return self.next.text == text and self.next.kind in ("name", "mark")
+
+    def accept(self, text: str) -> bool:
+        if found := self.has(text):
+            self.at += 1
+        return found
+
+    def expect(self, text: str) -> None:
+        if not self.accept(text):
+            raise self.expected(f"`{text}`")
+
+    def take(self, *kinds: str) -> str:
+        token = self.next
+        if token.kind not in kinds:
+            raise self.expected(" or ".join(_KINDS[kind] for kind in kinds))
+        self.at += 1
+        return token.text
+
+    def several(self, close: str, one: Callable[[], _T]) -> tuple[_T, ...]:
+        """What stands between commas, up to a closing mark."""
+        found: list[_T] = []
+        while not self.accept(close):
+            if found:
+                self.expect(",")
+            found.append(one())
+        return tuple(found)
+
+    def lines(self, word: str, one: Callable[[], _T]) -> tuple[_T, ...]:
+        """The lines that begin with a word."""
+        found = []
+        while self.accept(word):
+            found.append(one())
+            self.take("line")
+        return tuple(found)
+
+    # -- the graph --
+
+    def graph(self) -> Graph:
+        self.expect("graph")
+        name = self.take("name")
+        self.expect("init")
+        rule = self.take("name")
+        numbers = self.several(")", self.rate) if self.accept("(") else ()
+        self.take("line")
+        varying = self.lines("axis", self.varying)
+        inputs = self.lines("input", self.input)
+        labels = self.lines("label", self.input)
+        nodes = self.nodes()
+        outputs = self.lines("output", self.output)
+        losses = self.lines("loss", self.apply)
+        if self.next.kind != "end" or len(losses) > 1:
+            raise self.expected("the end of the text")
+        loss = losses[0] if losses else None
+        return Graph(name, varying, inputs, nodes, outputs, labels, loss, (rule, numbers))
+
+    def rate(self) -> tuple[str, float]:
+        name = self.take("name")
+        self.expect("=")
+        return name, self.number()
+
+    def varying(self) -> Varying:
+        name = self.take("name")
+        self.expect("<=")
+        return Varying(
+            name, self.integer(), self.take("name") if self.accept("ragged") else None
+        )
+
+    def input(self) -> Input:
+        name = self.take("name")
+        self.expect(":")
+        return Input(name, self.type(), self.integer() if self.accept("pad") else None)
+
+    def output(self) -> tuple[str, str]:
+        name = self.take("name")
+        self.expect("=")
+        return name, self.ref()
+
+    def ref(self) -> str:
+        return self.take("id", "name")
+
+    # -- nodes --
+
+    def nodes(self) -> tuple[Node, ...]:
+        found: list[Node] = []
+        while self.next.kind == "id":
+            stacked = self.ahead(2).text == "stack"
+            found.append(self.stack() if stacked else self.apply())
+            self.take("line")
+        return tuple(found)
+
+    def apply(self) -> Apply:
+        id = self.take("id")
+        self.expect("=")
+        name = self.next
+        op = OPS.get(self.take("name"))
+        if op is None:
+            help = did_you_mean(name.text, OPS)
+            raise self.wrong("there is no operator `{}`", name, help=help)
+        self.expect("(")
+        inputs = [(op.params[0].name, self.ref())]
+        while self.accept(","):
+            param = self.take("name")
+            self.expect("=")
+            inputs.append((param, self.ref()))
+        attrs: tuple[tuple[str, Attribute], ...] = ()
+        if self.accept(";"):
+            attrs = self.several(")", self.setting)
+        else:
+            self.expect(")")
+        path, type = self.place()
+        return Apply(id, op.name, tuple(inputs), attrs, path, type)
+
+    def setting(self) -> tuple[str, Attribute]:
+        name = self.take("name")
+        self.expect("=")
+        return name, self.literal()
+
+    def stack(self) -> Stack:
+        id = self.take("id")
+        self.expect("=")
+        self.expect("stack")
+        self.expect("(")
+        x = self.ref()
+        self.expect(")")
+        self.expect("*")
+        count = self.integer()
+        path, type = self.place()
+        self.take("line")
+        self.expect("take")
+        carry = self.take("id")
+        self.expect(":")
+        carry_type = self.type()
+        self.take("line")
+        body = self.nodes()
+        self.expect("yield")
+        return Stack(id, x, count, path, carry, carry_type, body, self.ref(), type)
+
+    def place(self) -> tuple[str, Type]:
+        """The path of a node, empty where it has none, and its type."""
+        path = ""
+        if self.accept("@"):
+            path = self.take("name")
+            while self.accept("."):
+                path += "." + self.take("name")
+        self.expect(":")
+        return path, self.type()
+
+    # -- types --
+
+    def type(self) -> Type:
+        dtype = self.take("name")
+        axes = self.several("]", self.axis) if self.accept("[") else ()
+        below = self.integer() if self.accept("<") else None
+        mixed = []
+        if self.accept("mixed"):
+            mixed.append(self.take("name"))
+            # An axis may be called `pad`; behind the word of that name stands a number.
+            while self.next.kind == "name" and self.ahead(1).kind != "int":
+                mixed.append(self.take("name"))
+        return Type(dtype, axes, below, frozenset(mixed))
+
+    def axis(self) -> Axis:
+        marks = []
+        while self.ahead(1).text == ":":
+            marks.append(self.take("name"))
+            self.expect(":")
+        if self.accept("("):
+            size, name = self.size(), None
+            self.expect(")")
+        elif self.ahead(1).text == "=":
+            name = self.take("name")
+            self.expect("=")
+            size = self.size()
+        else:
+            size = self.size()
+            name = str(size) if str(size) in size.vars else None
+        return Axis(name, size, tuple(marks))
+
+    def size(self) -> Size:
+        """A polynomial: `2 T^2 + T - 1`."""
+        total, sign = Size.of(0), -1 if self.accept("-") else 1
+        while True:
+            total += self.term() * sign
+            if not self.has("+") and not self.has("-"):
+                return total
+            sign = -1 if self.take("mark") == "-" else 1
+
+    def term(self) -> Size:
+        if self.next.kind not in ("int", "name"):
+            raise self.expected("a size")
+        product = Size.of(self.integer() if self.next.kind == "int" else 1)
+        while self.next.kind == "name":
+            name = self.take("name")
+            for _ in range(self.integer() if self.accept("^") else 1):
+                product *= Size.of(name)
+        return product
+
+    # -- values --
+
+    def integer(self) -> int:
+        sign = -1 if self.accept("-") else 1
+        return sign * int(self.take("int"))
+
+    def number(self) -> int | float:
+        sign = -1 if self.accept("-") else 1
+        if self.next.kind == "float":
+            return sign * float(self.take("float"))
+        return sign * int(self.take("int"))
+
+    def literal(self) -> Attribute:
+        words = {"none": None, "true": True, "false": False}
+        match self.next.kind:
+            case "text":
+                value: str = json.loads(self.next.text)
+                self.at += 1
+                return value
+            case "name" if self.next.text in words:
+                return words[self.take("name")]
+        if not self.accept("("):
+            return self.number()
+        if self.next.kind == "name":
+            return self.several(")", self.named_size)
+        return self.several(")", self.integer)
+
+    def named_size(self) -> tuple[str, int]:
+        name = self.take("name")
+        self.expect("=")
+        return name, self.integer()

@@ -1,0 +1,100 @@
+"""The typed graph as text, a line a value; `parse` of graph/parser.py reads it back.
+
+    graph GPT init normal(std = 0.02)
+    axis T <= 1024
+    input tokens: int[T] < 50257
+    %1 = embed(tokens; vocab = 50257, dim = 768, tied = none) @ embed: float[T, D = 768]
+    %4 = stack(%1) * 12 @ h: float[T, D = 768]
+      take %2: float[T, D = 768]
+      %3 = gelu(%2) @ gelu: float[T, D = 768]
+      yield %3
+    output logits = %4
+
+Tensors stand before the semicolon and settings behind it; `@` is the place of weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Node, Stack
+from archdsl.graph.types import Varying, digits
+
+
+def show(graph: Graph) -> str:
+    """The graph's text. Every field of it can be read there, spans apart."""
+    return "\n".join(_lines(graph)) + "\n"
+
+
+def _lines(graph: Graph) -> Iterator[str]:
+    rule, numbers = graph.init
+    settings = f"({_settings(numbers)})" if numbers else ""
+    yield f"graph {graph.name} init {rule}{settings}"
+    yield from map(_axis, graph.varying)
+    yield from (f"input {_input(each)}" for each in graph.inputs)
+    yield from (f"label {_input(each)}" for each in graph.labels)
+    yield from _nodes(graph.nodes, "")
+    yield from (f"output {name} = {ref}" for name, ref in graph.outputs)
+    if graph.loss:
+        yield f"loss {_apply(graph.loss)}"
+
+
+def _axis(axis: Varying) -> str:
+    ragged = f" ragged {axis.ragged}" if axis.ragged is not None else ""
+    return f"axis {axis.name} <= {digits(axis.bound)}{ragged}"
+
+
+def _input(each: Input) -> str:
+    pad = f" pad {digits(each.pad)}" if each.pad is not None else ""
+    return f"{each.name}: {each.type}{pad}"
+
+
+def _nodes(nodes: tuple[Node, ...], indent: str) -> Iterator[str]:
+    for node in nodes:
+        match node:
+            case Apply():
+                yield indent + _apply(node)
+            case Stack():
+                times = f"stack({node.input}) * {digits(node.count)}"
+                yield f"{indent}{node.id} = {times}{_place(node)}"
+                yield f"{indent}  take {node.carry}: {node.carry_type}"
+                yield from _nodes(node.body, indent + "  ")
+                yield f"{indent}  yield {node.result}"
+
+
+def _apply(node: Apply) -> str:
+    # The first tensor is the one that flows in; all others stand by their names.
+    (_, x), *others = node.inputs
+    tensors = ", ".join([x, *(f"{param} = {ref}" for param, ref in others)])
+    settings = f"; {_settings(node.attrs)}" if node.attrs else ""
+    return f"{node.id} = {node.op}({tensors}{settings}){_place(node)}"
+
+
+def _place(node: Node) -> str:
+    return (f" @ {node.path}" if node.path else "") + f": {node.type}"
+
+
+def _settings(values: tuple[tuple[str, Attribute], ...]) -> str:
+    return ", ".join(f"{name} = {literal(value)}" for name, value in values)
+
+
+def literal(value: Attribute | tuple[str, int]) -> str:
+    """A setting's value.
+
+    >>> [literal(each) for each in (None, True, 0.5, "layer", (3072, 768), (("h", 64),))]
+    ['none', 'true', '0.5', '"layer"', '(3072, 768)', '(h = 64)']
+    """
+    match value:
+        case None | bool():
+            return str(value).lower()
+        case int():
+            return digits(value)
+        case float():
+            return repr(value)
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case (str() as name, int() as size):
+            return f"{name} = {digits(size)}"
+        case tuple():
+            return f"({', '.join(literal(each) for each in value)})"

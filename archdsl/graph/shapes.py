@@ -1,0 +1,165 @@
+"""The type rules of the operators that change a tensor's axes, `reshape` apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from archdsl.diagnostics import did_you_mean, listing
+from archdsl.graph.signature import Mismatch, Site, Weight
+from archdsl.graph.types import Axis, Size, Type
+
+
+def patches(site: Site) -> Type:
+    patch, image = site.attr["patch"], site.x
+    sizes = [axis.size.value for axis in image.axes if axis.size.value is not None]
+    if image.dtype != "float" or len(image.axes) != 3 or len(sizes) != 3:
+        raise Mismatch(
+            "type-mismatch",
+            "`patches` cuts up an image",
+            "x",
+            expected="float[channels, height, width]",
+            found=str(image),
+        )
+    channels, height, width = sizes
+    if height % patch or width % patch:
+        wrong = image.axes[1 if height % patch else 2]
+        raise Mismatch(
+            "divisibility",
+            f"an image of {height} x {width} cannot be cut into patches of {patch} x {patch}",
+            "patch",
+            expected=f"a divisor of {wrong.size}",
+            found=str(patch),
+            bound=("patch", wrong),
+        )
+    count, features = (height // patch) * (width // patch), channels * patch * patch
+    return image.shaped((Axis("M", Size.of(count)), Axis(None, Size.of(features))))
+
+
+# -- named positions --
+
+
+def prepend(site: Site) -> Type:
+    (sequence, _), mark = site.sequence(), site.attr["name"]
+    if mark in sequence.marks:
+        raise Mismatch(
+            "duplicate-name", f"`{mark}` stands before this sequence already", "name"
+        )
+    return _resized(site.x, 0, sequence.size + 1, (mark, *sequence.marks))
+
+
+def prepend_weights(site: Site) -> tuple[Weight, ...]:
+    return (Weight("weight", (site.width,), "embedding"),)
+
+
+def readout(site: Site) -> Type:
+    (sequence, _), mark = site.sequence(), site.attr["name"]
+    if mark not in sequence.marks:
+        raise Mismatch(
+            "axis",
+            f"no `{mark}` was prepended to this sequence",
+            "name",
+            expected=listing(sequence.marks) or f"a `prepend({mark})` before",
+            found=str(site.x),
+            help=did_you_mean(mark, sequence.marks),
+        )
+    return first(site)
+
+
+def first(site: Site) -> Type:
+    sequence, _ = site.sequence()
+    return _without(site.x, 0, sequence)
+
+
+def _without(type: Type, index: int, axis: Axis) -> Type:
+    """A type with one axis less; nothing is left to be causal along it."""
+    axes = (*type.axes[:index], *type.axes[index + 1 :])
+    return type.shaped(axes).mixing(axis.size.vars)
+
+
+# -- any axis --
+
+
+def mean(site: Site) -> Type:
+    type = site.floats()
+    index = site.index(max(len(type.axes) - 2, 0))
+    return _without(type, index, type.axes[index])
+
+
+def softmax(site: Site) -> Type:
+    type = site.floats()
+    return type.mixing(type.axes[site.index(-1)].size.vars)
+
+
+def concat(site: Site) -> Type:
+    left, right, index = site.floats(), site.floats("other"), site.index(-1)
+    others = [_other_sizes(type, index) for type in (left, right)]
+    if len(left.axes) != len(right.axes) or others[0] != others[1]:
+        raise Mismatch(
+            "shape-mismatch",
+            "tensors to be joined must agree on every other axis",
+            "other",
+            expected=str(left),
+            found=str(right),
+        )
+    joined = left.axes[index].size + right.axes[index].size
+    if any(site.varying[name].ragged for name in joined.vars):
+        raise Mismatch(
+            "axis",
+            "a ragged axis has a different length in each example, and cannot be joined",
+            "axis",
+            found=str(joined),
+        )
+    # What was at position i of one part is no longer at i: nothing is causal along it.
+    mixed = right.mixed | joined.vars
+    return _resized(left, index, joined, left.axes[index].marks).mixing(mixed)
+
+
+def _other_sizes(type: Type, index: int) -> list[Size]:
+    return [axis.size for i, axis in enumerate(type.axes) if i != index]
+
+
+def slice_(site: Site) -> Type:
+    index = site.index(-1)
+    axis, start, stop = site.x.axes[index], site.attr["start"], site.attr["stop"]
+    if axis.size.value is None:
+        size = _from(axis, start, stop)
+    else:
+        end = axis.size.value if stop is None else stop
+        if not start < end <= axis.size.value:
+            raise Mismatch(
+                "argument-value",
+                f"positions {start} to {end} do not lie in an axis of {axis.size}",
+                "start" if stop is None else "stop",
+                expected=f"0 <= start < stop <= {axis.size}",
+                found=f"start = {start}, stop = {end}",
+            )
+        size = Size.of(end - start)
+    return _resized(site.x, index, size, axis.marks[start:stop])
+
+
+def _from(axis: Axis, start: int, stop: int | None) -> Size:
+    """The size of a varying axis from one of its positions on."""
+    if stop is not None:
+        raise Mismatch(
+            "axis",
+            f"an axis of {axis.size} varies, so only its first positions can be cut off",
+            "stop",
+            expected="no `stop`",
+            found=f"stop = {stop}",
+        )
+    least = axis.size.at(dict.fromkeys(axis.size.vars, 1))
+    if start >= least:
+        raise Mismatch(
+            "argument-value",
+            f"an axis of {axis.size} may have no position {start}",
+            "start",
+            expected=f"0 <= start < {least}",
+            found=f"start = {start}",
+        )
+    return axis.size - start
+
+
+def _resized(type: Type, index: int, size: Size, marks: tuple[str, ...]) -> Type:
+    """A type with another size of one axis, which no text has bound."""
+    axis = replace(type.axes[index], size=size, marks=marks, origin=None)
+    return replace(type, axes=(*type.axes[:index], axis, *type.axes[index + 1 :]))

@@ -1,0 +1,60 @@
+"""Each operator of a graph as the `Site` that its rules see, and the weights it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from archdsl.graph.nodes import Apply, Graph, Node, Stack, walk
+from archdsl.graph.ops import OPS
+from archdsl.graph.signature import Site, Weight
+from archdsl.graph.types import Type
+
+
+def site(graph: Graph, node: Apply, types: Mapping[str, Type]) -> Site:
+    """The use of an operator that a node is; `types` are those of the graph's values."""
+    tensors = {param: types[ref] for param, ref in node.inputs}
+    return Site(tensors, dict(node.attrs), {v.name: v for v in graph.varying})
+
+
+def sites(graph: Graph) -> Iterator[tuple[Apply, tuple[Stack, ...], Site]]:
+    """Every operator with the stacks around it and its site; the loss is not among them."""
+    types = graph.types()
+    for node, around in walk(graph.nodes):
+        if isinstance(node, Apply):
+            yield node, around, site(graph, node, types)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A trainable tensor of a model: its full path and what it is."""
+
+    path: str
+    weight: Weight
+    node: str
+
+
+def parameters(graph: Graph) -> Iterator[Parameter]:
+    """All trainable tensors, in the order of computing, copies of a stack one by one."""
+    types = graph.types()
+
+    def within(
+        nodes: tuple[Node, ...], around: tuple[Stack, ...], copy: tuple[int, ...]
+    ) -> Iterator[Parameter]:
+        for node in nodes:
+            match node:
+                case Apply():
+                    path = place(node.path, around, copy)
+                    for weight in OPS[node.op].weights(site(graph, node, types)):
+                        yield Parameter(f"{path}.{weight.name}", weight, node.id)
+                case Stack():
+                    for i in range(node.count):
+                        yield from within(node.body, (*around, node), (*copy, i))
+
+    return within(graph.nodes, (), ())
+
+
+def place(path: str, around: tuple[Stack, ...], copy: tuple[int | str, ...]) -> str:
+    """The full path of a node in one copy of the stacks around it."""
+    parts = [f"{stack.path}.{i}" for stack, i in zip(around, copy, strict=True)]
+    return ".".join(p for p in (*parts, path) if p)

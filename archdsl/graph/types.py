@@ -1,0 +1,186 @@
+"""The types of values: named axes whose sizes are numbers or vary, and what is known of them.
+
+A size is a polynomial in the varying axes (`T`, `T + 1`, `768`), so that sizes compare
+exactly and a cost can be written as a formula. A type also carries `mixed`: the varying
+axes along which the value at one position may depend on any other. Along all others it
+is causal: where an axis has size T + c, the value at position i depends on positions
+up to i - c of T's input and on no later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+from archdsl.diagnostics import Span
+
+
+@dataclass(frozen=True)
+class Size:
+    """A polynomial with whole coefficients; `terms` maps a product of axes to its factor.
+
+    >>> T = Size.of("T")
+    >>> str((T + 1) * T * 2), ((T + 1) * T).at({"T": 4}), Size.of(3).value
+    ('2 T^2 + 2 T', 20, 3)
+    """
+
+    terms: tuple[tuple[tuple[str, ...], int], ...]
+
+    @staticmethod
+    def of(value: int | str | Size) -> Size:
+        match value:
+            case Size():
+                return value
+            case int():
+                return _size({(): value})
+            case str():
+                return _size({(value,): 1})
+
+    def __add__(self, other: Size | int) -> Size:
+        sums = dict(self.terms)
+        for axes, factor in Size.of(other).terms:
+            sums[axes] = sums.get(axes, 0) + factor
+        return _size(sums)
+
+    def __mul__(self, other: Size | int) -> Size:
+        products: dict[tuple[str, ...], int] = {}
+        for axes, factor in self.terms:
+            for others, by in Size.of(other).terms:
+                key = tuple(sorted(axes + others))
+                products[key] = products.get(key, 0) + factor * by
+        return _size(products)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __sub__(self, other: Size | int) -> Size:
+        return self + Size.of(other) * -1
+
+    @property
+    def value(self) -> int | None:
+        """The number, or None where the size varies."""
+        if not self.terms:
+            return 0
+        return self.terms[0][1] if len(self.terms) == 1 and self.terms[0][0] == () else None
+
+    @property
+    def vars(self) -> frozenset[str]:
+        return frozenset(name for axes, _ in self.terms for name in axes)
+
+    def at(self, sizes: Mapping[str, int]) -> int:
+        """The number for given sizes of the varying axes."""
+        total = 0
+        for axes, factor in self.terms:
+            for name in axes:
+                factor *= sizes[name]
+            total += factor
+        return total
+
+    def __str__(self) -> str:
+        if not self.terms:
+            return "0"
+        parts = []
+        for axes, factor in sorted(self.terms, key=lambda term: (-len(term[0]), term[0])):
+            counts = {axis: axes.count(axis) for axis in axes}
+            powers = [f"{axis}^{n}" if n > 1 else axis for axis, n in counts.items()]
+            number = [digits(abs(factor))] if abs(factor) != 1 or not axes else []
+            parts += ["-" if factor < 0 else "+", " ".join(number + powers)]
+        sign = "-" if parts[0] == "-" else ""
+        return sign + " ".join(parts[1:])
+
+
+def digits(number: int) -> str:
+    """A whole number as the language writes it, in groups of three where it is long.
+
+    >>> digits(50257), digits(124439808)
+    ('50257', '124_439_808')
+    """
+    return f"{number:_}" if abs(number) >= 100_000 else str(number)
+
+
+def _size(terms: Mapping[tuple[str, ...], int]) -> Size:
+    return Size(tuple(sorted((axes, factor) for axes, factor in terms.items() if factor)))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis: its name where it has one, its size, and the positions named by `prepend`.
+
+    `marks` are the names of the first positions, in order; `origin` is where the size was
+    bound, for messages.
+    """
+
+    name: str | None
+    size: Size
+    marks: tuple[str, ...] = ()
+    origin: Span | None = field(default=None, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        size = str(self.size)
+        if self.name is None:
+            # In brackets where it would read as the axis of that name.
+            size = f"({size})" if size in self.size.vars else size
+        elif self.name != size:
+            size = f"{self.name} = {size}"
+        return "".join(f"{mark}:" for mark in self.marks) + size
+
+
+@dataclass(frozen=True)
+class Type:
+    """The type of a tensor without its batch axis; `dtype` is `float`, `int` or `bool`.
+
+    Whole numbers are 0 or more and less than `below`, where that is known.
+
+    >>> print(Type("float", (Axis("T", Size.of("T")), Axis("D", Size.of(768)))))
+    float[T, D = 768]
+    """
+
+    dtype: str
+    axes: tuple[Axis, ...] = ()
+    below: int | None = None
+    mixed: frozenset[str] = frozenset()
+
+    @property
+    def elements(self) -> Size:
+        """The number of elements of one example."""
+        return prod((axis.size for axis in self.axes), start=Size.of(1))
+
+    @property
+    def vars(self) -> frozenset[str]:
+        return frozenset().union(*(axis.size.vars for axis in self.axes))
+
+    def same(self, other: Type) -> bool:
+        """Whether both are one type, whatever their axes are called."""
+        return self._facts == other._facts
+
+    @property
+    def _facts(self) -> tuple[object, ...]:
+        sizes = tuple((axis.size, axis.marks) for axis in self.axes)
+        return self.dtype, sizes, self.below, self.mixed
+
+    def shaped(self, axes: Iterable[Axis]) -> Type:
+        """A float type of other axes that depends on its input as this one does."""
+        return Type("float", tuple(axes), None, self.mixed)
+
+    def mixing(self, names: Iterable[str]) -> Type:
+        """The same type, no longer causal along the named axes."""
+        return Type(self.dtype, self.axes, self.below, self.mixed | frozenset(names))
+
+    def __str__(self) -> str:
+        axes = f"[{', '.join(map(str, self.axes))}]" if self.axes else ""
+        below = f" < {digits(self.below)}" if self.below is not None else ""
+        mixed = f" mixed {' '.join(sorted(self.mixed))}" if self.mixed else ""
+        return f"{self.dtype}{axes}{below}{mixed}"
+
+
+@dataclass(frozen=True)
+class Varying:
+    """An axis whose size is known when the model runs: 1 to `bound`.
+
+    `ragged` names the input whose `pad` value marks positions that are not there.
+    """
+
+    name: str
+    bound: int
+    ragged: str | None = None
+    origin: Span | None = field(default=None, compare=False, repr=False)

@@ -1,0 +1,251 @@
+"""What must hold of every graph, whatever made it: run after each pass and in tests.
+
+A user's mistakes are found before there is a graph; what is refused here is a bug of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import isfinite
+
+from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Node, Stack, refs, walk
+from archdsl.graph.ops import OPS
+from archdsl.graph.signature import Kind, Mismatch, Op, Param
+from archdsl.graph.sites import place, site
+from archdsl.graph.types import Size, Type, Varying
+
+
+class BrokenGraph(Exception):
+    """A graph that no compiler of ours should have made: a bug, not a user's mistake."""
+
+
+def verify(graph: Graph) -> Graph:
+    """The graph itself, if all of this holds; else raises `BrokenGraph` naming the value.
+
+    - Every value is made once, and before its use; labels are used by the loss alone.
+    - Every operator is of the table, has just its parameters, all settled, and the type
+      that its rule gives.
+    - The body of a stack returns the type that it takes.
+    - Every axis that varies is the size of an axis of an input, and a ragged one has padding.
+    - Every operator has a place of its own, and a tied one the table of an `embed`.
+    - There is an output.
+    """
+    _Verifier(graph).run()
+    return graph
+
+
+class _Verifier:
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.types = graph.types()
+        self.varying = {axis.name: axis for axis in graph.varying}
+
+    def run(self) -> None:
+        graph = self.graph
+        _once((axis.name for axis in graph.varying), "axis")
+        for axis in graph.varying:
+            self.axis(axis)
+        for each in (*graph.inputs, *graph.labels):
+            self.input(each)
+        self.ids()
+        inputs = {each.name for each in graph.inputs}
+        made = self.nodes(graph.nodes, inputs)
+        self.places()
+        _once((name for name, _ in graph.outputs), "output")
+        _require(bool(graph.outputs), graph.name, "has no output")
+        for name, ref in graph.outputs:
+            _require(ref in made, name, f"is {ref}, which is not made")
+        self.loss(made)
+
+    # -- what comes in --
+
+    def axis(self, axis: Varying) -> None:
+        where = f"axis {axis.name}"
+        _require(axis.bound >= 1, where, f"has the bound {axis.bound}")
+        size = Size.of(axis.name)
+        sources = {
+            i.name: i for i in self.graph.inputs if size in [a.size for a in i.type.axes]
+        }
+        _require(bool(sources), where, "is the size of no input")
+        if axis.ragged is not None:
+            source = sources.get(axis.ragged)
+            padded = (
+                source is not None and source.pad is not None and len(source.type.axes) == 1
+            )
+            _require(padded, where, f"has no padding from {axis.ragged}")
+
+    def input(self, each: Input) -> None:
+        self.type(each.name, each.type)
+        if each.pad is not None:
+            below = each.type.below
+            fits = each.type.dtype == "int" and each.pad >= 0
+            fits = fits and (below is None or each.pad < below)
+            _require(fits, each.name, f"is padded with {each.pad}, which {each.type} has not")
+            ragged = any(self.varying[name].ragged is not None for name in each.type.vars)
+            _require(ragged, each.name, "is padded and has no ragged axis")
+
+    def type(self, where: str, type: Type) -> None:
+        _require(type.dtype in ("float", "int", "bool"), where, f"has values of {type.dtype}")
+        bounded = type.below is None or (type.dtype == "int" and type.below >= 1)
+        _require(bounded, where, f"has the bound {type.below} of {type.dtype} values")
+        for axis in type.axes:
+            fixed = axis.size.value
+            _require(fixed is None or fixed >= 1, where, f"has an axis of {fixed}")
+        unknown = sorted((type.vars | type.mixed) - set(self.varying))
+        _require(not unknown, where, f"has an undeclared axis: {', '.join(unknown)}")
+
+    def ids(self) -> None:
+        made = [each.name for each in (*self.graph.inputs, *self.graph.labels)]
+        numbered = [self.graph.loss.id] if self.graph.loss else []
+        for node, _ in walk(self.graph.nodes):
+            numbered += [node.id, node.carry] if isinstance(node, Stack) else [node.id]
+        for id in numbered:
+            _require(id.startswith("%"), id, "is a value and has the name of an input")
+        _once([*made, *numbered], "value")
+
+    # -- nodes --
+
+    def nodes(self, nodes: tuple[Node, ...], known: set[str]) -> set[str]:
+        """The values that can be seen behind some nodes, of which `known` are seen before."""
+        known = set(known)
+        for node in nodes:
+            self.type(node.id, node.type)
+            for ref in refs(node):
+                _require(ref in known, node.id, f"uses {ref}, which is not made before it")
+            match node:
+                case Apply():
+                    self.apply(node)
+                    _require(
+                        not OPS[node.op].loss, node.id, f"is a loss, {node.op}, inside a model"
+                    )
+                case Stack():
+                    self.stack(node, known)
+            known.add(node.id)
+        return known
+
+    def stack(self, node: Stack, known: set[str]) -> None:
+        _require(node.count >= 1, node.id, f"repeats its body {node.count} times")
+        self.type(node.carry, node.carry_type)
+        # What one copy mixes comes mixed to the next, so the body is ready for both.
+        entering = self.types[node.input].mixing(node.carry_type.mixed)
+        _require(
+            entering.same(node.carry_type),
+            node.id,
+            f"takes {self.types[node.input]} as {node.carry_type}",
+        )
+        inner = self.nodes(node.body, known | {node.carry})
+        _require(
+            node.result in inner, node.id, f"returns {node.result}, which is not made in it"
+        )
+        result = self.types[node.result]
+        _require(
+            result.same(node.carry_type),
+            node.id,
+            f"takes {node.carry_type} and returns {result}",
+        )
+        _require(node.type.same(result), node.id, f"has type {node.type} and returns {result}")
+
+    def apply(self, node: Apply) -> None:
+        op = OPS.get(node.op)
+        if op is None:
+            raise BrokenGraph(f"{node.id} is of the unknown operator {node.op}")
+        self.parameters(node, op)
+        here = site(self.graph, node, self.types)
+        try:
+            unsettled = op.settle(here)
+            _require(not unsettled, node.id, f"leaves {', '.join(unsettled)} open")
+            type = op.infer(here)
+        except Mismatch as refused:
+            message = f"{node.id} is refused by the rule of {node.op}: {refused}"
+            raise BrokenGraph(message) from refused
+        _require(type.same(node.type), node.id, f"has type {node.type} and should have {type}")
+
+    def parameters(self, node: Apply, op: Op) -> None:
+        given = [name for name, _ in node.inputs]
+        tensors = [
+            p for p in op.params if p.kind is Kind.TENSOR and (p.required or p.name in given)
+        ]
+        wanted = [param.name for param in tensors]
+        _require(given == wanted, node.id, f"is given the tensors {given} for {wanted}")
+        settings = [param for param in op.params if param.kind is not Kind.TENSOR]
+        names, wanted = [name for name, _ in node.attrs], [param.name for param in settings]
+        _require(names == wanted, node.id, f"is given {names} for {wanted}")
+        for param, (name, value) in zip(settings, node.attrs, strict=True):
+            _require(_fits(param, value), node.id, f"has {name} = {value!r}")
+
+    # -- places, outputs, loss --
+
+    def places(self) -> None:
+        """Weights are told apart by the places of their operators, so these must differ."""
+        places: list[str] = []
+        tables: dict[str, Apply] = {}
+        for node, around in walk(self.graph.nodes):
+            # One place stands for all copies.
+            full = place(node.path, around, ("{}",) * len(around))
+            names = node.path.split(".") if node.path or not around else []
+            _require(all(map(str.isidentifier, names)), node.id, f"has the place {node.path!r}")
+            places.append(full)
+            if isinstance(node, Apply) and node.op == "embed" and not around:
+                tables[full] = node
+        _once(places, "place")
+        for node, _ in walk(self.graph.nodes):
+            if isinstance(node, Apply) and (tied := node.attr.get("tied")) is not None:
+                table = tables.get(str(tied))
+                if table is None or table.attr["tied"] is not None:
+                    raise BrokenGraph(f"{node.id} is tied to {tied}, where no table is")
+                for size in ("vocab", "dim"):
+                    equal = node.attr[size] == table.attr[size]
+                    _require(equal, node.id, f"is tied to {tied}, which has another {size}")
+
+    def loss(self, made: set[str]) -> None:
+        loss, labels = self.graph.loss, {each.name for each in self.graph.labels}
+        used = set(refs(loss)) if loss else set()
+        unused = ", ".join(sorted(labels - used))
+        _require(not unused, unused, "is a label that no loss uses")
+        if loss is None:
+            return
+        for ref in refs(loss):
+            _require(ref in made | labels, loss.id, f"uses {ref}, which is not made")
+        self.apply(loss)
+        _require(OPS[loss.op].loss, loss.id, f"is {loss.op}, which is no loss")
+
+
+def _fits(param: Param, value: Attribute) -> bool:
+    """Whether a setting has a value that a parameter can have once all is settled."""
+    if value is None:
+        return param.default is None
+    match param.kind:
+        case Kind.INT:
+            return type(value) is int and value >= (0 if param.default == 0 else 1)
+        case Kind.NUMBER:
+            return type(value) is float and isfinite(value)
+        case Kind.BOOL:
+            return type(value) is bool
+        case Kind.CHOICE:
+            return value in param.choices
+        case Kind.AXIS:
+            return type(value) is int and value >= 0
+        case Kind.SIZES:
+            return isinstance(value, tuple) and all(type(v) is int and v >= 1 for v in value)
+        case Kind.NAMED_SIZES:
+            return isinstance(value, tuple) and all(
+                isinstance(v, tuple)
+                and isinstance(v[0], str)
+                and type(v[1]) is int
+                and v[1] >= 1
+                for v in value
+            )
+        case _:
+            return isinstance(value, str)
+
+
+def _once(names: Iterable[str], what: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        _require(name not in seen, name, f"is the name of more than one {what}")
+        seen.add(name)
+
+
+def _require(holds: bool, where: str, what: str) -> None:
+    if not holds:
+        raise BrokenGraph(f"{where} {what}")

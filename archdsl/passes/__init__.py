@@ -1,0 +1,30 @@
+"""Passes over the typed graph, in the order in which they run.
+
+A pass is a pure function: a valid graph in, a valid graph out, with the same outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from archdsl.graph.nodes import Graph
+from archdsl.graph.verify import verify
+from archdsl.passes.prune import prune
+from archdsl.passes.share import share
+
+Pass = Callable[[Graph], Graph]
+
+PIPELINE: tuple[Pass, ...] = (prune, share)
+
+
+def apply_all(graph: Graph) -> Iterator[Graph]:
+    """The graph after each pass of the pipeline, verified."""
+    for step in PIPELINE:
+        graph = verify(step(graph))
+        yield graph
+
+
+def optimise(graph: Graph) -> Graph:
+    """The graph after all passes."""
+    *_, last = apply_all(graph)
+    return last

@@ -1,0 +1,48 @@
+"""Leaves out what no output and no loss depends on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from archdsl.graph.nodes import Graph, Node, Stack, refs, walk
+from archdsl.graph.sites import parameters
+
+
+def prune(graph: Graph) -> Graph:
+    """The same graph without values that nothing uses. Those with weights stay: a weight is
+    part of a model, and its checkpoints have it.
+
+    >>> from archdsl.graph.parser import parse
+    >>> from archdsl.graph.printer import show
+    >>> graph = parse('''graph G init normal(std = 0.02)
+    ... input x: float[4]
+    ... %1 = relu(x) @ relu: float[4]
+    ... %2 = tanh(x) @ tanh: float[4]
+    ... output y = %2
+    ... ''')
+    >>> print(show(prune(graph)), end="")
+    graph G init normal(std = 0.02)
+    input x: float[4]
+    %2 = tanh(x) @ tanh: float[4]
+    output y = %2
+    """
+    used = {ref for _, ref in graph.outputs} | {p.node for p in parameters(graph)}
+    if graph.loss:
+        used |= set(refs(graph.loss))
+    return replace(graph, nodes=_live(graph.nodes, used))
+
+
+def _live(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
+    """The nodes that are used, and in `used` what they use."""
+    kept: list[Node] = []
+    for node in reversed(nodes):
+        if isinstance(node, Stack):
+            if not used & {node.id, *(inner.id for inner, _ in walk(node.body))}:
+                continue
+            used.add(node.result)
+            node = replace(node, body=_live(node.body, used))
+        elif node.id not in used:
+            continue
+        used |= set(refs(node))
+        kept.append(node)
+    return tuple(reversed(kept))

@@ -1,0 +1,66 @@
+"""Computes once what is written twice: the same operator of the same values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from archdsl.graph.nodes import Apply, Graph, Node, Stack
+from archdsl.graph.ops import OPS
+from archdsl.graph.sites import parameters
+
+
+def share(graph: Graph) -> Graph:
+    """The same graph in which no two operators without weights compute the same.
+
+    >>> from archdsl.graph.parser import parse
+    >>> from archdsl.graph.printer import show
+    >>> graph = parse('''graph G init normal(std = 0.02)
+    ... input x: float[4]
+    ... %1 = relu(x) @ relu: float[4]
+    ... %2 = relu(x) @ relu_2: float[4]
+    ... %3 = add(%1, other = %2) @ add: float[4]
+    ... output y = %3
+    ... ''')
+    >>> print(show(share(graph)), end="")
+    graph G init normal(std = 0.02)
+    input x: float[4]
+    %1 = relu(x) @ relu: float[4]
+    %3 = add(%1, other = %1) @ add: float[4]
+    output y = %3
+    """
+    renamed: dict[str, str] = {}
+    trained = {p.node for p in parameters(graph)}
+    nodes = _shared(graph.nodes, {}, renamed, trained)
+    outputs = tuple((name, renamed.get(ref, ref)) for name, ref in graph.outputs)
+    loss = graph.loss and _renamed(graph.loss, renamed)
+    return replace(graph, nodes=nodes, outputs=outputs, loss=loss)
+
+
+def _shared(
+    nodes: tuple[Node, ...],
+    known: dict[object, str],
+    renamed: dict[str, str],
+    trained: set[str],
+) -> tuple[Node, ...]:
+    kept: list[Node] = []
+    for node in nodes:
+        match node:
+            case Apply():
+                node = _renamed(node, renamed)
+                key = (node.op, node.inputs, node.attrs)
+                if node.id not in trained and not OPS[node.op].random:
+                    if key in known:
+                        renamed[node.id] = known[key]
+                        continue
+                    known[key] = node.id
+            case Stack():
+                # What is known outside is known inside, but not the other way round.
+                body = _shared(node.body, dict(known), renamed, trained)
+                x, result = (renamed.get(ref, ref) for ref in (node.input, node.result))
+                node = replace(node, input=x, body=body, result=result)
+        kept.append(node)
+    return tuple(kept)
+
+
+def _renamed(node: Apply, renamed: dict[str, str]) -> Apply:
+    return replace(node, inputs=tuple((p, renamed.get(ref, ref)) for p, ref in node.inputs))

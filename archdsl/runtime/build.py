@@ -1,0 +1,26 @@
+"""From a spec to a model that is ready to run: the compiler's stages, one behind the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from archdsl.passes import optimise
+from archdsl.runtime.model import Model
+from archdsl.semantics.analysis import analyse
+from archdsl.semantics.models import Setting
+from archdsl.semantics.weight_maps import weight_maps
+from archdsl.syntax import ast
+
+
+def build(
+    spec: str | ast.File,
+    variant: str | None,
+    settings: Mapping[str, Setting],
+    device: str | None,
+    dtype: str,
+    seed: int,
+) -> Model:
+    """What `archdsl.compile` does, its settings as a mapping of their own."""
+    analysis = analyse(spec, variant, settings)
+    maps = weight_maps(analysis.file, analysis.model, analysis.graph)
+    return Model(optimise(analysis.graph), maps, device, dtype, seed)

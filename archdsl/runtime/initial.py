@@ -1,0 +1,36 @@
+"""Fresh weights: drawn on the host from the seed and the weight's path, so that they are the
+same on every device and do not change when another part of a model does."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archdsl.graph.signature import Weight
+
+
+def draw(
+    path: str, weight: Weight, rule: str, numbers: Mapping[str, float], seed: int
+) -> NDArray[np.float32]:
+    """A weight's first value, float32 of the weight's shape.
+
+    `normal(std)`: matrices and embeddings from N(0, std), 0.02 when not said, as in Radford
+    et al. 2018, section 4.1. `xavier`: matrices uniform within sqrt(6 / (in + out)) (Glorot
+    and Bengio 2010, equation 16), and embeddings from N(0, 1 / sqrt(D)), of unit length in
+    the mean. Biases start at 0 and scales at 1.
+    """
+    match weight.init:
+        case "zeros":
+            return np.zeros(weight.shape, np.float32)
+        case "ones":
+            return np.ones(weight.shape, np.float32)
+    words = np.random.SeedSequence([seed, zlib.crc32(path.encode())])
+    random = np.random.Generator(np.random.Philox(words))
+    if rule == "xavier" and weight.init == "matrix":
+        reach = np.float32(np.sqrt(6 / (weight.shape[0] + weight.shape[1])))
+        return (2 * random.random(weight.shape, np.float32) - 1) * reach
+    std = weight.shape[-1] ** -0.5 if rule == "xavier" else numbers["std"]
+    return random.standard_normal(weight.shape, np.float32) * np.float32(std)

@@ -1,0 +1,196 @@
+"""A compiled model: its graph, its weights, and the forward pass that runs under a JIT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tinygrad import Tensor, TinyJit, dtypes
+from tinygrad.helpers import TRAINING, Context
+
+from archdsl.backend import emit
+from archdsl.backend.target import open_device, supports
+from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.graph.cost import BYTES, Cost, cost
+from archdsl.graph.nodes import Graph
+from archdsl.graph.sites import Parameter, parameters
+from archdsl.runtime import checkpoints, inputs
+from archdsl.runtime.initial import draw
+from archdsl.semantics.weight_maps import WeightMap
+
+
+class Model:
+    """A model with all its sizes fixed, on one device and in one dtype.
+
+    Made by `archdsl.compile`; no weight is allocated until it is needed. `graph` is the
+    typed graph, `maps` the published checkpoints that its spec can read.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        maps: Mapping[str, WeightMap],
+        device: str | None = None,
+        dtype: str = "float32",
+        seed: int = 0,
+    ):
+        self.graph = graph
+        self.maps = dict(maps)
+        self.dtype = _known(dtype)
+        self.seed = seed
+        self.weights: dict[str, Parameter] = {p.path: p for p in parameters(graph)}
+        self._asked_device = device
+        self._device: str | None = None
+        self._parameters: dict[str, Tensor] | None = None
+        self._constants: dict[tuple[object, ...], Tensor] = {}
+        self._captured: dict[tuple[object, ...], Callable[..., dict[str, Tensor]]] = {}
+
+    @property
+    def device(self) -> str:
+        """tinygrad's name of the device, opened on first use."""
+        if self._device is None:
+            device = open_device(self._asked_device)
+            if not supports(device, self.dtype):
+                raise ArchError(
+                    Diagnostic(
+                        "device",
+                        f"{device} cannot compute in {self.dtype} on this machine",
+                        help="use float32, or another device: `archdsl doctor` lists them",
+                    )
+                )
+            self._device = device
+        return self._device
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """The weights by path, in the order of the spec; drawn from the seed on first use."""
+        if self._parameters is None:
+            rule, numbers = self.graph.init
+            self._parameters = {
+                path: self._placed(draw(path, p.weight, rule, dict(numbers), self.seed))
+                for path, p in self.weights.items()
+            }
+        return self._parameters
+
+    def _placed(self, value: Any) -> Tensor:
+        tensor = value if isinstance(value, Tensor) else Tensor(value, device="NPY")
+        return tensor.to(self.device).cast(self.dtype).contiguous().realize()
+
+    def __call__(self, **given: Any) -> dict[str, Tensor]:
+        """The outputs by name, each [B, …], for inputs by name, each [B, …].
+
+        Inputs are numpy arrays, lists or tinygrad tensors; what does not fit the spec's types
+        raises `ArchError`. The outputs are the caller's own: no later call changes them.
+        Dropout acts under tinygrad's `Context(TRAINING=1)` alone.
+        """
+        arrays = inputs.check(self.graph, given)
+        tensors = {name: Tensor(a, device=self.device).realize() for name, a in arrays.items()}
+        shapes = tuple((name, tensor.shape) for name, tensor in tensors.items())
+        key = (TRAINING.value, *shapes)
+        if key not in self._captured:
+            self._captured[key] = TinyJit(self._outputs)
+        # On tensor cores, sizes that are no multiple of theirs are filled up (TC_OPT).
+        with Context(TC_OPT=2):  # type: ignore[no-untyped-call]  # tinygrad has not typed it
+            outputs = self._captured[key](**tensors)
+        # The JIT writes every call's outputs into the same memory, so they are copied out.
+        return {name: out.clone().realize() for name, out in outputs.items()}
+
+    def _outputs(self, **tensors: Tensor) -> dict[str, Tensor]:
+        outputs = emit.forward(self._run(), tensors)
+        # Where an output is an input, or a part of one, the JIT would keep that of the capture.
+        realized = [_readable(out).clone() for out in outputs.values()]
+        Tensor.realize(*realized)
+        return dict(zip(outputs, realized, strict=True))
+
+    def _run(self) -> emit.Run:
+        return emit.Run(self.graph, self.parameters, self._constants, self.device)
+
+    def loss(self, **given: Any) -> Tensor:
+        """The spec's loss, a scalar that `.backward()` can follow, for inputs and labels.
+
+        It is not captured by the JIT; dropout acts under tinygrad's `Context(TRAINING=1)`.
+        """
+        if self.graph.loss is None:
+            raise ArchError(
+                Diagnostic(
+                    "model",
+                    f"`{self.graph.name}` has no loss",
+                    help="state one in the spec: `loss next_token(logits, tokens)`",
+                )
+            )
+        arrays = inputs.check(self.graph, given, labels=True)
+        if self.graph.loss.op == "next_token":
+            _two_tokens(self.graph, arrays)
+        tensors = {name: Tensor(a, device=self.device) for name, a in arrays.items()}
+        return emit.loss(self._run(), tensors)
+
+    def load(self, path: str | Path, map: str | None = None) -> None:
+        """Takes all weights from a file: .safetensors, .pt, .bin, .npz or `package:NAME/file`.
+
+        The file's names are the model's own or those of one of the spec's `weights` blocks,
+        which `map` can name. Every weight must be in the file, and every tensor of the file
+        be used or ignored by name, else `ArchError` lists what is not, and nothing changes.
+        """
+        found = checkpoints.read(str(path), self.weights, self.maps, map)
+        placed = {name: self._placed(tensor) for name, tensor in found.items()}
+        self._parameters = placed
+        self._captured.clear()  # what was captured reads the old weights
+
+    def save(self, path: str | Path) -> None:
+        """Writes all weights under their own names, to .safetensors or .npz by the suffix."""
+        checkpoints.write(path, self.parameters)
+
+    def cost(self, **sizes: int) -> Cost:
+        """Parameters, flops and bytes at sizes such as `T=1024`; allocates nothing."""
+        bounds = {v.name: v.bound for v in self.graph.varying}
+        for name, size in sizes.items():
+            if name not in bounds or not 1 <= size <= bounds[name]:
+                known = [f"{n} from 1 to {b}" for n, b in bounds.items()]
+                raise ArchError(
+                    Diagnostic(
+                        "argument-value",
+                        f"a cost cannot be told for {name} = {size}",
+                        expected=", ".join(known) or "no size: none varies",
+                        help=did_you_mean(name, bounds) if name not in bounds else None,
+                    )
+                )
+        return cost(self.graph, sizes, self.dtype)
+
+
+def _readable(out: Tensor) -> Tensor:
+    """An output in a dtype that NumPy has too."""
+    return out.cast(dtypes.float32) if out.is_floating_point() else out
+
+
+def _known(dtype: str) -> str:
+    if dtype not in BYTES:
+        raise ArchError(
+            Diagnostic(
+                "argument-value",
+                f"a model cannot be of dtype {dtype}",
+                expected=listing(BYTES),
+                help=did_you_mean(dtype, BYTES),
+            )
+        )
+    return dtype
+
+
+def _two_tokens(graph: Graph, arrays: Mapping[str, Any]) -> None:
+    assert graph.loss is not None
+    name = dict(graph.loss.inputs)["tokens"]
+    each = next((i for i in graph.inputs if i.name == name), None)
+    array = arrays.get(name)
+    if array is None:
+        return
+    lengths = (array != each.pad).sum(1) if each and each.pad is not None else [array.shape[1]]
+    if max(lengths) < 2:
+        raise ArchError(
+            Diagnostic(
+                "input",
+                f"`{name}`: there is no next token to predict",
+                each.span if each else None,
+                expected="a sequence of two tokens or more",
+                found="one token",
+            )
+        )

@@ -1,0 +1,126 @@
+"""Sequence to sequence with any model whose loss is `next_token`: from its graph alone it is
+known which input is the target, which the source, and which output the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.graph.nodes import Graph, Input
+from archdsl.runtime.model import Model
+from archdsl.runtime.search import Hypothesis, beam_search
+from archdsl.runtime.tokenizers import VocabularyTokenizer
+
+_STEP = 16  # lengths are rounded up to multiples of it, and then double
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The parts that a model's inputs and outputs play in translating."""
+
+    source: Input
+    target: Input
+    logits: str
+
+
+def roles(graph: Graph) -> Roles:
+    """Which is which; raises `ArchError` for a model that does not translate."""
+    loss = graph.loss
+    problem = None
+    if loss is None or loss.op != "next_token":
+        problem = "its loss is not `next_token`"
+    else:
+        given = dict(loss.inputs)
+        target = next((i for i in graph.inputs if i.name == given["tokens"]), None)
+        sources = [i for i in graph.inputs if i is not target]
+        logits = next((name for name, ref in graph.outputs if ref == given["logits"]), None)
+        if target is None or logits is None:
+            problem = "its loss is not of an input and an output"
+        elif len(sources) != 1 or sources[0].type.dtype != "int":
+            problem = f"beside `{target.name}` it has {len(sources)} inputs, not one of tokens"
+        else:
+            return Roles(sources[0], target, logits)
+    raise ArchError(
+        Diagnostic(
+            "generation",
+            f"`{graph.name}` does not translate: {problem}",
+            expected="a source, a target, and `loss next_token(logits, target)`",
+        )
+    )
+
+
+def translate(
+    model: Model,
+    tokenizer: VocabularyTokenizer,
+    text: str,
+    *,
+    beams: int = 1,
+    max_length: int | None = None,
+    length_penalty: float = 0.0,
+    best: int | None = None,
+) -> tuple[Hypothesis, ...]:
+    """The best targets for a source text, best first; `beams = 1` is greedy.
+
+    A hypothesis' score is the sum of the log-probabilities, in nats, of its tokens.
+    `max_length` counts the tokens with both ends, the model's bound where None.
+    """
+    parts = roles(model.graph)
+    bound = _bound(model.graph, parts.target)
+    ids = tokenizer.encode(text, bos=True, eos=True)
+    limit = _bound(model.graph, parts.source)
+    if len(ids) > limit:
+        raise ArchError(
+            Diagnostic(
+                "generation",
+                f"the source is too long for `{model.graph.name}`",
+                expected=f"{limit} tokens or fewer, both ends counted",
+                found=f"{len(ids)} tokens",
+            )
+        )
+    if max_length is not None and max_length > bound:
+        raise ArchError(
+            Diagnostic(
+                "generation",
+                f"`{model.graph.name}` makes no sequences of {max_length} tokens",
+                expected=f"{bound} or fewer",
+            )
+        )
+    scorer = _scorer(model, parts, ids, tokenizer.eos, beams, bound)
+    return beam_search(
+        scorer, tokenizer.bos, tokenizer.eos, beams, max_length or bound, length_penalty, best
+    )
+
+
+def _scorer(
+    model: Model, parts: Roles, ids: list[int], filler: int, beams: int, bound: int
+) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+    """The next token's logits for prefixes [N, t], always in a batch of `beams` rows and at
+    one of few lengths, so that few programs are compiled. What stands behind a prefix does
+    not matter: the model is causal, and of padding it knows that it is not there."""
+    source = np.tile(np.asarray(ids, np.int64), (beams, 1))  # [beams, S]
+    # A target is about as long as its source.
+    first = min(-(-len(ids) // _STEP) * _STEP, bound)
+    pad = filler if parts.target.pad is None else parts.target.pad
+
+    def score(prefixes: NDArray[np.int64]) -> NDArray[np.float32]:
+        rows, length = prefixes.shape
+        size = first
+        while size < length:
+            size = min(2 * size, bound)
+        target = np.full((beams, size), pad, np.int64)  # [beams, size]
+        target[:, :length] = prefixes[:1]
+        target[:rows, :length] = prefixes
+        out = model(**{parts.source.name: source, parts.target.name: target})
+        logits: NDArray[np.float32] = out[parts.logits].numpy()  # [beams, size, vocab]
+        return logits[:rows, length - 1]
+
+    return score
+
+
+def _bound(graph: Graph, each: Input) -> int:
+    bounds = {v.name: v.bound for v in graph.varying}
+    return each.type.axes[0].size.at(bounds)

@@ -1,0 +1,1 @@
+"""From the untyped tree to the typed graph: names, numbers, types, and what they imply."""

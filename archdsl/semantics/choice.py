@@ -1,0 +1,60 @@
+"""Which model of a file is meant, and which variant of it."""
+
+from __future__ import annotations
+
+from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.syntax import ast
+
+
+def choose(file: ast.File, variant: str | None) -> tuple[ast.Model, ast.Variant | None]:
+    """The model of a file and the variant of it that is meant."""
+    models = [item for item in file.items if isinstance(item, ast.Model)]
+    variants = [item for item in file.items if isinstance(item, ast.Variant)]
+    path = file.span.source.path
+    if variant is not None:
+        chosen = next((v for v in variants if v.name.id == variant), None)
+        if chosen is None:
+            by_name = next((m for m in models if m.name.id == variant), None)
+            if by_name:
+                return by_name, None
+            names = [v.name.id for v in variants] + [m.name.id for m in models]
+            raise ArchError(
+                Diagnostic(
+                    "model",
+                    f"`{path}` has no variant `{variant}`",
+                    expected=listing(names) if names else None,
+                    help=did_you_mean(variant, names),
+                )
+            )
+        model = next((m for m in models if m.name.id == chosen.call.callee.id), None)
+        if model is None:
+            names = [m.name.id for m in models]
+            raise ArchError(
+                Diagnostic(
+                    "unknown-name",
+                    f"there is no model `{chosen.call.callee.id}` in this file",
+                    chosen.call.callee.span,
+                    expected=listing(names) if names else None,
+                    help=did_you_mean(chosen.call.callee.id, names),
+                )
+            )
+        return model, chosen
+    if not models:
+        raise ArchError(
+            Diagnostic(
+                "model",
+                f"`{path}` has no model",
+                help="its blocks are for others; a model is declared by `model Name(…) { … }`",
+            )
+        )
+    if len(models) > 1:
+        names = [m.name.id for m in models]
+        raise ArchError(
+            Diagnostic(
+                "model",
+                f"`{path}` has {len(models)} models",
+                expected=listing(names),
+                help=f"name one behind a colon: `{path}:{names[0]}`",
+            )
+        )
+    return models[0], None

@@ -1,0 +1,287 @@
+"""One operator of the table at its arguments: checked, given its type, made a node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from archdsl.diagnostics import Note, Span, did_you_mean, listing
+from archdsl.graph.nodes import Apply
+from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site
+from archdsl.graph.types import Axis, Size, Type
+from archdsl.semantics.binding import Bound
+from archdsl.semantics.construction import Construction
+from archdsl.semantics.values import (
+    POISON,
+    Env,
+    Extent,
+    Poison,
+    Scalar,
+    Symbol,
+    Tensor,
+    describe,
+)
+from archdsl.syntax import ast
+
+
+class Operators:
+    """Uses operators in a graph under construction."""
+
+    def __init__(self, building: Construction):
+        self.building = building
+        self.wrong = building.wrong
+        self.broke: dict[str, tuple[Span, ...]] = {}  # where causality along an axis ended
+        self.tables: dict[str, Apply] = {}  # every `embed` by its place, for those tied to it
+
+    def apply(
+        self,
+        op: Op,
+        slots: Mapping[str, list[Bound]],
+        span: Span,
+        place: str,
+        env: Env,
+        label: ast.Name | None = None,
+        named: bool = True,
+    ) -> Tensor | Poison:
+        path = (
+            self.building.places.take(place, label.span if label else span, bool(label))
+            if named
+            else ""
+        )
+        made = self.site(op, slots, env, span)
+        if isinstance(made, Poison):
+            return made
+        site, refs = made
+        try:
+            site = Site(
+                site.tensors, {**site.attr, **op.settle(site)}, site.varying, site.named
+            )
+            type = op.infer(site)
+            op.weights(site)
+        except Mismatch as mismatch:
+            return self.mismatch(mismatch, op, slots, span)
+        before = frozenset().union(*(t.mixed for t in site.tensors.values()))
+        for name in type.mixed - before:
+            self.broke.setdefault(name, (*self.building.calls, span))
+        node = Apply(
+            self.building.fresh(), op.name, refs, tuple(site.attr.items()), path, type, span
+        )
+        self.building.nodes.append(node)
+        if op.name == "embed":
+            full = self.building.places.full(path)
+            self.tables[full] = node
+            env.labels[path.rpartition(".")[2]] = full
+        return Tensor(node.id, type)
+
+    def site(
+        self, op: Op, slots: Mapping[str, list[Bound]], env: Env, span: Span
+    ) -> tuple[Site, tuple[tuple[str, str], ...]] | Poison:
+        """The types and values that an operator's rules see, and the tensors it is given."""
+        tensors: dict[str, Type] = {}
+        refs: list[tuple[str, str]] = []
+        attr: dict[str, Any] = {}
+        named: dict[str, Axis] = {}
+        failed = False
+        for param in op.params:
+            bounds = slots.get(param.name, [])
+            if param.kind is Kind.TENSOR:
+                for bound in bounds:
+                    if isinstance(bound.value, Symbol):
+                        self.building.unknown(bound.value.name, bound.value.span, env)
+                        failed = True
+                    elif isinstance(bound.value, Tensor):
+                        tensors[param.name] = bound.value.type
+                        refs.append((param.name, bound.value.ref))
+                    else:
+                        failed = True
+                        self.wrong(
+                            "not-a-tensor",
+                            f"`{param.name}` of `{op.name}` is a tensor",
+                            bound.span,
+                            found=describe(bound.value),
+                        )
+                continue
+            if not bounds:
+                attr[param.name] = param.default
+                continue
+            values = [self._attribute(op, param, bound, env, tensors) for bound in bounds]
+            if any(isinstance(v, Poison) for v in values):
+                failed = True
+                continue
+            several = param.kind in (Kind.SIZES, Kind.NAMED_SIZES)
+            attr[param.name] = tuple(values) if several else values[0]
+            last = bounds[-1].value
+            if isinstance(last, Scalar) and param.kind in (Kind.INT, Kind.SIZES):
+                size = Size.of(int(last.value))
+                named[param.name] = Axis(last.name, size, origin=last.origin)
+        if failed:
+            return POISON
+        if attr.get("tied"):
+            for name in ("vocab", "dim"):
+                if name in slots:
+                    return self.wrong(
+                        "argument-value",
+                        f"`{name}` is that of the `embed` it is tied to",
+                        slots[name][0].span,
+                        help=f"leave `{name}` out",
+                    )
+            table = self.tables[attr["tied"]]
+            attr |= {"vocab": table.attr["vocab"], "dim": table.attr["dim"]}
+        elif op.name == "embed" and None in (attr["vocab"], attr["dim"]):
+            lack = "vocab" if attr["vocab"] is None else "dim"
+            return self.wrong(
+                "missing-argument",
+                f"`embed` needs `{lack}`, unless it is `tied` to another",
+                span,
+                help="write `embed(vocab, D)`",
+            )
+        return Site(tensors, attr, self.building.varying, named), tuple(refs)
+
+    def _attribute(
+        self, op: Op, param: Param, bound: Bound, env: Env, tensors: Mapping[str, Type]
+    ) -> Any:
+        """A parameter's value as the graph keeps it, or POISON."""
+        value = bound.value
+        if isinstance(value, Poison):
+            return value
+        if isinstance(value, Symbol):
+            match param.kind:
+                case Kind.MARK:
+                    return value.name
+                case Kind.CHOICE if value.name in param.choices:
+                    return value.name
+                case Kind.LABEL:
+                    return self._table(value, env)
+                case Kind.AXIS:
+                    return self._axis(value, tensors)
+            choices = [c for p in op.params for c in p.choices]
+            switches = [p.name for p in op.params if p.kind is Kind.BOOL]
+            what = listing(param.choices) if param.choices else param.kind.value
+            near = did_you_mean(value.name, [*choices, *switches, *env.names])
+            return self.wrong(
+                "unknown-name",
+                f"`{value.name}` is neither bound here nor an option of `{op.name}`",
+                value.span,
+                expected=f"{what} for `{param.name}`",
+                found=f"`{value.name}`",
+                help=near,
+            )
+        if isinstance(value, Scalar) and _fits(value.value, param):
+            if param.kind is Kind.NAMED_SIZES:
+                return value.name, value.value
+            return float(value.value) if param.kind is Kind.NUMBER else value.value
+        if isinstance(value, Extent):
+            help = None
+            found = f"the axis {value.axis}, which varies"
+        else:
+            found = value.text if isinstance(value, Scalar) else describe(value)
+            help = "write `//` for a whole result" if "/" in _source(bound) else None
+        origin = value.origin if isinstance(value, Scalar) else None
+        notes = (Note("bound here", origin),) if origin and origin != bound.span else ()
+        return self.wrong(
+            "argument-value",
+            f"`{param.name}` of `{op.name}` must be {_wanted(param)}",
+            bound.span,
+            expected=_wanted(param),
+            found=found,
+            notes=notes,
+            help=help,
+        )
+
+    def _table(self, symbol: Symbol, env: Env) -> Any:
+        place = env.labels.get(symbol.name)
+        if place is not None and "{" in place:
+            return self.wrong(
+                "argument-value",
+                f"`{symbol.name}` is repeated, and has a table for each copy",
+                symbol.span,
+            )
+        if place is not None:
+            return place
+        return self.wrong(
+            "unknown-name",
+            f"no `embed` above is labelled `{symbol.name}`",
+            symbol.span,
+            expected=listing(env.labels) if env.labels else None,
+            help=did_you_mean(symbol.name, env.labels)
+            or f"label the one that is meant: `{symbol.name}: embed(vocab, D)`",
+        )
+
+    def _axis(self, symbol: Symbol, tensors: Mapping[str, Type]) -> Any:
+        x = next(iter(tensors.values()), Type("float"))
+        found = [i for i, axis in enumerate(x.axes) if axis.name == symbol.name]
+        if len(found) == 1:
+            return found[0]
+        names = [a.name for a in x.axes if a.name]
+        return self.wrong(
+            "axis",
+            f"{'two axes are' if found else 'no axis is'} named `{symbol.name}`",
+            symbol.span,
+            expected=listing(names) if names else "a tensor whose axes have names",
+            found=str(x),
+            help=did_you_mean(symbol.name, names),
+        )
+
+    def mismatch(
+        self, wrong: Mismatch, op: Op, slots: Mapping[str, list[Bound]], span: Span
+    ) -> Poison:
+        """A rule's refusal at the argument it is about, with the places of the others."""
+        at = slots.get(wrong.at or "", [])
+        notes = []
+        for other in wrong.bound:
+            if isinstance(other, Axis):
+                if other.origin:
+                    notes.append(
+                        Note(
+                            f"{other.name or 'the axis'} is {other.size}, bound here",
+                            other.origin,
+                        )
+                    )
+                continue
+            for bound in slots.get(other, []):
+                origin = getattr(bound.value, "origin", None)
+                if isinstance(bound.value, Scalar) and origin:
+                    name = bound.value.name or other
+                    notes.append(Note(f"`{name}` is {bound.value.text}, bound here", origin))
+        if wrong.broken:
+            place = self.broke.get(wrong.broken, ())
+            notes += [Note("this looks at later positions", s) for s in place[-1:]]
+            notes += [Note("in the block that is called here", s) for s in place[:-1][:1]]
+        return self.wrong(
+            wrong.code,
+            f"{op.name}: {wrong.message}",
+            at[0].span if at else span,
+            expected=wrong.expected,
+            found=wrong.found,
+            notes=tuple(notes),
+            help=wrong.help,
+        )
+
+
+def _fits(value: object, param: Param) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    match param.kind:
+        case Kind.INT:
+            return whole and (value > 0 or (param.default == 0 and value == 0))  # type: ignore[operator]
+        case Kind.SIZES | Kind.NAMED_SIZES:
+            return whole and value > 0  # type: ignore[operator]
+        case Kind.NUMBER:
+            return whole or isinstance(value, float)
+        case Kind.BOOL:
+            return isinstance(value, bool)
+        case Kind.TEXT:
+            return isinstance(value, str)
+        case Kind.CHOICE:
+            return value in param.choices
+        case _:
+            return False
+
+
+def _wanted(param: Param) -> str:
+    if param.choices:
+        return listing(param.choices)
+    return "a whole number above 0" if param.kind is Kind.INT else param.kind.value
+
+
+def _source(bound: Bound) -> str:
+    return bound.span.text if bound.expr is not None else ""

@@ -1,0 +1,250 @@
+"""Written types against the types of values: binding names of axes, and comparing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from archdsl.diagnostics import Note, Span
+from archdsl.graph.types import Axis, Size, Type, Varying
+from archdsl.semantics.report import Report
+from archdsl.semantics.values import Env, Extent, Poison, Scalar, Value
+from archdsl.syntax import ast
+from archdsl.syntax.printer import type_text
+
+Number = Callable[[ast.Expr, Env], Scalar | Poison]
+
+
+class Shapes:
+    def __init__(self, report: Report, varying: dict[str, Varying], number: Number):
+        self.report = report
+        self.varying = varying
+        self.number = number
+
+    # -- types that declare: inputs --
+
+    def declared(self, node: ast.Type, env: Env) -> Type | None:
+        """The type that an input's text declares; new varying axes are entered."""
+        axes = [self._declared_axis(axis, env) for axis in node.axes]
+        below = self.positive(node.below, env, "a bound") if node.below else None
+        if node.below and node.dtype != "int":
+            self.report.add(
+                "type-mismatch",
+                "only whole numbers are bounded",
+                node.below.span,
+                found=node.dtype,
+            )
+            return None
+        known = tuple(a for a in axes if a is not None)
+        if len(known) < len(axes) or (node.below and below is None):
+            return None
+        return Type(node.dtype, known, below)
+
+    def _declared_axis(self, axis: ast.Axis, env: Env) -> Axis | None:
+        if axis.bound is None:
+            return self._size(axis, env)
+        bound = self.positive(axis.bound, env, "a bound")
+        if not isinstance(axis.size, ast.Name):
+            self.report.add(
+                "axis",
+                "a varying axis is a name and its bound",
+                axis.span,
+                expected="T <= context",
+            )
+            return None
+        name = axis.size.id
+        if bound is None:
+            return None
+        before = self.varying.get(name)
+        if before is None and name in env.names:
+            self.report.add(
+                "duplicate-name",
+                f"`{name}` is bound already and cannot name an axis",
+                axis.size.span,
+                help="choose another letter for the axis",
+            )
+            return None
+        if before and before.bound != bound:
+            notes = (Note("the bound is stated here", before.origin),) if before.origin else ()
+            self.report.add(
+                "shape-mismatch",
+                f"`{name}` has two bounds",
+                axis.span,
+                expected=str(before.bound),
+                found=str(bound),
+                notes=notes,
+            )
+            return None
+        if before is None:
+            self.varying[name] = Varying(name, bound, None, axis.span)
+            env.names[name] = Extent(Axis(name, Size.of(name), (), axis.span))
+        return Axis(name, Size.of(name), (), axis.span)
+
+    def positive(self, expr: ast.Expr, env: Env, what: str) -> int | None:
+        """A whole number above 0, or None where it was reported not to be one."""
+        value = self.number(expr, env)
+        if isinstance(value, Poison):
+            return None
+        if isinstance(value.value, bool) or not isinstance(value.value, int) or value.value < 1:
+            notes: tuple[Note, ...] = ()
+            if value.origin and value.origin != expr.span:
+                notes = (Note("bound here", value.origin),)
+            self.report.add(
+                "arithmetic",
+                f"{what} is a whole number above 0",
+                expr.span,
+                found=value.text,
+                notes=notes,
+                help="`/` gives a fraction; write `//` for a whole number"
+                if isinstance(value.value, float)
+                else None,
+            )
+            return None
+        return value.value
+
+    def _size(self, axis: ast.Axis, env: Env) -> Axis | None:
+        """A size that is written: a number, or the name of a varying axis."""
+        if isinstance(axis.size, ast.Name):
+            known = env.names.get(axis.size.id)
+            if isinstance(known, Extent):
+                return replace(known.axis, name=axis.size.id)
+            if known is None and axis.size.id in self.varying:
+                return Axis(axis.size.id, Size.of(axis.size.id), (), axis.span)
+            if known is None:
+                self.report.add(
+                    "unknown-name",
+                    f"nothing is named `{axis.size.id}` here",
+                    axis.span,
+                    help=f"a varying axis says its bound: `{axis.size.id} <= context`",
+                )
+                return None
+        if isinstance(axis.size, ast.Binary):
+            varied = self._affine(axis.size, env)
+            if varied is not None:
+                return Axis(None, varied, (), axis.span)
+        size = self.positive(axis.size, env, "a size")
+        if size is None:
+            return None
+        name = axis.size.id if isinstance(axis.size, ast.Name) else None
+        origin = axis.span
+        if name and isinstance(known := env.names.get(name), Scalar) and known.origin:
+            origin = known.origin
+        return Axis(name, Size.of(size), (), origin)
+
+    def _affine(self, expr: ast.Binary, env: Env) -> Size | None:
+        """`T + 1`: a varying axis and a number."""
+        left = env.names.get(expr.left.id) if isinstance(expr.left, ast.Name) else None
+        if not isinstance(left, Extent) or expr.op not in "+-":
+            return None
+        other = env.names.get(expr.right.id) if isinstance(expr.right, ast.Name) else None
+        if isinstance(other, Extent):
+            return left.axis.size + other.axis.size if expr.op == "+" else None
+        by = self.number(expr.right, env)
+        if isinstance(by, Poison) or not isinstance(by.value, int):
+            return None
+        return left.axis.size + by.value if expr.op == "+" else left.axis.size - by.value
+
+    # -- types that are matched: the parameters of blocks --
+
+    def bind(
+        self, type: Type, param: ast.Param, span: Span, env: Env, outer: dict[str, str | None]
+    ) -> Type | None:
+        """The argument's type in a block's own names, or None where it does not fit.
+
+        Names of axes that the block has not bound yet are bound; `outer` gets what its
+        caller calls them.
+        """
+        node = param.type
+        assert isinstance(node, ast.Type)
+        fits = type.dtype == node.dtype and len(type.axes) == len(node.axes)
+        if not fits:
+            self.report.add(
+                "type-mismatch",
+                f"`{param.name.id}` has another type",
+                span,
+                expected=type_text(node),
+                found=str(type),
+                notes=(Note("the block takes this", node.span),),
+            )
+            return None
+        axes: list[Axis] = []
+        for axis, pattern in zip(type.axes, node.axes, strict=True):
+            bound = self._bind_axis(axis, pattern, param, span, env, outer)
+            if bound is None:
+                return None
+            axes.append(bound)
+        return replace(type, axes=tuple(axes))
+
+    def _bind_axis(
+        self,
+        axis: Axis,
+        pattern: ast.Axis,
+        param: ast.Param,
+        span: Span,
+        env: Env,
+        outer: dict[str, str | None],
+    ) -> Axis | None:
+        if isinstance(pattern.size, ast.Name) and pattern.size.id not in env.names:
+            name = pattern.size.id
+            value = axis.size.value
+            origin = axis.origin or span
+            bound: Value = (
+                Scalar(value, axis.name or name, origin) if value is not None else Extent(axis)
+            )
+            env.names[name] = bound
+            outer[name] = axis.name
+            return replace(axis, name=name, origin=origin)
+        wanted = self._size(pattern, env)
+        if wanted is None:
+            return None
+        if wanted.size != axis.size:
+            name = wanted.name or str(wanted.size)
+            notes = [Note("the block takes this", pattern.span)]
+            if wanted.origin:
+                notes.append(Note(f"`{name}` was bound to {wanted.size} here", wanted.origin))
+            self.report.add(
+                "shape-mismatch",
+                f"`{param.name.id}` does not have the size that `{name}` has",
+                span,
+                expected=f"{name} = {wanted.size}" if wanted.name else str(wanted.size),
+                found=str(axis.size),
+                notes=tuple(notes),
+            )
+            return None
+        return replace(axis, name=wanted.name)
+
+    def outside(self, type: Type, outer: dict[str, str | None]) -> Type:
+        """A block's result in its caller's names for the axes."""
+        axes = (replace(a, name=outer.get(a.name or "", a.name)) for a in type.axes)
+        return replace(type, axes=tuple(axes))
+
+    # -- types that are checked: outputs and results --
+
+    def agrees(self, type: Type, node: ast.Type, env: Env, what: str) -> bool:
+        """Whether a value has the type that is written for it; reported where it has not."""
+        wanted = [self._size(axis, env) for axis in node.axes]
+        if None in wanted:
+            return False
+        sizes = [axis.size for axis in wanted if axis is not None]
+        if type.dtype == node.dtype and [a.size for a in type.axes] == sizes:
+            return True
+        notes = []
+        for axis, want in zip(type.axes, wanted, strict=False):
+            if want and axis.size != want.size:
+                for each, where in ((want, "wanted"), (axis, "there")):
+                    if each.origin and each.origin != node.span:
+                        label = each.name or "the size"
+                        notes.append(
+                            Note(f"{label} = {each.size} is {where}, bound here", each.origin)
+                        )
+        self.report.add(
+            "type-mismatch" if len(sizes) != len(type.axes) else "shape-mismatch",
+            f"{what} does not have the type that is written",
+            node.span,
+            expected=f"{node.dtype}[{', '.join(str(a) for a in wanted)}]"
+            if wanted
+            else node.dtype,
+            found=str(type),
+            notes=tuple(notes),
+        )
+        return False

@@ -1,0 +1,157 @@
+"""Comments and empty lines, put on the nodes that they stand beside.
+
+The grammar skips comments; here each finds its slot. A node that can carry comments has a
+slot above and one behind it, a bracket has one before its end. A comment goes behind the
+node that ends on its line, else to what follows in the same bracket; one in the middle of
+a node goes above that node. Their order never changes.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeAlias
+
+from archdsl.diagnostics import Source
+from archdsl.syntax import ast
+
+Comment: TypeAlias = tuple[int, str]  # its position and its text
+Kind: TypeAlias = Literal["leading", "trailing", "closing"]
+
+
+@dataclass(frozen=True)
+class _Slot:
+    kind: Kind
+    node: int  # its identity
+    at: int
+    bracket: int  # where the bracket around it begins
+
+
+def always_apart(before: ast.Node, after: ast.Node) -> bool:
+    """Whether an empty line stands between two items, asked for or not."""
+    tall = (ast.Block, ast.Model, ast.Weights)
+    return isinstance(before, tall) or isinstance(after, tall)
+
+
+def attach(file: ast.File, comments: list[Comment], source: Source) -> ast.File:
+    """The same tree with every comment in a slot, and the empty lines between siblings."""
+    slots = sorted(_slots(file, -1), key=lambda slot: slot.at)
+    rebuilt: ast.File = _Rebuild(_fill(slots, comments, source.text), source.text).node(file)
+    return rebuilt
+
+
+def _slots(node: ast.Node, bracket: int) -> Iterator[_Slot]:
+    """The slots of a node and of all inside it; types have none, for they stand on one line."""
+    carries, closes = hasattr(node, "trivia"), hasattr(node, "closing")
+    inside = node.span.start if closes and not isinstance(node, ast.File) else bracket
+    end, shared = node.span.end, set()
+    # A chain that is all of a value begins and ends in the slots of the node around it.
+    chain = getattr(node, "value", None) or getattr(node, "default", None)
+    if isinstance(chain, ast.Chain) and carries and not isinstance(node, ast.Step):
+        end = chain.steps[-1].span.end
+        shared.add(("trailing", id(chain.steps[-1])))
+        if isinstance(node, ast.Result) or (isinstance(node, ast.Arg) and not node.name):
+            shared.add(("leading", id(chain.steps[0])))
+    if carries:
+        yield _Slot("leading", id(node), node.span.start, bracket)
+    for child in ast.children(node):
+        if not isinstance(child, ast.Type):
+            yield from (s for s in _slots(child, inside) if (s.kind, s.node) not in shared)
+    if closes:
+        last = sys.maxsize if isinstance(node, ast.File) else end - 1
+        yield _Slot("closing", id(node), last, inside)
+    if carries:
+        yield _Slot("trailing", id(node), end, bracket)
+
+
+def _fill(
+    slots: Sequence[_Slot], comments: list[Comment], text: str
+) -> dict[tuple[Kind, int], list[Comment]]:
+    """The comments of each slot that has any, by its kind and node."""
+    filled: dict[tuple[Kind, int], list[Comment]] = defaultdict(list)
+    places = [slot.at for slot in slots]
+    latest = 0
+    for position, comment in comments:
+        i = bisect_right(places, position)
+        before, after = slots[i - 1], slots[i]
+        beside = re.fullmatch(r"[ \t,)]*", text[before.at : position])
+        if before.kind == "trailing" and beside and i > latest:
+            i -= 1
+        elif before.kind == "leading" and (
+            after.kind == "trailing" or after.bracket > position
+        ):
+            i -= 1
+        else:
+            while slots[i].kind == "trailing":
+                i += 1
+        latest = i
+        filled[slots[i].kind, slots[i].node].append((position, comment))
+    return filled
+
+
+class _Rebuild:
+    """A tree made anew, its trivia filled in."""
+
+    def __init__(self, filled: dict[tuple[Kind, int], list[Comment]], text: str):
+        self.filled = filled
+        self.text = text
+
+    def node(self, node: Any) -> Any:
+        changes: dict[str, Any] = {}
+        children: tuple[Any, ...] = ()
+        for each in fields(node):
+            value = getattr(node, each.name)
+            if each.name in ("items", "statements", "rules"):
+                children = value
+                changes[each.name] = self.stacked(value)
+            elif isinstance(value, tuple) and each.name != "closing":
+                children = value
+                changes[each.name] = tuple(self.node(child) for child in value)
+            elif hasattr(value, "span"):
+                changes[each.name] = self.node(value)
+        if hasattr(node, "trivia"):
+            changes["trivia"] = self.trivia(node)
+        if hasattr(node, "closing"):
+            changes["closing"] = self.closing(node, children)
+        return replace(node, **changes)
+
+    def stacked(self, siblings: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Siblings that stand below each other, with the empty lines that part them."""
+        stack = [self.node(node) for node in siblings[:1]]
+        for before, node in zip(siblings, siblings[1:], strict=False):
+            above = self.filled["leading", id(node)]
+            top = above[0][0] if above else node.span.start
+            blank = not always_apart(before, node) and self.parted(before.span.end, top)
+            new = self.node(node)
+            stack.append(replace(new, trivia=replace(new.trivia, blank=blank)))
+        return tuple(stack)
+
+    def trivia(self, node: Any) -> ast.Trivia:
+        above = self.filled["leading", id(node)]
+        behind = self.filled["trailing", id(node)]
+        leading = self.lines(above, node.span.start)
+        return ast.Trivia(False, leading, behind[0][1] if behind else None)
+
+    def closing(self, node: Any, children: tuple[Any, ...]) -> tuple[str, ...]:
+        found = self.filled["closing", id(node)]
+        if found and children and self.parted(children[-1].span.end, found[0][0]):
+            return ("", *self.lines(found))
+        return self.lines(found)
+
+    def lines(self, found: list[Comment], end: int = 0) -> tuple[str, ...]:
+        """Comments in order, with "" for an empty line between them or before `end`."""
+        lines: list[str] = []
+        for i, (position, comment) in enumerate(found):
+            after = found[i + 1][0] if i + 1 < len(found) else end
+            lines.append(comment)
+            if self.parted(position + len(comment), after):
+                lines.append("")
+        return tuple(lines)
+
+    def parted(self, start: int, end: int) -> bool:
+        """Whether an empty line stands between two places."""
+        return re.search(r"\n[ \t]*\n", self.text[start:end]) is not None

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Analogues of a molecule, aspirin if none is given, from a trained Transformer:
+# greedy first, then the five best of a beam search.
+#
+#   pip install --no-deps annalog==1.0.6   # brings the weights
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PATH=$PWD/.venv/bin:$PATH
+
+molecule=${1:-CC(=O)Oc1ccccc1C(=O)O}
+package=package:annalog/ckpt_and_vocab
+for beams in 1 5; do
+  echo "beams: $beams"
+  archdsl translate annalog.arch "$molecule" --beams "$beams" \
+    --weights "$package/Lev_extended.pt" \
+    --vocab "$package/stereo_experiment_vocab_ttf.pkl"
+done

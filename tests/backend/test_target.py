@@ -1,0 +1,270 @@
+"""Devices: their names, what cannot be opened, and what really runs on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tinygrad import Tensor
+from tinygrad.device import ALL_DEVICES
+from tinygrad.helpers import DEV
+
+from archdsl.backend import target
+from archdsl.backend.target import Backend, open_device, probe, supports
+from archdsl.backend.toolchain import ensure_compiler
+from archdsl.diagnostics import ArchError, Diagnostic
+
+ROOT = Path(__file__).parents[2]
+NO_COMPILER = ArchError(Diagnostic("device", "no clang", help="install one"))
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test makes the module set is unset after it."""
+    for name in ("CC", "DEV", "WEBGPU_PATH", "WEBGPU_BACKEND"):
+        if name in os.environ:
+            monkeypatch.setenv(name, os.environ[name])
+        else:
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise NO_COMPILER
+
+    monkeypatch.setattr(target, "ensure_compiler", fail)
+
+
+def message(name: str | None) -> str:
+    with pytest.raises(ArchError) as caught:
+        open_device(name)
+    return str(caught.value)
+
+
+def running(name: str, *absences: str) -> Backend:
+    """A probe that must succeed, unless its reason is a driver's being absent."""
+    backend = probe(name)
+    reason = backend.reason or ""
+    if any(absence in reason for absence in absences):
+        pytest.skip(f"no {name} here: {reason}")
+    assert backend.runs, reason
+    return backend
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"), [("cpu", "CPU"), ("CPU:0", "CPU"), ("cpu:1", "CPU:1")]
+)
+def test_names_are_made_canonical(name: str, canonical: str) -> None:
+    try:
+        ensure_compiler()
+    except ArchError:
+        pytest.skip("no clang on this machine")
+    assert open_device(name) == canonical
+    assert Tensor([1.0], device=canonical).tolist() == [1.0]
+
+
+def test_an_unknown_name() -> None:
+    assert message("cud") == (
+        "error[device]: no device is `cud`\n"
+        "  = help: did you mean `CUDA`? the devices are `CPU`, `CL`, `WEBGPU`, `CUDA`, `NV`, "
+        "`AMD`, `HIP`, `METAL`, `QCOM`, `DSP`, `PYTHON` and `NULL`"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "disk", "NPY", "gpu0", "/dev/null"])
+def test_names_that_are_no_devices(name: str) -> None:
+    assert message(name).startswith(f"error[device]: no device is `{name}`\n")
+
+
+def test_a_renderer_is_no_device() -> None:
+    assert message("cpu:llvm") == (
+        "error[device]: `cpu:llvm` is not the name of a device\n"
+        "  = expected: `CPU` or `CPU:1`\n"
+        "  = help: a renderer is chosen for the whole process: DEV=CPU:LLVM"
+    )
+
+
+def test_every_family_of_tinygrads_is_known() -> None:
+    assert set(ALL_DEVICES) <= set(target._FAMILIES)
+
+
+def test_a_device_that_is_not_there() -> None:
+    if Path("/dev/kgsl-3d0").exists():
+        pytest.skip("an Adreno GPU is here")
+    assert message("QCOM:0") == (
+        "error[device]: the device `QCOM` cannot be used\n"
+        "  = found: No such file or directory: /dev/kgsl-3d0\n"
+        "  = help: needs an Adreno GPU, at /dev/kgsl-3d0"
+    )
+
+
+def test_the_stand_ins_need_no_compiler(no_compiler: None) -> None:
+    assert open_device("python") == "PYTHON"
+    assert open_device("null") == "NULL"
+
+
+def test_the_cpu_needs_one(no_compiler: None) -> None:
+    assert message("CPU") == str(NO_COMPILER)
+
+
+def test_dev_chooses_where_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DEV, "value", "PYTHON")
+    assert open_device() == "PYTHON"
+    assert open_device("NULL") == "NULL"
+
+
+def test_dev_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DEV, "value", "PITHON")
+    assert "no device is `PITHON`\n  = help: did you mean `PYTHON`?" in message(None)
+
+
+def test_a_renderer_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DEV, "value", "QCOM:LVM")
+    assert message(None).endswith(
+        "help: DEV asks for the renderer `LVM`; DEV=QCOM leaves it to tinygrad"
+    )
+
+
+def test_a_dev_that_tinygrad_cannot_read() -> None:
+    code = "import archdsl.backend.target"
+    environment = {**os.environ, "DEV": "A:B:C:D", "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert "ArchError: error[device]: tinygrad cannot read its environment" in ran.stderr
+
+
+class NoDevice:
+    @property
+    def DEFAULT(self) -> str:
+        raise RuntimeError("no usable devices")
+
+
+def test_where_tinygrad_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target, "Device", NoDevice())
+    monkeypatch.setattr(target, "ensure_compiler", lambda: None)
+    assert message(None) == (
+        "error[device]: tinygrad finds no device\n  = found: no usable devices"
+    )
+
+
+def test_where_only_the_compiler_was_missing(
+    no_compiler: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "Device", NoDevice())
+    assert message(None) == str(NO_COMPILER)
+
+
+def test_wrong_results_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shifted(values: list[float], **rest: Any) -> Tensor:
+        return Tensor([value + 1 for value in values], **rest)
+
+    monkeypatch.setattr(target, "Tensor", shifted)
+    target._run_kernel.cache_clear()
+    found = message("PYTHON")
+    assert "found: [1, 2, 3] * 2 + 1 came out as [5.0, 7.0, 9.0]" in found
+
+
+def test_a_kernel_cache_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(target, "CACHEDB", str(tmp_path / "file" / "cache.db"))
+    assert message("PYTHON").endswith(
+        "  = help: set XDG_CACHE_HOME to a folder that can be written"
+    )
+
+
+def test_supports() -> None:
+    assert supports("PYTHON", "float32")
+    with pytest.raises(ArchError, match=r"no dtype is `floot16`\n.*did you mean `float16`"):
+        supports("PYTHON", "floot16")
+
+
+def test_bfloat16_is_the_compilers_to_grant(monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        compiler = ensure_compiler()
+    except ArchError:
+        pytest.skip("no clang on this machine")
+    assert open_device("CPU") == "CPU"
+    for answer in (True, False):
+        other = replace(compiler, bfloat16=answer)
+        monkeypatch.setattr(target, "ensure_compiler", lambda other=other: other)
+        assert supports("CPU", "bfloat16") is answer
+    assert supports("CPU", "float16")
+
+
+def test_a_probe_hears_the_reason() -> None:
+    backend = probe("cud")
+    assert not backend.runs
+    assert backend.reason == "no device is `cud`"
+    assert backend.help is not None
+
+
+def test_a_probe_of_a_named_device_does_not_hear_of_dev(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DEV", "PYTHON:NOPE")
+    assert probe("PYTHON").runs
+    assert not probe(None).runs
+
+
+def test_a_probe_finds_its_answer_among_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "\nimport atexit; atexit.register(print, 'driver: goodbye'); print('{driver: 1')"
+    monkeypatch.setattr(target, "_PROBE", code + target._PROBE)
+    backend = probe("PYTHON")
+    assert (backend.name, backend.runs) == ("PYTHON", True)
+    assert "bfloat16" in backend.half_dtypes
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os; os.abort()", "the process that tried it ended with status -6"),
+        ("import sys; sys.exit('no such ioctl')", "ended with status 1: no such ioctl"),
+        ("import time; time.sleep(60)", "no answer in 0.5 seconds"),
+    ],
+)
+def test_a_probe_survives_the_driver(
+    code: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "_PROBE", code)
+    monkeypatch.setattr(target, "_PROBE_SECONDS", 0.5 if "sleep" in code else 60)
+    backend = probe("CL")
+    assert not backend.runs
+    assert backend.reason is not None
+    assert reason in backend.reason
+
+
+def test_backends_are_every_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target, "probe", lambda name: Backend(name, "", False))
+    assert [backend.name for backend in target.backends()] == list(target._FAMILIES)
+
+
+def test_opencl_runs() -> None:
+    backend = running("CL", "failed to load library opencl", "OpenCL Error -1001")
+    assert backend.model
+    # The portable OpenCL for processors (PoCL) has no half precision on x86.
+    if backend.model.startswith("pthread") and "x86" in os.uname().machine:
+        assert "float16" not in backend.half_dtypes
+
+
+def test_webgpu_runs_with_no_setting() -> None:
+    pytest.importorskip("pydawn", reason="dawn-python is not installed")
+    assert running("WEBGPU", "No supported adapters").name == "WEBGPU"
+
+
+def test_webgpus_null_adapter_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pydawn", reason="dawn-python is not installed")
+    monkeypatch.setenv("WEBGPU_BACKEND", "WGPUBackendType_Null")
+    backend = probe("WEBGPU")
+    assert not backend.runs
+    assert backend.reason is not None
+    assert backend.reason.startswith("[1, 2, 3] * 2 + 1 came out as")

@@ -1,0 +1,205 @@
+"""The commands as a user types them: what is printed, where, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from archdsl.cli import COMMANDS, main
+
+ROOT = Path(__file__).parents[2]
+TINY = ["--set", "vocab=11", "--set", "context=7", "--set", "D=8", "--set", "heads=2", "--set", "depth=1"]  # fmt: skip
+
+
+def process(*args: str, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "archdsl", *args]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, check=False, **options  # type: ignore[call-overload]
+    )
+
+
+def test_check_prints_types_parameters_and_flops(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "gpt.arch", *TINY]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "output logits    float[T, vocab = 11], causal along T" in out
+    # 11*8 + 7*8 + (2*2*8 + 4*(64+8) + 8*32+32 + 32*8+8) + 2*8 + 8*11+11, by hand
+    assert "parameters       1,131" in out
+
+
+def test_check_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "vit.arch", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["diagnostics"] == []
+    (model,) = data["models"]
+    assert (model["model"], model["params"]) == ("ViT", 87_747_304)
+    assert model["inputs"] == {"pixels": "float[3, image = 224, image = 224]"}
+
+
+def test_check_tells_all_models_of_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "model A(n = 3) {\n  input x: float[n]\n  output y: float[n] = x -> relu\n}\n"
+    path = tmp_path / "two.arch"
+    path.write_text(text + text.replace("model A", "model B"))
+    assert main(["check", str(path)]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line in "AB"] == ["A", "B"]
+    assert main(["check", f"{path}:B", "--set", "n=5"]) == 0
+    assert "float[n = 5]" in capsys.readouterr().out
+
+
+def test_diagnostics_go_to_stderr_and_the_status_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.arch"
+    path.write_text("model A(n = 3) {\n  input x: float[n]\n  output y: float[n] = x -> rleu\n}\n")
+    assert main(["check", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        f"{path}:3:31: error[unknown-name]: there is no block `rleu`\n"
+        "  |\n"
+        "3 |   output y: float[n] = x -> rleu\n"
+        "  |                             ^^^^\n"
+        "  = help: did you mean `relu`?\n"
+    ).replace(":3:31:", ":3:29:")
+    assert main(["check", str(path), "--json"]) == 1
+    (told,) = json.loads(capsys.readouterr().out)["diagnostics"]
+    assert told["place"] == {"path": str(path), "line": 3, "column": 29, "length": 4}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("dpeth=3", "`GPT` has no parameter `dpeth`"),
+        ("depth=three", "`depth` of `GPT` cannot be three"),
+        ("depth=1.5", "`depth` of `GPT` cannot be 1.5"),
+        ("depth", "--set depth"),
+    ],
+)
+def test_a_wrong_setting_is_a_diagnostic(
+    setting: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "gpt.arch", "--set", setting]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_fmt_formats_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.arch"
+    path.write_text("model A( n=3 ) { # why\n input x:float[n]\noutput y:float[n]=x->relu }\n")
+    assert main(["fmt", "--check", str(path)]) == 1
+    assert "is not formatted" in capsys.readouterr().err
+    assert main(["fmt", str(path)]) == 0
+    assert path.read_text() == (
+        "model A(n = 3) {\n  # why\n  input x: float[n]\n  output y: float[n] = x -> relu\n}\n"
+    )
+    assert main(["fmt", "--check", str(path)]) == 0
+    before = path.read_text()
+    path.write_text(before + "model (")
+    assert main(["fmt", str(path)]) == 1
+    assert path.read_text() == before + "model ("
+
+
+def test_fmt_reads_standard_input() -> None:
+    done = process("fmt", "-", input='use   "blocks.arch"')
+    assert (done.stdout, done.returncode) == ('use "blocks.arch"\n', 0)
+
+
+def test_show_emits_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    starts = {
+        "ast": "File\n  Use",
+        "typed": "graph GPT init normal",
+        "passes": "# after prune\ngraph GPT",
+        "weights": "embed.weight: [11, 8]\nposenc.weight: [7, 8]\n",
+    }
+    for stage, start in starts.items():
+        assert main(["show", "gpt.arch", "--emit", stage, *TINY]) == 0
+        assert capsys.readouterr().out.startswith(start)
+
+
+def test_run_computes_a_forward_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "tokens.npy", np.array([[1, 2, 3]]))
+    given, out = f"tokens={tmp_path / 'tokens.npy'}", tmp_path / "out.npz"
+    args = ["run", "gpt.arch", *TINY, "--device", "CPU", "--input", given]
+    assert main([*args, "--output", str(out)]) == 0
+    assert capsys.readouterr().out.startswith("logits: [1, 3, 11] mean ")
+    assert np.load(out)["logits"].shape == (1, 3, 11)
+    assert main(["run", "gpt.arch", *TINY, "--device", "CPU"]) == 1
+    assert "the input `tokens` is missing" in capsys.readouterr().err
+    assert main([*args[:-1], f"tokens={tmp_path / 'none.npy'}"]) == 1
+    assert "cannot be read: No such file or directory" in capsys.readouterr().err
+
+
+def test_a_model_that_does_not_translate_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "v.txt").write_text("<s>\n</s>\na\n")
+    vocab = ["--vocab", str(tmp_path / "v.txt"), "--device", "CPU"]
+    assert main(["translate", "gpt.arch", "a", *vocab]) == 1
+    assert "`GPT` does not translate: beside `tokens` it has 0 inputs" in capsys.readouterr().err
+    assert main(["translate", "vit.arch", "a", *vocab]) == 1
+    assert "its loss is not `next_token`" in capsys.readouterr().err
+
+
+def test_translate_with_fresh_weights_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "v.txt").write_text("<pad>\n<s>\n</s>\na\nb\n")
+    sizes = ["vocab=5", "context=9", "D=8", "heads=2", "depth=1"]
+    settings = [part for size in sizes for part in ("--set", size)]
+    args = ["transformer.arch", *settings, "--vocab", str(tmp_path / "v.txt"), "--device", "CPU"]
+    assert main(["translate", *args, "abba", "ab", "--beams", "2", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "no --weights" in err
+    sources = [json.loads(line) for line in out.splitlines()]
+    assert [s["source"] for s in sources] == ["abba", "ab"]
+    scores = [h["score"] for h in sources[0]["hypotheses"]]
+    assert scores == sorted(scores, reverse=True)
+    assert main(["translate", *args, "abxba"]) == 1
+    assert "error[tokenizer]" in capsys.readouterr().err
+    assert main(["translate", *args, "abbaabbaabba"]) == 1
+    assert "the source is too long" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert f"example:\n  archdsl {name}" in capsys.readouterr().out
+
+
+def test_wrong_usage_is_status_two(capsys: pytest.CaptureFixture[str]) -> None:
+    for args in ([], ["chekc", "gpt.arch"], ["check"], ["show", "gpt.arch", "--emit", "asm"]):
+        with pytest.raises(SystemExit) as stop:
+            main(args)
+        assert stop.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_checking_never_imports_tinygrad() -> None:
+    code = (
+        "import sys, archdsl, archdsl.cli\n"
+        "assert archdsl.cli.main(['check', 'gpt.arch']) == 0\n"
+        "assert archdsl.check('gpt.arch') == []\n"
+        "assert not [m for m in sys.modules if m.split('.')[0] in ('tinygrad', 'numpy')]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    command = f"{sys.executable} -m archdsl show gpt.arch --emit ast | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.stdout, done.stderr) == ("File\n", "")

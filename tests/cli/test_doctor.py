@@ -1,0 +1,151 @@
+"""What `archdsl doctor` prints, of a machine that is made up and of this one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from archdsl.backend import target, toolchain
+from archdsl.backend.target import Backend
+from archdsl.backend.toolchain import Compiler
+from archdsl.cli import doctor
+from archdsl.cli.doctor import Folder, Report
+from archdsl.diagnostics import ArchError, Diagnostic
+
+CPU = Backend("CPU", "this processor", True, "x86_64,native", ("float16", "bfloat16"))
+NV = Backend(
+    "NV",
+    "NVIDIA GPUs, without CUDA",
+    False,
+    reason="No such file or directory: /dev/nvidiactl; "
+    "NV:0 does not exist (0 devices available)",
+    help="needs an NVIDIA GPU and its driver: `apt-get install nvidia-driver`",
+)
+REPORT = Report(
+    python="3.11.2",
+    system="Linux x86_64",
+    archdsl="0.1.0",
+    tinygrad="0.14.0",
+    compiler=Compiler("/usr/bin/clang-19", "19.1.7", "PATH", bfloat16=True),
+    compiler_problem=(),
+    cores=8,
+    memory=16 * 2**30,
+    cache=Folder("/home/ada/.cache/archdsl", None),
+    kernels=Folder("/home/ada/.cache/tinygrad", None),
+    default=CPU,
+    backends=(NV, CPU),
+)
+TEXT = """\
+Python      3.11.2 on Linux x86_64
+archdsl     0.1.0
+tinygrad    0.14.0
+compiler    clang 19.1.7 from PATH: /usr/bin/clang-19
+cores       8
+memory      16.0 GiB
+cache       /home/ada/.cache/archdsl (writable)
+kernels     /home/ada/.cache/tinygrad (writable)
+
+CPU         runs  this processor (x86_64,native)
+                  float32, float16, bfloat16
+NV          no    NVIDIA GPUs, without CUDA
+                  why:  No such file or directory: /dev/nvidiactl; NV:0 does not exist (0
+                        devices available)
+                  help: needs an NVIDIA GPU and its driver: `apt-get install nvidia-driver`
+
+1 of 2 backends run.
+Without --device, models run on CPU.
+"""
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("archdsl")
+    doctor.add(parser.add_subparsers())
+    return parser.parse_args(["doctor", *arguments])
+
+
+def show(report: Report, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(doctor, "examine", lambda: report)
+    args = parse(*arguments)
+    status = args.run(args)
+    assert isinstance(status, int)
+    return status
+
+
+def test_the_whole_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert show(REPORT, monkeypatch) == 0
+    assert capsys.readouterr().out == TEXT
+
+
+def test_every_lack_is_followed_by_what_mends_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    poor = replace(
+        REPORT,
+        compiler=None,
+        compiler_problem=("there is no clang", "help: install clang"),
+        memory=None,
+        cache=Folder("/home/ada/.cache/archdsl", "Read-only file system"),
+        default=NV,
+        backends=(NV,),
+    )
+    assert show(poor, monkeypatch) == 1
+    shown = capsys.readouterr().out
+    assert (
+        "compiler    none\n            there is no clang\n            help: install clang\n"
+    ) in shown
+    assert "memory      unknown\n" in shown
+    assert (
+        "cache       /home/ada/.cache/archdsl cannot be written: Read-only file system\n"
+        "            help: set XDG_CACHE_HOME to a folder that can be written\n"
+    ) in shown
+    assert "0 of 1 backends run.\nWithout --device, no model runs: No such file" in shown
+
+
+def test_an_old_clang_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = Compiler("/usr/bin/clang", "14.0.6", "PATH", bfloat16=False)
+    assert show(replace(REPORT, compiler=old), monkeypatch) == 0
+    assert "too old for bfloat16 on the CPU\n            help: `pip" in capsys.readouterr().out
+
+
+def test_json_holds_everything(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert show(REPORT, monkeypatch, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told) == set(Report.__dataclass_fields__)
+    assert told["compiler"]["version"] == "19.1.7"
+    assert told["memory"] == 16 * 2**30
+    assert [backend["runs"] for backend in told["backends"]] == [False, True]
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--help")
+    assert "example:\n  archdsl doctor --json" in capsys.readouterr().out
+
+
+def test_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail() -> Compiler:
+        raise ArchError(Diagnostic("device", "no clang", help="install one"))
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(toolchain, "ensure_compiler", fail)
+    monkeypatch.setattr(target, "probe", lambda name: CPU)
+    monkeypatch.setattr(target, "backends", lambda: (target.probe("CPU"),))
+    report = doctor.examine()
+    assert report.compiler_problem == ("no clang", "help: install one")
+    assert report.cache.problem == "Not a directory"
+    assert report.kernels == Folder(str(target.kernel_cache().parent), None)
+    assert report.tinygrad.startswith("0.14")
+    assert report.cores >= 1
+    assert report.memory is None or report.memory > 2**20
+    assert report.backends == (CPU,)

@@ -1,0 +1,98 @@
+"""What every test can use: golden files, the mark for reference packages, a C compiler.
+
+Under ARCHDSL_REQUIRE_REFERENCES=1 a skipped test is a failed one, so that a machine that
+should hold every reference package cannot pass by leaving some out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TypeAlias
+
+import hypothesis
+import pytest
+
+Report: TypeAlias = pytest.TestReport | pytest.CollectReport
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# A shared machine is slow at times, and a failure should belong to the change at hand.
+hypothesis.settings.register_profile("archdsl", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("archdsl")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write the expected texts of tests/golden instead of comparing with them",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # As a plugin of its own the check also covers the doctests of the package.
+    if os.environ.get("ARCHDSL_REQUIRE_REFERENCES") == "1":
+        config.pluginmanager.register(SkipsAreFailures())
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked `reference("torch", …)` where one of these packages is absent."""
+    for marker in item.iter_markers("reference"):
+        for package in marker.args:
+            pytest.importorskip(
+                package, reason=f"{package} is not installed; CONTRIBUTING.md says how"
+            )
+
+
+class SkipsAreFailures:
+    """Turns each skip, of a test or of a whole module, into a failure that names it."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self) -> Generator[None, Report, Report]:
+        return fail_if_skipped((yield))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_make_collect_report(self) -> Generator[None, Report, Report]:
+        return fail_if_skipped((yield))
+
+
+def fail_if_skipped(report: Report) -> Report:
+    # An expected failure is reported as a skip too, and is none.
+    if report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} may not be skipped here.\n{report.longreprtext}"
+    return report
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden(name, text)` compares a text with the file tests/golden/NAME.
+
+    `pytest --update-golden` writes the file instead; its diff is then what to review.
+    """
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="\n")
+        assert path.exists(), f"{path} does not exist; pytest --update-golden writes it"
+        assert text == path.read_text(encoding="utf-8")
+
+    return compare
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cpu_compiler() -> None:
+    """Name the C compiler of tinygrad's CPU device, before a first kernel needs it.
+
+    Where there is none, the tests that run a model fail and say so; the others can pass.
+    """
+    from archdsl.backend.toolchain import ensure_compiler
+    from archdsl.diagnostics import ArchError
+
+    with contextlib.suppress(ArchError):
+        ensure_compiler()

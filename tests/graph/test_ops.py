@@ -1,0 +1,86 @@
+"""Every operator held against the cases of tests/cases/graph: what its rules accept and give,
+and what they refuse with which words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from archdsl.graph.nodes import Apply
+from archdsl.graph.ops import OPS
+from archdsl.graph.parser import parse
+from archdsl.graph.signature import Kind, Mismatch, Op, Site
+from archdsl.graph.sites import site
+
+CASES = Path(__file__).parents[1] / "cases" / "graph"
+
+AXES = """
+graph G init xavier
+axis R <= 5 ragged tokens
+axis S <= 6
+axis T <= 8
+"""
+
+
+def cases(name: str) -> list[tuple[str, str]]:
+    """The cases of a file: a use of an operator, and the lines below it."""
+    text = re.sub(r"^#.*\n", "", (CASES / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    found = [case.strip().partition("\n") for case in text.split("\n\n")]
+    return [(use, told) for use, _, told in found]
+
+
+def made(use: str) -> tuple[Op, Site]:
+    """The operator of `name(x: type, other: type; setting = value)`, and its site as the
+    compiler makes it: defaults filled in, then settled."""
+    name, tensors, settings = re.fullmatch(r"(\w+)\((.*?)(; .*)?\)", use).groups(default="")
+    typed = re.findall(r"(\w+): (.*?)(?=, \w+: |$)", tensors)
+    inputs = "".join(f"input {param}: {type}\n" for param, type in typed)
+    params = [typed[0][0], *(f"{param} = {param}" for param, _ in typed[1:])]
+    graph = parse(f"{AXES}{inputs}%1 = {name}({', '.join(params)}{settings}): float\n")
+    (node,) = graph.nodes
+    assert isinstance(node, Apply)
+    op, given = OPS[name], site(graph, node, graph.types())
+    attr = {p.name: p.default for p in op.params if p.kind is not Kind.TENSOR} | given.attr
+    open_ = Site(given.tensors, attr, given.varying)
+    return op, Site(given.tensors, attr | dict(op.settle(open_)), given.varying)
+
+
+@pytest.mark.parametrize(("use", "told"), cases("accepted.txt"))
+def test_accepted(use: str, told: str) -> None:
+    op, here = made(use)
+    lines = [f"gives {op.infer(here)}"]
+    lines += [f"weight {w.name} {list(w.shape)}: {w.init}" for w in op.weights(here)]
+    costs = {"flops": op.flops, "scratch": op.scratch, "cache": op.cache}
+    lines += [
+        f"{name} {cost}" for name, rule in costs.items() if str(cost := rule(here)) != "0"
+    ]
+    assert lines == [line.strip() for line in told.splitlines()]
+
+
+@pytest.mark.parametrize(("use", "told"), cases("refused.txt"))
+def test_refused(use: str, told: str) -> None:
+    with pytest.raises(Mismatch) as caught:
+        (lambda op, here: op.infer(here))(*made(use))
+    refused = caught.value
+    lines = [f"{refused.code}{f' at {refused.at}' if refused.at else ''}: {refused}"]
+    more = {"expected": refused.expected, "found": refused.found, "help": refused.help}
+    more |= {"bound": ", ".join(map(str, refused.bound)), "broken": refused.broken}
+    lines += [f"{what}: {text}" for what, text in more.items() if text]
+    assert lines == [line.strip() for line in told.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["accepted.txt", "refused.txt"])
+def test_no_operator_is_left_out(name: str) -> None:
+    assert {use.partition("(")[0] for use, _ in cases(name)} == set(OPS)
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))
+def test_what_the_table_says_of_an_operator(op: Op) -> None:
+    assert op.doc.endswith(".")
+    assert op.example.startswith(op.name)
+    # What flows in along the arrow is the first parameter.
+    assert op.params[0].kind is Kind.TENSOR
+    for param in op.params:
+        assert (param.kind is Kind.CHOICE) == bool(param.choices)
