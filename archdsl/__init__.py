@@ -43,7 +43,7 @@ def compile(
 
     >>> model = compile("gpt.arch", vocab=100, context=8, D=32, heads=4, depth=2)
     >>> model.cost(T=8).params
-    32484
+    32228
     """
     from archdsl.runtime.build import build
 

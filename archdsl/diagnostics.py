@@ -87,6 +87,12 @@ class Span:
     def place(self) -> str:
         return f"{self.source.path}:{self.line}:{self.column}"
 
+    def covers(self, other: Span) -> bool:
+        """Whether the other span lies in this one."""
+        return (
+            self.source is other.source and self.start <= other.start <= other.end <= self.end
+        )
+
     def to(self, other: Span) -> Span:
         """The span from the start of this one to the end of the other."""
         return Span(self.source, self.start, other.end)
@@ -189,8 +195,9 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
     >>> did_you_mean("sinusodal", ["learned", "sinusoidal"])
     'did you mean `sinusoidal`?'
     """
-    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
-    return f"did you mean `{close[0]}`?" if close else None
+    folded = {candidate.casefold(): candidate for candidate in candidates}
+    close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
+    return f"did you mean `{folded[close[0]]}`?" if close else None
 
 
 def listing(names: Iterable[str], joiner: str = "or") -> str:

@@ -12,7 +12,8 @@ from tinygrad.nn.optim import AdamW
 
 import archdsl
 
-model = archdsl.compile("gpt.arch", vocab=32, context=24, D=48, heads=4, depth=2, device="CPU")
+sizes = {"vocab": 32, "context": 24, "D": 48, "heads": 4, "depth": 2}
+model = archdsl.compile("gpt.arch", device="CPU", **sizes)
 print(f"{model.graph.name}: {model.cost().params:,} parameters")
 
 # Each sequence counts upwards from a number of its own, so the next token can be known.
@@ -36,7 +37,7 @@ print(f"next tokens predicted: {right:.0%}")
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "tiny.safetensors"
     model.save(path)
-    again = archdsl.compile("gpt.arch", vocab=32, context=24, D=48, heads=4, depth=2, device="CPU")
+    again = archdsl.compile("gpt.arch", device="CPU", **sizes)
     again.load(path)
     same = np.array_equal(again(tokens=tokens)["logits"].numpy(), logits)
     print(f"loaded again, the logits are {'the same' if same else 'different'}")

@@ -27,6 +27,11 @@ from archdsl.graph.types import Axis, Size, Type
 # Devices whose products of half numbers sum in float32 by hardware.
 TENSOR_CORES = frozenset({"CUDA", "NV", "AMD", "HIP", "METAL"})
 
+# tinygrad's settings for making kernels of these tensors. TC_OPT: sizes that are no multiple
+# of a tensor core's are filled up. SPLIT_REDUCEOP: a lookup in a large table, a sum until
+# tinygrad sees that it is none, is not cut into partial sums before.
+OPTIONS = {"TC_OPT": 2, "SPLIT_REDUCEOP": 0}
+
 
 @dataclass
 class Run:
@@ -97,9 +102,11 @@ def _shape(x: Tensor) -> tuple[int, ...]:
 
 
 def _product(use: Use, x: Tensor, prefix: str = "") -> Tensor:
-    """x [B, …, in] times a weight [out, in], and its bias where it has one: [B, …, out]."""
-    # What comes before is made once, and not again for each of the products that use it.
-    out = use.run.matmul(x.contiguous(), use.weights[f"{prefix}weight"].T)  # [B, …, out]
+    """x [B, …, in] times a weight [out, in], and its bias where it has one: [B, …, out].
+
+    The callers make x contiguous: computed once, and not again for each output that uses it.
+    """
+    out = use.run.matmul(x, use.weights[f"{prefix}weight"].T)  # [B, …, out]
     if f"{prefix}bias" in use.weights:
         out = out + use.weights[f"{prefix}bias"]  # [B, …, out]
     return out.cast(x.dtype)  # [B, …, out]
@@ -119,7 +126,7 @@ def embed(use: Use) -> Tensor:
 
 
 def unembed(use: Use) -> Tensor:
-    return _product(use, use.x)  # [B, …, vocab]
+    return _product(use, use.x.contiguous())  # [B, …, vocab]
 
 
 def posenc(use: Use) -> Tensor:
@@ -156,14 +163,15 @@ def norm(use: Use) -> Tensor:
 
 
 def linear(use: Use) -> Tensor:
-    return _product(use, use.x)  # [B, …, dim]
+    return _product(use, use.x.contiguous())  # [B, …, dim]
 
 
 def mlp(use: Use) -> Tensor:
     x, sizes = use.x, use.attr["sizes"]
     activation = ACTIVATIONS[use.attr["act"]]
     for i in range(len(sizes)):
-        x = _product(use, activation(x) if i else x, f"{i}.")  # [B, …, sizes[i]]
+        x = activation(x) if i else x  # [B, …, sizes[i - 1]]
+        x = _product(use, x.contiguous(), f"{i}.")  # [B, …, sizes[i]]
     return x  # [B, …, sizes[-1]]
 
 
@@ -188,6 +196,7 @@ def attention(use: Use) -> Tensor:
     heads, kv_heads, size = use.attr["heads"], use.attr["kv_heads"], use.attr["head_size"]
     group = heads // kv_heads
 
+    x, memory = x.contiguous(), memory.contiguous()
     q = _product(use, x, "q.")  # [B, T, H h]
     k = _product(use, memory, "k.")  # [B, S, K h]
     v = _product(use, memory, "v.")  # [B, S, K h]
@@ -378,9 +387,9 @@ def _values(run: Run, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 run.sizes |= {
                     name: size for name in axis.size.vars if axis.size == Size.of(name)
                 }
+    pads = {each.name: each.pad for each in graph.inputs}
     for varying in graph.varying:
-        if varying.ragged:
-            pad = next(i.pad for i in graph.inputs if i.name == varying.ragged)
+        if varying.ragged and (pad := pads[varying.ragged]) is not None:
             run.lengths[varying.name] = inputs[varying.ragged].ne(pad).sum(1)  # [B]
     values = dict(inputs)
     _walk(run, graph.nodes, values, (), ())

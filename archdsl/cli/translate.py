@@ -18,7 +18,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     add_spec(parser)
     parser.add_argument(
-        "text", nargs="*", help="sources; lines of standard input if there is none"
+        "text", nargs="+", help="sources; `-` is the lines of standard input"
     )
     parser.add_argument(
         "--vocab",

@@ -48,8 +48,11 @@ def defaults(site: Site) -> dict[str, int | float | bool]:
     return {name: value for name, value in derived.items() if site.attr[name] is None}
 
 
+_MANY = 1024  # more heads than any model has
+
+
 def _divisors(width: int, heads: int) -> str:
-    divisors = (d for d in range(1, width + 1) if width % d == 0)
+    divisors = (d for d in range(1, min(width, _MANY) + 1) if width % d == 0)
     near = sorted(divisors, key=lambda d: abs(d - heads))[:2]
     return f"{width} divides into {listing(map(str, sorted(near)))} heads"
 

@@ -49,13 +49,14 @@ class _Verifier:
             self.input(each)
         self.ids()
         inputs = {each.name for each in graph.inputs}
-        made = self.nodes(graph.nodes, inputs)
+        known = self.nodes(graph.nodes, inputs)
         self.places()
+        self.tables()
         _once((name for name, _ in graph.outputs), "output")
         _require(bool(graph.outputs), graph.name, "has no output")
         for name, ref in graph.outputs:
-            _require(ref in made, name, f"is {ref}, which is not made")
-        self.loss(made)
+            _require(ref in known, name, f"is {ref}, which is not made")
+        self.loss(known)
 
     # -- what comes in --
 
@@ -63,16 +64,11 @@ class _Verifier:
         where = f"axis {axis.name}"
         _require(axis.bound >= 1, where, f"has the bound {axis.bound}")
         size = Size.of(axis.name)
-        sources = {
-            i.name: i for i in self.graph.inputs if size in [a.size for a in i.type.axes]
-        }
+        sources = [i for i in self.graph.inputs if size in [a.size for a in i.type.axes]]
         _require(bool(sources), where, "is the size of no input")
         if axis.ragged is not None:
-            source = sources.get(axis.ragged)
-            padded = (
-                source is not None and source.pad is not None and len(source.type.axes) == 1
-            )
-            _require(padded, where, f"has no padding from {axis.ragged}")
+            padded = [i.name for i in sources if i.pad is not None and len(i.type.axes) == 1]
+            _require(axis.ragged in padded, where, f"has no padding from {axis.ragged}")
 
     def input(self, each: Input) -> None:
         self.type(each.name, each.type)
@@ -110,14 +106,9 @@ class _Verifier:
         known = set(known)
         for node in nodes:
             self.type(node.id, node.type)
-            for ref in refs(node):
-                _require(ref in known, node.id, f"uses {ref}, which is not made before it")
             match node:
                 case Apply():
-                    self.apply(node)
-                    _require(
-                        not OPS[node.op].loss, node.id, f"is a loss, {node.op}, inside a model"
-                    )
+                    self.apply(node, known, loss=False)
                 case Stack():
                     self.stack(node, known)
             known.add(node.id)
@@ -125,30 +116,33 @@ class _Verifier:
 
     def stack(self, node: Stack, known: set[str]) -> None:
         _require(node.count >= 1, node.id, f"repeats its body {node.count} times")
+        self.made(node.id, (node.input,), known)
         self.type(node.carry, node.carry_type)
-        # What one copy mixes comes mixed to the next, so the body is ready for both.
-        entering = self.types[node.input].mixing(node.carry_type.mixed)
-        _require(
-            entering.same(node.carry_type),
-            node.id,
-            f"takes {self.types[node.input]} as {node.carry_type}",
-        )
+        # A copy may find mixed what it is given, by the copy before it.
+        given, taken = self.types[node.input], node.carry_type
+        enters = given.mixing(taken.mixed).same(taken)
+        _require(enters, node.id, f"takes {given} as {taken}")
         inner = self.nodes(node.body, known | {node.carry})
         _require(
             node.result in inner, node.id, f"returns {node.result}, which is not made in it"
         )
         result = self.types[node.result]
-        _require(
-            result.same(node.carry_type),
-            node.id,
-            f"takes {node.carry_type} and returns {result}",
-        )
+        returns = result.mixing(taken.mixed).same(taken)
+        _require(returns, node.id, f"takes {taken} and returns {result}")
         _require(node.type.same(result), node.id, f"has type {node.type} and returns {result}")
 
-    def apply(self, node: Apply) -> None:
+    def made(self, where: str, used: Iterable[str], known: set[str]) -> None:
+        for ref in used:
+            _require(ref in known, where, f"uses {ref}, which is not made before it")
+
+    def apply(self, node: Apply, known: set[str], loss: bool) -> None:
+        self.made(node.id, refs(node), known)
         op = OPS.get(node.op)
         if op is None:
             raise BrokenGraph(f"{node.id} is of the unknown operator {node.op}")
+        _require(
+            op.loss == loss, node.id, f"is {node.op}, which is {'no' if loss else 'a'} loss"
+        )
         self.parameters(node, op)
         here = site(self.graph, node, self.types)
         try:
@@ -178,36 +172,40 @@ class _Verifier:
     def places(self) -> None:
         """Weights are told apart by the places of their operators, so these must differ."""
         places: list[str] = []
-        tables: dict[str, Apply] = {}
         for node, around in walk(self.graph.nodes):
+            # The only operator of a stack's body may have the place of the copy.
+            if node.path or not around or isinstance(node, Stack):
+                names = node.path.split(".")
+                fits = all(map(str.isidentifier, names))
+                _require(fits, node.id, f"has the place {node.path!r}")
             # One place stands for all copies.
-            full = place(node.path, around, ("{}",) * len(around))
-            names = node.path.split(".") if node.path or not around else []
-            _require(all(map(str.isidentifier, names)), node.id, f"has the place {node.path!r}")
-            places.append(full)
-            if isinstance(node, Apply) and node.op == "embed" and not around:
-                tables[full] = node
+            places.append(place(node.path, around, ("{}",) * len(around)))
         _once(places, "place")
+
+    def tables(self) -> None:
+        """A tied operator uses the table of an `embed` that is not repeated."""
+        tables = {
+            node.path: node
+            for node in self.graph.nodes
+            if isinstance(node, Apply) and node.op == "embed" and node.attr["tied"] is None
+        }
         for node, _ in walk(self.graph.nodes):
             if isinstance(node, Apply) and (tied := node.attr.get("tied")) is not None:
                 table = tables.get(str(tied))
-                if table is None or table.attr["tied"] is not None:
+                if table is None:
                     raise BrokenGraph(f"{node.id} is tied to {tied}, where no table is")
                 for size in ("vocab", "dim"):
                     equal = node.attr[size] == table.attr[size]
                     _require(equal, node.id, f"is tied to {tied}, which has another {size}")
 
-    def loss(self, made: set[str]) -> None:
+    def loss(self, known: set[str]) -> None:
         loss, labels = self.graph.loss, {each.name for each in self.graph.labels}
-        used = set(refs(loss)) if loss else set()
+        used: set[str] = set()
+        if loss is not None:
+            self.apply(loss, known | labels, loss=True)
+            used.update(refs(loss))
         unused = ", ".join(sorted(labels - used))
         _require(not unused, unused, "is a label that no loss uses")
-        if loss is None:
-            return
-        for ref in refs(loss):
-            _require(ref in made | labels, loss.id, f"uses {ref}, which is not made")
-        self.apply(loss)
-        _require(OPS[loss.op].loss, loss.id, f"is {loss.op}, which is no loss")
 
 
 def _fits(param: Param, value: Attribute) -> bool:
@@ -229,11 +227,7 @@ def _fits(param: Param, value: Attribute) -> bool:
             return isinstance(value, tuple) and all(type(v) is int and v >= 1 for v in value)
         case Kind.NAMED_SIZES:
             return isinstance(value, tuple) and all(
-                isinstance(v, tuple)
-                and isinstance(v[0], str)
-                and type(v[1]) is int
-                and v[1] >= 1
-                for v in value
+                isinstance(v, tuple) and type(v[1]) is int and v[1] >= 1 for v in value
             )
         case _:
             return isinstance(value, str)

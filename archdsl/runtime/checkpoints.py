@@ -12,6 +12,7 @@ from tinygrad import Tensor, dtypes
 
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.formats import read_weights, write_npz, write_safetensors
+from archdsl.formats.host import dtype_name
 from archdsl.graph.sites import Parameter
 from archdsl.semantics.weight_maps import WeightMap
 
@@ -91,7 +92,7 @@ def _differences(
             if tuple(found) != wanted:
                 shapes.append(f"{theirs} is {list(found)}, not {list(wanted)}")
             elif not dtypes.is_float(tensors[theirs].dtype):
-                kinds.append(f"{theirs} is of {tensors[theirs].dtype.name}")
+                kinds.append(f"{theirs} is of {dtype_name(tensors[theirs])}")
     found_problems = {
         "missing": missing,
         "unexpected": extra,

@@ -174,7 +174,7 @@ def _lengths(
                 message = (
                     f"`{other.name}`: another length along `{axis.name}` than `{first.name}`"
                 )
-                expected, found = (f"{n[row]} tokens in row {row}" for n in lengths)
+                expected, found = (f"length {n[row]} in row {row}" for n in lengths)
                 problems.append(Diagnostic("input", message, other.span, expected, found))
     return problems
 

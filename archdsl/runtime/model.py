@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from tinygrad import Tensor, TinyJit, dtypes
 from tinygrad.helpers import TRAINING, Context
 
@@ -67,15 +68,19 @@ class Model:
         """The weights by path, in the order of the spec; drawn from the seed on first use."""
         if self._parameters is None:
             rule, numbers = self.graph.init
-            self._parameters = {
-                path: self._placed(draw(path, p.weight, rule, dict(numbers), self.seed))
+            drawn = (
+                (path, Tensor(draw(path, p.weight, rule, dict(numbers), self.seed), device="NPY"))
                 for path, p in self.weights.items()
-            }
+            )
+            self._parameters = self._placed(drawn)
         return self._parameters
 
-    def _placed(self, value: Any) -> Tensor:
-        tensor = value if isinstance(value, Tensor) else Tensor(value, device="NPY")
-        return tensor.to(self.device).cast(self.dtype).contiguous().realize()
+    def _placed(self, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """Tensors on the device and in the dtype of the model, one at a time in memory twice."""
+        return {
+            name: tensor.to(self.device).cast(self.dtype).contiguous().realize()
+            for name, tensor in tensors
+        }
 
     def __call__(self, **given: Any) -> dict[str, Tensor]:
         """The outputs by name, each [B, …], for inputs by name, each [B, …].
@@ -85,16 +90,20 @@ class Model:
         Dropout acts under tinygrad's `Context(TRAINING=1)` alone.
         """
         arrays = inputs.check(self.graph, given)
-        tensors = {name: Tensor(a, device=self.device).realize() for name, a in arrays.items()}
+        tensors = {name: self._given(array).realize() for name, array in arrays.items()}
         shapes = tuple((name, tensor.shape) for name, tensor in tensors.items())
         key = (TRAINING.value, *shapes)
         if key not in self._captured:
             self._captured[key] = TinyJit(self._outputs)
-        # On tensor cores, sizes that are no multiple of theirs are filled up (TC_OPT).
-        with Context(TC_OPT=2):  # type: ignore[no-untyped-call]  # tinygrad has not typed it
+        with Context(**emit.OPTIONS):  # type: ignore[no-untyped-call]  # tinygrad has not typed it
             outputs = self._captured[key](**tensors)
         # The JIT writes every call's outputs into the same memory, so they are copied out.
         return {name: out.clone().realize() for name, out in outputs.items()}
+
+    def _given(self, array: NDArray[Any]) -> Tensor:
+        """An input on the device; real numbers in the dtype of the weights."""
+        tensor = Tensor(array, device=self.device)
+        return tensor.cast(self.dtype) if tensor.is_floating_point() else tensor
 
     def _outputs(self, **tensors: Tensor) -> dict[str, Tensor]:
         outputs = emit.forward(self._run(), tensors)
@@ -110,6 +119,7 @@ class Model:
         """The spec's loss, a scalar that `.backward()` can follow, for inputs and labels.
 
         It is not captured by the JIT; dropout acts under tinygrad's `Context(TRAINING=1)`.
+        `.backward()` comes before its value is read: tinygrad then forgets how it was made.
         """
         if self.graph.loss is None:
             raise ArchError(
@@ -122,7 +132,7 @@ class Model:
         arrays = inputs.check(self.graph, given, labels=True)
         if self.graph.loss.op == "next_token":
             _two_tokens(self.graph, arrays)
-        tensors = {name: Tensor(a, device=self.device) for name, a in arrays.items()}
+        tensors = {name: self._given(array) for name, array in arrays.items()}
         return emit.loss(self._run(), tensors)
 
     def load(self, path: str | Path, map: str | None = None) -> None:
@@ -133,8 +143,7 @@ class Model:
         be used or ignored by name, else `ArchError` lists what is not, and nothing changes.
         """
         found = checkpoints.read(str(path), self.weights, self.maps, map)
-        placed = {name: self._placed(tensor) for name, tensor in found.items()}
-        self._parameters = placed
+        self._parameters = self._placed(found.items())
         self._captured.clear()  # what was captured reads the old weights
 
     def save(self, path: str | Path) -> None:

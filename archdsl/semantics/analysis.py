@@ -11,12 +11,12 @@ from archdsl.graph.nodes import Graph
 from archdsl.graph.verify import verify
 from archdsl.semantics.choice import choose
 from archdsl.semantics.facts import hold
-from archdsl.semantics.library import Scope, load, read
+from archdsl.semantics.library import load, read, tree
 from archdsl.semantics.models import ModelBuilder, Setting
 from archdsl.semantics.names import resolve
 from archdsl.semantics.report import Report
+from archdsl.semantics.weight_maps import check_owners, weight_maps
 from archdsl.syntax import ast
-from archdsl.syntax.parser import parse
 
 
 @dataclass(frozen=True)
@@ -35,68 +35,71 @@ def analyse(
 ) -> Analysis:
     """The graph of a model in a spec: a path, `path:variant`, or a parsed file.
 
-    Raises `ArchError` with every mistake of the file.
+    Raises `ArchError` with every mistake of the model and of the file's names.
     """
     file, path, named = _file(spec)
-    report = Report()
-    scope = load(file, path, report)
-    resolve(scope, report)
-    try:
-        model, chosen = choose(file, variant or named)
-    except ArchError as error:
-        report.diagnostics += error.diagnostics
-        raise ArchError(report.diagnostics) from None
-    graph = _build(scope, model, chosen, settings or {}, report)
-    report.raise_any()
-    assert graph is not None
-    return Analysis(file, model, graph)
+    run = _Run(file, path)
+    built = run.build(variant or named, settings or {})
+    run.report.raise_any()
+    assert built is not None
+    return Analysis(file, *built)
 
 
 def check(spec: str | ast.File) -> list[Diagnostic]:
-    """Every mistake of a file: of its blocks, its models, and all their variants."""
+    """Every mistake of a file: of its blocks, its models, their variants and weights."""
     try:
         file, path, named = _file(spec)
     except ArchError as error:
         return list(error.diagnostics)
-    report = Report()
-    scope = load(file, path, report)
-    resolve(scope, report)
-    try:
-        if named:
-            _build(scope, *choose(file, named), {}, report)
-            return report.diagnostics
-        for item in file.items:
-            if isinstance(item, ast.Model):
-                required = [
-                    p for p in item.params.params if p.default is None and p.type is None
-                ]
-                if not required:
-                    _build(scope, item, None, {}, report)
-            elif isinstance(item, ast.Variant):
-                _build(scope, *choose(file, item.name.id), {}, report)
-    except ArchError as error:
-        report.diagnostics += error.diagnostics
-    return report.diagnostics
+    run = _Run(file, path)
+    if named:
+        run.build(named)
+        return run.report.diagnostics
+    for item in file.items:
+        match item:
+            case ast.Variant():
+                run.build(item.name.id)
+            # One that needs something given is seen through its variants.
+            case ast.Model() if all(p.default or p.type for p in item.params.params):
+                run.build(item.name.id)
+    return run.report.diagnostics
 
 
-def _build(
-    scope: Scope,
-    model: ast.Model,
-    variant: ast.Variant | None,
-    settings: Mapping[str, Setting],
-    report: Report,
-) -> Graph | None:
-    builder = ModelBuilder(scope, model, report)
-    graph = builder.build(variant, settings)
-    if graph is None:
-        return None
-    verify(graph)
-    # A fact holds for the sizes that it was written for, and for no others.
-    if not settings:
-        facts = variant.facts.statements if variant and variant.facts else ()
-        facts = facts if variant else tuple(builder.facts)
-        hold(facts, graph, builder.work, builder.env, report)
-    return graph
+class _Run:
+    """What is known of a file while its models are built."""
+
+    def __init__(self, file: ast.File, path: Path | None):
+        self.file = file
+        self.report = Report()
+        self.scope = load(file, path, self.report)
+        resolve(self.scope, self.report)
+        self.readable = not self.report.mistakes
+        check_owners(file, self.report)
+        self.mapped: set[str] = set()  # models whose maps of weights have been checked
+
+    def build(
+        self, variant: str | None, settings: Mapping[str, Setting] | None = None
+    ) -> tuple[ast.Model, Graph] | None:
+        """A model, and its graph if nothing is wrong with it nor with the file's names."""
+        try:
+            model, chosen = choose(self.file, variant)
+            builder = ModelBuilder(self.scope, model, self.report)
+            graph = builder.build(chosen, settings or {})
+            if graph is None or not self.readable:
+                return None
+            verify(graph)
+            # Facts and maps are of the sizes that they were written for, and of no others.
+            if not settings:
+                facts = chosen.facts.statements if chosen and chosen.facts else ()
+                facts = facts if chosen else tuple(builder.facts)
+                hold(facts, graph, builder.work, builder.env, self.report)
+                if model.name.id not in self.mapped:
+                    self.mapped.add(model.name.id)
+                    weight_maps(self.file, model, graph)
+        except ArchError as error:
+            self.report.take(error.diagnostics)
+            return None
+        return model, graph
 
 
 def _file(spec: str | ast.File) -> tuple[ast.File, Path | None, str | None]:
@@ -105,7 +108,7 @@ def _file(spec: str | ast.File) -> tuple[ast.File, Path | None, str | None]:
         return spec, None, None
     path, variant = split(spec)
     source = read(path)
-    return parse(source.text, source.path), Path(source.path), variant
+    return tree(source), Path(source.path), variant
 
 
 def split(spec: str) -> tuple[str, str | None]:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from archdsl.diagnostics import Note, Span, did_you_mean, listing
+from archdsl.graph.ops import OPS
 from archdsl.graph.signature import REQUIRED, Kind, Param
+from archdsl.semantics.library import Scope
 from archdsl.semantics.report import Report
 from archdsl.semantics.values import Poison, Scalar, Symbol, Tensor, Value
 from archdsl.syntax import ast
@@ -27,12 +29,24 @@ class Bound:
 
 @dataclass(frozen=True)
 class Callee:
-    """What is called, for binding and for messages."""
+    """What is called, for binding and for messages; `flows`: a tensor may flow into it."""
 
     name: str
     params: tuple[Param, ...]
     span: Span
     defined: Span | None = None  # where a block stands
+    flows: bool = True
+
+
+def callee(name: str, scope: Scope, span: Span) -> Callee | None:
+    """The operator or the block of a name, called at a span; None where there is none."""
+    op, definition = OPS.get(name), scope.blocks.get(name)
+    if op and not op.loss:
+        return Callee(name, op.params, span)
+    if definition and not op:
+        block = definition.block
+        return Callee(name, signature(block.params), span, block.name.span)
+    return None
 
 
 def signature(declared: ast.Params) -> tuple[Param, ...]:
@@ -62,125 +76,120 @@ def bind(
     whose parameter its value decides.
     """
     slots: dict[str, list[Bound]] = {}
-    ok = True
     if receiver is not None:
         first = next((p for p in callee.params if p.kind is Kind.TENSOR), None)
         if first is None:
-            report.add("not-a-block", f"`{callee.name}` takes no tensor", callee.span)
+            message = f"`{callee.name}` takes no tensor"
+            report.add("not-a-block", message, callee.span, notes=_declared(callee))
             return None
         slots[first.name] = [Bound(None, receiver, callee.span)]
-    named_sizes = next((p for p in callee.params if p.kind is Kind.NAMED_SIZES), None)
-
+    sound = True
     for arg in args:
-        span = arg.span
-        param: Param | None
-        value: Value | None = None
-        if arg.name is not None:
-            name = arg.name.id
-            param = next((p for p in callee.params if p.name == name), None) or named_sizes
-            if param is None:
-                _unknown(callee, arg.name, report)
-                ok = False
-                continue
-            span = arg.value.span
+        param, value = _destination(callee, arg, slots, evaluate)
+        if param is None:
+            _no_parameter(callee, arg, report)
+            sound = False
+        elif given := _given(arg, param, slots):
+            _twice(callee, arg, given, param, report)
+            sound = False
         else:
-            name = ""
-            if isinstance(arg.value, ast.Name):
-                param, value = _by_value(callee, arg.value, evaluate)
-            else:
-                param = None
-            if param is None:
-                param = _next_free(callee.params, slots)
-            if param is None:
-                _too_many(callee, arg, report)
-                ok = False
-                continue
-        if param.name in slots and param.kind not in (Kind.SIZES, Kind.NAMED_SIZES):
-            given = slots[param.name][0]
-            report.add(
-                "duplicate-name",
-                f"`{param.name}` of `{callee.name}` is given twice",
-                arg.span,
-                notes=(Note("it is given here too", given.span),),
-            )
-            ok = False
-            continue
-        if value is None:
-            value = evaluate(arg.value, param)
-        if isinstance(value, Poison):
-            ok = False
-        if param.kind is Kind.NAMED_SIZES and isinstance(value, Scalar):
-            value = Scalar(value.value, name, value.origin)
-        slots.setdefault(param.name, []).append(Bound(arg.value, value, span))
-
-    for param in callee.params if ok else ():
-        if param.required and param.name not in slots:
-            note = (
-                Note("the block is declared here", callee.defined) if callee.defined else None
-            )
-            report.add(
-                "missing-argument",
-                f"`{callee.name}` needs `{param.name}`: {_what(param)}",
-                callee.span,
-                notes=(note,) if note else (),
-                help=f"write `x -> {callee.name}(…)`: the arrow brings the tensor in"
-                if param.kind is Kind.TENSOR and receiver is None
-                else None,
-            )
-            ok = False
-    return slots if ok else None
+            value = evaluate(arg.value, param) if value is None else value
+            if param.kind is Kind.NAMED_SIZES and arg.name and isinstance(value, Scalar):
+                value = Scalar(value.value, arg.name.id, value.origin)
+            slots.setdefault(param.name, []).append(Bound(arg.value, value, arg.value.span))
+            sound = sound and not isinstance(value, Poison)
+    return slots if sound and _complete(callee, slots, report) else None
 
 
-def _by_value(
+def _destination(
     callee: Callee,
-    name: ast.Name,
+    arg: ast.Arg,
+    slots: dict[str, list[Bound]],
     evaluate: Callable[[ast.Expr | ast.Typed, Param | None], Value],
 ) -> tuple[Param | None, Value | None]:
-    """The parameter that a bare name sets by what it is: a switch or a choice."""
-    value = evaluate(name, None)
-    if not isinstance(value, Symbol):
-        return None, None
-    for param in callee.params:
-        if param.kind is Kind.BOOL and param.name == value.name:
-            return param, Scalar(True, value.name, name.span)
-        if value.name in param.choices:
-            return param, value
-    return None, None
+    """The parameter that an argument is for, and its value where that was asked for."""
+    params = callee.params
+    if arg.name is not None:
+        by_name = next((p for p in params if p.name == arg.name.id), None)
+        return by_name or next((p for p in params if p.kind is Kind.NAMED_SIZES), None), None
+    if isinstance(arg.value, ast.Name):
+        # A bare name sets the switch of its name, and chooses by what it means.
+        value, name = evaluate(arg.value, None), arg.value.id
+        choice = value.name if isinstance(value, Symbol) else None
+        for param in params:
+            if param.kind is Kind.BOOL and param.name == name:
+                return param, Scalar(True, name, arg.value.span) if choice else value
+            if choice in param.choices:
+                return param, value
+    free = (p for p in params if p.kind is Kind.SIZES or p.name not in slots)
+    return next((p for p in free if p.kind is not Kind.NAMED_SIZES), None), None
 
 
-def _next_free(params: tuple[Param, ...], slots: dict[str, list[Bound]]) -> Param | None:
-    for param in params:
-        if param.kind is Kind.SIZES or (
-            param.name not in slots and param.kind is not Kind.NAMED_SIZES
-        ):
-            return param
-    return None
+def _given(arg: ast.Arg, param: Param, slots: dict[str, list[Bound]]) -> Bound | None:
+    """The argument that a parameter has already and cannot have again."""
+    bounds = slots.get(param.name, [])
+    match param.kind:
+        case Kind.SIZES:
+            return None
+        case Kind.NAMED_SIZES:
+            name = arg.name.id if arg.name else ""
+            return next((b for b in bounds if getattr(b.value, "name", None) == name), None)
+        case _:
+            return bounds[0] if bounds else None
 
 
-def _what(param: Param) -> str:
-    return listing(param.choices) if param.choices else param.kind.value
+def _complete(callee: Callee, slots: dict[str, list[Bound]], report: Report) -> bool:
+    """Whether every parameter has an argument that must have one."""
+    lacking = [p for p in callee.params if p.required and p.name not in slots]
+    for param in lacking:
+        first = callee.flows and param is callee.params[0] and param.kind is Kind.TENSOR
+        what = listing(param.choices) if param.choices else param.kind.value
+        report.add(
+            "missing-argument",
+            f"`{callee.name}` needs `{param.name}`"
+            + (f": {what}" if param.kind is not Kind.ANY else ""),
+            callee.span,
+            notes=_declared(callee),
+            help=f"bring a tensor in: `x -> {callee.name}(…)`" if first else None,
+        )
+    return not lacking
 
 
-def _unknown(callee: Callee, name: ast.Name, report: Report) -> None:
+def _declared(callee: Callee) -> tuple[Note, ...]:
+    return (Note("the block is declared here", callee.defined),) if callee.defined else ()
+
+
+def _no_parameter(callee: Callee, arg: ast.Arg, report: Report) -> None:
     names = [p.name for p in callee.params if p.kind is not Kind.NAMED_SIZES]
-    report.add(
-        "unknown-argument",
-        f"`{callee.name}` has no parameter `{name.id}`",
-        name.span,
-        expected=listing(names),
-        found=f"`{name.id}`",
-        help=did_you_mean(name.id, names),
-    )
-
-
-def _too_many(callee: Callee, arg: ast.Arg, report: Report) -> None:
-    choices = [c for p in callee.params for c in p.choices]
-    switches = [p.name for p in callee.params if p.kind is Kind.BOOL]
-    word = arg.value.id if isinstance(arg.value, ast.Name) else ""
+    if arg.name is not None:
+        report.add(
+            "unknown-argument",
+            f"`{callee.name}` has no parameter `{arg.name.id}`",
+            arg.name.span,
+            expected=listing(names) or None,
+            found=f"`{arg.name.id}`",
+            help=did_you_mean(arg.name.id, names),
+        )
+        return
+    options = [c for p in callee.params for c in p.choices]
+    options += [p.name for p in callee.params if p.kind is Kind.BOOL]
     report.add(
         "argument-value",
         f"`{callee.name}` takes no further argument",
         arg.span,
-        expected=f"{callee.name}({', '.join(p.name for p in callee.params)})",
-        help=did_you_mean(word, [*choices, *switches]) if word else None,
+        expected=f"{callee.name}({', '.join(names)})",
+        help=did_you_mean(arg.value.id, options) if isinstance(arg.value, ast.Name) else None,
+    )
+
+
+def _twice(callee: Callee, arg: ast.Arg, given: Bound, param: Param, report: Report) -> None:
+    flows = given.expr is None
+    name = arg.name.id if arg.name else param.name
+    report.add(
+        "duplicate-name",
+        f"`{name}` of `{callee.name}` is given twice",
+        arg.span,
+        notes=(
+            Note("the arrow brings it in" if flows else "it is given here too", given.span),
+        ),
     )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-from archdsl.diagnostics import Note, Span, did_you_mean
+from archdsl.diagnostics import Diagnostic, Note, Span
 from archdsl.graph.nodes import Node
-from archdsl.graph.ops import OPS
 from archdsl.graph.types import Varying
 from archdsl.semantics.places import Places
 from archdsl.semantics.report import Report
-from archdsl.semantics.values import POISON, Env, Poison
+from archdsl.semantics.unknown import no_value
+from archdsl.semantics.values import POISON, Env, Poison, Value, said
 
 
 class Construction:
@@ -23,7 +24,7 @@ class Construction:
         self.varying = varying
         self.places = Places(report)
         self.nodes: list[Node] = []
-        self.calls: list[Span] = []  # the calls of blocks around the place, outermost first
+        self.calls: tuple[Span, ...] = ()  # of the blocks around the place, outermost first
         self.ids = 0
 
     def fresh(self) -> str:
@@ -39,23 +40,34 @@ class Construction:
         finally:
             self.nodes = outer
 
-    def wrong(self, code: str, message: str, span: Span, **more: Any) -> Poison:
-        """Reports a mistake here, with the calls that led here where it is inside a block."""
-        notes = tuple(more.pop("notes", ()))
+    @contextmanager
+    def standing_in(self, env: Env) -> Iterator[None]:
+        """What is wrong inside is told as standing in the body of these names."""
+        outer, self.calls = self.calls, tuple(span for _, span in env.within)
+        try:
+            yield
+        finally:
+            self.calls = outer
+
+    def tell(self, diagnostic: Diagnostic) -> Poison:
+        """Reports a mistake here, with the call that led here where it is inside a block."""
         # The block's text may be another file's: the user looks for the call in theirs.
-        calls = [c for c in self.calls if c != span]
-        notes += tuple(Note("in the block that is called here", call) for call in calls[:1])
-        self.report.add(code, message, span, notes=notes, **more)
+        notes = [Note("in the block that is called here", call) for call in self.calls[:1]]
+        if diagnostic.span not in self.calls:
+            diagnostic = replace(diagnostic, notes=(*diagnostic.notes, *notes))
+        self.report.take([diagnostic])
         return POISON
 
-    def unknown(self, name: str, span: Span, env: Env, more: tuple[str, ...] = ()) -> Poison:
-        names = [*more, *env.names, *env.scope.blocks, *OPS]
-        help = did_you_mean(name, names)
-        if name in OPS or name in env.scope.blocks:
-            return self.wrong(
-                "not-a-tensor",
-                f"`{name}` is a block, and a value is needed here",
-                span,
-                help=f"bring a tensor in: `x -> {name}`",
-            )
-        return self.wrong("unknown-name", f"nothing is named `{name}` here", span, help=help)
+    def wrong(self, code: str, message: str, span: Span, **more: Any) -> Poison:
+        """The same, of a mistake's parts."""
+        return self.tell(Diagnostic(code, message, span, **more))
+
+    def unknown(self, name: str, span: Span, env: Env) -> Poison:
+        return self.tell(no_value(name, span, env.names, env.scope))
+
+    def misfit(
+        self, callee: str, param: str, span: Span, expected: str, found: Value, **more: Any
+    ) -> Poison:
+        """Reports an argument that its parameter cannot take."""
+        message = f"`{param}` of `{callee}` cannot be {said(found)}"
+        return self.wrong("argument-value", message, span, expected=expected, **more)

@@ -6,23 +6,24 @@ walked once and kept folded. What is wrong becomes `POISON` and is told once.
 
 from __future__ import annotations
 
-from archdsl.diagnostics import did_you_mean
+from dataclasses import replace
+
 from archdsl.graph.nodes import Stack
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Param
-from archdsl.graph.types import Type, Varying
-from archdsl.semantics.binding import Bound, Callee, bind, signature
+from archdsl.graph.types import Varying
+from archdsl.semantics.binding import Bound, Callee, bind, callee
 from archdsl.semantics.blocks import Blocks
 from archdsl.semantics.construction import Construction
-from archdsl.semantics.numbers import arithmetic, called
+from archdsl.semantics.numbers import arithmetic, bounded, called
 from archdsl.semantics.operators import Operators
 from archdsl.semantics.report import Report
 from archdsl.semantics.shapes import Shapes
+from archdsl.semantics.unknown import no_block
 from archdsl.semantics.values import (
     POISON,
     Closure,
     Env,
-    Extent,
     Function,
     Poison,
     Scalar,
@@ -51,8 +52,10 @@ class Elaborator:
     def value(self, expr: ast.Expr | ast.Typed, env: Env) -> Value:
         """The meaning of an expression where a value is wanted; an unbound name is a Symbol."""
         match expr:
-            case ast.Int() | ast.Float() | ast.Bool() | ast.String():
+            case ast.Bool() | ast.String():
                 return Scalar(expr.value, None, expr.span)
+            case ast.Int() | ast.Float():
+                return bounded(expr.value, expr.span, self.wrong)
             case ast.Name():
                 return env.names.get(expr.id) or Symbol(expr.id, expr.span)
             case ast.Negate():
@@ -95,15 +98,17 @@ class Elaborator:
         match value:
             case Scalar() | Poison():
                 return value
-            case Extent():
+            case _:
+                help = (
+                    f"call it: `{expression(expr)}(…)`" if isinstance(value, Function) else None
+                )
                 return self.wrong(
                     "arithmetic",
-                    f"`{expression(expr)}` varies from run to run and is no number here",
+                    "a number is needed here",
                     expr.span,
-                    found=f"an axis of size {value.axis.size}",
+                    found=describe(value),
+                    help=help,
                 )
-            case _:
-                return self.wrong("arithmetic", "a number is needed here", expr.span)
 
     def tensor(self, expr: ast.Expr | ast.Typed, env: Env) -> Tensor | Poison:
         value = self.known(expr, env)
@@ -192,7 +197,7 @@ class Elaborator:
         label: ast.Name | None = None,
         named: bool = True,
     ) -> Tensor | Poison:
-        """A block applied to a tensor; `named` says whether its weights have their own place."""
+        """A block applied to a tensor; `named`: its weights have a place of their own."""
         match expr:
             case ast.Labeled():
                 return self.step(expr.value, env, x, expr.label)
@@ -211,9 +216,10 @@ class Elaborator:
             case _:
                 return self.wrong(
                     "not-a-block",
-                    "only a block can stand behind an arrow",
+                    "this is no block, and a tensor cannot flow into it",
                     expr.span,
                     expected="a block: its name, a call, or `{ … }`",
+                    found=expr.span.text,
                 )
 
     def _invoke(
@@ -226,64 +232,86 @@ class Elaborator:
     ) -> Tensor | Poison:
         name, args = (expr, ()) if isinstance(expr, ast.Name) else (expr.callee, expr.args)
         target = env.names.get(name.id)
-        if isinstance(target, Closure) and x is not None:
-            if args:
-                return self.wrong(
-                    "argument-value",
-                    f"`{name.id}` has its arguments already, from where it was given",
-                    expr.span,
-                    help=f"write `{name.id}` alone",
-                )
-            return self.step(target.expr, target.env, x, label, named)
-        if target is not None and not isinstance(target, Closure):
-            if isinstance(target, Poison):
-                return target
+        if isinstance(target, Closure):
+            return self._given(target, expr, args, env, x, label, named)
+        if isinstance(target, Poison):
+            return target
+        if target is not None:
             return self.wrong(
                 "not-a-block", f"`{name.id}` is no block", name.span, found=describe(target)
             )
-        op, definition = OPS.get(name.id), env.scope.blocks.get(name.id)
-        if op and not op.loss:
-            callee = Callee(op.name, op.params, expr.span)
-        elif definition:
-            block = definition.block
-            callee = Callee(name.id, signature(block.params), expr.span, block.name.span)
-        else:
-            return self._no_block(name, env)
-        slots = bind(callee, args, x, lambda e, p: self._argument(e, p, env), self.report)
+        called = callee(name.id, env.scope, expr.span)
+        if called is None:
+            return self.building.tell(no_block(name.id, name.span, env.scope))
+        slots = bind(
+            called, args, x, lambda e, p: self.argument(e, p, called, env), self.report
+        )
         if slots is None:
             return POISON
         place = label.id if label else name.id
-        if definition and not op:
-            return self.blocks.enter(definition, slots, expr.span, place, label, named)
-        assert op is not None
-        return self.operators.apply(op, slots, expr.span, place, env, label, named)
-
-    def _no_block(self, name: ast.Name, env: Env) -> Poison:
-        blocks = [*env.scope.blocks, *(n for n, op in OPS.items() if not op.loss)]
         if name.id in OPS:
-            help: str | None = f"a loss stands alone: `loss {OPS[name.id].example}`"
-            return self.wrong("not-a-block", f"`{name.id}` is a loss", name.span, help=help)
-        help = did_you_mean(name.id, blocks)
-        if help is None and not env.scope.blocks:
-            help = 'blocks of another file come in sight with `use "blocks.arch"`'
-        return self.wrong(
-            "unknown-name", f"there is no block `{name.id}`", name.span, help=help
-        )
+            return self.operators.apply(
+                OPS[name.id], slots, expr.span, place, env, label, named
+            )
+        definition = env.scope.blocks[name.id]
+        return self.blocks.enter(definition, slots, expr.span, place, env, label, named)
 
-    def _argument(self, expr: ast.Expr | ast.Typed, param: Param | None, env: Env) -> Value:
+    def _given(
+        self,
+        block: Closure,
+        expr: ast.Name | ast.Call,
+        args: tuple[ast.Arg, ...],
+        env: Env,
+        x: Tensor | None,
+        label: ast.Name | None,
+        named: bool,
+    ) -> Tensor | Poison:
+        """A block that came as an argument: it has all but its tensor from there."""
+        name = expr.id if isinstance(expr, ast.Name) else expr.callee.id
+        if x is None and len(args) == 1:
+            flowing = self.tensor(args[0].value, env)
+            if isinstance(flowing, Poison):
+                return flowing
+            x, args = flowing, ()
+        if x is None or args:
+            return self.wrong(
+                "argument-value",
+                "a block that came as an argument takes a tensor and nothing else",
+                expr.span,
+                help=f"write `x -> {name}`",
+            )
+        with self.building.standing_in(block.env):
+            return self.step(block.expr, block.env, x, label, named)
+
+    def argument(
+        self, expr: ast.Expr | ast.Typed, param: Param | None, called: Callee, env: Env
+    ) -> Value:
         """An argument's value, by the kind of its parameter; None asks what a bare name is."""
-        kind = param.kind if param else None
-        if kind in (Kind.AXIS, Kind.MARK, Kind.LABEL):
-            if isinstance(expr, ast.Name):
-                return Symbol(expr.id, expr.span)
-            wanted = kind.value if kind else ""
-            return self.wrong("argument-value", f"{wanted} is needed here", expr.span)
-        if kind is Kind.BLOCK:
-            return Closure(expr, env)  # type: ignore[arg-type]  # `step` refuses a Typed
-        value = self.value(expr, env)
-        if kind is Kind.ANY and isinstance(value, Symbol) and not isinstance(expr, ast.Name):
-            return self.building.unknown(value.name, value.span, env)
-        return value
+        match param.kind if param else None:
+            case Kind.TENSOR:
+                assert param is not None
+                value = self.known(expr, env)
+                if isinstance(value, Tensor | Poison):
+                    return value
+                first = param is called.params[0] and called.flows
+                return self.wrong(
+                    "not-a-tensor",
+                    f"`{param.name}` of `{called.name}` is a tensor",
+                    expr.span,
+                    found=describe(value),
+                    help=f"bring a tensor in: `x -> {called.name}(…)`" if first else None,
+                )
+            case Kind.AXIS | Kind.MARK | Kind.LABEL:
+                assert param is not None
+                if isinstance(expr, ast.Name):
+                    return Symbol(expr.id, expr.span)
+                return self.building.misfit(
+                    called.name, param.name, expr.span, param.kind.value, self.value(expr, env)
+                )
+            case Kind.BLOCK if not isinstance(expr, ast.Typed):
+                return Closure(expr, env)
+            case _:
+                return self.value(expr, env)
 
     def _repeat(
         self, expr: ast.Binary, env: Env, x: Tensor, label: ast.Name | None
@@ -298,7 +326,7 @@ class Elaborator:
                 "a block is repeated a whole number of times",
                 expr.right.span,
                 expected="1 or more",
-                found=count.text,
+                found=describe(count),
                 help="to multiply a tensor by a number write `scale(…)`"
                 if isinstance(count.value, float)
                 else None,
@@ -319,7 +347,7 @@ class Elaborator:
                 break
             # What one copy mixes, the next one finds mixed: walk it again knowing that.
             type, self.building.ids = type.mixing(result.type.mixed), start
-        if not result.type.same(type):
+        if not result.type.mixing(type.mixed).same(type):
             return self.wrong(
                 "stack",
                 "a block that is repeated must return the type that it takes",
@@ -332,7 +360,7 @@ class Elaborator:
             id, x.ref, count.value, path, carry, type, nodes, result.ref, result.type, expr.span
         )
         self.building.nodes.append(node)
-        return Tensor(node.id, Type(type.dtype, x.type.axes, type.below, type.mixed))
+        return Tensor(node.id, replace(result.type, axes=x.type.axes))
 
 
 def _stack_name(block: ast.Expr, env: Env) -> str:

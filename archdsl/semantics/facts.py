@@ -9,7 +9,7 @@ from archdsl.graph.cost import BYTES, flops, parameter_count
 from archdsl.graph.nodes import Graph
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.report import Report
-from archdsl.semantics.values import Env, Function, Poison, Scalar, Tensor, Value
+from archdsl.semantics.values import Env, Function, Poison, Scalar, Tensor, Value, describe
 from archdsl.syntax import ast
 from archdsl.syntax.printer import expression
 
@@ -57,16 +57,14 @@ def _compare(fact: ast.Expect, env: Env, work: Elaborator, report: Report) -> No
     if isinstance(left, Poison) or isinstance(right, Poison):
         return
     if isinstance(left.value, str) or isinstance(right.value, str):
-        report.add("expect", "numbers are compared", fact.span)
+        text = left if isinstance(left.value, str) else right
+        report.add("expect", "only numbers are compared", fact.span, found=describe(text))
     elif not _COMPARISONS[fact.op](left.value, right.value):
+        claim = f"{expression(fact.left)} {fact.op} {expression(fact.right)}"
         report.add(
             "expect",
-            f"`{expression(fact.left)}` is not {fact.op} `{expression(fact.right)}`",
+            f"`{claim}` does not hold",
             fact.span,
-            expected=f"{fact.op} {_number(right)}",
-            found=_number(left),
+            expected=f"{fact.op} {right.value:_}",
+            found=f"{left.value:_}",
         )
-
-
-def _number(scalar: Scalar) -> str:
-    return f"{scalar.value:_}" if not isinstance(scalar.value, str) else scalar.value

@@ -41,7 +41,7 @@ def standard_library() -> Path:
 
 def find(path: str, beside: Path | None = None) -> Path | None:
     """A spec file: as named, relative to another file's folder, or of the standard library."""
-    places = [*([beside / path] if beside else []), Path(path), standard_library() / path]
+    places = [beside / path if beside else Path(path), standard_library() / path]
     return next((p for p in places if p.is_file()), None)
 
 
@@ -62,6 +62,12 @@ def read(path: str) -> Source:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
         raise ArchError(Diagnostic("file", f"`{path}` cannot be read: {reason}")) from error
+
+
+@functools.lru_cache(maxsize=64)
+def tree(source: Source) -> ast.File:
+    """The tree of a source, read once however often a run asks for it."""
+    return parse(source.text, source.path)
 
 
 def load(file: ast.File, path: Path | None, report: Report) -> Scope:
@@ -120,7 +126,9 @@ def _used(
     found = find(use.path.value, beside)
     if found is None:
         folders = [p for p in (beside, standard_library()) if p]
-        known = {p.name for folder in folders for p in folder.glob("*.arch")}
+        near = Path(use.path.value).parent
+        files = (p for folder in folders for p in (folder / near).glob("*.arch"))
+        known = {(near / p.name).as_posix() for p in files}
         report.add(
             "file",
             f"there is no file `{use.path.value}`",
@@ -144,7 +152,7 @@ def _used(
         return loaded[place]
     try:
         source = read(str(found))
-        return _load(parse(source.text, source.path), found, report, loaded, chain)
+        return _load(tree(source), found, report, loaded, chain)
     except ArchError as error:
-        report.diagnostics += error.diagnostics
+        report.take(error.diagnostics)
         return None

@@ -9,13 +9,25 @@ from archdsl.diagnostics import Note, Span, did_you_mean, listing
 from archdsl.graph.nodes import Apply, Graph, Input
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Mismatch, Param
-from archdsl.graph.types import Type, Varying
+from archdsl.graph.types import Size, Type, Varying
 from archdsl.semantics.binding import Bound, Callee, bind, signature
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.library import Scope
-from archdsl.semantics.numbers import SQRT
+from archdsl.semantics.numbers import LARGEST, SQRT
 from archdsl.semantics.report import Report
-from archdsl.semantics.values import POISON, Env, Poison, Scalar, Symbol, Tensor, Value
+from archdsl.semantics.values import (
+    POISON,
+    Env,
+    Poison,
+    Scalar,
+    Symbol,
+    Tensor,
+    Value,
+    describe,
+    fits,
+    kind,
+    said,
+)
 from archdsl.syntax import ast
 
 # How fresh weights are drawn: the rules, and the numbers that they take with their defaults.
@@ -43,18 +55,25 @@ class ModelBuilder:
     def build(
         self, variant: ast.Variant | None, settings: Mapping[str, Setting]
     ) -> Graph | None:
-        """The graph for a variant's arguments and for settings from outside."""
-        self._parameters(variant, settings)
-        for statement in self.model.body.statements:
+        """The graph for a variant's arguments and for settings from outside, or None where
+        something is wrong with them or with the model."""
+        before = self.report.mistakes
+        given = self._arguments(variant) if variant else {}
+        if given is None:
+            return None
+        self._parameters(variant, given, settings)
+        # Which axes are ragged must be known before the first value along one is made.
+        statements = self.model.body.statements
+        for statement in sorted(statements, key=lambda s: not isinstance(s, ast.Input)):
             self._statement(statement)
-        if not self.outputs and not self.report.diagnostics:
+        if not any(isinstance(s, ast.Output) for s in self.model.body.statements):
             self.report.add(
                 "model",
                 f"`{self.model.name.id}` has no output",
                 self.model.name.span,
                 expected="`output name: type = expression`",
             )
-        if self.report.diagnostics:
+        if self.report.mistakes > before:
             return None
         return Graph(
             self.model.name.id,
@@ -69,35 +88,49 @@ class ModelBuilder:
 
     # -- parameters --
 
-    def _parameters(self, variant: ast.Variant | None, settings: Mapping[str, Setting]) -> None:
+    def _arguments(self, variant: ast.Variant) -> dict[str, Bound] | None:
+        """What a variant gives, or None where that does not fit the model's parameters."""
+        params = (replace(p, default=None) for p in signature(self.model.params))
+        called = Callee(self.model.name.id, tuple(params), variant.call.span, flows=False)
+
+        def evaluate(expr: ast.Expr | ast.Typed, param: Param | None) -> Value:
+            return self.work.value(expr, self.env)
+
+        slots = bind(called, variant.call.args, None, evaluate, self.report)
+        return None if slots is None else {name: bound for name, (bound,) in slots.items()}
+
+    def _parameters(
+        self,
+        variant: ast.Variant | None,
+        given: Mapping[str, Bound],
+        settings: Mapping[str, Setting],
+    ) -> None:
         params = self.model.params.params
         names = [p.name.id for p in params]
-        given = self._arguments(variant, names) if variant else {}
         for name in settings:
             if name not in names:
                 self.report.add(
                     "unknown-argument",
                     f"`{self.model.name.id}` has no parameter `{name}`",
-                    expected=listing(names),
+                    expected=listing(names) or None,
                     found=f"`{name}`",
                     notes=(Note("the model is declared here", self.model.name.span),),
                     help=did_you_mean(name, names),
                 )
         for param in params:
-            name = param.name.id
-            if name in self.env.names and name != "sqrt":
-                self.report.add(
-                    "duplicate-name", f"there are two parameters `{name}`", param.name.span
-                )
-            value = self._parameter(param, given, settings)
+            name, default, origin = param.name.id, self._default(param), param.name.span
+            if name in settings:
+                value = self._setting(param, settings[name], default)
+            elif name in given:
+                origin = given[name].span
+                value = self._given(param, given[name], default)
+            else:
+                value = self._required(param, variant) if default is None else default
             if isinstance(value, Scalar):
-                value = Scalar(value.value, name, param.name.span)
-            self.env.names[name] = value
+                value = Scalar(value.value, name, origin)
+            self.env.names.setdefault(name, value)
 
-    def _parameter(
-        self, param: ast.Param, given: dict[str, Value], settings: Mapping[str, Setting]
-    ) -> Value:
-        name = param.name.id
+    def _default(self, param: ast.Param) -> Value | None:
         if param.type is not None:
             self.report.add(
                 "argument-value",
@@ -106,85 +139,49 @@ class ModelBuilder:
                 help="tensors come in by `input`",
             )
             return POISON
-        default = self.work.value(param.default, self.env) if param.default else None
-        if name in settings:
-            return self._setting(param, settings[name], default)
-        if name in given:
-            return given[name]
-        if default is None:
-            self.report.add(
-                "missing-argument",
-                f"`{self.model.name.id}` needs `{name}`, which has no default",
-                param.span,
-                help=f"give it: `--set {name}=…`",
-            )
-            return POISON
-        return default
+        return self.work.value(param.default, self.env) if param.default else None
 
-    def _setting(
-        self,
-        param: ast.Param,
-        setting: Setting,
-        default: Value | None,
-        span: Span | None = None,
-    ) -> Value:
-        """A value from outside, which must be of the default's kind."""
-        name = param.name.id
-        old = default.value if isinstance(default, Scalar) else None
-        if isinstance(default, Symbol) and isinstance(setting, str):
-            return Symbol(setting, param.name.span)
-        whole = isinstance(setting, int) and not isinstance(setting, bool)
-        fits = (
-            default is None
-            or (isinstance(old, bool) and isinstance(setting, bool))
-            or (isinstance(old, int) and not isinstance(old, bool) and whole)
-            or (isinstance(old, float) and (whole or isinstance(setting, float)))
-            or (isinstance(old, str) and isinstance(setting, str))
-        )
-        if fits:
-            return Scalar(setting)
-        kinds = {
-            bool: "`true` or `false`",
-            int: "a whole number",
-            float: "a number",
-            str: "a string",
-        }
+    def _required(self, param: ast.Param, variant: ast.Variant | None) -> Poison:
+        """Reports a parameter that nothing gives and that has no default."""
         self.report.add(
-            "argument-value",
-            f"`{name}` of `{self.model.name.id}` cannot be {str(setting).lower()}",
-            span,
-            expected=kinds.get(type(old), "a name that chooses"),
-            found=str(setting),
-            notes=(Note("its default is here", param.span),),
+            "missing-argument",
+            f"`{self.model.name.id}` needs `{param.name.id}`, which has no default",
+            variant.call.span if variant else param.span,
+            notes=(Note("it is declared here", param.span),) if variant else (),
+            help=None if variant else f"a variant gives it, or `--set {param.name.id}=…`",
         )
         return POISON
 
-    def _arguments(self, variant: ast.Variant, names: list[str]) -> dict[str, Value]:
-        callee = Callee(
-            self.model.name.id,
-            tuple(replace(p, default=None) for p in signature(self.model.params)),
-            variant.call.span,
-        )
-
-        def evaluate(expr: ast.Expr | ast.Typed, param: Param | None) -> Value:
-            return self.work.value(expr, self.env)
-
-        slots = bind(callee, variant.call.args, None, evaluate, self.report) or {}
-        given: dict[str, Value] = {}
-        for name, (bound,) in slots.items():
-            param = next(p for p in self.model.params.params if p.name.id == name)
-            chooses = isinstance(bound.value, Symbol) and isinstance(param.default, ast.Name)
-            given[name] = bound.value if chooses else self._given(param, bound)
-        return given
-
-    def _given(self, param: ast.Param, bound: Bound) -> Value:
-        """A variant's argument, which must be of the default's kind as any setting."""
-        assert bound.expr is not None
-        value = self.work.known(bound.expr, self.env)
-        if not isinstance(value, Scalar):
+    def _setting(self, param: ast.Param, setting: Setting, default: Value | None) -> Value:
+        """A value from outside; a text chooses, unless the default is a string."""
+        text = isinstance(setting, str) and not isinstance(default, Scalar | Poison)
+        value = Symbol(str(setting), param.name.span) if text else Scalar(setting)
+        number = isinstance(setting, bool | int | float) and abs(setting) <= LARGEST
+        known = number or isinstance(setting, str)
+        if isinstance(default, Poison) or (known and fits(value, default)):
             return value
-        default = self.work.value(param.default, self.env) if param.default else None
-        return self._setting(param, value.value, default, bound.span)
+        return self._misfit(param, default, str(setting).lower(), None)
+
+    def _given(self, param: ast.Param, bound: Bound, default: Value | None) -> Value:
+        """A variant's argument."""
+        value = bound.value
+        if isinstance(default, Poison) or fits(value, default):
+            return value
+        if isinstance(value, Symbol):
+            return self.work.building.unknown(value.name, bound.span, self.env)
+        return self._misfit(param, default, said(value), bound.span)
+
+    def _misfit(
+        self, param: ast.Param, default: Value | None, found: str, span: Span | None
+    ) -> Poison:
+        self.report.add(
+            "argument-value",
+            f"`{param.name.id}` of `{self.model.name.id}` cannot be {found}",
+            span,
+            expected=kind(default),
+            notes=(Note("it is declared here", param.span),),
+        )
+        return POISON
 
     # -- statements --
 
@@ -211,35 +208,38 @@ class ModelBuilder:
                 )
 
     def _input(self, node: ast.Input) -> None:
-        name = node.name.id
-        made = self._new_input(node.name, node.type, self.env.names)
+        made = self._new_input(node.name, node.type)
         if made:
             self.inputs.append(made)
-        self.env.names[name] = Tensor(name, made.type) if made else POISON
+        self.env.names.setdefault(
+            node.name.id, Tensor(made.name, made.type) if made else POISON
+        )
 
-    def _new_input(
-        self, name: ast.Name, node: ast.Type, taken: Mapping[str, Value]
-    ) -> Input | None:
-        if name.id in taken:
-            self.report.add("duplicate-name", f"`{name.id}` is bound already", name.span)
-            return None
+    def _new_input(self, name: ast.Name, node: ast.Type, label: bool = False) -> Input | None:
+        """An input, or a label of the loss, whose axes are those of the inputs."""
+        known = set(self.varying)
         type = self.work.shapes.declared(node, self.env)
         if type is None:
             return None
-        pad = None
-        if node.pad:
-            pad = self._pad(name.id, node, type)
-            if pad is None:
-                return None
-        return Input(name.id, type, pad, name.span)
+        if label and (new := sorted(type.vars - known)):
+            self.report.add(
+                "axis",
+                f"`{new[0]}` is the axis of no input",
+                node.span,
+                expected=listing(sorted(known)) or "sizes that are numbers",
+                help="what varies with a model's input has an axis of it",
+            )
+            return None
+        pad = self._pad(name.id, node, type, label) if node.pad else None
+        return Input(name.id, type, pad, name.span) if pad is not None or not node.pad else None
 
-    def _pad(self, name: str, node: ast.Type, type: Type) -> int | None:
+    def _pad(self, name: str, node: ast.Type, type: Type, label: bool) -> int | None:
         assert node.pad is not None
         value = self.work.number(node.pad, self.env)
         if isinstance(value, Poison):
             return None
-        vars = sorted(type.vars)
-        if type.dtype != "int" or len(type.axes) != 1 or len(vars) != 1:
+        axes = [axis.name for axis in type.axes if axis.size == Size.of(axis.name or 1)]
+        if type.dtype != "int" or len(axes) != 1 or len(type.axes) != 1:
             self.report.add(
                 "type-mismatch",
                 "padding fills up a sequence of tokens",
@@ -255,22 +255,26 @@ class ModelBuilder:
                 "element-bound",
                 "padding is one of the values that the input may have",
                 node.pad.span,
-                expected=f"0 <= pad < {type.below}",
-                found=value.text,
+                expected="0 <= pad" + (f" < {type.below}" if type.below else ""),
+                found=describe(value),
             )
             return None
-        (axis,) = vars
+        (axis,) = type.vars
+        if self.varying[axis].ragged is None and label:
+            self.report.add(
+                "axis",
+                f"`{axis}` has no padding where it comes in",
+                node.pad.span,
+                help=f"an input of the axis `{axis}` says it: `pad {pad}`",
+            )
+            return None
         if self.varying[axis].ragged is None:
             self.varying[axis] = replace(self.varying[axis], ragged=name)
         return int(pad)
 
     def _output(self, node: ast.Output) -> None:
         value = self.work.tensor(node.value, self.env)
-        if node.name.id in self.env.names:
-            self.report.add(
-                "duplicate-name", f"`{node.name.id}` is bound already", node.name.span
-            )
-        self.env.names[node.name.id] = value
+        self.env.names.setdefault(node.name.id, value)
         if isinstance(value, Poison):
             return
         what = f"the output `{node.name.id}`"
@@ -294,22 +298,18 @@ class ModelBuilder:
             self.report.add("duplicate-name", "a model has one loss", node.span)
             return
 
+        called = Callee(op.name, op.params, node.call.span, flows=False)
+
         def evaluate(expr: ast.Expr | ast.Typed, param: Param | None) -> Value:
             if not isinstance(expr, ast.Typed):
-                return self.work.value(expr, self.env)
-            label = self._new_input(expr.name, expr.type, self.env.names)
+                return self.work.argument(expr, param, called, self.env)
+            label = self._new_input(expr.name, expr.type, label=True)
             if label is None:
                 return POISON
             self.labels.append(label)
             return Tensor(label.name, label.type)
 
-        slots = bind(
-            Callee(op.name, op.params, node.call.span),
-            node.call.args,
-            None,
-            evaluate,
-            self.report,
-        )
+        slots = bind(called, node.call.args, None, evaluate, self.report)
         if slots is None:
             return
         made = self.work.operators.site(op, slots, self.env, node.call.span)
@@ -346,12 +346,14 @@ class ModelBuilder:
             value = self.work.number(arg.value, self.env)  # type: ignore[arg-type]
             if isinstance(value, Poison):
                 return
-            if key not in numbers or isinstance(value.value, bool | str) or value.value <= 0:
+            number = not isinstance(value.value, bool | str) and value.value > 0
+            if key not in numbers or not number:
+                takes = f"{listing(numbers, 'and')}, above 0" if numbers else "no number"
                 self.report.add(
                     "argument-value",
-                    f"`{name.id}` takes {listing(numbers, 'and') or 'no number'}, above 0",
+                    f"`{name.id}` takes {takes}",
                     arg.span,
-                    help=did_you_mean(key, numbers),
+                    help=did_you_mean(key, numbers) if key not in numbers else None,
                 )
                 return
             settings[key] = float(value.value)

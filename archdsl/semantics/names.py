@@ -1,35 +1,51 @@
-"""Names checked by reading alone, also in blocks that no model calls.
+"""What is checked by reading alone, also in blocks that no model calls.
 
 What a name means is found when a model is elaborated; here each must only mean something,
-be bound once, and be used.
+be bound once, and be used, calls must fit what they call, and blocks must have one value.
 """
 
 from __future__ import annotations
 
-from archdsl.diagnostics import did_you_mean
+from archdsl.diagnostics import Note, Span
 from archdsl.graph.ops import OPS
-from archdsl.graph.signature import Kind
-from archdsl.semantics.binding import signature
+from archdsl.graph.signature import Kind, Param
+from archdsl.graph.types import Type
+from archdsl.semantics.binding import Bound, Callee, bind, callee
 from archdsl.semantics.library import Scope
 from archdsl.semantics.report import Report
+from archdsl.semantics.unknown import no_block, no_option, no_value
+from archdsl.semantics.values import Scalar, Symbol, Tensor, Value
 from archdsl.syntax import ast
+
+# What is known of a value by reading alone: that there is one.
+_SOME_TENSOR = Tensor("", Type("float"))
+_SOMETHING = Scalar(0)
 
 
 def resolve(scope: Scope, report: Report) -> None:
-    """Reports names of a file's blocks and models that mean nothing or are never used."""
-    for item in scope.file.items:
-        if isinstance(item, ast.Block | ast.Model):
-            _Names(scope, report).definition(item)
-    taken: set[str] = set()
+    """Reports what reading finds wrong in a file, and in the files whose blocks it uses."""
+    used = {id(d.scope): d.scope for d in scope.blocks.values()}
+    for each in {id(scope): scope, **used}.values():
+        for item in each.file.items:
+            if isinstance(item, ast.Block | ast.Model):
+                _Names(each, report).definition(item)
+    taken: dict[str, Span | None] = {}
     for item in scope.file.items:
         if isinstance(item, ast.Model | ast.Variant):
-            if item.name.id in taken:
-                report.add(
-                    "duplicate-name",
-                    f"there are two `{item.name.id}` in this file",
-                    item.name.span,
-                )
-            taken.add(item.name.id)
+            message = f"there are two `{item.name.id}` in this file"
+            _bind(item.name, taken, report, message, "the other is here")
+
+
+def _bind(
+    name: ast.Name, bound: dict[str, Span | None], report: Report, message: str, note: str
+) -> None:
+    """Enters a name, which must be new."""
+    if name.id not in bound:
+        bound[name.id] = name.span
+        return
+    first = bound[name.id]
+    notes = (Note(note, first),) if first else ()
+    report.add("duplicate-name", message, name.span, notes=notes)
 
 
 class _Names:
@@ -38,26 +54,21 @@ class _Names:
     def __init__(self, scope: Scope, report: Report):
         self.scope = scope
         self.report = report
-        self.bound: set[str] = {"sqrt"}
+        self.bound: dict[str, Span | None] = {"sqrt": None}
         self.used: set[str] = set()
 
     def definition(self, item: ast.Block | ast.Model) -> None:
-        seen: set[str] = set()
         for param in item.params.params:
-            if param.name.id in seen:
-                self.report.add(
-                    "duplicate-name",
-                    f"there are two parameters `{param.name.id}`",
-                    param.name.span,
-                )
-            seen.add(param.name.id)
             if isinstance(param.type, ast.Type):
-                self.bound |= {
-                    a.size.id for a in param.type.axes if isinstance(a.size, ast.Name)
-                }
-            if param.default is not None and not isinstance(param.default, ast.Name):
-                self.visit(param.default)
-            self.bound.add(param.name.id)
+                self.parameter_type(param.type)
+            if isinstance(param.type, ast.BlockType) and param.default:
+                self.block(param.default)
+            # Where there is no type a bare name may choose, as in `act = relu`.
+            elif param.default and (param.type or not isinstance(param.default, ast.Name)):
+                self.value(param.default)
+            self.bind(param.name)
+        if isinstance(item, ast.Block):
+            self.block_body(item)
         for statement in item.body.statements:
             self.statement(statement)
         for statement in item.body.statements:
@@ -69,110 +80,206 @@ class _Names:
                     help="an edge that leads nowhere is not part of the figure: leave it out",
                 )
 
+    def bind(self, name: ast.Name) -> None:
+        message = f"`{name.id}` is bound already"
+        _bind(name, self.bound, self.report, message, "it is bound here")
+
+    # -- types --
+
+    def parameter_type(self, node: ast.Type) -> None:
+        """The type of a block's parameter, which binds the names of its axes."""
+        self.unbounded(node)
+        for axis in node.axes:
+            if isinstance(axis.size, ast.Name):
+                self.bound.setdefault(axis.size.id, axis.size.span)
+            else:
+                self.value(axis.size)
+
+    def input_type(self, node: ast.Type) -> None:
+        for axis in node.axes:
+            if axis.bound is not None and isinstance(axis.size, ast.Name):
+                self.bound.setdefault(axis.size.id, axis.size.span)
+
+    def result_type(self, node: ast.Type) -> None:
+        self.unbounded(node)
+        for axis in node.axes:
+            self.value(axis.size)
+
+    def unbounded(self, node: ast.Type) -> None:
+        """What only inputs say is not passed over elsewhere."""
+        for bound in (*(axis.bound for axis in node.axes), node.below, node.pad):
+            if bound is not None:
+                what = "padding" if bound is node.pad else "a bound"
+                self.report.add(
+                    "type-mismatch",
+                    f"{what} is declared where values come in",
+                    bound.span,
+                    expected=f"{node.dtype}[…]: only the type of an input has {what}",
+                )
+
+    # -- statements --
+
+    def block_body(self, block: ast.Block) -> None:
+        """A block has one value, the last thing in its body, and nothing that is a model's."""
+        if block.type:
+            # Its names are those of the parameters: edges are bound later.
+            self.result_type(block.type)
+        last = block.body.statements[-1] if block.body.statements else None
+        if not isinstance(last, ast.Result):
+            self.report.add(
+                "syntax",
+                f"`{block.name.id}` has no value",
+                block.name.span,
+                expected="an expression as the last thing in its body",
+            )
+        for statement in block.body.statements:
+            match statement:
+                case ast.Edge():
+                    pass
+                case ast.Result():
+                    if statement is not last:
+                        self.report.add(
+                            "syntax",
+                            "only the last expression of a block is its value",
+                            statement.span,
+                            help="name what comes before it: `a = …`",
+                        )
+                case _:
+                    self.report.add(
+                        "syntax",
+                        f"`{_keyword(statement)}` stands in models, not in blocks",
+                        statement.span,
+                    )
+
     def statement(self, statement: ast.Statement) -> None:
         match statement:
             case ast.Input():
-                self.type(statement.type)
-                self.bound.add(statement.name.id)
+                self.input_type(statement.type)
+                self.bind(statement.name)
             case ast.Edge():
-                self.visit(statement.value)
-                self.bound.add(statement.name.id)
+                self.value(statement.value)
+                self.bind(statement.name)
             case ast.Output():
-                self.visit(statement.value)
-                self.bound.add(statement.name.id)
+                self.value(statement.value)
+                self.result_type(statement.type)
+                self.bind(statement.name)
             case ast.Result():
-                self.visit(statement.value)
+                self.value(statement.value)
             case ast.Loss():
-                for arg in statement.call.args:
-                    if not isinstance(arg.value, ast.Typed):
-                        self.visit(arg.value)
+                self.loss(statement.call)
             case ast.ExpectType():
                 self.used.add(statement.name.id)
-            case ast.Expect() | ast.Init():
-                pass  # their names are a fact's own, or numbers: elaboration tells
+                self.result_type(statement.type)
+            case ast.Expect():
+                # A fact has names of its own: elaboration tells what is none.
+                sides = (*ast.walk(statement.left), *ast.walk(statement.right))
+                self.used |= {node.id for node in sides if isinstance(node, ast.Name)}
+            case ast.Init():
+                pass  # names of its own
 
-    def type(self, node: ast.Type) -> None:
-        for axis in node.axes:
-            if axis.bound is not None and isinstance(axis.size, ast.Name):
-                self.bound.add(axis.size.id)
+    def loss(self, call: ast.Call) -> None:
+        for arg in call.args:
+            if isinstance(arg.value, ast.Typed):
+                self.input_type(arg.value.type)
+                self.bind(arg.value.name)
+        op = OPS.get(call.callee.id)
+        if op and op.loss:
+            self.arguments(Callee(op.name, op.params, call.span, flows=False), call.args, None)
 
-    def visit(self, expr: ast.Expr | ast.Typed) -> None:
+    # -- expressions --
+
+    def value(self, expr: ast.Expr | ast.Typed) -> None:
         """An expression where a value is wanted."""
         match expr:
             case ast.Name():
-                self.name(expr, ())
+                self.used.add(expr.id)
+                if expr.id not in self.bound:
+                    self.report.take([no_value(expr.id, expr.span, self.bound, self.scope)])
             case ast.Call():
-                self.call(expr)
+                self.call(expr, None)
             case ast.Chain():
-                self.visit(expr.steps[0].value)
+                self.value(expr.steps[0].value)
                 for step in expr.steps[1:]:
                     self.block(step.value)
+            case ast.Binary():
+                self.value(expr.left)
+                self.value(expr.right)
+            case ast.Negate():
+                self.value(expr.operand)
+            case ast.Labeled():
+                self.value(expr.value)
+            case ast.Lambda():
+                self.block(expr)
+
+    def block(self, expr: ast.Expr | ast.Typed) -> None:
+        """An expression where a block is wanted, which a tensor flows into."""
+        match expr:
+            case ast.Name() | ast.Call():
+                self.call(expr, _SOME_TENSOR)
             case ast.Lambda():
                 for step in expr.steps:
                     self.block(step.value)
-            case ast.Binary():
-                self.visit(expr.left)
-                self.visit(expr.right)
-            case ast.Negate():
-                self.visit(expr.operand)
-            case ast.Labeled():
-                self.visit(expr.value)
-
-    def block(self, expr: ast.Expr | ast.Typed) -> None:
-        """An expression where a block is wanted."""
-        match expr:
-            case ast.Name():
-                self.callee(expr)
-            case ast.Binary():
+            case ast.Binary(op="*"):
                 self.block(expr.left)
-                self.visit(expr.right)
+                self.value(expr.right)
             case ast.Labeled():
                 self.block(expr.value)
             case _:
-                self.visit(expr)
+                pass  # no block: elaboration tells
 
-    def call(self, call: ast.Call) -> None:
-        self.callee(call.callee)
-        op, definition = OPS.get(call.callee.id), self.scope.blocks.get(call.callee.id)
-        params = op.params if op else signature(definition.block.params) if definition else ()
-        options = {c for p in params for c in p.choices}
-        options |= {p.name for p in params if p.kind is Kind.BOOL}
-        free = {p.name for p in params if p.kind in (Kind.MARK, Kind.AXIS, Kind.LABEL)}
-        takes_any = any(p.kind is Kind.ANY for p in params) or not params
-        positional = [p for p in params if p.kind is not Kind.TENSOR or p.required]
-        for arg in call.args:
-            if not isinstance(arg.value, ast.Name):
-                blocks = any(p.kind is Kind.BLOCK for p in params)
-                (self.block if blocks else self.visit)(arg.value)
-                continue
-            self.used.add(arg.value.id)
-            if arg.value.id in self.bound or arg.value.id in options:
-                continue
-            # Axes, marks and labels are names of their own kinds; choices of a block's own
-            # parameters are known when it is called.
-            named = arg.name.id if arg.name else None
-            kinds = {p.kind for p in positional if named in (None, p.name)}
-            if takes_any or free or Kind.BLOCK in kinds:
-                continue
-            self.name(arg.value, tuple(options))
-
-    def callee(self, name: ast.Name) -> None:
+    def call(self, expr: ast.Name | ast.Call, receiver: Tensor | None) -> None:
+        name, args = (expr, ()) if isinstance(expr, ast.Name) else (expr.callee, expr.args)
         self.used.add(name.id)
-        if name.id in self.bound or name.id in self.scope.blocks or name.id in OPS:
+        if name.id in self.bound:
+            for arg in args:
+                self.value(arg.value)
             return
-        blocks = [*self.scope.blocks, *(n for n, op in OPS.items() if not op.loss)]
-        help = did_you_mean(name.id, blocks)
-        if help is None and not self.scope.blocks:
-            help = 'blocks of another file come in sight with `use "blocks.arch"`'
-        self.report.add("unknown-name", f"there is no block `{name.id}`", name.span, help=help)
+        called = callee(name.id, self.scope, expr.span)
+        if called is None:
+            self.report.take([no_block(name.id, name.span, self.scope)])
+        else:
+            self.arguments(called, args, receiver)
 
-    def name(self, name: ast.Name, options: tuple[str, ...]) -> None:
-        self.used.add(name.id)
-        if name.id in self.bound or name.id in self.scope.blocks or name.id in OPS:
-            return
-        self.report.add(
-            "unknown-name",
-            f"nothing is named `{name.id}` here",
-            name.span,
-            help=did_you_mean(name.id, [*self.bound, *options]),
-        )
+    def arguments(
+        self, called: Callee, args: tuple[ast.Arg, ...], receiver: Tensor | None
+    ) -> None:
+        def read(expr: ast.Expr | ast.Typed, param: Param | None) -> Value:
+            unbound = isinstance(expr, ast.Name) and expr.id not in self.bound
+            return Symbol(expr.id, expr.span) if unbound else _SOMETHING  # type: ignore[union-attr]
+
+        # Without an arrow the first argument may be the tensor: reading alone cannot tell.
+        slots = bind(called, args, receiver, read, self.report if receiver else Report())
+        for arg in args:
+            if isinstance(arg.value, ast.Name):
+                self.used.add(arg.value.id)
+            elif slots is None:
+                self.value(arg.value)
+        for param in called.params if slots else ():
+            for bound in (slots or {}).get(param.name, ()):
+                self.argument(called, param, bound)
+
+    def argument(self, called: Callee, param: Param, bound: Bound) -> None:
+        expr, symbol = bound.expr, bound.value
+        match param.kind:
+            case Kind.AXIS | Kind.MARK | Kind.LABEL:
+                pass  # names of their own
+            case _ if expr is None:
+                pass  # the tensor that flows in
+            case Kind.BLOCK:
+                self.block(expr)
+            case Kind.BOOL if isinstance(expr, ast.Name) and expr.id == param.name:
+                pass  # a switch
+            case Kind.ANY if isinstance(expr, ast.Name):
+                pass  # it may choose, further in
+            case kind if isinstance(symbol, Symbol) and kind is not Kind.TENSOR:
+                if symbol.name not in param.choices:
+                    wrong = no_option(called.name, called.params, param, symbol, self.bound)
+                    self.report.take([wrong])
+            case _:
+                self.value(expr)
+
+
+def _keyword(statement: ast.Statement) -> str:
+    return (
+        "expect" if isinstance(statement, ast.ExpectType) else type(statement).__name__.lower()
+    )

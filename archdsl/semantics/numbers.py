@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from archdsl.diagnostics import Span
-from archdsl.semantics.values import Function, Poison, Scalar, Value
+from archdsl.semantics.values import Function, Poison, Scalar, Value, describe
 from archdsl.syntax import ast
 
 _OPERATIONS: dict[str, Callable[[Any, Any], int | float]] = {
@@ -19,7 +19,7 @@ _OPERATIONS: dict[str, Callable[[Any, Any], int | float]] = {
     "//": operator.floordiv,
 }
 # Far beyond any model, and small enough that no product of two takes long or prints badly.
-_LARGEST = 10**30
+LARGEST = 10**30
 
 Wrong = Callable[..., Poison]
 
@@ -32,10 +32,7 @@ def arithmetic(op: str, left: Value, right: Value, span: Span, wrong: Wrong) -> 
         if isinstance(side, Poison):
             return side
         if not isinstance(side, Scalar) or isinstance(side.value, bool | str):
-            found = f"the axis {side.axis}, which varies" if hasattr(side, "axis") else None
-            if isinstance(side, Scalar):
-                found = side.text
-            return wrong("arithmetic", f"`{op}` needs numbers", span, found=found)
+            return wrong("arithmetic", f"`{op}` needs numbers", span, found=describe(side))
     assert isinstance(left, Scalar)
     assert isinstance(right, Scalar)
     try:
@@ -44,7 +41,7 @@ def arithmetic(op: str, left: Value, right: Value, span: Span, wrong: Wrong) -> 
         return wrong("arithmetic", "division by zero", span)
     except OverflowError:
         return wrong("arithmetic", "the number is too large", span)
-    return _bounded(value, span, wrong)
+    return bounded(value, span, wrong)
 
 
 def called(
@@ -56,14 +53,17 @@ def called(
         free = [p for p in function.params if p not in given]
         name = arg.name.id if arg.name else (free[0] if free else None)
         if name not in free:
+            lack = f"has no parameter `{name}`" if arg.name else "takes no further argument"
             return wrong(
                 "unknown-argument",
-                f"`{call.callee.id}` has no such parameter left",
+                f"`{call.callee.id}` {lack}",
                 arg.span,
                 expected=f"{call.callee.id}({', '.join(function.params)})",
             )
         if isinstance(value.value, bool | str):
-            return wrong("arithmetic", "a number is needed here", arg.span, found=value.text)
+            return wrong(
+                "arithmetic", "a number is needed here", arg.span, found=describe(value)
+            )
         given[name] = value.value
     lacking = [p for p in function.params if p not in given]
     if lacking and not function.optional:
@@ -76,10 +76,11 @@ def called(
     value = function.call(**given)
     if isinstance(value, complex):
         return wrong("arithmetic", "the square root of a negative number", call.span)
-    return _bounded(value, call.span, wrong)
+    return bounded(value, call.span, wrong)
 
 
-def _bounded(value: int | float, span: Span, wrong: Wrong) -> Scalar | Poison:
-    if not math.isfinite(value) or abs(value) > _LARGEST:
+def bounded(value: int | float, span: Span, wrong: Wrong) -> Scalar | Poison:
+    """A number, unless it is beyond all use."""
+    if not math.isfinite(value) or abs(value) > LARGEST:
         return wrong("arithmetic", "the number is too large", span)
     return Scalar(value, None, span)

@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from archdsl.diagnostics import Note, Span, did_you_mean, listing
-from archdsl.graph.nodes import Apply
+from archdsl.graph.nodes import Apply, Stack, walk
+from archdsl.graph.nodes import refs as refs_of
 from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site
 from archdsl.graph.types import Axis, Size, Type
 from archdsl.semantics.binding import Bound
 from archdsl.semantics.construction import Construction
+from archdsl.semantics.shapes import where_bound
+from archdsl.semantics.unknown import no_option
 from archdsl.semantics.values import (
     POISON,
     Env,
-    Extent,
     Poison,
     Scalar,
     Symbol,
     Tensor,
-    describe,
 )
 from archdsl.syntax import ast
 
@@ -30,7 +31,9 @@ class Operators:
     def __init__(self, building: Construction):
         self.building = building
         self.wrong = building.wrong
-        self.broke: dict[str, tuple[Span, ...]] = {}  # where causality along an axis ended
+        # Where each value stopped to be causal along an axis: the place, after the calls of
+        # the blocks around it.
+        self.broke: dict[tuple[str, str], tuple[Span, ...]] = {}
         self.tables: dict[str, Apply] = {}  # every `embed` by its place, for those tied to it
 
     def apply(
@@ -60,12 +63,10 @@ class Operators:
             op.weights(site)
         except Mismatch as mismatch:
             return self.mismatch(mismatch, op, slots, span)
-        before = frozenset().union(*(t.mixed for t in site.tensors.values()))
-        for name in type.mixed - before:
-            self.broke.setdefault(name, (*self.building.calls, span))
-        node = Apply(
-            self.building.fresh(), op.name, refs, tuple(site.attr.items()), path, type, span
-        )
+        id = self.building.fresh()
+        for name in type.mixed.difference(*(t.mixed for t in site.tensors.values())):
+            self.broke.setdefault((name, id), (*self.building.calls, span))
+        node = Apply(id, op.name, refs, tuple(site.attr.items()), path, type, span)
         self.building.nodes.append(node)
         if op.name == "embed":
             full = self.building.places.full(path)
@@ -86,20 +87,9 @@ class Operators:
             bounds = slots.get(param.name, [])
             if param.kind is Kind.TENSOR:
                 for bound in bounds:
-                    if isinstance(bound.value, Symbol):
-                        self.building.unknown(bound.value.name, bound.value.span, env)
-                        failed = True
-                    elif isinstance(bound.value, Tensor):
-                        tensors[param.name] = bound.value.type
-                        refs.append((param.name, bound.value.ref))
-                    else:
-                        failed = True
-                        self.wrong(
-                            "not-a-tensor",
-                            f"`{param.name}` of `{op.name}` is a tensor",
-                            bound.span,
-                            found=describe(bound.value),
-                        )
+                    assert isinstance(bound.value, Tensor)
+                    tensors[param.name] = bound.value.type
+                    refs.append((param.name, bound.value.ref))
                 continue
             if not bounds:
                 attr[param.name] = param.default
@@ -154,38 +144,25 @@ class Operators:
                     return self._table(value, env)
                 case Kind.AXIS:
                     return self._axis(value, tensors)
-            choices = [c for p in op.params for c in p.choices]
-            switches = [p.name for p in op.params if p.kind is Kind.BOOL]
-            what = listing(param.choices) if param.choices else param.kind.value
-            near = did_you_mean(value.name, [*choices, *switches, *env.names])
-            return self.wrong(
-                "unknown-name",
-                f"`{value.name}` is neither bound here nor an option of `{op.name}`",
-                value.span,
-                expected=f"{what} for `{param.name}`",
-                found=f"`{value.name}`",
-                help=near,
-            )
+            return self.building.tell(no_option(op.name, op.params, param, value, env.names))
         if isinstance(value, Scalar) and _fits(value.value, param):
             if param.kind is Kind.NAMED_SIZES:
                 return value.name, value.value
             return float(value.value) if param.kind is Kind.NUMBER else value.value
-        if isinstance(value, Extent):
-            help = None
-            found = f"the axis {value.axis}, which varies"
-        else:
-            found = value.text if isinstance(value, Scalar) else describe(value)
-            help = "write `//` for a whole result" if "/" in _source(bound) else None
+        fraction = isinstance(value, Scalar) and isinstance(value.value, float)
+        whole = param.kind in (Kind.INT, Kind.SIZES, Kind.NAMED_SIZES)
         origin = value.origin if isinstance(value, Scalar) else None
-        notes = (Note("bound here", origin),) if origin and origin != bound.span else ()
-        return self.wrong(
-            "argument-value",
-            f"`{param.name}` of `{op.name}` must be {_wanted(param)}",
+        notes = (Note("it is bound here", origin),) if origin and origin != bound.span else ()
+        return self.building.misfit(
+            op.name,
+            param.name,
             bound.span,
-            expected=_wanted(param),
-            found=found,
+            _wanted(param),
+            value,
             notes=notes,
-            help=help,
+            help="`/` gives a fraction; write `//` for a whole number"
+            if fraction and whole and "/" in bound.span.text
+            else None,
         )
 
     def _table(self, symbol: Symbol, env: Env) -> Any:
@@ -197,7 +174,8 @@ class Operators:
                 symbol.span,
             )
         if place is not None:
-            return place
+            # One that is tied itself has the table of another.
+            return self.tables[place].attr["tied"] or place
         return self.wrong(
             "unknown-name",
             f"no `embed` above is labelled `{symbol.name}`",
@@ -212,12 +190,20 @@ class Operators:
         found = [i for i, axis in enumerate(x.axes) if axis.name == symbol.name]
         if len(found) == 1:
             return found[0]
+        if found:
+            return self.wrong(
+                "axis",
+                f"two axes are named `{symbol.name}`",
+                symbol.span,
+                found=str(x),
+                help="`reshape` gives axes other names",
+            )
         names = [a.name for a in x.axes if a.name]
         return self.wrong(
             "axis",
-            f"{'two axes are' if found else 'no axis is'} named `{symbol.name}`",
+            f"no axis is named `{symbol.name}`",
             symbol.span,
-            expected=listing(names) if names else "a tensor whose axes have names",
+            expected=listing(names) or "a tensor whose axes have names",
             found=str(x),
             help=did_you_mean(symbol.name, names),
         )
@@ -227,35 +213,44 @@ class Operators:
     ) -> Poison:
         """A rule's refusal at the argument it is about, with the places of the others."""
         at = slots.get(wrong.at or "", [])
-        notes = []
-        for other in wrong.bound:
+        place = at[0].span if at else span
+        notes: list[Note] = []
+        for other in dict.fromkeys((wrong.at or "", *wrong.bound)):
             if isinstance(other, Axis):
-                if other.origin:
-                    notes.append(
-                        Note(
-                            f"{other.name or 'the axis'} is {other.size}, bound here",
-                            other.origin,
-                        )
-                    )
+                notes += where_bound(other, place)
                 continue
             for bound in slots.get(other, []):
-                origin = getattr(bound.value, "origin", None)
-                if isinstance(bound.value, Scalar) and origin:
-                    name = bound.value.name or other
-                    notes.append(Note(f"`{name}` is {bound.value.text}, bound here", origin))
-        if wrong.broken:
-            place = self.broke.get(wrong.broken, ())
-            notes += [Note("this looks at later positions", s) for s in place[-1:]]
-            notes += [Note("in the block that is called here", s) for s in place[:-1][:1]]
+                value = bound.value
+                if isinstance(value, Scalar) and value.origin and value.origin != place:
+                    name = value.name or other
+                    notes.append(Note(f"`{name}` is {value.text}, bound here", value.origin))
+        if wrong.broken and at and isinstance(at[0].value, Tensor):
+            breaks = self._broken(wrong.broken, at[0].value.ref)
+            notes += [Note("this looks at later positions", s) for s in breaks[-1:]]
+            notes += [Note("in the block that is called here", s) for s in breaks[:-1][:1]]
         return self.wrong(
             wrong.code,
             f"{op.name}: {wrong.message}",
-            at[0].span if at else span,
+            place,
             expected=wrong.expected,
             found=wrong.found,
             notes=tuple(notes),
             help=wrong.help,
         )
+
+    def _broken(self, axis: str, ref: str) -> tuple[Span, ...]:
+        """The first place on the way to a value that broke causality along an axis."""
+        made = {node.id: node for node, _ in walk(tuple(self.building.nodes))}
+        behind: set[str] = set()
+        todo = [ref]
+        while todo:
+            node = made.get(todo.pop())
+            if node and node.id not in behind:
+                behind.add(node.id)
+                todo += refs_of(node)
+                todo += [n.id for n in node.body] if isinstance(node, Stack) else []
+        places = (p for (a, id), p in self.broke.items() if a == axis and id in behind)
+        return next(places, ())
 
 
 def _fits(value: object, param: Param) -> bool:
@@ -280,8 +275,6 @@ def _fits(value: object, param: Param) -> bool:
 def _wanted(param: Param) -> str:
     if param.choices:
         return listing(param.choices)
-    return "a whole number above 0" if param.kind is Kind.INT else param.kind.value
-
-
-def _source(bound: Bound) -> str:
-    return bound.span.text if bound.expr is not None else ""
+    if param.kind is Kind.INT:
+        return "a whole number, 0 or more" if param.default == 0 else "a whole number above 0"
+    return f"{param.kind.value} above 0" if param.kind is Kind.SIZES else param.kind.value

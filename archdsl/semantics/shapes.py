@@ -88,7 +88,7 @@ class Shapes:
         if isinstance(value.value, bool) or not isinstance(value.value, int) or value.value < 1:
             notes: tuple[Note, ...] = ()
             if value.origin and value.origin != expr.span:
-                notes = (Note("bound here", value.origin),)
+                notes = (Note("it is bound here", value.origin),)
             self.report.add(
                 "arithmetic",
                 f"{what} is a whole number above 0",
@@ -160,7 +160,7 @@ class Shapes:
         if not fits:
             self.report.add(
                 "type-mismatch",
-                f"`{param.name.id}` has another type",
+                f"`{param.name.id}` has another type than the block takes",
                 span,
                 expected=type_text(node),
                 found=str(type),
@@ -198,17 +198,17 @@ class Shapes:
         if wanted is None:
             return None
         if wanted.size != axis.size:
-            name = wanted.name or str(wanted.size)
-            notes = [Note("the block takes this", pattern.span)]
-            if wanted.origin:
-                notes.append(Note(f"`{name}` was bound to {wanted.size} here", wanted.origin))
             self.report.add(
                 "shape-mismatch",
-                f"`{param.name.id}` does not have the size that `{name}` has",
+                f"`{param.name.id}` has another size than the block takes",
                 span,
-                expected=f"{name} = {wanted.size}" if wanted.name else str(wanted.size),
-                found=str(axis.size),
-                notes=tuple(notes),
+                expected=str(wanted),
+                found=str(axis),
+                notes=(
+                    Note("the block takes this", pattern.span),
+                    *where_bound(wanted, pattern.span, span),
+                    *where_bound(axis, span),
+                ),
             )
             return None
         return replace(axis, name=wanted.name)
@@ -228,23 +228,31 @@ class Shapes:
         sizes = [axis.size for axis in wanted if axis is not None]
         if type.dtype == node.dtype and [a.size for a in type.axes] == sizes:
             return True
-        notes = []
-        for axis, want in zip(type.axes, wanted, strict=False):
-            if want and axis.size != want.size:
-                for each, where in ((want, "wanted"), (axis, "there")):
-                    if each.origin and each.origin != node.span:
-                        label = each.name or "the size"
-                        notes.append(
-                            Note(f"{label} = {each.size} is {where}, bound here", each.origin)
-                        )
+        notes: tuple[Note, ...] = ()
+        alike = type.dtype == node.dtype and len(sizes) == len(type.axes)
+        for axis, want in zip(type.axes, wanted, strict=alike) if alike else ():
+            if want and axis.size != want.size and not notes:
+                notes = (*where_bound(want, node.span), *where_bound(axis, node.span))
         self.report.add(
-            "type-mismatch" if len(sizes) != len(type.axes) else "shape-mismatch",
+            "shape-mismatch" if alike else "type-mismatch",
             f"{what} does not have the type that is written",
             node.span,
-            expected=f"{node.dtype}[{', '.join(str(a) for a in wanted)}]"
-            if wanted
-            else node.dtype,
+            expected=f"{node.dtype}[{', '.join(map(str, wanted))}]" if wanted else node.dtype,
             found=str(type),
-            notes=tuple(notes),
+            notes=notes,
         )
         return False
+
+
+def where_bound(axis: Axis, *shown: Span) -> tuple[Note, ...]:
+    """Where the size of an axis comes from, unless a message shows that place already."""
+    if axis.origin is None or any(span.covers(axis.origin) for span in shown):
+        return ()
+    size = str(axis.size)
+    match axis.name:
+        case None:
+            return (Note(f"the size {size} comes from here", axis.origin),)
+        case name if name == size:
+            return (Note(f"`{name}` is bound here", axis.origin),)
+        case name:
+            return (Note(f"`{name}` is {size}, bound here", axis.origin),)

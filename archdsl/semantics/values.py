@@ -22,6 +22,9 @@ class Scalar:
 
     @property
     def text(self) -> str:
+        """The value as the language writes it."""
+        if isinstance(self.value, str):
+            return f'"{self.value}"'
         return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
 
 
@@ -76,24 +79,34 @@ Value: TypeAlias = Scalar | Symbol | Extent | Tensor | Closure | Function | Pois
 
 @dataclass
 class Env:
-    """The names that a body can see: its own, then the blocks of its file."""
+    """The names that a body can see: its own, then the blocks of its file.
+
+    `within` are the blocks that the body is inside of and where each was called, outermost
+    first; `labels` are the places of its `embed`s.
+    """
 
     scope: Scope
     names: dict[str, Value] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    within: tuple[tuple[ast.Block, Span], ...] = ()
 
 
 def describe(value: Value) -> str:
-    """What a value is, as a message says it."""
+    """What a value is and what it is called, as a message says it."""
+    if isinstance(value, Scalar) and value.name:
+        return f"{value.name} = {value.text}"
+    return said(value)
+
+
+def said(value: Value) -> str:
+    """What a value is, as a message says it where its name stands in sight."""
     match value:
         case Scalar():
-            return (
-                f"the number {value.text}" if not isinstance(value.value, str) else "a string"
-            )
+            return value.text
         case Tensor():
             return f"a tensor {value.type}"
         case Extent():
-            return f"the axis {value.axis}"
+            return f"the axis {value.axis}, which varies"
         case Closure():
             return "a block"
         case Function():
@@ -102,3 +115,31 @@ def describe(value: Value) -> str:
             return f"the name `{value.name}`"
         case Poison():
             return "something wrong"
+
+
+def kind(default: Value | None) -> str:
+    """What may be given for a parameter of this default, as a message says it."""
+    match default:
+        case Scalar(value=bool()):
+            return "`true` or `false`"
+        case Scalar(value=int()):
+            return "a whole number"
+        case Scalar(value=float()):
+            return "a number"
+        case Scalar():
+            return "a string"
+        case Symbol():
+            return "a name that chooses"
+        case _:
+            return "a number or a choice"
+
+
+def fits(value: Value, default: Value | None) -> bool:
+    """Whether a value may stand for a parameter of this default: it is of the same kind."""
+    match value, default:
+        case (Scalar() | Symbol(), None) | (Symbol(), Symbol()):
+            return True
+        case Scalar(value=found), Scalar(value=old):
+            return type(found) is type(old) or (type(found) is int and type(old) is float)
+        case _:
+            return False

@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 from archdsl.diagnostics import Source
@@ -33,8 +34,13 @@ class _Slot:
 
 def always_apart(before: ast.Node, after: ast.Node) -> bool:
     """Whether an empty line stands between two items, asked for or not."""
-    tall = (ast.Block, ast.Model, ast.Weights)
-    return isinstance(before, tall) or isinstance(after, tall)
+    return _tall(before) or _tall(after)
+
+
+def _tall(node: ast.Node) -> bool:
+    return isinstance(node, ast.Block | ast.Model | ast.Weights) or (
+        isinstance(node, ast.Variant) and node.facts is not None
+    )
 
 
 def attach(file: ast.File, comments: list[Comment], source: Source) -> ast.File:
@@ -48,7 +54,8 @@ def _slots(node: ast.Node, bracket: int) -> Iterator[_Slot]:
     """The slots of a node and of all inside it; types have none, for they stand on one line."""
     carries, closes = hasattr(node, "trivia"), hasattr(node, "closing")
     inside = node.span.start if closes and not isinstance(node, ast.File) else bracket
-    end, shared = node.span.end, set()
+    end = node.span.end
+    shared: set[tuple[Kind, int]] = set()
     # A chain that is all of a value begins and ends in the slots of the node around it.
     chain = getattr(node, "value", None) or getattr(node, "default", None)
     if isinstance(chain, ast.Chain) and carries and not isinstance(node, ast.Step):
@@ -78,16 +85,12 @@ def _fill(
     for position, comment in comments:
         i = bisect_right(places, position)
         before, after = slots[i - 1], slots[i]
-        beside = re.fullmatch(r"[ \t,)]*", text[before.at : position])
-        if before.kind == "trailing" and beside and i > latest:
+        behind = re.fullmatch(r"[ \t,)]*", text[before.at : position]) and i > latest
+        within = after.kind == "trailing" or after.bracket > position
+        if (before.kind == "trailing" and behind) or (before.kind == "leading" and within):
             i -= 1
-        elif before.kind == "leading" and (
-            after.kind == "trailing" or after.bracket > position
-        ):
-            i -= 1
-        else:
-            while slots[i].kind == "trailing":
-                i += 1
+        while slots[i].kind == "trailing" and slots[i] is not before:
+            i += 1
         latest = i
         filled[slots[i].kind, slots[i].node].append((position, comment))
     return filled
@@ -122,7 +125,7 @@ class _Rebuild:
     def stacked(self, siblings: tuple[Any, ...]) -> tuple[Any, ...]:
         """Siblings that stand below each other, with the empty lines that part them."""
         stack = [self.node(node) for node in siblings[:1]]
-        for before, node in zip(siblings, siblings[1:], strict=False):
+        for before, node in pairwise(siblings):
             above = self.filled["leading", id(node)]
             top = above[0][0] if above else node.span.start
             blank = not always_apart(before, node) and self.parted(before.span.end, top)

@@ -44,7 +44,9 @@ def parse(text: str, path: str = "<text>") -> ast.File:
         return whole
     # One mistake ends Lark's reading, so the others are found item by item.
     starts = sorted({0, *(m.start() for m in _ITEM_START.finditer(text))})
-    pieces = [_read(source, a, b) for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+    pieces = [
+        _read(source, a, b) for a, b in zip(starts, [*starts[1:], len(text)], strict=True)
+    ]
     found = [d for piece in pieces if not isinstance(piece, ast.File) for d in piece]
     raise ArchError(found or whole)
 
@@ -55,14 +57,14 @@ def _read(source: Source, start: int, end: int) -> ast.File | list[Diagnostic]:
     try:
         tree = _grammar().parse(text)
     except lark.exceptions.UnexpectedInput as error:
-        return [explain(error, source, start, end, _spelling)]
+        return [explain(error, _grammar(), Span(source, start, end))]
     build = _Build(source, start)
     if deep := _too_deep(tree):
         what = "this is nested too deeply"
         help = "give a part of it a name of its own: `name = …`"
         return [Diagnostic("syntax", what, build.span(deep.meta), help=help)]
     file: ast.File = build.transform(tree)
-    if mistakes := [*build.mistakes, *run_together(file)]:
+    if mistakes := build.mistakes or list(run_together(file)):
         return mistakes
     comments = [
         (start + m.start(), m[0].rstrip())
@@ -73,9 +75,9 @@ def _read(source: Source, start: int, end: int) -> ast.File | list[Diagnostic]:
 
 
 class _WholeWords:
-    """Makes the lexer try names everywhere, lest it read `modelA` as `model` and `A`."""
+    """Has the lexer try these everywhere, lest `modelA` be read as `model` and `A`."""
 
-    always_accept = ("NAME",)
+    always_accept = ("NAME", "ARROW", "EQUAL", "ATMOST", "ATLEAST")
 
     def process(self, stream: Iterator[lark.Token]) -> Iterator[lark.Token]:
         return stream
@@ -93,11 +95,6 @@ def _grammar(strict: bool = False) -> lark.Lark:
         postlex=_WholeWords(),
         strict=strict,
     )
-
-
-def _spelling(terminal: str) -> str:
-    """What a terminal that stands for one text alone looks like."""
-    return str(_grammar().get_terminal(terminal).pattern.value)
 
 
 def _too_deep(tree: lark.Tree[lark.Token]) -> lark.Tree[lark.Token] | None:

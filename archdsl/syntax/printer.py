@@ -140,7 +140,11 @@ def _laid(
             lines = [*_flow(node.steps, deeper), *_comments(node.closing, deeper)]
             return ["{", *lines, indent + "}"]
         case ast.Call():
-            return [f"{node.callee.id}(", *_listed(node.args, node.closing, deeper), indent + ")"]
+            return [
+                f"{node.callee.id}(",
+                *_listed(node.args, node.closing, deeper),
+                indent + ")",
+            ]
         case ast.Labeled():
             return _headed(f"{node.label.id}: ", node.value, indent, used, _SUM)
         case ast.Binary():
@@ -290,7 +294,9 @@ def _signed(node: ast.Expr) -> bool:
         case ast.Binary():
             return _signed(node.left) and _strength(node.left) >= _strength(node)
         case ast.Chain():
-            return _signed(node.steps[0].value) and not isinstance(node.steps[0].value, ast.Chain)
+            return _signed(node.steps[0].value) and not isinstance(
+                node.steps[0].value, ast.Chain
+            )
         case _:
             return False
 

@@ -13,13 +13,20 @@ import pytest
 from archdsl.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
-TINY = ["--set", "vocab=11", "--set", "context=7", "--set", "D=8", "--set", "heads=2", "--set", "depth=1"]  # fmt: skip
+SIZES = ("vocab=11", "context=7", "D=8", "heads=2", "depth=1")
+TINY = [part for size in SIZES for part in ("--set", size)]
+BAD = "model A(n = 3) {\n  input x: float[n]\n  output y: float[n] = x -> rleu\n}\n"
 
 
 def process(*args: str, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "archdsl", *args]
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, check=False, **options  # type: ignore[call-overload]
+        command,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        **options,  # type: ignore[call-overload]
     )
 
 
@@ -57,17 +64,17 @@ def test_diagnostics_go_to_stderr_and_the_status_is_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "bad.arch"
-    path.write_text("model A(n = 3) {\n  input x: float[n]\n  output y: float[n] = x -> rleu\n}\n")
+    path.write_text(BAD)
     assert main(["check", str(path)]) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert err == (
-        f"{path}:3:31: error[unknown-name]: there is no block `rleu`\n"
+        f"{path}:3:29: error[unknown-name]: there is no block `rleu`\n"
         "  |\n"
         "3 |   output y: float[n] = x -> rleu\n"
         "  |                             ^^^^\n"
         "  = help: did you mean `relu`?\n"
-    ).replace(":3:31:", ":3:29:")
+    )
     assert main(["check", str(path), "--json"]) == 1
     (told,) = json.loads(capsys.readouterr().out)["diagnostics"]
     assert told["place"] == {"path": str(path), "line": 3, "column": 29, "length": 4}
@@ -143,7 +150,9 @@ def test_a_model_that_does_not_translate_says_why(
     (tmp_path / "v.txt").write_text("<s>\n</s>\na\n")
     vocab = ["--vocab", str(tmp_path / "v.txt"), "--device", "CPU"]
     assert main(["translate", "gpt.arch", "a", *vocab]) == 1
-    assert "`GPT` does not translate: beside `tokens` it has 0 inputs" in capsys.readouterr().err
+    assert (
+        "`GPT` does not translate: beside `tokens` it has 0 inputs" in capsys.readouterr().err
+    )
     assert main(["translate", "vit.arch", "a", *vocab]) == 1
     assert "its loss is not `next_token`" in capsys.readouterr().err
 
@@ -152,9 +161,10 @@ def test_translate_with_fresh_weights_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "v.txt").write_text("<pad>\n<s>\n</s>\na\nb\n")
-    sizes = ["vocab=5", "context=9", "D=8", "heads=2", "depth=1"]
+    sizes = ("vocab=5", "context=9", "D=8", "heads=2", "depth=1")
     settings = [part for size in sizes for part in ("--set", size)]
-    args = ["transformer.arch", *settings, "--vocab", str(tmp_path / "v.txt"), "--device", "CPU"]
+    vocab = ["--vocab", str(tmp_path / "v.txt"), "--device", "CPU"]
+    args = ["transformer.arch", *settings, *vocab]
     assert main(["translate", *args, "abba", "ab", "--beams", "2", "--json"]) == 0
     out, err = capsys.readouterr()
     assert "no --weights" in err
@@ -193,7 +203,9 @@ def test_checking_never_imports_tinygrad() -> None:
         "assert archdsl.check('gpt.arch') == []\n"
         "assert not [m for m in sys.modules if m.split('.')[0] in ('tinygrad', 'numpy')]\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -13,6 +13,7 @@ from archdsl.graph.ops import OPS
 from archdsl.graph.parser import parse
 from archdsl.graph.signature import Kind, Mismatch, Op, Site
 from archdsl.graph.sites import site
+from archdsl.graph.types import Type
 
 CASES = Path(__file__).parents[1] / "cases" / "graph"
 
@@ -47,6 +48,11 @@ def made(use: str) -> tuple[Op, Site]:
     return op, Site(given.tensors, attr | dict(op.settle(open_)), given.varying)
 
 
+def infer(use: str) -> Type:
+    op, here = made(use)
+    return op.infer(here)
+
+
 @pytest.mark.parametrize(("use", "told"), cases("accepted.txt"))
 def test_accepted(use: str, told: str) -> None:
     op, here = made(use)
@@ -62,13 +68,21 @@ def test_accepted(use: str, told: str) -> None:
 @pytest.mark.parametrize(("use", "told"), cases("refused.txt"))
 def test_refused(use: str, told: str) -> None:
     with pytest.raises(Mismatch) as caught:
-        (lambda op, here: op.infer(here))(*made(use))
+        infer(use)
     refused = caught.value
     lines = [f"{refused.code}{f' at {refused.at}' if refused.at else ''}: {refused}"]
     more = {"expected": refused.expected, "found": refused.found, "help": refused.help}
     more |= {"bound": ", ".join(map(str, refused.bound)), "broken": refused.broken}
     lines += [f"{what}: {text}" for what, text in more.items() if text]
     assert lines == [line.strip() for line in told.splitlines()]
+
+
+@pytest.mark.parametrize("use", [use for use, _ in cases("accepted.txt")])
+def test_no_rule_forgets_what_is_mixed(use: str) -> None:
+    op, here = made(use)
+    tensors = {param: type.mixing("RST") for param, type in here.tensors.items()}
+    if not op.loss:
+        assert op.infer(Site(tensors, here.attr, here.varying)).mixed == set("RST")
 
 
 @pytest.mark.parametrize("name", ["accepted.txt", "refused.txt"])

@@ -29,7 +29,7 @@ def test_the_logits_agree(
     tmp_path: Path, sizes: dict[str, int], batch: int, length: int
 ) -> None:
     theirs = settled(GPT(**sizes), seed=length)
-    ours = archdsl.compile("specs/gpt.arch", device="CPU", **sizes)
+    ours = archdsl.compile("gpt.arch", device="CPU", **sizes)
     safetensors.save_file(our_names.gpt_weights(theirs), tmp_path / "gpt.safetensors")
     ours.load(tmp_path / "gpt.safetensors")
     tokens = np.random.default_rng(length).integers(0, sizes["vocab"], (batch, length))

@@ -60,11 +60,10 @@ model Transformer(vocab = 50, context = 32, D = 60, heads = 5, hidden = 84, dept
 """
 
 # Real tokens of each row, of the source and of the target.
-LENGTHS = [
-    pytest.param(([13, 4, 1], [7, 9, 2]), id="padded"),
-    pytest.param(([11], [5]), id="alone"),
-    pytest.param(([2, 17, 17, 8], [1, 1, 1, 1]), id="one-token-each"),
-]
+Lengths = tuple[list[int], list[int]]
+PADDED: Lengths = [13, 4, 1], [7, 9, 2]
+ALONE: Lengths = [11], [5]
+ONE_EACH: Lengths = [2, 17, 17, 8], [1, 1, 1, 1]
 
 
 def padded(random: np.random.Generator, lengths: list[int], vocab: int) -> NDArray[np.int64]:
@@ -78,7 +77,7 @@ def check(
     theirs: Any,
     weights: Callable[[Any], dict[str, Any]],
     vocab: int,
-    lengths: tuple[list[int], list[int]],
+    lengths: Lengths,
     folder: Path,
 ) -> None:
     settled(theirs, seed=sum(lengths[0]))
@@ -93,32 +92,39 @@ def check(
     assert apart(found[target > 0], expected[target > 0]) <= TOLERANCE
 
 
-@pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize(("D", "heads", "depth"), [(60, 5, 3), (28, 7, 1)])
-def test_figure_5_7(
-    tmp_path: Path, lengths: tuple[list[int], list[int]], D: int, heads: int, depth: int
-) -> None:
+@pytest.mark.parametrize(
+    ("D", "heads", "depth", "lengths"),
+    [(60, 5, 3, PADDED), (28, 7, 1, ALONE), (96, 3, 2, ONE_EACH)],
+)
+def test_figure_5_7(tmp_path: Path, D: int, heads: int, depth: int, lengths: Lengths) -> None:
     sizes = {"vocab": 53, "D": D, "heads": heads, "depth": depth}
-    ours = archdsl.compile("specs/transformer.arch", context=23, device="CPU", **sizes)
+    ours = archdsl.compile("transformer.arch", context=23, device="CPU", **sizes)
     theirs = torch_models.figure_translator(**sizes)
     check(ours, theirs, our_names.figure_weights, 53, lengths, tmp_path)
 
 
-@pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize(("D", "heads", "depth"), [(60, 3, 3), (36, 9, 1)])
-def test_as_published(
-    tmp_path: Path, lengths: tuple[list[int], list[int]], D: int, heads: int, depth: int
-) -> None:
+@pytest.mark.parametrize(
+    ("D", "heads", "depth", "lengths"),
+    [(60, 3, 3, PADDED), (36, 9, 1, ALONE), (20, 5, 2, ONE_EACH)],
+)
+def test_as_published(tmp_path: Path, D: int, heads: int, depth: int, lengths: Lengths) -> None:
     sizes = {"vocab": 47, "D": D, "heads": heads, "depth": depth, "hidden": 100}
-    ours = archdsl.compile("specs/vaswani2017.arch", context=21, device="CPU", **sizes)
+    ours = archdsl.compile("vaswani2017.arch", context=21, device="CPU", **sizes)
     theirs = torch_models.published_translator(**sizes)
     check(ours, theirs, our_names.published_weights, 47, lengths, tmp_path)
 
 
-@pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize(("order", "act"), [("pre_norm", "gelu"), ("post_norm", "relu")])
+@pytest.mark.parametrize(
+    ("order", "act", "lengths"),
+    [
+        ("pre_norm", "gelu", PADDED),
+        ("pre_norm", "gelu", ONE_EACH),
+        ("post_norm", "relu", PADDED),
+        ("post_norm", "relu", ALONE),
+    ],
+)
 def test_torch_nn_transformer_as_it_comes(
-    tmp_path: Path, lengths: tuple[list[int], list[int]], order: str, act: str
+    tmp_path: Path, order: str, act: str, lengths: Lengths
 ) -> None:
     ours = archdsl.compile(archdsl.parse(WHOLE.format(order=order, act=act)), device="CPU")
     theirs = torch_models.whole_translator(50, 60, 5, 84, 2, norm_first=order == "pre_norm")

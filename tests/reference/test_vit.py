@@ -30,7 +30,7 @@ SIZES = [
 def test_hidden_states_and_logits_agree(tmp_path: Path, sizes: dict[str, int]) -> None:
     theirs = settled(ViT(**sizes), seed=sizes["image"])
     np.savez(tmp_path / "vit.npz", **our_names.vit_weights(theirs))
-    text = Path("specs/vit.arch").read_text()
+    text = (Path(__file__).parents[2] / "specs" / "vit.arch").read_text()
     hidden = "  output hidden: float[(image // patch) * (image // patch) + 1, D] = z\n\n"
     both = text.replace("  # Z_0 through", hidden + "  # Z_0 through")
     ours = archdsl.compile(archdsl.parse(both), device="CPU", **sizes)

@@ -1,0 +1,10 @@
+"""The emitter's table beside the table of operators."""
+
+from __future__ import annotations
+
+from archdsl.backend.emit import EMIT
+from archdsl.graph.ops import OPS
+
+
+def test_every_operator_has_its_function_and_no_other() -> None:
+    assert EMIT.keys() == OPS.keys()

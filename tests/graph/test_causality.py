@@ -1,0 +1,153 @@
+"""`mixed`, the axes along which a value is not causal, through chains of operators.
+
+Where an axis has size T + c, the value at position i may depend on positions up to i - c of
+T's input. A rule that breaks this must add T to `mixed`; none may ever take it away.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from archdsl.graph.nodes import Graph
+from archdsl.graph.parser import parse
+from archdsl.graph.verify import BrokenGraph, verify
+from archdsl.semantics.analysis import analyse
+from archdsl.syntax.parser import parse as parse_spec
+
+MODEL = """
+block pooled(x: float[T, D], memory: float[S, D]): float[T, D] {{
+  x -> attention(2, over = memory)
+}}
+model M(D = 4) {{
+  input x: float[T <= 8, D]
+  input y: float[T, D]
+  input s: float[S <= 6, D]
+  output z: {type} = {chain}
+}}
+"""
+
+
+def mixed(chain: str, type: str = "float[T, D]") -> set[str]:
+    """What the value of a chain is mixed along."""
+    graph = analyse(parse_spec(MODEL.format(chain=chain, type=type))).graph
+    verify(graph)
+    return set(graph.types()[graph.outputs[0][1]].mixed)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "x -> norm -> mlp(8, D) -> gelu -> dropout(0.1) -> scale(2)",
+        "x + y",
+        "x -> posenc(learned)",
+        "x -> attention(2, causal)",
+        "x -> attention(2, causal, over = y)",
+        # Position i of the longer sequence depends on i - 1 of x; cut off, on i again.
+        "x -> prepend(cls) -> attention(2, causal) -> slice(T, 1)",
+        "x -> prepend(a) -> prepend(b) -> attention(2, causal) -> slice(T, 1) -> slice(T, 1)",
+        # Along other axes a position keeps to itself.
+        "concat(x, y) -> linear(D)",
+        "x -> softmax",
+        "x -> slice(D, 0, 2) -> linear(D)",
+        'x -> reshape("T (a b) -> a T b", a = 2) -> mean(a) -> linear(D)',
+        'x -> reshape("T D -> D T") -> reshape("D T -> T D")',
+        "x -> attention(2, causal) * 3",
+    ],
+)
+def test_causal(chain: str) -> None:
+    assert mixed(chain) == set()
+
+
+@pytest.mark.parametrize(
+    ("chain", "axes"),
+    [
+        ("x -> attention(2)", {"T"}),
+        ("x -> attention(2, over = y)", {"T"}),
+        ("x -> softmax(T)", {"T"}),
+        # A memory of another axis is seen whole, and that is no reason to refuse T.
+        ("x -> attention(2, over = s)", {"S"}),
+        # What the memory has mixed comes with it, through causal attention too.
+        ("x -> attention(2, causal, over = y -> attention(2))", {"T"}),
+        ("x -> attention(2, over = s -> attention(2, over = x))", {"S", "T"}),
+        # It stays, whatever follows.
+        ("x -> attention(2) -> prepend(cls) -> attention(2, causal) -> slice(T, 1)", {"T"}),
+        ("x + (y -> attention(2))", {"T"}),
+        ("(y -> attention(2)) + x", {"T"}),
+        ("concat(x, y -> attention(2)) -> linear(D)", {"T"}),
+        # Non-causal attention also sees positions that were put before the sequence.
+        ("x -> prepend(cls) -> attention(2) -> slice(T, 1)", {"T"}),
+        # In the second copy of a block the first one's mixing is there from the beginning.
+        ("x -> { norm -> attention(2) } * 2", {"T"}),
+        ("x -> { attention(2, causal) -> pooled(s) } * 2", {"S"}),
+        ("x -> { norm * 2 -> attention(2) * 2 } * 2", {"T"}),
+    ],
+)
+def test_mixed(chain: str, axes: set[str]) -> None:
+    assert mixed(chain) == axes
+
+
+@pytest.mark.parametrize(
+    ("chain", "type", "axes"),
+    [
+        ("x -> first", "float[D]", {"T"}),
+        ("x -> mean", "float[D]", {"T"}),
+        ("x -> mean(D)", "float[T]", set()),
+        ("x -> prepend(cls) -> attention(2, causal)", "float[T + 1, D]", set()),
+        ("x -> prepend(cls) -> readout(cls)", "float[D]", {"T"}),
+        # The end of one part lies behind the beginning of the other.
+        ("concat(x, y, T) -> attention(2, causal)", "float[T + T, D]", {"T"}),
+        ("concat(x, s, T) -> attention(2, causal)", "float[T + S, D]", {"S", "T"}),
+        ('x -> mean -> reshape("(one D) -> one D", one = 1)', "float[1, D]", {"T"}),
+    ],
+)
+def test_mixed_where_the_axes_change(chain: str, type: str, axes: set[str]) -> None:
+    assert mixed(chain, type) == axes
+
+
+# -- stacks, as graphs that claim what is not so --
+
+STACK = """
+graph G init xavier
+axis S <= 6
+axis T <= 8
+input x: float[T, D = 4]
+input s: float[S, D = 4]
+%4 = stack(x) * 2 @ stack: float[T, D = 4]{result}
+  take %1: float[T, D = 4]{carry}
+  %2 = attention(%1, over = {memory}; heads = 1, causal = {causal}, kv_heads = 1, \
+head_size = 4, scale = 0.5, bias = true, out_bias = true) @ attention: float[T, D = 4]{inside}
+  yield %2
+output y = %4
+"""
+
+
+def stack(memory: str, causal: str, carry: str, inside: str, result: str) -> Graph:
+    text = STACK.format(memory=memory, causal=causal, carry=carry, inside=inside, result=result)
+    return parse(text)
+
+
+@pytest.mark.parametrize(
+    ("memory", "causal", "axes"),
+    [
+        ("x", "true", ""),
+        ("%1", "true", ""),
+        ("%1", "false", " mixed T"),
+        ("s", "false", " mixed S"),
+    ],
+)
+def test_a_stack_as_it_is(memory: str, causal: str, axes: str) -> None:
+    verify(stack(memory, causal, axes, axes, axes))
+
+
+def test_a_first_copy_that_is_causal_does_not_make_the_second_one_so() -> None:
+    with pytest.raises(BrokenGraph) as broken:
+        verify(stack("%1", "false", "", " mixed T", " mixed T"))
+    assert str(broken.value) == ("%4 takes float[T, D = 4] and returns float[T, D = 4] mixed T")
+
+
+def test_nothing_inside_can_forget_it() -> None:
+    with pytest.raises(BrokenGraph) as broken:
+        verify(stack("x", "true", " mixed T", "", ""))
+    assert str(broken.value) == (
+        "%2 has type float[T, D = 4] and should have float[T, D = 4] mixed T"
+    )

@@ -1,0 +1,249 @@
+"""A graph's text and back: every spec, and graphs in which no field has its default."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archdsl.diagnostics import ArchError
+from archdsl.graph.nodes import Apply, Graph, Input, Node, Stack
+from archdsl.graph.ops import OPS
+from archdsl.graph.parser import parse
+from archdsl.graph.printer import show
+from archdsl.graph.types import Axis, Size, Type, Varying
+from archdsl.semantics.analysis import analyse
+
+SPECS = Path(__file__).parents[2] / "specs"
+
+# Every part of the text that there is.
+ALL = """\
+graph G init normal(std = 0.02)
+axis S <= 100_000 ragged source
+axis T <= 8
+input source: int[S] < 11 pad 0
+input pixels: float[3, W = 4, T, (T)]
+label label: int[T] < 250_112
+%1 = embed(source; vocab = 11, dim = 4, tied = none) @ tokens: float[S, D = 4]
+%8 = stack(%1) * 2 @ encoder: float[S, D = 4] mixed S
+  take %2: float[S, D = 4] mixed S
+  %3 = attention(%2; heads = 1, causal = false, kv_heads = 1, head_size = 4, scale = -1.5e-07, \
+bias = true, out_bias = false) @ part.attention: float[S, D = 4] mixed S
+  %7 = stack(%3) * 3 @ inner: float[S, D = 4] mixed S
+    take %4: float[S, D = 4] mixed S
+    %5 = mlp(%4; sizes = (8, 4), act = "relu", bias = true): float[S, 4] mixed S
+    %6 = add(%4, other = %2) @ add: float[S, D = 4] mixed S
+    yield %6
+  yield %7
+%9 = prepend(%8; name = "cls") @ cls: float[cls:S = S + 1, D = 4] mixed S
+%10 = reshape(%9; pattern = "S (h d) -> h S d", sizes = (h = 2)) @ h: float[h = 2, \
+dist:cls:S + 1, d = 2] mixed S T
+%11 = reshape(pixels; pattern = "\\"T\\u0001\\\\é", sizes = ()): bool[-2 S^2 + 3 S T - T - 1, 0]
+output logits = %9
+output pixels = pixels
+loss %12 = cross_entropy(%9, label = label): float
+"""
+
+
+def models() -> list[str]:
+    """Every model and variant of the library, as `analyse` takes it."""
+    return [
+        f"{path}:{name}"
+        for path in sorted(SPECS.glob("*.arch"))
+        for name in re.findall(
+            r"^(?:model|variant) (\w+)", path.read_text(encoding="utf-8"), re.M
+        )
+    ]
+
+
+@pytest.mark.parametrize("spec", models(), ids=lambda spec: Path(spec).name)
+def test_every_spec_round_trips(spec: str) -> None:
+    graph = analyse(spec).graph
+    assert parse(show(graph)) == graph
+
+
+def test_every_part_of_the_text_round_trips() -> None:
+    assert show(parse(ALL)) == ALL
+
+
+def test_indentation_and_empty_lines_are_not_needed() -> None:
+    loose = "\n\n" + "\r\n\r\n".join(line.strip() for line in ALL.splitlines())
+    assert parse(loose) == parse(ALL)
+
+
+# -- graphs in which every field has a value other than its default --
+
+names = st.sampled_from(
+    ["T", "S", "pad", "mixed", "none", "stack", "yield", "graph", "é_1", "_"]
+)
+ids = st.integers(1, 99).map(lambda n: f"%{n}")
+refs = ids | names
+naturals = st.integers(0, 10**9)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+sizes = st.builds(
+    lambda terms, rest: sum((Size.of(a) * Size.of(b) * n for a, b, n in terms), start=rest),
+    st.lists(st.tuples(names, names | st.just(1), st.integers(-3, 10**6)), max_size=3),
+    st.integers(-3, 10**6).map(Size.of),
+)
+axes = st.builds(
+    Axis, names | st.none(), sizes | names.map(Size.of), st.lists(names, max_size=2).map(tuple)
+)
+types = st.builds(
+    Type,
+    st.sampled_from(["float", "int", "bool"]),
+    st.lists(axes, max_size=3).map(tuple),
+    naturals | st.none(),
+    st.frozensets(names, max_size=3),
+)
+paths = st.lists(names, max_size=3).map(".".join)
+attributes = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**9), 10**9),
+    floats,
+    st.text(),
+    st.lists(st.integers(-5, 10**6)).map(tuple),
+    st.lists(st.tuples(names, naturals)).map(tuple),
+)
+
+
+@st.composite
+def applies(draw: st.DrawFn) -> Apply:
+    op = OPS[draw(st.sampled_from(sorted(OPS)))]
+    others = draw(st.lists(st.tuples(names, refs), max_size=2))
+    return Apply(
+        draw(ids),
+        op.name,
+        ((op.params[0].name, draw(refs)), *others),
+        tuple(draw(st.lists(st.tuples(names, attributes), max_size=4))),
+        draw(paths),
+        draw(types),
+    )
+
+
+def stacks(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
+    bodies = st.lists(inner, max_size=3).map(tuple)
+    return st.builds(Stack, ids, refs, naturals, paths, ids, types, bodies, refs, types)
+
+
+nodes: st.SearchStrategy[Node] = st.recursive(applies(), stacks, max_leaves=5)
+inputs = st.builds(Input, names, types, naturals | st.none())
+
+
+def several(one: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
+    return st.lists(one, min_size=1, max_size=3).map(tuple)
+
+
+graphs = st.builds(
+    Graph,
+    name=names,
+    varying=several(st.builds(Varying, names, naturals, names)),
+    inputs=several(inputs),
+    nodes=several(nodes),
+    outputs=several(st.tuples(names, refs)),
+    labels=several(inputs),
+    loss=applies(),
+    init=st.tuples(names, several(st.tuples(names, floats))),
+)
+
+
+@given(graphs)
+def test_generated_graphs_round_trip(graph: Graph) -> None:
+    assert all(getattr(graph, field.name) != field.default for field in fields(Graph))
+    assert parse(show(graph)) == graph
+
+
+# -- what is no graph's text --
+
+HEAD = "graph G init xavier\ninput x: float[4]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message", "expected"),
+    [
+        ("", "1:1", "the line ends here", "`graph`"),
+        ("graph G", "1:8", "the line ends here", "`init`"),
+        ("graph G init normal(std)", "1:24", "`)` cannot stand here", "`=`"),
+        ("graph G init xavier\naxis T <= x", "2:11", "`x` cannot stand here", "a whole number"),
+        (HEAD + "%1 = relu(7): float", "3:11", "`7` cannot stand here", "%… or a name"),
+        (HEAD + "%1 = relu(x", "3:12", "the line ends here", "`)`"),
+        (HEAD + "%1 = relu(x; a = )", "3:18", "`)` cannot stand here", "a whole number"),
+        (HEAD + "%1 = relu(x; a = 1 b = 2)", "3:20", "`b` cannot stand here", "`,`"),
+        (HEAD + "%1 = relu(x) @ h.: float", "3:18", "`:` cannot stand here", "a name"),
+        (HEAD + "%1 = relu(x) @ 0: float", "3:16", "`0` cannot stand here", "a name"),
+        (HEAD + "%1 = relu(x): float[,]", "3:21", "`,` cannot stand here", "a size"),
+        (HEAD + "%1 = relu(x): float[T^]", "3:23", "`]` cannot stand here", "a whole number"),
+        (
+            HEAD + "%1 = stack(x) * 2: int\nyield x",
+            "4:1",
+            "`yield` cannot stand here",
+            "`take`",
+        ),
+        (
+            HEAD + "%1 = relu(x): float\nyield x",
+            "4:1",
+            "`yield` cannot stand here",
+            "the end of the text",
+        ),
+        (
+            HEAD + "loss %1 = relu(x): float\noutput y = x",
+            "4:1",
+            "`output` cannot stand here",
+            "the end of the text",
+        ),
+        (HEAD + "output y = x z", "3:14", "`z` cannot stand here", "the end of the line"),
+        (HEAD + "output y = x §", "3:14", "`§` means nothing here", None),
+        (HEAD + '%1 = relu(x; a = "\\q"): float', "3:18", '`"` means nothing here', None),
+    ],
+)
+def test_refused(text: str, place: str, message: str, expected: str | None) -> None:
+    with pytest.raises(ArchError) as refused:
+        parse(text)
+    (told,) = refused.value.diagnostics
+    assert told.span
+    assert (told.code, told.span.place) == ("syntax", f"<graph>:{place}")
+    assert (told.message, told.expected) == (message, expected)
+
+
+def test_a_diagnostic_shows_the_place() -> None:
+    with pytest.raises(ArchError) as refused:
+        parse(HEAD + "%1 = rellu(x): float[4]\n")
+    assert (
+        str(refused.value)
+        == """\
+<graph>:3:6: error[syntax]: there is no operator `rellu`
+  |
+3 | %1 = rellu(x): float[4]
+  |      ^^^^^
+  = help: did you mean `relu`?"""
+    )
+
+
+def damaged(text: str, seed: int) -> str:
+    choose = random.Random(seed)
+    for _ in range(choose.randint(1, 4)):
+        at, length = choose.randrange(len(text)), choose.randint(0, 3)
+        put = choose.choice(
+            ["", "(", ")", "=", "%", '"', "\n", "T", "7", "_", "\\", "€", ":", "^2"]
+        )
+        text = text[:at] + put + text[at + length :]
+    return text
+
+
+def codes(text: str) -> list[str]:
+    try:
+        parse(text)
+    except ArchError as error:
+        return [diagnostic.code for diagnostic in error.diagnostics]
+    return []
+
+
+def test_a_damaged_text_is_a_graph_or_a_diagnostic() -> None:
+    for seed in range(1000):
+        text = damaged(ALL, seed)
+        assert codes(text) in ([], ["syntax"]), text

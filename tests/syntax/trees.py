@@ -1,0 +1,193 @@
+"""Trees for hypothesis: every class of ast.py, every field, comments in every slot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from archdsl.diagnostics import Source, Span
+from archdsl.syntax import ast
+from archdsl.syntax.comments import always_apart
+
+SPAN = Span(Source("<tree>", ""), 0, 0)
+
+
+def _node(cls: Callable[..., Any], *fields: st.SearchStrategy[Any], **more: Any) -> Any:
+    return st.builds(cls, st.just(SPAN), *fields, **more)
+
+
+def _or_none(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | strategy
+
+
+def _many(strategy: st.SearchStrategy[Any], least: int = 0) -> st.SearchStrategy[Any]:
+    return st.lists(strategy, min_size=least, max_size=3).map(tuple)
+
+
+# -- leaves --
+
+# Chosen, not made: hypothesis is slow at regular expressions. Some begin like keywords.
+words = st.sampled_from(["x", "T", "D", "_", "heads", "modelA", "padded", "e5", "attention_2"])
+names = _node(ast.Name, words)
+strings = _node(ast.String, st.sampled_from(["", "blocks.arch", "# é", "//", "a b"]))
+integers = st.sampled_from(["0", "7", "007", "1_000", "50257"])
+floats = st.sampled_from(["0.5", "1e5", "2.5E-3", "1_0.0e+3"])
+atoms = (
+    names
+    | strings
+    | _node(ast.Int, integers)
+    | _node(ast.Float, floats)
+    | _node(ast.Bool, st.booleans())
+)
+patterns = ["h", "h.{i}.*", "0.weight", "*", "encoder/layer-{n}.b", "ignored", "model.{i}x"]
+paths = _node(ast.Path, st.sampled_from(patterns))
+
+# -- comments --
+
+comments = st.sampled_from(["#", "# a", "#b, (", '# c " é', "# d # e", "#  x -> f"])
+
+
+@st.composite
+def comment_lines(draw: st.DrawFn, below: bool, above: bool) -> tuple[str, ...]:
+    """Comments, an empty line here and there: also above and below them where it can be."""
+    found = draw(st.lists(comments, max_size=2))
+    lines = [""] if found and above and draw(st.booleans()) else []
+    for i, comment in enumerate(found):
+        lines.append(comment)
+        if (below or i + 1 < len(found)) and draw(st.booleans()):
+            lines.append("")
+    return tuple(lines)
+
+
+# Half of all nodes have none, so that some lines stay whole.
+trivia = st.just(ast.PLAIN) | st.builds(
+    ast.Trivia, st.just(False), comment_lines(below=True, above=False), _or_none(comments)
+)
+
+
+@st.composite
+def closed(draw: st.DrawFn, node: st.SearchStrategy[Any], listed: str) -> Any:
+    """A node with comments before its closing bracket, behind what it lists."""
+    made = draw(node)
+    above = bool(getattr(made, listed))
+    return replace(made, closing=draw(comment_lines(below=False, above=above)))
+
+
+def _whole(node: Any) -> Any:
+    """The node, its value without comments where a chain's ends are the node's own."""
+    field = "default" if isinstance(node, ast.Param) else "value"
+    chain = getattr(node, field)
+    if not isinstance(chain, ast.Chain):
+        return node
+    first, *_, last = steps = list(chain.steps)
+    steps[-1] = replace(last, trivia=replace(last.trivia, trailing=None))
+    if isinstance(node, ast.Result) or (isinstance(node, ast.Arg) and not node.name):
+        steps[0] = replace(first, trivia=replace(first.trivia, leading=()))
+    return replace(node, **{field: replace(chain, steps=tuple(steps))})
+
+
+# -- expressions --
+
+
+def _expressions(trivia: st.SearchStrategy[ast.Trivia], commented: bool) -> Any:
+    def larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+        steps = _node(ast.Step, inner, trivia)
+        args = _node(ast.Arg, _or_none(names), inner | typed, trivia).map(_whole)
+        calls = _node(ast.Call, names, _many(args))
+        lambdas = _node(ast.Lambda, _many(steps, 1))
+        if commented:
+            calls, lambdas = closed(calls, "args"), closed(lambdas, "steps")
+        operators = st.sampled_from(["+", "-", "*", "/", "//"])
+        return (
+            calls
+            | lambdas
+            | _node(ast.Chain, _many(steps, 2))
+            | _node(ast.Labeled, names, inner)
+            | _node(ast.Negate, inner)
+            | _node(ast.Binary, inner, operators, inner)
+        )
+
+    typed = _node(ast.Typed, names, st.deferred(lambda: types))
+    return st.recursive(atoms, larger, max_leaves=8)
+
+
+plain: Any = _expressions(st.just(ast.PLAIN), commented=False)
+types = _node(
+    ast.Type,
+    st.sampled_from(["float", "int", "bool"]),
+    _many(_node(ast.Axis, plain, _or_none(plain))),
+    _or_none(plain),
+    _or_none(plain),
+)
+expressions: Any = _expressions(trivia, commented=True)
+calls = closed(
+    _node(
+        ast.Call, names, _many(_node(ast.Arg, _or_none(names), expressions, trivia).map(_whole))
+    ),
+    "args",
+)
+
+# -- statements and items --
+
+
+def _apart(nodes: list[Any], blanks: list[bool]) -> tuple[Any, ...]:
+    """Siblings, with empty lines between them where that is theirs to say."""
+    parted = nodes[:1]
+    for before, node, blank in zip(nodes, nodes[1:], blanks, strict=False):
+        blank = blank and not always_apart(before, node)
+        parted.append(replace(node, trivia=replace(node.trivia, blank=blank)))
+    return tuple(parted)
+
+
+def _stacked(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    flags = st.lists(st.booleans(), min_size=3, max_size=3)
+    return st.builds(_apart, st.lists(strategy, max_size=4), flags)
+
+
+numbers = expressions
+facts = _node(
+    ast.Expect, numbers, st.sampled_from(["==", "<=", ">=", "<", ">"]), numbers, trivia
+) | _node(ast.ExpectType, names, types, trivia)
+statements = (
+    _node(ast.Input, names, types, trivia)
+    | _node(ast.Edge, names, expressions, trivia).map(_whole)
+    | _node(ast.Output, names, types, expressions, trivia).map(_whole)
+    | _node(ast.Loss, calls, trivia)
+    | _node(ast.Init, calls | names, trivia)
+    | _node(ast.Result, expressions, trivia).map(_whole)
+    | facts
+)
+params = closed(
+    _node(
+        ast.Params,
+        _many(
+            _node(
+                ast.Param,
+                names,
+                _or_none(types | _node(ast.BlockType)),
+                _or_none(expressions),
+                trivia,
+            ).map(_whole)
+        ),
+    ),
+    "params",
+)
+bodies = closed(_node(ast.Body, _stacked(statements)), "statements")
+rules = _node(ast.Rule, paths, paths, trivia) | _node(ast.Ignore, paths, trivia)
+items = (
+    _node(ast.Use, strings, trivia)
+    | _node(ast.Block, names, params, _or_none(types), bodies, trivia)
+    | _node(ast.Model, names, params, bodies, trivia)
+    | _node(
+        ast.Variant,
+        names,
+        calls,
+        _or_none(closed(_node(ast.Facts, _stacked(facts)), "statements")),
+        trivia,
+    )
+    | closed(_node(ast.Weights, strings, names, _stacked(rules), trivia=trivia), "rules")
+)
+trees = closed(_node(ast.File, _stacked(items)), "items")
