@@ -136,7 +136,7 @@ def noise(rng: random.Random, tokens: Tokens, other: Tokens) -> Tokens:
 
 
 def graft(rng: random.Random, tokens: Tokens, other: Tokens) -> Tokens:
-    """A part of the tree for another that may stand there: what comes out has no syntax error."""
+    """A part of the tree for another that may stand there, so that the syntax stays right."""
     try:
         tree, donor = parse("".join(tokens)), parse("".join(other))
     except ArchError:

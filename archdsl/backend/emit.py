@@ -1,4 +1,4 @@
-"""Graph to tinygrad: one function for each operator, one table, and the walk that uses it.
+"""Graph to tinygrad: one function for each operator, in one table.
 
 Tensors here have the batch axis first, B. Each line that makes one says its shape, in the
 letters of the papers: T positions of the sequence, S of the memory, D features, H heads,
@@ -19,9 +19,7 @@ import numpy as np
 from tinygrad import Tensor, dtypes
 
 from archdsl.graph import axes
-from archdsl.graph.nodes import Apply, Graph, Node, Stack
-from archdsl.graph.ops import OPS
-from archdsl.graph.sites import place, site
+from archdsl.graph.nodes import Graph
 from archdsl.graph.types import Axis, Size, Type
 
 # Devices whose products of half numbers sum in float32 by hardware.
@@ -97,7 +95,7 @@ class Use:
         return (default if index is None else index) + 1
 
 
-def _shape(x: Tensor) -> tuple[int, ...]:
+def shape(x: Tensor) -> tuple[int, ...]:
     return tuple(int(size) for size in x.shape)
 
 
@@ -130,7 +128,7 @@ def unembed(use: Use) -> Tensor:
 
 
 def posenc(use: Use) -> Tensor:
-    _, length, width = _shape(use.x)
+    _, length, width = shape(use.x)
     if use.attr["kind"] == "learned":
         return use.x + use.weights["weight"][:length]  # [B, T, D]
     context = use.attr["context"]
@@ -192,7 +190,7 @@ ACTIVATIONS = {
 
 def attention(use: Use) -> Tensor:
     x, memory = use.x, use.tensors.get("over", use.x)  # [B, T, D], [B, S, E]
-    (batch, T, _), S = _shape(x), _shape(memory)[1]
+    (batch, T, _), S = shape(x), shape(memory)[1]
     heads, kv_heads, size = use.attr["heads"], use.attr["kv_heads"], use.attr["head_size"]
     group = heads // kv_heads
 
@@ -236,7 +234,7 @@ def _seen(use: Use, T: int, S: int) -> Tensor | None:
 
 def patches(use: Use) -> Tensor:
     x, p = use.x, use.attr["patch"]  # [B, C, H, W]
-    batch, channels, height, width = _shape(x)
+    batch, channels, height, width = shape(x)
     x = x.reshape(batch, channels, height // p, p, width // p, p)  # [B, C, H/p, p, W/p, p]
     x = x.permute(0, 2, 4, 1, 3, 5)  # [B, H/p, W/p, C, p, p]
     return x.reshape(batch, -1, channels * p * p).contiguous()  # [B, M, C p p]
@@ -263,9 +261,9 @@ def _along(use: Use, axis: int) -> Tensor | None:
     valid = use.run.valid(use.axes[axis - 1].size)  # [B, n] or None
     if valid is None:
         return None
-    shape = [1] * use.x.ndim
-    shape[0], shape[axis] = _shape(valid)
-    return valid.reshape(shape)  # [B, 1, …, n, …, 1]
+    sizes = [1] * use.x.ndim
+    sizes[0], sizes[axis] = shape(valid)
+    return valid.reshape(sizes)  # [B, 1, …, n, …, 1]
 
 
 def mean(use: Use) -> Tensor:
@@ -363,71 +361,3 @@ EMIT: dict[str, Callable[[Use], Tensor]] = {
     "cross_entropy": cross_entropy,
     **{name: lambda use, f=function: f(use.x) for name, function in ACTIVATIONS.items()},  # type: ignore[misc]
 }
-
-
-def forward(run: Run, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The outputs of a graph by name."""
-    values = _values(run, inputs)
-    return {name: values[ref] for name, ref in run.graph.outputs}
-
-
-def loss(run: Run, inputs: Mapping[str, Tensor]) -> Tensor:
-    """The loss of a graph that has one, for its inputs and labels: []."""
-    assert run.graph.loss is not None
-    return _apply(run, run.graph.loss, _values(run, inputs), (), ())
-
-
-def _values(run: Run, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    graph = run.graph
-    run.types = graph.types()
-    for each in (*graph.inputs, *graph.labels):
-        if each.name in inputs:
-            shape = _shape(inputs[each.name])[1:]
-            for axis, size in zip(each.type.axes, shape, strict=True):
-                run.sizes |= {
-                    name: size for name in axis.size.vars if axis.size == Size.of(name)
-                }
-    pads = {each.name: each.pad for each in graph.inputs}
-    for varying in graph.varying:
-        if varying.ragged and (pad := pads[varying.ragged]) is not None:
-            run.lengths[varying.name] = inputs[varying.ragged].ne(pad).sum(1)  # [B]
-    values = dict(inputs)
-    _walk(run, graph.nodes, values, (), ())
-    return values
-
-
-def _walk(
-    run: Run,
-    nodes: tuple[Node, ...],
-    values: dict[str, Tensor],
-    around: tuple[Stack, ...],
-    copy: tuple[int, ...],
-) -> None:
-    for node in nodes:
-        match node:
-            case Apply():
-                values[node.id] = _apply(run, node, values, around, copy)
-            case Stack():
-                x = values[node.input]
-                for i in range(node.count):
-                    values[node.carry] = x
-                    _walk(run, node.body, values, (*around, node), (*copy, i))
-                    x = values[node.result]
-                values[node.id] = x
-
-
-def _apply(
-    run: Run,
-    node: Apply,
-    values: Mapping[str, Tensor],
-    around: tuple[Stack, ...],
-    copy: tuple[int, ...],
-) -> Tensor:
-    here = site(run.graph, node, run.types)
-    path = node.attr.get("tied") or place(node.path, around, copy)
-    names = (
-        ["weight"] if node.attr.get("tied") else [w.name for w in OPS[node.op].weights(here)]
-    )
-    weights = {name: run.weights[f"{path}.{name}"] for name in names}
-    tensors = {param: values[ref] for param, ref in node.inputs}
-    return EMIT[node.op](Use(tensors, here.tensors, weights, here.attr, run))

@@ -7,6 +7,7 @@ Finding a compiler is `toolchain.py`'s work, making kernels `emit.py`'s.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 import json
@@ -18,6 +19,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from archdsl.backend.toolchain import INSTALL, ensure_compiler, set_environment
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
@@ -112,7 +114,8 @@ def open_device(name: str | None = None) -> str:
     """Open a device, and return its canonical name for tinygrad: "CPU", "CUDA:1".
 
     `name` is a family and perhaps a number, in any case of letters. Without one the choice
-    is that of the environment variable `DEV`, then tinygrad's own. A renderer is part of
+    is that of the environment variable `DEV`, then tinygrad's own, but for an OpenCL device
+    that is this processor, to which the CPU device is preferred. A renderer is part of
     `DEV` alone (`DEV=CPU:LLVM`): it holds for the whole process.
 
     Raises ArchError (`device`) for a name that is none, and for a device that cannot be
@@ -211,6 +214,7 @@ def _canonical(name: str) -> str:
 
 
 def _default(compiler_error: ArchError | None) -> str:
+    asked = bool(DEV.device)
     try:
         chosen = str(Device.DEFAULT)
     except Exception as error:
@@ -219,7 +223,22 @@ def _default(compiler_error: ArchError | None) -> str:
         raise ArchError(
             Diagnostic("device", "tinygrad finds no device", found=_one_line(error))
         ) from error
+    if chosen == "CL" and not asked and not compiler_error and _computes_on_processor():
+        # Through OpenCL this processor is no faster than by itself, and knows fewer dtypes.
+        chosen = "CPU"
+        set_environment("DEV", chosen)
     return _canonical(chosen)
+
+
+def _computes_on_processor() -> bool:
+    """Whether the OpenCL device is a processor and no GPU, as PoCL's is."""
+    from tinygrad.runtime.autogen import opencl
+
+    kind = ctypes.c_uint64()
+    size = ctypes.sizeof(kind)
+    device: Any = Device["CL"]
+    opencl.clGetDeviceInfo(device.cl_dev, opencl.CL_DEVICE_TYPE, size, ctypes.byref(kind), None)
+    return bool(kind.value & opencl.CL_DEVICE_TYPE_CPU)
 
 
 def _prepare_webgpu() -> None:

@@ -17,9 +17,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "archdsl translate my.arch 'a text' --weights w.npz --vocab tokens.txt --beams 5",
     )
     add_spec(parser)
-    parser.add_argument(
-        "text", nargs="+", help="sources; `-` is the lines of standard input"
-    )
+    parser.add_argument("text", nargs="+", help="sources; `-` is the lines of standard input")
     parser.add_argument(
         "--vocab",
         metavar="PATH",

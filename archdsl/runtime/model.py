@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from numpy.typing import NDArray
 from tinygrad import Tensor, TinyJit, dtypes
 from tinygrad.helpers import TRAINING, Context
 
-from archdsl.backend import emit
+from archdsl.backend import walk
+from archdsl.backend.emit import OPTIONS, Run
 from archdsl.backend.target import open_device, supports
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.graph.cost import BYTES, Cost, cost
@@ -64,19 +66,22 @@ class Model:
         return self._device
 
     @property
-    def parameters(self) -> dict[str, Tensor]:
-        """The weights by path, in the order of the spec; drawn from the seed on first use."""
+    def parameters(self) -> Mapping[str, Tensor]:
+        """The weights by path, in the order of the spec; drawn from the seed on first use.
+
+        Change one by tinygrad's `assign`, or all by `load`: captured passes read these tensors.
+        """
         if self._parameters is None:
-            rule, numbers = self.graph.init
+            rule, numbers = self.graph.init[0], dict(self.graph.init[1])
             drawn = (
-                (path, Tensor(draw(path, p.weight, rule, dict(numbers), self.seed), device="NPY"))
+                (path, draw(path, p.weight, rule, numbers, self.seed))
                 for path, p in self.weights.items()
             )
-            self._parameters = self._placed(drawn)
-        return self._parameters
+            self._parameters = self._placed((n, Tensor(a, device="NPY")) for n, a in drawn)
+        return MappingProxyType(self._parameters)
 
     def _placed(self, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-        """Tensors on the device and in the dtype of the model, one at a time in memory twice."""
+        """Tensors on the model's device and in its dtype, one at a time in memory twice."""
         return {
             name: tensor.to(self.device).cast(self.dtype).contiguous().realize()
             for name, tensor in tensors
@@ -95,7 +100,7 @@ class Model:
         key = (TRAINING.value, *shapes)
         if key not in self._captured:
             self._captured[key] = TinyJit(self._outputs)
-        with Context(**emit.OPTIONS):  # type: ignore[no-untyped-call]  # tinygrad has not typed it
+        with Context(**OPTIONS):  # type: ignore[no-untyped-call]  # tinygrad has not typed it
             outputs = self._captured[key](**tensors)
         # The JIT writes every call's outputs into the same memory, so they are copied out.
         return {name: out.clone().realize() for name, out in outputs.items()}
@@ -106,14 +111,14 @@ class Model:
         return tensor.cast(self.dtype) if tensor.is_floating_point() else tensor
 
     def _outputs(self, **tensors: Tensor) -> dict[str, Tensor]:
-        outputs = emit.forward(self._run(), tensors)
+        outputs = walk.forward(self._run(), tensors)
         # Where an output is an input, or a part of one, the JIT would keep that of the capture.
         realized = [_readable(out).clone() for out in outputs.values()]
         Tensor.realize(*realized)
         return dict(zip(outputs, realized, strict=True))
 
-    def _run(self) -> emit.Run:
-        return emit.Run(self.graph, self.parameters, self._constants, self.device)
+    def _run(self) -> Run:
+        return Run(self.graph, self.parameters, self._constants, self.device)
 
     def loss(self, **given: Any) -> Tensor:
         """The spec's loss, a scalar that `.backward()` can follow, for inputs and labels.
@@ -133,7 +138,7 @@ class Model:
         if self.graph.loss.op == "next_token":
             _two_tokens(self.graph, arrays)
         tensors = {name: self._given(array) for name, array in arrays.items()}
-        return emit.loss(self._run(), tensors)
+        return walk.loss(self._run(), tensors)
 
     def load(self, path: str | Path, map: str | None = None) -> None:
         """Takes all weights from a file: .safetensors, .pt, .bin, .npz or `package:NAME/file`.

@@ -89,36 +89,51 @@ def translate(
                 expected=f"{bound} or fewer",
             )
         )
-    scorer = _scorer(model, parts, ids, tokenizer.eos, beams, bound)
+    source = _source(parts.source, ids, beams, limit)
+    # A target is about as long as its source.
+    scorer = _scorer(model, parts, source, tokenizer.eos, _rounded(len(ids), bound), bound)
     return beam_search(
         scorer, tokenizer.bos, tokenizer.eos, beams, max_length or bound, length_penalty, best
     )
 
 
+def _source(each: Input, ids: list[int], beams: int, limit: int) -> NDArray[np.int64]:
+    """A source for each beam, [beams, S]; its length is rounded up where padding is known."""
+    size = len(ids) if each.pad is None else _rounded(len(ids), limit)
+    source = np.full((beams, size), each.pad or 0, np.int64)
+    source[:, : len(ids)] = ids
+    return source
+
+
 def _scorer(
-    model: Model, parts: Roles, ids: list[int], filler: int, beams: int, bound: int
+    model: Model, parts: Roles, source: NDArray[np.int64], filler: int, first: int, bound: int
 ) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
-    """The next token's logits for prefixes [N, t], always in a batch of `beams` rows and at
-    one of few lengths, so that few programs are compiled. What stands behind a prefix does
-    not matter: the model is causal, and of padding it knows that it is not there."""
-    source = np.tile(np.asarray(ids, np.int64), (beams, 1))  # [beams, S]
-    # A target is about as long as its source.
-    first = min(-(-len(ids) // _STEP) * _STEP, bound)
-    pad = filler if parts.target.pad is None else parts.target.pad
+    """The next token's logits for prefixes [N, t], always in a batch of as many rows as the
+    source has and at one of few lengths, from `first` to `bound`, so that few programs are
+    compiled. What stands behind a prefix does not matter: the model is causal, and of padding
+    it knows that it is not there; nor is padding ever the next token."""
+    beams = len(source)
+    pad = parts.target.pad
 
     def score(prefixes: NDArray[np.int64]) -> NDArray[np.float32]:
         rows, length = prefixes.shape
         size = first
         while size < length:
             size = min(2 * size, bound)
-        target = np.full((beams, size), pad, np.int64)  # [beams, size]
+        target = np.full((beams, size), filler if pad is None else pad, np.int64)
         target[:, :length] = prefixes[:1]
         target[:rows, :length] = prefixes
         out = model(**{parts.source.name: source, parts.target.name: target})
         logits: NDArray[np.float32] = out[parts.logits].numpy()  # [beams, size, vocab]
+        if pad is not None:
+            logits[..., pad] = -np.inf
         return logits[:rows, length - 1]
 
     return score
+
+
+def _rounded(length: int, bound: int) -> int:
+    return min(-(-length // _STEP) * _STEP, bound)
 
 
 def _bound(graph: Graph, each: Input) -> int:

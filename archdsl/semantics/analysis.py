@@ -99,6 +99,10 @@ class _Run:
         except ArchError as error:
             self.report.take(error.diagnostics)
             return None
+        except RecursionError:
+            message = f"the blocks of `{model.name.id}` are nested too deeply"
+            self.report.add("syntax", message, model.name.span)
+            return None
         return model, graph
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -42,7 +43,8 @@ def standard_library() -> Path:
 def find(path: str, beside: Path | None = None) -> Path | None:
     """A spec file: as named, relative to another file's folder, or of the standard library."""
     places = [beside / path if beside else Path(path), standard_library() / path]
-    return next((p for p in places if p.is_file()), None)
+    # Unlike Path.is_file this answers also for what can be no path.
+    return next((p for p in places if os.path.isfile(p)), None)
 
 
 def read(path: str) -> Source:

@@ -118,8 +118,10 @@ class ModelBuilder:
                     help=did_you_mean(name, names),
                 )
         for param in params:
-            name, default, origin = param.name.id, self._default(param), param.name.span
+            name, default = param.name.id, self._default(param)
+            origin: Span | None = param.name.span
             if name in settings:
+                origin = None
                 value = self._setting(param, settings[name], default)
             elif name in given:
                 origin = given[name].span
@@ -238,7 +240,7 @@ class ModelBuilder:
         value = self.work.number(node.pad, self.env)
         if isinstance(value, Poison):
             return None
-        axes = [axis.name for axis in type.axes if axis.size == Size.of(axis.name or 1)]
+        axes = [a.name for a in type.axes if a.name and a.size == Size.of(a.name)]
         if type.dtype != "int" or len(axes) != 1 or len(type.axes) != 1:
             self.report.add(
                 "type-mismatch",

@@ -117,14 +117,6 @@ class Operators:
                     )
             table = self.tables[attr["tied"]]
             attr |= {"vocab": table.attr["vocab"], "dim": table.attr["dim"]}
-        elif op.name == "embed" and None in (attr["vocab"], attr["dim"]):
-            lack = "vocab" if attr["vocab"] is None else "dim"
-            return self.wrong(
-                "missing-argument",
-                f"`embed` needs `{lack}`, unless it is `tied` to another",
-                span,
-                help="write `embed(vocab, D)`",
-            )
         return Site(tensors, attr, self.building.varying, named), tuple(refs)
 
     def _attribute(
@@ -221,9 +213,10 @@ class Operators:
                 continue
             for bound in slots.get(other, []):
                 value = bound.value
-                if isinstance(value, Scalar) and value.origin and value.origin != place:
+                if isinstance(value, Scalar) and value.origin != place:
+                    where = "bound here" if value.origin else "set from outside"
                     name = value.name or other
-                    notes.append(Note(f"`{name}` is {value.text}, bound here", value.origin))
+                    notes.append(Note(f"`{name}` is {value.text}, {where}", value.origin))
         if wrong.broken and at and isinstance(at[0].value, Tensor):
             breaks = self._broken(wrong.broken, at[0].value.ref)
             notes += [Note("this looks at later positions", s) for s in breaks[-1:]]

@@ -120,8 +120,16 @@ class Shapes:
                 return None
         if isinstance(axis.size, ast.Binary):
             varied = self._affine(axis.size, env)
-            if varied is not None:
+            if varied is not None and varied.at(dict.fromkeys(varied.vars, 1)) >= 1:
                 return Axis(None, varied, (), axis.span)
+            if varied is not None:
+                self.report.add(
+                    "arithmetic",
+                    f"there may be nothing along an axis of `{varied}`",
+                    axis.span,
+                    found=f"{varied.at(dict.fromkeys(varied.vars, 1))} where it is shortest",
+                )
+                return None
         size = self.positive(axis.size, env, "a size")
         if size is None:
             return None
@@ -140,7 +148,7 @@ class Shapes:
         if isinstance(other, Extent):
             return left.axis.size + other.axis.size if expr.op == "+" else None
         by = self.number(expr.right, env)
-        if isinstance(by, Poison) or not isinstance(by.value, int):
+        if isinstance(by, Poison) or type(by.value) is not int:
             return None
         return left.axis.size + by.value if expr.op == "+" else left.axis.size - by.value
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from archdsl.diagnostics import Note, did_you_mean
 from archdsl.graph.nodes import Graph
@@ -19,6 +20,7 @@ from archdsl.syntax import ast
 
 _HOLE = re.compile(r"\{(\w+)\}|\*")
 _SHOWN = 5
+_MOST = 100_000  # what a stack of 10**12 copies would take for ever to name
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,12 @@ def weight_map(node: ast.Weights, graph: Graph, report: Report) -> WeightMap:
     by: dict[str, ast.Rule] = {}
     used: set[int] = set()
     unnamed: list[str] = []
-    paths = [p.path for p in parameters(graph)]
+    paths = [p.path for p in islice(parameters(graph), _MOST + 1)]
+    if len(paths) > _MOST:
+        report.add(
+            "weights-map", f"the model has more than {_MOST:,} weights to name", node.title.span
+        )
+        return WeightMap(node.title.value, names)
     for path in paths:
         fitting = [(r, m) for r in rules if (m := re.fullmatch(_pattern(r.ours.text), path))]
         if not fitting:

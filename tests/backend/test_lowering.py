@@ -16,7 +16,8 @@ from tinygrad import Tensor
 from tinygrad.helpers import Context
 
 import archdsl
-from archdsl.backend.emit import OPTIONS, Run, forward
+from archdsl.backend.emit import OPTIONS, Run
+from archdsl.backend.walk import forward
 from archdsl.graph.nodes import Apply, Graph, walk
 from archdsl.runtime.model import Model
 from tests.backend.lowering import TARGETS, Kernel, lower, missing_compiler

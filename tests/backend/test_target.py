@@ -268,3 +268,25 @@ def test_webgpus_null_adapter_is_found_out(monkeypatch: pytest.MonkeyPatch) -> N
     assert not backend.runs
     assert backend.reason is not None
     assert backend.reason.startswith("[1, 2, 3] * 2 + 1 came out as")
+
+
+@pytest.mark.parametrize(("given", "chosen"), [({}, "CPU"), ({"DEV": "CL"}, "CL")])
+def test_the_processor_is_not_taken_through_opencl_unless_asked_for(
+    given: dict[str, str], chosen: str
+) -> None:
+    code = (
+        "from archdsl.backend.target import _computes_on_processor, open_device, probe\n"
+        "assert probe('CL').runs and _computes_on_processor()\n"
+        "print(open_device())\n"
+    )
+    if not probe("CL").runs:
+        pytest.skip("no OpenCL device: apt-get install pocl-opencl-icd")
+    environment = {k: v for k, v in os.environ.items() if k != "DEV"} | given
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == chosen, done.stderr

@@ -203,11 +203,7 @@ def _features(x: Array) -> Array:
 
 
 def _select(groups: int, size: int, given: int, start: int, width: int) -> Array:
-    """[groups size, width]: takes `given` features for each group, from `start` on.
-
-    >>> _select(2, 2, 1, 1, 3).tolist()
-    [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
-    """
+    """[groups size, width]: takes `given` features for each group, from `start` on."""
     matrix = np.zeros((groups * size, width), np.float32)
     for group in range(groups):
         for i in range(given):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import archdsl
 from archdsl.cli import main
 from archdsl.formats import resolve
-from archdsl.runtime.tokenizers import read_vocabulary
+from archdsl.runtime.tokenizers import VocabularyTokenizer, read_vocabulary
 from archdsl.runtime.translate import translate
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
@@ -85,3 +86,16 @@ def test_the_command_prints_the_analogues(capsys: pytest.CaptureFixture[str]) ->
     assert [float(score) for _, score in lines] == pytest.approx(
         list(ANALOGUES.values())[:3], abs=1e-4
     )
+
+
+def test_padding_is_never_the_next_token(tmp_path: Path) -> None:
+    tokenizer = VocabularyTokenizer(["<pad>", "<bos>", "<eos>", "a", "b"])
+    model = archdsl.compile(
+        "transformer.arch", vocab=5, context=8, D=8, heads=2, depth=1, device="CPU"
+    )
+    (head,) = (name for name, p in model.weights.items() if p.weight.shape == (5,))
+    weights = {name: tensor.numpy() for name, tensor in model.parameters.items()}
+    np.savez(tmp_path / "likes_padding.npz", **weights | {head: np.float32([9, 0, 0, 1, 0])})
+    model.load(tmp_path / "likes_padding.npz")
+    (best,) = translate(model, tokenizer, "ab", max_length=5)
+    assert tokenizer.decode(best.tokens) == "aaaa"

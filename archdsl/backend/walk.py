@@ -1,0 +1,81 @@
+"""A graph computed: the walk over its nodes, each through its row of the emitter's table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tinygrad import Tensor
+
+from archdsl.backend.emit import EMIT, Run, Use, shape
+from archdsl.graph.nodes import Apply, Node, Stack
+from archdsl.graph.ops import OPS
+from archdsl.graph.sites import place, site
+from archdsl.graph.types import Size
+
+
+def forward(run: Run, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The outputs of a graph by name."""
+    values = _values(run, inputs)
+    return {name: values[ref] for name, ref in run.graph.outputs}
+
+
+def loss(run: Run, inputs: Mapping[str, Tensor]) -> Tensor:
+    """The loss of a graph that has one, for its inputs and labels: []."""
+    assert run.graph.loss is not None
+    return _apply(run, run.graph.loss, _values(run, inputs), (), ())
+
+
+def _values(run: Run, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    graph = run.graph
+    run.types = graph.types()
+    for each in (*graph.inputs, *graph.labels):
+        if each.name in inputs:
+            sizes = shape(inputs[each.name])[1:]
+            for axis, size in zip(each.type.axes, sizes, strict=True):
+                run.sizes |= {
+                    name: size for name in axis.size.vars if axis.size == Size.of(name)
+                }
+    pads = {each.name: each.pad for each in graph.inputs}
+    for varying in graph.varying:
+        if varying.ragged and (pad := pads[varying.ragged]) is not None:
+            run.lengths[varying.name] = inputs[varying.ragged].ne(pad).sum(1)  # [B]
+    values = dict(inputs)
+    _walk(run, graph.nodes, values, (), ())
+    return values
+
+
+def _walk(
+    run: Run,
+    nodes: tuple[Node, ...],
+    values: dict[str, Tensor],
+    around: tuple[Stack, ...],
+    copy: tuple[int, ...],
+) -> None:
+    for node in nodes:
+        match node:
+            case Apply():
+                values[node.id] = _apply(run, node, values, around, copy)
+            case Stack():
+                x = values[node.input]
+                for i in range(node.count):
+                    values[node.carry] = x
+                    _walk(run, node.body, values, (*around, node), (*copy, i))
+                    x = values[node.result]
+                values[node.id] = x
+
+
+def _apply(
+    run: Run,
+    node: Apply,
+    values: Mapping[str, Tensor],
+    around: tuple[Stack, ...],
+    copy: tuple[int, ...],
+) -> Tensor:
+    here = site(run.graph, node, run.types)
+    path = node.attr.get("tied") or place(node.path, around, copy)
+    names = (
+        ["weight"] if node.attr.get("tied") else [w.name for w in OPS[node.op].weights(here)]
+    )
+    weights = {name: run.weights[f"{path}.{name}"] for name in names}
+    tensors = {param: values[ref] for param, ref in node.inputs}
+    return EMIT[node.op](Use(tensors, here.tensors, weights, here.attr, run))

@@ -1,0 +1,71 @@
+"""What types know: causality, raggedness, and the names of axes."""
+
+from __future__ import annotations
+
+import pytest
+
+from archdsl.diagnostics import ArchError
+from archdsl.graph.nodes import Stack
+from archdsl.semantics.analysis import analyse
+from tests.semantics.small import graph, model, output
+
+
+@pytest.mark.parametrize(
+    ("expression", "type"),
+    [
+        ("x -> attention(2, causal)", "float[T, D = 8]"),
+        ("x -> attention(2)", "float[T, D = 8] mixed T"),
+        ("x -> attention(2) -> attention(2, causal)", "float[T, D = 8] mixed T"),
+        ("x -> attention(2, causal) * 3", "float[T, D = 8]"),
+        ("x -> attention(2) * 3", "float[T, D = 8] mixed T"),
+        ("x -> attention(2, causal, over = x -> attention(2))", "float[T, D = 8] mixed T"),
+        ("x -> softmax", "float[T, D = 8]"),
+        ("x -> softmax(T)", "float[T, D = 8] mixed T"),
+        ("x + (x -> attention(2))", "float[T, D = 8] mixed T"),
+        ("x -> norm -> mlp(4, D) -> dropout(0.1)", "float[T, D = 8]"),
+    ],
+)
+def test_causality_is_inferred(expression: str, type: str) -> None:
+    assert output(graph(model(f"float[T, D] = {expression}"))) == type
+
+
+def test_a_stack_may_mix_what_came_in_unmixed() -> None:
+    """The second copy sees what the first one mixed, so its body is typed as mixed."""
+    (stack,) = graph(model("float[T, D] = x -> { attention(2) -> norm } * 2")).nodes
+    assert isinstance(stack, Stack)
+    assert stack.carry_type.mixed == {"T"}
+
+
+def test_the_line_that_breaks_causality_is_one_on_the_way() -> None:
+    """Another branch looks ahead as well, and the logits do not depend on it."""
+    text = model(
+        "float[T, D] = x -> attention(2)",
+        "float[T, 10] = tokens -> embed(10, D) -> attention(4) -> linear(10)",
+    ).replace("\n}", "\nloss next_token(y1, tokens)\n}")
+    with pytest.raises(ArchError) as raised:
+        graph(text)
+    (told,) = raised.value.diagnostics
+    assert told.notes[0].span is not None
+    assert told.notes[0].span.text == "attention(4)"
+
+
+def test_raggedness_is_that_of_the_input_with_padding() -> None:
+    varying = {v.name: v for v in analyse("transformer.arch").graph.varying}
+    assert varying["S"].ragged == "source"
+    assert varying["T"].ragged == "target"
+    assert {v.ragged for v in analyse("gpt.arch").graph.varying} == {None}
+
+
+def test_axes_bear_the_callers_names_outside_of_a_block() -> None:
+    block = "block f(a: float[N, E]): float[N, 2 * E] { a -> linear(2 * E) -> softmax(N) }"
+    assert (
+        output(graph(model("float[16] = x -> f -> mean(T)", blocks=block)))
+        == "float[16] mixed T"
+    )
+
+
+@pytest.mark.parametrize("how", ["x -> attention(2, over = x)", "attention(x, 2, over = x)"])
+def test_the_arrow_brings_in_the_first_tensor(how: str) -> None:
+    assert graph(model(f"float[T, D] = {how}")) == graph(
+        model("float[T, D] = x -> attention(2, over = x)")
+    )
