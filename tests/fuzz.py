@@ -3,7 +3,7 @@
     python -m tests.fuzz --count 100000 --seed 0
 
 Each mutant is made from its own seed, so that `--start I --count 1` makes mutant I again.
-One that ends in an exception, takes more than a minute or comes back from the printer as
+One that ends in an exception, takes half a minute or comes back from the printer as
 another tree is a failure: it is made small and printed, and the exit status is 1.
 """
 
@@ -16,7 +16,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import FrameType
@@ -29,14 +29,23 @@ from archdsl.syntax.parser import parse
 from archdsl.syntax.printer import format
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 60
+SECONDS = 30
 
 TOKEN = re.compile(r'"[^"\n]*"|#[^\n]*|[A-Za-z_]\w*|[0-9][\w.]*|\s+|->|[=<>]=|//|.')
 KINDS = (r"[A-Za-z_]", r"[0-9]", r"[-+*/<=>:,]", r"[(){}\[\]]")
 NUMBERS = ["0", "1", "2", "3", "7", "-1", "0.5", "1e-400", "1e30", "1e300", "1_000_000_000_000"]
 NUMBERS += ["1" + "0" * 29, "9" * 31, "9" * 5000, "(1 / 3)", "(2 - 2)", "007", "2.0"]
 WORDS = ["x", "T", "D", "block", "causal", "float", "sqrt", "params", "self", "model", "pad"]
-NOISE = "\0\t\n\r \"#'()*+,-./0:;<=>@[\\]^_`{|}~éα→\u00a0\u200b\u2028\ufeff\ud800𝔸"
+NOISE = "\0\t\n\r \"#'()*+,-./0:;<=>@[\\]^_`{|}~éα→\u00a0\u200b\u2028\ufeff\ud800\U0001d538"
+
+FIXED = ast.Int | ast.Float | ast.Bool | ast.Negate | ast.Binary | ast.Labeled | ast.Chain
+# What stands in the place of these may be any of those; all else gives way to its own class.
+FITTING: tuple[tuple[Any, Any], ...] = (
+    (FIXED | ast.Lambda, ast.Expr),
+    (ast.Expect | ast.ExpectType, ast.Expect | ast.ExpectType),
+    (ast.Statement, ast.Statement),
+    (ast.Item, ast.Item),
+)
 
 Tokens = list[str]
 Mutation = Callable[[random.Random, Tokens, Tokens], Tokens]
@@ -51,12 +60,14 @@ class Failure:
     error: str
 
 
-def corpus() -> list[str]:
-    """The texts that mutants are made of."""
+def corpus() -> list[ast.File]:
+    """The specs and the tests' cases, half and half: specs are right to begin with."""
     specs, cases = (sorted((ROOT / each).rglob("*.arch")) for each in ("specs", "tests/cases"))
-    # The specs are half of what is taken: they are what is right to begin with.
-    paths = specs * max(1, len(cases) // len(specs)) + cases
-    return [path.read_text(encoding="utf-8") for path in paths]
+    trees = []
+    for path in specs * max(1, len(cases) // len(specs)) + cases:
+        with suppress(ArchError):  # some cases are there for their grammar's mistakes
+            trees.append(parse(path.read_text(encoding="utf-8")))
+    return trees
 
 
 # -- mutations of a text's tokens; the second list is another text's --
@@ -135,33 +146,31 @@ def noise(rng: random.Random, tokens: Tokens, other: Tokens) -> Tokens:
     return TOKEN.findall(text[:at] + rng.choice(NOISE) + text[at + rng.randrange(2) :])
 
 
-def graft(rng: random.Random, tokens: Tokens, other: Tokens) -> Tokens:
-    """A part of the tree for another that may stand there, so that the syntax stays right."""
-    try:
-        tree, donor = parse("".join(tokens)), parse("".join(other))
-    except ArchError:
-        return tokens
-    old = rng.choice([*ast.walk(tree)][1:] or [tree])
-    fitting = next((group for group in FITTING if isinstance(old, group[0])), None)
-    choices = [node for root in (tree, donor) for node in ast.walk(root)]
-    choices = [
-        node for node in choices if isinstance(node, fitting[1] if fitting else type(old))
-    ]
-    return TOKEN.findall(format(_grafted(tree, old, rng.choice(choices))))
+# How often each is taken: many mutants should still be specs.
+MUTATIONS: dict[Mutation, int] = {
+    exchange: 3,
+    number: 3,
+    rename: 2,
+    line: 2,
+    delete: 1,
+    duplicate: 1,
+    move: 1,
+    borrow: 1,
+    splice: 1,
+    noise: 1,
+}
+
+# -- mutations of a tree, after which the grammar still holds --
 
 
-NUMERIC = (ast.Int, ast.Float, ast.Bool, ast.Negate, ast.Binary)
-EXPRESSION = (*NUMERIC, ast.Labeled, ast.Chain, ast.Lambda)
-FACT = (ast.Expect, ast.ExpectType)
-STATEMENT = (ast.Input, ast.Edge, ast.Output, ast.Loss, ast.Init, ast.Result)
-ITEM = (ast.Use, ast.Block, ast.Model, ast.Variant, ast.Weights)
-# What stands in the place of these may be any of those; all else gives way to its own class.
-FITTING = (
-    (EXPRESSION, (*EXPRESSION, ast.Name, ast.Call, ast.String)),
-    (STATEMENT, (*STATEMENT, *FACT)),
-    (FACT, FACT),
-    (ITEM, ITEM),
-)
+def graft(rng: random.Random, tree: ast.File, donor: ast.File) -> ast.File:
+    """A part of a tree for another that fits there."""
+    own = list(ast.walk(tree))[1:] or [tree]
+    old = rng.choice(own)
+    fitting = next((may for is_, may in FITTING if isinstance(old, is_)), type(old))
+    choices = [node for node in [*own, *ast.walk(donor)] if isinstance(node, fitting)]
+    grafted: ast.File = _grafted(tree, old, rng.choice(choices))
+    return grafted
 
 
 def _grafted(node: Any, old: Any, new: Any) -> Any:
@@ -176,39 +185,25 @@ def _grafted(node: Any, old: Any, new: Any) -> Any:
     )
 
 
-# How often each is taken: most mutants should still be specs.
-MUTATIONS: dict[Mutation, int] = {
-    graft: 12,
-    exchange: 3,
-    number: 3,
-    rename: 2,
-    line: 2,
-    delete: 1,
-    duplicate: 1,
-    move: 1,
-    borrow: 1,
-    splice: 1,
-    noise: 1,
-}
-
-
-def mutant(seed: int, number: int, texts: list[str]) -> str:
+def mutant(seed: int, number: int, trees: list[ast.File]) -> str:
     """The mutant of a seed and a number."""
     rng = random.Random(f"{seed} {number}")
-    tokens, other = (TOKEN.findall(rng.choice(texts)) for _ in range(2))
-    times = rng.choice([1, 1, 2, 2, 3, 5])
-    for mutate in rng.choices([*MUTATIONS], weights=[*MUTATIONS.values()], k=times):
-        tokens = mutate(rng, tokens, other) or ["x"]
+    tree, other = rng.choice(trees), rng.choice(trees)
+    for _ in range(rng.choice([0, 1, 2, 3, 5])):
+        tree = graft(rng, tree, other)
+    tokens, borrowed = TOKEN.findall(format(tree)), TOKEN.findall(format(other))
+    for mutate in rng.choices([*MUTATIONS], [*MUTATIONS.values()], k=rng.choice([0, 1, 1, 2])):
+        tokens = mutate(rng, tokens, borrowed) or ["x"]
     return "".join(tokens)
 
 
 # -- what must hold --
 
 
-def complaint(text: str) -> str | None:
+def complaint(text: str, seconds: int = SECONDS) -> str | None:
     """What is wrong with how a text is answered, or None: a traceback, or a word."""
     try:
-        with _limit(SECONDS):
+        with _limit(seconds):
             try:
                 file = parse(text)
             except ArchError as error:
@@ -241,15 +236,18 @@ def _limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def minimal(text: str) -> str:
+def minimal(text: str, error: str) -> str:
     """A smaller text that fails in the same way."""
-    wanted = _way(complaint(text))
+
+    def fails(tokens: Tokens) -> bool:
+        return _way(complaint("".join(tokens), SECONDS // 10)) == _way(error)
+
     tokens = TOKEN.findall(text)
     size = len(tokens) // 2
     while size:
         for start in range(len(tokens) - size, -1, -size):
             less = tokens[:start] + tokens[start + size :]
-            if _way(complaint("".join(less))) == wanted:
+            if fails(less):
                 tokens = less
         size //= 2
     return "".join(tokens)
@@ -266,14 +264,14 @@ def _way(error: str | None) -> str | None:
 
 def failures(count: int, seed: int, start: int = 0) -> Iterator[Failure]:
     """The mutants, of so many, that were not answered; each way of failing once."""
-    texts = corpus()
+    trees = corpus()
     ways = set()
     for number in range(start, start + count):
-        text = mutant(seed, number, texts)
+        text = mutant(seed, number, trees)
         error = complaint(text)
         if error is not None and _way(error) not in ways:
             ways.add(_way(error))
-            yield Failure(number, minimal(text), error)
+            yield Failure(number, minimal(text, error), error)
 
 
 def main() -> int:
@@ -286,8 +284,9 @@ def main() -> int:
     for failure in failures(args.count, args.seed, args.start):
         found += 1
         again = f"--seed {args.seed} --start {failure.number} --count 1"
-        print(f"== {again}\n{failure.text}\n-- {failure.error}", flush=True)
-    print(f"{args.count} mutants of seed {args.seed}: {found} ways of failing")
+        sys.stdout.write(f"== {again}\n{failure.text!a}\n-- {failure.error}\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"{args.count} mutants of seed {args.seed}: {found} ways of failing\n")
     return 1 if found else 0
 
 

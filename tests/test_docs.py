@@ -1,16 +1,19 @@
-"""The documentation: every spec in it checks, and what is generated is up to date."""
+"""The documentation: specs check, commands print what is shown, generated pages are current."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 import archdsl
+from archdsl.cli import main
 from archdsl.diagnostics import CODES
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Param
+from archdsl.semantics.library import find
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,6 +31,63 @@ def test_every_spec_in_the_documentation_checks_and_is_formatted(page: str, text
     file = archdsl.parse(text, page)
     assert [d.render() for d in archdsl.check(file)] == []
     assert archdsl.format(file) == text
+
+
+# A page's words for an edited spec, and the edit.
+EDITED = {"leaky.arch": (", causal", "")}
+
+
+def commands(page: Path) -> list[tuple[str, str, str]]:
+    """Each command of a page's console blocks, what it prints, and the spec that it is given:
+    the one shown last above the first command that names the file."""
+    found, shown, named = [], "", dict[str, str]()
+    for kind, block in re.findall(
+        r"^```(arch|console)\n(.*?)^```$", page.read_text(), re.M | re.S
+    ):
+        if kind == "arch":
+            shown = block
+            continue
+        for command, printed in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.M):
+            spec = named.setdefault(shlex.split(command)[2], shown)
+            found.append((command, printed, spec))
+    return found
+
+
+COMMANDS = [(page.name, *each) for page in PAGES for each in commands(page)]
+
+
+@pytest.mark.parametrize(
+    ("page", "command", "printed", "spec"), COMMANDS, ids=[f"{c[0]}-{c[1]}" for c in COMMANDS]
+)
+def test_every_command_prints_what_is_shown(
+    page: str,
+    command: str,
+    printed: str,
+    spec: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program, *arguments = shlex.split(command)
+    assert program == "archdsl"
+    monkeypatch.chdir(tmp_path)
+    name = arguments[1]
+    if find(name) is None:
+        (tmp_path / name).write_text(spec.replace(*EDITED.get(name, ("", ""))))
+    main(arguments)
+    out, err = capsys.readouterr()
+    assert re.fullmatch(pattern(printed), out + err), out + err
+
+
+def pattern(printed: str) -> str:
+    """`…` stands for any text, and on a line of its own for any lines."""
+    lines = (
+        r"(?:.*\n)*?"
+        if line.strip() == "…"
+        else ".*".join(map(re.escape, line.split("…"))) + r"\n"
+        for line in printed.splitlines()
+    )
+    return "".join(lines)
 
 
 def test_the_spec_in_the_readme_is_the_one_of_the_library() -> None:

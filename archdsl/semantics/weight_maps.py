@@ -69,6 +69,7 @@ def check_owners(file: ast.File, report: Report) -> None:
 def weight_map(node: ast.Weights, graph: Graph, report: Report) -> WeightMap:
     """The names that a block gives to the weights of a graph."""
     rules = [r for r in node.rules if isinstance(r, ast.Rule) and _sound(r, report)]
+    patterns = [(rule, re.compile(_pattern(rule.ours.text))) for rule in rules]
     names: dict[str, str] = {}
     by: dict[str, ast.Rule] = {}
     used: set[int] = set()
@@ -80,7 +81,7 @@ def weight_map(node: ast.Weights, graph: Graph, report: Report) -> WeightMap:
         )
         return WeightMap(node.title.value, names)
     for path in paths:
-        fitting = [(r, m) for r in rules if (m := re.fullmatch(_pattern(r.ours.text), path))]
+        fitting = [(r, m) for r, ours in patterns if (m := ours.fullmatch(path))]
         if not fitting:
             unnamed.append(path)
             continue

@@ -31,7 +31,7 @@ HALVES = ("float16", "bfloat16")
 # share most of their kernels.
 SIZES = {"D": 32, "heads": 4, "depth": 2}
 TOKENS = {"vocab": 59, "context": 20, **SIZES}
-MODELS: dict[str, dict[str, int]] = {
+MODELS: dict[str, dict[str, Any]] = {
     "gpt.arch": TOKENS,
     "transformer.arch": TOKENS,
     "vaswani2017.arch": {"hidden": 128, **TOKENS},
@@ -61,7 +61,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     paths = {}
     for spec, settings in MODELS.items():
         random = np.random.default_rng(7)
-        arrays = {
+        arrays: dict[str, Any] = {
             path: ((p.weight.init == "ones") + 0.2 * random.standard_normal(p.weight.shape))
             for path, p in archdsl.compile(spec, **settings).weights.items()
         }
@@ -106,7 +106,7 @@ def expected(weights: Mapping[str, Path]) -> Mapping[str, list[NDArray[np.float3
     for spec, settings in MODELS.items():
         model = archdsl.compile(spec, device="CPU", **settings)
         model.load(weights[spec])
-        with Context(JIT=0):
+        with Context(JIT=0):  # type: ignore[no-untyped-call]
             found[spec] = [logits(model, inputs) for inputs in batches(spec)]
     return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,10 +37,10 @@ LARGE = 2**16  # multiply-adds
 
 # The spec, the sizes and the shapes of the inputs. The encoder-decoders fill tensor cores,
 # the others do not; models of one size share most of their kernels.
-SIZES = {"D": 64, "heads": 4, "depth": 2}
-EVEN = {"vocab": 128, "context": 64, **SIZES}
-PAIR = {"source": (2, 64), "target": (2, 64)}
-MODELS: dict[str, tuple[str, dict[str, int], dict[str, tuple[int, ...]]]] = {
+SIZES: dict[str, Any] = {"D": 64, "heads": 4, "depth": 2}
+EVEN: dict[str, Any] = {"vocab": 128, "context": 64, **SIZES}
+PAIR: dict[str, tuple[int, ...]] = {"source": (2, 64), "target": (2, 64)}
+MODELS: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]] = {
     "transformer": ("transformer.arch", EVEN, PAIR),
     "vaswani2017": ("vaswani2017.arch", {"hidden": 256, **EVEN}, PAIR),
     "annalog": ("annalog.arch", {"hidden": 256, **EVEN}, PAIR),
@@ -99,7 +100,7 @@ def lowered(model: str, target: str, dtype: str) -> tuple[Kernel, ...]:
         }
         return [*forward(Unopened(graph, weights, {}, device), inputs).values()]
 
-    with Context(**OPTIONS):
+    with Context(**OPTIONS):  # type: ignore[no-untyped-call]
         return lower(build, target)
 
 
@@ -109,10 +110,10 @@ def matrix_products(graph: Graph) -> tuple[int, int]:
     for node, around in walk(graph.nodes):
         if isinstance(node, Apply):
             copies = math.prod(stack.count for stack in around)
-            layers = len(node.attr.get("sizes", ()))
-            products += copies * {"attention": 6, "linear": 1, "unembed": 1, "mlp": layers}.get(
-                node.op, 0
-            )
+            sizes = node.attr.get("sizes")
+            layers = len(sizes) if isinstance(sizes, tuple) else 0
+            of_each = {"attention": 6, "linear": 1, "unembed": 1, "mlp": layers}
+            products += copies * of_each.get(node.op, 0)
             gelus += copies * max(layers - 1, 0) * (node.attr.get("act") == "gelu")
     return products, gelus
 

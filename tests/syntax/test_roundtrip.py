@@ -97,9 +97,10 @@ def found(text: str) -> list[str]:
 def gaps(text: str) -> Iterator[int]:
     """Every place of a text where a comment may stand: before each token and at the end."""
     for token in _grammar().parse_interactive(text).iter_parse():
+        start = token.start_pos or 0
         # What is called and its bracket are not to be parted.
-        if token.type != "LPAR" or text[token.start_pos - 1].isspace():
-            yield token.start_pos
+        if token.type != "LPAR" or text[start - 1].isspace():
+            yield start
     yield len(text)
 
 

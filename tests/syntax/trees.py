@@ -101,13 +101,13 @@ def _expressions(trivia: st.SearchStrategy[ast.Trivia], commented: bool) -> Any:
         if commented:
             calls, lambdas = closed(calls, "args"), closed(lambdas, "steps")
         operators = st.sampled_from(["+", "-", "*", "/", "//"])
-        return (
-            calls
-            | lambdas
-            | _node(ast.Chain, _many(steps, 2))
-            | _node(ast.Labeled, names, inner)
-            | _node(ast.Negate, inner)
-            | _node(ast.Binary, inner, operators, inner)
+        return st.one_of(
+            calls,
+            lambdas,
+            _node(ast.Chain, _many(steps, 2)),
+            _node(ast.Labeled, names, inner),
+            _node(ast.Negate, inner),
+            _node(ast.Binary, inner, operators, inner),
         )
 
     typed = _node(ast.Typed, names, st.deferred(lambda: types))
