@@ -19,8 +19,9 @@ from archdsl.diagnostics import Span
 class Trivia:
     """What stands around a node without being part of it.
 
-    `blank`: an empty line before it. `leading`: whole-line comments above it, "" for an
-    empty line among or below them. `trailing`: the comment behind it on its last line.
+    `blank`: an empty line before it, of a statement or an item where none has to be.
+    `leading`: whole-line comments above it, "" for an empty line among or below them.
+    `trailing`: the comment behind it on its last line. What is inside a type has none.
     """
 
     blank: bool = False

@@ -30,6 +30,7 @@ class _Slot:
     node: int  # its identity
     at: int
     bracket: int  # where the bracket around it begins
+    until: int = -1  # where the node ends that it stands above
 
 
 def always_apart(before: ast.Node, after: ast.Node) -> bool:
@@ -53,21 +54,21 @@ def attach(file: ast.File, comments: list[Comment], source: Source) -> ast.File:
 def _slots(node: ast.Node, bracket: int) -> Iterator[_Slot]:
     """The slots of a node and of all inside it; types have none, for they stand on one line."""
     carries, closes = hasattr(node, "trivia"), hasattr(node, "closing")
-    inside = node.span.start if closes and not isinstance(node, ast.File) else bracket
+    inside = node.span.start if closes else bracket
     end = node.span.end
-    shared: set[tuple[Kind, int]] = set()
     # A chain that is all of a value begins and ends in the slots of the node around it.
     chain = getattr(node, "value", None) or getattr(node, "default", None)
+    shared = -1
     if isinstance(chain, ast.Chain) and carries and not isinstance(node, ast.Step):
         end = chain.steps[-1].span.end
-        shared.add(("trailing", id(chain.steps[-1])))
         if isinstance(node, ast.Result) or (isinstance(node, ast.Arg) and not node.name):
-            shared.add(("leading", id(chain.steps[0])))
+            shared = id(chain.steps[0])
     if carries:
-        yield _Slot("leading", id(node), node.span.start, bracket)
+        yield _Slot("leading", id(node), node.span.start, bracket, node.span.end)
     for child in ast.children(node):
         if not isinstance(child, ast.Type):
-            yield from (s for s in _slots(child, inside) if (s.kind, s.node) not in shared)
+            slots = _slots(child, inside)
+            yield from (s for s in slots if s.kind != "leading" or s.node != shared)
     if closes:
         last = sys.maxsize if isinstance(node, ast.File) else end - 1
         yield _Slot("closing", id(node), last, inside)
@@ -85,10 +86,13 @@ def _fill(
     for position, comment in comments:
         i = bisect_right(places, position)
         before, after = slots[i - 1], slots[i]
-        behind = re.fullmatch(r"[ \t,)]*", text[before.at : position]) and i > latest
-        within = after.kind == "trailing" or after.bracket > position
-        if (before.kind == "trailing" and behind) or (before.kind == "leading" and within):
+        beside = re.fullmatch(r"[ \t,)]*", text[before.at : position])
+        if before.kind == "trailing" and beside and i > latest:
             i -= 1
+        elif after.kind == "trailing" or after.bracket > position:
+            # In the middle of a node: above it, unless another comment inside it came first.
+            around = (j for j in range(i - 1, latest - 1, -1) if slots[j].until > position)
+            i = next(around, i)
         while slots[i].kind == "trailing" and slots[i] is not before:
             i += 1
         latest = i

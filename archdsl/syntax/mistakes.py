@@ -79,7 +79,7 @@ _HABITS = (
     (r"‸\\", "a line goes on by itself: leave the `\\` out"),
     (r"\([^)]*‸;", "write a comma"),
     (r"‸;", "statements need no mark between them: leave the `;` out"),
-    (r"‸//|//.*‸|/\s*‸\*|--.*‸", "a comment begins with `#`"),
+    (r"‸//|//.*‸|/\s*‸\*|--.*‸", "if a comment is meant: it begins with `#`"),
     (r"‸['“”\u2018\u2019]", 'a string stands in double quotes: `"…"`'),
     (r"‸(import|from|include)\b", 'another file is brought in by `use "file.arch"`'),
     (r"‸(def|fn|func|function|class|module)\b", "write `block name(…) { … }`"),

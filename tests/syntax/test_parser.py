@@ -130,7 +130,7 @@ def test_a_file_may_have_nothing_in_it(text: str) -> None:
         "(" * 10_000 + "x" + ")" * 10_000,
         "x" + " -> f" * 2_000,
         "f(" + "x, " * 2_000 + ")",
-        " + ".join("x" * 50),
+        " + ".join("x" * 90),
     ],
     ids=["brackets", "steps", "arguments", "summands"],
 )
@@ -145,10 +145,11 @@ def test_what_is_long_but_not_deep_is_read(text: str) -> None:
         "f(" * 10_000 + "x" + ")" * 10_000,
         "-" * 10_000 + "x",
         "x" + " + x" * 10_000,
+        "x" + " + x" * 110,
         "x" + " * (x" * 10_000 + ")" * 10_000,
         "(a -> " * 10_000 + "x" + ")" * 10_000,
     ],
-    ids=["braces", "calls", "signs", "summands", "factors", "chains"],
+    ids=["braces", "calls", "signs", "summands", "some summands", "factors", "chains"],
 )
 def test_what_is_too_deep_is_told(text: str) -> None:
     with pytest.raises(ArchError) as caught:

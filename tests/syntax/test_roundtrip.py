@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -94,14 +94,14 @@ def found(text: str) -> list[str]:
     return [m[0] for m in re.finditer(r'"[^"\n]*"|#[^\n]*', text) if m[0].startswith("#")]
 
 
-def gaps(text: str) -> Iterator[int]:
-    """Every place of a text where a comment may stand: before each token and at the end."""
-    for token in _grammar().parse_interactive(text).iter_parse():
-        start = token.start_pos or 0
-        # What is called and its bracket are not to be parted.
-        if token.type != "LPAR" or text[start - 1].isspace():
-            yield start
-    yield len(text)
+def gaps(text: str, behind: bool) -> list[int]:
+    """Every place of a text where a comment may stand: before each token, or behind it."""
+    tokens = list(_grammar().parse_interactive(text).iter_parse())
+    # What is called and its bracket are not to be parted.
+    if behind:
+        return [token.end_pos or 0 for token in tokens if token.type != "CALLEE"]
+    called = {token.end_pos for token in tokens if token.type == "CALLEE"}
+    return [token.start_pos or 0 for token in tokens if token.start_pos not in called]
 
 
 def bare(node: Any) -> Any:
@@ -133,15 +133,17 @@ def survives(text: str, places: list[int]) -> None:
 
 
 @each_text
-def test_comments_in_all_places_at_once_survive(path: Path) -> None:
+@pytest.mark.parametrize("behind", [False, True])
+def test_comments_in_all_places_at_once_survive(path: Path, behind: bool) -> None:
     text = path.read_text(encoding="utf-8")
-    survives(text, list(gaps(text)))
+    survives(text, gaps(text, behind))
 
 
 @pytest.mark.parametrize("apart", [2, 3, 13])
-def test_comments_here_and_there_survive(apart: int) -> None:
+@pytest.mark.parametrize("behind", [False, True])
+def test_comments_here_and_there_survive(apart: int, behind: bool) -> None:
     text = EVERYTHING.read_text(encoding="utf-8")
-    places = list(gaps(text))
+    places = gaps(text, behind)
     for start in range(apart):
         survives(text, places[start::apart])
 
