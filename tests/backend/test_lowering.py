@@ -17,7 +17,7 @@ from tinygrad import Tensor
 from tinygrad.helpers import Context
 
 import archdsl
-from archdsl.backend.emit import OPTIONS, Run
+from archdsl.backend.emit import OPTIONS, Run, Use, embed
 from archdsl.backend.walk import forward
 from archdsl.graph.nodes import Apply, Graph, walk
 from archdsl.runtime.model import Model
@@ -156,3 +156,17 @@ def test_what_can_be_compiled_is(case: tuple[str, str, str]) -> None:
     if reason and TARGETS[target].compiler:
         pytest.skip(f"rendered only: {reason}")
     assert {kernel.binary is None for kernel in lowered(*case)} == {reason is not None}
+
+
+def test_a_lookup_in_a_large_table_is_one_kernel() -> None:
+    """Not a sum over the table, in parts, of which all but one are zeros."""
+
+    def build(device: str) -> list[Tensor]:
+        run = Unopened(described("gpt").graph, {}, {}, device)
+        table = Tensor.empty(50257, 8, device=device)
+        tokens = Tensor.empty(2, 9, dtype="int32", device=device)
+        return [embed(Use({"tokens": tokens}, {}, {"weight": table}, {}, run))]
+
+    with Context(**OPTIONS):  # type: ignore[no-untyped-call]
+        (kernel,) = lower(build, "CUDA")
+    assert "for (" not in kernel.source
