@@ -25,6 +25,8 @@ from archdsl.syntax import ast
 if TYPE_CHECKING:
     from archdsl.semantics.elaborate import Elaborator
 
+_MOST = 10_000  # calls of blocks in one model: far beyond any, and walked in seconds
+
 
 class Blocks:
     """Enters blocks, each time with the sizes of the call."""
@@ -32,6 +34,7 @@ class Blocks:
     def __init__(self, work: Elaborator):
         self.work = work
         self.wrong = work.wrong
+        self.entered = 0
 
     def enter(
         self,
@@ -54,6 +57,15 @@ class Blocks:
                 + (f" by way of {through}" if through else ""),
                 span,
                 help="a block is repeated by `block * n`",
+            )
+        self.entered += 1
+        if self.entered > _MOST:
+            return self.wrong(
+                "cycle",
+                f"more than {_MOST} blocks are entered here",
+                span,
+                help="blocks that call the next one twice double at every level; "
+                "a block is repeated by `block * n`",
             )
         inner = Env(definition.scope, {"sqrt": SQRT}, within=(*env.within, (block, span)))
         outer_names: dict[str, str | None] = {}

@@ -190,7 +190,7 @@ def _unexpected(
         notes = (Note(f"`{bracket.text}` is open here", bracket),)
     if text.startswith('"') and (len(text) == 1 or not text.endswith('"')):
         what = "the string does not end on its line"
-    elif text.strip() and text.isprintable():
+    elif len(text) > 1 or text.isprintable():
         what = f"unexpected `{text}`"
     else:
         name = unicodedata.name(text, "control character").lower()

@@ -233,3 +233,13 @@ def test_a_model_of_175_billion_is_checked_and_costed_without_tinygrad() -> None
     ran = run(f"{code}{LOADED}; sys.exit(status)", "gpt.arch", *settings)
     assert ran.returncode == 0, ran.stderr
     assert f"{count:,}" in ran.stdout
+
+
+def test_blocks_that_double_at_every_level_are_refused_and_not_walked() -> None:
+    chain = "block b0(x: float[T, D]): float[T, D] { x -> norm -> norm }\n" + "\n".join(
+        f"block b{i}(x: float[T, D]): float[T, D] {{ x -> b{i - 1} -> b{i - 1} }}"
+        for i in range(1, 41)
+    )
+    (told,) = archdsl.check(archdsl.parse(model("float[T, D] = x -> b40", blocks=chain)))
+    assert told.code == "cycle"
+    assert told.message == "more than 10000 blocks are entered here"

@@ -53,6 +53,10 @@ def test_each_item_tells_its_own_mistake() -> None:
         ('use "a', 'the string does not end on its line: a "string"'),
         ('use "', 'the string does not end on its line: a "string"'),
         ('use "a\n"', 'the string does not end on its line: a "string"'),
+        (
+            'use "a" "b\tc"',
+            'unexpected `"b\tc"`: `use`, `block`, `model`, … or the end of the file',
+        ),
         ('use \0"a"', 'unexpected character U+0000, control character: a "string"'),
         ('use\u00a0"a"', 'unexpected character U+00A0, no-break space: a "string"'),
         ('use\u200b"a"', 'unexpected character U+200B, zero width space: a "string"'),
