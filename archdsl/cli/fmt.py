@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from archdsl.cli.common import Subparsers, command, say
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import ArchError
+from archdsl.semantics.library import text_of
 from archdsl.syntax.parser import parse
 from archdsl.syntax.printer import format
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _file(name: str, args: argparse.Namespace) -> bool:
     """Whether a file's text is, or was, another than its canonical one."""
-    text = sys.stdin.read() if name == "-" else _read(Path(name))
+    text = sys.stdin.read() if name == "-" else text_of(Path(name))
     new = format(parse(text, name))
     if args.diff:
         old = text.splitlines(keepends=True)
@@ -63,14 +64,3 @@ def _file(name: str, args: argparse.Namespace) -> bool:
             temporary.write_text(new, encoding="utf-8")
         say(f"formatted {name}")
     return text != new
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise ArchError(
-            Diagnostic("file", f"`{path}` cannot be read: {error.strerror}")
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ArchError(Diagnostic("file", f"`{path}` is not text in UTF-8")) from error

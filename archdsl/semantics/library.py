@@ -57,10 +57,13 @@ def read(path: str) -> Source:
         if Path(path).is_dir():
             help = "this is a folder; name a file in it"
         raise ArchError(Diagnostic("file", f"there is no file `{path}`", help=help))
+    return Source(str(found) if not Path(path).is_file() else path, text_of(found))
+
+
+def text_of(path: Path) -> str:
+    """A file's text as it stands, its ends of lines too; raises `ArchError` for none."""
     try:
-        return Source(
-            str(found) if not Path(path).is_file() else path, found.read_text("utf-8")
-        )
+        return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
         raise ArchError(Diagnostic("file", f"`{path}` cannot be read: {reason}")) from error

@@ -8,7 +8,7 @@ from dataclasses import replace
 from archdsl.diagnostics import Note, Span, did_you_mean, listing
 from archdsl.graph.nodes import Apply, Graph, Input
 from archdsl.graph.ops import OPS
-from archdsl.graph.signature import Mismatch, Param
+from archdsl.graph.signature import Param
 from archdsl.graph.types import Size, Type, Varying
 from archdsl.semantics.binding import Bound, Callee, bind, signature
 from archdsl.semantics.elaborate import Elaborator
@@ -314,17 +314,9 @@ class ModelBuilder:
         slots = bind(called, node.call.args, None, evaluate, self.report)
         if slots is None:
             return
-        made = self.work.operators.site(op, slots, self.env, node.call.span)
-        if isinstance(made, Poison):
-            return
-        site, refs = made
-        try:
-            type = op.infer(site)
-        except Mismatch as mismatch:
-            self.work.operators.mismatch(mismatch, op, slots, node.call.span)
-            return
-        id = self.work.building.fresh()
-        self.loss = Apply(id, op.name, refs, tuple(site.attr.items()), "", type, node.call.span)
+        made = self.work.operators.node(op, slots, self.env, node.call.span, "")
+        if not isinstance(made, Poison):
+            self.loss, _ = made
 
     def _init(self, node: ast.Init) -> None:
         name, args = (

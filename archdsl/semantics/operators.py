@@ -51,6 +51,23 @@ class Operators:
             if named
             else ""
         )
+        made = self.node(op, slots, env, span, path)
+        if isinstance(made, Poison):
+            return made
+        node, site = made
+        for name in node.type.mixed.difference(*(t.mixed for t in site.tensors.values())):
+            self.broke.setdefault((name, node.id), (*self.building.calls, span))
+        self.building.nodes.append(node)
+        if op.name == "embed":
+            full = self.building.places.full(path)
+            self.tables[full] = node
+            env.labels[path.rpartition(".")[2]] = full
+        return Tensor(node.id, node.type)
+
+    def node(
+        self, op: Op, slots: Mapping[str, list[Bound]], env: Env, span: Span, path: str
+    ) -> tuple[Apply, Site] | Poison:
+        """An operator at its arguments, settled and typed, and what its rules saw of them."""
         made = self.site(op, slots, env, span)
         if isinstance(made, Poison):
             return made
@@ -63,16 +80,8 @@ class Operators:
             op.weights(site)
         except Mismatch as mismatch:
             return self.mismatch(mismatch, op, slots, span)
-        id = self.building.fresh()
-        for name in type.mixed.difference(*(t.mixed for t in site.tensors.values())):
-            self.broke.setdefault((name, id), (*self.building.calls, span))
-        node = Apply(id, op.name, refs, tuple(site.attr.items()), path, type, span)
-        self.building.nodes.append(node)
-        if op.name == "embed":
-            full = self.building.places.full(path)
-            self.tables[full] = node
-            env.labels[path.rpartition(".")[2]] = full
-        return Tensor(node.id, type)
+        id, attrs = self.building.fresh(), tuple(site.attr.items())
+        return Apply(id, op.name, refs, attrs, path, type, span), site
 
     def site(
         self, op: Op, slots: Mapping[str, list[Bound]], env: Env, span: Span
