@@ -4,12 +4,14 @@
     text = archdsl.format(spec)                      # its canonical text
     diagnostics = archdsl.check("specs/gpt.arch")    # every mistake, none raised
     model = archdsl.compile("specs/gpt.arch", D=768) # ready to run and to load weights
+    model = archdsl.from_pretrained("some/folder")   # a published checkpoint
 
-tinygrad is imported by `compile` and by nothing else here.
+tinygrad is imported by `compile` and `from_pretrained` alone.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archdsl.diagnostics import ArchError, Diagnostic
@@ -22,7 +24,15 @@ if TYPE_CHECKING:
     from archdsl.runtime.model import Model
 
 __version__ = "0.1.0"
-__all__ = ["ArchError", "Diagnostic", "check", "compile", "format", "parse"]
+__all__ = [
+    "ArchError",
+    "Diagnostic",
+    "check",
+    "compile",
+    "format",
+    "from_pretrained",
+    "parse",
+]
 
 
 def compile(
@@ -48,3 +58,24 @@ def compile(
     from archdsl.runtime.build import build
 
     return build(spec, variant, settings, device, dtype, seed)
+
+
+def from_pretrained(
+    path: str | Path,
+    *,
+    spec: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    seed: int = 0,
+) -> Model:
+    """The model of a published checkpoint, with its weights.
+
+    `path` is a folder with `config.json` and weights (.safetensors or .bin, sharded or not), a
+    .gguf file, or `package:NAME/inner` for either in an installed package. The spec that knows
+    the config is found in the standard library, or is `spec`. `dtype` is the checkpoint's own
+    where None, float32 where it has several. Raises `ArchError` for a field of the config that
+    no spec knows or can compute, and for weights that are not exactly the model's.
+    """
+    from archdsl.runtime.pretrained import from_pretrained
+
+    return from_pretrained(path, spec, device, dtype, seed)

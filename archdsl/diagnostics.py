@@ -40,6 +40,7 @@ CODES = {
     # running
     "input": "A value given to a model does not have the type of its input.",
     "checkpoint": "A weights file does not hold exactly the model's weights.",
+    "config": "A published config asks for something that the spec does not say.",
     "device": "The device or its compiler cannot be used on this machine.",
     "tokenizer": "A text or vocabulary cannot be turned into tokens.",
     "generation": "Decoding cannot be done as asked.",

@@ -14,6 +14,8 @@ from archdsl.diagnostics import CODES
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Param
 from archdsl.semantics.library import find
+from tests.reference import zoo
+from tests.reference.agreement import TOLERANCE
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -154,3 +156,13 @@ def test_generated_pages_are_up_to_date(
     if request.config.getoption("--update-golden"):
         path.write_text(made(), encoding="utf-8", newline="\n")
     assert path.read_text(encoding="utf-8") == made()
+
+
+def test_the_zoo_is_that_of_the_specs() -> None:
+    text = zoo.PAGE.read_text(encoding="utf-8")
+    rows = zoo.measured(text)
+    assert zoo.page(rows) == text, "python -m tests.reference.zoo writes it"
+    for row in rows:
+        figures = [float(d) for d in re.findall(r": (\S+?)(?:,|$)", row.found)]
+        assert figures
+        assert max(figures) <= TOLERANCE

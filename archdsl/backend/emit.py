@@ -1,9 +1,8 @@
 """Graph to tinygrad: one function for each operator, in one table.
 
-Tensors here have the batch axis first, B. Each line that makes one says its shape, in the
-letters of the papers: T positions of the sequence, S of the memory, D features, H heads,
-K heads of keys and values, G queries that share each of them, h features of a head.
-Softmax, norms and losses are computed in float32 whatever the weights are.
+Products, positions and attention have modules of their own; `use.py` says how the shapes
+beside the lines are to be read. Softmax, norms and losses are computed in float32 whatever
+the weights are.
 """
 
 from __future__ import annotations
@@ -11,109 +10,15 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
 from tinygrad import Tensor, dtypes
 
+from archdsl.backend.attend import attend, attention
+from archdsl.backend.positions import alibi, posenc, relative_bias, rotary
+from archdsl.backend.products import ACTIVATIONS, conv1d, experts, linear, mlp
+from archdsl.backend.use import Use, product, shape, softmax_fp32
 from archdsl.graph import axes
-from archdsl.graph.nodes import Graph
-from archdsl.graph.types import Axis, Size, Type
-
-# Devices whose products of half numbers sum in float32 by hardware.
-TENSOR_CORES = frozenset({"CUDA", "NV", "AMD", "HIP", "METAL"})
-
-# tinygrad's settings for making kernels of these tensors. TC_OPT: sizes that are no multiple
-# of a tensor core's are filled up. SPLIT_REDUCEOP: a lookup in a large table, a sum until
-# tinygrad sees that it is none, is not cut into partial sums before.
-OPTIONS = {"TC_OPT": 2, "SPLIT_REDUCEOP": 0}
-
-
-@dataclass
-class Run:
-    """What one forward pass has beside its values: weights, sizes, and true lengths."""
-
-    graph: Graph
-    weights: Mapping[str, Tensor]
-    constants: dict[tuple[object, ...], Tensor]
-    device: str
-    sizes: dict[str, int] = field(default_factory=dict)
-    lengths: dict[str, Tensor] = field(default_factory=dict)
-    types: dict[str, Type] = field(default_factory=dict)
-
-    def valid(self, size: Size) -> Tensor | None:
-        """[B, n] True where a position of an axis is there, or None where all are.
-
-        Padding stands at the end, so an axis made longer or shorter at its front is there up
-        to its own length.
-        """
-        if not size.vars & self.lengths.keys():
-            return None
-        sizes: dict[str, Any] = self.sizes | self.lengths
-        length: Any = size.at(sizes)  # [B]
-        positions = Tensor.arange(size.at(self.sizes))  # [n]
-        there: Tensor = positions.reshape(1, -1) < length.reshape(-1, 1)  # [B, n]
-        return there
-
-    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        """a @ b in float32, of operands in the weights' dtype."""
-        if self.device.split(":")[0] in TENSOR_CORES:
-            return a.matmul(b, dtype=dtypes.float32)
-        # Without tensor cores each product of two halves would be rounded before the sum.
-        return a.cast(dtypes.float32) @ b.cast(dtypes.float32)
-
-    def constant(self, key: tuple[object, ...], make: Callable[[], np.ndarray]) -> Tensor:
-        """A table that depends on sizes alone, made once for a model."""
-        if key not in self.constants:
-            self.constants[key] = Tensor(make(), device=self.device).realize()
-        return self.constants[key]
-
-
-@dataclass(frozen=True)
-class Use:
-    """One use of an operator: its tensors, their types, its weights and its attributes."""
-
-    tensors: Mapping[str, Tensor]
-    types: Mapping[str, Type]
-    weights: Mapping[str, Tensor]
-    attr: Mapping[str, Any]
-    run: Run
-
-    @property
-    def x(self) -> Tensor:
-        return next(iter(self.tensors.values()))
-
-    @property
-    def axes(self) -> tuple[Axis, ...]:
-        return next(iter(self.types.values())).axes
-
-    def axis(self, default: int) -> int:
-        """The axis meant, counted with the batch axis."""
-        index = self.attr["axis"]
-        return (default if index is None else index) + 1
-
-
-def shape(x: Tensor) -> tuple[int, ...]:
-    return tuple(int(size) for size in x.shape)
-
-
-def _product(use: Use, x: Tensor, prefix: str = "") -> Tensor:
-    """x [B, …, in] times a weight [out, in], and its bias where it has one: [B, …, out].
-
-    The callers make x contiguous: computed once, and not again for each output that uses it.
-    """
-    out = use.run.matmul(x, use.weights[f"{prefix}weight"].T)  # [B, …, out]
-    if f"{prefix}bias" in use.weights:
-        out = out + use.weights[f"{prefix}bias"]  # [B, …, out]
-    return out.cast(x.dtype)  # [B, …, out]
-
-
-def _softmax(scores: Tensor, axis: int) -> Tensor:
-    """The softmax in float32, of its input's shape."""
-    return scores.cast(dtypes.float32).softmax(axis)
-
 
 # -- tokens and vectors --
 
@@ -124,35 +29,21 @@ def embed(use: Use) -> Tensor:
 
 
 def unembed(use: Use) -> Tensor:
-    return _product(use, use.x.contiguous())  # [B, …, vocab]
+    return product(use, use.x.contiguous())  # [B, …, vocab]
 
 
-def posenc(use: Use) -> Tensor:
-    _, length, width = shape(use.x)
-    if use.attr["kind"] == "learned":
-        return use.x + use.weights["weight"][:length]  # [B, T, D]
-    context = use.attr["context"]
-    table = use.run.constant(("sinusoidal", context, width), lambda: sinusoids(context, width))
-    return use.x + table[:length].cast(use.x.dtype)  # [B, T, D]
-
-
-def sinusoids(context: int, width: int) -> np.ndarray:
-    """[context, width]: sin and cos in turn of the position at geometric wavelengths from
-    2 pi to 10000 · 2 pi (Vaswani et al. 2017, section 3.5)."""
-    rates = 10000.0 ** (-np.arange(0, width, 2) / width)  # [width / 2]
-    angles = np.arange(context)[:, None] * rates  # [context, width / 2]
-    both = np.stack([np.sin(angles), np.cos(angles)], axis=-1)  # [context, width / 2, 2]
-    return both.reshape(context, width).astype(np.float32)
-
-
-# -- norms and products --
+# -- norms, and what is trained for each feature --
 
 
 def norm(use: Use) -> Tensor:
     x: Tensor = use.x.cast(dtypes.float32)  # [B, …, D]
     if use.attr["kind"] == "layer":
         x = x - x.mean(-1, keepdim=True)  # [B, …, D]
-    x = x * (x.square().mean(-1, keepdim=True) + use.attr["eps"]).rsqrt()  # [B, …, D]
+    if use.attr["kind"] == "l2":
+        length = x.square().sum(-1, keepdim=True)  # [B, …, 1], squared
+        x = x * length.maximum(use.attr["eps"] ** 2).rsqrt()  # [B, …, D]
+    else:
+        x = x * (x.square().mean(-1, keepdim=True) + use.attr["eps"]).rsqrt()  # [B, …, D]
     if "weight" in use.weights:
         x = x * use.weights["weight"]  # [B, …, D]
     if "bias" in use.weights:
@@ -160,73 +51,14 @@ def norm(use: Use) -> Tensor:
     return x.cast(use.x.dtype).contiguous()  # [B, …, D]
 
 
-def linear(use: Use) -> Tensor:
-    return _product(use, use.x.contiguous())  # [B, …, dim]
+def temperature(use: Use) -> Tensor:
+    factor = use.weights["weight"].cast(dtypes.float32).exp()  # []
+    return (use.x.cast(dtypes.float32) * factor).cast(use.x.dtype)  # as x
 
 
-def mlp(use: Use) -> Tensor:
-    x, sizes = use.x, use.attr["sizes"]
-    activation = ACTIVATIONS[use.attr["act"]]
-    for i in range(len(sizes)):
-        x = activation(x) if i else x  # [B, …, sizes[i - 1]]
-        x = _product(use, x.contiguous(), f"{i}.")  # [B, …, sizes[i]]
-    return x  # [B, …, sizes[-1]]
-
-
-def _single(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A pointwise function computed in float32, its result in the dtype that came in."""
-    return lambda x: function(x.cast(dtypes.float32)).cast(x.dtype)
-
-
-ACTIVATIONS = {
-    "relu": _single(lambda x: x.relu()),
-    "gelu": _single(lambda x: x * 0.5 * (1 + (x * math.sqrt(0.5)).erf())),
-    "gelu_tanh": _single(lambda x: x.gelu()),
-    "silu": _single(lambda x: x * x.sigmoid()),
-    "quick_gelu": _single(lambda x: x * (1.702 * x).sigmoid()),
-    "tanh": _single(lambda x: x.tanh()),
-}
-
-
-def attention(use: Use) -> Tensor:
-    x, memory = use.x, use.tensors.get("over", use.x)  # [B, T, D], [B, S, E]
-    (batch, T, _), S = shape(x), shape(memory)[1]
-    heads, kv_heads, size = use.attr["heads"], use.attr["kv_heads"], use.attr["head_size"]
-    group = heads // kv_heads
-
-    x, memory = x.contiguous(), memory.contiguous()
-    q = _product(use, x, "q.")  # [B, T, H h]
-    k = _product(use, memory, "k.")  # [B, S, K h]
-    v = _product(use, memory, "v.")  # [B, S, K h]
-    q = q.reshape(batch, T, heads, size).transpose(1, 2)  # [B, H, T, h]
-    # The queries that share keys stand below one another: one product for each key head.
-    q = q.reshape(batch, kv_heads, group * T, size)  # [B, K, G T, h]
-    k = k.reshape(batch, S, kv_heads, size).transpose(1, 2)  # [B, K, S, h]
-    v = v.reshape(batch, S, kv_heads, size).transpose(1, 2)  # [B, K, S, h]
-
-    scores = use.run.matmul(q, k.transpose(2, 3)) * use.attr["scale"]  # [B, K, G T, S]
-    seen = _seen(use, T, S)  # [B or 1, 1, 1, T or 1, S], or None
-    if seen is not None:
-        scores = scores.reshape(batch, kv_heads, group, T, S)  # [B, K, G, T, S]
-        scores = seen.where(scores, -math.inf).reshape(batch, kv_heads, group * T, S)
-    # Made before the product with v, which would else compute them again for each feature.
-    shares = _softmax(scores, -1).cast(x.dtype).contiguous()  # [B, K, G T, S]
-    out = use.run.matmul(shares, v).cast(x.dtype)  # [B, K, G T, h]
-    out = out.reshape(batch, heads, T, size).transpose(1, 2).contiguous()  # [B, T, H, h]
-    return _product(use, out.reshape(batch, T, heads * size), "out.")  # [B, T, D]
-
-
-def _seen(use: Use, T: int, S: int) -> Tensor | None:
-    """Which keys each query may attend to, [B or 1, 1, 1, T or 1, S]; None where all."""
-    keys = use.types.get("over", use.types["x"]).axes[0].size
-    valid = use.run.valid(keys)  # [B, S] or None
-    seen = None if valid is None else valid.reshape(-1, 1, 1, 1, S)  # [B, 1, 1, 1, S]
-    if use.attr["causal"]:
-        positions = Tensor.arange(S)  # [S]
-        past = positions.reshape(1, S) <= positions.reshape(T, 1)  # [T, S]
-        past = past.reshape(1, 1, 1, T, S)  # [1, 1, 1, T, S]
-        seen = past if seen is None else seen & past  # [B or 1, 1, 1, T, S]
-    return seen
+def dot(use: Use) -> Tensor:
+    x, other = (t.cast(dtypes.float32) for t in use.tensors.values())  # [B, …, D] each
+    return (x * other).sum(-1).cast(use.x.dtype)  # [B, …]
 
 
 # -- images, and named positions --
@@ -251,6 +83,14 @@ def readout(use: Use) -> Tensor:
 
 def first(use: Use) -> Tensor:
     return use.x[:, 0]  # [B, D]
+
+
+def at(use: Use) -> Tensor:
+    found = use.tensors["tokens"] == use.attr["token"]  # [B, T]
+    # The first of the largest: the first position of all where nothing is found.
+    index = found.cast(dtypes.int32).argmax(1)  # [B]
+    index = index.reshape(-1, 1, 1).expand(-1, 1, use.x.shape[2])  # [B, 1, D]
+    return use.x.gather(1, index).squeeze(1)  # [B, D]
 
 
 # -- general shapes --
@@ -279,7 +119,7 @@ def softmax(use: Use) -> Tensor:
     axis = use.axis(use.x.ndim - 2)
     valid = _along(use, axis)  # [B, …, n, …] or None
     x = use.x if valid is None else valid.where(use.x, -math.inf)  # as x
-    return _softmax(x, axis).cast(use.x.dtype)  # as x
+    return softmax_fp32(x, axis).cast(use.x.dtype)  # as x
 
 
 def concat(use: Use) -> Tensor:
@@ -341,18 +181,30 @@ EMIT: dict[str, Callable[[Use], Tensor]] = {
     "embed": embed,
     "unembed": unembed,
     "posenc": posenc,
+    "rotary": rotary,
+    "alibi": alibi,
+    "relative_bias": relative_bias,
     "norm": norm,
     "linear": linear,
-    "mlp": mlp,
     "attention": attention,
+    "attend": attend,
+    "mlp": mlp,
+    "experts": experts,
+    "conv1d": conv1d,
     "patches": patches,
     "prepend": prepend,
     "readout": readout,
     "first": first,
+    "at": at,
     "mean": mean,
     "softmax": softmax,
     "add": lambda use: use.x + use.tensors["other"],
+    "multiply": lambda use: use.x * use.tensors["other"],
+    "dot": dot,
     "scale": lambda use: use.x * use.attr["by"],
+    "temperature": temperature,
+    "layer_scale": lambda use: use.x * use.weights["weight"],
+    "add_bias": lambda use: use.x + use.weights["weight"],
     "concat": concat,
     "reshape": reshape,
     "slice": slice_,

@@ -15,7 +15,18 @@ from importlib import import_module
 import archdsl
 from archdsl.diagnostics import ArchError
 
-COMMANDS = ("check", "fmt", "show", "run", "translate", "doctor")
+COMMANDS = (
+    "check",
+    "fmt",
+    "show",
+    "expand",
+    "diff",
+    "run",
+    "translate",
+    "import",
+    "export",
+    "doctor",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,7 +13,6 @@ from archdsl.graph.cost import cost
 from archdsl.graph.nodes import Graph
 from archdsl.graph.types import Type
 from archdsl.semantics.analysis import Analysis, analyse, check, models
-from archdsl.semantics.weight_maps import weight_maps
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -37,7 +36,6 @@ def run(args: argparse.Namespace) -> int:
             # Without a variant named, each model of the file as it stands there.
             for name in models(args.spec):
                 analyses.append(analyse(args.spec, name, given))
-                weight_maps(analyses[-1].file, analyses[-1].model, analyses[-1].graph)
         except ArchError as error:
             problems = list(error.diagnostics)
     if args.json:

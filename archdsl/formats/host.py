@@ -1,7 +1,8 @@
 """Tensors as bytes in the host's memory, both ways: what every reader and writer shares.
 
-A tensor that was read is a window onto its file, which is mapped privately: nothing is
-copied before `.to(device)`, and nothing done to the tensor reaches the file. tinygrad's own
+A reader gives each tensor as a `Stored`: dtype and shape at once, elements when asked for.
+These are a window onto the file, which is mapped privately: nothing is copied before
+`.to(device)`, and nothing done to the tensor reaches the file. tinygrad's own
 DISK device is not used, since it opens files for writing (weights in a read-only folder
 could not be read) and keeps one mapping per path (a file that was replaced would be read as
 it was before).
@@ -15,12 +16,14 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +33,8 @@ from archdsl.diagnostics import ArchError, Diagnostic
 if TYPE_CHECKING:
     from tinygrad import Tensor
 
-Bytes = NDArray[np.uint8]
+Bytes: TypeAlias = NDArray[np.uint8]
+Value: TypeAlias = "Stored | Tensor | NDArray[Any]"  # what the writers take
 
 # tinygrad's name of a dtype -> the numpy dtype that carries its bits.
 CARRIER: dict[str, np.dtype[Any]] = {
@@ -50,6 +54,10 @@ CARRIER: dict[str, np.dtype[Any]] = {
     "fp8e4m3": np.dtype("uint8"),
     "fp8e5m2": np.dtype("uint8"),
 }
+
+# Linux would refuse to map a file larger than its memory, as if every page were to be
+# written; this flag says otherwise (asm-generic/mman-common.h; Python 3.11 has no name for it).
+_NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
 
 # All that zipfile, json, numpy and our own readers trip over in a damaged file.
 _DAMAGE = (
@@ -102,11 +110,50 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         ) from error
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A tensor that is known by dtype and shape, and is not in memory before it is read.
+
+    `dtype` is a key of `CARRIER`. `load` makes the elements, row-major and of the carrier's
+    dtype, anew for each `read`.
+
+    >>> half = Stored("bfloat16", (2, 1), lambda: np.array([0x3F80, 0xC000], np.uint16))
+    >>> half
+    Stored(dtype='bfloat16', shape=(2, 1))
+    >>> half.read().shape, half.tensor().dtype.name
+    ((2, 1), '__bf16')
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    load: Callable[[], NDArray[Any]] = field(repr=False, compare=False)
+
+    def read(self) -> NDArray[Any]:
+        """The elements, as an array of the shape and of dtype `CARRIER[dtype]`."""
+        elements = self.load()
+        if elements.dtype != CARRIER[self.dtype]:
+            raise TypeError(f"{elements.dtype} was loaded for a tensor of {self.dtype}")
+        return elements.reshape(self.shape)
+
+    def tensor(self) -> Tensor:
+        """A tensor on tinygrad's NPY device over what `read` gives, not copied if it can be."""
+        return as_tensor(
+            np.require(self.read(), requirements=["C", "W"]), self.dtype, self.shape
+        )
+
+
+def window(data: Bytes, dtype: str, shape: Sequence[int]) -> Stored:
+    """The tensor whose elements are these bytes of a file, which `read` does not copy."""
+    return Stored(dtype, tuple(shape), lambda: data.view(CARRIER[dtype]))
+
+
 def map_file(path: Path) -> Bytes:
     """The bytes of a file that is not empty, mapped privately (copied only on write)."""
     with path.open("rb") as stream:
         # Writable, though nobody writes: some of tinygrad's devices refuse read-only memory.
-        return np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
+        access = mmap.PROT_READ | mmap.PROT_WRITE
+        mapped = mmap.mmap(stream.fileno(), 0, mmap.MAP_PRIVATE | _NO_RESERVE, access)
+    return np.frombuffer(mapped, np.uint8)
 
 
 def count(shape: Sequence[object]) -> int:
@@ -140,8 +187,10 @@ def as_tensor(bits: NDArray[Any], dtype: str, shape: Sequence[int]) -> Tensor:
     return (flat if flat.dtype == wanted else flat.bitcast(wanted)).reshape(tuple(shape))
 
 
-def dtype_name(value: Tensor | NDArray[Any]) -> str:
+def dtype_name(value: Value) -> str:
     """The key of `CARRIER` for a tensor or an array; its own dtype's name if there is none."""
+    if isinstance(value, Stored):
+        return value.dtype
     if isinstance(value, np.ndarray | np.generic):
         return value.dtype.name
     from tinygrad import dtypes
@@ -149,8 +198,10 @@ def dtype_name(value: Tensor | NDArray[Any]) -> str:
     return next((n for n in CARRIER if getattr(dtypes, n) == value.dtype), str(value.dtype))
 
 
-def bits_of(value: Tensor | NDArray[Any]) -> NDArray[Any]:
+def bits_of(value: Value) -> NDArray[Any]:
     """The elements of a tensor or an array, row-major and native, as the carrier's dtype."""
+    if isinstance(value, Stored):
+        return np.ascontiguousarray(value.read())
     carrier = CARRIER[dtype_name(value)]
     if isinstance(value, np.ndarray | np.generic):
         native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))

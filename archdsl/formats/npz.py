@@ -9,22 +9,18 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from archdsl.diagnostics import listing
 from archdsl.formats.atomic import replacing
-from archdsl.formats.host import CARRIER, as_tensor, bits_of, dtype_name, reading, refusal
-
-if TYPE_CHECKING:
-    from tinygrad import Tensor
+from archdsl.formats.host import CARRIER, Stored, Value, bits_of, dtype_name, reading, refusal
 
 _HELD = [name for name, carrier in CARRIER.items() if carrier.name == name]
 
 
-def read_npz(path: Path) -> dict[str, Tensor]:
+def read_npz(path: Path) -> dict[str, Stored]:
     """The arrays of an archive by name, in its order; all are read into memory.
 
     Raises ArchError (`checkpoint`) for an archive that is damaged or holds anything but
@@ -33,10 +29,10 @@ def read_npz(path: Path) -> dict[str, Tensor]:
     with reading(path, "an archive of arrays (npz)"), np.load(path, allow_pickle=False) as file:
         if len(set(file.files)) < len(file.files):
             raise ValueError("two arrays have one name")
-        return {name: _tensor(name, file[name]) for name in file.files}
+        return {name: _stored(name, file[name]) for name in file.files}
 
 
-def write_npz(path: str | Path, tensors: Mapping[str, Tensor | NDArray[Any]]) -> None:
+def write_npz(path: str | Path, tensors: Mapping[str, Value]) -> None:
     """Writes arrays to an archive, uncompressed, that takes the place of `path` when whole.
 
     The order and every dtype stay as given, one array at a time is in memory, and the same
@@ -59,11 +55,12 @@ def write_npz(path: str | Path, tensors: Mapping[str, Tensor | NDArray[Any]]) ->
                 np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
-def _tensor(name: str, value: Any) -> Tensor:
+def _stored(name: str, value: Any) -> Stored:
     if not isinstance(value, np.ndarray):
         raise ValueError(f"`{name}` is not an array")
     if value.dtype.name not in _HELD:
         raise ValueError(
             f"`{name}` is of dtype {value.dtype}; read are {listing(_HELD, 'and')}"
         )
-    return as_tensor(bits_of(value), value.dtype.name, value.shape)
+    bits = bits_of(value)
+    return Stored(value.dtype.name, value.shape, lambda: bits)

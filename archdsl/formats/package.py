@@ -1,4 +1,4 @@
-"""Files inside installed Python packages, named `package:NAME/inner/file`.
+"""Files and folders inside installed Python packages, named `package:NAME/inner/file`.
 
 Trained weights are published inside packages too. The package is found, never imported.
 """
@@ -14,7 +14,7 @@ _PREFIX = "package:"
 
 
 def resolve(path: str) -> Path:
-    """The file that a path names; an ordinary path stays as it is.
+    """The file or folder that a path names; an ordinary path stays as it is.
 
     Raises ArchError (`file`) where `package:NAME/inner/file` names no installed package or no
     file of it.
@@ -35,9 +35,9 @@ def resolve(path: str) -> Path:
     if ".." not in inner.split("/"):
         for folder in folders:
             file = folder / inner.lstrip("/")
-            if file.is_file():
+            if file.exists():
                 return file
-    inside = sorted(_files(folders))
+    inside = sorted(_entries(folders))
     guess = did_you_mean(inner, inside) or f"the package holds {listing(inside[:12], 'and')}"
     raise _refusal(f"{path}: the package `{name}` has no file `{inner}`", help=guess)
 
@@ -57,12 +57,12 @@ def _folders(name: str) -> list[Path]:
     return folders
 
 
-def _files(folders: list[Path]) -> set[str]:
+def _entries(folders: list[Path]) -> set[str]:
     return {
-        file.relative_to(folder).as_posix()
+        entry.relative_to(folder).as_posix()
         for folder in folders
-        for file in folder.rglob("*")
-        if file.suffix != ".pyc" and file.is_file()
+        for entry in folder.rglob("*")
+        if entry.suffix != ".pyc" and entry.name != "__pycache__"
     }
 
 

@@ -11,27 +11,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from archdsl.diagnostics import listing
 from archdsl.formats.atomic import replacing
 from archdsl.formats.host import (
     CARRIER,
     Bytes,
-    as_tensor,
+    Stored,
+    Value,
     bits_of,
     count,
     dtype_name,
     map_file,
     reading,
     refusal,
+    window,
 )
-
-if TYPE_CHECKING:
-    from tinygrad import Tensor
+from archdsl.formats.strict_json import parse_object
 
 # The format's name of a dtype -> tinygrad's.
 DTYPES = {
@@ -58,7 +57,7 @@ _METADATA = "__metadata__"
 _LONGEST_HEADER = 100_000_000
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Stored]:
     """The tensors of a file by name, in the order of its header.
 
     Nothing is read before a tensor is used; the file must not be cut meanwhile. Raises
@@ -70,14 +69,14 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         entries = {name: _entry(name, value) for name, value in header.items()}
         _check_spans(entries, len(data))
         return {
-            name: as_tensor(data[start:end].view(CARRIER[dtype]), dtype, shape)
+            name: window(data[start:end], dtype, shape)
             for name, (dtype, shape, start, end) in entries.items()
         }
 
 
 def write_safetensors(
     path: str | Path,
-    tensors: Mapping[str, Tensor | NDArray[Any]],
+    tensors: Mapping[str, Value],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes tensors to a file that takes the place of `path` when it is whole.
@@ -97,23 +96,28 @@ def write_safetensors(
         header[_METADATA] = dict(metadata)
     end = 0
     for name, value in tensors.items():
-        dtype = dtype_name(value)
-        if name == _METADATA or dtype not in _NAMES:
-            raise refusal(
-                Path(path),
-                f"`{name}` cannot be written: safetensors has no such tensor",
-                expected=f"a name other than `{_METADATA}`, of {listing(_NAMES)}",
-                found=f"`{name}` of `{dtype}`",
-            )
-        start, end = end, end + count(value.shape) * CARRIER[dtype].itemsize
-        entry = {"dtype": _NAMES[dtype], "shape": value.shape, "data_offsets": [start, end]}
-        header[name] = entry
+        start, end = end, end + stored_size(Path(path), name, value)
+        dtype = _NAMES[dtype_name(value)]
+        header[name] = {"dtype": dtype, "shape": value.shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     with replacing(path) as temporary, temporary.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for value in tensors.values():
             stream.write(bits_of(value).reshape(-1).view(np.uint8).data)
+
+
+def stored_size(path: Path, name: str, value: Value) -> int:
+    """How many bytes a tensor takes; ArchError where the format has no such tensor."""
+    dtype = dtype_name(value)
+    if name == _METADATA or dtype not in _NAMES:
+        raise refusal(
+            path,
+            f"`{name}` cannot be written: safetensors has no such tensor",
+            expected=f"a name other than `{_METADATA}`, of {listing(_NAMES)}",
+            found=f"`{name}` of `{dtype}`",
+        )
+    return count(value.shape) * CARRIER[dtype].itemsize
 
 
 def _split(raw: Bytes) -> tuple[dict[str, Any], Bytes]:
@@ -124,21 +128,11 @@ def _split(raw: Bytes) -> tuple[dict[str, Any], Bytes]:
     text = raw[8 : 8 + length].tobytes()
     if not text.startswith(b"{"):
         raise ValueError(f"a header that begins with {text[:8]!r} instead of a brace")
-    header: dict[str, Any] = json.loads(text.decode(), object_pairs_hook=_distinct)
+    header = parse_object(text)
     metadata = header.pop(_METADATA, {})
     if type(metadata) is not dict or any(type(v) is not str for v in metadata.values()):
         raise ValueError(f"`{_METADATA}` is not a map from text to text")
     return header, raw[8 + length :]
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, in which no name may stand twice and every name must be Unicode."""
-    entries = dict(pairs)
-    if len(entries) < len(pairs):
-        raise ValueError("a name stands twice in the header")
-    for name in entries:
-        name.encode()  # raises on half a surrogate pair, which no terminal could print
-    return entries
 
 
 def _entry(name: str, value: Any) -> tuple[str, list[int], int, int]:

@@ -15,38 +15,38 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import listing
-from archdsl.formats.host import CARRIER, Bytes, as_tensor, count, map_file, reading, refusal
+from archdsl.formats.host import CARRIER, Bytes, Stored, count, map_file, reading, refusal
 from archdsl.formats.state_pickle import Machine, View, expect
 
-if TYPE_CHECKING:
-    from tinygrad import Tensor
-
+_KIND = "a state dict of PyTorch"
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
 
-def read_torch(path: Path) -> dict[str, Tensor]:
+def read_torch(path: Path) -> dict[str, Stored]:
     """The tensors of a state dict by name, in its order.
 
     A tensor whose elements lie in row-major order is a window onto the file; any other
-    (transposed, expanded, cut out of a wider one, or in a compressed archive) is copied into
-    memory. Tensors may share a storage. Where the file is a dict in which one key alone, such
-    as `state_dict`, holds tensors by name, those are the weights, and a warning says so.
+    (transposed, expanded or cut out of a wider one) is copied when it is read; a compressed
+    archive is read at once. Tensors may share a storage. Where the file is a dict in which
+    one key alone, such as `state_dict`, holds tensors by name, those are the weights, and a
+    warning says so.
 
     Raises ArchError (`checkpoint`) for a file that is damaged, asks for anything but tensors,
     or leaves open which of its tensors are the weights.
     """
-    with reading(path, "a state dict of PyTorch"):
+    with reading(path, _KIND):
         raw = map_file(path)
         layout = _read_archive if raw[:2].tobytes() == b"PK" else _read_stream
         root, storages = layout(path, raw)
-        return {name: _tensor(view, storages) for name, view in _weights(path, root).items()}
+        views = _weights(path, root)
+        return {name: _stored(path, view, storages) for name, view in views.items()}
 
 
 def _read_archive(path: Path, raw: Bytes) -> tuple[Any, Mapping[str, Bytes]]:
@@ -107,24 +107,28 @@ def _slice(raw: Bytes, start: int, size: int) -> Bytes:
     return raw[start : start + size]
 
 
-def _tensor(view: View, storages: Mapping[str, Bytes]) -> Tensor:
-    elements = storages[view.storage.key].view(CARRIER[view.dtype])
-    return as_tensor(_row_major(elements, view), view.dtype, view.shape)
+def _stored(path: Path, view: View, storages: Mapping[str, Bytes]) -> Stored:
+    elements = _elements(storages[view.storage.key].view(CARRIER[view.dtype]), view)
+
+    def load() -> NDArray[Any]:
+        with reading(path, _KIND):  # an expanded tensor may be larger than the memory
+            return np.ascontiguousarray(elements)
+
+    return Stored(view.dtype, tuple(view.shape), load)
 
 
-def _row_major(elements: NDArray[Any], view: View) -> NDArray[Any]:
-    """The elements of a tensor in row-major order; copied only if they do not lie so."""
+def _elements(storage: NDArray[Any], view: View) -> NDArray[Any]:
+    """The elements of a tensor where they lie, whatever their order."""
     if not all(type(n) is int and n >= 0 for n in (view.offset, *view.stride)):
         raise ValueError("an offset or a stride that is no natural number")
     if count(view.shape) == 0:
-        return elements[:0]
+        return storage[:0].reshape(view.shape)
     steps = zip(view.shape, view.stride, strict=True)
     last = view.offset + sum((size - 1) * step for size, step in steps)
-    if last >= len(elements):
-        raise ValueError(f"a tensor reaches element {last} of a storage of {len(elements)}")
-    strides = [step * elements.itemsize for step in view.stride]
-    window = np.lib.stride_tricks.as_strided(elements[view.offset :], view.shape, strides)
-    return np.ascontiguousarray(window)
+    if last >= len(storage):
+        raise ValueError(f"a tensor reaches element {last} of a storage of {len(storage)}")
+    strides = [step * storage.itemsize for step in view.stride]
+    return np.lib.stride_tricks.as_strided(storage[view.offset :], view.shape, strides)
 
 
 def _weights(path: Path, root: object) -> dict[str, View]:

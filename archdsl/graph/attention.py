@@ -1,16 +1,17 @@
 """The type, weight and cost rules of attention (Vaswani et al. 2017, section 3.2).
 
-Queries [T, D] look at themselves or at a memory [S, E]. `H` heads of size `h` make queries
-of `H h` numbers; `K` heads of keys and values, which groups of `H / K` queries share, make
-`K h`.
+`attention` has its projections: queries [T, D] look at themselves or at a memory [S, E]. `H`
+heads of size `h` make queries of `H h` numbers; `K` heads of keys and values, which groups
+of `H / K` queries share, make `K h`. `attend` is the core alone, of queries [T, H, h], keys
+[S, K, h] and values [S, K, w] that others have made.
 """
 
 from __future__ import annotations
 
 from archdsl.diagnostics import listing
-from archdsl.graph.rules import affine
+from archdsl.graph.products import affine
 from archdsl.graph.signature import Mismatch, Site, Weight
-from archdsl.graph.types import Size, Type
+from archdsl.graph.types import Axis, Size, Type
 
 
 def _memory(site: Site) -> str:
@@ -60,18 +61,27 @@ def _divisors(width: int, heads: int) -> str:
 def attention(site: Site) -> Type:
     (queries, _), (keys, _) = site.sequence(), site.sequence(_memory(site))
     heads, kv_heads = site.attr["heads"], site.attr["kv_heads"]
+    _share(heads, kv_heads, "kv_heads", ("heads", "kv_heads"))
+    seen = site.x.mixing(site.tensors[_memory(site)].mixed)
+    return seen.mixing(_mixed(site, queries, keys))
+
+
+def _share(heads: int, kv_heads: int, at: str, bound: tuple[str | Axis, ...]) -> None:
     if heads % kv_heads:
         raise Mismatch(
             "divisibility",
             f"{heads} heads cannot share {kv_heads} key and value heads evenly",
-            "kv_heads",
+            at,
             expected=f"a divisor of {heads}",
             found=str(kv_heads),
-            bound=("heads", "kv_heads"),
+            bound=bound,
         )
-    seen = site.x.mixing(site.tensors[_memory(site)].mixed)
+
+
+def _mixed(site: Site, queries: Axis, keys: Axis) -> frozenset[str]:
+    """The axes along which the scores look at any position."""
     if not site.attr["causal"]:
-        return seen.mixing(keys.size.vars)
+        return keys.size.vars
     if keys.size != queries.size:
         raise Mismatch(
             "axis",
@@ -81,7 +91,7 @@ def attention(site: Site) -> Type:
             found=f"size {keys.size}",
             bound=(queries, keys),
         )
-    return seen
+    return frozenset()
 
 
 def weights(site: Site) -> tuple[Weight, ...]:
@@ -116,3 +126,87 @@ def cache(site: Site) -> Size:
         return Size.of(0)
     keys, _ = site.sequence(_memory(site))
     return keys.size * (2 * _inner(site)[1])
+
+
+# -- the core alone --
+
+
+def attend_defaults(site: Site) -> dict[str, float]:
+    return {"scale": _heads(site, "q")[2] ** -0.5} if site.attr["scale"] is None else {}
+
+
+def _heads(site: Site, param: str) -> tuple[Axis, int, int]:
+    """The sequence axis of a tensor, its heads, and the size of each."""
+    type = site.floats(param)
+    heads, size = [a.size.value for a in type.axes[1:]] if len(type.axes) == 3 else (None, None)
+    if heads is None or size is None:
+        raise Mismatch(
+            "type-mismatch",
+            "a sequence of heads is needed here",
+            param,
+            expected="float[T, H, h]: any sequence axis, and heads of fixed number and size",
+            found=str(type),
+            help='split features into heads with `reshape("T (H h) -> T H h", H = heads)`'
+            if len(type.axes) == 2
+            else None,
+        )
+    return type.axes[0], heads, size
+
+
+def attend(site: Site) -> Type:
+    (queries, heads, _), (keys, kv_heads, _), _ = (_heads(site, name) for name in "qkv")
+    q, k, v = (site.tensors[name] for name in "qkv")
+    one_size = "queries and keys must have heads of one size"
+    _agree(site, "k", one_size, (*k.axes[:2], q.axes[2]))
+    _agree(site, "v", "there must be a value for each key", (*k.axes[:2], v.axes[2]))
+    _share(heads, kv_heads, "k", (q.axes[1], k.axes[1]))
+    if site.attr["window"] is not None and not site.attr["causal"]:
+        raise Mismatch(
+            "argument-value",
+            "a window counts the positions before a query, and the one at it",
+            "window",
+            expected="causal attention",
+            help="write `causal` too",
+        )
+    seen = q.shaped((*q.axes[:2], v.axes[2])).mixing(k.mixed | v.mixed)
+    if "bias" in site.tensors:
+        each_score = "there must be a bias for each score"
+        _agree(site, "bias", each_score, (q.axes[1], queries, keys))
+        seen = seen.mixing(site.floats("bias").mixed)
+    return seen.mixing(_mixed(site, queries, keys))
+
+
+def _agree(site: Site, param: str, message: str, wanted: tuple[Axis, ...]) -> None:
+    """Refuses a tensor that has not the axes that others ask of it."""
+    type = site.tensors[param]
+    if [axis.size for axis in wanted] != [axis.size for axis in type.axes]:
+        pairs = zip(wanted, type.axes, strict=False)
+        raise Mismatch(
+            "shape-mismatch",
+            message,
+            param,
+            expected=str(Type("float", wanted)),
+            found=str(type),
+            bound=next(((a, b) for a, b in pairs if a.size != b.size), ()),
+        )
+
+
+def attend_flops(site: Site) -> Size:
+    queries, heads, size = _heads(site, "q")
+    keys, _, value = _heads(site, "v")
+    return queries.size * keys.size * (2 * heads * (size + value))
+
+
+def attend_scratch(site: Site) -> Size:
+    """The scores, and the softmax of them."""
+    queries, heads, _ = _heads(site, "q")
+    return queries.size * _heads(site, "k")[0].size * (2 * heads)
+
+
+def attend_cache(site: Site) -> Size:
+    """The keys and values of causal attention, and of another sequence."""
+    queries, _, _ = _heads(site, "q")
+    keys, kv_heads, size = _heads(site, "k")
+    if not site.attr["causal"] and keys.size == queries.size:
+        return Size.of(0)
+    return keys.size * (kv_heads * (size + _heads(site, "v")[2]))

@@ -6,36 +6,22 @@ written as a block of the language is no operator.
 
 from __future__ import annotations
 
-from archdsl.graph import attention, axes, losses, rules, shapes
+from archdsl.graph import attention, axes, losses, positions, products, rules, shapes
 from archdsl.graph.signature import Kind, Op, Param
 
-ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "quick_gelu", "tanh")
-
+_ACTIVATIONS = rules.ACTIVATIONS
 _X = Param("x", Kind.TENSOR)
+_VOCAB, _DIM = Param("vocab", Kind.INT, None), Param("dim", Kind.INT, None)
 
 
 def _on(name: str) -> Param:
     return Param(name, Kind.BOOL, True)
 
 
-_ACTIVATION_DOCS = {
-    "relu": "max(0, x).",
-    "gelu": "x times the normal distribution function, exactly (Hendrycks and Gimpel 2016).",
-    "gelu_tanh": "The tanh approximation of gelu, as in GPT-2 (Hendrycks and Gimpel 2016).",
-    "silu": "x sigmoid(x) (Elfwing et al. 2017).",
-    "quick_gelu": "x sigmoid(1.702 x), as in CLIP (Hendrycks and Gimpel 2016).",
-    "tanh": "The hyperbolic tangent.",
-}
-
 _ROWS = (
     Op(
         "embed",
-        (
-            _X,
-            Param("vocab", Kind.INT, None),
-            Param("dim", Kind.INT, None),
-            Param("tied", Kind.LABEL, None),
-        ),
+        (_X, _VOCAB, _DIM, Param("tied", Kind.LABEL, None)),
         rules.embed,
         "Looks up a trained vector of size `dim` for each token. `tied` names another `embed` "
         "whose table is used (Vaswani et al. 2017, section 3.4).",
@@ -44,12 +30,7 @@ _ROWS = (
     ),
     Op(
         "unembed",
-        (
-            _X,
-            Param("tied", Kind.LABEL),
-            Param("vocab", Kind.INT, None),
-            Param("dim", Kind.INT, None),
-        ),
+        (_X, Param("tied", Kind.LABEL), _VOCAB, _DIM),
         rules.unembed,
         "Logits over the vocabulary: the product with the table of the named `embed` "
         "(Press and Wolf 2016).",
@@ -62,28 +43,81 @@ _ROWS = (
             _X,
             Param("kind", Kind.CHOICE, choices=("learned", "sinusoidal")),
             Param("context", Kind.INT, None),
+            Param("layout", Kind.CHOICE, "pairs", ("pairs", "halves")),
         ),
-        rules.posenc,
+        positions.posenc,
         "Adds an encoding of the position: `learned` vectors, or the `sinusoidal` ones of "
-        "Vaswani et al. 2017, section 3.5, sines and cosines in turn. `context` is how many "
-        "positions are learned; as many as the axis can have when left out.",
-        settle=rules.posenc_defaults,
-        weights=rules.posenc_weights,
+        "Vaswani et al. 2017, section 3.5, sines and cosines in turn (`pairs`) or all sines "
+        "and then all cosines, as in Marian (`halves`). `context` is how many positions are "
+        "learned; as many as the axis can have when left out.",
+        settle=positions.posenc_defaults,
+        weights=positions.posenc_weights,
         example="posenc(learned, context)",
+    ),
+    Op(
+        "rotary",
+        (
+            _X,
+            Param("theta", Kind.NUMBER, 10000.0),
+            Param("layout", Kind.CHOICE, "halves", ("halves", "pairs")),
+            Param("size", Kind.INT, None),
+            Param("scaling", Kind.CHOICE, None, ("linear", "llama3")),
+            Param("factor", Kind.NUMBER, 1.0),
+            Param("low", Kind.NUMBER, 1.0),
+            Param("high", Kind.NUMBER, 4.0),
+            Param("original", Kind.INT, None),
+        ),
+        positions.rotary,
+        "Rotates the first `size` features of each head, all when left out, by angles that "
+        "grow with the position along the first axis (Su et al. 2021, section 3.4.2). Features "
+        "that are rotated together are neighbours (`pairs`, as in the paper) or stand in the "
+        "first and the second half (`halves`, as in GPT-NeoX). `linear` scaling divides the "
+        "angles by `factor` (Chen et al. 2023); `llama3` does so where fewer than `low` turns "
+        "fit the context `original`, leaves them where more than `high` do, and goes from one "
+        "to the other between (Grattafiori et al. 2024).",
+        settle=positions.rotary_defaults,
+        example="rotary(theta = 500_000)",
+    ),
+    Op(
+        "alibi",
+        (_X, Param("heads", Kind.INT)),
+        positions.alibi,
+        "A bias of attention scores [heads, T, T] that falls with the distance i - j of the "
+        "key j before the query i, by a slope for each head (Press et al. 2021, section 3). "
+        "Of `x` only the sequence axis counts.",
+        example="alibi(heads)",
+    ),
+    Op(
+        "relative_bias",
+        (
+            _X,
+            Param("heads", Kind.INT),
+            Param("buckets", Kind.INT, 32),
+            Param("distance", Kind.INT, 128),
+            Param("causal", Kind.BOOL, False),
+        ),
+        positions.relative_bias,
+        "A trained bias of attention scores [heads, T, T] for each head and bucket of "
+        "distances (Raffel et al. 2019, section 2.1). Half of the buckets hold one distance "
+        "each, the others share those up to `distance`, and the last all beyond. Half are for "
+        "keys behind the query, or none where it is `causal`. Of `x` only the sequence axis "
+        "counts.",
+        weights=positions.relative_bias_weights,
+        example="relative_bias(heads)",
     ),
     Op(
         "norm",
         (
             _X,
-            Param("kind", Kind.CHOICE, "layer", ("layer", "rms")),
+            Param("kind", Kind.CHOICE, "layer", ("layer", "rms", "l2")),
             Param("eps", Kind.NUMBER, 1e-5),
-            _on("scale"),
+            Param("scale", Kind.BOOL, None),
             Param("bias", Kind.BOOL, None),
         ),
         rules.norm,
-        "Normalises the last axis: `layer` (Ba et al. 2016) or `rms` (Zhang and Sennrich "
-        "2019), then multiplies by a trained `scale` and, by default for `layer` alone, adds a "
-        "`bias`.",
+        "Normalises the last axis: `layer` (Ba et al. 2016), `rms` (Zhang and Sennrich 2019), "
+        "or `l2`, x / max(||x||, eps). Then multiplies by a trained `scale`, by default not "
+        "for `l2`, and adds a `bias`, by default for `layer` alone.",
         settle=rules.norm_defaults,
         weights=rules.norm_weights,
         example="norm(rms, eps = 1e-6)",
@@ -91,10 +125,10 @@ _ROWS = (
     Op(
         "linear",
         (_X, Param("dim", Kind.INT), _on("bias")),
-        rules.linear,
+        products.linear,
         "A product of the last axis with a trained matrix [dim, D], and a bias.",
-        weights=rules.linear_weights,
-        flops=rules.linear_flops,
+        weights=products.linear_weights,
+        flops=products.linear_flops,
         example="linear(D)",
     ),
     Op(
@@ -123,22 +157,86 @@ _ROWS = (
         example="attention(heads, causal)",
     ),
     Op(
+        "attend",
+        (
+            Param("q", Kind.TENSOR),
+            Param("k", Kind.TENSOR),
+            Param("v", Kind.TENSOR),
+            Param("causal", Kind.BOOL, False),
+            Param("window", Kind.INT, None),
+            Param("scale", Kind.NUMBER, None),
+            Param("bias", Kind.TENSOR, None),
+        ),
+        attention.attend,
+        "The core of attention (Vaswani et al. 2017, section 3.2.1) of queries [T, H, h] to "
+        "keys [S, K, h] and values [S, K, w], where groups of H / K heads share those of one: "
+        "[T, H, w]. Padding is never attended to. `window` is how many positions a query of "
+        "causal attention sees, its own among them (Beltagy et al. 2020). `bias` [H, T, S] is "
+        "added to the scores; `scale` is 1 / sqrt(h) when left out.",
+        settle=attention.attend_defaults,
+        flops=attention.attend_flops,
+        scratch=attention.attend_scratch,
+        cache=attention.attend_cache,
+        example="attend(q, k, v, causal)",
+    ),
+    Op(
         "mlp",
         (
             _X,
             Param("sizes", Kind.SIZES),
-            Param("act", Kind.CHOICE, "gelu", ACTIVATIONS),
+            Param("act", Kind.CHOICE, "gelu", tuple(_ACTIVATIONS)),
             _on("bias"),
         ),
-        rules.mlp,
+        products.mlp,
         "Products with an activation between them: one or more hidden sizes, then the size "
         "that comes out.",
-        weights=rules.mlp_weights,
-        flops=rules.mlp_flops,
-        scratch=rules.mlp_scratch,
+        weights=products.mlp_weights,
+        flops=products.mlp_flops,
+        scratch=products.mlp_scratch,
         example="mlp(4 * D, D, relu)",
     ),
-    *(Op(name, (_X,), rules.same, doc, example=name) for name, doc in _ACTIVATION_DOCS.items()),
+    Op(
+        "experts",
+        (
+            _X,
+            Param("count", Kind.INT),
+            Param("top", Kind.INT),
+            Param("hidden", Kind.INT),
+            Param("act", Kind.CHOICE, "silu", tuple(_ACTIVATIONS)),
+        ),
+        products.experts,
+        "For each vector, the sum of what `top` of `count` experts make of it, in the shares "
+        "that a router gives them (Shazeer et al. 2017; Jiang et al. 2024, section 2.1). An "
+        "expert is down(act(gate x) * up x) with `hidden` features. The flops are those of "
+        "the experts chosen; computed are all, and those not chosen count 0.",
+        weights=products.experts_weights,
+        flops=products.experts_flops,
+        scratch=products.experts_scratch,
+        example="experts(8, 2, 14336)",
+    ),
+    Op(
+        "conv1d",
+        (
+            _X,
+            Param("dim", Kind.INT),
+            Param("kernel", Kind.INT),
+            Param("stride", Kind.INT, 1),
+            Param("padding", Kind.INT, 0),
+            _on("bias"),
+        ),
+        products.conv1d,
+        "A convolution along the sequence with trained kernels [dim, C, kernel]: each product "
+        "sees `kernel` positions, `stride` further than the one before, of the sequence with "
+        "`padding` zeros at both ends. A varying axis must keep its length.",
+        weights=products.conv1d_weights,
+        flops=products.conv1d_flops,
+        scratch=products.conv1d_scratch,
+        example="conv1d(D, 3, padding = 1)",
+    ),
+    *(
+        Op(name, (_X,), rules.same, doc, example=name)
+        for name, doc in rules.ACTIVATIONS.items()
+    ),
     Op(
         "patches",
         (_X, Param("patch", Kind.INT)),
@@ -165,6 +263,14 @@ _ROWS = (
     ),
     Op("first", (_X,), shapes.first, "The vector at the first position.", example="first"),
     Op(
+        "at",
+        (_X, Param("tokens", Kind.TENSOR), Param("token", Kind.INT)),
+        shapes.at,
+        "The vector at the first position where `tokens` have the number `token`; at the "
+        "first position of all where none has.",
+        example="at(tokens, 49407)",
+    ),
+    Op(
         "mean",
         (_X, Param("axis", Kind.AXIS, None)),
         shapes.mean,
@@ -188,11 +294,51 @@ _ROWS = (
         example="add(a, b)",
     ),
     Op(
+        "multiply",
+        (_X, Param("other", Kind.TENSOR)),
+        rules.multiply,
+        "The product of two tensors of one shape, number by number; written `a * b`.",
+        example="multiply(a, b)",
+    ),
+    Op(
+        "dot",
+        (_X, Param("other", Kind.TENSOR)),
+        rules.dot,
+        "The sum of the products of two tensors of one shape along the last axis.",
+        example="dot(a, b)",
+    ),
+    Op(
         "scale",
         (_X, Param("by", Kind.NUMBER)),
         rules.same,
         "The product with a number; written `x * 0.5`.",
         example="scale(sqrt(D))",
+    ),
+    Op(
+        "temperature",
+        (_X, Param("start", Kind.NUMBER, 2.6592)),
+        rules.same,
+        "The product with the exponential of one trained number, at first `start` (Radford et "
+        "al. 2021, section 2.3).",
+        weights=rules.temperature_weights,
+        example="temperature",
+    ),
+    Op(
+        "layer_scale",
+        (_X, Param("start", Kind.NUMBER, 1e-5)),
+        rules.feature_wise,
+        "The product with a trained number for each feature, at first `start` (Touvron et al. "
+        "2021, section 2).",
+        weights=rules.layer_scale_weights,
+        example="layer_scale(1e-5)",
+    ),
+    Op(
+        "add_bias",
+        (_X,),
+        rules.feature_wise,
+        "The sum with a trained number for each feature, at first 0.",
+        weights=rules.add_bias_weights,
+        example="add_bias",
     ),
     Op(
         "concat",

@@ -1,18 +1,27 @@
-"""The type, weight and cost rules of embeddings, norms and products.
+"""The type, weight and cost rules of embeddings, norms and what works on each number alone.
 
 What is common to all rules: the batch axis is implied, the last axis is the feature axis,
 and the one before it is the sequence. A result is causal where its inputs are; a rule that
-mixes positions says so. Attention has a module of its own, and so have the operators that
-change the axes of a tensor.
+mixes positions says so. Positions, products and attention have modules of their own, and so
+have the operators that change the axes of a tensor.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from math import inf
 
 from archdsl.graph.signature import Mismatch, Site, Weight
 from archdsl.graph.types import Size, Type
+
+ACTIVATIONS = {
+    "relu": "max(0, x).",
+    "gelu": "x times the normal distribution function, exactly (Hendrycks and Gimpel 2016).",
+    "gelu_tanh": "The tanh approximation of gelu, as in GPT-2 (Hendrycks and Gimpel 2016).",
+    "silu": "x sigmoid(x) (Elfwing et al. 2017).",
+    "quick_gelu": "x sigmoid(1.702 x), as in CLIP (Hendrycks and Gimpel 2016).",
+    "tanh": "The hyperbolic tangent.",
+    "sigmoid": "1 / (1 + exp(-x)).",
+}
 
 
 def same(site: Site) -> Type:
@@ -21,12 +30,26 @@ def same(site: Site) -> Type:
 
 
 def add(site: Site) -> Type:
+    return _pair(site, "can be added")
+
+
+def multiply(site: Site) -> Type:
+    return _pair(site, "can be multiplied")
+
+
+def dot(site: Site) -> Type:
+    vectors, _ = _pair(site, "have a dot product"), site.width
+    return vectors.shaped(vectors.axes[:-1])
+
+
+def _pair(site: Site, what: str) -> Type:
+    """The type that `x` and `other` have in common."""
     left, right = site.floats(), site.floats("other")
     if [axis.size for axis in left.axes] != [axis.size for axis in right.axes]:
         pairs = zip(left.axes, right.axes, strict=False)
         raise Mismatch(
             "shape-mismatch",
-            "only tensors of one shape can be added",
+            f"only tensors of one shape {what}",
             "other",
             expected=str(left),
             found=str(right),
@@ -106,47 +129,13 @@ def unembed_flops(site: Site) -> Size:
     return site.x.elements * (2 * vocab)
 
 
-def posenc_defaults(site: Site) -> dict[str, int]:
-    if site.attr["context"] is not None:
-        return {}
-    return {"context": site.bound(site.sequence()[0].size)}
-
-
-def posenc(site: Site) -> Type:
-    sequence, width = site.sequence()
-    context, bound = site.attr["context"], site.bound(sequence.size)
-    if context < bound:
-        raise Mismatch(
-            "shape-mismatch",
-            f"there are encodings for {context} positions, and the sequence may have {bound}",
-            "context",
-            expected=f"{bound} or more",
-            found=str(context),
-            bound=("context", sequence),
-        )
-    if site.attr["kind"] == "sinusoidal" and width % 2:
-        raise Mismatch(
-            "divisibility",
-            f"sines and cosines come in pairs, and the vectors have {width} numbers",
-            "x",
-            expected="an even size",
-            found=str(site.x),
-            bound=(site.x.axes[-1],),
-        )
-    return site.x
-
-
-def posenc_weights(site: Site) -> tuple[Weight, ...]:
-    if site.attr["kind"] == "sinusoidal":
-        return ()
-    return (Weight("weight", (site.attr["context"], site.width), "embedding"),)
-
-
-# -- norms and products --
+# -- norms, and what is trained for each feature --
 
 
 def norm_defaults(site: Site) -> dict[str, bool]:
-    return {"bias": site.attr["kind"] == "layer"} if site.attr["bias"] is None else {}
+    kind = site.attr["kind"]
+    usual = {"scale": kind != "l2", "bias": kind == "layer"}
+    return {name: value for name, value in usual.items() if site.attr[name] is None}
 
 
 def norm(site: Site) -> Type:
@@ -158,8 +147,7 @@ def norm(site: Site) -> Type:
             expected="a small number, 0 or more",
             found=str(site.attr["eps"]),
         )
-    vectors, _ = site.floats(), site.width
-    return vectors
+    return feature_wise(site)
 
 
 def norm_weights(site: Site) -> tuple[Weight, ...]:
@@ -169,66 +157,19 @@ def norm_weights(site: Site) -> tuple[Weight, ...]:
     return scale + bias
 
 
-def linear(site: Site) -> Type:
+def feature_wise(site: Site) -> Type:
+    """What has one trained number for each feature."""
     vectors, _ = site.floats(), site.width
-    return vectors.shaped((*vectors.axes[:-1], site.axis("dim")))
+    return vectors
 
 
-def affine(prefix: str, out: int, into: int, bias: bool) -> tuple[Weight, ...]:
-    """The weights of one product: a matrix [out, into], and a bias [out] if it has one."""
-    weight = Weight(f"{prefix}weight", (out, into), "matrix")
-    return (weight, Weight(f"{prefix}bias", (out,), "zeros")) if bias else (weight,)
+def add_bias_weights(site: Site) -> tuple[Weight, ...]:
+    return (Weight("weight", (site.width,), "zeros"),)
 
 
-def linear_weights(site: Site) -> tuple[Weight, ...]:
-    return affine("", site.attr["dim"], site.width, site.attr["bias"])
+def layer_scale_weights(site: Site) -> tuple[Weight, ...]:
+    return (Weight("weight", (site.width,), site.attr["start"]),)
 
 
-def linear_flops(site: Site) -> Size:
-    dim: int = site.attr["dim"]
-    return site.x.elements * (2 * dim)
-
-
-def mlp(site: Site) -> Type:
-    vectors, _ = site.floats(), site.width
-    sizes = site.attr["sizes"]
-    if len(sizes) < 2:
-        raise Mismatch(
-            "missing-argument",
-            "an mlp has at least one hidden layer",
-            "sizes",
-            expected="the hidden sizes and then the size that comes out: `mlp(hidden, D)`",
-            found=f"{len(sizes)} size",
-            help="for a single product write `linear`",
-        )
-    return vectors.shaped((*vectors.axes[:-1], site.axis("sizes")))
-
-
-def _layers(site: Site) -> list[tuple[int, int]]:
-    """The sizes that go into each product and come out of it."""
-    return list(pairwise((site.width, *site.attr["sizes"])))
-
-
-def mlp_weights(site: Site) -> tuple[Weight, ...]:
-    bias = site.attr["bias"]
-    return tuple(
-        weight
-        for i, (into, out) in enumerate(_layers(site))
-        for weight in affine(f"{i}.", out, into, bias)
-    )
-
-
-def _vectors(type: Type) -> Size:
-    """How many vectors a tensor has."""
-    return Type(type.dtype, type.axes[:-1]).elements
-
-
-def mlp_flops(site: Site) -> Size:
-    return _vectors(site.x) * sum(2 * into * out for into, out in _layers(site))
-
-
-def mlp_scratch(site: Site) -> Size:
-    """Two hidden layers that follow one another are alive at once, or the only one is."""
-    sizes: tuple[int, ...] = site.attr["sizes"]
-    hidden = pairwise((*sizes[:-1], 0))
-    return _vectors(site.x) * max(before + after for before, after in hidden)
+def temperature_weights(site: Site) -> tuple[Weight, ...]:
+    return (Weight("weight", (), site.attr["start"]),)

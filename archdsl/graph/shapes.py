@@ -70,6 +70,30 @@ def first(site: Site) -> Type:
     return _without(site.x, 0, sequence)
 
 
+def at(site: Site) -> Type:
+    sequence, _ = site.sequence()
+    tokens, token = site.tensors["tokens"], site.attr["token"]
+    if tokens.dtype != "int" or [axis.size for axis in tokens.axes] != [sequence.size]:
+        raise Mismatch(
+            "type-mismatch",
+            "the token is sought among one whole number for each position",
+            "tokens",
+            expected=str(Type("int", (sequence,))),
+            found=str(tokens),
+            bound=(sequence,),
+        )
+    if tokens.below is not None and token >= tokens.below:
+        raise Mismatch(
+            "element-bound",
+            f"no token is {token}",
+            "token",
+            expected=f"a number below {tokens.below}",
+            found=str(token),
+            bound=("tokens",),
+        )
+    return first(site).mixing(tokens.mixed)
+
+
 def _without(type: Type, index: int, axis: Axis) -> Type:
     """A type with one axis less; nothing is left to be causal along it."""
     axes = (*type.axes[:index], *type.axes[index + 1 :])
@@ -102,7 +126,7 @@ def concat(site: Site) -> Type:
             found=str(right),
         )
     joined = left.axes[index].size + right.axes[index].size
-    if any(site.varying[name].ragged for name in joined.vars):
+    if site.ragged(joined):
         raise Mismatch(
             "axis",
             "a ragged axis has a different length in each example, and cannot be joined",

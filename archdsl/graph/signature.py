@@ -58,11 +58,11 @@ class Param:
 @dataclass(frozen=True)
 class Weight:
     """A trainable tensor of an operator. `init` says what it starts as: a `matrix` or an
-    `embedding` drawn by the model's rule, `zeros` or `ones`."""
+    `embedding` drawn by the model's rule, `zeros`, `ones`, or a number everywhere."""
 
     name: str
     shape: tuple[int, ...]
-    init: str
+    init: str | float
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,10 @@ class Site:
                 found=str(type),
             )
         return type.axes[0], features
+
+    def ragged(self, size: Size) -> bool:
+        """Whether a size differs from example to example."""
+        return any(self.varying[name].ragged is not None for name in size.vars)
 
     def index(self, default: int) -> int:
         """Which axis of `x` is meant by `axis`, from 0; `default` where none is named."""

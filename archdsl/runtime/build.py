@@ -8,7 +8,6 @@ from archdsl.passes import optimise
 from archdsl.runtime.model import Model
 from archdsl.semantics.analysis import analyse
 from archdsl.semantics.models import Setting
-from archdsl.semantics.weight_maps import weight_maps
 from archdsl.syntax import ast
 
 
@@ -22,5 +21,4 @@ def build(
 ) -> Model:
     """What `archdsl.compile` does, its settings as a mapping of their own."""
     analysis = analyse(spec, variant, settings)
-    maps = weight_maps(analysis.file, analysis.model, analysis.graph)
-    return Model(optimise(analysis.graph), maps, device, dtype, seed)
+    return Model(optimise(analysis.graph), analysis.maps, device, dtype, seed)

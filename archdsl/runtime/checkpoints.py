@@ -5,24 +5,39 @@ Strict both ways: every weight is filled and every tensor of the file used, or n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from tinygrad import Tensor, dtypes
+import numpy as np
+from tinygrad import Tensor
 
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
-from archdsl.formats import read_weights, write_npz, write_safetensors
-from archdsl.formats.host import dtype_name
+from archdsl.formats import read_checkpoint, write_npz, write_safetensors
+from archdsl.formats.host import Stored
 from archdsl.graph.sites import Parameter
-from archdsl.semantics.weight_maps import WeightMap
+from archdsl.runtime.convert import to_ours, to_theirs
+from archdsl.semantics.weight_maps import Pairing, WeightMap
 
 _SHOWN = 8  # names listed of each kind in a message
+_FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
 def read(
     path: str, weights: Mapping[str, Parameter], maps: Mapping[str, WeightMap], map: str | None
-) -> dict[str, Tensor]:
-    """A file's tensors by the model's paths, in the model's order and not yet on a device."""
+) -> dict[str, Stored]:
+    """A file's or a folder's tensors by the model's paths, in its order, not yet read."""
+    return fit(path, read_checkpoint(path).tensors, weights, maps, map)
+
+
+def fit(
+    path: str,
+    tensors: Mapping[str, Stored],
+    weights: Mapping[str, Parameter],
+    maps: Mapping[str, WeightMap],
+    map: str | None,
+) -> dict[str, Stored]:
+    """The same for tensors that are open already; `path` is for messages."""
     if map is not None and map not in maps:
         raise ArchError(
             Diagnostic(
@@ -32,33 +47,35 @@ def read(
                 help=did_you_mean(map, maps),
             )
         )
-    tensors = read_weights(path)
-    candidates = {name: m for name, m in maps.items() if map in (None, name)}
-    named: dict[str | None, tuple[Mapping[str, str], set[str]]] = {
-        name: (m.names, {t for t in tensors if m.ignores(t)}) for name, m in candidates.items()
-    }
+    ways = [_Way(m, tensors, weights) for name, m in maps.items() if map in (None, name)]
     if map is None:
-        named[None] = ({path: path for path in weights}, set())
-
-    def odd(names: Mapping[str, str], ignored: set[str]) -> int:
-        return len(set(names.values()) ^ (set(tensors) - ignored))
-
+        ways.append(_Way(_own(weights), tensors, weights))
     # The file says by its names which of them it follows: the one that leaves least over.
-    best = min(named, key=lambda name: odd(*named[name]))
-    names, ignored = named[best]
-    problems = _differences(names, ignored, tensors, weights)
+    best = min(ways, key=lambda way: way.odd)
+    problems = best.problems()
     if problems:
-        under = "the model's own names" if best is None else f"the names of `weights {best!r}`"
+        title = best.map.title
+        under = f"the names of `weights {title!r}`" if title else "the model's own names"
         raise ArchError(
             Diagnostic(
                 "checkpoint",
                 f"`{path}` does not hold this model's weights, under {under}",
-                expected=f"{len(names)} tensors",
+                expected=f"{sum(len(p.theirs[0]) for p in best.map.pairings)} tensors",
                 found=f"{len(tensors)} tensors; " + "; ".join(problems),
                 help=_help(problems),
             )
         )
-    return {ours: tensors[theirs] for ours, theirs in names.items()}
+    return best.ours()
+
+
+def written(map: WeightMap, ours: Mapping[str, Stored]) -> dict[str, Stored]:
+    """A model's weights as the checkpoint of a map has them, not yet read."""
+    theirs: dict[str, Stored] = {}
+    for pairing in map.pairings:
+        names = pairing.theirs[0]
+        tensors = to_theirs([ours[n] for n in pairing.ours], pairing.conversions, len(names))
+        theirs |= zip(names, tensors, strict=True)
+    return theirs
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
@@ -77,29 +94,100 @@ def write(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     writer(path, tensors)
 
 
-def _differences(
-    names: Mapping[str, str],
-    ignored: set[str],
-    tensors: Mapping[str, Tensor],
-    weights: Mapping[str, Parameter],
-) -> list[str]:
-    missing = [t for t in names.values() if t not in tensors]
-    extra = sorted(set(tensors) - set(names.values()) - ignored)
-    shapes, kinds = [], []
-    for ours, theirs in names.items():
-        if theirs in tensors:
-            wanted, found = weights[ours].weight.shape, tensors[theirs].shape
-            if tuple(found) != wanted:
-                shapes.append(f"{theirs} is {list(found)}, not {list(wanted)}")
-            elif not dtypes.is_float(tensors[theirs].dtype):
-                kinds.append(f"{theirs} is of {dtype_name(tensors[theirs])}")
-    found_problems = {
-        "missing": missing,
-        "unexpected": extra,
-        "of another shape": shapes,
-        "not of float numbers": kinds,
-    }
-    return [f"{len(v)} {what}: {_some(v)}" for what, v in found_problems.items() if v]
+def _own(weights: Mapping[str, Parameter]) -> WeightMap:
+    """The model's own names, as a map."""
+    return WeightMap(
+        "",
+        tuple(
+            Pairing((path,), ((path,),), (), (parameter.weight.shape,))
+            for path, parameter in weights.items()
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Tensors read under the names of one map."""
+
+    map: WeightMap
+    tensors: Mapping[str, Stored]
+    weights: Mapping[str, Parameter]
+
+    @property
+    def odd(self) -> int:
+        """How many names are lacking or left over."""
+        lacking, extra = self._beside()
+        return len(lacking) + len(extra)
+
+    def _beside(self) -> tuple[list[str], list[str]]:
+        """What the file lacks, and what it has beside what is used or ignored."""
+        lacking, used = [], set()
+        for pairing in self.map.pairings:
+            spellings = self._spellings(pairing)
+            used |= {name for names in spellings for name in names}
+            if not spellings:
+                lacking.append(self._lacking(pairing))
+        extra = (t for t in self.tensors if t not in used and not self.map.ignores(t))
+        return lacking, sorted(extra)
+
+    def _lacking(self, pairing: Pairing) -> str:
+        names = pairing.theirs[0]
+        return next((n for n in names if self._name(n) is None), names[0])
+
+    def _spellings(self, pairing: Pairing) -> list[tuple[str, ...]]:
+        """The names of the file under which it has all of a pairing's tensors."""
+        found = [[self._name(name) for name in names] for names in pairing.theirs]
+        return [tuple(n for n in names if n) for names in found if all(names)]
+
+    def _name(self, name: str) -> str | None:
+        """A checkpoint's name as the file has it, or None where it has not."""
+        bare = (name.removeprefix(p) for p in self.map.optional if name.startswith(p))
+        return next((n for n in (name, *bare) if n in self.tensors), None)
+
+    def problems(self) -> list[str]:
+        missing, extra = self._beside()
+        shapes: list[str] = []
+        kinds: list[str] = []
+        differing: list[str] = []
+        for pairing in self.map.pairings:
+            spellings = self._spellings(pairing)
+            for names in spellings:
+                for name, wanted in zip(names, pairing.shapes, strict=True):
+                    tensor = self.tensors[name]
+                    if tensor.shape != wanted:
+                        turned = ": transposed" if tensor.shape == wanted[::-1] else ""
+                        shapes.append(
+                            f"{name} is {list(tensor.shape)}, not {list(wanted)}{turned}"
+                        )
+                    elif tensor.dtype not in _FLOATS:
+                        kinds.append(f"{name} is of {tensor.dtype}")
+            if not shapes and not kinds:
+                differing += self._differing(spellings)
+        found = {
+            "missing": missing,
+            "unexpected": extra,
+            "of another shape": shapes,
+            "not of float numbers": kinds,
+            "not equal, and one weight": differing,
+        }
+        return [f"{len(v)} {what}: {_some(v)}" for what, v in found.items() if v]
+
+    def _differing(self, spellings: list[tuple[str, ...]]) -> Iterator[str]:
+        """Tensors that are one weight under several names and are not equal."""
+        for names in spellings[1:]:
+            for first, other in zip(spellings[0], names, strict=True):
+                one, two = self.tensors[first], self.tensors[other]
+                if one.dtype != two.dtype or not np.array_equal(one.read(), two.read()):
+                    yield f"{first} and {other}"
+
+    def ours(self) -> dict[str, Stored]:
+        found: dict[str, Stored] = {}
+        for pairing in self.map.pairings:
+            tensors = [self.tensors[name] for name in self._spellings(pairing)[0]]
+            shapes = tuple(self.weights[path].weight.shape for path in pairing.ours)
+            made = to_ours(tensors, pairing.conversions, shapes)
+            found |= zip(pairing.ours, made, strict=True)
+        return {path: found[path] for path in self.weights}
 
 
 def _some(names: list[str]) -> str:
@@ -108,6 +196,8 @@ def _some(names: list[str]) -> str:
 
 
 def _help(problems: list[str]) -> str | None:
+    if all(p.endswith(": transposed") for p in problems):
+        return "a rule of the map says it: `… -> transpose`"
     if all("of another shape" in p for p in problems):
         return "are the sizes those of the checkpoint? `--set name=value` changes them"
     return None

@@ -20,9 +20,11 @@ def draw(
     `normal(std)`: matrices and embeddings from N(0, std), 0.02 when not said, as in Radford
     et al. 2018, section 4.1. `xavier`: matrices uniform within sqrt(6 / (in + out)) (Glorot
     and Bengio 2010, equation 16), and embeddings from N(0, 1 / sqrt(D)), of unit length in
-    the mean. Biases start at 0 and scales at 1.
+    the mean. Biases start at 0 and scales at 1, or at the number that their operator says.
     """
     match weight.init:
+        case float():
+            return np.full(weight.shape, weight.init, np.float32)
         case "zeros":
             return np.zeros(weight.shape, np.float32)
         case "ones":

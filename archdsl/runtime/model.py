@@ -12,9 +12,10 @@ from tinygrad import Tensor, TinyJit, dtypes
 from tinygrad.helpers import TRAINING, Context
 
 from archdsl.backend import walk
-from archdsl.backend.emit import OPTIONS, Run
 from archdsl.backend.target import open_device, supports
+from archdsl.backend.use import OPTIONS, Run
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.formats.host import Stored
 from archdsl.graph.cost import BYTES, Cost, cost
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter, parameters
@@ -141,14 +142,18 @@ class Model:
         return walk.loss(self._run(), tensors)
 
     def load(self, path: str | Path, map: str | None = None) -> None:
-        """Takes all weights from a file: .safetensors, .pt, .bin, .npz or `package:NAME/file`.
+        """Takes all weights from a file or a folder: .safetensors, .pt, .bin, .npz, .gguf,
+        CTranslate2's model.bin, shards with their index, or `package:NAME/file`.
 
         The file's names are the model's own or those of one of the spec's `weights` blocks,
         which `map` can name. Every weight must be in the file, and every tensor of the file
         be used or ignored by name, else `ArchError` lists what is not, and nothing changes.
         """
-        found = checkpoints.read(str(path), self.weights, self.maps, map)
-        self._parameters = self._placed(found.items())
+        self.fill(checkpoints.read(str(path), self.weights, self.maps, map))
+
+    def fill(self, found: Mapping[str, Stored]) -> None:
+        """Takes all weights from tensors by path, read one after the other."""
+        self._parameters = self._placed((name, each.tensor()) for name, each in found.items())
         self._captured.clear()  # what was captured reads the old weights
 
     def save(self, path: str | Path) -> None:

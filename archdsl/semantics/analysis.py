@@ -10,22 +10,32 @@ from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.graph.nodes import Graph
 from archdsl.graph.verify import verify
 from archdsl.semantics.choice import choose
+from archdsl.semantics.configs import write_config
+from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.facts import hold
 from archdsl.semantics.library import load, read, tree
 from archdsl.semantics.models import ModelBuilder, Setting
 from archdsl.semantics.names import resolve
 from archdsl.semantics.report import Report
-from archdsl.semantics.weight_maps import check_owners, weight_maps
+from archdsl.semantics.values import Env
+from archdsl.semantics.weight_maps import WeightMap, check_owners, weight_maps
 from archdsl.syntax import ast
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A model of a file with its parameters fixed, and the file it came from."""
+    """A model of a file with its parameters fixed, and the file it came from.
+
+    `maps` are the published checkpoints that it can read, by the titles of its `weights`
+    blocks; `work` and `env` are what the names of its parameters mean.
+    """
 
     file: ast.File
     model: ast.Model
     graph: Graph
+    maps: Mapping[str, WeightMap]
+    work: Elaborator
+    env: Env
 
 
 def analyse(
@@ -42,7 +52,7 @@ def analyse(
     built = run.build(variant or named, settings or {})
     run.report.raise_any()
     assert built is not None
-    return Analysis(file, *built)
+    return built
 
 
 def check(spec: str | ast.File) -> list[Diagnostic]:
@@ -75,12 +85,11 @@ class _Run:
         resolve(self.scope, self.report)
         self.readable = not self.report.mistakes
         check_owners(file, self.report)
-        self.mapped: set[str] = set()  # models whose maps of weights have been checked
 
     def build(
         self, variant: str | None, settings: Mapping[str, Setting] | None = None
-    ) -> tuple[ast.Model, Graph] | None:
-        """A model, and its graph if nothing is wrong with it nor with the file's names."""
+    ) -> Analysis | None:
+        """A model of the file, if nothing is wrong with it nor with the file's names."""
         try:
             model, chosen = choose(self.file, variant)
             builder = ModelBuilder(self.scope, model, self.report)
@@ -88,14 +97,16 @@ class _Run:
             if graph is None or not self.readable:
                 return None
             verify(graph)
-            # Facts and maps are of the sizes that they were written for, and of no others.
+            maps = weight_maps(self.file, model, graph, builder.work, builder.env)
+            # Facts are of the sizes that they were written for, and of no others; and what is
+            # set from outside need not have a published form.
             if not settings:
                 facts = chosen.facts.statements if chosen and chosen.facts else ()
                 facts = facts if chosen else tuple(builder.facts)
                 hold(facts, graph, builder.work, builder.env, self.report)
-                if model.name.id not in self.mapped:
-                    self.mapped.add(model.name.id)
-                    weight_maps(self.file, model, graph)
+                for each in maps.values():
+                    if each.config:
+                        write_config(each.config, builder.work, builder.env)
         except ArchError as error:
             self.report.take(error.diagnostics)
             return None
@@ -103,7 +114,7 @@ class _Run:
             message = f"the blocks of `{model.name.id}` are nested too deeply"
             self.report.add("syntax", message, model.name.span)
             return None
-        return model, graph
+        return Analysis(self.file, model, graph, maps, builder.work, builder.env)
 
 
 def _file(spec: str | ast.File) -> tuple[ast.File, Path | None, str | None]:

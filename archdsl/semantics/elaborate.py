@@ -14,6 +14,7 @@ from archdsl.graph.signature import Kind, Param
 from archdsl.graph.types import Varying
 from archdsl.semantics.binding import Bound, Callee, bind, callee
 from archdsl.semantics.blocks import Blocks
+from archdsl.semantics.conditions import Conditions
 from archdsl.semantics.construction import Construction
 from archdsl.semantics.numbers import arithmetic, bounded, called
 from archdsl.semantics.operators import Operators
@@ -46,6 +47,7 @@ class Elaborator:
         self.report = report
         self.wrong = self.building.wrong
         self.blocks = Blocks(self)
+        self.conditions = Conditions(self)
 
     # -- values --
 
@@ -71,6 +73,8 @@ class Elaborator:
             case ast.Chain():
                 head = self.known(expr.steps[0].value, env)
                 return self._flow(head, expr.steps[0].value, expr.steps[1:], env)
+            case ast.When():
+                return self._chosen_value(expr, env)
             case ast.Lambda():
                 return self.wrong(
                     "not-a-tensor",
@@ -125,10 +129,11 @@ class Elaborator:
                 return left
             case _, _, Poison():
                 return right
-            case "+", Tensor(), Tensor():
+            case ("+" | "*") as op, Tensor(), Tensor():
+                name = "add" if op == "+" else "multiply"
                 slots = {"x": [Bound(expr.left, left, expr.left.span)]}
                 slots["other"] = [Bound(expr.right, right, expr.right.span)]
-                return self.operators.apply(OPS["add"], slots, expr.span, "add", env)
+                return self.operators.apply(OPS[name], slots, expr.span, name, env)
             case ("*", Tensor() as x, Scalar() as by) | ("*", Scalar() as by, Tensor() as x):
                 number = expr.right if x is left else expr.left
                 slots = {
@@ -146,7 +151,7 @@ class Elaborator:
             "arithmetic",
             f"`{expr.op}` is not defined between {describe(left)} and {describe(right)}",
             expr.span,
-            expected="the sum of two tensors, or the product of a tensor and a number",
+            expected="the sum or the product of two tensors, or a tensor times a number",
         )
 
     def _labeled(self, expr: ast.Labeled, env: Env) -> Value:
@@ -158,6 +163,20 @@ class Elaborator:
             expr.span,
             expected="label: block(…)",
         )
+
+    def _chosen_value(self, expr: ast.When, env: Env) -> Value:
+        holds = self.conditions.holds(expr.condition, env)
+        if isinstance(holds, Poison):
+            return holds
+        chosen = expr.value if holds else expr.otherwise
+        if chosen is None:
+            return self.wrong(
+                "not-a-tensor",
+                "where the condition does not hold there is no value",
+                expr.span,
+                help="say which: `a if condition else b`; only a step can be left out",
+            )
+        return self.value(chosen, env)
 
     def _call(self, call: ast.Call, env: Env, label: ast.Name | None) -> Value:
         """A call with all its arguments, its tensor among them."""
@@ -201,6 +220,12 @@ class Elaborator:
         match expr:
             case ast.Labeled():
                 return self.step(expr.value, env, x, expr.label)
+            case ast.When():
+                holds = self.conditions.holds(expr.condition, env)
+                if isinstance(holds, Poison):
+                    return holds
+                chosen = expr.value if holds else expr.otherwise
+                return x if chosen is None else self.step(chosen, env, x, label, named)
             case ast.Name() | ast.Call():
                 return self._invoke(expr, env, x, label, named)
             case ast.Lambda():
@@ -236,6 +261,9 @@ class Elaborator:
             return self._given(target, expr, args, env, x, label, named)
         if isinstance(target, Poison):
             return target
+        if isinstance(target, Symbol) and callee(target.name, env.scope, expr.span):
+            # A choice that is the name of a block stands for it: `-> act`, with `act = gelu`.
+            name, target = ast.Name(name.span, target.name), None
         if target is not None:
             return self.wrong(
                 "not-a-block", f"`{name.id}` is no block", name.span, found=describe(target)
@@ -301,6 +329,8 @@ class Elaborator:
                     found=describe(value),
                     help=f"bring a tensor in: `x -> {called.name}(…)`" if first else None,
                 )
+            case Kind.LABEL if isinstance(expr, ast.String):
+                return self.value(expr, env)  # the full place of a table
             case Kind.AXIS | Kind.MARK | Kind.LABEL:
                 assert param is not None
                 if isinstance(expr, ast.Name):

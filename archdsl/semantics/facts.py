@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 
 from archdsl.graph.cost import BYTES, flops, parameter_count
 from archdsl.graph.nodes import Graph
+from archdsl.semantics.conditions import COMPARISONS
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.report import Report
 from archdsl.semantics.values import Env, Function, Poison, Scalar, Tensor, Value, describe
 from archdsl.syntax import ast
 from archdsl.syntax.printer import expression
-
-_COMPARISONS = {
-    "==": operator.eq,
-    "<=": operator.le,
-    ">=": operator.ge,
-    "<": operator.lt,
-    ">": operator.gt,
-}
 
 
 def hold(
@@ -59,7 +51,7 @@ def _compare(fact: ast.Expect, env: Env, work: Elaborator, report: Report) -> No
     if isinstance(left.value, str) or isinstance(right.value, str):
         text = left if isinstance(left.value, str) else right
         report.add("expect", "only numbers are compared", fact.span, found=describe(text))
-    elif not _COMPARISONS[fact.op](left.value, right.value):
+    elif not COMPARISONS[fact.op](left.value, right.value):
         claim = f"{expression(fact.left)} {fact.op} {expression(fact.right)}"
         report.add(
             "expect",

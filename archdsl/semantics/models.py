@@ -88,6 +88,11 @@ class ModelBuilder:
 
     # -- parameters --
 
+    def named(self, settings: Mapping[str, Setting]) -> Env:
+        """The model's parameters for settings from outside, and nothing of its body."""
+        self._parameters(None, {}, settings)
+        return self.env
+
     def _arguments(self, variant: ast.Variant) -> dict[str, Bound] | None:
         """What a variant gives, or None where that does not fit the model's parameters."""
         params = (replace(p, default=None) for p in signature(self.model.params))

@@ -13,7 +13,7 @@ from archdsl.graph.types import Type
 from archdsl.semantics.binding import Bound, Callee, bind, callee
 from archdsl.semantics.library import Scope
 from archdsl.semantics.report import Report
-from archdsl.semantics.unknown import no_block, no_option, no_value
+from archdsl.semantics.unknown import no_block, no_choice, no_option, no_value
 from archdsl.semantics.values import Scalar, Symbol, Tensor, Value
 from archdsl.syntax import ast
 
@@ -208,8 +208,28 @@ class _Names:
                 self.value(expr.operand)
             case ast.Labeled():
                 self.value(expr.value)
+            case ast.When():
+                self.condition(expr.condition)
+                self.value(expr.value)
+                if expr.otherwise:
+                    self.value(expr.otherwise)
             case ast.Lambda():
                 self.block(expr)
+
+    def condition(self, node: ast.Condition) -> None:
+        """A condition, whose right side may be the name of a choice."""
+        match node:
+            case ast.Not():
+                self.value(node.operand)
+            case ast.Compare():
+                self.value(node.left)
+                chosen = isinstance(node.right, ast.Name) and node.right.id not in self.bound
+                if not chosen:
+                    self.value(node.right)
+                elif wrong := no_choice(node.right):  # type: ignore[arg-type]
+                    self.report.take([wrong])
+            case _:
+                self.value(node)
 
     def block(self, expr: ast.Expr | ast.Typed) -> None:
         """An expression where a block is wanted, which a tensor flows into."""
@@ -224,6 +244,11 @@ class _Names:
                 self.value(expr.right)
             case ast.Labeled():
                 self.block(expr.value)
+            case ast.When():
+                self.condition(expr.condition)
+                self.block(expr.value)
+                if expr.otherwise:
+                    self.block(expr.otherwise)
             case _:
                 pass  # no block: elaboration tells
 
@@ -272,7 +297,8 @@ class _Names:
             case Kind.ANY if isinstance(expr, ast.Name):
                 pass  # it may choose, further in
             case kind if isinstance(symbol, Symbol) and kind is not Kind.TENSOR:
-                if symbol.name not in param.choices:
+                absent = symbol.name == "none" and param.default is None
+                if symbol.name not in param.choices and not absent:
                     wrong = no_option(called.name, called.params, param, symbol, self.bound)
                     self.report.take([wrong])
             case _:

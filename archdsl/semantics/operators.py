@@ -135,6 +135,8 @@ class Operators:
         value = bound.value
         if isinstance(value, Poison):
             return value
+        if isinstance(value, Symbol) and value.name == "none" and param.default is None:
+            return None  # as if it were left out
         if isinstance(value, Symbol):
             match param.kind:
                 case Kind.MARK:
@@ -146,6 +148,8 @@ class Operators:
                 case Kind.AXIS:
                     return self._axis(value, tensors)
             return self.building.tell(no_option(op.name, op.params, param, value, env.names))
+        if isinstance(value, Scalar) and param.kind is Kind.LABEL:
+            return self._placed(str(value.value), bound.span)
         if isinstance(value, Scalar) and _fits(value.value, param):
             if param.kind is Kind.NAMED_SIZES:
                 return value.name, value.value
@@ -184,6 +188,18 @@ class Operators:
             expected=listing(env.labels) if env.labels else None,
             help=did_you_mean(symbol.name, env.labels)
             or f"label the one that is meant: `{symbol.name}: embed(vocab, D)`",
+        )
+
+    def _placed(self, place: str, span: Span) -> Any:
+        """The table at a full place, which a string tells where no label is in sight."""
+        if place in self.tables and "{" not in place:
+            return self.tables[place].attr["tied"] or place
+        return self.wrong(
+            "unknown-name",
+            f'no `embed` above is at "{place}"',
+            span,
+            expected=listing(p for p in self.tables if "{" not in p) or None,
+            help=did_you_mean(place, self.tables),
         )
 
     def _axis(self, symbol: Symbol, tensors: Mapping[str, Type]) -> Any:

@@ -10,6 +10,7 @@ from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Param
 from archdsl.semantics.library import Scope, standard_library
 from archdsl.semantics.values import Symbol
+from archdsl.syntax import ast
 
 
 def no_value(name: str, span: Span, names: Iterable[str], scope: Scope) -> Diagnostic:
@@ -33,6 +34,15 @@ def no_block(name: str, span: Span, scope: Scope) -> Diagnostic:
     blocks = [*scope.blocks, *(n for n, op in OPS.items() if not op.loss)]
     help = _elsewhere(name) or did_you_mean(name, blocks)
     return Diagnostic("unknown-name", f"there is no block `{name}`", span, help=help)
+
+
+def no_choice(name: ast.Name) -> Diagnostic | None:
+    """What to say of a name that a choice is compared with, unless it can be chosen."""
+    known = {"none", *OPS, *(c for op in OPS.values() for p in op.params for c in p.choices)}
+    if name.id in known:
+        return None
+    help = did_you_mean(name.id, known)
+    return Diagnostic("unknown-name", f"nothing can be `{name.id}`", name.span, help=help)
 
 
 def no_option(

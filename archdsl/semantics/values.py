@@ -128,6 +128,8 @@ def kind(default: Value | None) -> str:
             return "a number"
         case Scalar():
             return "a string"
+        case Symbol(name="none"):
+            return "a number, a name that chooses, or `none`"
         case Symbol():
             return "a name that chooses"
         case _:
@@ -135,9 +137,12 @@ def kind(default: Value | None) -> str:
 
 
 def fits(value: Value, default: Value | None) -> bool:
-    """Whether a value may stand for a parameter of this default: it is of the same kind."""
+    """Whether a value may stand for a parameter of this default: it is of the same kind, or
+    the default is `none`, which is of any."""
     match value, default:
         case (Scalar() | Symbol(), None) | (Symbol(), Symbol()):
+            return True
+        case Scalar(), Symbol(name="none"):
             return True
         case Scalar(value=found), Scalar(value=old):
             return type(found) is type(old) or (type(found) is int and type(old) is float)

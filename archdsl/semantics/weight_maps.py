@@ -1,54 +1,77 @@
-"""`weights` blocks: a checkpoint's names for a model's weights, one to one.
+"""`weights` blocks: a checkpoint's tensors for a model's weights, one to one both ways.
 
 A rule pairs two paths. `{i}` stands for one part of a path, `*` for all that is left; both
-sides have the same ones. Each weight of the model takes its name from the one rule that
-fits its path.
+sides have the same ones. `{q,k,v}` names several weights at once, parts of one tensor of the
+other side. Each weight of the model is named by the one rule that fits its path.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from archdsl.diagnostics import Note, did_you_mean
+from archdsl.diagnostics import Note, did_you_mean, listing
 from archdsl.graph.nodes import Graph
-from archdsl.graph.sites import parameters
+from archdsl.graph.sites import Parameter, parameters
+from archdsl.semantics.conversions import CONVERSIONS, NUMBERS, Conversion, Shapes, Unfit
+from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.report import Report
+from archdsl.semantics.values import Env
 from archdsl.syntax import ast
 
-_HOLE = re.compile(r"\{(\w+)\}|\*")
+_HOLE = re.compile(r"\{(\w+)\}|\{(\w+(?:,\w+)+)\}|\*")
 _SHOWN = 5
 _MOST = 100_000  # what a stack of 10**12 copies would take for ever to name
 
 
 @dataclass(frozen=True)
+class Pairing:
+    """Weights of ours, and the tensors of a checkpoint that they are made of.
+
+    `theirs` are the ways in which the tensors may be called, the first being the one that is
+    written; `shapes` are those of the checkpoint's tensors.
+    """
+
+    ours: tuple[str, ...]
+    theirs: tuple[tuple[str, ...], ...]
+    conversions: tuple[Conversion, ...]
+    shapes: Shapes
+
+
+@dataclass(frozen=True)
 class WeightMap:
-    """`names` maps our paths to the checkpoint's, in our order; `ignored` are patterns of
-    tensors that a checkpoint may have beside them."""
+    """`pairings` are in the order of our weights; `ignored` are patterns of tensors that a
+    checkpoint may have beside them, `optional` what may be lacking in front of its names."""
 
     title: str
-    names: Mapping[str, str]
+    pairings: tuple[Pairing, ...]
     ignored: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    config: ast.Config | None = None
 
     def ignores(self, name: str) -> bool:
-        return any(re.fullmatch(pattern, name) for pattern in self.ignored)
+        names = [name, *(prefix + name for prefix in self.optional)]
+        return any(re.fullmatch(pattern, n) for pattern in self.ignored for n in names)
 
 
-def weight_maps(file: ast.File, model: ast.Model, graph: Graph) -> dict[str, WeightMap]:
-    """The maps that a file has for a model; raises `ArchError` where one is not one to one."""
+def weight_maps(
+    file: ast.File, model: ast.Model, graph: Graph, work: Elaborator, env: Env
+) -> dict[str, WeightMap]:
+    """The maps that a file has for a model whose parameters are those of `env`.
+
+    Raises `ArchError` where one is not one to one.
+    """
     report = Report()
     maps: dict[str, WeightMap] = {}
     for item in file.items:
         if isinstance(item, ast.Weights) and item.model.id == model.name.id:
-            if item.title.value in maps:
-                report.add(
-                    "duplicate-name",
-                    f"there are two maps {item.title.value!r}",
-                    item.title.span,
-                )
-            maps[item.title.value] = weight_map(item, graph, report)
+            title = item.title
+            if title.value in maps:
+                message = f"there are two maps {title.value!r}"
+                report.add("duplicate-name", message, title.span)
+            maps[title.value] = _Map(item, work, env, report).of(graph)
     report.raise_any()
     return maps
 
@@ -66,78 +89,210 @@ def check_owners(file: ast.File, report: Report) -> None:
             )
 
 
-def weight_map(node: ast.Weights, graph: Graph, report: Report) -> WeightMap:
-    """The names that a block gives to the weights of a graph."""
-    rules = [r for r in node.rules if isinstance(r, ast.Rule) and _sound(r, report)]
-    patterns = [(rule, re.compile(_pattern(rule.ours.text))) for rule in rules]
-    names: dict[str, str] = {}
-    by: dict[str, ast.Rule] = {}
-    used: set[int] = set()
-    unnamed: list[str] = []
-    paths = [p.path for p in islice(parameters(graph), _MOST + 1)]
-    if len(paths) > _MOST:
-        report.add(
-            "weights-map", f"the model has more than {_MOST:,} weights to name", node.title.span
-        )
-        return WeightMap(node.title.value, names)
-    for path in paths:
-        fitting = [(r, m) for r, ours in patterns if (m := ours.fullmatch(path))]
-        if not fitting:
-            unnamed.append(path)
-            continue
-        used |= {id(r) for r, _ in fitting}
-        (rule, match), *others = fitting
-        if others:
-            report.add(
-                "weights-map",
-                f"two rules name `{path}`",
-                others[0][0].ours.span,
-                notes=(Note("the other is here", rule.ours.span),),
-            )
-        theirs = _filled(rule.theirs.text, match)
-        if theirs in by:
-            report.add(
-                "weights-map",
-                f"`{theirs}` would be two weights of the model",
-                rule.theirs.span,
-                notes=(Note("this rule names it too", by[theirs].theirs.span),),
-                help="a place that differs between copies stands in braces: `{i}`",
-            )
-        names[path], by[theirs] = theirs, rule
-    if unnamed and len(rules) == sum(isinstance(r, ast.Rule) for r in node.rules):
-        more = f" and {len(unnamed) - _SHOWN} more" if len(unnamed) > _SHOWN else ""
-        report.add(
-            "weights-map",
-            f"{len(unnamed)} of the model's {len(paths)} weights have no name in this map",
-            node.title.span,
-            found=", ".join(unnamed[:_SHOWN]) + more,
-            help=f"add a rule such as `{unnamed[0]} = …`",
-        )
+def lines(
+    rules: Iterable[ast.Line], work: Elaborator, env: Env
+) -> Iterator[ast.Config | ast.Optional | ast.Rule | ast.Ignore | ast.Setting]:
+    """The lines of a block that stand there for these parameters."""
     for rule in rules:
-        if id(rule) not in used:
-            near = did_you_mean(rule.ours.text, _templates(paths))
-            report.add(
-                "weights-map", f"no weight is at `{rule.ours.text}`", rule.ours.span, help=near
-            )
-    ignored = (_pattern(r.theirs.text) for r in node.rules if isinstance(r, ast.Ignore))
-    return WeightMap(node.title.value, names, tuple(ignored))
+        if not isinstance(rule, ast.Only):
+            yield rule
+        elif work.conditions.holds(rule.condition, env) is True:
+            yield from lines(rule.rules, work, env)
 
 
-def _sound(rule: ast.Rule, report: Report) -> bool:
-    """Whether both sides of a rule have the same holes."""
-    ours, theirs = (
-        sorted(m[0] for m in _HOLE.finditer(p.text)) for p in (rule.ours, rule.theirs)
-    )
-    if ours == theirs and len(set(ours)) == len(ours):
+@dataclass
+class _Found:
+    """A rule where it fits: the holes of the path, and our weights by their part's name."""
+
+    rule: ast.Rule
+    holes: dict[str, str]
+    weights: dict[str, Parameter]
+
+
+class _Map:
+    """One block, read against the weights of a graph."""
+
+    def __init__(self, node: ast.Weights, work: Elaborator, env: Env, report: Report):
+        self.node, self.work, self.env, self.report = node, work, env, report
+        before = work.report.mistakes
+        self.lines = list(lines(node.rules, work, env))
+        self.whole = work.report.mistakes == before
+
+    def of(self, graph: Graph) -> WeightMap:
+        title = self.node.title
+        configs = [line for line in self.lines if isinstance(line, ast.Config)]
+        for second in configs[1:]:
+            self.wrong("a block has one `config`", second)
+        known = list(islice(parameters(graph), _MOST + 1))
+        if len(known) > _MOST:
+            self.wrong(f"the model has more than {_MOST:,} weights to name", title)
+            return WeightMap(title.value, ())
+        rules = [r for r in self.lines if isinstance(r, ast.Rule) and self.sound(r)]
+        found = self.fitting(rules, known)
+        self.unused(rules, found, [p.path for p in known])
+        pairings = [self.pairing(each) for each in found]
+        self.distinct(pairings)
+        ignored = (_pattern(r.theirs.text) for r in self.lines if isinstance(r, ast.Ignore))
+        optional = (r.prefix.text for r in self.lines if isinstance(r, ast.Optional))
+        config = configs[0] if configs else None
+        kept = tuple(pairing for pairing, _ in pairings)
+        return WeightMap(title.value, kept, tuple(ignored), tuple(optional), config)
+
+    def wrong(self, message: str, at: ast.Node, **more: object) -> None:
+        self.report.add("weights-map", message, at.span, **more)
+
+    # -- rules, each for itself --
+
+    def sound(self, rule: ast.Rule) -> bool:
+        """Whether both sides of a rule have the same holes, and the ways between are known."""
+        fits = True
+        for path in rule.theirs:
+            ours, theirs = _holes(rule.ours), _holes(path)
+            if sorted(ours) != sorted(theirs) or len(set(ours)) < len(ours):
+                self.wrong(
+                    "both sides of a rule have the same braces and stars, each once",
+                    rule,
+                    expected=listing(ours, "and") or "none",
+                    found=listing(theirs, "and") or "none",
+                )
+                fits = False
+        unknown = [each for each in rule.conversions if not self.known(each)]
+        return not unknown and fits and self.parts(rule)
+
+    def known(self, node: ast.Conversion) -> bool:
+        """Whether there is a conversion of this name, with as many numbers behind it."""
+        name, count = node.name.id, len(node.args)
+        if name not in CONVERSIONS:
+            help = did_you_mean(name, CONVERSIONS)
+            message = f"there is no conversion `{name}`"
+            self.wrong(message, node.name, expected=listing(CONVERSIONS), help=help)
+            return False
+        if count != NUMBERS[name] and (NUMBERS[name] is not None or not count):
+            shown = {"halves": "(heads)", "shaped": "(1, 1, D)", "without": "(2, 3)"}
+            wanted = name + shown.get(name, "")
+            self.wrong(f"`{name}` takes other numbers", node, expected=wanted)
+            return False
         return True
-    report.add(
-        "weights-map",
-        "both sides of a rule have the same braces and stars, each once",
-        rule.span,
-        expected=", ".join(ours) or "none",
-        found=", ".join(theirs) or "none",
-    )
-    return False
+
+    def parts(self, rule: ast.Rule) -> bool:
+        """Whether several weights come by a split, and several tensors into a concat."""
+        names = [c.name.id for c in rule.conversions]
+        several = bool(_parts(rule.ours.text))
+        if several != ("split" in names):
+            self.wrong(
+                "`{a,b}` names the parts that a `split` makes of one tensor",
+                rule,
+                expected="ours.{a,b}.weight = theirs.weight -> split",
+            )
+            return False
+        joined = [bool(_parts(path.text)) for path in rule.theirs]
+        if any(each != ("concat" in names) for each in joined):
+            self.wrong(
+                "`{a,b}` on the right names the tensors that a `concat` joins",
+                rule,
+                expected="ours.weight = theirs.{a,b}.weight -> concat",
+            )
+            return False
+        return True
+
+    # -- rules against weights --
+
+    def fitting(self, rules: list[ast.Rule], known: list[Parameter]) -> list[_Found]:
+        """Each rule with the weights that it is for, once for all of its parts."""
+        patterns = [(rule, re.compile(_pattern(rule.ours.text))) for rule in rules]
+        found: dict[object, _Found] = {}
+        unnamed = []
+        for weight in known:
+            matches = [(r, m) for r, ours in patterns if (m := ours.fullmatch(weight.path))]
+            for other, _ in matches[1:]:
+                notes = (Note("the other is here", matches[0][0].ours.span),)
+                self.wrong(f"two rules name `{weight.path}`", other.ours, notes=notes)
+            if not matches:
+                unnamed.append(weight.path)
+                continue
+            rule, match = matches[0]
+            holes = match.groupdict()
+            part = holes.pop("_part", None) or ""
+            each = found.setdefault((id(rule), *holes.items()), _Found(rule, holes, {}))
+            each.weights[part] = weight
+        if (
+            unnamed
+            and self.whole
+            and len(rules) == sum(isinstance(r, ast.Rule) for r in self.lines)
+        ):
+            more = f" and {len(unnamed) - _SHOWN} more" if len(unnamed) > _SHOWN else ""
+            self.wrong(
+                f"{len(unnamed)} of the model's {len(known)} weights have no name in this map",
+                self.node.title,
+                found=", ".join(unnamed[:_SHOWN]) + more,
+                help=f"add a rule such as `{unnamed[0]} = …`",
+            )
+        return list(found.values())
+
+    def unused(self, rules: list[ast.Rule], found: list[_Found], paths: list[str]) -> None:
+        used = {id(each.rule) for each in found}
+        for rule in rules:
+            if id(rule) not in used:
+                near = did_you_mean(rule.ours.text, _templates(paths))
+                self.wrong(f"no weight is at `{rule.ours.text}`", rule.ours, help=near)
+
+    def pairing(self, found: _Found) -> tuple[Pairing, ast.Rule]:
+        rule = found.rule
+        parts = _parts(rule.ours.text) or ("",)
+        lacking = [part for part in parts if part not in found.weights]
+        if lacking:
+            near = next(iter(found.weights.values())).path
+            self.wrong(f"beside `{near}` there is no {listing(lacking, 'and')}", rule.ours)
+            return Pairing((), (), (), ()), rule
+        weights = [found.weights[part] for part in parts]
+        theirs = tuple(_filled(path.text, found.holes) for path in rule.theirs)
+        conversions = [self.conversion(each) for each in rule.conversions]
+        shapes: Shapes = tuple(w.weight.shape for w in weights)
+        known = tuple(c for c in conversions if c is not None)
+        try:
+            for each in reversed(known):
+                shapes = each.before(shapes, len(theirs[0]))
+        except Unfit as unfit:
+            self.wrong(f"`{weights[0].path}`: {unfit}", rule)
+        return Pairing(tuple(w.path for w in weights), theirs, known, shapes), rule
+
+    def conversion(self, node: ast.Conversion) -> Conversion | None:
+        numbers = []
+        for arg in node.args:
+            value = self.work.shapes.positive(arg, self.env, "a size")
+            if value is None:
+                self.report.take(self.work.report.diagnostics)
+                return None
+            numbers.append(value)
+        return Conversion(node.name.id, tuple(numbers))
+
+    def distinct(self, pairings: list[tuple[Pairing, ast.Rule]]) -> None:
+        """Reports tensors of the checkpoint that would be two weights of ours."""
+        by: dict[str, ast.Rule] = {}
+        for pairing, rule in pairings:
+            for name in {name for names in pairing.theirs for name in names}:
+                if name in by:
+                    self.wrong(
+                        f"`{name}` would be two weights of the model",
+                        rule.theirs[0],
+                        notes=(Note("this rule names it too", by[name].theirs[0].span),),
+                        help="a place that differs between copies stands in braces: `{i}`",
+                    )
+                by[name] = rule
+
+
+# -- paths --
+
+
+def _holes(path: ast.Path) -> list[str]:
+    """The braces and stars of a path, those of parts not among them."""
+    return [m[0] for m in _HOLE.finditer(path.text) if not m[2]]
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    """The names in a path's `{q,k,v}`."""
+    found = [m[2] for m in _HOLE.finditer(text) if m[2]]
+    return tuple(found[0].split(",")) if found else ()
 
 
 def _pattern(text: str) -> str:
@@ -146,13 +301,22 @@ def _pattern(text: str) -> str:
     end = 0
     for hole in _HOLE.finditer(text):
         parts.append(re.escape(text[end : hole.start()]))
-        parts.append(f"(?P<{hole[1]}>[^.]+)" if hole[1] else "(?P<_rest>.+)")
+        if hole[2]:
+            parts.append(f"(?P<_part>{hole[2].replace(',', '|')})")
+        else:
+            parts.append(f"(?P<{hole[1]}>[^.]+)" if hole[1] else "(?P<_rest>.+)")
         end = hole.end()
     return "".join(parts) + re.escape(text[end:])
 
 
-def _filled(text: str, match: re.Match[str]) -> str:
-    return _HOLE.sub(lambda hole: match[hole[1] or "_rest"], text)
+def _filled(text: str, holes: Mapping[str, str]) -> tuple[str, ...]:
+    """The names that a path means with its holes filled: one, or one for each of its parts."""
+    parts = _parts(text)
+
+    def fill(part: str) -> str:
+        return _HOLE.sub(lambda m: part if m[2] else holes[m[1] or "_rest"], text)
+
+    return tuple(fill(part) for part in parts or ("",))
 
 
 def _templates(paths: Iterable[str]) -> list[str]:

@@ -101,7 +101,7 @@ class Call(_Node):
 
 @dataclass(frozen=True)
 class Labeled(_Node):
-    """`h: block(…) * n`: the label names the place of the block's weights."""
+    """`h: block(…) * n`: the label, a name or a path, is the place of the block's weights."""
 
     label: Name
     value: Expr
@@ -128,9 +128,49 @@ class Lambda(_Node):
     closing: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Compare(_Node):
+    """`kv_heads < heads`, as a condition."""
+
+    left: Expr
+    op: str
+    right: Expr
+
+
+@dataclass(frozen=True)
+class Not(_Node):
+    """`not tied`, as a condition."""
+
+    operand: Expr
+
+
+@dataclass(frozen=True)
+class When(_Node):
+    """`a if tied else b`: one of two, by what is known when a model is compiled.
+
+    Without `otherwise` it is a step that is left out where the condition does not hold.
+    """
+
+    value: Expr
+    condition: Condition
+    otherwise: Expr | None
+
+
 Expr: TypeAlias = (
-    Name | Int | Float | Bool | String | Negate | Binary | Call | Labeled | Chain | Lambda
+    Name
+    | Int
+    | Float
+    | Bool
+    | String
+    | Negate
+    | Binary
+    | Call
+    | Labeled
+    | Chain
+    | Lambda
+    | When
 )
+Condition: TypeAlias = Expr | Compare | Not
 
 # -- types --
 
@@ -296,9 +336,20 @@ class Path(_Node):
 
 
 @dataclass(frozen=True)
+class Conversion(_Node):
+    """`split`, or `shaped(1, 1, D)`: what a checkpoint's tensor goes through to be ours."""
+
+    name: Name
+    args: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
 class Rule(_Node):
+    """`ours = theirs | or_theirs -> transpose -> split`."""
+
     ours: Path
-    theirs: Path
+    theirs: tuple[Path, ...]
+    conversions: tuple[Conversion, ...]
     trivia: Trivia = PLAIN
 
 
@@ -309,10 +360,51 @@ class Ignore(_Node):
 
 
 @dataclass(frozen=True)
+class Optional(_Node):
+    """`optional transformer.`: the names may also stand without this in front."""
+
+    prefix: Path
+    trivia: Trivia = PLAIN
+
+
+@dataclass(frozen=True)
+class Setting(_Node):
+    """`rope_theta = theta default 10000.0`: a field of a published config, under its names."""
+
+    fields: tuple[Name, ...]
+    value: Expr | Not
+    default: Expr | None
+    trivia: Trivia = PLAIN
+
+
+@dataclass(frozen=True)
+class Only(_Node):
+    """`if tied { … }`: lines that stand there only where the condition holds."""
+
+    condition: Condition
+    rules: tuple[Line, ...]
+    closing: tuple[str, ...] = ()
+    trivia: Trivia = PLAIN
+
+
+@dataclass(frozen=True)
+class Config(_Node):
+    """What the fields of a published `config.json` say of a model's parameters."""
+
+    rules: tuple[Setting | Only, ...]
+    closing: tuple[str, ...] = ()
+    trivia: Trivia = PLAIN
+
+
+# What stands below each other in a `weights` block.
+Line: TypeAlias = Config | Optional | Only | Rule | Ignore | Setting
+
+
+@dataclass(frozen=True)
 class Weights(_Node):
     title: String
     model: Name
-    rules: tuple[Rule | Ignore, ...]
+    rules: tuple[Line, ...]
     closing: tuple[str, ...] = ()
     trivia: Trivia = PLAIN
 
@@ -344,8 +436,10 @@ Node: TypeAlias = (
     | Body
     | Facts
     | Path
-    | Rule
-    | Ignore
+    | Conversion
+    | Line
+    | Compare
+    | Not
 )
 
 

@@ -39,7 +39,7 @@ def always_apart(before: ast.Node, after: ast.Node) -> bool:
 
 
 def _tall(node: ast.Node) -> bool:
-    return isinstance(node, ast.Block | ast.Model | ast.Weights) or (
+    return isinstance(node, ast.Block | ast.Model | ast.Weights | ast.Config | ast.Only) or (
         isinstance(node, ast.Variant) and node.facts is not None
     )
 

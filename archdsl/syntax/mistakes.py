@@ -26,15 +26,15 @@ _FORMS = {
     "expect": "expect params == 124_439_808",
 }
 KEYWORDS = {*_FORMS, "for", "ignore", "pad", "float", "int", "bool", "true", "false"}
+KEYWORDS |= {"if", "else", "not", "default"}
 
 # Words of other languages, which would pass for names here.
 _FOREIGN = {
     "True": "write `true`",
     "False": "write `false`",
-    "None": "leave the argument out",
+    "None": "write `none`, or leave the argument out",
     "return": "a block's last expression is its value: leave the word out",
     "let": "a value is named by `name = …` alone",
-    "if": "there are no conditions: write a variant, or a block for each case",
     "for": "a block is repeated by `block(…) * n`",
 }
 
@@ -75,7 +75,7 @@ _HABITS = (
     (r"‸\*\*|\*\s*‸\*|‸\^", "there is no power: write a product, or `sqrt(x)`"),
     (r"‸%", "there is no remainder; `//` divides and rounds down"),
     (r"‸@", "a product with a matrix is a step: `x -> linear(n)`"),
-    (r"‸\?", "there are no conditions: write a variant, or a block for each case"),
+    (r"‸\?", "one of two is chosen by `a if condition else b`"),
     (r"‸\\", "a line goes on by itself: leave the `\\` out"),
     (r"\([^)]*‸;", "write a comma"),
     (r"‸;", "statements need no mark between them: leave the `;` out"),
@@ -234,6 +234,7 @@ def _form(span: Span) -> str | None:
 def _sentence(accepted: set[str], grammar: lark.Lark) -> str | None:
     """What the grammar would have taken here, grouped as a person would say it."""
     words: list[str] = []
+    accepted = accepted - {"PLACE"}  # which seldom is what is meant
     for group, name, implied in _GROUPS:
         if group <= accepted:
             words.append(name)

@@ -25,8 +25,8 @@ DIGITS = 30
 _ITEM_START = re.compile(r"^(?:use|block|model|variant|weights)[ \t]", re.MULTILINE)
 _STRING_OR_COMMENT = re.compile(r'"[^"\n]*"|#[^\n]*')
 # Rules whose children are one list: a field of their class, or of their parent's.
-_LISTS = {"file", "params", "body", "facts", "chain", "lambda"}
-_PLAIN_LISTS = {"axes", "args", "rules"}
+_LISTS = {"file", "params", "body", "facts", "chain", "lambda", "config"}
+_PLAIN_LISTS = {"axes", "args", "rules", "fields", "paths", "conversions"}
 
 
 def parse(text: str, path: str = "<text>") -> ast.File:
@@ -126,6 +126,8 @@ class _Build(lark.Transformer[lark.Token, Any]):
             children = [tuple(child for child in children if child is not None)]
         if rule in _PLAIN_LISTS:
             return children[0]
+        if rule in ("conversion", "only"):
+            children = [children[0], tuple(children[1:])]
         name = "".join(part.capitalize() for part in rule.split("_"))
         return getattr(ast, name)(self.span(meta), *children)
 
@@ -135,6 +137,8 @@ class _Build(lark.Transformer[lark.Token, Any]):
             case "NAME" | "CALLEE":
                 if mistake := reserved(text, span):
                     self.mistakes.append(mistake)
+                return ast.Name(span, text)
+            case "PLACE":
                 return ast.Name(span, text)
             case "INT":
                 if len(text) > DIGITS:

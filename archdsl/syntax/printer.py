@@ -16,7 +16,7 @@ WIDTH = 104
 INDENT = "  "
 
 # How tightly an expression holds together; a looser one inside a tighter place is bracketed.
-_CHAIN, _LABEL, _SUM, _PRODUCT, _SIGN, _ATOM = range(6)
+_CHAIN, _WHEN, _LABEL, _SUM, _PRODUCT, _SIGN, _ATOM = range(7)
 
 
 def format(file: ast.File) -> str:
@@ -52,10 +52,12 @@ def _axis(node: ast.Axis) -> str:
 # -- one line --
 
 
-def _strength(node: ast.Expr | ast.Typed) -> int:
+def _strength(node: ast.Condition | ast.Typed) -> int:
     match node:
         case ast.Chain():
             return _CHAIN
+        case ast.When():
+            return _WHEN
         case ast.Labeled() | ast.Typed():
             return _LABEL
         case ast.Binary():
@@ -66,12 +68,12 @@ def _strength(node: ast.Expr | ast.Typed) -> int:
             return _ATOM
 
 
-def _flat(node: ast.Expr | ast.Typed, at_least: int = _CHAIN) -> str:
+def _flat(node: ast.Condition | ast.Typed, at_least: int = _CHAIN) -> str:
     text = _flat_inside(node)
     return f"({text})" if _strength(node) < at_least else text
 
 
-def _flat_inside(node: ast.Expr | ast.Typed) -> str:
+def _flat_inside(node: ast.Condition | ast.Typed) -> str:
     match node:
         case ast.Name(id=text) | ast.Int(text=text) | ast.Float(text=text):
             return text
@@ -89,9 +91,16 @@ def _flat_inside(node: ast.Expr | ast.Typed) -> str:
         case ast.Labeled():
             return f"{node.label.id}: {_flat(node.value, _SUM)}"
         case ast.Chain():
-            return " -> ".join(_flat(s.value, _LABEL) for s in node.steps)
+            return " -> ".join(_flat(s.value, _WHEN) for s in node.steps)
         case ast.Lambda():
-            return f"{{ {' -> '.join(_flat(s.value, _LABEL) for s in node.steps)} }}"
+            return f"{{ {' -> '.join(_flat(s.value, _WHEN) for s in node.steps)} }}"
+        case ast.When():
+            other = f" else {_flat(node.otherwise, _LABEL)}" if node.otherwise else ""
+            return f"{_flat(node.value, _LABEL)} if {_flat(node.condition, _SUM)}{other}"
+        case ast.Compare():
+            return f"{_flat(node.left, _SUM)} {node.op} {_flat(node.right, _SUM)}"
+        case ast.Not():
+            return f"not {_flat(node.operand, _SUM)}"
         case ast.Typed():
             return f"{node.name.id}: {type_text(node.type)}"
         case _:
@@ -119,7 +128,7 @@ def _entry(node: ast.Arg | ast.Param) -> tuple[str, ast.Expr | ast.Typed | None]
 
 
 def _laid(
-    node: ast.Expr | ast.Typed, indent: str, used: int, at_least: int = _CHAIN
+    node: ast.Condition | ast.Typed, indent: str, used: int, at_least: int = _CHAIN
 ) -> list[str]:
     """The lines of an expression, `used` columns of the first one being taken."""
     flat = _flat(node, at_least)
@@ -145,21 +154,44 @@ def _laid(
                 *_listed(node.args, node.closing, deeper),
                 indent + ")",
             ]
+        case ast.When():
+            lines = _laid(node.value, indent, used, _LABEL)
+            lines = _joined(lines, " if ", node.condition, indent, used)
+            if node.otherwise is None:
+                return lines
+            return _joined(lines, " else ", node.otherwise, indent, used, _LABEL)
         case ast.Labeled():
             return _headed(f"{node.label.id}: ", node.value, indent, used, _SUM)
         case ast.Binary():
             tie = _strength(node)
             left = _laid(node.left, indent, used, tie)
-            column = len(left[-1]) + (used if len(left) == 1 else 0)
-            return _glued(left, _headed(f" {node.op} ", node.right, indent, column, tie + 1))
+            return _joined(left, f" {node.op} ", node.right, indent, used, tie + 1)
         case ast.Negate():
             return _headed("-", node.operand, indent, used, _SIGN)
+        case ast.Compare():
+            left = _laid(node.left, indent, used, _SUM)
+            return _joined(left, f" {node.op} ", node.right, indent, used)
+        case ast.Not():
+            return _headed("not ", node.operand, indent, used, _SUM)
         case _:
             return [flat]  # nothing inside it can be broken
 
 
+def _joined(
+    left: list[str],
+    head: str,
+    value: ast.Expr | ast.Condition,
+    indent: str,
+    used: int,
+    at_least: int = _SUM,
+) -> list[str]:
+    """Lines that began behind `used` columns, and an expression behind them."""
+    column = len(left[-1]) + (used if len(left) == 1 else 0)
+    return _glued(left, _headed(head, value, indent, column, at_least))
+
+
 def _headed(
-    head: str, value: ast.Expr | ast.Typed, indent: str, used: int, at_least: int = _CHAIN
+    head: str, value: ast.Condition | ast.Typed, indent: str, used: int, at_least: int = _CHAIN
 ) -> list[str]:
     """The lines of an expression behind a word or two."""
     return _glued([head], _laid(value, indent, used + len(head), at_least))
@@ -170,7 +202,7 @@ def _flow(steps: Sequence[ast.Step], indent: str) -> list[str]:
     lines: list[str] = []
     arrow = ""
     for step in steps:
-        body = _headed(arrow, step.value, indent, len(indent), _LABEL)
+        body = _headed(arrow, step.value, indent, len(indent), _WHEN)
         lines += _comments(step.trivia.leading, indent)
         lines += _indented(_trailed(body, step.trivia), indent)
         if not arrow:
@@ -220,7 +252,7 @@ def _comments(comments: Sequence[str], indent: str) -> list[str]:
 
 
 def _stacked(
-    nodes: Sequence[ast.Item | ast.Statement | ast.Rule | ast.Ignore],
+    nodes: Sequence[ast.Item | ast.Statement | ast.Line],
     closing: Sequence[str],
     indent: str,
 ) -> list[str]:
@@ -236,9 +268,7 @@ def _stacked(
     return lines + _comments(closing, indent)
 
 
-def _paragraph(
-    node: ast.Item | ast.Statement | ast.Rule | ast.Ignore, indent: str
-) -> list[str]:
+def _paragraph(node: ast.Item | ast.Statement | ast.Line, indent: str) -> list[str]:
     used = len(indent)
     match node:
         case ast.Use():
@@ -259,9 +289,25 @@ def _paragraph(
             head = [f'weights "{node.title.value}" for {node.model.id}']
             return _braced(head, node.rules, node.closing, indent)
         case ast.Rule():
-            return [f"{node.ours.text} = {node.theirs.text}"]
+            lines = [f"{node.ours.text} = {' | '.join(p.text for p in node.theirs)}"]
+            for each in node.conversions:
+                lines = _glued(lines, _conversion(each, indent))
+            return lines
         case ast.Ignore():
             return [f"ignore {node.theirs.text}"]
+        case ast.Optional():
+            return [f"optional {node.prefix.text}"]
+        case ast.Config():
+            return _braced(["config"], node.rules, node.closing, indent)
+        case ast.Only():
+            head = _headed("if ", node.condition, indent, used, _SUM)
+            return _braced(head, node.rules, node.closing, indent)
+        case ast.Setting():
+            fields = " | ".join(field.id for field in node.fields)
+            lines = _headed(f"{fields} = ", node.value, indent, used, _SUM)
+            if node.default is None:
+                return lines
+            return _joined(lines, " default ", node.default, indent, used)
         case ast.Input():
             return [f"input {node.name.id}: {type_text(node.type)}"]
         case ast.Edge():
@@ -286,6 +332,13 @@ def _paragraph(
             assert_never(node)
 
 
+def _conversion(node: ast.Conversion, indent: str) -> list[str]:
+    lines = [f" -> {node.name.id}"]
+    for i, arg in enumerate(node.args):
+        lines = _glued(lines, _headed(", " if i else "(", arg, indent, WIDTH // 2, _SUM))
+    return _glued(lines, [")"]) if node.args else lines
+
+
 def _signed(node: ast.Expr) -> bool:
     """Whether an expression's text begins with a sign."""
     match node:
@@ -297,6 +350,8 @@ def _signed(node: ast.Expr) -> bool:
             return _signed(node.steps[0].value) and not isinstance(
                 node.steps[0].value, ast.Chain
             )
+        case ast.When():
+            return _signed(node.value) and _strength(node.value) >= _LABEL
         case _:
             return False
 
@@ -311,7 +366,7 @@ def _params(head: str, node: ast.Params, tail: str, indent: str) -> list[str]:
 
 def _braced(
     head: list[str],
-    nodes: Sequence[ast.Statement | ast.Rule | ast.Ignore],
+    nodes: Sequence[ast.Statement | ast.Line],
     closing: Sequence[str],
     indent: str,
 ) -> list[str]:

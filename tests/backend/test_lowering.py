@@ -17,7 +17,8 @@ from tinygrad import Tensor
 from tinygrad.helpers import Context
 
 import archdsl
-from archdsl.backend.emit import OPTIONS, Run, Use, embed
+from archdsl.backend.emit import embed
+from archdsl.backend.use import OPTIONS, Run, Use
 from archdsl.backend.walk import forward
 from archdsl.graph.nodes import Apply, Graph, walk
 from archdsl.runtime.model import Model
@@ -69,7 +70,8 @@ class Unopened(Run):
     """A run whose constants have no values, so that no device is opened for them."""
 
     def constant(self, key: tuple[object, ...], make: Callable[[], np.ndarray]) -> Tensor:
-        return Tensor.empty(*make().shape, device=self.device)
+        made = make()
+        return Tensor.empty(*made.shape, dtype=str(made.dtype), device=self.device)
 
 
 @functools.cache

@@ -59,7 +59,7 @@ def test_a_misspelt_file(package: Path) -> None:
     assert diagnostic.help == "did you mean `weights/model.pt`?"
 
 
-@pytest.mark.parametrize("inner", ["weights", "zzz", "../single.py", "weights/../../single.py"])
+@pytest.mark.parametrize("inner", ["weight", "zzz", "../single.py", "weights/../../single.py"])
 def test_what_is_no_file_of_the_package(package: Path, inner: str) -> None:
     refused(f"package:carrier/{inner}")
 

@@ -65,7 +65,7 @@ def test_a_file_as_the_format_describes_it(tmp_path: Path) -> None:
         (b'{"\xff": 1}', "utf-8"),
         (rb'{"\ud800": 1}', "surrogates not allowed"),
         (b'{"a":' + b"9" * 5000 + b"}", "integer string"),
-        (b'{"a": 1, "a": 1}', "a name stands twice"),
+        (b'{"a": 1, "a": 1}', "`a` stands twice"),
         ({"a": [ENTRY]}, "the entry of `a` is not dtype, shape and data_offsets"),
         ({"a": {**ENTRY, "extra": 1}}, "is not dtype, shape and data_offsets"),
         ({"a": {"dtype": "F32"}}, "is not dtype, shape and data_offsets"),

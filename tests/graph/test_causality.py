@@ -18,6 +18,11 @@ MODEL = """
 block pooled(x: float[T, D], memory: float[S, D]): float[T, D] {{
   x -> attention(2, over = memory)
 }}
+block windowed(x: float[T, D], over: float[T, D], heads): float[T, D] {{
+  q = x -> reshape("T (H h) -> T H h", H = heads) -> rotary
+  k = over -> reshape("T (H h) -> T H h", H = heads) -> rotary
+  attend(q, k, k, causal, 3, bias = x -> alibi(heads)) -> reshape("T H h -> T (H h)")
+}}
 model M(D = 4) {{
   input x: float[T <= 8, D]
   input y: float[T, D]
@@ -42,6 +47,8 @@ def mixed(chain: str, type: str = "float[T, D]") -> set[str]:
         "x -> posenc(learned)",
         "x -> attention(2, causal)",
         "x -> attention(2, causal, over = y)",
+        "x -> experts(3, 2, 8) -> layer_scale -> add_bias",
+        "x -> windowed(y, 2)",
         # Position i of the longer sequence depends on i - 1 of x; cut off, on i again.
         "x -> prepend(cls) -> attention(2, causal) -> slice(T, 1)",
         "x -> prepend(a) -> prepend(b) -> attention(2, causal) -> slice(T, 1) -> slice(T, 1)",
@@ -63,6 +70,8 @@ def test_causal(chain: str) -> None:
     [
         ("x -> attention(2)", {"T"}),
         ("x -> attention(2, over = y)", {"T"}),
+        ("x -> conv1d(D, 3, padding = 1)", {"T"}),
+        ("x -> windowed(y -> attention(2), 2)", {"T"}),
         ("x -> softmax(T)", {"T"}),
         # A memory of another axis is seen whole, and that is no reason to refuse T.
         ("x -> attention(2, over = s)", {"S"}),

@@ -9,6 +9,9 @@ weights and the inputs that say the same in our language:
   matrices of zeros and ones that select them. The queries of causal attention stand at their
   places in the sequence of the keys, so it attends to itself; else the keys and values are a
   memory. Keys that are not there make the sequence ragged.
+- a case with a window, or a mask of finite numbers, is said by `attend`, whose bias it is.
+- a rotation's tables of cosines and sines are ours to compute, so `turned(case)` gives those
+  that are to stand in their place.
 
 Only the first output is compared: ours return no means, scores or caches.
 """
@@ -29,13 +32,16 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed; CONTRIBUTING.m
 
 Array = NDArray[Any]
 
-FAMILY = re.compile(r"test_(softmax|gelu|layer_normalization|rms_normalization|attention)_")
+FAMILY = re.compile(
+    r"test_(softmax|gelu|layer_normalization|rms_normalization|attention|rotary_embedding)(?:_|$)"
+)
 
 EXPANDED = "the same case again, its operator written out in others"
-MASK = "a mask given as data: ours follow from the types"
+MASK = "a mask given as data, of what is not seen: ours follow from the types"
 SOFTCAP = "scores bounded by a tanh"
-WINDOW = "attention to a window of positions"
+WINDOW = "a window of positions on both sides"
 NO_KEYS = "queries before the first key, which see nothing"
+NO_MORE_KEYS = "queries behind the last key"
 
 AXES = "IJKL"
 
@@ -75,24 +81,29 @@ def cases() -> list[Case]:
 def left_out(case: Case) -> str | None:
     """Why our operators cannot say a case, or None where they can."""
     mask = case.inputs.get("attn_mask")
-    windows = {case.attr.get(f"{side}_window_size", -1) for side in ("left", "right")}
     keys = case.inputs.get("nonpad_kv_seqlen")
     if "_expanded" in case.name:
         return EXPANDED
     if case.attr.get("softcap"):
         return SOFTCAP
-    if windows != {-1}:
+    if case.attr.get("right_window_size", -1) != -1:
         return WINDOW
-    if mask is not None and not (mask.dtype == bool and mask.all()):
+    if mask is not None and not (mask.all() if mask.dtype == bool else np.isfinite(mask).all()):
         return MASK
     if keys is not None and (keys < case.inputs["Q"].shape[-2]).any():
         return NO_KEYS
+    if _past(case) and case.inputs["Q"].shape[-2] > case.inputs["K"].shape[-2]:
+        return NO_MORE_KEYS
     return None
 
 
 def written(case: Case) -> Program:
     """A case that is not left out, in our language."""
-    return _attention(case) if case.family == "attention" else _simple(case)
+    if case.family != "attention":
+        return _simple(case)
+    mask = case.inputs.get("attn_mask")
+    plain = "left_window_size" not in case.attr and (mask is None or mask.dtype == bool)
+    return _attention(case) if plain else _attend(case)
 
 
 def _case(case: Any, family: str) -> Case:
@@ -139,23 +150,41 @@ def _simple(case: Case) -> Program:
 # -- attention --
 
 
-def _attention(case: Case) -> Program:
-    heads, kv_heads = (
+def _heads(case: Case) -> tuple[int, int]:
+    """How many heads the queries have, and the keys."""
+    q, kv = (
         case.attr.get(f"{which}_num_heads", case.inputs[name].shape[1])
         for which, name in (("q", "Q"), ("kv", "K"))
     )
+    return q, kv
+
+
+def _past(case: Case) -> int:
+    """How many keys stand before the first query of a case that has such."""
+    return case.inputs["past_key"].shape[2] if "past_key" in case.inputs else 0
+
+
+def _sequences(case: Case) -> tuple[Array, Array, Array, Array]:
+    """Queries, keys and values, each [B, n, features], and `rows`: query t of example b stands
+    at position `rows[b, t]`."""
     q, k, v = (_features(case.inputs[name]) for name in "QKV")
-    if past := "past_key" in case.inputs:
+    if "past_key" in case.inputs:
         k = np.concatenate([_features(case.inputs["past_key"]), k], axis=1)
         v = np.concatenate([_features(case.inputs["past_value"]), v], axis=1)
+    batch, T, _ = q.shape
+    # The last query stands before these positions.
+    ends = case.inputs.get("nonpad_kv_seqlen", np.full(batch, _past(case) + T))
+    causal = case.attr.get("is_causal", 0) == 1
+    return q, k, v, np.arange(T) + (ends - T if causal else 0 * ends)[:, None]
+
+
+def _attention(case: Case) -> Program:
+    heads, kv_heads = _heads(case)
+    q, k, v, rows = _sequences(case)
     (batch, T, _), S = q.shape, k.shape[1]
     sizes = q.shape[2] // heads, v.shape[2] // kv_heads
     causal = case.attr.get("is_causal", 0) == 1
     there = case.inputs.get("nonpad_kv_seqlen")
-
-    # Row `rows[b, t]` of x is query t of example b, whose last stands at `ends[b]` - 1.
-    ends = np.full(batch, S if past else T) if there is None else there
-    rows = np.arange(T) + (ends - T if causal else 0 * ends)[:, None]
     width = max(q.shape[2], heads * sizes[1])  # of what goes in, and of what comes out
     alone = causal or T == S
     x = np.zeros((batch, S if alone else T, width))
@@ -195,6 +224,82 @@ def _attention_spec(inputs: Mapping[str, Array], options: str) -> str:
         lines.append("input there: int[T] < 2 pad 0")
     lines.append(f"output y: float[T, {D}] = x -> attention({options})")
     return "model Case() {\n" + "\n".join(lines) + "\n}"
+
+
+def _attend(case: Case) -> Program:
+    heads, kv_heads = _heads(case)
+    q, k, v, rows = _sequences(case)
+    (batch, T, _), S = q.shape, k.shape[1]
+    q, k, v = (
+        q.reshape(batch, T, heads, -1),
+        *(x.reshape(batch, S, kv_heads, -1) for x in (k, v)),
+    )
+    each = np.arange(batch)[:, None]
+    alone = case.attr.get("is_causal", 0) == 1
+    x = np.zeros((batch, S if alone else T, *q.shape[2:]))
+    x[each, rows] = q
+    bias = np.zeros((*x.shape[:2], heads, S))  # [B, T, H, S]
+    mask = case.inputs.get("attn_mask", np.zeros((1, 1), np.float32))
+    if mask.dtype != bool:
+        shape = (batch, heads, T, S if mask.shape[-1] == 1 else mask.shape[-1])
+        bias[each, rows, :, : shape[3]] = np.broadcast_to(mask, shape).swapaxes(1, 2)
+    inputs = {"q": x, "k": k, "v": v, "bias": bias.swapaxes(1, 2)}
+    there = case.inputs.get("nonpad_kv_seqlen")
+    if there is not None:
+        inputs["there"] = (np.arange(S) < there[:, None]).astype(int)
+
+    keys = "T" if alone else "S"
+    lines = [f"input q: float[T <= {x.shape[1]}, {heads}, {q.shape[3]}]"]
+    lines += [f"input k: float[{keys}{'' if alone else f' <= {S}'}, {kv_heads}, {k.shape[3]}]"]
+    lines += [f"input v: float[{keys}, {kv_heads}, {v.shape[3]}]"]
+    lines += [f"input bias: float[{heads}, T, {keys}]"]
+    lines += [f"input there: int[{keys}] < 2 pad 0"] * (there is not None)
+    options = ["bias = bias"] + ["causal"] * alone
+    options += [f"scale = {case.attr.get('scale', q.shape[3] ** -0.5):.9f}"]
+    if (left := case.attr.get("left_window_size", -1)) >= 0:
+        options += [f"window = {left + 1}"]
+    attend = f"attend(q, k, v, {', '.join(options)})"
+    lines += [f"output y: float[T, {heads}, {v.shape[3]}] = {attend}"]
+    return Program(
+        "model Case() {\n" + "\n".join(lines) + "\n}",
+        {},
+        {name: _plain(array) for name, array in inputs.items()},
+        str(case.inputs["Q"].dtype),
+        lambda y: y[each, rows].reshape(batch, T, -1),
+    )
+
+
+# -- rotations --
+
+
+def turned(case: Case) -> list[tuple[Program, Array, Array]]:
+    """Each example of a case of a rotation with its table [2, T, size / 2] and its output."""
+    x, expected = (_by_heads(case, array) for array in (case.inputs["input"], case.expected))
+    cos, sin = case.inputs["cos_cache"], case.inputs["sin_cache"]
+    if (positions := case.inputs.get("position_ids")) is not None:
+        cos, sin = cos[positions], sin[positions]  # [B, T, size / 2] each
+    _, T, heads, h = x.shape
+    layout = "pairs" if case.attr.get("interleaved") else "halves"
+    size = 2 * cos.shape[-1]
+    spec = f"""model Case() {{
+      input x: float[{T}, {heads}, {h}]
+      output y: float[{T}, {heads}, {h}] = x -> rotary({layout}, size = {size})
+    }}"""
+    return [
+        (
+            Program(spec, {}, {"x": x[i : i + 1]}, "float32", lambda y: y[0]),
+            np.stack([cos[i], sin[i]]),
+            expected[i],
+        )
+        for i in range(len(x))
+    ]
+
+
+def _by_heads(case: Case, x: Array) -> Array:
+    """[B, T, H, h] of a case's [B, H, T, h] or [B, T, H h]."""
+    if x.ndim == 4:
+        return x.swapaxes(1, 2)
+    return x.reshape(*x.shape[:2], case.attr["num_heads"], -1)
 
 
 def _features(x: Array) -> Array:

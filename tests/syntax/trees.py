@@ -43,6 +43,7 @@ atoms = (
     | _node(ast.Bool, st.booleans())
 )
 patterns = ["h", "h.{i}.*", "0.weight", "*", "encoder/layer-{n}.b", "ignored", "model.{i}x"]
+patterns += ["a.{q,k,v}.*", "iffy", "defaults", "configs.x", "x-"]
 paths = _node(ast.Path, st.sampled_from(patterns))
 
 # -- comments --
@@ -91,6 +92,13 @@ def _whole(node: Any) -> Any:
 
 # -- expressions --
 
+labels = names | _node(ast.Name, st.sampled_from(["a.b", "h.attention.q"]))
+
+
+def conditions(of: Any) -> Any:
+    comparisons = st.sampled_from(["==", "<=", ">=", "<", ">"])
+    return of | _node(ast.Not, of) | _node(ast.Compare, of, comparisons, of)
+
 
 def _expressions(trivia: st.SearchStrategy[ast.Trivia], commented: bool) -> Any:
     def larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -105,7 +113,8 @@ def _expressions(trivia: st.SearchStrategy[ast.Trivia], commented: bool) -> Any:
             calls,
             lambdas,
             _node(ast.Chain, _many(steps, 2)),
-            _node(ast.Labeled, names, inner),
+            _node(ast.Labeled, labels, inner),
+            _node(ast.When, inner, conditions(inner), _or_none(inner)),
             _node(ast.Negate, inner),
             _node(ast.Binary, inner, operators, inner),
         )
@@ -176,7 +185,22 @@ params = closed(
     "params",
 )
 bodies = closed(_node(ast.Body, _stacked(statements)), "statements")
-rules = _node(ast.Rule, paths, paths, trivia) | _node(ast.Ignore, paths, trivia)
+conversions = _node(ast.Conversion, names, _many(plain))
+ignored = _node(ast.Ignore, paths, trivia)
+rules = _node(ast.Rule, paths, _many(paths, 1), _many(conversions), trivia) | ignored
+settings = _node(
+    ast.Setting, _many(labels, 1), plain | _node(ast.Not, plain), _or_none(plain), trivia
+)
+
+
+def _groups(lines: Any) -> Any:
+    return closed(_node(ast.Only, conditions(plain), _stacked(lines), trivia=trivia), "rules")
+
+
+settings |= _groups(settings)
+rules |= _groups(rules)
+rules |= _node(ast.Optional, paths, trivia)
+rules |= closed(_node(ast.Config, _stacked(settings), trivia=trivia), "rules")
 items = (
     _node(ast.Use, strings, trivia)
     | _node(ast.Block, names, params, _or_none(types), bodies, trivia)

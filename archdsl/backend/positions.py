@@ -1,0 +1,124 @@
+"""Where a position stands: added to its vector, turned into its heads, or into the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import log2, pi
+from typing import Any
+
+import numpy as np
+from tinygrad import Tensor, dtypes
+
+from archdsl.backend.use import Use, shape
+
+
+def posenc(use: Use) -> Tensor:
+    _, length, width = shape(use.x)
+    if use.attr["kind"] == "learned":
+        return use.x + use.weights["weight"][:length]  # [B, T, D]
+    context, layout = use.attr["context"], use.attr["layout"]
+    key = ("sinusoidal", context, width, layout)
+    table = use.run.constant(key, lambda: sinusoids(context, width, layout))
+    return use.x + table[:length].cast(use.x.dtype)  # [B, T, D]
+
+
+def sinusoids(context: int, width: int, layout: str) -> np.ndarray:
+    """[context, width]: sin and cos, in turn or in halves, of the position at geometric
+    wavelengths from 2 pi to 10000 · 2 pi (Vaswani et al. 2017, section 3.5)."""
+    rates = 10000.0 ** (-np.arange(0, width, 2) / width)  # [width / 2]
+    angles = np.arange(context)[:, None] * rates  # [context, width / 2]
+    axis = 2 if layout == "pairs" else 1
+    both = np.stack([np.sin(angles), np.cos(angles)], axis)  # with one axis of 2 more
+    return both.reshape(context, width).astype(np.float32)
+
+
+# -- rotation --
+
+
+def rotary(use: Use) -> Tensor:
+    x: Tensor = use.x.cast(dtypes.float32)  # [B, T, …, h]
+    size, axis = use.attr["size"], -2 if use.attr["layout"] == "halves" else -1
+    bound = use.run.bound(use.axes[0].size)
+    key = ("rotary", bound, *(v for name, v in use.attr.items() if name != "layout"))
+    table = use.run.constant(key, lambda: rotations(use.attr, bound))  # [2, bound, size / 2]
+    one = [1] * (x.ndim - 3)
+    table = table[:, : x.shape[1]].reshape(2, 1, x.shape[1], *one, size // 2)
+    cos, sin = table[0], table[1]  # [1, T, …, size / 2] each
+
+    pairs = (2, size // 2) if axis == -2 else (size // 2, 2)
+    turned = x[..., :size].reshape(*x.shape[:-1], *pairs)  # [B, T, …, *pairs]
+    a, b = (half.squeeze(axis) for half in turned.chunk(2, axis))  # [B, T, …, size / 2] each
+    turned = (a * cos - b * sin).stack(b * cos + a * sin, dim=axis)  # [B, T, …, *pairs]
+    turned = turned.flatten(-2)  # [B, T, …, size]
+    if size < shape(x)[-1]:
+        turned = turned.cat(x[..., size:], dim=-1)  # [B, T, …, h]
+    return turned.cast(use.x.dtype).contiguous()  # [B, T, …, h]
+
+
+def rotations(attr: Mapping[str, Any], bound: int) -> np.ndarray:
+    """[2, bound, size / 2]: cos and sin of the angle of each position and pair of features
+    (Su et al. 2021, equation 15), scaled as the operator's documentation says."""
+    size, factor = attr["size"], attr["factor"]
+    rates = attr["theta"] ** (-np.arange(0, size, 2) / size)  # [size / 2]
+    if attr["scaling"] == "linear":
+        rates = rates / factor  # [size / 2]
+    if attr["scaling"] == "llama3":
+        turns = attr["original"] * rates / (2 * pi)  # [size / 2]
+        # How much of a rate stays: nothing of the slow ones, all of the fast.
+        kept = ((turns - attr["low"]) / (attr["high"] - attr["low"])).clip(0, 1)  # [size / 2]
+        rates = rates * (kept + (1 - kept) / factor)  # [size / 2]
+    angles = np.arange(bound)[:, None] * rates  # [bound, size / 2]
+    return np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+
+
+# -- biases of attention scores --
+
+
+def alibi(use: Use) -> Tensor:
+    # In float32 always: bfloat16 would not tell positions apart from 256 on.
+    batch, T, _ = shape(use.x)
+    heads = use.attr["heads"]
+    steep = use.run.constant(("alibi", heads), lambda: slopes(heads))  # [H]
+    ahead = Tensor.arange(T).reshape(1, T) - Tensor.arange(T).reshape(T, 1)  # [T, T]
+    bias = steep.reshape(1, heads, 1, 1) * ahead  # [1, H, T, T]
+    return bias.expand(batch, heads, T, T)  # [B, H, T, T]
+
+
+def slopes(heads: int) -> np.ndarray:
+    """[heads]: the geometric sequence that starts at its own ratio, 2 ** (-8 / heads), where
+    the heads are a power of two (Press et al. 2021, section 3). Else that of the largest such
+    number below, and every other slope of twice as many for those left over, as in the
+    authors' program."""
+    power = 2 ** int(log2(heads))
+    first, doubled = (2.0 ** (-8 * np.arange(1, n + 1) / n) for n in (power, 2 * power))
+    return np.concatenate([first, doubled[::2]])[:heads].astype(np.float32)
+
+
+def relative_bias(use: Use) -> Tensor:
+    batch, T, _ = shape(use.x)
+    bound = use.run.bound(use.axes[0].size)
+    heads, count, distance = (use.attr[name] for name in ("heads", "buckets", "distance"))
+    key = ("relative_bias", bound, count, distance, use.attr["causal"])
+    table = use.run.constant(key, lambda: buckets(*key[1:]))  # [2 bound - 1]
+    table = table[bound - T : bound + T - 1]  # [2 T - 1]
+    bias = use.weights["weight"][table].transpose(0, 1).contiguous()  # [H, 2 T - 1]
+    # Row i begins at T - 1 - i: copies of 2 T, read as rows of 2 T - 1, shift by one.
+    rows = bias.pad((None, (0, 1))).reshape(heads, 1, 2 * T).expand(heads, T, 2 * T)
+    rows = rows.flatten(1)[:, T - 1 : -1]  # [H, T (2 T - 1)]
+    rows = rows.reshape(heads, T, 2 * T - 1)[:, :, :T]  # [H, T, T]
+    return rows.unsqueeze(0).expand(batch, heads, T, T)  # [B, H, T, T]
+
+
+def buckets(bound: int, count: int, distance: int, causal: bool) -> np.ndarray:
+    """[2 bound - 1]: the bucket of a key that stands 1 - bound to bound - 1 positions behind
+    the query (Raffel et al. 2019, section 2.1, and the logarithm of the authors' program)."""
+    behind = np.arange(1 - bound, bound)  # [2 bound - 1]
+    side = np.zeros_like(behind)  # [2 bound - 1]
+    if not causal:
+        count //= 2
+        side = count * (behind > 0)  # [2 bound - 1]
+    away = np.maximum(-behind, 0) if causal else abs(behind)  # [2 bound - 1]
+    exact = count // 2
+    steps = np.log(np.maximum(away, exact) / exact) / np.log(distance / exact)
+    far = np.minimum(exact + (steps * (count - exact)).astype(int), count - 1)
+    return (side + np.where(away < exact, away, far)).astype(np.int32)

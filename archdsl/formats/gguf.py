@@ -1,0 +1,201 @@
+"""GGUF, the format of llama.cpp: metadata and tensors, many of them quantized.
+
+The layout is that of ggml's docs/gguf.md: a magic number, the version, the counts, then pairs
+of key and value, then a name, shape, type and offset for each tensor, then the data. The
+header is read here, since the reader of the `gguf` package does not end on some damaged files
+and takes seconds over a vocabulary; what the types are, and how their blocks become numbers,
+is left to that package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from archdsl.diagnostics import listing
+from archdsl.formats.host import Bytes, Stored, count, map_file, reading, refusal, window
+from archdsl.formats.strict_json import distinct
+
+MAGIC = b"GGUF"
+
+_KIND = "a GGUF file"
+_VERSIONS = (2, 3)
+
+# The format's number of a type of metadata -> the letter that struct has for it.
+_LETTERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
+_TEXT, _ARRAY = 8, 9
+_MOST_AXES = 4
+
+# The format's name of a type -> tinygrad's, for tensors that are stored as they are.
+_PLAIN = {
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F64": "float64",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+}
+# Those that are decoded to float32. Each is compared with its formula in the tests.
+QUANTIZED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+
+
+def read_gguf(path: Path) -> tuple[dict[str, Stored], dict[str, object]]:
+    """A file's tensors by name, in its order, and its metadata.
+
+    A shape is in row-major order, [out, in] for a matrix. A tensor of a plain type is a window
+    onto the file; a quantized one becomes float32 whenever it is read, in new memory. The
+    values of the metadata are numbers, texts, booleans and lists of these.
+
+    Raises ArchError: `checkpoint` where the file is damaged, one part of several or has a
+    tensor of a type that is not known, `file` where the package `gguf` is not installed.
+    """
+    library = _library(path)
+    with reading(path, _KIND):
+        raw = map_file(path)
+        header = _Header(raw)
+        metadata, entries = header.read()
+        _refuse_part(path, metadata)
+        alignment = metadata.get("general.alignment", 32)
+        if type(alignment) is not int or alignment < 1 or alignment.bit_count() != 1:
+            raise ValueError(f"an alignment of {alignment!r:.80}, which is no power of two")
+        data = raw[header.at + -header.at % alignment :]
+        tensors, reached = {}, 0
+        for name, (shape, number, offset) in entries.items():
+            if offset != reached:
+                raise ValueError(f"`{name}` begins at byte {offset} of the data, not {reached}")
+            kind = _kind(path, library, name, number)
+            size = _size(library, name, shape, kind)
+            if offset + size > len(data):
+                raise ValueError(f"`{name}` ends at byte {offset + size} of {len(data)}")
+            tensors[name] = _stored(path, library, shape, kind, data[offset : offset + size])
+            reached += size + -size % alignment
+        return tensors, metadata
+
+
+class _Header:
+    """A place in the bytes in front of the data, which moves on with all that is read."""
+
+    def __init__(self, raw: Bytes) -> None:
+        self._raw = raw.data
+        self.at = 0
+
+    def read(self) -> tuple[dict[str, object], dict[str, tuple[list[int], int, int]]]:
+        """The metadata by key, and by name each tensor's shape, type and offset."""
+        if self._take(4) != MAGIC:
+            raise ValueError("it does not begin with `GGUF`")
+        (version,) = self._numbers("I")
+        if version not in _VERSIONS:
+            raise ValueError(f"version {version}; read are {' and '.join(map(str, _VERSIONS))}")
+        tensors, pairs = self._numbers("Q", 2)
+        metadata = distinct((self._text(), self._value()) for _ in range(pairs))
+        return metadata, distinct((self._text(), self._entry()) for _ in range(tensors))
+
+    def _entry(self) -> tuple[list[int], int, int]:
+        (axes,) = self._numbers("I")
+        if axes > _MOST_AXES:
+            raise ValueError(f"a tensor of {axes} axes, of {_MOST_AXES} at most")
+        shape = self._numbers("Q", axes)[::-1]  # the format's first axis is the innermost
+        (type_,), (offset,) = self._numbers("I"), self._numbers("Q")
+        return list(shape), type_, offset
+
+    def _value(self) -> object:
+        (type_,) = self._numbers("I")
+        return self._value_of(type_)
+
+    def _value_of(self, type_: int) -> object:
+        if type_ in _LETTERS:
+            return self._numbers(_LETTERS[type_])[0]
+        if type_ == _TEXT:
+            return self._text()
+        if type_ != _ARRAY:
+            raise ValueError(f"a value of the type {type_}, which the format does not have")
+        (of,), (length,) = self._numbers("I"), self._numbers("Q")
+        if of in _LETTERS:
+            return list(self._numbers(_LETTERS[of], length))
+        return [self._value_of(of) for _ in range(length)]
+
+    def _text(self) -> str:
+        return str(self._take(*self._numbers("Q")), "utf-8")
+
+    def _numbers(self, letter: str, length: int = 1) -> tuple[Any, ...]:
+        data = self._take(struct.calcsize(f"<{letter}") * length)
+        return struct.unpack(f"<{length}{letter}", data)
+
+    def _take(self, size: int) -> memoryview:
+        start, self.at = self.at, self.at + size
+        if self.at > len(self._raw):
+            raise ValueError(
+                f"{size} bytes from byte {start} on, in a file of {len(self._raw)}"
+            )
+        return self._raw[start : self.at]
+
+
+def _kind(path: Path, library: Any, name: str, number: int) -> Any:
+    """The member of the library's enumeration of types that has a number."""
+    kind = {kind.value: kind for kind in library.GGMLQuantizationType}.get(number)
+    found = kind.name if kind is not None else f"number {number}"
+    if found not in _PLAIN and found not in QUANTIZED:
+        raise refusal(
+            path,
+            f"`{name}` is of a type that cannot be read",
+            expected=listing([*_PLAIN, *QUANTIZED]),
+            found=f"`{found}`",
+            help="take the same model in another quantization",
+        )
+    return kind
+
+
+def _size(library: Any, name: str, shape: Sequence[int], kind: Any) -> int:
+    """How many bytes a tensor takes; each of its rows is a whole number of blocks."""
+    block, size = library.GGML_QUANT_SIZES[kind]
+    if math.prod(shape[-1:]) % block:
+        raise ValueError(
+            f"`{name}`, {kind.name}{shape}, has rows that are not blocks of {block}"
+        )
+    return int(count(shape) // block * size)
+
+
+def _stored(path: Path, library: Any, shape: Sequence[int], kind: Any, data: Bytes) -> Stored:
+    if kind.name in _PLAIN:
+        return window(data, _PLAIN[kind.name], shape)
+    block, size = library.GGML_QUANT_SIZES[kind]
+    rows = (*shape[:-1], shape[-1] // block * size)
+
+    def load() -> NDArray[Any]:
+        with reading(path, _KIND):
+            numbers: NDArray[Any] = library.quants.dequantize(data.reshape(rows), kind)
+            return numbers
+
+    return Stored("float32", tuple(shape), load)
+
+
+def _refuse_part(path: Path, metadata: dict[str, object]) -> None:
+    parts = metadata.get("split.count", 1)
+    if type(parts) is int and parts > 1:
+        raise refusal(
+            path,
+            f"the file is one of {parts} parts of a model",
+            expected="a whole model in one file",
+            help="join the parts: llama-gguf-split --merge FIRST-PART WHOLE",
+        )
+
+
+def _library(path: Path) -> Any:
+    """The package `gguf`, which takes a moment to import and is not needed otherwise."""
+    try:
+        return importlib.import_module("gguf")
+    except ImportError as error:
+        raise refusal(
+            path,
+            "the package `gguf`, which decodes such files, is not installed",
+            "file",
+            help="pip install 'archdsl[gguf]'",
+        ) from error

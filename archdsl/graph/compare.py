@@ -1,0 +1,106 @@
+"""Where two graphs begin to differ, if they do.
+
+Ids of values, names of axes, places of operators without weights and spans do not count. All
+else does: operators and their order, settings, types, the places of weights, what comes in
+and goes out, the loss and how weights are drawn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import zip_longest
+from typing import TypeAlias
+
+from archdsl.graph.nodes import Apply, Graph, Input, Node, Stack, walk
+from archdsl.graph.ops import OPS
+from archdsl.graph.printer import literal
+from archdsl.graph.sites import site
+from archdsl.graph.types import Type
+
+_Fact: TypeAlias = tuple[object, str]  # what is compared, and how it is said
+_END: _Fact = (None, "nothing more")
+
+
+def difference(left: Graph, right: Graph) -> tuple[str, str] | None:
+    """The first place where two graphs differ, each in its words; None where there is none."""
+    for ours, theirs in zip_longest(_facts(left), _facts(right), fillvalue=_END):
+        if ours[0] != theirs[0]:
+            return ours[1], theirs[1]
+    return None
+
+
+def _facts(graph: Graph) -> Iterator[_Fact]:
+    """All that is to be compared, in the order of computing, values numbered as they come."""
+    numbers = {each.name: i for i, each in enumerate((*graph.inputs, *graph.labels))}
+    types = graph.types()
+    rule, settings = graph.init
+    yield graph.init, f"init {rule}" + "".join(f" {key} = {n}" for key, n in settings)
+    for axis in graph.varying:
+        yield (axis.name, axis.bound, axis.ragged), f"the axis {axis.name} <= {axis.bound}"
+    for kind, inputs in (("input", graph.inputs), ("label", graph.labels)):
+        for each in inputs:
+            yield _input(kind, each)
+
+    def walked(nodes: tuple[Node, ...]) -> Iterator[_Fact]:
+        for node in nodes:
+            match node:
+                case Apply():
+                    yield applied(node)
+                case Stack():
+                    numbers[node.carry] = len(numbers)
+                    start = (
+                        node.path,
+                        node.count,
+                        numbers[node.input],
+                        _nameless(node.carry_type),
+                    )
+                    yield start, f"{node.path} * {node.count}"
+                    yield from walked(node.body)
+                    end = numbers[node.result], _nameless(node.type)
+                    yield end, f"the end of {node.path}: {node.type}"
+            numbers[node.id] = len(numbers)
+
+    def applied(node: Apply) -> _Fact:
+        weights = OPS[node.op].weights(site(graph, node, types))
+        inputs = [(param, numbers[ref]) for param, ref in node.inputs]
+        path = node.path if weights else ""
+        fact = node.op, inputs, node.attrs, path, weights, _nameless(node.type)
+        settings = ", ".join(f"{k} = {literal(v)}" for k, v in node.attrs if v is not None)
+        place = f" at {path}" if path else ""
+        return fact, f"{node.op}({settings}){place}: {node.type}"
+
+    yield from walked(graph.nodes)
+    for name, ref in graph.outputs:
+        yield (name, numbers[ref]), f"output {name}: {types[ref]}"
+    if graph.loss:
+        yield applied(graph.loss)
+
+
+def _input(kind: str, each: Input) -> _Fact:
+    pad = "" if each.pad is None else f" pad {each.pad}"
+    return (
+        kind,
+        each.name,
+        _nameless(each.type),
+        each.pad,
+    ), f"{kind} {each.name}: {each.type}{pad}"
+
+
+def _nameless(type: Type) -> Type:
+    return replace(type, axes=tuple(replace(axis, name=None) for axis in type.axes))
+
+
+def operators(left: Graph, right: Graph) -> tuple[str, str]:
+    """The operators that each of two graphs has more of, a stack's body counted once."""
+    counts = [
+        Counter(node.op for node, _ in walk(graph.nodes) if isinstance(node, Apply))
+        for graph in (left, right)
+    ]
+    ours, theirs = (_counted(a - b) for a, b in (counts, reversed(counts)))
+    return ours, theirs
+
+
+def _counted(more: Counter[str]) -> str:
+    return ", ".join(f"{count} {op}" for op, count in more.items())

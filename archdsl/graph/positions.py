@@ -1,0 +1,181 @@
+"""The type and weight rules of operators that tell a model where a position stands."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from archdsl.graph.signature import Mismatch, Site, Weight
+from archdsl.graph.types import Axis, Type
+
+
+def posenc_defaults(site: Site) -> dict[str, int]:
+    if site.attr["context"] is not None:
+        return {}
+    return {"context": site.bound(site.sequence()[0].size)}
+
+
+def posenc(site: Site) -> Type:
+    sequence, width = site.sequence()
+    context, bound = site.attr["context"], site.bound(sequence.size)
+    if context < bound:
+        raise Mismatch(
+            "shape-mismatch",
+            f"there are encodings for {context} positions, and the sequence may have {bound}",
+            "context",
+            expected=f"{bound} or more",
+            found=str(context),
+            bound=("context", sequence),
+        )
+    if site.attr["kind"] == "sinusoidal" and width % 2:
+        raise Mismatch(
+            "divisibility",
+            f"sines and cosines come in pairs, and the vectors have {width} numbers",
+            "x",
+            expected="an even size",
+            found=str(site.x),
+            bound=(site.x.axes[-1],),
+        )
+    if site.attr["kind"] == "learned" and site.attr["layout"] != "pairs":
+        raise Mismatch(
+            "argument-value",
+            "learned vectors have no sines and cosines to lay out",
+            "layout",
+            help="leave it out, or write `sinusoidal`",
+        )
+    return site.x
+
+
+def posenc_weights(site: Site) -> tuple[Weight, ...]:
+    if site.attr["kind"] == "sinusoidal":
+        return ()
+    return (Weight("weight", (site.attr["context"], site.width), "embedding"),)
+
+
+# -- rotation --
+
+
+def rotary_defaults(site: Site) -> dict[str, int]:
+    return {"size": _heads(site)[1]} if site.attr["size"] is None else {}
+
+
+def _heads(site: Site) -> tuple[Axis, int]:
+    """The sequence axis and the size of a head."""
+    x = site.floats()
+    fixed = [axis.size.value for axis in x.axes[1:]]
+    if len(x.axes) not in (2, 3) or None in fixed:
+        raise Mismatch(
+            "type-mismatch",
+            "a sequence of heads is needed here",
+            "x",
+            expected="float[T, H, h] or float[T, h]: any sequence axis, and fixed sizes",
+            found=str(x),
+        )
+    return x.axes[0], site.width
+
+
+def rotary(site: Site) -> Type:
+    _, width = _heads(site)
+    size = site.attr["size"]
+    if size > width:
+        raise Mismatch(
+            "argument-value",
+            f"a head has {width} features",
+            "size",
+            expected=f"{width} or less",
+            found=str(size),
+            bound=("size", site.x.axes[-1]),
+        )
+    if size % 2:
+        raise Mismatch(
+            "divisibility",
+            f"features are rotated in pairs, and there are {size}",
+            "size",
+            expected="an even size",
+            found=str(size),
+            bound=("size", site.x.axes[-1]),
+        )
+    _frequencies(site.attr)
+    return site.x
+
+
+_SCALING = {"factor": 1.0, "low": 1.0, "high": 4.0, "original": None}
+_USED = {None: (), "linear": ("factor",), "llama3": tuple(_SCALING)}
+
+
+def _frequencies(attr: Any) -> None:
+    """Refuses a base or a scaling that is none, and what would be without effect."""
+    for name in ("theta", "factor"):
+        if not 0 < attr[name] < inf:
+            raise Mismatch(
+                "argument-value",
+                f"wavelengths come from `{name}`",
+                name,
+                expected="a number above 0",
+                found=str(attr[name]),
+            )
+    scaling = attr["scaling"]
+    for name, default in _SCALING.items():
+        if name not in _USED[scaling] and attr[name] != default:
+            raise Mismatch(
+                "argument-value",
+                f"`{name}` has no effect {f'on {scaling}' if scaling else 'without'} scaling",
+                name,
+                help=f"leave it out, or write `{'linear' if name == 'factor' else 'llama3'}`",
+            )
+    if scaling != "llama3":
+        return
+    if attr["original"] is None:
+        raise Mismatch(
+            "missing-argument",
+            "llama3 scaling needs the context that the model was trained with before",
+            help="write `original = 8192`",
+        )
+    if not 0 < attr["low"] < attr["high"] < inf:
+        raise Mismatch(
+            "argument-value",
+            "`low` and `high` bound the wavelengths that are scaled in part",
+            "low",
+            expected="0 < low < high",
+            found=f"low = {attr['low']}, high = {attr['high']}",
+            bound=("low", "high"),
+        )
+
+
+# -- biases of attention scores --
+
+
+def alibi(site: Site) -> Type:
+    """[heads, T, T], of the sequence axis of `x`, of which nothing else counts."""
+    sequence, _ = site.sequence()
+    return site.x.shaped((site.axis("heads"), sequence, sequence))
+
+
+def relative_bias(site: Site) -> Type:
+    buckets, distance = site.attr["buckets"], site.attr["distance"]
+    sides = 1 if site.attr["causal"] else 2
+    if buckets % (2 * sides):
+        raise Mismatch(
+            "divisibility",
+            "half of the buckets of each side hold one distance each",
+            "buckets",
+            expected=f"a multiple of {2 * sides}",
+            found=str(buckets),
+            bound=("buckets",),
+        )
+    exact = buckets // sides // 2
+    if distance <= exact:
+        raise Mismatch(
+            "argument-value",
+            f"distances below {exact} have buckets of their own, and the others share theirs "
+            "up to `distance`",
+            "distance",
+            expected=f"more than {exact}",
+            found=str(distance),
+            bound=("buckets", "distance"),
+        )
+    return alibi(site)
+
+
+def relative_bias_weights(site: Site) -> tuple[Weight, ...]:
+    return (Weight("weight", (site.attr["buckets"], site.attr["heads"]), "embedding"),)

@@ -1,0 +1,180 @@
+"""The type, weight and cost rules of products with trained matrices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+from archdsl.graph.signature import Mismatch, Site, Weight
+from archdsl.graph.types import Size, Type
+
+
+def linear(site: Site) -> Type:
+    vectors, _ = site.floats(), site.width
+    return vectors.shaped((*vectors.axes[:-1], site.axis("dim")))
+
+
+def affine(prefix: str, out: int, into: int, bias: bool) -> tuple[Weight, ...]:
+    """The weights of one product: a matrix [out, into], and a bias [out] if it has one."""
+    weight = Weight(f"{prefix}weight", (out, into), "matrix")
+    return (weight, Weight(f"{prefix}bias", (out,), "zeros")) if bias else (weight,)
+
+
+def linear_weights(site: Site) -> tuple[Weight, ...]:
+    return affine("", site.attr["dim"], site.width, site.attr["bias"])
+
+
+def linear_flops(site: Site) -> Size:
+    dim: int = site.attr["dim"]
+    return site.x.elements * (2 * dim)
+
+
+def mlp(site: Site) -> Type:
+    vectors, _ = site.floats(), site.width
+    sizes = site.attr["sizes"]
+    if len(sizes) < 2:
+        raise Mismatch(
+            "missing-argument",
+            "an mlp has at least one hidden layer",
+            "sizes",
+            expected="the hidden sizes and then the size that comes out: `mlp(hidden, D)`",
+            found=f"{len(sizes)} size",
+            help="for a single product write `linear`",
+        )
+    return vectors.shaped((*vectors.axes[:-1], site.axis("sizes")))
+
+
+def _layers(site: Site) -> list[tuple[int, int]]:
+    """The sizes that go into each product and come out of it."""
+    return list(pairwise((site.width, *site.attr["sizes"])))
+
+
+def mlp_weights(site: Site) -> tuple[Weight, ...]:
+    bias = site.attr["bias"]
+    return tuple(
+        weight
+        for i, (into, out) in enumerate(_layers(site))
+        for weight in affine(f"{i}.", out, into, bias)
+    )
+
+
+def _vectors(type: Type) -> Size:
+    """How many vectors a tensor has."""
+    return Type(type.dtype, type.axes[:-1]).elements
+
+
+def mlp_flops(site: Site) -> Size:
+    return _vectors(site.x) * sum(2 * into * out for into, out in _layers(site))
+
+
+def mlp_scratch(site: Site) -> Size:
+    """Two hidden layers that follow one another are alive at once, or the only one is."""
+    sizes: tuple[int, ...] = site.attr["sizes"]
+    hidden = pairwise((*sizes[:-1], 0))
+    return _vectors(site.x) * max(before + after for before, after in hidden)
+
+
+# -- experts --
+
+
+def experts(site: Site) -> Type:
+    vectors, _ = site.floats(), site.width
+    count, top = site.attr["count"], site.attr["top"]
+    if top > count:
+        raise Mismatch(
+            "argument-value",
+            f"there are {count} experts to choose from",
+            "top",
+            expected=f"{count} or less",
+            found=str(top),
+            bound=("count", "top"),
+        )
+    return vectors
+
+
+def experts_weights(site: Site) -> tuple[Weight, ...]:
+    width, hidden = site.width, site.attr["hidden"]
+    return (
+        *affine("router.", site.attr["count"], width, bias=False),
+        *(
+            weight
+            for i in range(site.attr["count"])
+            for weight in (
+                *affine(f"{i}.gate.", hidden, width, bias=False),
+                *affine(f"{i}.up.", hidden, width, bias=False),
+                *affine(f"{i}.down.", width, hidden, bias=False),
+            )
+        ),
+    )
+
+
+def experts_flops(site: Site) -> Size:
+    """The router and the experts that are chosen: what a vector needs."""
+    chosen: int = site.attr["top"] * site.attr["hidden"]
+    count: int = site.attr["count"]
+    return _vectors(site.x) * (2 * site.width * (count + 3 * chosen))
+
+
+def experts_scratch(site: Site) -> Size:
+    """The shares of all experts, and the two hidden layers and the result of one."""
+    hidden: int = site.attr["hidden"]
+    count: int = site.attr["count"]
+    return _vectors(site.x) * (count + 2 * hidden + site.width)
+
+
+# -- convolution --
+
+
+def conv1d(site: Site) -> Type:
+    sequence, _ = site.sequence()
+    kernel, stride, padding = (site.attr[name] for name in ("kernel", "stride", "padding"))
+    if site.ragged(sequence.size):
+        raise Mismatch(
+            "axis",
+            "a convolution along a ragged axis would mix padding into what is there",
+            "x",
+            expected="an axis of one length for all examples",
+            found=str(site.x),
+            bound=(sequence,),
+        )
+    length = sequence.size.value
+    if length is not None and length + 2 * padding < kernel:
+        raise Mismatch(
+            "shape-mismatch",
+            f"{length} positions, with {padding} before and behind, are fewer than the "
+            f"{kernel} of the kernel",
+            "kernel",
+            expected=f"{length + 2 * padding} or less",
+            found=str(kernel),
+            bound=("kernel", "padding", sequence),
+        )
+    if length is not None:
+        count = (length + 2 * padding - kernel) // stride + 1
+        sequence = replace(sequence, size=Size.of(count), marks=(), origin=None)
+    elif stride != 1 or 2 * padding != kernel - 1:
+        raise Mismatch(
+            "axis",
+            f"a varying axis of {sequence.size} must keep its length",
+            "x",
+            expected="stride = 1, an odd kernel and padding = (kernel - 1) / 2",
+            found=f"stride = {stride}, kernel = {kernel}, padding = {padding}",
+            bound=(sequence, "stride", "kernel", "padding"),
+        )
+    return site.x.shaped((sequence, site.axis("dim"))).mixing(sequence.size.vars)
+
+
+def conv1d_weights(site: Site) -> tuple[Weight, ...]:
+    dim = site.attr["dim"]
+    weight = Weight("weight", (dim, site.width, site.attr["kernel"]), "matrix")
+    return (weight, Weight("bias", (dim,), "zeros")) if site.attr["bias"] else (weight,)
+
+
+def conv1d_flops(site: Site) -> Size:
+    kernel: int = site.attr["kernel"]
+    return conv1d(site).elements * (2 * site.width * kernel)
+
+
+def conv1d_scratch(site: Site) -> Size:
+    """The windows of the kernel, laid out as vectors."""
+    kernel: int = site.attr["kernel"]
+    return conv1d(site).axes[0].size * (site.width * kernel)

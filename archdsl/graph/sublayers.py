@@ -1,0 +1,243 @@
+"""The sublayers of a graph's stacks, recognised by how their operators are wired.
+
+A residual sum is an `add` one of whose terms is made of the other. A form that is not one of
+those known here is passed over, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from archdsl.graph.nodes import Apply, Graph, Node, Stack, refs, walk
+from archdsl.graph.rules import ACTIVATIONS
+from archdsl.graph.types import Type
+
+PRODUCTS = ("linear", "conv1d")
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One use of attention; `over` are the inputs of the model that a memory is made of."""
+
+    heads: int
+    kv_heads: int
+    head_size: int
+    causal: bool
+    window: int | None
+    scale: float
+    width: int | None
+    normed: str | None
+    over: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """An mlp within a stack: its activation, its hidden sizes, whether gates multiply them."""
+
+    act: str
+    hidden: tuple[int, ...]
+    gated: bool
+
+
+class Wiring:
+    """Which node makes each value, and which nodes use it."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.types: dict[str, Type] = graph.types()
+        self.made: dict[str, Node] = {}
+        self.around: dict[str, tuple[Stack, ...]] = {}
+        self.users: dict[str, list[Node]] = {}
+        self.carries: dict[str, Stack] = {}
+        for node, around in walk(graph.nodes):
+            self.made[node.id], self.around[node.id] = node, around
+            if isinstance(node, Stack):
+                self.carries[node.carry] = node
+            direct = refs(node) if isinstance(node, Apply) else (node.input,)
+            for ref in direct:
+                self.users.setdefault(ref, []).append(node)
+
+    def applies(self, *ops: str) -> Iterator[Apply]:
+        """Every use of some operators, in the order of computing."""
+        for node in self.made.values():
+            if isinstance(node, Apply) and (not ops or node.op in ops):
+                yield node
+
+    def outside(self, *ops: str) -> Iterator[Apply]:
+        """The same, of those that stand in no stack."""
+        return (node for node in self.applies(*ops) if not self.around[node.id])
+
+    def back(self, ref: str) -> list[Apply]:
+        """The operators of one tensor that a value has just come through, the last first."""
+        found = []
+        while isinstance(node := self.made.get(ref), Apply) and len(node.inputs) == 1:
+            found.append(node)
+            ref = node.inputs[0][1]
+        return found
+
+    def behind(self, ref: str) -> set[str]:
+        """A value and all that it is made of, through stacks too."""
+        found, todo = set[str](), [ref]
+        while todo:
+            each = todo.pop()
+            if each in found:
+                continue
+            found.add(each)
+            if each in self.carries:
+                todo.append(self.carries[each].input)
+            elif each in self.made:
+                node = self.made[each]
+                todo += refs(node)
+                todo += [node.result] if isinstance(node, Stack) else []
+        return found
+
+    def sources(self, ref: str) -> tuple[str, ...]:
+        """The inputs of the model that a value is made of."""
+        behind = self.behind(ref)
+        return tuple(each.name for each in self.graph.inputs if each.name in behind)
+
+    # -- attention --
+
+    def attentions(self) -> Iterator[Attention]:
+        for node in self.applies("attention", "attend"):
+            tensors = dict(node.inputs)
+            if node.op == "attention":
+                heads, kv_heads, size = (
+                    node.attr[name] for name in ("heads", "kv_heads", "head_size")
+                )
+                memory, normed = tensors.get("over"), None
+            else:
+                q, k = self.types[tensors["q"]], self.types[tensors["k"]]
+                heads, size = (axis.size.value for axis in q.axes[1:])
+                kv_heads = k.axes[1].size.value
+                memory, normed = self._memory(node), self._head_norm(tensors)
+            window, scale = node.attr.get("window"), node.attr["scale"]
+            assert isinstance(heads, int)
+            assert isinstance(kv_heads, int)
+            assert isinstance(size, int)
+            assert isinstance(window, int | None)
+            assert isinstance(scale, float)
+            yield Attention(
+                heads,
+                kv_heads,
+                size,
+                bool(node.attr["causal"]),
+                window,
+                scale,
+                self._width(node),
+                normed,
+                self.sources(memory) if memory else (),
+            )
+
+    def _memory(self, node: Apply) -> str | None:
+        """What the keys are made of, where that is not what flows through the stack."""
+        tensors = dict(node.inputs)
+        q, k = tensors["q"], tensors["k"]
+        if around := self.around[node.id]:
+            return None if around[-1].carry in self._inside(k, node) else k
+        ways = [{ref, *(n.inputs[0][1] for n in self.back(ref))} for ref in (q, k)]
+        return None if ways[0] & ways[1] else k
+
+    def _head_norm(self, tensors: dict[str, str]) -> str | None:
+        """The norm of both queries and keys, once they are split into heads."""
+        kinds = [
+            [n.attr["kind"] for n in self.back(tensors[name]) if _is_head_norm(n)]
+            for name in "qk"
+        ]
+        return str(kinds[0][0]) if kinds[0] and kinds[0] == kinds[1] else None
+
+    def _width(self, node: Apply) -> int | None:
+        """The number of features that flow through the stack around a node."""
+        around = self.around[node.id]
+        return around[-1].carry_type.axes[-1].size.value if around else None
+
+    # -- mlps --
+
+    def feeds(self) -> Iterator[Feed]:
+        """The mlps of all stacks. An activation between two products is one too."""
+        for node in self.applies("mlp", *ACTIVATIONS):
+            if not self.around[node.id]:
+                continue
+            sizes = node.attr.get("sizes")
+            if isinstance(sizes, tuple):
+                hidden = tuple(size for size in sizes[:-1] if isinstance(size, int))
+                yield Feed(str(node.attr["act"]), hidden, gated=False)
+            elif feed := self._between_products(node):
+                yield feed
+
+    def _between_products(self, act: Apply) -> Feed | None:
+        before = self._product(act.inputs[0][1])
+        users = self.users.get(act.id, [])
+        if before is None or len(users) != 1:
+            return None
+        (user,) = users
+        hidden = before.type.axes[-1].size.value
+        if hidden is None or not isinstance(user, Apply):
+            return None
+        if user.op == "linear":
+            return Feed(act.op, (hidden,), gated=False)
+        others = [ref for _, ref in user.inputs if ref != act.id]
+        if user.op != "multiply" or len(others) != 1:
+            return None
+        other = self._product(others[0])
+        ends = [n for n in self.users.get(user.id, []) if isinstance(n, Apply)]
+        gated = other and other.inputs == before.inputs and [n.op for n in ends] == ["linear"]
+        return Feed(act.op, (hidden,), gated=True) if gated else None
+
+    def _product(self, ref: str) -> Apply | None:
+        node = self.made.get(ref)
+        return node if isinstance(node, Apply) and node.op == "linear" else None
+
+    # -- norms --
+
+    def norm_places(self) -> list[str] | None:
+        """Where the norms of residual sublayers stand, the same for all; None where not."""
+        found = {self._places(*residual) for residual in self._residuals()}
+        return list(found.pop()) if len(found) == 1 else None
+
+    def _residuals(self) -> Iterator[tuple[Apply, str, str]]:
+        """The residual sums of all stacks: the sum, what it is added to, and what is added."""
+        for node in self.applies("add"):
+            if not self.around[node.id]:
+                continue
+            (_, left), (_, right) = node.inputs
+            if left != right and left in self._inside(right, node):
+                yield node, left, right
+            elif left != right and right in self._inside(left, node):
+                yield node, right, left
+
+    def _inside(self, ref: str, node: Apply) -> set[str]:
+        """What a value is made of within the copy of the stack that a node is in."""
+        found, todo = set[str](), [ref]
+        while todo:
+            each = todo.pop()
+            if each in found:
+                continue
+            found.add(each)
+            if each in self.made and self.around[each] == self.around[node.id]:
+                todo += refs(self.made[each])
+        return found
+
+    def _places(self, sum: Apply, stream: str, branch: str) -> tuple[str, ...]:
+        inside = self._inside(branch, sum)
+        first = [node for node in self.users[stream] if node.id in inside]
+        last = self.made.get(branch)
+        after = self.users.get(sum.id, [])
+        stack = self.around[sum.id][-1]
+        places = {
+            "before each sublayer": bool(first) and all(map(_is_norm, first)),
+            "behind each sublayer": last is not None and _is_norm(last),
+            "behind each sum": bool(after)
+            and all(map(_is_norm, after))
+            and stack.result != sum.id,
+        }
+        return tuple(place for place, holds in places.items() if holds)
+
+
+def _is_norm(node: Node) -> bool:
+    return isinstance(node, Apply) and node.op == "norm"
+
+
+def _is_head_norm(node: Apply) -> bool:
+    return node.op == "norm" and len(node.type.axes) == 3

@@ -1,0 +1,115 @@
+"""Published checkpoints as models and as specs, and models as published checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from archdsl.diagnostics import ArchError, Diagnostic, listing
+from archdsl.formats import Checkpoint, read_checkpoint, write_checkpoint
+from archdsl.formats.host import Stored
+from archdsl.graph.cost import BYTES, parameter_count
+from archdsl.graph.sites import parameters
+from archdsl.passes import optimise
+from archdsl.runtime import checkpoints
+from archdsl.runtime.model import Model
+from archdsl.semantics.analysis import Analysis, analyse
+from archdsl.semantics.configs import write_config
+from archdsl.semantics.imported import spec_of
+from archdsl.semantics.recognise import Recognised, recognise
+from archdsl.semantics.weight_maps import WeightMap
+from archdsl.syntax import ast
+
+
+def from_pretrained(
+    path: str | Path, spec: str | None, device: str | None, dtype: str | None, seed: int
+) -> Model:
+    """What `archdsl.from_pretrained` does."""
+    opened, known = _recognised(path, spec)
+    analysis = _analysed(known)
+    graph = optimise(analysis.graph)
+    weights = {p.path: p for p in parameters(graph)}
+    found = checkpoints.fit(str(path), opened.tensors, weights, analysis.maps, known.title)
+    model = Model(graph, analysis.maps, device, dtype or widest(found.values()), seed)
+    model.fill(found)
+    return model
+
+
+def describe(path: str | Path, spec: str | None = None) -> tuple[ast.File, dict[str, Stored]]:
+    """The spec of a checkpoint, its sizes the defaults, and its weights under the spec's names.
+
+    No weight is read yet; all are held against the model's by name, shape and dtype.
+    """
+    opened, known = _recognised(path, spec)
+    analysis = _analysed(known)
+    weights = {p.path: p for p in parameters(analysis.graph)}
+    found = checkpoints.fit(str(path), opened.tensors, weights, analysis.maps, known.title)
+    return spec_of(known, parameter_count(analysis.graph)), found
+
+
+def export(
+    analysis: Analysis, weights: str, folder: str | Path, map: str | None, shard_bytes: int
+) -> int:
+    """A folder as it is published, of a spec and a file of its weights.
+
+    The weights keep their dtype and are read one after the other; how many tensors were
+    written is returned. Raises `ArchError` where the
+    spec has no map with a config, where the weights are not the model's, and where the folder
+    has a checkpoint already.
+    """
+    chosen = _publishable(analysis, map)
+    parameters_ = {p.path: p for p in parameters(analysis.graph)}
+    ours = checkpoints.read(weights, parameters_, analysis.maps, None)
+    assert chosen.config is not None
+    config = write_config(chosen.config, analysis.work, analysis.env)
+    config["dtype"] = widest(ours.values())
+    theirs = checkpoints.written(chosen, ours)
+    write_checkpoint(folder, theirs, config, shard_bytes)
+    return len(theirs)
+
+
+def widest(tensors: Iterable[Stored]) -> str:
+    """The dtype that holds the numbers of all tensors exactly.
+
+    >>> import numpy as np
+    >>> half, brain = (Stored(d, (1,), lambda: np.zeros(1)) for d in ("float16", "bfloat16"))
+    >>> widest([half]), widest([half, brain])
+    ('float16', 'float32')
+    """
+    kinds = {tensor.dtype for tensor in tensors}
+    return kinds.pop() if len(kinds) == 1 and kinds <= BYTES.keys() else "float32"
+
+
+def _recognised(path: str | Path, spec: str | None) -> tuple[Checkpoint, Recognised]:
+    opened = read_checkpoint(path)
+    if opened.config is None:
+        raise ArchError(
+            Diagnostic(
+                "config",
+                f"{path}: there is no config that says which model these weights are of",
+                expected="a folder with `config.json`, or a .gguf file",
+                help="compile a spec and load them: `archdsl.compile(…).load(path)`",
+            )
+        )
+    return opened, recognise(str(path), opened.config, spec, opened.tensors.keys())
+
+
+def _analysed(known: Recognised) -> Analysis:
+    return analyse(str(known.path), known.model.name.id, dict(known.settings))
+
+
+def _publishable(analysis: Analysis, map: str | None) -> WeightMap:
+    """The map by which a model is published: the one that is named, or the first."""
+    maps: Mapping[str, WeightMap] = {t: m for t, m in analysis.maps.items() if m.config}
+    if map is None and maps:
+        return next(iter(maps.values()))
+    if map is None or map not in maps:
+        raise ArchError(
+            Diagnostic(
+                "weights-map",
+                f"`{analysis.model.name.id}` has no `weights` block with a config"
+                + (f" called {map!r}" if map else ""),
+                expected=listing(maps) or 'weights "title" for Model { config { … } … }',
+            )
+        )
+    return maps[map]

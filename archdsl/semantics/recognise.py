@@ -1,0 +1,107 @@
+"""Which spec a published config is for: the one whose `weights` block knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.semantics.configs import constants, flat, identity, read_config
+from archdsl.semantics.library import find, load, read, standard_library, tree
+from archdsl.semantics.models import Setting
+from archdsl.semantics.report import Report
+from archdsl.syntax import ast
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A spec, its model and its map that a config is for, and the parameters that it sets."""
+
+    path: Path
+    file: ast.File
+    model: ast.Model
+    title: str
+    settings: Mapping[str, Setting]
+
+
+def recognise(
+    where: str,
+    config: Mapping[str, object],
+    spec: str | None = None,
+    tensors: Collection[str] = (),
+) -> Recognised:
+    """The spec that a config is for: of the library, or the one that is named.
+
+    Raises `ArchError` (code `config`) where none knows it, or where the one that does cannot
+    be compiled for it. `where` is the config's place, for messages.
+    """
+    fields = flat(config)
+    known: dict[str, str] = {}
+    best: tuple[int, Path, ast.File, ast.Weights, ast.Config] | None = None
+    for path in [_path(spec)] if spec else sorted(standard_library().glob("*.arch")):
+        file = tree(read(str(path)))
+        for block, node in _configs(file):
+            own = identity(node)
+            if own is None:
+                continue
+            known.setdefault(own[1], path.name)
+            if not _has(fields, own[0], own[1]):
+                continue
+            # Of several that know it, the one whose fixed fields disagree least.
+            there = [(n, v) for n, v in constants(node) if not fields.keys().isdisjoint(n)]
+            wrong = sum(not _has(fields, names, value) for names, value in there)
+            if best is None or wrong < best[0]:
+                best = (wrong, path, file, block, node)
+    if best is None:
+        raise _stranger(where, fields, known, spec)
+    _, path, file, block, node = best
+    model = next(
+        i for i in file.items if isinstance(i, ast.Model) and i.name.id == block.model.id
+    )
+    report = Report()
+    scope = load(file, path, report)
+    report.raise_any()
+    settings = read_config(where, node, scope, model, config, tensors)
+    return Recognised(path, file, model, block.title.value, settings)
+
+
+def _path(spec: str) -> Path:
+    found = find(spec)
+    return found if found else Path(read(spec).path)
+
+
+def _configs(file: ast.File) -> list[tuple[ast.Weights, ast.Config]]:
+    return [
+        (item, rule)
+        for item in file.items
+        if isinstance(item, ast.Weights)
+        for rule in item.rules
+        if isinstance(rule, ast.Config)
+    ]
+
+
+def _has(fields: Mapping[str, object], names: tuple[str, ...], value: object) -> bool:
+    """Whether a field, by one of its names, has a value, or is a list of it."""
+    found = (fields[name] for name in names if name in fields)
+    return any(v == value or (isinstance(v, list) and v == [value] * len(v)) for v in found)
+
+
+def _stranger(
+    where: str, fields: Mapping[str, object], known: Mapping[str, str], spec: str | None
+) -> ArchError:
+    names = ("model_type", "general.architecture", "architecture")
+    kind = next((str(fields[name]) for name in names if name in fields), None)
+    text = f"is of a model of type `{kind}`" if kind else "does not say of which model it is"
+    within = f"`{spec}`" if spec else "spec of the library"
+    return ArchError(
+        Diagnostic(
+            "config",
+            f"{where}: the config {text}, which no {within} knows"
+            if kind
+            else f"{where}: the config {text}",
+            expected=listing(sorted(known)) or None,
+            help=did_you_mean(kind or "", known)
+            or "write a spec with a `weights` block whose `config` begins with its type",
+        )
+    )

@@ -1,0 +1,73 @@
+"""Checkpoint -> spec -> checkpoint: transformers loads what archdsl exported as its own.
+
+No key is missing or unexpected, every weight has its bits, and every field of the config that
+says what is computed has its value.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import archdsl
+from archdsl.cli import main
+from archdsl.semantics.configs import bookkeeping
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from tests.reference.families import Family, decoders, encoders, seq2seq  # noqa: E402
+
+pytestmark = pytest.mark.reference("torch", "transformers")
+
+FAMILIES = (*decoders.FAMILIES, *encoders.FAMILIES, *seq2seq.FAMILIES)
+
+
+# Fields whose null means a number that follows from others; we write the number.
+WRITTEN_OUT = {"n_inner", "head_dim"}
+# Of training alone: our models do not have it, and transformers makes it anew.
+LEFT_OUT = {"embeddings.mask_token"}
+# Of older releases, and without effect.
+OLDER = {"n_positions"}
+
+
+def matters(config: dict[str, object]) -> dict[str, object]:
+    return {
+        name: matters(value) if isinstance(value, dict) else value
+        for name, value in config.items()
+        if not bookkeeping(name)
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("seed", [3, 4])
+def test_there_and_back(
+    family: Family, seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there, back = tmp_path / "there", tmp_path / "back"
+    spec, weights = str(tmp_path / "my.arch"), str(tmp_path / "my.safetensors")
+    family.save(there, seed)
+    assert main(["import", str(there), "-o", spec, "--weights", weights]) == 0
+    assert archdsl.check(spec) == []
+    assert main(["export", spec, "--weights", weights, "--to", str(back)]) == 0
+    capsys.readouterr()
+
+    (name,) = json.loads((there / "config.json").read_text())["architectures"]
+    load = getattr(transformers, name).from_pretrained
+    right, _ = load(there, output_loading_info=True)
+    found, told = load(back, output_loading_info=True)
+    assert set(told.pop("missing_keys")) <= LEFT_OUT
+    assert not any(told.values()), told
+    ours, theirs = found.state_dict(), right.state_dict()
+    assert ours.keys() == theirs.keys()
+    for key in theirs.keys() - LEFT_OUT:
+        assert torch.equal(ours[key], theirs[key]), key
+    one, two = matters(found.config.to_dict()), matters(right.config.to_dict())
+    meant = {name for name in WRITTEN_OUT if two.get(name, 0) is None} | OLDER
+    assert {k: v for k, v in one.items() if k not in meant} == {
+        k: v for k, v in two.items() if k not in meant
+    }
+    # The spec that was written makes the same model as the checkpoint does.
+    assert archdsl.compile(spec).graph == archdsl.from_pretrained(there, device="CPU").graph

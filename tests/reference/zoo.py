@@ -1,0 +1,131 @@
+"""Writes docs/zoo.md: every spec of the library, and how far it is from its reference.
+
+    python -m tests.reference.zoo
+
+compares each family with the library that published it, over three seeds, and writes what it
+found. What stands on the page beside those figures is read from the specs alone, and a test
+holds the page against them.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from archdsl.graph.cost import parameter_count
+from archdsl.semantics.analysis import analyse
+from archdsl.syntax import ast
+from archdsl.syntax.parser import parse
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "zoo.md"
+SEEDS = 3
+
+INTRODUCTION = """\
+# The zoo
+
+The architectures of the standard library ([specs/](../specs)), each in a file that cites its
+source. `archdsl check gpt2.arch:xl` finds one from anywhere.
+
+"""
+SIZES = """\
+## Sizes
+
+Lines are those of the model with its blocks, and of the whole file with its variants and its
+maps of checkpoints. Parameters are counted from the spec; facts of the specs hold them.
+
+| spec | lines | model: parameters | source |
+| --- | --- | --- | --- |
+"""
+AGREEMENT = f"""
+## Agreement
+
+Each family is compared with models of random weights in odd sizes: the reference saves a
+checkpoint, `archdsl.from_pretrained` loads it, and every output is compared in float32 on the
+CPU. A difference is max |ours - theirs| / max |theirs|, the largest over {SEEDS} seeds.
+`python -m tests.reference.zoo` made this table.
+
+| spec | compared with | output: difference |
+| --- | --- | --- |
+"""
+
+
+class Row(NamedTuple):
+    """One family's agreement, as the page says it."""
+
+    spec: str
+    against: str
+    found: str
+
+
+def page(rows: list[Row]) -> str:
+    """The whole page; the rows are what was measured."""
+    text = INTRODUCTION + SIZES
+    for path in sorted((ROOT / "specs").glob("*.arch")):
+        text += _size(path)
+    text += AGREEMENT
+    for row in rows:
+        text += f"| {row.spec} | {row.against} | {row.found} |\n"
+    return text
+
+
+def measured(text: str) -> list[Row]:
+    """The rows of a page's second table."""
+    table = text.partition("## Agreement")[2]
+    cells = re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \|$", table, re.MULTILINE)
+    return [Row(*each) for each in cells if each[0] != "spec" and not each[0].startswith("---")]
+
+
+def _size(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    file = parse(text, str(path))
+    own = [i for i in file.items if isinstance(i, ast.Block | ast.Model)]
+    lines = sum(item.span.text.count("\n") + 1 for item in own)
+    models = [i.name.id for i in file.items if isinstance(i, ast.Variant)]
+    varied = {i.call.callee.id for i in file.items if isinstance(i, ast.Variant)}
+    models += [m.name.id for m in own if isinstance(m, ast.Model) and m.name.id not in varied]
+    counts = {m: parameter_count(analyse(f"{path}:{m}").graph) for m in models}
+    header = " ".join(line.lstrip("# ") for line in _header(text))
+    sources = [s for s in re.findall(r"\(([^()]*)\)", header) if re.search(r"\b(19|20)\d\d", s)]
+    cells = [
+        f"[{path.name}](../specs/{path.name})",
+        f"{lines} / {text.count(chr(10))}",
+        "; ".join(f"{m}: {counts[m]:,}" for m in sorted(counts, key=counts.__getitem__)),
+        "; ".join(sources),
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _header(text: str) -> list[str]:
+    """The lines of the comment that a file begins with."""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line)
+    return lines
+
+
+def _compared() -> list[Row]:
+    from tests.reference.families import decoders, differences, encoders, seq2seq
+
+    rows = []
+    for family in (*decoders.FAMILIES, *encoders.FAMILIES, *seq2seq.FAMILIES):
+        worst: dict[str, float] = {}
+        for seed in range(SEEDS):
+            with tempfile.TemporaryDirectory() as folder:
+                found = differences(family, Path(folder), seed)
+            worst |= {name: max(d, worst.get(name, 0.0)) for name, d in found.items()}
+        found_text = ", ".join(f"{name}: {d:.1e}" for name, d in worst.items())
+        print(family.name, found_text, file=sys.stderr)
+        how = family.name.partition(", ")[2]
+        against = f"{family.against} ({how})" if how else family.against
+        rows.append(Row(family.spec, against, found_text))
+    return rows
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(_compared()), encoding="utf-8", newline="\n")
