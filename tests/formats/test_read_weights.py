@@ -73,7 +73,11 @@ def test_a_broken_link(tmp_path: Path) -> None:
         (b"\n<!DOCTYPE html><html><body>Not found</body></html>", "this is a web page"),
         (b"<HTML>", "this is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS"),
-        (b"GGUF\x03\x00\x00\x00", "cannot be read as a GGUF file"),
+        pytest.param(
+            b"GGUF\x03\x00\x00\x00",
+            "cannot be read as a GGUF file",
+            marks=pytest.mark.reference("gguf"),
+        ),
         (b'{"error": "not found"}', "not a file of weights that can be read"),
         (b"PK\x03\x04", "cannot be read as an archive of weights"),
         (b"P", "not a file of weights that can be read"),
