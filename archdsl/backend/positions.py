@@ -13,13 +13,16 @@ from archdsl.backend.use import Use, shape
 
 
 def posenc(use: Use) -> Tensor:
-    _, length, width = shape(use.x)
+    return use.x + encodings(use)[: shape(use.x)[1]].cast(use.x.dtype)  # [B, T, D]
+
+
+def encodings(use: Use) -> Tensor:
+    """[context, D]: the vector of each position."""
     if use.attr["kind"] == "learned":
-        return use.x + use.weights["weight"][:length]  # [B, T, D]
-    context, layout = use.attr["context"], use.attr["layout"]
+        return use.weights["weight"]  # [context, D]
+    context, width, layout = use.attr["context"], shape(use.x)[-1], use.attr["layout"]
     key = ("sinusoidal", context, width, layout)
-    table = use.run.constant(key, lambda: sinusoids(context, width, layout))
-    return use.x + table[:length].cast(use.x.dtype)  # [B, T, D]
+    return use.run.constant(key, lambda: sinusoids(context, width, layout))
 
 
 def sinusoids(context: int, width: int, layout: str) -> np.ndarray:
@@ -36,23 +39,32 @@ def sinusoids(context: int, width: int, layout: str) -> np.ndarray:
 
 
 def rotary(use: Use) -> Tensor:
-    x: Tensor = use.x.cast(dtypes.float32)  # [B, T, …, h]
-    size, axis = use.attr["size"], -2 if use.attr["layout"] == "halves" else -1
+    return turned(use, angles(use)[:, : shape(use.x)[1]].unsqueeze(1))  # [B, T, …, h]
+
+
+def angles(use: Use) -> Tensor:
+    """[2, bound, size / 2]: cosine and sine for each position that there can be."""
     bound = use.run.bound(use.axes[0].size)
     key = ("rotary", bound, *(v for name, v in use.attr.items() if name != "layout"))
-    table = use.run.constant(key, lambda: rotations(use.attr, bound))  # [2, bound, size / 2]
+    return use.run.constant(key, lambda: rotations(use.attr, bound))
+
+
+def turned(use: Use, table: Tensor) -> Tensor:
+    """x [B, T, …, h] turned by cosines and sines [2, B or 1, T, size / 2]."""
+    x: Tensor = use.x.cast(dtypes.float32)  # [B, T, …, h]
+    size, axis = use.attr["size"], -2 if use.attr["layout"] == "halves" else -1
     one = [1] * (x.ndim - 3)
-    table = table[:, : x.shape[1]].reshape(2, 1, x.shape[1], *one, size // 2)
-    cos, sin = table[0], table[1]  # [1, T, …, size / 2] each
+    table = table.reshape(*table.shape[:3], *one, size // 2)  # [2, B or 1, T, …, size / 2]
+    cos, sin = table[0], table[1]  # [B or 1, T, …, size / 2] each
 
     pairs = (2, size // 2) if axis == -2 else (size // 2, 2)
-    turned = x[..., :size].reshape(*x.shape[:-1], *pairs)  # [B, T, …, *pairs]
-    a, b = (half.squeeze(axis) for half in turned.chunk(2, axis))  # [B, T, …, size / 2] each
-    turned = (a * cos - b * sin).stack(b * cos + a * sin, dim=axis)  # [B, T, …, *pairs]
-    turned = turned.flatten(-2)  # [B, T, …, size]
+    both = x[..., :size].reshape(*x.shape[:-1], *pairs)  # [B, T, …, *pairs]
+    a, b = (half.squeeze(axis) for half in both.chunk(2, axis))  # [B, T, …, size / 2] each
+    both = (a * cos - b * sin).stack(b * cos + a * sin, dim=axis)  # [B, T, …, *pairs]
+    both = both.flatten(-2)  # [B, T, …, size]
     if size < shape(x)[-1]:
-        turned = turned.cat(x[..., size:], dim=-1)  # [B, T, …, h]
-    return turned.cast(use.x.dtype).contiguous()  # [B, T, …, h]
+        both = both.cat(x[..., size:], dim=-1)  # [B, T, …, h]
+    return both.cast(use.x.dtype).contiguous()  # [B, T, …, h]
 
 
 def rotations(attr: Mapping[str, Any], bound: int) -> np.ndarray:
@@ -97,16 +109,21 @@ def slopes(heads: int) -> np.ndarray:
 def relative_bias(use: Use) -> Tensor:
     batch, T, _ = shape(use.x)
     bound = use.run.bound(use.axes[0].size)
-    heads, count, distance = (use.attr[name] for name in ("heads", "buckets", "distance"))
-    key = ("relative_bias", bound, count, distance, use.attr["causal"])
-    table = use.run.constant(key, lambda: buckets(*key[1:]))  # [2 bound - 1]
-    table = table[bound - T : bound + T - 1]  # [2 T - 1]
+    heads = use.attr["heads"]
+    table = distances(use, bound)[bound - T : bound + T - 1]  # [2 T - 1]
     bias = use.weights["weight"][table].transpose(0, 1).contiguous()  # [H, 2 T - 1]
     # Row i begins at T - 1 - i: copies of 2 T, read as rows of 2 T - 1, shift by one.
     rows = bias.pad((None, (0, 1))).reshape(heads, 1, 2 * T).expand(heads, T, 2 * T)
     rows = rows.flatten(1)[:, T - 1 : -1]  # [H, T (2 T - 1)]
     rows = rows.reshape(heads, T, 2 * T - 1)[:, :, :T]  # [H, T, T]
     return rows.unsqueeze(0).expand(batch, heads, T, T)  # [B, H, T, T]
+
+
+def distances(use: Use, bound: int) -> Tensor:
+    """[2 bound - 1]: the bucket of each distance, as `buckets` has it."""
+    count, distance, causal = (use.attr[name] for name in ("buckets", "distance", "causal"))
+    key = ("relative_bias", bound, count, distance, causal)
+    return use.run.constant(key, lambda: buckets(bound, count, distance, causal))
 
 
 def buckets(bound: int, count: int, distance: int, causal: bool) -> np.ndarray:

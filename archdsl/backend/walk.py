@@ -26,7 +26,8 @@ def loss(run: Run, inputs: Mapping[str, Tensor]) -> Tensor:
     return _apply(run, run.graph.loss, _values(run, inputs), (), ())
 
 
-def _values(run: Run, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def prepared(run: Run, inputs: Mapping[str, Tensor]) -> None:
+    """Has a run know the types of values, the sizes of inputs and their true lengths."""
     graph = run.graph
     run.types = graph.types()
     for each in (*graph.inputs, *graph.labels):
@@ -38,8 +39,14 @@ def _values(run: Run, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 }
     pads = {each.name: each.pad for each in graph.inputs}
     for varying in graph.varying:
-        if varying.ragged and (pad := pads[varying.ragged]) is not None:
-            run.lengths[varying.name] = inputs[varying.ragged].ne(pad).sum(1)  # [B]
+        ragged = varying.ragged
+        if ragged and ragged in inputs and (pad := pads[ragged]) is not None:
+            run.lengths[varying.name] = inputs[ragged].ne(pad).sum(1)  # [B]
+
+
+def _values(run: Run, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    graph = run.graph
+    prepared(run, inputs)
     values = dict(inputs)
     _walk(run, graph.nodes, values, (), ())
     return values
@@ -72,6 +79,17 @@ def _apply(
     around: tuple[Stack, ...],
     copy: tuple[int, ...],
 ) -> Tensor:
+    return EMIT[node.op](used(run, node, values, around, copy))
+
+
+def used(
+    run: Run,
+    node: Apply,
+    values: Mapping[str, Tensor],
+    around: tuple[Stack, ...],
+    copy: tuple[int, ...],
+) -> Use:
+    """What an operator's function is given: its tensors among `values`, and its weights."""
     here = site(run.graph, node, run.types)
     path = node.attr.get("tied") or place(node.path, around, copy)
     names = (
@@ -79,4 +97,4 @@ def _apply(
     )
     weights = {name: run.weights[f"{path}.{name}"] for name in names}
     tensors = {param: values[ref] for param, ref in node.inputs}
-    return EMIT[node.op](Use(tensors, here.tensors, weights, here.attr, run))
+    return Use(tensors, here.tensors, weights, here.attr, run)

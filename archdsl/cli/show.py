@@ -6,8 +6,10 @@ import argparse
 from dataclasses import fields
 
 from archdsl.cli.common import Subparsers, add_spec, command, settings
+from archdsl.graph.nodes import Graph
 from archdsl.graph.printer import show
 from archdsl.passes import PIPELINE, apply_all
+from archdsl.passes.decoding import decoding
 from archdsl.semantics.analysis import analyse
 from archdsl.syntax import ast
 
@@ -43,12 +45,24 @@ def run(args: argparse.Namespace) -> int:
             for step, graph in zip(PIPELINE, apply_all(analysis.graph), strict=True):
                 print(f"# after {step.__name__}")
                 print(show(graph), end="")
+            _decoding(graph)
         case "weights":
             from archdsl.graph.sites import parameters
 
             for each in parameters(analysis.graph):
                 print(f"{each.path}: {list(each.weight.shape)}")
     return 0
+
+
+def _decoding(graph: Graph) -> None:
+    """How the model is computed step by step, where it predicts tokens."""
+    if graph.loss is None or graph.loss.op != "next_token":
+        return
+    plan = decoding(graph)
+    print(f"# decoding, step by step along {plan.axis} of {plan.tokens}")
+    for state in plan.states:
+        print(f"state {state}; {state.elements} numbers")
+    print(show(plan.graph), end="")
 
 
 def _tree(node: ast.Node, indent: str = "") -> str:

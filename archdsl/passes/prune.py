@@ -29,10 +29,10 @@ def prune(graph: Graph) -> Graph:
     used = {ref for _, ref in graph.outputs} | {p.node for p in parameters(graph)}
     if graph.loss:
         used |= set(refs(graph.loss))
-    return replace(graph, nodes=_live(graph.nodes, used))
+    return replace(graph, nodes=live(graph.nodes, used))
 
 
-def _live(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
+def live(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
     """The nodes that are used, and in `used` what they use."""
     kept: list[Node] = []
     for node in reversed(nodes):
@@ -40,7 +40,7 @@ def _live(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
             if not used & {node.id, *(inner.id for inner, _ in walk(node.body))}:
                 continue
             used.add(node.result)
-            node = replace(node, body=_live(node.body, used))
+            node = replace(node, body=live(node.body, used))
         elif node.id not in used:
             continue
         used |= set(refs(node))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 from tinygrad import Tensor, TinyJit, dtypes
@@ -22,6 +22,9 @@ from archdsl.graph.sites import Parameter, parameters
 from archdsl.runtime import checkpoints, inputs
 from archdsl.runtime.initial import draw
 from archdsl.semantics.weight_maps import WeightMap
+
+if TYPE_CHECKING:
+    from archdsl.runtime.decoding import Decoder
 
 
 class Model:
@@ -48,6 +51,7 @@ class Model:
         self._device: str | None = None
         self._parameters: dict[str, Tensor] | None = None
         self._constants: dict[tuple[object, ...], Tensor] = {}
+        self._decoders: dict[tuple[int, int | None], Decoder] = {}
         self._captured: dict[tuple[object, ...], Callable[..., dict[str, Tensor]]] = {}
 
     @property
@@ -106,6 +110,15 @@ class Model:
         # The JIT writes every call's outputs into the same memory, so they are copied out.
         return {name: out.clone().realize() for name, out in outputs.items()}
 
+    def decoder(self, rows: int, limit: int | None = None) -> Decoder:
+        """The model fed step by step, `rows` sequences at once: see `Decoder`."""
+        from archdsl.runtime.decoding import Decoder
+
+        key = (rows, limit)
+        if key not in self._decoders:
+            self._decoders[key] = Decoder(self, rows, limit)
+        return self._decoders[key]
+
     def _given(self, array: NDArray[Any]) -> Tensor:
         """An input on the device; real numbers in the dtype of the weights."""
         tensor = Tensor(array, device=self.device)
@@ -154,7 +167,9 @@ class Model:
     def fill(self, found: Mapping[str, Stored]) -> None:
         """Takes all weights from tensors by path, read one after the other."""
         self._parameters = self._placed((name, each.tensor()) for name, each in found.items())
-        self._captured.clear()  # what was captured reads the old weights
+        # What was captured reads the old weights.
+        self._captured.clear()
+        self._decoders.clear()
 
     def save(self, path: str | Path) -> None:
         """Writes all weights under their own names, to .safetensors or .npz by the suffix."""

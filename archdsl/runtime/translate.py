@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.graph.nodes import Graph, Input
+from archdsl.runtime.decoding import Decoder
 from archdsl.runtime.model import Model
 from archdsl.runtime.search import Hypothesis, beam_search
 from archdsl.runtime.tokenizers import VocabularyTokenizer
@@ -90,8 +91,7 @@ def translate(
             )
         )
     source = _source(parts.source, ids, beams, limit)
-    # A target is about as long as its source.
-    scorer = _scorer(model, parts, source, tokenizer.eos, _rounded(len(ids), bound), bound)
+    scorer = _scorer(model.decoder(beams), parts, source)
     return beam_search(
         scorer, tokenizer.bos, tokenizer.eos, beams, max_length or bound, length_penalty, best
     )
@@ -106,28 +106,25 @@ def _source(each: Input, ids: list[int], beams: int, limit: int) -> NDArray[np.i
 
 
 def _scorer(
-    model: Model, parts: Roles, source: NDArray[np.int64], filler: int, first: int, bound: int
+    decoder: Decoder, parts: Roles, source: NDArray[np.int64]
 ) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
-    """The next token's logits for prefixes [N, t], always in a batch of as many rows as the
-    source has and at one of few lengths, from `first` to `bound`, so that few programs are
-    compiled. What stands behind a prefix does not matter: the model is causal, and of padding
-    it knows that it is not there; nor is padding ever the next token."""
-    beams = len(source)
+    """The next token's logits for prefixes [N, t], each a token longer than one of the call
+    before. Padding is never the next token."""
     pad = parts.target.pad
+    before: list[tuple[int, ...]] = []
 
     def score(prefixes: NDArray[np.int64]) -> NDArray[np.float32]:
-        rows, length = prefixes.shape
-        size = first
-        while size < length:
-            size = min(2 * size, bound)
-        target = np.full((beams, size), filler if pad is None else pad, np.int64)
-        target[:, :length] = prefixes[:1]
-        target[:rows, :length] = prefixes
-        out = model(**{parts.source.name: source, parts.target.name: target})
-        logits: NDArray[np.float32] = out[parts.logits].numpy()  # [beams, size, vocab]
+        rows = [tuple(prefix) for prefix in prefixes.tolist()]
+        rows += rows[:1] * (len(source) - len(rows))
+        if len(rows[0]) == 1:
+            decoder.begin(**{parts.source.name: source})
+        else:
+            decoder.reorder([before.index(row[:-1]) for row in rows])
+        before[:] = rows
+        logits = decoder.feed(np.array(rows)[:, -1:])[: len(prefixes), -1]  # [N, vocab]
         if pad is not None:
-            logits[..., pad] = -np.inf
-        return logits[:rows, length - 1]
+            logits[:, pad] = -np.inf
+        return logits
 
     return score
 

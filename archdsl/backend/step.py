@@ -1,0 +1,240 @@
+"""A model computed step by step, as passes/decoding.py has derived it.
+
+`once` computes what does not depend on the tokens; `step` computes the logits of a few new
+tokens [B, n] from the keys and values of those before. Rows of unequal length stand with
+their ends below one another: what is lacking stands in front, and `starts` says how much.
+The number of columns before, `past`, is a variable of tinygrad's, so that one program serves
+all positions. Shapes are written as in backend/use.py; S are all columns up to the new ones,
+L those that there is room for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from tinygrad import Tensor
+
+from archdsl.backend import positions
+from archdsl.backend.emit import EMIT
+from archdsl.backend.use import Run, Use, shape, softmax_fp32
+from archdsl.backend.walk import prepared, used
+from archdsl.graph.nodes import Apply, Node, Stack, refs
+from archdsl.passes.decoding import Decoding
+
+Copy: TypeAlias = tuple[int, ...]
+# Values by where they are made: the id, and the copies of the stacks around it.
+Values: TypeAlias = dict[tuple[str, Copy], Tensor]
+
+
+@dataclass
+class Step:
+    """What a step knows beside its values: where its tokens stand, and what came before.
+
+    `keys` and `values` [B, L, K, h] are written in place.
+    """
+
+    run: Run
+    plan: Decoding
+    past: Any  # int, or a bound variable
+    starts: Tensor  # [B]
+    kept: Mapping[tuple[str, Copy], Tensor]
+    keys: Mapping[tuple[str, Copy], Tensor]
+    values: Mapping[tuple[str, Copy], Tensor]
+    count: int = 0
+
+    @property
+    def room(self) -> int:
+        """L: how many columns there are at most."""
+        return shape(next(iter(self.keys.values())))[1]
+
+    @property
+    def columns(self) -> Tensor:
+        """[n]: the columns of the new tokens."""
+        columns: Tensor = Tensor.arange(self.count) + self.past
+        return columns
+
+    @property
+    def positions(self) -> Tensor:
+        """[B, n]: the position of each new token in its row; 0 in front of it."""
+        found: Tensor = (self.columns.reshape(1, -1) - self.starts.reshape(-1, 1)).maximum(0)
+        return found
+
+
+def once(run: Run, plan: Decoding, inputs: Mapping[str, Tensor]) -> Values:
+    """What steps use of that which does not depend on the tokens."""
+    values: Values = {(name, ()): tensor for name, tensor in inputs.items()}
+    prepared(run, inputs)
+    wanted = {state.ref for state in plan.states if not state.past}
+    kept: Values = {}
+
+    def within(nodes: tuple[Node, ...], around: tuple[Stack, ...], copy: Copy) -> None:
+        for node in nodes:
+            match node:
+                case Apply():
+                    if node.id not in plan.once:
+                        continue
+                    known = {ref: _seen_from(values, ref, copy) for ref in refs(node)}
+                    values[node.id, copy] = EMIT[node.op](used(run, node, known, around, copy))
+                    if node.id in wanted:
+                        kept[node.id, copy] = values[node.id, copy]
+                case Stack():
+                    for i in range(node.count):
+                        if node.carry in plan.once:
+                            x = node.input if i == 0 else node.result
+                            at = copy if i == 0 else (*copy, i - 1)
+                            values[node.carry, (*copy, i)] = _seen_from(values, x, at)
+                        within(node.body, (*around, node), (*copy, i))
+                    if node.id in plan.once:
+                        values[node.id, copy] = values[node.result, (*copy, node.count - 1)]
+                        if node.id in wanted:
+                            kept[node.id, copy] = values[node.id, copy]
+
+    within(plan.graph.nodes, (), ())
+    return kept | {k: v for k, v in values.items() if k[0] in wanted and k[0] in inputs}
+
+
+def step(here: Step, tokens: Tensor, last: bool) -> Tensor:
+    """The logits of new tokens [B, n]: [B, n, vocab], or [B, 1, vocab] of the `last` alone."""
+    run, plan = here.run, here.plan
+    here.count = shape(tokens)[1]
+    run.types = plan.graph.types()
+    run.sizes[plan.axis] = here.count
+    values: Values = {(plan.tokens, ()): tokens, **here.kept}
+    looking = [i for i, node in enumerate(plan.graph.nodes) if _looks(node)]
+
+    def within(nodes: tuple[Node, ...], around: tuple[Stack, ...], copy: Copy) -> None:
+        for node in nodes:
+            match node:
+                case Apply():
+                    if node.id in plan.once:
+                        continue
+                    known = {ref: _seen_from(values, ref, copy) for ref in refs(node)}
+                    use = used(run, node, known, around, copy)
+                    values[node.id, copy] = _stepped(here, node, copy, use)
+                case Stack():
+                    if node.id in plan.once:
+                        continue
+                    x = _seen_from(values, node.input, copy)
+                    for i in range(node.count):
+                        values[node.carry, (*copy, i)] = x
+                        within(node.body, (*around, node), (*copy, i))
+                        x = _seen_from(values, node.result, (*copy, i))
+                    values[node.id, copy] = x
+
+    end = looking[-1] + 1 if last and looking else 0
+    within(plan.graph.nodes[:end], (), ())
+    if end:
+        # Behind the last attention the last position stands for itself.
+        _shorten(here, values)
+    within(plan.graph.nodes[end:], (), ())
+    ((_, logits),) = plan.graph.outputs
+    return _seen_from(values, logits, ())
+
+
+def _seen_from(values: Values, ref: str, copy: Copy) -> Tensor:
+    """A value as a copy sees it: its own, or that of a stack around."""
+    return next(
+        values[ref, copy[:n]] for n in range(len(copy), -1, -1) if (ref, copy[:n]) in values
+    )
+
+
+def _looks(node: Node) -> bool:
+    """Whether a node, or one inside it, looks at the past."""
+    if isinstance(node, Stack):
+        return any(map(_looks, node.body))
+    return node.op == "attend" and bool(node.attr["causal"])
+
+
+def _shorten(here: Step, values: Values) -> None:
+    plan = here.plan
+    for (ref, copy), value in values.items():
+        axes = [a.size.vars for a in here.run.types[ref].axes]
+        if ref not in plan.once and not copy and {plan.axis} in axes:
+            index = axes.index(frozenset({plan.axis})) + 1
+            where = [slice(None)] * value.ndim
+            where[index] = slice(here.count - 1, here.count)
+            values[ref, copy] = value[tuple(where)]
+    here.past, here.count = here.past + here.count - 1, 1
+    here.run.sizes[plan.axis] = 1
+
+
+def _stepped(here: Step, node: Apply, copy: Copy, use: Use) -> Tensor:
+    if node.op == "attend" and use.attr["causal"]:
+        return _attend(here, use, here.keys[node.id, copy], here.values[node.id, copy])
+    return STEPS[node.op](here, use) if node.op in STEPS else EMIT[node.op](use)
+
+
+# -- operators that ask for the position --
+
+
+def _posenc(here: Step, use: Use) -> Tensor:
+    rows = positions.encodings(use)[here.positions]  # [B, n, D]
+    return use.x + rows.cast(use.x.dtype)  # [B, n, D]
+
+
+def _rotary(here: Step, use: Use) -> Tensor:
+    table = positions.angles(use)[:, here.positions]  # [2, B, n, size / 2]
+    return positions.turned(use, table)  # [B, n, …, h]
+
+
+def _attend(here: Step, use: Use, keys: Tensor, values: Tensor) -> Tensor:
+    """As backend/attend.py, of new queries [B, n, H, h] to all columns up to theirs."""
+    q, k, v = (use.tensors[name] for name in "qkv")
+    (batch, n, heads, size), (_, _, kv_heads, value) = shape(q), shape(v)
+    S, group = here.past + n, heads // kv_heads
+    new = slice(here.past, S)
+    Tensor.realize(
+        keys[:, new].assign(k.cast(keys.dtype)), values[:, new].assign(v.cast(values.dtype))
+    )
+    k = keys[:, :S].transpose(1, 2)  # [B, K, S, h]
+    v = values[:, :S].transpose(1, 2)  # [B, K, S, w]
+    q = q.transpose(1, 2).reshape(batch, kv_heads, group * n, size)  # [B, K, G n, h]
+
+    scores = use.run.matmul(q, k.transpose(2, 3)) * use.attr["scale"]  # [B, K, G n, S]
+    scores = scores.reshape(batch, heads, n, S)  # [B, H, n, S]
+    if "bias" in use.tensors:
+        scores = scores + use.tensors["bias"]  # [B, H, n, S]
+    behind = _behind(here, here.room)[:, :S]  # [n, S]
+    seen = behind >= 0  # [n, S]
+    if use.attr["window"] is not None:
+        seen = seen & (behind < use.attr["window"])  # [n, S]
+    columns = Tensor.arange(here.room)[:S].reshape(1, 1, S)  # [1, 1, S]
+    there = columns >= here.starts.reshape(-1, 1, 1)  # [B, 1, S]
+    # What stands in front of a row sees itself: seeing nothing it would be no number.
+    seen = (seen & there) | (behind == 0)  # [B, n, S]
+    scores = seen.unsqueeze(1).where(scores, -math.inf)  # [B, H, n, S]
+    scores = scores.reshape(batch, kv_heads, group * n, S)  # [B, K, G n, S]
+    shares = softmax_fp32(scores, -1).cast(v.dtype).contiguous()  # [B, K, G n, S]
+    out = use.run.matmul(shares, v).cast(use.tensors["v"].dtype)  # [B, K, G n, w]
+    return out.reshape(batch, heads, n, value).transpose(1, 2).contiguous()  # [B, n, H, w]
+
+
+def _alibi(here: Step, use: Use) -> Tensor:
+    heads = use.attr["heads"]
+    steep = use.run.constant(("alibi", heads), lambda: positions.slopes(heads))  # [H]
+    bias = steep.reshape(1, heads, 1, 1) * -_behind(here, here.room)  # [1, H, n, L]
+    return bias[..., : here.past + here.count]  # [1, H, n, S]
+
+
+def _relative_bias(here: Step, use: Use) -> Tensor:
+    bound = use.run.bound(use.axes[0].size)
+    table = positions.distances(use, bound)  # [2 bound - 1]
+    index = (bound - 1 - _behind(here, here.room)).clip(0, 2 * bound - 2)  # [n, L]
+    bias = use.weights["weight"][table[index]].permute(2, 0, 1)  # [H, n, L]
+    return bias.unsqueeze(0)[..., : here.past + here.count]  # [1, H, n, S]
+
+
+def _behind(here: Step, room: int) -> Tensor:
+    """[n, L]: how far each column stands behind each new token."""
+    return here.columns.reshape(-1, 1) - Tensor.arange(room).reshape(1, -1)
+
+
+STEPS: dict[str, Callable[[Step, Use], Tensor]] = {
+    "posenc": _posenc,
+    "rotary": _rotary,
+    "alibi": _alibi,
+    "relative_bias": _relative_bias,
+}

@@ -1,0 +1,242 @@
+"""A model's tokens, a few at a time: the state that it keeps, and the logits of what is next.
+
+What is kept and what is computed anew is derived by passes/decoding.py. Programs are captured
+once for a number of rows and of new tokens, and serve all positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from tinygrad import Tensor, TinyJit, UOp
+from tinygrad.helpers import Context
+
+from archdsl.backend import step
+from archdsl.backend.use import OPTIONS, Run
+from archdsl.backend.walk import prepared
+from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.graph.nodes import Graph, Input, walk
+from archdsl.passes.decoding import Decoding, State, decoding
+from archdsl.runtime import inputs
+from archdsl.runtime.model import Model
+
+Rows: TypeAlias = NDArray[np.int64]
+Logits: TypeAlias = NDArray[np.float32]
+Key: TypeAlias = tuple[
+    str, tuple[int, ...]
+]  # a value's id, and the copies of the stacks around
+
+CHUNK = 32  # new tokens that are computed together; fewer go one by one
+_FEW = 8
+
+
+class Decoder:
+    """A model fed with its tokens step by step, `rows` sequences at once.
+
+    `limit` is how many tokens a row can have, the model's bound where None. Raises `ArchError`
+    for a model that does not predict tokens, or not causally.
+    """
+
+    def __init__(self, model: Model, rows: int, limit: int | None = None):
+        self.model = model
+        self.plan: Decoding = decoding(model.graph)
+        self.rows = rows
+        self.bound = {v.name: v.bound for v in model.graph.varying}[self.plan.axis]
+        self.limit = self.bound if limit is None else limit
+        if not 1 <= self.limit <= self.bound:
+            raise ArchError(
+                Diagnostic(
+                    "generation",
+                    f"`{model.graph.name}` has no sequences of {limit} tokens",
+                    expected=f"1 to {self.bound}",
+                )
+            )
+        # Rows that are shorter than others, and the last chunk, need room in front.
+        self.room = self.limit + CHUNK
+        self._past = UOp.variable("past", 0, self.room - 1)
+        self._keys, self._values = (self._buffers(i) for i in (0, 1))
+        self._steps: dict[tuple[object, ...], Any] = {}
+        self._moved = TinyJit(self._move)
+        self._kept: dict[Key, Tensor] = {}
+        self._sizes: dict[str, int] = {}
+        self._lengths: dict[str, Tensor] = {}
+        self.reset()
+
+    @property
+    def state(self) -> tuple[State, ...]:
+        return self.plan.states
+
+    def _buffers(self, part: int) -> dict[Key, Tensor]:
+        """Room for the keys or the values of every copy of every causal attention."""
+        found = {}
+        for state in self.plan.states:
+            if state.past:
+                _, *sizes = (axis.size.value for axis in state.types[part].axes)
+                for copy in _copies(self.plan, state):
+                    room = Tensor.zeros(
+                        self.rows,
+                        self.room,
+                        *sizes,
+                        dtype=self.model.dtype,
+                        device=self.model.device,
+                    )
+                    found[state.ref, copy] = room.contiguous().realize()
+        return found
+
+    def reset(self) -> None:
+        """Forgets every token; what was made of the other inputs stays."""
+        self.columns = 0
+        self._starts = np.zeros(self.rows, np.int32)
+
+    def keep(self, tokens: int) -> None:
+        """Forgets all but the first `tokens` of every row, which are of one length."""
+        self.columns = min(self.columns, int(self._starts[0]) + tokens)
+
+    def begin(self, **given: Any) -> None:
+        """Takes the inputs that do not come step by step, each [rows, …], and starts anew."""
+        self.reset()
+        graph = self.plan.graph
+        others = tuple(each for each in graph.inputs if each.name != self.plan.tokens)
+        arrays = inputs.check(_of(graph, others), given)
+        tensors = {name: self.model._given(array).realize() for name, array in arrays.items()}
+        run = self._run()
+        prepared(run, tensors)
+        self._sizes, self._lengths = (
+            dict(run.sizes),
+            {
+                name: length.cast("int").contiguous().realize()
+                for name, length in run.lengths.items()
+            },
+        )
+        if not any(not state.past for state in self.plan.states):
+            return
+        shapes = tuple((name, tensor.shape) for name, tensor in tensors.items())
+        program = self._steps.setdefault(("once", shapes), TinyJit(self._once))
+        with Context(**OPTIONS):  # type: ignore[no-untyped-call]  # tinygrad has not typed it
+            made = program(**tensors)
+        self._kept = {key: made[_name(*key)].clone().realize() for key in self._kept_keys()}
+
+    def _kept_keys(self) -> list[Key]:
+        return [
+            (state.ref, copy)
+            for state in self.plan.states
+            if not state.past
+            for copy in _copies(self.plan, state)
+        ]
+
+    def _once(self, **tensors: Tensor) -> dict[str, Tensor]:
+        made = step.once(self._run(), self.plan, tensors)
+        found = {_name(*key): made[key].clone() for key in self._kept_keys()}
+        Tensor.realize(*found.values())
+        return found
+
+    def _run(self) -> Run:
+        model = self.model
+        return Run(self.plan.graph, model.parameters, model._constants, model.device)
+
+    # -- tokens --
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> Logits:
+        """Feeds a prompt to each row, of whatever length each is: logits [rows, vocab] of the
+        token after each."""
+        self.reset()
+        longest = max(map(len, prompts))
+        self._fits(longest)
+        size = longest if longest < _FEW else -(-longest // CHUNK) * CHUNK
+        tokens = np.zeros((self.rows, size), np.int64)
+        for row, prompt in enumerate(prompts):
+            tokens[row, size - len(prompt) :] = prompt
+            self._starts[row] = size - len(prompt)
+        return self._feed(tokens, last=True)[:, -1]
+
+    def feed(self, tokens: Rows) -> Logits:
+        """Feeds [rows, n] new tokens: logits [rows, n, vocab] of the token after each."""
+        longest = self.columns - int(self._starts.min()) + tokens.shape[1]
+        self._fits(longest)
+        return self._feed(tokens, last=False)
+
+    def _feed(self, tokens: Rows, last: bool) -> Logits:
+        found = []
+        while tokens.size:
+            n = CHUNK if tokens.shape[1] >= CHUNK and self.columns + CHUNK <= self.room else 1
+            found.append(self._step(tokens[:, :n], last))
+            tokens = tokens[:, n:]
+        return found[-1] if last else np.concatenate(found, axis=1)
+
+    def _step(self, tokens: Rows, last: bool) -> Logits:
+        n = tokens.shape[1]
+        sizes = tuple(sorted(self._sizes.items()))
+        key = (n, last, sizes)
+        if key not in self._steps:
+            self._steps[key] = TinyJit(self._program(last and n > 1))
+        device = self.model.device
+        given = {_name(*name): tensor for name, tensor in self._kept.items()}
+        given |= {f"length_{name}": length for name, length in self._lengths.items()}
+        with Context(**OPTIONS):  # type: ignore[no-untyped-call]
+            logits = self._steps[key](
+                Tensor(tokens.astype(np.int32), device=device).realize(),
+                Tensor(self._starts, device=device).realize(),
+                self._past.bind(self.columns),
+                **given,
+            )
+        self.columns += n
+        return np.asarray(logits.numpy())
+
+    def _program(self, last: bool) -> Any:
+        def program(tokens: Tensor, starts: Tensor, past: Any, **given: Tensor) -> Tensor:
+            run = self._run()
+            run.sizes |= self._sizes
+            run.lengths |= {name: given[f"length_{name}"] for name in self._lengths}
+            kept = {key: given[_name(*key)] for key in self._kept}
+            here = step.Step(run, self.plan, past, starts, kept, self._keys, self._values)
+            logits = step.step(here, tokens, last)
+            return logits.cast("float").contiguous().realize()
+
+        return program
+
+    def reorder(self, parents: Sequence[int]) -> None:
+        """Row i goes on as a copy of the row `parents[i]`: keys, values and all."""
+        if list(parents) == list(range(self.rows)):
+            return
+        index = Tensor(np.asarray(parents, np.int32), device=self.model.device).realize()
+        with Context(**OPTIONS):  # type: ignore[no-untyped-call]
+            self._moved(index)
+        self._starts = self._starts[np.asarray(parents)]
+
+    def _move(self, index: Tensor) -> None:
+        buffers = (*self._keys.values(), *self._values.values())
+        Tensor.realize(*(each.assign(each[index].contiguous()) for each in buffers))
+
+    def _fits(self, tokens: int) -> None:
+        if tokens > self.limit:
+            raise ArchError(
+                Diagnostic(
+                    "generation",
+                    f"the context of `{self.model.graph.name}` ends after {self.limit} tokens",
+                    found=f"{tokens} tokens",
+                )
+            )
+
+
+def _copies(plan: Decoding, state: State) -> list[tuple[int, ...]]:
+    """The numbers of the copies of the stacks around a value, for each of its copies."""
+    for node, around in walk(plan.graph.nodes):
+        if node.id == state.ref:
+            return list(product(*(range(stack.count) for stack in around)))
+    return [()]
+
+
+def _name(ref: str, copy: tuple[int, ...]) -> str:
+    return "_".join(["kept", ref.removeprefix("%"), *map(str, copy)])
+
+
+def _of(graph: Graph, others: tuple[Input, ...]) -> Graph:
+    """A graph of these inputs alone, to hold values against."""
+    names = {name for each in others for name in each.type.vars}
+    varying = tuple(v for v in graph.varying if v.name in names)
+    return replace(graph, inputs=others, varying=varying)
