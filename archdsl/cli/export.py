@@ -23,9 +23,16 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--to", required=True, metavar="FOLDER", help="a new or empty folder")
     parser.add_argument("--map", metavar="TITLE", help="the `weights` block that says how")
     parser.add_argument(
-        "--shard", type=float, default=5.0, metavar="GB", help="of a file (default: 5)"
+        "--shard", type=_size, default=5.0, metavar="GB", help="of a file (default: 5)"
     )
     parser.set_defaults(run=run)
+
+
+def _size(text: str) -> float:
+    size = float(text)
+    if not 0 < size < float("inf"):
+        raise argparse.ArgumentTypeError("a size above 0")
+    return size
 
 
 def run(args: argparse.Namespace) -> int:

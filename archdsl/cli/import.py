@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 
 from archdsl.cli.common import Subparsers, command, say
+from archdsl.diagnostics import ArchError, Diagnostic
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -30,15 +32,28 @@ def run(args: argparse.Namespace) -> int:
     from archdsl.runtime.pretrained import describe
     from archdsl.syntax.printer import format
 
+    _check(args)
     spec, weights = describe(args.checkpoint, args.spec)
     text = format(spec)
-    if args.weights:
-        write_safetensors(args.weights, weights)
-        say(f"wrote {args.weights}: {len(weights)} weights")
     if args.output is None:
         print(text, end="")
-        return 0
-    with replacing(args.output) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-    say(f"wrote {args.output}: `archdsl check {args.output}` tells what it is")
+    with replacing(args.output) if args.output else nullcontext() as temporary:
+        if temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+        if args.weights:
+            write_safetensors(args.weights, weights)
+            say(f"wrote {args.weights}: {len(weights)} weights")
+    if args.output:
+        say(f"wrote {args.output}: `archdsl check {args.output}` tells what it is")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuses what would be lost or could not be read again."""
+    problem = None
+    if args.weights and not args.weights.endswith(".safetensors"):
+        problem = f"--weights {args.weights}: the weights are written as .safetensors"
+    if "" in (args.weights, args.output, args.spec, args.checkpoint):
+        problem = "an empty path names nothing"
+    if problem:
+        raise ArchError(Diagnostic("file", problem))

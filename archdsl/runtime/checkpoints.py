@@ -49,10 +49,21 @@ def fit(
         )
     ways = [_Way(m, tensors, weights) for name, m in maps.items() if map in (None, name)]
     if map is None:
-        ways.append(_Way(_own(weights), tensors, weights))
+        ways.insert(0, _Way(_own(weights), tensors, weights))
     # The file says by its names which of them it follows: the one that leaves least over.
-    best = min(ways, key=lambda way: way.odd)
-    problems = best.problems()
+    least = min(way.odd for way in ways)
+    told = [(way, way.problems()) for way in ways if way.odd == least]
+    best, problems = min(told, key=lambda each: len(each[1]))
+    # Names of ours are ours; of two published ones the names alone cannot tell.
+    others = [way.map for way, wrong in told if not wrong and way.map.title]
+    if not problems and best.map.title and len({each.pairings for each in others}) > 1:
+        raise ArchError(
+            Diagnostic(
+                "weights-map",
+                f"`{path}` could follow {listing(repr(each.title) for each in others)}",
+                help="name the `weights` block that it does: `map=` or `--map`",
+            )
+        )
     if problems:
         title = best.map.title
         under = f"the names of `weights {title!r}`" if title else "the model's own names"
@@ -199,5 +210,5 @@ def _help(problems: list[str]) -> str | None:
     if all(p.endswith(": transposed") for p in problems):
         return "a rule of the map says it: `… -> transpose`"
     if all("of another shape" in p for p in problems):
-        return "are the sizes those of the checkpoint? `--set name=value` changes them"
+        return "the model's sizes are not those of the checkpoint"
     return None

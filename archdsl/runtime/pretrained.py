@@ -14,9 +14,12 @@ from archdsl.passes import optimise
 from archdsl.runtime import checkpoints
 from archdsl.runtime.model import Model
 from archdsl.semantics.analysis import Analysis, analyse
-from archdsl.semantics.configs import write_config
+from archdsl.semantics.configs import identity, read_config, write_config
 from archdsl.semantics.imported import spec_of
+from archdsl.semantics.models import ModelBuilder
 from archdsl.semantics.recognise import Recognised, recognise
+from archdsl.semantics.report import Report
+from archdsl.semantics.values import Scalar, Value, said
 from archdsl.semantics.weight_maps import WeightMap
 from archdsl.syntax import ast
 
@@ -62,8 +65,9 @@ def export(
     ours = checkpoints.read(weights, parameters_, analysis.maps, None)
     assert chosen.config is not None
     config = write_config(chosen.config, analysis.work, analysis.env)
-    config["dtype"] = widest(ours.values())
     theirs = checkpoints.written(chosen, ours)
+    _reads_back(analysis, chosen.config, config, theirs)
+    config["dtype"] = widest(ours.values())
     write_checkpoint(folder, theirs, config, shard_bytes)
     return len(theirs)
 
@@ -98,16 +102,50 @@ def _analysed(known: Recognised) -> Analysis:
     return analyse(str(known.path), known.model.name.id, dict(known.settings))
 
 
+def _reads_back(
+    analysis: Analysis,
+    node: ast.Config,
+    config: Mapping[str, object],
+    theirs: Mapping[str, Stored],
+) -> None:
+    """Refuses a config that says another model than the one that it was written for."""
+    scope = analysis.env.scope
+    settings = read_config("the config", node, scope, analysis.model, config, theirs.keys())
+    again = ModelBuilder(scope, analysis.model, Report()).named(settings)
+    names = [param.name.id for param in analysis.model.params.params]
+    lost = [n for n in names if _said(analysis.env.names[n]) != _said(again.names[n])]
+    if lost:
+        values = [f"{n} = {_said(analysis.env.names[n])}" for n in lost]
+        raise ArchError(
+            Diagnostic(
+                "config",
+                f"the published config has no words for {listing(values, 'and')}",
+                node.span,
+                expected=listing([f"{n} = {_said(again.names[n])}" for n in lost], "and"),
+            )
+        )
+
+
+def _said(value: Value) -> str:
+    return value.text if isinstance(value, Scalar) else said(value)
+
+
 def _publishable(analysis: Analysis, map: str | None) -> WeightMap:
     """The map by which a model is published: the one that is named, or the first."""
-    maps: Mapping[str, WeightMap] = {t: m for t, m in analysis.maps.items() if m.config}
+    maps: Mapping[str, WeightMap] = {
+        title: each
+        for title, each in analysis.maps.items()
+        # A folder has a `config.json`; what a .gguf file says stands in the file itself.
+        if each.config
+        and (identity(each.config) or ((), ""))[0][:1] != ("general.architecture",)
+    }
     if map is None and maps:
         return next(iter(maps.values()))
     if map is None or map not in maps:
         raise ArchError(
             Diagnostic(
                 "weights-map",
-                f"`{analysis.model.name.id}` has no `weights` block with a config"
+                f"`{analysis.model.name.id}` has no `weights` block with a `config.json`"
                 + (f" called {map!r}" if map else ""),
                 expected=listing(maps) or 'weights "title" for Model { config { … } … }',
             )

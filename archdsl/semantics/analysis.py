@@ -10,7 +10,7 @@ from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.graph.nodes import Graph
 from archdsl.graph.verify import verify
 from archdsl.semantics.choice import choose
-from archdsl.semantics.configs import write_config
+from archdsl.semantics.configs import check_config
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.facts import hold
 from archdsl.semantics.library import load, read, tree
@@ -106,7 +106,7 @@ class _Run:
                 hold(facts, graph, builder.work, builder.env, self.report)
                 for each in maps.values():
                     if each.config:
-                        write_config(each.config, builder.work, builder.env)
+                        check_config(each.config, builder.work, builder.env)
         except ArchError as error:
             self.report.take(error.diagnostics)
             return None

@@ -7,63 +7,31 @@ field. So a config that is read whole is a config that was understood whole.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.diagnostics import ArchError, Diagnostic, Note, did_you_mean, listing
+from archdsl.semantics.config_values import (
+    Unpublished,
+    bookkeeping,
+    equal,
+    flat,
+    is_named,
+    meant,
+    parameter,
+    said,
+    shown,
+    value_of,
+)
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.library import Scope
 from archdsl.semantics.models import ModelBuilder, Setting
 from archdsl.semantics.report import Report
 from archdsl.semantics.unknown import no_choice
-from archdsl.semantics.values import Env, Scalar, Symbol
+from archdsl.semantics.values import Env, Scalar, Symbol, Value, fits, kind
 from archdsl.semantics.weight_maps import lines
 from archdsl.syntax import ast
-from archdsl.syntax.printer import expression
-
-# Fields that say where a model came from, how it was trained and how text is made with it;
-# none changes what it computes. Written by transformers 2 to 5, and by llama.cpp's converters.
-BOOKKEEPING = (
-    *("_*", "transformers_version", "torch_dtype", "dtype", "torchscript", "tokenizer_class"),
-    *("use_cache", "output_*", "return_dict*", "gradient_checkpointing", "use_bfloat16"),
-    *("tf_legacy_loss", "pruned_heads", "chunk_size_feed_forward", "name_or_path"),
-    *("auto_map", "license", "language", "tags", "prefix", "sep_token_id"),
-    *(
-        "initializer_*",
-        "init_std",
-        "*init_factor",
-        "*dropout",
-        "*dropout_prob",
-        "*dropout_rate",
-    ),
-    *(
-        "*_pdrop",
-        "*layerdrop",
-        "drop_path_rate",
-        "*router_aux_loss_coef",
-        "router_jitter_noise",
-    ),
-    *("id2label*", "label2id*", "problem_type", "finetuning_task", "num_labels"),
-    *("bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_*", "begin_suppress*"),
-    *("suppress_tokens", "bad_words_ids", "task_specific_params*", "max_length", "min_length"),
-    *("do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty"),
-    *("temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty"),
-    *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_return_sequences"),
-    *("exponential_decay_length_penalty", "remove_invalid_values", "max_new_tokens"),
-    *("mask_time_*", "mask_feature_*", "apply_spec_augment"),
-    *(
-        "transformers.js_config*",
-        "general.[!a]*",
-        "general.author",
-        "general.alignment",
-        "tokenizer.*",
-        "quantize.*",
-    ),
-    "GGUF.*",
-)
-
 
 # What stands before a tensor's name where a line asks whether the checkpoint has it.
 TENSORS = "tensors."
@@ -89,18 +57,24 @@ def read_config(
 
 
 def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, object]:
-    """The config of a model whose parameters are those of `env`, fields within fields."""
+    """The config of a model whose parameters are those of `env`, fields within fields.
+
+    Raises `ArchError` (code `config`) for a choice that has no published name.
+    """
     written: dict[str, object] = {}
     for line in lines(node.rules, work, env):
         assert isinstance(line, ast.Setting)
-        if _names(line.value, "any") or line.fields[0].id.startswith(TENSORS):
+        if is_named(line.value, "any") or line.fields[0].id.startswith(TENSORS):
             continue
-        value = _value(line.value, work, env)
-        if line.default is not None:
-            default = _default(line, work, env)
-            # A field that is fixed to what it means where it is missing need not be there.
-            if parameter(line.value, env.names) is None and _equal(value, default):
-                continue
+        try:
+            value = value_of(line.value, work, env)
+        except Unpublished as none:
+            work.wrong("config", str(none), none.span, expected=none.known)
+            continue
+        fixed = line.default is not None and parameter(line.value, env.names) is None
+        # A field that is fixed to what it means where it is missing need not be there.
+        if fixed and equal(value, meant(line, work, env)):
+            continue
         *within, name = line.fields[0].id.split(".")
         place: dict[str, object] = written
         for part in within:
@@ -108,6 +82,66 @@ def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, obje
         place[name] = value
     work.report.raise_any()
     return written
+
+
+def check_config(node: ast.Config, work: Elaborator, env: Env) -> None:
+    """Reports lines that mean nothing, or two things."""
+    if identity(node) is None:
+        work.wrong(
+            "config",
+            "the first line of a config says which it is for",
+            node.span,
+            expected='a field and its text, as in `model_type = "gpt2"`',
+        )
+    fields: dict[str, ast.Setting] = {}
+    for line in lines(node.rules, work, env):
+        assert isinstance(line, ast.Setting)
+        if not is_named(line.value, "any"):
+            _names_once(line.value, work, env)
+            with suppress(Unpublished):  # what has no published form can be compiled still
+                value_of(line.value, work, env)
+                if line.default is not None:
+                    meant(line, work, env)
+        name = line.fields[0].id
+        for other in fields:
+            if (
+                name == other
+                or f"{name}.".startswith(f"{other}.")
+                or f"{other}.".startswith(f"{name}.")
+            ):
+                notes = (Note("the other is here", fields[other].span),)
+                work.wrong(
+                    "config",
+                    f"`{name}` and `{other}` are told in one place",
+                    line.span,
+                    notes=notes,
+                )
+        fields[name] = line
+
+
+def _names_once(value: ast.Expr | ast.Not, work: Elaborator, env: Env) -> None:
+    """Reports choices that there are not, and published names of two of them."""
+    if not isinstance(value, ast.Call) or value.callee.id != "names":
+        return
+    taken: dict[str, str] = {}
+    for arg in value.args[1:]:
+        if arg.name is None or not isinstance(arg.value, ast.String):
+            work.wrong(
+                "config",
+                "a choice and its published name stand here",
+                arg.span,
+                expected='gelu = "gelu_new"',
+            )
+            continue
+        if arg.name.id not in env.scope.blocks and (wrong := no_choice(arg.name)):
+            work.building.tell(wrong)
+        before = taken.setdefault(arg.value.value, arg.name.id)
+        if before != arg.name.id:
+            work.wrong(
+                "config",
+                f"{said(arg.value.value)} would be `{before}` and `{arg.name.id}`",
+                arg.value.span,
+            )
 
 
 def identity(node: ast.Config) -> tuple[tuple[str, ...], str] | None:
@@ -127,23 +161,6 @@ def constants(node: ast.Config) -> Iterator[tuple[tuple[str, ...], object]]:
                 value = value.args[0].value  # type: ignore[assignment]
             if isinstance(value, ast.String):
                 yield tuple(name.id for name in line.fields), value.value
-
-
-def flat(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """A config's fields by dotted names; a field with nothing in it is not there.
-
-    What is numbered is a list, and stays whole.
-
-    >>> flat({"a": {"b": 1, "c": {}}, "d": [2], "id2label": {"0": "cat"}})
-    {'a.b': 1, 'd': [2], 'id2label': {'0': 'cat'}}
-    """
-    fields: dict[str, object] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping) and not (value and all(map(str.isdigit, value))):
-            fields |= flat(value, f"{prefix}{name}.")
-        else:
-            fields[prefix + name] = value
-    return fields
 
 
 @dataclass
@@ -194,7 +211,7 @@ class _Reading:
                     groups.append(line)
                 case ast.Setting():
                     found = self.found(line)
-                    if _names(line.value, "any"):
+                    if is_named(line.value, "any"):
                         continue
                     if found is None and line.default is not None:
                         absent.append(line)
@@ -207,7 +224,7 @@ class _Reading:
         # What a field means that is not there may need the parameters that are.
         for line in absent:
             work, env = self.names()
-            value = _default(line, work, env)
+            value = meant(line, work, env)
             name = parameter(line.value, self.known)
             if name is None:
                 yield line, value
@@ -228,11 +245,11 @@ class _Reading:
         self.met |= {name for name, _ in values}
         given = [(name, value) for name, value in values if value is not None]
         for name, value in given[1:]:
-            if not _equal(value, given[0][1]):
+            if not equal(value, given[0][1]):
                 self.wrong(
                     line,
                     f"{given[0][0]} and {name} are one thing and differ",
-                    found=f"{_said(given[0][1])} and {_said(value)}",
+                    found=f"{said(given[0][1])} and {said(value)}",
                 )
         return given[0][1] if given else None
 
@@ -251,32 +268,50 @@ class _Reading:
                 value.value: ours for ours, value in known if isinstance(value, ast.String)
             }
             if not isinstance(found, str) or found not in texts:
-                message = (
-                    f"{line.fields[0].id} is {_said(found)}, which this spec does not know"
-                )
+                message = f"{line.fields[0].id} is {said(found)}, which this spec does not know"
                 near = did_you_mean(found, texts) if isinstance(found, str) else None
                 self.wrong(line, message, expected=listing(texts), help=near)
                 return True
             found = texts[found]
-        if found is not None and not isinstance(found, int | float | bool | str):
-            message = f"{line.fields[0].id} is {_said(found)}, which is no parameter's value"
+        value: Setting = "none" if found is None else found  # type: ignore[assignment]
+        wanted = self.misfit(name, found)
+        if wanted:
+            message = f"{line.fields[0].id} is {said(found)}, and `{name}` is {wanted}"
             self.wrong(line, message)
             return True
-        value: Setting = "none" if found is None else found
         before = self.settings.setdefault(name, value)
-        if not _equal(before, value):
+        if not equal(before, value):
             message = f"{line.fields[0].id} gives another `{name}`"
-            self.wrong(line, message, expected=_said(before), found=_said(value))
+            self.wrong(line, message, expected=said(before), found=said(value))
         return True
+
+    def misfit(self, name: str, found: object) -> str | None:
+        """What a parameter is, where a field's value cannot be its."""
+        param = next(p for p in self.model.params.params if p.name.id == name)
+        if param.default is None:
+            return None
+        work, env = self.names()
+        default = work.value(param.default, env)
+        given: Value | None = None
+        match found:
+            case None:
+                given = Symbol("none", param.span)
+            case bool() | int() | float():
+                given = Scalar(found)
+            case str() if isinstance(default, Scalar):
+                given = Scalar(found)
+            case str() if found.isidentifier():
+                given = Symbol(found, param.span)
+        return kind(default) if given is None or not fits(given, default) else None
 
     def agrees(self, line: ast.Setting, found: object, work: Elaborator, env: Env) -> None:
         """Holds a field against what the spec computes for it."""
-        wanted = _value(line.value, work, env)
-        if not work.report.mistakes and not _equal(found, wanted):
+        wanted = value_of(line.value, work, env)
+        if not work.report.mistakes and not equal(found, wanted):
             self.wrong(
                 line,
-                f"{line.fields[0].id} is {_said(found)}, and this spec is for another",
-                expected=_said(wanted),
+                f"{line.fields[0].id} is {said(found)}, and this spec is for another",
+                expected=said(wanted),
             )
         self.problems += work.report.diagnostics
 
@@ -288,103 +323,7 @@ class _Reading:
             if not bookkeeping(name):
                 self.wrong(
                     None,
-                    f"{name} is {_said(value)}, and this spec says nothing of the field",
+                    f"{shown(name)} is {said(value)}, and this spec says nothing of the field",
                     help=did_you_mean(name, known)
-                    or f"if it changes nothing that is computed: `{name} = any`",
+                    or f"if it changes nothing that is computed: `{shown(name)} = any`",
                 )
-
-
-def bookkeeping(name: str) -> bool:
-    """Whether a field, or one that it is within, is among those that change no computation."""
-    parts = name.split(".")
-    ends = [".".join(parts[i:]) for i in range(len(parts))]
-    return any(fnmatchcase(end, pattern) for end in ends for pattern in BOOKKEEPING)
-
-
-def _default(line: ast.Setting, work: Elaborator, env: Env) -> object:
-    """What a field means that is not there: a value, or one of the choices."""
-    node = line.default
-    assert node is not None
-    if isinstance(node, ast.Name) and node.id not in env.names:
-        args = line.value.args if isinstance(line.value, ast.Call) else ()
-        if node.id in [arg.name.id for arg in args if arg.name] or no_choice(node) is None:
-            return None if node.id == "none" else node.id
-    return _value(node, work, env)
-
-
-def parameter(value: ast.Expr | ast.Not, names: Iterable[str]) -> str | None:
-    """The parameter of a model that a field is, itself, denied, or by names of its own."""
-    if isinstance(value, ast.Not):
-        value = value.operand
-    if isinstance(value, ast.Call) and value.callee.id in ("names", "labels") and value.args:
-        value = value.args[0].value  # type: ignore[assignment]
-    return value.id if isinstance(value, ast.Name) and value.id in names else None
-
-
-def _names(node: ast.Expr | ast.Not, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name
-
-
-def _value(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -> object:
-    """What a field's expression is for these parameters, as a config has it."""
-    if isinstance(node, ast.Not):
-        return work.conditions.holds(node, env) is True
-    if isinstance(node, ast.Call) and node.callee.id == "list":
-        value, *count = (_value(a.value, work, env) for a in node.args)
-        times = count[0] if count else 1
-        return [value] * times if isinstance(times, int) else None
-    if isinstance(node, ast.Call) and node.callee.id == "labels" and node.args:
-        classes = _value(node.args[0].value, work, env)
-        return {str(i): f"LABEL_{i}" for i in range(classes)} if type(classes) is int else None
-    if isinstance(node, ast.Call) and node.callee.id == "names" and node.args:
-        chosen = _value(node.args[0].value, work, env)
-        for arg in node.args[1:]:
-            if arg.name and arg.name.id == ("none" if chosen is None else chosen):
-                return _value(arg.value, work, env)
-        known = listing(arg.name.id for arg in node.args if arg.name)
-        text = f"no published name is told for {_said(chosen)}"
-        work.wrong("config", text, node.span, expected=known)
-        return None
-    value = work.value(node, env)
-    match value:
-        case Scalar():
-            return value.value
-        case Symbol(name="none"):
-            return None
-        case Symbol():
-            names = {a.id for a in ast.walk(node) if isinstance(a, ast.Name)}
-            if value.name in names and value.name not in env.names:
-                work.wrong(
-                    "config",
-                    f"nothing is named `{expression(node)}` here",  # type: ignore[arg-type]
-                    node.span,
-                    help=did_you_mean(value.name, env.names),
-                )
-            return value.name
-        case _:
-            return None
-
-
-def _equal(one: object, other: object) -> bool:
-    match one, other:
-        case bool(), _:
-            return one is other
-        case _, bool():
-            return False
-        case int() | float(), int() | float():
-            return math.isclose(one, other, rel_tol=1e-9)
-        case list(), list():
-            return len(one) == len(other) and all(map(_equal, one, other))
-        case _:
-            return one == other
-
-
-def _said(value: object) -> str:
-    """A config's value as a message says it."""
-    if isinstance(value, list):
-        inside = ", ".join(map(_said, value[:4]))
-        return f"[{inside}{', …' if len(value) > 4 else ''}]"
-    words = {None: "null", True: "true", False: "false"}
-    if value is None or isinstance(value, bool):
-        return words[value]
-    return f'"{value:.60}"' if isinstance(value, str) else f"{value!s:.60}"

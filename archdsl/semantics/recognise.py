@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
-from archdsl.semantics.configs import constants, flat, identity, read_config
+from archdsl.semantics.config_values import flat
+from archdsl.semantics.configs import constants, identity, read_config
 from archdsl.semantics.library import find, load, read, standard_library, tree
 from archdsl.semantics.models import Setting
 from archdsl.semantics.report import Report
+from archdsl.semantics.weight_maps import check_owners
 from archdsl.syntax import ast
 
 
@@ -56,12 +58,13 @@ def recognise(
     if best is None:
         raise _stranger(where, fields, known, spec)
     _, path, file, block, node = best
+    report = Report()
+    scope = load(file, path, report)
+    check_owners(file, report)
+    report.raise_any()
     model = next(
         i for i in file.items if isinstance(i, ast.Model) and i.name.id == block.model.id
     )
-    report = Report()
-    scope = load(file, path, report)
-    report.raise_any()
     settings = read_config(where, node, scope, model, config, tensors)
     return Recognised(path, file, model, block.title.value, settings)
 
@@ -93,11 +96,11 @@ def _stranger(
     names = ("model_type", "general.architecture", "architecture")
     kind = next((str(fields[name]) for name in names if name in fields), None)
     text = f"is of a model of type `{kind}`" if kind else "does not say of which model it is"
-    within = f"`{spec}`" if spec else "spec of the library"
+    stranger = f"`{spec}` does not know" if spec else "no spec of the library knows"
     return ArchError(
         Diagnostic(
             "config",
-            f"{where}: the config {text}, which no {within} knows"
+            f"{where}: the config {text}, which {stranger}"
             if kind
             else f"{where}: the config {text}",
             expected=listing(sorted(known)) or None,

@@ -176,7 +176,7 @@ def changed(**changes: Any) -> dict[str, Any]:
             [
                 "found: 5 tensors; 2 of another shape: layer.1.linear.bias is [1, 3], not [3], "
                 "out.weight is [3, 4], not [3, 3]",
-                "help: are the sizes those of the checkpoint? `--set name=value` changes them",
+                "help: the model's sizes are not those of the checkpoint",
             ],
         ),
         (

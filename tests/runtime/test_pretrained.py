@@ -17,7 +17,7 @@ import pytest
 import archdsl
 from archdsl.cli import main
 from archdsl.diagnostics import ArchError
-from archdsl.formats import Stored, read_checkpoint, write_checkpoint
+from archdsl.formats import Stored, read_checkpoint, write_checkpoint, write_safetensors
 
 SPEC = """\
 model Tiny(vocab = 7, D = 4, heads = 2, depth = 2, act = relu, tied = false) {
@@ -281,13 +281,56 @@ def test_nothing_of_the_users_is_written_over() -> None:
     assert json.loads(Path("other/config.json").read_text())["model_type"] == "tiny"
 
 
-def test_a_model_without_a_published_form_is_not_exported() -> None:
+def test_a_model_without_a_published_form_is_not_exported(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     write_checkpoint("there", tensors(), CONFIG)
     assert main([*IMPORT_TINY, "--weights", "w.safetensors"]) == 0
     text = Path("my.arch").read_text(encoding="utf-8").replace("act = gelu,", "act = tanh,")
     Path("my.arch").write_text(text, encoding="utf-8")
-    with pytest.raises(ArchError, match="no published name is told for"):
-        archdsl.compile("my.arch")
+    archdsl.compile("my.arch")
+    export = ["export", "my.arch", "--weights", "w.safetensors", "--to", "back"]
+    assert main(export) == 1
+    assert "no published name is told for `tanh`" in capsys.readouterr().err
+
+
+def test_what_the_config_cannot_say_is_not_exported(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = SPEC.replace("tied = false\n)", "tied = false)")
+    text = text.replace("tied = false) {", "tied = false, extra = 1) {")
+    Path("tiny.arch").write_text(text, encoding="utf-8")
+    write_checkpoint("there", tensors(), CONFIG)
+    assert main([*IMPORT_TINY, "--weights", "w.safetensors"]) == 0
+    export = ["export", "my.arch", "--weights", "w.safetensors", "--to"]
+    assert main([*export, "one"]) == 0
+    capsys.readouterr()
+    assert main([*export, "two", "--set", "extra=2"]) == 1
+    assert "has no words for `extra = 2`" in capsys.readouterr().err
+    assert not Path("two").exists()
+
+
+SQUARE = """
+model Square() { input x: float[3]  output y: float[3] = x -> l: linear(3, bias = false) }
+weights "turned" for Square { l.weight = l.weight -> transpose }
+weights "other" for Square { l.weight = w -> transpose }
+weights "another" for Square { l.weight = w }
+"""
+
+
+def test_names_of_our_own_are_our_own() -> None:
+    model = archdsl.compile(archdsl.parse(SQUARE), device="CPU")
+    before = model.parameters["l.weight"].numpy()
+    model.save("own.safetensors")
+    model.load("own.safetensors")
+    np.testing.assert_array_equal(model.parameters["l.weight"].numpy(), before)
+    model.load("own.safetensors", map="turned")
+    np.testing.assert_array_equal(model.parameters["l.weight"].numpy(), before.T)
+    write_safetensors("two.safetensors", {"w": before})
+    with pytest.raises(ArchError, match="could follow `'other'` or `'another'`"):
+        model.load("two.safetensors")
+    model.load("two.safetensors", map="another")
+    np.testing.assert_array_equal(model.parameters["l.weight"].numpy(), before)
 
 
 IMPORT = """

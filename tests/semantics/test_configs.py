@@ -10,7 +10,8 @@ import pytest
 
 from archdsl.diagnostics import ArchError
 from archdsl.semantics.analysis import analyse
-from archdsl.semantics.configs import flat, write_config
+from archdsl.semantics.config_values import flat
+from archdsl.semantics.configs import write_config
 from archdsl.semantics.recognise import Recognised, recognise
 
 SPEC = """\

@@ -1,0 +1,173 @@
+"""What the fields of a published config are: their values, in its words and in ours.
+
+The words that stand behind a field's `=` beside parameters, `names`, `list` and `labels`, have
+their meaning here; what is read and written with them is said by configs.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+from archdsl.diagnostics import Span, did_you_mean, listing
+from archdsl.semantics.elaborate import Elaborator
+from archdsl.semantics.unknown import no_choice
+from archdsl.semantics.values import Env, Scalar, Symbol
+from archdsl.syntax import ast
+from archdsl.syntax.printer import expression
+
+# Fields that say where a model came from, how it was trained and how text is made with it;
+# none changes what it computes. Written by transformers 2 to 5, and by llama.cpp's converters.
+_FIELDS = """
+_* transformers_version torch_dtype dtype torchscript tokenizer_class name_or_path auto_map
+license language tags prefix sep_token_id use_cache output_* return_dict* gradient_checkpointing
+use_bfloat16 tf_legacy_loss chunk_size_feed_forward transformers.js_config*
+initializer_* init_std *init_factor *dropout *dropout_prob *dropout_rate *_pdrop *layerdrop
+drop_path_rate *router_aux_loss_coef router_jitter_noise mask_time_* mask_feature_*
+apply_spec_augment id2label* label2id* problem_type finetuning_task num_labels
+bos_token_id eos_token_id decoder_start_token_id forced_* begin_suppress* suppress_tokens
+bad_words_ids task_specific_params* max_length min_length max_new_tokens do_sample
+early_stopping num_beams num_beam_groups diversity_penalty temperature top_k top_p typical_p
+repetition_penalty
+length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size num_return_sequences
+exponential_decay_length_penalty remove_invalid_values
+general.[!a]* general.author general.alignment tokenizer.* quantize.* GGUF.*
+"""
+BOOKKEEPING = tuple(_FIELDS.split())
+_MANY = 100_000  # more than a list of a config has
+
+
+def flat(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """A config's fields by dotted names; a field with nothing in it is not there.
+
+    What is numbered is a list, and stays whole.
+
+    >>> flat({"a": {"b": 1, "c": {}}, "d": [2], "id2label": {"0": "cat"}})
+    {'a.b': 1, 'd': [2], 'id2label': {'0': 'cat'}}
+    """
+    fields: dict[str, object] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and not (value and all(map(str.isdigit, value))):
+            fields |= flat(value, f"{prefix}{name}.")
+        else:
+            fields[prefix + name] = value
+    return fields
+
+
+def bookkeeping(name: str) -> bool:
+    """Whether a field, or one that it is within, is among those that change no computation."""
+    # A part of a model has a config within the whole's: `text_config.dropout`.
+    inner = re.sub(r"^(\w+_config\.)+", "", name)
+    return any(fnmatchcase(n, pattern) for n in (name, inner) for pattern in BOOKKEEPING)
+
+
+class Unpublished(Exception):
+    """A choice that a config has no word for."""
+
+    def __init__(self, message: str, span: Span, known: str):
+        super().__init__(message)
+        self.span, self.known = span, known
+
+
+def meant(line: ast.Setting, work: Elaborator, env: Env) -> object:
+    """What a field means that is not there: a value, or one of the choices."""
+    node = line.default
+    assert node is not None
+    if isinstance(node, ast.Name) and node.id not in env.names:
+        args = line.value.args if isinstance(line.value, ast.Call) else ()
+        if node.id in [arg.name.id for arg in args if arg.name] or no_choice(node) is None:
+            return None if node.id == "none" else node.id
+    return value_of(node, work, env)
+
+
+def parameter(value: ast.Expr | ast.Not, names: Iterable[str]) -> str | None:
+    """The parameter of a model that a field is, itself, denied, or by names of its own."""
+    if isinstance(value, ast.Not):
+        value = value.operand
+    if isinstance(value, ast.Call) and value.callee.id in ("names", "labels") and value.args:
+        value = value.args[0].value  # type: ignore[assignment]
+    return value.id if isinstance(value, ast.Name) and value.id in names else None
+
+
+def is_named(node: ast.Expr | ast.Not, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def value_of(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -> object:
+    """What a field's expression is for these parameters, as a config has it."""
+    if isinstance(node, ast.Not):
+        return work.conditions.holds(node, env) is True
+    if isinstance(node, ast.Call) and node.callee.id == "list":
+        value, *count = (value_of(a.value, work, env) for a in node.args)
+        times = count[0] if count else 1
+        return [value] * times if isinstance(times, int) and times <= _MANY else None
+    if isinstance(node, ast.Call) and node.callee.id == "labels" and node.args:
+        classes = value_of(node.args[0].value, work, env)
+        return {str(i): f"LABEL_{i}" for i in range(classes)} if type(classes) is int else None
+    if isinstance(node, ast.Call) and node.callee.id == "names" and node.args:
+        chosen = value_of(node.args[0].value, work, env)
+        for arg in node.args[1:]:
+            if arg.name and arg.name.id == ("none" if chosen is None else chosen):
+                return value_of(arg.value, work, env)
+        known = listing(arg.name.id for arg in node.args if arg.name)
+        raise Unpublished(
+            f"no published name is told for `{chosen or 'none'}`", node.span, known
+        )
+    value = work.value(node, env)
+    match value:
+        case Scalar():
+            return value.value
+        case Symbol(name="none"):
+            return None
+        case Symbol():
+            names = {a.id for a in ast.walk(node) if isinstance(a, ast.Name)}
+            if value.name in names and value.name not in env.names:
+                work.wrong(
+                    "config",
+                    f"nothing is named `{expression(node)}` here",  # type: ignore[arg-type]
+                    node.span,
+                    help=did_you_mean(value.name, env.names),
+                )
+            return value.name
+        case _:
+            return None
+
+
+def equal(one: object, other: object) -> bool:
+    match one, other:
+        case bool(), _:
+            return one is other
+        case _, bool():
+            return False
+        case int(), int():
+            return one == other
+        case int() | float(), int() | float() if abs(one) < 1e30 and abs(other) < 1e30:
+            return math.isclose(one, other, rel_tol=1e-9)
+        case list(), list():
+            return len(one) == len(other) and all(map(equal, one, other))
+        case _:
+            return one == other
+
+
+def said(value: object) -> str:
+    """A config's value as a message says it."""
+    if isinstance(value, list):
+        inside = ", ".join(map(said, value[:4]))
+        return f"[{inside}{', …' if len(value) > 4 else ''}]"
+    words = {None: "null", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return words[value]
+    # As JSON has it: no control character of a file reaches a terminal.
+    return (
+        json.dumps(value[:60], ensure_ascii=False)
+        if isinstance(value, str)
+        else f"{value!s:.60}"
+    )
+
+
+def shown(field: str) -> str:
+    """A field's name as a message says it."""
+    return json.dumps(field[:80], ensure_ascii=False)[1:-1]
