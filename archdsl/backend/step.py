@@ -33,22 +33,18 @@ Values: TypeAlias = dict[tuple[str, Copy], Tensor]
 class Step:
     """What a step knows beside its values: where its tokens stand, and what came before.
 
-    `keys` and `values` [B, L, K, h] are written in place.
+    `keys` and `values` [B, L or fewer, K, h] are written in place.
     """
 
     run: Run
     plan: Decoding
     past: Any  # int, or a bound variable
+    room: int  # L, how many columns there are at most
     starts: Tensor  # [B]
     kept: Mapping[tuple[str, Copy], Tensor]
     keys: Mapping[tuple[str, Copy], Tensor]
     values: Mapping[tuple[str, Copy], Tensor]
     count: int = 0
-
-    @property
-    def room(self) -> int:
-        """L: how many columns there are at most."""
-        return shape(next(iter(self.keys.values())))[1]
 
     @property
     def columns(self) -> Tensor:
@@ -181,14 +177,22 @@ def _rotary(here: Step, use: Use) -> Tensor:
 
 
 def _attend(here: Step, use: Use, keys: Tensor, values: Tensor) -> Tensor:
-    """As backend/attend.py, of new queries [B, n, H, h] to all columns up to theirs."""
+    """As backend/attend.py, of new queries [B, n, H, h] to what is kept of all columns.
+
+    Where there is less room than columns, each new one takes the place of the oldest: a ring.
+    """
     q, k, v = (use.tensors[name] for name in "qkv")
     (batch, n, heads, size), (_, _, kv_heads, value) = shape(q), shape(v)
-    S, group = here.past + n, heads // kv_heads
-    new = slice(here.past, S)
-    Tensor.realize(
-        keys[:, new].assign(k.cast(keys.dtype)), values[:, new].assign(v.cast(values.dtype))
+    room, group = shape(keys)[1], heads // kv_heads
+    ring = room < here.room
+    at = here.past % room if ring else here.past
+    new = slice(at, at + n)
+    written = (
+        keys[:, new].assign(k.cast(keys.dtype)),
+        values[:, new].assign(v.cast(values.dtype)),
     )
+    Tensor.realize(*written)
+    S = room if ring else here.past + n
     k = keys[:, :S].transpose(1, 2)  # [B, K, S, h]
     v = values[:, :S].transpose(1, 2)  # [B, K, S, w]
     q = q.transpose(1, 2).reshape(batch, kv_heads, group * n, size)  # [B, K, G n, h]
@@ -197,19 +201,31 @@ def _attend(here: Step, use: Use, keys: Tensor, values: Tensor) -> Tensor:
     scores = scores.reshape(batch, heads, n, S)  # [B, H, n, S]
     if "bias" in use.tensors:
         scores = scores + use.tensors["bias"]  # [B, H, n, S]
-    behind = _behind(here, here.room)[:, :S]  # [n, S]
-    seen = behind >= 0  # [n, S]
-    if use.attr["window"] is not None:
-        seen = seen & (behind < use.attr["window"])  # [n, S]
-    columns = Tensor.arange(here.room)[:S].reshape(1, 1, S)  # [1, 1, S]
-    there = columns >= here.starts.reshape(-1, 1, 1)  # [B, 1, S]
-    # What stands in front of a row sees itself: seeing nothing it would be no number.
-    seen = (seen & there) | (behind == 0)  # [B, n, S]
+    seen = _seen(here, use, room if ring else None)  # [B, n, S]
     scores = seen.unsqueeze(1).where(scores, -math.inf)  # [B, H, n, S]
     scores = scores.reshape(batch, kv_heads, group * n, S)  # [B, K, G n, S]
     shares = softmax_fp32(scores, -1).cast(v.dtype).contiguous()  # [B, K, G n, S]
     out = use.run.matmul(shares, v).cast(use.tensors["v"].dtype)  # [B, K, G n, w]
     return out.reshape(batch, heads, n, value).transpose(1, 2).contiguous()  # [B, n, H, w]
+
+
+def _seen(here: Step, use: Use, ring: int | None) -> Tensor:
+    """[B, n, S]: which columns each new token may attend to; S are the places of a ring."""
+    if ring is None:
+        S = here.past + here.count
+        columns: Tensor = Tensor.arange(here.room)[:S]  # [S]
+    else:
+        # The last column that has taken each place.
+        newest = here.past + here.count - 1
+        age = (-Tensor.arange(ring) + newest) % ring  # [S]
+        columns = -age + newest  # [S]
+    behind = here.columns.reshape(-1, 1) - columns.reshape(1, -1)  # [n, S]
+    seen = behind >= 0  # [n, S]
+    if use.attr["window"] is not None:
+        seen = seen & (behind < use.attr["window"])  # [n, S]
+    there = columns.reshape(1, 1, -1) >= here.starts.reshape(-1, 1, 1)  # [B, 1, S]
+    # What stands in front of a row sees itself: seeing nothing it would be no number.
+    return (seen & there) | (behind == 0)  # [B, n, S]
 
 
 def _alibi(here: Step, use: Use) -> Tensor:

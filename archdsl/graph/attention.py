@@ -204,9 +204,13 @@ def attend_scratch(site: Site) -> Size:
 
 
 def attend_cache(site: Site) -> Size:
-    """The keys and values of causal attention, and of another sequence."""
+    """The keys and values of causal attention, of a window those in it, and of another
+    sequence."""
     queries, _, _ = _heads(site, "q")
     keys, kv_heads, size = _heads(site, "k")
     if not site.attr["causal"] and keys.size == queries.size:
         return Size.of(0)
-    return keys.size * (kv_heads * (size + _heads(site, "v")[2]))
+    window = site.attr["window"]
+    shorter = window is not None and window < site.bound(keys.size)
+    kept = Size.of(window) if shorter else keys.size
+    return kept * (kv_heads * (size + _heads(site, "v")[2]))

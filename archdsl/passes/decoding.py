@@ -24,8 +24,9 @@ from archdsl.passes.prune import live
 class State:
     """What a step hands to the next one, for each of `copies` of the stacks around it.
 
-    `past`: keys and values that grow with each token. Otherwise a value made once for a
-    sequence. `path` is where it is made, `{}` standing for the number of a copy.
+    `past`: keys and values that grow with each token, up to the last `window` ones where
+    attention sees no more. Otherwise a value made once for a sequence. `path` is where it is
+    made, `{}` standing for the number of a copy.
     """
 
     ref: str
@@ -33,16 +34,20 @@ class State:
     copies: int
     types: tuple[Type, ...]
     past: bool
+    window: int | None = None
 
     @property
     def elements(self) -> Size:
         """How many numbers it has, in the sizes of the varying axes."""
-        return sum((type.elements for type in self.types), start=Size.of(0)) * self.copies
+        types = [_last(type, self.window) if self.window else type for type in self.types]
+        return sum((type.elements for type in types), start=Size.of(0)) * self.copies
 
     def __str__(self) -> str:
         kinds = " and ".join(map(str, self.types))
         times = f" * {self.copies}" if self.copies > 1 else ""
-        return f"{self.path}: {kinds}{times}, {'grows' if self.past else 'once'}"
+        how = "grows" if self.past else "once"
+        how += f" to the last {self.window}" if self.window else ""
+        return f"{self.path}: {kinds}{times}, {how}"
 
 
 @dataclass(frozen=True)
@@ -159,10 +164,20 @@ def _states(graph: Graph, stepped: set[str], types: dict[str, Type]) -> Iterator
             kept += [ref for ref in used if ref not in stepped and ref not in kept]
         if isinstance(node, Apply) and node.op == "attend" and node.attr["causal"]:
             keys, values = (types[dict(node.inputs)[name]] for name in "kv")
-            yield State(node.id, path, copies, (keys, values), past=True)
+            (bound,) = (v.bound for v in graph.varying if Size.of(v.name) == keys.axes[0].size)
+            window = node.attr["window"]
+            if not isinstance(window, int) or window >= bound:
+                window = None
+            yield State(node.id, path, copies, (keys, values), True, window)
     for ref in kept:
         path, copies = where[ref]
         yield State(ref, path, copies, (types[ref],), past=False)
+
+
+def _last(type: Type, count: int) -> Type:
+    """A type of so many positions."""
+    first, *others = type.axes
+    return replace(type, axes=(replace(first, size=Size.of(count)), *others))
 
 
 def _uses(node: Node) -> tuple[str, ...]:

@@ -58,6 +58,7 @@ class Decoder:
             )
         # Rows that are shorter than others, and the last chunk, need room in front.
         self.room = self.limit + CHUNK
+        self._rings = any(state.window for state in self.plan.states)
         self._past = UOp.variable("past", 0, self.room - 1)
         self._keys, self._values = (self._buffers(i) for i in (0, 1))
         self._steps: dict[tuple[object, ...], Any] = {}
@@ -77,10 +78,11 @@ class Decoder:
         for state in self.plan.states:
             if state.past:
                 _, *sizes = (axis.size.value for axis in state.types[part].axes)
+                columns = self._ring(state.window) if state.window else self.room
                 for copy in _copies(self.plan, state):
                     room = Tensor.zeros(
                         self.rows,
-                        self.room,
+                        columns,
                         *sizes,
                         dtype=self.model.dtype,
                         device=self.model.device,
@@ -88,14 +90,27 @@ class Decoder:
                     found[state.ref, copy] = room.contiguous().realize()
         return found
 
+    def _ring(self, window: int) -> int:
+        """Places for the columns in a window and those of a chunk, whole chunks of them."""
+        return min(-(-(window + CHUNK) // CHUNK) * CHUNK, self.room)
+
     def reset(self) -> None:
         """Forgets every token; what was made of the other inputs stays."""
         self.columns = 0
         self._starts = np.zeros(self.rows, np.int32)
 
-    def keep(self, tokens: int) -> None:
-        """Forgets all but the first `tokens` of every row, which are of one length."""
-        self.columns = min(self.columns, int(self._starts[0]) + tokens)
+    def keep(self, tokens: int) -> int:
+        """Forgets all but the first `tokens` of every row, which are of one length.
+
+        How many are left is returned: none where a window has moved beyond them.
+        """
+        columns = min(self.columns, int(self._starts[0]) + tokens)
+        slack = [self._ring(w) - w for s in self.plan.states if (w := s.window)]
+        if self.columns - columns > min(slack, default=self.columns):
+            self.reset()
+            return 0
+        self.columns = columns
+        return columns - int(self._starts[0])
 
     def begin(self, **given: Any) -> None:
         """Takes the inputs that do not come step by step, each [rows, …], and starts anew."""
@@ -163,7 +178,10 @@ class Decoder:
     def _feed(self, tokens: Rows, last: bool) -> Logits:
         found = []
         while tokens.size:
-            n = CHUNK if tokens.shape[1] >= CHUNK and self.columns + CHUNK <= self.room else 1
+            # A chunk stands whole in a ring: it begins where one may begin.
+            fits = self.columns % CHUNK == 0 or not self._rings
+            fits = fits and self.columns + CHUNK <= self.room
+            n = CHUNK if fits and tokens.shape[1] >= CHUNK else 1
             found.append(self._step(tokens[:, :n], last))
             tokens = tokens[:, n:]
         return found[-1] if last else np.concatenate(found, axis=1)
@@ -193,7 +211,9 @@ class Decoder:
             run.sizes |= self._sizes
             run.lengths |= {name: given[f"length_{name}"] for name in self._lengths}
             kept = {key: given[_name(*key)] for key in self._kept}
-            here = step.Step(run, self.plan, past, starts, kept, self._keys, self._values)
+            here = step.Step(
+                run, self.plan, past, self.room, starts, kept, self._keys, self._values
+            )
             logits = step.step(here, tokens, last)
             return logits.cast("float").contiguous().realize()
 

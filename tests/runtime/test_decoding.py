@@ -130,6 +130,21 @@ def test_rows_go_on_as_copies_of_others(spec: str) -> None:
     assert case.apart(found, right) <= TOLERANCE
 
 
+def test_a_window_keeps_a_ring() -> None:
+    case = Case("mistral.arch:Mistral", length=88)  # more than the ring has places
+    buffers = {tuple(each.shape) for each in case.decoder._keys.values()}
+    assert buffers == {(2, 64, 3, 4)}
+    for cuts in ([40, 41, 80], [3, 70]):
+        case.begin()
+        pieces = [case.decoder.feed(piece) for piece in np.split(case.tokens, cuts, axis=1)]
+        assert case.apart(np.concatenate(pieces, axis=1), case.logits) <= TOLERANCE
+    assert case.decoder.keep(5) == 0  # which no place holds any more
+    case.decoder.feed(case.tokens[:, :70])
+    assert case.decoder.keep(60) == 60
+    found = case.decoder.feed(case.tokens[:, 60:65])
+    assert case.apart(found, case.logits[:, 60:65]) <= TOLERANCE
+
+
 def test_what_stood_behind_is_forgotten() -> None:
     case = Case("gpt.arch")
     case.decoder.feed(case.tokens[:, ::-1])
