@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from tinygrad import Tensor
@@ -45,6 +45,7 @@ class Step:
     keys: Mapping[tuple[str, Copy], Tensor]
     values: Mapping[tuple[str, Copy], Tensor]
     count: int = 0
+    rows: dict[int, Tensor] = field(default_factory=dict)  # of tables, at these positions
 
     @property
     def columns(self) -> Tensor:
@@ -154,13 +155,17 @@ def _shorten(here: Step, values: Values) -> None:
             where[index] = slice(here.count - 1, here.count)
             values[ref, copy] = value[tuple(where)]
     here.past, here.count = here.past + here.count - 1, 1
+    here.rows.clear()
     here.run.sizes[plan.axis] = 1
 
 
 def _stepped(here: Step, node: Apply, copy: Copy, use: Use) -> Tensor:
     if node.op == "attend" and use.attr["causal"]:
         return _attend(here, use, here.keys[node.id, copy], here.values[node.id, copy])
-    return STEPS[node.op](here, use) if node.op in STEPS else EMIT[node.op](use)
+    out = STEPS[node.op](here, use) if node.op in STEPS else EMIT[node.op](use)
+    # A sum that goes on to the next layer is computed once: for one token tinygrad would
+    # else make it of all products behind it again, in every layer.
+    return out.contiguous() if node.op == "add" else out
 
 
 # -- operators that ask for the position --
@@ -172,8 +177,11 @@ def _posenc(here: Step, use: Use) -> Tensor:
 
 
 def _rotary(here: Step, use: Use) -> Tensor:
-    table = positions.angles(use)[:, here.positions]  # [2, B, n, size / 2]
-    return positions.turned(use, table)  # [B, n, …, h]
+    angles = positions.angles(use)
+    if id(angles) not in here.rows:
+        # Looked up once for all layers.
+        here.rows[id(angles)] = angles[:, here.positions].contiguous()  # [2, B, n, size / 2]
+    return positions.turned(use, here.rows[id(angles)])  # [B, n, …, h]
 
 
 def _attend(here: Step, use: Use, keys: Tensor, values: Tensor) -> Tensor:

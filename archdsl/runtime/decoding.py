@@ -188,10 +188,11 @@ class Decoder:
 
     def _step(self, tokens: Rows, last: bool) -> Logits:
         n = tokens.shape[1]
+        last = last and n > 1
         sizes = tuple(sorted(self._sizes.items()))
         key = (n, last, sizes)
         if key not in self._steps:
-            self._steps[key] = TinyJit(self._program(last and n > 1))
+            self._steps[key] = TinyJit(self._program(last))
         device = self.model.device
         given = {_name(*name): tensor for name, tensor in self._kept.items()}
         given |= {f"length_{name}": length for name, length in self._lengths.items()}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 from tinygrad import Tensor, TinyJit, dtypes
 from tinygrad.helpers import TRAINING, Context
@@ -25,6 +26,7 @@ from archdsl.semantics.weight_maps import WeightMap
 
 if TYPE_CHECKING:
     from archdsl.runtime.decoding import Decoder
+    from archdsl.runtime.generation import Generation, Reader
 
 
 class Model:
@@ -52,6 +54,7 @@ class Model:
         self._parameters: dict[str, Tensor] | None = None
         self._constants: dict[tuple[object, ...], Tensor] = {}
         self._decoders: dict[tuple[int, int | None], Decoder] = {}
+        self._readers: dict[int, Reader] = {}
         self._captured: dict[tuple[object, ...], Callable[..., dict[str, Tensor]]] = {}
 
     @property
@@ -119,6 +122,46 @@ class Model:
             self._decoders[key] = Decoder(self, rows, limit)
         return self._decoders[key]
 
+    def generate(
+        self,
+        ids: Sequence[int] | Sequence[Sequence[int]],
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
+        stop: Sequence[int] = (),
+    ) -> Generation:
+        """The tokens that follow a prompt, or each of several, piece by piece: see `Piece`.
+
+        `ids` is a list of tokens, or a list of such lists, of whatever lengths; `temperature`
+        0 takes the likeliest token; `stop` are tokens that end a row. The same seed gives the
+        same tokens. Raises `ArchError` as `generation.generate` does, which can do more.
+        """
+        from archdsl.runtime.generation import generate
+        from archdsl.runtime.sampling import Sampling
+
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        prompts: Any = ids if len(ids) and np.ndim(ids[0]) else [ids]
+        return generate(
+            self,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            seed=seed,
+            stop=stop,
+        )
+
+    def reader(self, rows: int) -> Reader:
+        """A decoder for `rows` sequences that knows what it was fed: see `Reader`."""
+        from archdsl.runtime.generation import Reader
+
+        if rows not in self._readers:
+            self._readers[rows] = Reader(self, rows)
+        return self._readers[rows]
+
     def _given(self, array: NDArray[Any]) -> Tensor:
         """An input on the device; real numbers in the dtype of the weights."""
         tensor = Tensor(array, device=self.device)
@@ -170,6 +213,7 @@ class Model:
         # What was captured reads the old weights.
         self._captured.clear()
         self._decoders.clear()
+        self._readers.clear()
 
     def save(self, path: str | Path) -> None:
         """Writes all weights under their own names, to .safetensors or .npz by the suffix."""

@@ -54,6 +54,9 @@ def fill(model: Any, named: Mapping[str, Array]) -> Any:
 
 # -- SmolLM2 --
 
+PROMPTS = ("Once upon a time", "def fibonacci(n):", "The three primary colors are")
+CONTINUED = 24  # tokens
+
 
 def tokenizer(metadata: Mapping[str, Any]) -> Any:
     """The tokenizer that a GGUF file's metadata describes."""
@@ -145,6 +148,23 @@ def test_smollm2_knows_the_capital_of_france() -> None:
     assert apart(outputs["hidden"], theirs.hidden_states[-1]) <= TOLERANCE
     assert apart(ours, theirs.logits) <= TOLERANCE
     np.testing.assert_array_equal(ours.argmax(-1), theirs.logits.argmax(-1))
+
+    # Step by step, prompts of unequal lengths in one batch go on as transformers' cache does.
+    prompts = [words.encode(text).ids for text in PROMPTS]
+    decoder = model.decoder(len(prompts), 64)
+    said: list[list[int]] = [[] for _ in prompts]
+    logits = decoder.prefill(prompts)
+    for _ in range(CONTINUED):
+        best = logits.argmax(-1)
+        for row, token in zip(said, best.tolist(), strict=True):
+            row.append(token)
+        logits = decoder.feed(best[:, None])[:, 0]
+    for prompt, row in zip(prompts, said, strict=True):
+        given = torch.tensor([prompt])
+        goes_on = reference.generate(
+            given, max_new_tokens=CONTINUED, do_sample=False, eos_token_id=None, pad_token_id=0
+        )
+        assert row == goes_on[0, len(prompt) :].tolist()
 
 
 # -- Whisper --

@@ -1,0 +1,106 @@
+"""`archdsl chat`: a conversation in the terminal, by the template that a checkpoint carries.
+
+Ctrl-C stops an answer, and at the prompt the conversation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, TypeAlias
+
+from archdsl.cli.common import Subparsers, command, say
+from archdsl.cli.speaking import add_model, add_sampling, opened, sampling, timed
+from archdsl.diagnostics import ArchError
+
+if TYPE_CHECKING:
+    from archdsl.runtime.model import Model
+    from archdsl.runtime.sampling import Sampling
+    from archdsl.runtime.texts import TextTokenizer
+
+Messages: TypeAlias = list[dict[str, str]]
+
+
+def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = command(
+        commands,
+        "chat",
+        "talk with a model",
+        "archdsl chat model.gguf --system 'You answer in one sentence.'",
+    )
+    add_model(parser)
+    parser.add_argument("--system", metavar="TEXT", help="what the model is told beforehand")
+    add_sampling(parser, tokens=512, temperature=0.7)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    choice = sampling(args)
+    model, tokenizer = opened(args)
+    messages: Messages = []
+    if args.system:
+        messages.append({"role": "system", "content": args.system})
+    tokenizer.chat([*messages, {"role": "user", "content": "Hello"}])  # or there is no chat
+    asked = ""
+    if sys.stdin.isatty():
+        import readline  # noqa: F401  # input() then edits lines and remembers them
+
+        asked = "> "
+        say("Ctrl-C stops an answer; Ctrl-D, or Ctrl-C once more, ends the chat")
+    while True:
+        try:
+            line = input(asked)
+        except EOFError:
+            return 0
+        if line.strip():
+            messages.append({"role": "user", "content": line})
+            messages = _answered(model, tokenizer, messages, args, choice)
+
+
+def _answered(
+    model: Model,
+    tokenizer: TextTokenizer,
+    messages: Messages,
+    args: argparse.Namespace,
+    choice: Sampling,
+) -> Messages:
+    """The messages and the answer, printed as it comes; the oldest go where room lacks."""
+    from archdsl.runtime.generation import saying
+
+    answer = ""
+    try:
+        messages, ids = _fitting(model, tokenizer, messages, args.max_new_tokens)
+        said = saying(
+            model,
+            tokenizer,
+            [ids],
+            max_new_tokens=args.max_new_tokens,
+            sampling=choice,
+            seed=args.seed,
+        )
+        for each in said if len(messages) > 2 else timed(said):
+            answer += each.text
+            print(each.text, end="", flush=True)
+    except KeyboardInterrupt:
+        pass  # what was said until then counts
+    except ArchError as error:
+        print()
+        say(str(error))
+        if not answer:
+            return messages[:-1]
+    print()
+    return [*messages, {"role": "assistant", "content": answer}]
+
+
+def _fitting(
+    model: Model, tokenizer: TextTokenizer, messages: Messages, room: int
+) -> tuple[Messages, list[int]]:
+    """The messages, without the oldest exchanges where the context lacks `room` behind them."""
+    limit = model.reader(1).decoder.limit
+    first = 1 if messages[0]["role"] == "system" else 0
+    ids = tokenizer.encode(tokenizer.chat(messages), add_special=False)
+    while len(ids) + room > limit and len(messages) > first + 1:
+        messages = [*messages[:first], *messages[first + 2 :]]
+        ids = tokenizer.encode(tokenizer.chat(messages), add_special=False)
+        say("the context is full: the oldest question and its answer are forgotten")
+    return messages, ids

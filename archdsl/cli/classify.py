@@ -1,0 +1,59 @@
+"""`archdsl classify`: what a model sees in images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from archdsl.cli.checkpoints import add_checkpoint, opened
+from archdsl.cli.common import Subparsers, command
+
+
+def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = command(
+        commands,
+        "classify",
+        "say what is in images",
+        "archdsl classify some/vit cat.jpg dog.png --top 3",
+    )
+    add_checkpoint(parser)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="files that Pillow reads")
+    parser.add_argument(
+        "--preprocessor",
+        metavar="FOLDER",
+        help="where preprocessor_config.json and the classes' names are (default: CHECKPOINT)",
+    )
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="K", help="the K likeliest (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each image")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from archdsl.formats import resolve
+    from archdsl.formats.strict_json import read_object
+    from archdsl.runtime.images import classifier, classify, labels, read_preprocessor
+
+    folder = resolve(args.preprocessor or args.spec)
+    preprocessor = read_preprocessor(folder)
+    # All images are read before the model is: a mistake in the last one is told at once.
+    pixels = [preprocessor(path) for path in args.images]
+    model = opened(args)
+    config = folder / "config.json"
+    named = read_object(config, "a config") if config.is_file() else {}
+    names = labels(named, classifier(model.graph).classes)
+    for path, each in zip(args.images, pixels, strict=True):
+        chances = classify(model, each[None])[0]
+        best = (-chances).argsort(kind="stable")[: max(args.top, 1)].tolist()
+        rows = [(names[number], float(chances[number])) for number in best]
+        if args.json:
+            classes = [{"label": name, "probability": chance} for name, chance in rows]
+            print(json.dumps({"image": path, "classes": classes}), flush=True)
+            continue
+        if len(args.images) > 1:
+            print(path)
+        width = max(len(name) for name, _ in rows)
+        for name, chance in rows:
+            print(f"{name:<{width}}  {chance:7.2%}", flush=True)
+    return 0

@@ -1,0 +1,97 @@
+"""`archdsl generate`: texts that go on from prompts, printed as they come."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from archdsl.cli.common import Subparsers, command
+from archdsl.cli.speaking import add_model, add_sampling, opened, sampling, timed
+
+if TYPE_CHECKING:
+    from archdsl.runtime.generation import Said
+    from archdsl.runtime.texts import TextTokenizer
+
+
+def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = command(
+        commands,
+        "generate",
+        "go on from a text",
+        "archdsl generate some/folder 'Once upon a time' --temperature 0.8 --top-p 0.95",
+    )
+    add_model(parser)
+    parser.add_argument(
+        "prompt", nargs="+", help="texts to go on from; `-` is the lines of standard input"
+    )
+    add_sampling(parser, tokens=64, temperature=1.0)
+    parser.add_argument(
+        "--stop", metavar="TEXT", action="append", default=[], help="ends a text (repeatable)"
+    )
+    parser.add_argument(
+        "--slide", action="store_true", help="forget the older half at the context's end"
+    )
+    parser.add_argument(
+        "--log-probs", action="store_true", help="the natural log-probability of each token"
+    )
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each prompt")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    choice = sampling(args)
+    prompts = args.prompt
+    if prompts == ["-"]:
+        lines = (line.rstrip("\n") for line in sys.stdin)
+        prompts = [line for line in lines if line]
+    if not prompts:
+        return 0
+    model, tokenizer = opened(args)
+    from archdsl.runtime.generation import prompted, saying
+
+    said = saying(
+        model,
+        tokenizer,
+        [prompted(tokenizer, prompt) for prompt in prompts],
+        max_new_tokens=args.max_new_tokens,
+        sampling=choice,
+        seed=args.seed,
+        stop_strings=args.stop,
+        slide=args.slide,
+    )
+    rows: list[list[Said]] = [[] for _ in prompts]
+    now = shown = 0  # the row that is printed as it comes, and how much of it has been
+    for each in timed(said):
+        rows[each.row].append(each)
+        while not args.json and now < len(rows) and shown < len(rows[now]):
+            new = rows[now][shown]
+            before = prompts[now] if shown == 0 and len(rows) > 1 else ""
+            print(before + new.text, end="", flush=True)
+            shown += 1
+            if new.ended:
+                _finish(rows[now], tokenizer, args.log_probs)
+                now, shown = now + 1, 0
+    if args.json:
+        for prompt, row in zip(prompts, rows, strict=True):
+            print(json.dumps(_record(prompt, row, args.log_probs), ensure_ascii=False))
+    return 0
+
+
+def _finish(row: list[Said], tokenizer: TextTokenizer, log_probs: bool) -> None:
+    print()
+    if log_probs:
+        for each in row:
+            text = tokenizer.decode([each.token], skip_special=False)
+            print(f"{each.log_prob:10.4f}  {each.token:6}  {text!r}")
+
+
+def _record(prompt: str, row: list[Said], log_probs: bool) -> dict[str, object]:
+    found: dict[str, object] = {
+        "prompt": prompt,
+        "text": "".join(each.text for each in row),
+        "ended": row[-1].ended,
+        "tokens": [each.token for each in row],
+    }
+    return found | ({"log_probs": [each.log_prob for each in row]} if log_probs else {})

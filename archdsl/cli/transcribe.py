@@ -1,0 +1,75 @@
+"""`archdsl transcribe`: what is said in recordings, written down."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from archdsl.cli.checkpoints import add_checkpoint, is_spec, opened
+from archdsl.cli.common import Subparsers, command, say
+from archdsl.diagnostics import ArchError, Diagnostic
+
+
+def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = command(
+        commands,
+        "transcribe",
+        "write down what is said in recordings",
+        "archdsl transcribe some/whisper speech.wav --language en",
+    )
+    add_checkpoint(parser)
+    parser.add_argument("audio", metavar="AUDIO.wav", nargs="+")
+    parser.add_argument(
+        "--tokenizer", metavar="PATH", help="a folder or a file (default: CHECKPOINT)"
+    )
+    parser.add_argument(
+        "--language", metavar="CODE", help="as in en (default: the likeliest of each file)"
+    )
+    parser.add_argument(
+        "--task",
+        choices=("transcribe", "translate"),
+        default="transcribe",
+        help="`translate` writes English, whatever is spoken",
+    )
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each file")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if is_spec(args.spec) and not args.tokenizer:
+        raise ArchError(
+            Diagnostic(
+                "argument-value", "a spec has no tokenizer", help="give one: --tokenizer"
+            )
+        )
+    from archdsl.formats import resolve
+    from archdsl.runtime.sound import read_spectrogram, read_wav, resample
+    from archdsl.runtime.speech import Piece, Transcriber, joined, listener, read_settings
+    from archdsl.runtime.texts import read_tokenizer
+
+    tokenizer = read_tokenizer(args.tokenizer or args.spec)
+    # All files are read before the model is: a mistake in the last one is told at once.
+    sounds = [read_wav(path) for path in args.audio]
+    model = opened(args)
+    folder = resolve(args.spec)  # that of a spec has neither of the files
+    spectrogram = read_spectrogram(folder, listener(model.graph)[1])
+    settings = read_settings(folder)
+    write = Transcriber(model, tokenizer, spectrogram, settings, args.language, args.task)
+    for path, (samples, rate) in zip(args.audio, sounds, strict=True):
+        if len(args.audio) > 1 and not args.json:
+            print(path)
+        pieces: list[Piece] = []
+        for piece in write(resample(samples, rate, spectrogram.rate)):
+            pieces.append(piece)
+            if not args.json:
+                print(piece.text, flush=True)
+            if not piece.finished:
+                say(f"{path}: the text from {piece.start:.1f} s on came to no end; cut off")
+        if args.json:
+            windows = [
+                {"start": p.start, "end": p.end, "text": p.text, "finished": p.finished}
+                for p in pieces
+            ]
+            found = {"file": path, "language": pieces[0].language, "text": joined(pieces)}
+            print(json.dumps({**found, "windows": windows}), flush=True)
+    return 0

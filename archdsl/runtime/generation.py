@@ -1,0 +1,332 @@
+"""Tokens and text that a model goes on with, as they come, for several prompts at once.
+
+How a token is chosen is in `sampling`, how logits are computed step by step in `decoding`, and
+how tokens become text in `texts`. Of what a decoder was fed before, in this call or an earlier
+one, nothing is fed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.graph.nodes import Input
+from archdsl.runtime.decoding import CHUNK, Decoder, Logits
+from archdsl.runtime.model import Model
+from archdsl.runtime.sampling import Sampler, Sampling
+from archdsl.runtime.texts import TextTokenizer
+
+STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
+
+_FEW = 8  # fewer new tokens are fed one by one, more by whole chunks
+_FILLER = 0  # the token that a row is fed once it has ended
+_PRIMING = 8  # tokens of the prompt that the first new one is decoded with
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next token of every row, its natural log-probability, and why the row has ended.
+
+    A row that had ended before has no token and no log-probability; the reason, "stop token",
+    "stop string" or "length", stays. A stop token is among the tokens, as the row's last.
+    """
+
+    tokens: tuple[int | None, ...]
+    log_probs: tuple[float | None, ...]
+    ended: tuple[str | None, ...]
+
+
+class Reader:
+    """A decoder of a model's, and the sequences that it was fed.
+
+    Several generations can take turns on it: each says whole sequences, and what of them the
+    decoder has not got is fed.
+    """
+
+    def __init__(self, model: Model, rows: int):
+        self.decoder = Decoder(model, rows)
+        self._fed: list[list[int]] = [[]] * rows
+        self._others: Mapping[str, Any] = _NOTHING
+
+    def following(self, rows: Sequence[list[int]], others: Mapping[str, Any]) -> Logits:
+        """The logits [rows, vocab] of the token after each of these sequences.
+
+        `others` are the inputs that are not tokens, each [rows, …]; they are looked at anew
+        only where the mapping is another one than before.
+        """
+        fed, self._fed = self._fed, [[]] * len(rows)  # should it be interrupted
+        if others is not self._others:
+            self._others, fed = {}, [[]] * len(rows)
+            self.decoder.begin(**others)
+            self._others = others
+        if len(rows) == 1:
+            known = self.decoder.keep(_known(fed[0], rows[0]))
+            fed = [rows[0][:known]]
+        new = [row[len(f) :] for row, f in zip(rows, fed, strict=True) if row[: len(f)] == f]
+        same = len(new) == len(rows) and len(set(map(len, new))) == 1 and bool(new[0])
+        if same and all(fed):
+            logits = self.decoder._feed(np.array(new, np.int64), last=True)[:, -1]
+        else:
+            logits = self.decoder.prefill(rows)
+        self._fed = [list(row) for row in rows]
+        return logits
+
+
+def _known(fed: list[int], row: list[int]) -> int:
+    """How many tokens of a row need not be fed again.
+
+    The last one needs it, for its logits; and whole chunks are quicker than single tokens.
+    """
+    pairs = zip(fed, row[:-1], strict=False)
+    known = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(fed), len(row) - 1))
+    new = len(row) - known
+    return known if new < _FEW else max(len(row) - -(-new // CHUNK) * CHUNK, 0)
+
+
+class Generation(Iterator[Piece]):
+    """What `generate` returns: an iterator of pieces whose rows can be ended from outside."""
+
+    def __init__(
+        self,
+        model: Model,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        sampling: Sampling,
+        seed: int,
+        stop: Sequence[int],
+        slide: bool,
+        others: Mapping[str, Any],
+    ):
+        if max_new_tokens < 1:
+            raise _refusal("there are no tokens to make", "1 or more", str(max_new_tokens))
+        if not len(prompts):
+            raise _refusal("there is no prompt", "a list of tokens for each row")
+        self.rows = [[int(token) for token in prompt] for prompt in prompts]
+        self.ended: list[str | None] = [None] * len(self.rows)
+        self._reader = model.reader(len(self.rows))
+        self._model = model
+        plan = self._reader.decoder.plan
+        self._tokens = next(i for i in model.graph.inputs if i.name == plan.tokens)
+        _check(self._tokens, self.rows)
+        self._sampler = Sampler(sampling, seed, len(self.rows))
+        self._left, self._stop, self._slide = max_new_tokens, frozenset(stop), slide
+        needed = {each.name for each in plan.graph.inputs} - {plan.tokens}
+        self._others = dict(others) if others or needed else _NOTHING
+
+    def end(self, row: int, reason: str) -> None:
+        """Has a row end here, unless it has."""
+        self.ended[row] = self.ended[row] or reason
+
+    def __next__(self) -> Piece:
+        limit = self._reader.decoder.limit
+        before = tuple(self.ended)
+        if all(before):
+            raise StopIteration
+        longest = max(len(r) for r, e in zip(self.rows, before, strict=True) if not e)
+        if longest > limit and not self._slide:
+            raise _context_end(self._model, limit, longest)
+        visible = [_visible(row, limit) for row in self.rows]
+        logits = self._reader.following(visible, self._others)
+        if self._tokens.pad is not None:
+            logits = logits.copy()
+            logits[:, self._tokens.pad] = -np.inf  # padding is never the next token
+        tokens, log_probs = self._sampler.pick(logits, self.rows)
+        self._left -= 1
+        for row, token in enumerate(tokens.tolist()):
+            self.rows[row].append(_FILLER if before[row] else token)
+            if token in self._stop:
+                self.end(row, STOP_TOKEN)
+            elif not self._left:
+                self.end(row, LENGTH)
+        return Piece(
+            tuple(None if e else t for t, e in zip(tokens.tolist(), before, strict=True)),
+            tuple(None if e else p for p, e in zip(log_probs.tolist(), before, strict=True)),
+            tuple(self.ended),
+        )
+
+
+def generate(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling,
+    seed: int,
+    stop: Sequence[int] = (),
+    slide: bool = False,
+    others: Mapping[str, Any] = _NOTHING,
+) -> Generation:
+    """The tokens that follow each prompt, of whatever length each is, step by step.
+
+    A row ends behind a token of `stop` or after `max_new_tokens`; what it says depends on no
+    other row. At the end of the model's context `ArchError` "generation" is raised, or with
+    `slide` the older half of the row's context is forgotten, and the rest fed anew.
+    `others` are the inputs that are not tokens, each [rows, …], such as an encoder's source.
+
+    Raises `ArchError`: "generation" for a model that predicts no tokens and for numbers out of
+    range, "not-causal" for one that cannot be computed step by step, "input" for prompts and
+    inputs that are not the model's.
+    """
+    return Generation(model, prompts, max_new_tokens, sampling, seed, stop, slide, others)
+
+
+def _visible(row: list[int], limit: int) -> list[int]:
+    """What the next token is predicted from: all of a row, or what is left of it when, half a
+    context at a time, enough has slid out. It depends on the row alone."""
+    half = max(limit // 2, 1)
+    beyond = max(len(row) - limit, 0)
+    return row[-(-beyond // half) * half :]
+
+
+def _check(tokens: Input, rows: Sequence[Sequence[int]]) -> None:
+    below = tokens.type.below
+    for number, row in enumerate(rows):
+        if not row:
+            raise _refusal(
+                f"prompt {number} has no tokens",
+                "one token or more",
+                help="a start token makes a prompt, where the model has one",
+            )
+        wrong = [token for token in row if token < 0 or (below and token >= below)]
+        if wrong:
+            raise ArchError(
+                Diagnostic(
+                    "input",
+                    f"prompt {number} has a token that the model has not",
+                    tokens.span,
+                    expected=f"0 to {below - 1}" if below else "0 or more",
+                    found=str(wrong[0]),
+                    help="is the tokenizer the model's?",
+                )
+            )
+
+
+def _context_end(model: Model, limit: int, tokens: int) -> ArchError:
+    return _refusal(
+        f"the context of `{model.graph.name}` ends after {limit} tokens",
+        found=f"a text of {tokens}",
+        help="`slide` (`--slide`) forgets the older half and goes on",
+    )
+
+
+# -- text --
+
+
+class Said(NamedTuple):
+    """A new token of a row, the text that is certain with it (perhaps none), and as in Piece.
+
+    The text comes without stop strings, and without stop tokens.
+    """
+
+    row: int
+    text: str
+    token: int
+    log_prob: float
+    ended: str | None
+
+
+def saying(
+    model: Model,
+    tokenizer: TextTokenizer,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling,
+    seed: int,
+    stop_strings: Sequence[str] = (),
+    slide: bool = False,
+) -> Iterator[Said]:
+    """`generate` with the text of each token, ended by the tokenizer's end tokens and by any
+    of `stop_strings`, wherever the borders of tokens are in it."""
+    if not all(stop_strings):
+        raise _refusal("a stop string is empty", "a text that ends what is said")
+    pieces = generate(
+        model,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        seed=seed,
+        stop=tokenizer.eos,
+        slide=slide,
+    )
+    return _said(pieces, tokenizer, stop_strings)
+
+
+def _said(
+    pieces: Generation, tokenizer: TextTokenizer, stop_strings: Sequence[str]
+) -> Iterator[Said]:
+    streams = [tokenizer.stream() for _ in pieces.rows]
+    for stream, prompt in zip(streams, pieces.rows, strict=True):
+        for before in prompt[-_PRIMING:]:
+            stream.push(before)
+    held = [""] * len(streams)
+    for piece in pieces:
+        for row, token in enumerate(piece.tokens):
+            log_prob, ended = piece.log_probs[row], piece.ended[row]
+            if token is None or log_prob is None:
+                continue
+            text = held[row]
+            if ended != STOP_TOKEN:
+                text += streams[row].push(token)
+            if ended:
+                text += streams[row].flush()
+            places = [place for s in stop_strings if (place := text.find(s)) >= 0]
+            if places:
+                pieces.end(row, STOP_STRING)
+                text, ended = text[: min(places)], STOP_STRING
+            cut = len(text) - (0 if ended else _begun(text, stop_strings))
+            held[row] = text[cut:]
+            yield Said(row, text[:cut], token, log_prob, ended)
+
+
+def texts(
+    model: Model,
+    tokenizer: TextTokenizer,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling,
+    seed: int,
+    stop_strings: Sequence[str] = (),
+    slide: bool = False,
+) -> Iterator[tuple[int, str]]:
+    """The texts that follow the prompts, as they come: a row's number, and new text of it.
+
+    Together a row's texts are all that it says. Raises `ArchError` as `generate` does, and
+    "tokenizer" for a prompt that is no text.
+    """
+    said = saying(
+        model,
+        tokenizer,
+        [prompted(tokenizer, prompt) for prompt in prompts],
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        seed=seed,
+        stop_strings=stop_strings,
+        slide=slide,
+    )
+    return ((each.row, each.text) for each in said if each.text)
+
+
+def prompted(tokenizer: TextTokenizer, text: str) -> list[int]:
+    """A prompt's tokens; for an empty one the start token, where one is known."""
+    ids = tokenizer.encode(text)
+    return [tokenizer.bos] if not ids and tokenizer.bos is not None else ids
+
+
+def _begun(text: str, stop_strings: Sequence[str]) -> int:
+    """How many characters at the end of a text could be the beginning of a stop string."""
+    lengths = range(min(len(text), max(map(len, stop_strings), default=1) - 1), 0, -1)
+    return next((n for n in lengths if any(s.startswith(text[-n:]) for s in stop_strings)), 0)
+
+
+def _refusal(
+    message: str, expected: str | None = None, found: str | None = None, help: str | None = None
+) -> ArchError:
+    return ArchError(Diagnostic("generation", message, None, expected, found, help=help))

@@ -1,0 +1,222 @@
+"""What is said in a sound, written down by an encoder-decoder of log-mel frames.
+
+The decoder's first tokens tell it the language and the task (Radford et al. 2022, section 2.3
+and figure 1). Reading sound is left to `sound`, the steps of the decoder to `decoding`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.formats.strict_json import read_object
+from archdsl.graph.nodes import Graph
+from archdsl.runtime.decoding import Decoder
+from archdsl.runtime.model import Model
+from archdsl.runtime.sound import Samples, Spectrogram
+from archdsl.runtime.texts import TextTokenizer
+
+TASKS = ("transcribe", "translate")
+
+_LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
+# GPT-2's vocabulary, which the English-only models have, ends with this one.
+_ENGLISH_END = 50256
+_QUIET = 5.0  # seconds before a window's end in which the quietest moment is looked for
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `generation_config.json` says of decoding: tokens that are never written, those
+    that are not written first, and whether languages are told apart, None where unsaid."""
+
+    suppressed: tuple[int, ...] = ()
+    suppressed_first: tuple[int, ...] = ()
+    multilingual: bool | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is said from `start` to `end`, in seconds; `finished` is false where the model came
+    to no end within its context."""
+
+    start: float
+    end: float
+    text: str
+    language: str
+    finished: bool
+
+
+def read_settings(folder: Path) -> Settings:
+    """What a folder's `generation_config.json` says; nothing where there is none."""
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return Settings()
+    found = read_object(path, "a config of generation")
+    never, first = (
+        tuple(found.get(name) or ()) for name in ("suppress_tokens", "begin_suppress_tokens")
+    )
+    return Settings(never, first, found.get("is_multilingual"))
+
+
+def listener(graph: Graph) -> tuple[str, int, int]:
+    """The input of log-mel frames, how many bins it has and how many frames; raises `ArchError`
+    for a model that does not write down sound."""
+    target = dict(graph.loss.inputs).get("tokens") if graph.loss else None
+    others = [each for each in graph.inputs if each.name != target]
+    if target and len(others) == 1 and others[0].type.dtype == "float":
+        sizes = [axis.size.value for axis in others[0].type.axes]
+        if len(sizes) == 2 and sizes[0] is not None and sizes[1] is not None:
+            return others[0].name, sizes[0], sizes[1]
+    raise ArchError(
+        Diagnostic(
+            "generation",
+            f"`{graph.name}` does not write down what is said",
+            expected="an input `float[bins, frames]`, a target, and "
+            "`loss next_token(logits, target)`",
+        )
+    )
+
+
+class Transcriber:
+    """A model that writes down sound, with its tokenizer.
+
+    `language` is a code such as "en", the most likely one of each recording where None; `task`
+    is one of `TASKS`. Raises `ArchError` for a model or a tokenizer that does no such thing.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: TextTokenizer,
+        spectrogram: Spectrogram,
+        settings: Settings,
+        language: str | None = None,
+        task: str = "transcribe",
+    ):
+        self._input, _, self._frames = listener(model.graph)
+        self._decoder: Decoder = model.decoder(1)
+        self._tokenizer = tokenizer
+        self._spectrogram = spectrogram
+        self._settings = settings
+        self._start, self._end, self._plain = (
+            self._token(name)
+            for name in ("<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>")
+        )
+        multilingual = settings.multilingual
+        if multilingual is None:
+            multilingual = self._end != _ENGLISH_END
+        self._languages = self._codes() if multilingual else {}
+        self._language = self._known(language)
+        self._task = () if not multilingual else (self._token(f"<|{task}|>"),)
+        if task != "transcribe" and not multilingual:
+            raise _refusal(f"`{model.graph.name}` knows English alone, and translates nothing")
+
+    def __call__(self, samples: Samples) -> Iterator[Piece]:
+        """What is said in samples at the spectrogram's rate, a window after the other."""
+        rate = self._spectrogram.rate
+        language = self._language
+        for start, end in windows(samples, self._frames * self._spectrogram.hop, rate):
+            self._hear(samples[start:end])
+            if language is None:
+                language = self._most_likely()
+            ids, finished = self._write(language)
+            text = self._tokenizer.decode(ids)
+            yield Piece(start / rate, end / rate, text.strip(), language, finished)
+
+    def _hear(self, samples: Samples) -> None:
+        size = self._frames * self._spectrogram.hop
+        sound = np.pad(samples, (0, size - len(samples)))
+        self._decoder.begin(**{self._input: self._spectrogram(sound)[None]})
+
+    def _write(self, language: str) -> tuple[list[int], bool]:
+        """The best token at each step, to the end of the text or of the context."""
+        told = [self._languages[language]] if self._languages else []
+        prompt = [self._start, *told, *self._task, self._plain]
+        logits = self._decoder.prefill([prompt])[0]
+        logits[list(self._settings.suppressed_first)] = -np.inf
+        ids: list[int] = []
+        while len(prompt) + len(ids) < self._decoder.limit:
+            logits[list(self._settings.suppressed)] = -np.inf
+            token = int(logits.argmax())
+            if token == self._end:
+                return ids, True
+            ids.append(token)
+            if len(prompt) + len(ids) < self._decoder.limit:
+                logits = self._decoder.feed(np.array([[token]]))[0, -1]
+        return ids, False
+
+    def _most_likely(self) -> str:
+        """The language whose token the model puts behind the first."""
+        if not self._languages:
+            return "en"
+        logits = self._decoder.prefill([[self._start]])[0]
+        return max(self._languages, key=lambda code: float(logits[self._languages[code]]))
+
+    def _known(self, language: str | None) -> str | None:
+        known: Mapping[str, Any] = self._languages or {"en": None}
+        if language is not None and language not in known:
+            raise _refusal(
+                f"`{self._tokenizer.origin}` knows no language `{language}`",
+                expected=listing(known),
+                help=did_you_mean(language, known),
+            )
+        return language
+
+    def _token(self, name: str) -> int:
+        ids = self._tokenizer.encode(name, add_special=False)
+        if len(ids) == 1:
+            return ids[0]
+        raise ArchError(
+            Diagnostic(
+                "tokenizer",
+                f"`{self._tokenizer.origin}` has no token `{name}`",
+                help="is it the tokenizer of a model that writes down speech?",
+            )
+        )
+
+    def _codes(self) -> dict[str, int]:
+        """The tokens of the languages by code: those between the start and the tasks."""
+        found = {}
+        for number in range(self._start + 1, self._token("<|translate|>")):
+            match = _LANGUAGE.fullmatch(self._tokenizer.decode([number], skip_special=False))
+            if match:
+                found[match[1]] = number
+        return found
+
+
+def windows(samples: Sequence[float] | Samples, size: int, rate: int) -> list[tuple[int, int]]:
+    """Where a recording is cut into windows of at most `size` samples: at the quietest tenth
+    of a second near the end of each, so that few words are cut in two.
+
+    >>> windows(np.ones(25, "float32"), 10, 1)
+    [(0, 10), (10, 20), (20, 25)]
+    """
+    sound = np.asarray(samples, np.float64)
+    found, start = [], 0
+    while len(sound) - start > size:
+        latest = start + size
+        step = max(rate // 10, 1)
+        earliest = max(latest - int(_QUIET * rate), start + size // 2)
+        loud = [
+            float((sound[place - step : place] ** 2).sum())
+            for place in range(latest, earliest, -step)
+        ]
+        cut = latest - step * int(np.argmin(loud)) - step // 2
+        found.append((start, cut))
+        start = cut
+    return [*found, (start, len(sound))]
+
+
+def joined(pieces: Sequence[Piece]) -> str:
+    """The text of all pieces, with a space between two."""
+    return " ".join(piece.text for piece in pieces if piece.text)
+
+
+def _refusal(message: str, expected: str | None = None, help: str | None = None) -> ArchError:
+    return ArchError(Diagnostic("generation", message, None, expected, help=help))

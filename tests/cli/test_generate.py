@@ -1,0 +1,231 @@
+"""generate, score and chat as a user types them, with a tiny checkpoint of random weights."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import archdsl
+from archdsl.cli import main
+from archdsl.formats import Stored, write_checkpoint
+from archdsl.runtime import generation
+from archdsl.runtime.checkpoints import written
+from archdsl.runtime.texts import TextTokenizer
+
+pytestmark = pytest.mark.reference("tokenizers")
+
+CONFIG = {
+    "model_type": "gpt2",
+    "architectures": ["GPT2LMHeadModel"],
+    "vocab_size": 64,
+    "n_positions": 32,
+    "n_embd": 16,
+    "n_head": 2,
+    "n_layer": 1,
+    "activation_function": "gelu_new",
+}
+TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}.{% endfor %}a:"
+TEXT = "the cat sat on the mat and the dog sat on the log. " * 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint as it is published, with a tokenizer of letters."""
+    place = tmp_path_factory.mktemp("models") / "tiny"
+    sizes: Any = {"vocab": 64, "context": 32, "D": 16, "heads": 2, "depth": 1}
+    model = archdsl.compile("gpt2.arch", device="CPU", **sizes)
+    ours = {
+        name: Stored("float32", tuple(w.shape), lambda w=w: 9 * np.asarray(w.numpy()))
+        for name, w in model.parameters.items()
+    }
+    write_checkpoint(place, written(model.maps["huggingface"], ours), CONFIG)
+    import tokenizers
+
+    letters = ["<eos>", " ", ".", ",", ":", "?", *"abcdefghijklmnopqrstuvwxyz"]
+    letters += [chr(ord("A") + i) for i in range(26)] + list("012345")
+    ids = {letter: i for i, letter in enumerate(letters)}
+    library = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="?"))
+    library.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    library.decoder = tokenizers.decoders.Fuse()
+    library.add_special_tokens(["<eos>"])
+    library.save(str(place / "tokenizer.json"))
+    settings = {"eos_token": "<eos>", "chat_template": TEMPLATE}
+    (place / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return str(place)
+
+
+@pytest.fixture(autouse=True)
+def _cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEV", "CPU")
+
+
+def spoken(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    assert main(args) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def test_generate_prints_what_the_model_says(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    greedy = ("--max-new-tokens", "6", "--temperature", "0")
+    one = spoken(capsys, "generate", folder, "the cat", *greedy)
+    assert len(one) <= 7
+    two = spoken(capsys, "generate", folder, "the cat", "a", *greedy).splitlines()
+    assert two[0] == "the cat" + one.rstrip("\n")
+    assert two[1].startswith("a")
+    data = spoken(capsys, "generate", folder, "the cat", "a", *greedy, "--json", "--log-probs")
+    first, second = map(json.loads, data.splitlines())
+    assert (first["prompt"], second["prompt"]) == ("the cat", "a")
+    assert first["text"] == one.rstrip("\n")
+    assert first["ended"] in ("length", "stop token")
+    assert len(first["tokens"]) == len(first["log_probs"])
+    assert all(p < 0 for p in first["log_probs"])
+    table = spoken(capsys, "generate", folder, "the cat", *greedy, "--log-probs").splitlines()
+    assert table[0] == one.rstrip("\n")
+    assert float(table[1].split()[0]) == pytest.approx(first["log_probs"][0], abs=1e-4)
+    assert int(table[1].split()[1]) == first["tokens"][0]
+
+
+def test_generate_takes_a_spec_with_its_weights_and_prompts_from_lines(
+    folder: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = ["the cat\n", "\n", "a\n"]
+    monkeypatch.setattr(sys, "stdin", iter(lines))
+    spec, weights = str(tmp_path / "my.arch"), str(tmp_path / "my.safetensors")
+    assert main(["import", folder, "-o", spec, "--weights", weights]) == 0
+    capsys.readouterr()
+    args = ["--seed", "4", "--max-new-tokens", "5"]
+    own = ["--weights", weights, "--tokenizer", folder]
+    out = spoken(capsys, "generate", spec, "-", *own, *args)
+    assert out == spoken(capsys, "generate", folder, "the cat", "a", *args)
+    assert main(["generate", spec, "a", "--weights", weights]) == 1
+    assert "is a spec, which has no tokenizer" in capsys.readouterr().err
+
+
+def test_generate_stops_and_slides(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ("generate", folder, "a", "--seed", "1", "--max-new-tokens", "40")
+    assert main(list(args)) == 1
+    out, err = capsys.readouterr()
+    assert len(out) >= 20  # what was said until then
+    assert "ends after 32 tokens" in err
+    text = spoken(capsys, *args, "--slide").rstrip("\n")
+    assert len(text) == 40
+    stop = text[20:22]
+    assert spoken(capsys, *args, "--stop", stop) == text[: text.index(stop)] + "\n"
+
+
+def test_score_tells_the_perplexity(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    out = spoken(capsys, "score", folder, str(path), "--window", "17", "--json")
+    found = json.loads(out)
+    assert (found["tokens"], found["predicted"], found["windows"]) == (len(TEXT), 96, 6)
+    assert found["perplexity"] == pytest.approx(np.exp(found["nats_per_token"]))
+    text = spoken(capsys, "score", folder, str(path), "--window", "17")
+    assert text.splitlines()[0].split() == ["perplexity", f"{found['perplexity']:.4f}"]
+    assert main(["score", folder, str(tmp_path / "none.txt")]) == 1
+    assert "cannot be read: No such file or directory" in capsys.readouterr().err
+
+
+def type_in(monkeypatch: pytest.MonkeyPatch, *lines: str, end: type[BaseException]) -> None:
+    """Has `input` return these lines, and then raise."""
+    left = list(lines)
+
+    def typed(_: str) -> str:
+        if left:
+            return left.pop(0)
+        raise end
+
+    monkeypatch.setattr("builtins.input", typed)
+
+
+def test_chat_answers_with_the_history(
+    folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[dict[str, str]]] = []
+    chat = TextTokenizer.chat
+
+    def noted(tokenizer: TextTokenizer, messages: list[dict[str, str]]) -> str:
+        asked.append(messages)
+        return chat(tokenizer, messages)
+
+    monkeypatch.setattr(TextTokenizer, "chat", noted)
+    type_in(monkeypatch, "hi", "", "so", end=EOFError)
+    out = spoken(capsys, "chat", folder, "--system", "b", "--max-new-tokens", "4")
+    first, _ = out.splitlines()
+    assert asked[-1] == [
+        {"role": "system", "content": "b"},
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": first},
+        {"role": "user", "content": "so"},
+    ]
+
+
+def test_ctrl_c_stops_the_answer_then_the_chat(
+    folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saying, calls = generation.saying, []
+
+    def interrupted(*args: Any, **given: Any) -> Iterator[Any]:
+        calls.append(args)
+        for number, each in enumerate(saying(*args, **given)):
+            if len(calls) == 1 and number == 2:
+                raise KeyboardInterrupt
+            yield each
+
+    monkeypatch.setattr(generation, "saying", interrupted)
+    type_in(monkeypatch, "hi", "so", end=KeyboardInterrupt)
+    assert main(["chat", folder, "--max-new-tokens", "4", "--seed", "1"]) == 130
+    out, err = capsys.readouterr()
+    first, second = out.splitlines()
+    assert (len(first), len(second), len(calls), err) == (2, 4, 2, "")
+
+
+def test_a_full_context_forgets_the_oldest(
+    folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_in(monkeypatch, "first line", "second line", "x" * 40, "third", end=EOFError)
+    assert main(["chat", folder, "--max-new-tokens", "4"]) == 0
+    out, err = capsys.readouterr()
+    assert "the oldest question and its answer are forgotten" in err
+    assert "ends after 32 tokens" in err  # one message that is too long alone
+    assert len(out.splitlines()) == 4
+
+
+def test_without_a_template_there_is_no_chat(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["chat", folder, "--tokenizer", f"{folder}/tokenizer.json"]) == 1
+    assert "has no chat template" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_with_130_and_no_traceback(folder: str) -> None:
+    args = [folder, "a", "--slide", "--max-new-tokens", "1000000", "--device", "CPU"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "archdsl", "generate", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert running.stdout is not None
+    assert running.stdout.read(1)  # it speaks
+    time.sleep(0.2)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (130, b"")
