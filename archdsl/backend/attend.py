@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from tinygrad import Tensor
 
@@ -35,7 +36,14 @@ def _attend(use: Use, q: Tensor, k: Tensor, v: Tensor, keys: Size) -> Tensor:
 
     `keys` is the size S, which tells what of it is padding.
     """
-    (batch, T, heads, size), (_, S, kv_heads, value) = shape(q), shape(v)
+    T, S = shape(q)[1], shape(k)[1]
+    return weighted(use, q, k, v, S, _seen(use, T, S, keys))  # [B, T, H, w]
+
+
+def weighted(use: Use, q: Tensor, k: Tensor, v: Tensor, S: Any, seen: Tensor | None) -> Tensor:
+    """The same, of keys that `seen` [B or 1, 1, T or 1, S] says may be looked at, all where
+    None; S may be a variable of tinygrad's."""
+    (batch, T, heads, size), (kv_heads, value) = shape(q), v.shape[2:]
     group = heads // kv_heads
     q = q.transpose(1, 2)  # [B, H, T, h]
     # The queries that share keys stand below one another: one product for each key head.
@@ -47,7 +55,6 @@ def _attend(use: Use, q: Tensor, k: Tensor, v: Tensor, keys: Size) -> Tensor:
     scores = scores.reshape(batch, heads, T, S)  # [B, H, T, S]
     if "bias" in use.tensors:
         scores = scores + use.tensors["bias"]  # [B, H, T, S]
-    seen = _seen(use, T, S, keys)  # [B or 1, 1, T or 1, S], or None
     if seen is not None:
         scores = seen.where(scores, -math.inf)  # [B, H, T, S]
     scores = scores.reshape(batch, kv_heads, group * T, S)  # [B, K, G T, S]

@@ -10,7 +10,6 @@ L those that there is room for.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -18,8 +17,9 @@ from typing import Any, TypeAlias
 from tinygrad import Tensor
 
 from archdsl.backend import positions
+from archdsl.backend.attend import weighted
 from archdsl.backend.emit import EMIT
-from archdsl.backend.use import Run, Use, shape, softmax_fp32
+from archdsl.backend.use import Run, Use, shape
 from archdsl.backend.walk import prepared, used
 from archdsl.graph.nodes import Apply, Node, Stack, refs
 from archdsl.passes.decoding import Decoding
@@ -190,8 +190,7 @@ def _attend(here: Step, use: Use, keys: Tensor, values: Tensor) -> Tensor:
     Where there is less room than columns, each new one takes the place of the oldest: a ring.
     """
     q, k, v = (use.tensors[name] for name in "qkv")
-    (batch, n, heads, size), (_, _, kv_heads, value) = shape(q), shape(v)
-    room, group = shape(keys)[1], heads // kv_heads
+    n, room = shape(q)[1], shape(keys)[1]
     ring = room < here.room
     at = here.past % room if ring else here.past
     new = slice(at, at + n)
@@ -201,20 +200,8 @@ def _attend(here: Step, use: Use, keys: Tensor, values: Tensor) -> Tensor:
     )
     Tensor.realize(*written)
     S = room if ring else here.past + n
-    k = keys[:, :S].transpose(1, 2)  # [B, K, S, h]
-    v = values[:, :S].transpose(1, 2)  # [B, K, S, w]
-    q = q.transpose(1, 2).reshape(batch, kv_heads, group * n, size)  # [B, K, G n, h]
-
-    scores = use.run.matmul(q, k.transpose(2, 3)) * use.attr["scale"]  # [B, K, G n, S]
-    scores = scores.reshape(batch, heads, n, S)  # [B, H, n, S]
-    if "bias" in use.tensors:
-        scores = scores + use.tensors["bias"]  # [B, H, n, S]
-    seen = _seen(here, use, room if ring else None)  # [B, n, S]
-    scores = seen.unsqueeze(1).where(scores, -math.inf)  # [B, H, n, S]
-    scores = scores.reshape(batch, kv_heads, group * n, S)  # [B, K, G n, S]
-    shares = softmax_fp32(scores, -1).cast(v.dtype).contiguous()  # [B, K, G n, S]
-    out = use.run.matmul(shares, v).cast(use.tensors["v"].dtype)  # [B, K, G n, w]
-    return out.reshape(batch, heads, n, value).transpose(1, 2).contiguous()  # [B, n, H, w]
+    seen = _seen(here, use, room if ring else None).unsqueeze(1)  # [B, 1, n, S]
+    return weighted(use, q, keys[:, :S], values[:, :S], S, seen)  # [B, n, H, w]
 
 
 def _seen(here: Step, use: Use, ring: int | None) -> Tensor:

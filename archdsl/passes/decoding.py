@@ -72,7 +72,7 @@ def decoding(graph: Graph) -> Decoding:
     Raises `ArchError`, code `generation`, for a model that predicts no tokens, and code
     `not-causal`, with the line, for what cannot be computed without later tokens.
     """
-    tokens, logits = _roles(graph)
+    tokens, logits = _predicted(graph)
     (axis,) = next(i.type.vars for i in graph.inputs if i.name == tokens)
     (ref,) = (ref for name, ref in graph.outputs if name == logits)
     alone = replace(graph, outputs=((logits, ref),), labels=(), loss=None)
@@ -85,21 +85,28 @@ def decoding(graph: Graph) -> Decoding:
     return Decoding(opened, tokens, axis, logits, frozenset(ids - stepped), states)
 
 
-def _roles(graph: Graph) -> tuple[str, str]:
-    """The input of tokens, and the output of logits for the one after each."""
+def predicted(graph: Graph) -> tuple[str, str] | str:
+    """The input of tokens and the output of logits for the one after each, by the loss; or
+    why there are none."""
     loss = graph.loss
-    problem = "its loss is not `next_token`"
-    if loss is not None and loss.op == "next_token":
-        given = dict(loss.inputs)
-        tokens = next((i.name for i in graph.inputs if i.name == given["tokens"]), None)
-        logits = next((name for name, ref in graph.outputs if ref == given["logits"]), None)
-        if tokens is not None and logits is not None:
-            return tokens, logits
-        problem = "its loss is not of an input and an output"
+    if loss is None or loss.op != "next_token":
+        return "its loss is not `next_token`"
+    given = dict(loss.inputs)
+    tokens = next((i.name for i in graph.inputs if i.name == given["tokens"]), None)
+    logits = next((name for name, ref in graph.outputs if ref == given["logits"]), None)
+    if tokens is None or logits is None:
+        return "its loss is not of an input and an output"
+    return tokens, logits
+
+
+def _predicted(graph: Graph) -> tuple[str, str]:
+    found = predicted(graph)
+    if not isinstance(found, str):
+        return found
     raise ArchError(
         Diagnostic(
             "generation",
-            f"`{graph.name}` generates nothing: {problem}",
+            f"`{graph.name}` generates nothing: {found}",
             expected="`loss next_token(logits, tokens)` of an output and an input",
         )
     )

@@ -27,12 +27,11 @@ from archdsl.runtime.model import Model
 
 Rows: TypeAlias = NDArray[np.int64]
 Logits: TypeAlias = NDArray[np.float32]
-Key: TypeAlias = tuple[
-    str, tuple[int, ...]
-]  # a value's id, and the copies of the stacks around
+# A value's id, and the copies of the stacks around it.
+Key: TypeAlias = tuple[str, tuple[int, ...]]
 
-CHUNK = 32  # new tokens that are computed together; fewer go one by one
-_FEW = 8
+CHUNK = 32  # new tokens that are computed together
+FEW = 8  # fewer than these go one by one
 
 
 class Decoder:
@@ -67,10 +66,6 @@ class Decoder:
         self._sizes: dict[str, int] = {}
         self._lengths: dict[str, Tensor] = {}
         self.reset()
-
-    @property
-    def state(self) -> tuple[State, ...]:
-        return self.plan.states
 
     def _buffers(self, part: int) -> dict[Key, Tensor]:
         """Room for the keys or the values of every copy of every causal attention."""
@@ -162,18 +157,19 @@ class Decoder:
         self.reset()
         longest = max(map(len, prompts))
         self._fits(longest)
-        size = longest if longest < _FEW else -(-longest // CHUNK) * CHUNK
+        size = longest if longest < FEW else -(-longest // CHUNK) * CHUNK
         tokens = np.zeros((self.rows, size), np.int64)
         for row, prompt in enumerate(prompts):
             tokens[row, size - len(prompt) :] = prompt
             self._starts[row] = size - len(prompt)
         return self._feed(tokens, last=True)[:, -1]
 
-    def feed(self, tokens: Rows) -> Logits:
-        """Feeds [rows, n] new tokens: logits [rows, n, vocab] of the token after each."""
+    def feed(self, tokens: Rows, last: bool = False) -> Logits:
+        """Feeds [rows, n] new tokens: logits [rows, n, vocab] of the token after each, or
+        [rows, 1, vocab] of that after the `last`."""
         longest = self.columns - int(self._starts.min()) + tokens.shape[1]
         self._fits(longest)
-        return self._feed(tokens, last=False)
+        return self._feed(tokens, last)
 
     def _feed(self, tokens: Rows, last: bool) -> Logits:
         found = []
@@ -184,7 +180,7 @@ class Decoder:
             n = CHUNK if fits and tokens.shape[1] >= CHUNK else 1
             found.append(self._step(tokens[:, :n], last))
             tokens = tokens[:, n:]
-        return found[-1] if last else np.concatenate(found, axis=1)
+        return found[-1][:, -1:] if last else np.concatenate(found, axis=1)
 
     def _step(self, tokens: Rows, last: bool) -> Logits:
         n = tokens.shape[1]

@@ -16,14 +16,13 @@ import numpy as np
 
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.graph.nodes import Input
-from archdsl.runtime.decoding import CHUNK, Decoder, Logits
+from archdsl.runtime.decoding import CHUNK, FEW, Decoder, Logits
 from archdsl.runtime.model import Model
 from archdsl.runtime.sampling import Sampler, Sampling
 from archdsl.runtime.texts import TextTokenizer
 
 STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
 
-_FEW = 8  # fewer new tokens are fed one by one, more by whole chunks
 _FILLER = 0  # the token that a row is fed once it has ended
 _PRIMING = 8  # tokens of the prompt that the first new one is decoded with
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -71,7 +70,7 @@ class Reader:
         new = [row[len(f) :] for row, f in zip(rows, fed, strict=True) if row[: len(f)] == f]
         same = len(new) == len(rows) and len(set(map(len, new))) == 1 and bool(new[0])
         if same and all(fed):
-            logits = self.decoder._feed(np.array(new, np.int64), last=True)[:, -1]
+            logits = self.decoder.feed(np.array(new, np.int64), last=True)[:, -1]
         else:
             logits = self.decoder.prefill(rows)
         self._fed = [list(row) for row in rows]
@@ -86,7 +85,7 @@ def _known(fed: list[int], row: list[int]) -> int:
     pairs = zip(fed, row[:-1], strict=False)
     known = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(fed), len(row) - 1))
     new = len(row) - known
-    return known if new < _FEW else max(len(row) - -(-new // CHUNK) * CHUNK, 0)
+    return known if new < FEW else max(len(row) - -(-new // CHUNK) * CHUNK, 0)
 
 
 class Generation(Iterator[Piece]):

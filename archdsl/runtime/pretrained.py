@@ -28,12 +28,10 @@ def from_pretrained(
     path: str | Path, spec: str | None, device: str | None, dtype: str | None, seed: int
 ) -> Model:
     """What `archdsl.from_pretrained` does."""
-    opened, known = _recognised(path, spec)
-    analysis = _analysed(known)
-    graph = optimise(analysis.graph)
-    weights = {p.path: p for p in parameters(graph)}
-    found = checkpoints.fit(str(path), opened.tensors, weights, analysis.maps, known.title)
-    model = Model(graph, analysis.maps, device, dtype or widest(found.values()), seed)
+    _, analysis, found = _held(path, spec)
+    model = Model(
+        optimise(analysis.graph), analysis.maps, device, dtype or widest(found.values()), seed
+    )
     model.fill(found)
     return model
 
@@ -43,10 +41,7 @@ def describe(path: str | Path, spec: str | None = None) -> tuple[ast.File, dict[
 
     No weight is read yet; all are held against the model's by name, shape and dtype.
     """
-    opened, known = _recognised(path, spec)
-    analysis = _analysed(known)
-    weights = {p.path: p for p in parameters(analysis.graph)}
-    found = checkpoints.fit(str(path), opened.tensors, weights, analysis.maps, known.title)
+    known, analysis, found = _held(path, spec)
     return spec_of(known, parameter_count(analysis.graph)), found
 
 
@@ -98,8 +93,13 @@ def _recognised(path: str | Path, spec: str | None) -> tuple[Checkpoint, Recogni
     return opened, recognise(str(path), opened.config, spec, opened.tensors.keys())
 
 
-def _analysed(known: Recognised) -> Analysis:
-    return analyse(str(known.path), known.model.name.id, dict(known.settings))
+def _held(path: str | Path, spec: str | None) -> tuple[Recognised, Analysis, dict[str, Stored]]:
+    """The spec of a checkpoint, its model, and its tensors as the weights of that."""
+    opened, known = _recognised(path, spec)
+    analysis = analyse(str(known.path), known.model.name.id, dict(known.settings))
+    weights = {p.path: p for p in parameters(analysis.graph)}
+    found = checkpoints.fit(str(path), opened.tensors, weights, analysis.maps, known.title)
+    return known, analysis, found
 
 
 def _reads_back(

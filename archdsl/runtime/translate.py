@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.graph.nodes import Graph, Input
+from archdsl.passes.decoding import predicted
 from archdsl.runtime.decoding import Decoder
 from archdsl.runtime.model import Model
 from archdsl.runtime.search import Hypothesis, beam_search
 from archdsl.runtime.tokenizers import VocabularyTokenizer
 
-_STEP = 16  # lengths are rounded up to multiples of it, and then double
+_STEP = 16  # a source's length is rounded up to a multiple of it
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,16 @@ class Roles:
 
 def roles(graph: Graph) -> Roles:
     """Which is which; raises `ArchError` for a model that does not translate."""
-    loss = graph.loss
-    problem = None
-    if loss is None or loss.op != "next_token":
-        problem = "its loss is not `next_token`"
+    found = predicted(graph)
+    if isinstance(found, str):
+        problem = found
     else:
-        given = dict(loss.inputs)
-        target = next((i for i in graph.inputs if i.name == given["tokens"]), None)
+        name, logits = found
+        target = next(i for i in graph.inputs if i.name == name)
         sources = [i for i in graph.inputs if i is not target]
-        logits = next((name for name, ref in graph.outputs if ref == given["logits"]), None)
-        if target is None or logits is None:
-            problem = "its loss is not of an input and an output"
-        elif len(sources) != 1 or sources[0].type.dtype != "int":
-            problem = f"beside `{target.name}` it has {len(sources)} inputs, not one of tokens"
-        else:
+        if len(sources) == 1 and sources[0].type.dtype == "int":
             return Roles(sources[0], target, logits)
+        problem = f"beside `{name}` it has {len(sources)} inputs, not one of tokens"
     raise ArchError(
         Diagnostic(
             "generation",
