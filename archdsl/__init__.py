@@ -42,13 +42,15 @@ def compile(
     device: str | None = None,
     dtype: str = "float32",
     seed: int = 0,
+    kernels: str = "best",
     **settings: int | float | bool | str,
 ) -> Model:
     """The model of a spec: a path, `path:variant`, or a parsed file.
 
     `settings` replace the model's parameters by name. `device` is one of tinygrad's, the
     environment's `DEV` or the best of this machine where None; `dtype` is that of the
-    weights: float32, float16 or bfloat16; `seed` is what fresh weights are drawn from.
+    weights: float32, float16 or bfloat16; `seed` is what fresh weights are drawn from;
+    `kernels` are the "best" that the device has or "tinygrad"'s own alone.
     Raises `ArchError` with every mistake of the spec.
 
     >>> model = compile("gpt.arch", vocab=100, context=8, D=32, heads=4, depth=2)
@@ -57,7 +59,7 @@ def compile(
     """
     from archdsl.runtime.build import build
 
-    return build(spec, variant, settings, device, dtype, seed)
+    return build(spec, variant, settings, device, dtype, seed, kernels)
 
 
 def from_pretrained(
@@ -67,6 +69,7 @@ def from_pretrained(
     device: str | None = None,
     dtype: str | None = None,
     seed: int = 0,
+    kernels: str = "best",
 ) -> Model:
     """The model of a published checkpoint, with its weights.
 
@@ -78,4 +81,4 @@ def from_pretrained(
     """
     from archdsl.runtime.pretrained import from_pretrained
 
-    return from_pretrained(path, spec, device, dtype, seed)
+    return from_pretrained(path, spec, device, dtype, seed, kernels)

@@ -7,8 +7,11 @@ from typing import Any
 
 from tinygrad import Tensor
 
-from archdsl.backend.use import Use, product, shape, softmax_fp32
+from archdsl.backend.kernels.attention import core
+from archdsl.backend.tensors import made, shape
+from archdsl.backend.use import Use, product, softmax_fp32
 from archdsl.graph.types import Size
+from archdsl.passes.kernels import TINYGRAD, Attention
 
 
 def attention(use: Use) -> Tensor:
@@ -16,7 +19,7 @@ def attention(use: Use) -> Tensor:
     (batch, T, _), S = shape(x), shape(memory)[1]
     heads, kv_heads, size = use.attr["heads"], use.attr["kv_heads"], use.attr["head_size"]
 
-    x, memory = x.contiguous(), memory.contiguous()
+    x, memory = made(x), made(memory)
     q = product(use, x, "q.").reshape(batch, T, heads, size)  # [B, T, H, h]
     k = product(use, memory, "k.").reshape(batch, S, kv_heads, size)  # [B, S, K, h]
     v = product(use, memory, "v.").reshape(batch, S, kv_heads, size)  # [B, S, K, h]
@@ -27,7 +30,7 @@ def attention(use: Use) -> Tensor:
 
 def attend(use: Use) -> Tensor:
     # Computed once, and not again for each product that uses them.
-    q, k, v = (use.tensors[name].contiguous() for name in "qkv")  # as for _attend
+    q, k, v = (made(use.tensors[name]) for name in "qkv")  # as for _attend
     return _attend(use, q, k, v, use.types["k"].axes[0].size)  # [B, T, H, w]
 
 
@@ -36,7 +39,12 @@ def _attend(use: Use, q: Tensor, k: Tensor, v: Tensor, keys: Size) -> Tensor:
 
     `keys` is the size S, which tells what of it is padding.
     """
-    T, S = shape(q)[1], shape(k)[1]
+    (batch, T, heads, size), S = shape(q), shape(k)[1]
+    work = Attention(batch * heads, T, S, size, "bias" in use.tensors)
+    if (kernel := use.run.kernel(work)) != TINYGRAD:
+        causal, window = use.attr["causal"], use.attr.get("window")
+        lengths = None if causal else use.run.length(keys)
+        return core(kernel, q, k, v, use.attr["scale"], causal, window, lengths)
     return weighted(use, q, k, v, S, _seen(use, T, S, keys))  # [B, T, H, w]
 
 
@@ -51,7 +59,7 @@ def weighted(use: Use, q: Tensor, k: Tensor, v: Tensor, S: Any, seen: Tensor | N
     k = k.transpose(1, 2)  # [B, K, S, h]
     v = v.transpose(1, 2)  # [B, K, S, w]
 
-    scores = use.run.matmul(q, k.transpose(2, 3)) * use.attr["scale"]  # [B, K, G T, S]
+    scores = use.run.matmul(q, k, flip=True) * use.attr["scale"]  # [B, K, G T, S]
     scores = scores.reshape(batch, heads, T, S)  # [B, H, T, S]
     if "bias" in use.tensors:
         scores = scores + use.tensors["bias"]  # [B, H, T, S]

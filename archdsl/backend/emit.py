@@ -11,14 +11,18 @@ import functools
 import math
 import operator
 from collections.abc import Callable
+from math import prod
 
 from tinygrad import Tensor, dtypes
 
 from archdsl.backend.attend import attend, attention
+from archdsl.backend.kernels import norms
 from archdsl.backend.positions import alibi, posenc, relative_bias, rotary
-from archdsl.backend.products import ACTIVATIONS, conv1d, experts, linear, mlp
-from archdsl.backend.use import Use, product, shape, softmax_fp32
+from archdsl.backend.products import conv1d, experts, linear, mlp
+from archdsl.backend.tensors import made, shape
+from archdsl.backend.use import ACTIVATIONS, Use, product, softmax_fp32
 from archdsl.graph import axes
+from archdsl.passes.kernels import TINYGRAD, Norm
 
 # -- tokens and vectors --
 
@@ -29,13 +33,17 @@ def embed(use: Use) -> Tensor:
 
 
 def unembed(use: Use) -> Tensor:
-    return product(use, use.x.contiguous())  # [B, …, vocab]
+    return product(use, made(use.x))  # [B, …, vocab]
 
 
 # -- norms, and what is trained for each feature --
 
 
 def norm(use: Use) -> Tensor:
+    rows, kind = prod(shape(use.x)[:-1]), use.attr["kind"]
+    if use.run.kernel(Norm(rows, shape(use.x)[-1], kind)) != TINYGRAD:
+        weight, bias = (use.weights.get(name) for name in ("weight", "bias"))
+        return norms.norm(use.x, kind == "rms", use.attr["eps"], weight, bias)  # [B, …, D]
     x: Tensor = use.x.cast(dtypes.float32)  # [B, …, D]
     if use.attr["kind"] == "layer":
         x = x - x.mean(-1, keepdim=True)  # [B, …, D]

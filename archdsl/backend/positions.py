@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from tinygrad import Tensor, dtypes
 
-from archdsl.backend.use import Use, shape
+from archdsl.backend.tensors import shape
+from archdsl.backend.use import Use
 
 
 def posenc(use: Use) -> Tensor:

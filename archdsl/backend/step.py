@@ -14,15 +14,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from tinygrad import Tensor
+from tinygrad import Tensor, dtypes
 
 from archdsl.backend import positions
 from archdsl.backend.attend import weighted
 from archdsl.backend.emit import EMIT
-from archdsl.backend.use import Run, Use, shape
+from archdsl.backend.kernels import attention
+from archdsl.backend.tensors import shape
+from archdsl.backend.use import Run, Use
 from archdsl.backend.walk import prepared, used
 from archdsl.graph.nodes import Apply, Node, Stack, refs
 from archdsl.passes.decoding import Decoding
+from archdsl.passes.kernels import TINYGRAD, Attention
 
 Copy: TypeAlias = tuple[int, ...]
 # Values by where they are made: the id, and the copies of the stacks around it.
@@ -46,12 +49,21 @@ class Step:
     values: Mapping[tuple[str, Copy], Tensor]
     count: int = 0
     rows: dict[int, Tensor] = field(default_factory=dict)  # of tables, at these positions
+    first: dict[int, Tensor] = field(default_factory=dict)  # by how many tokens are new
 
     @property
     def columns(self) -> Tensor:
         """[n]: the columns of the new tokens."""
         columns: Tensor = Tensor.arange(self.count) + self.past
         return columns
+
+    @property
+    def beginning(self) -> Tensor:
+        """[1]: the column of the first new token, computed once for all layers."""
+        if self.count not in self.first:
+            first = self.columns[:1].cast(dtypes.int32).to(self.run.device)
+            self.first[self.count] = first.contiguous()
+        return self.first[self.count]
 
     @property
     def positions(self) -> Tensor:
@@ -190,8 +202,16 @@ def _attend(here: Step, use: Use, keys: Tensor, values: Tensor) -> Tensor:
     Where there is less room than columns, each new one takes the place of the oldest: a ring.
     """
     q, k, v = (use.tensors[name] for name in "qkv")
-    n, room = shape(q)[1], shape(keys)[1]
+    (batch, n, heads, size), room = shape(q), shape(keys)[1]
     ring = room < here.room
+    work = Attention(batch * heads, n, room, size, "bias" in use.tensors)
+    if (kernel := use.run.kernel(work)) != TINYGRAD:
+        scale, window, past = use.attr["scale"], use.attr["window"], here.beginning
+        places = room if ring else 0
+        kept = attention.keep(keys, values, k, v, past, places)
+        return attention.core(
+            kernel, q, *kept, scale, True, window, None, past, here.starts, places
+        )
     at = here.past % room if ring else here.past
     new = slice(at, at + n)
     written = (

@@ -23,12 +23,15 @@ from typing import Any
 
 from archdsl.backend.toolchain import INSTALL, ensure_compiler, set_environment
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.passes.kernels import CPU
 
 try:
     from tinygrad import Device, Tensor
     from tinygrad.dtype import DTYPES_DICT
     from tinygrad.helpers import CACHEDB, CACHELEVEL, DEV
     from tinygrad.renderer.cstyle import ClangRenderer
+
+    from archdsl.backend.kernels import bfloat16, sequence
 except (RuntimeError, ValueError) as error:
     # tinygrad reads its environment variables, `DEV` first, as it is imported.
     raise ArchError(
@@ -137,6 +140,15 @@ def open_device(name: str | None = None) -> str:
     return device
 
 
+def kernels_for(device: str) -> str | None:
+    """Whose kernels in `archdsl.passes.kernels` an open device can use; None for tinygrad's
+    alone. Those of the CPU are C, and compiled by the clang that tinygrad has been given."""
+    if device != "CPU" or not isinstance(Device[device].renderer, ClangRenderer):
+        return None
+    sequence.install()  # now, and not while a forward pass is captured
+    return CPU
+
+
 def supports(device: str, dtype: str) -> bool:
     """Whether kernels on a device can compute in a dtype, such as "float16".
 
@@ -151,7 +163,10 @@ def supports(device: str, dtype: str) -> bool:
     renderer = Device[device].renderer
     # tinygrad asks no clang for its age.
     if dtype == "bfloat16" and isinstance(renderer, ClangRenderer):
-        return ensure_compiler().bfloat16
+        known = ensure_compiler().bfloat16
+        if known:
+            bfloat16.provide()
+        return known
     return DTYPES_DICT[dtype] in renderer.supported_dtypes()
 
 

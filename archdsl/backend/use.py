@@ -7,15 +7,21 @@ K heads of keys and values, G queries that share each of them, h features of a h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
 from tinygrad import Tensor, dtypes
+from tinygrad.helpers import all_int
 
+from archdsl.backend.kernels import products
+from archdsl.backend.tensors import shape
 from archdsl.graph.nodes import Graph
 from archdsl.graph.types import Axis, Size, Type
+from archdsl.passes.kernels import TINYGRAD, Product, Work, choose
 
 # tinygrad's settings for making kernels of these tensors. TC_OPT: sizes that are no multiple
 # of a tensor core's are filled up. SPLIT_REDUCEOP: a lookup in a large table, a sum until
@@ -34,6 +40,8 @@ class Run:
     weights: Mapping[str, Tensor]
     constants: dict[tuple[object, ...], Tensor]
     device: str
+    target: str | None = None  # whose kernels are used beside tinygrad's own
+    trains: bool = False  # whether there will be gradients
     sizes: dict[str, int] = field(default_factory=dict)
     lengths: dict[str, Tensor] = field(default_factory=dict)
     types: dict[str, Type] = field(default_factory=dict)
@@ -44,16 +52,34 @@ class Run:
         Padding stands at the end, so an axis made longer or shorter at its front is there up
         to its own length.
         """
-        if not size.vars & self.lengths.keys():
+        length = self.length(size)  # [B]
+        if length is None:
             return None
-        sizes: dict[str, Any] = self.sizes | self.lengths
-        length: Any = size.at(sizes)  # [B]
         positions = Tensor.arange(size.at(self.sizes))  # [n]
         there: Tensor = positions.reshape(1, -1) < length.reshape(-1, 1)  # [B, n]
         return there
 
-    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        """a @ b in float32, of operands in the weights' dtype."""
+    def length(self, size: Size) -> Tensor | None:
+        """[B]: how many positions of an axis are there; None where all."""
+        if not size.vars & self.lengths.keys():
+            return None
+        sizes: dict[str, Any] = self.sizes | self.lengths
+        length: Any = size.at(sizes)
+        found: Tensor = length
+        return found
+
+    def kernel(self, work: Work) -> str:
+        """The kernel for a piece of work: where there will be gradients, one that has them."""
+        has_gradients = isinstance(work, Product)
+        return choose(work, self.target) if has_gradients or not self.trains else TINYGRAD
+
+    def matmul(self, a: Tensor, b: Tensor, flip: bool = False) -> Tensor:
+        """a @ b in float32, or a @ b^T, of operands in the weights' dtype."""
+        if self.target and a.ndim == b.ndim and all_int((*a.shape, *b.shape)):
+            rows, into = shape(a)[-2:]
+            if self.kernel(Product(rows, into, shape(b)[-2 if flip else -1])) == "matmul":
+                return products.matmul(a, b, flip_b=flip)
+        b = b.transpose(-1, -2) if flip else b
         if self.device.split(":")[0] in TENSOR_CORES:
             return a.matmul(b, dtype=dtypes.float32)
         # Without tensor cores each product of two halves would be rounded before the sum.
@@ -94,20 +120,40 @@ class Use:
         return (default if index is None else index) + 1
 
 
-def shape(x: Tensor) -> tuple[int, ...]:
-    return tuple(int(size) for size in x.shape)
+def product(use: Use, x: Tensor, prefix: str = "", act: str | None = None) -> Tensor:
+    """x [B, …, in] times a weight [out, in], plus its bias where it has one, and the activation
+    of that: [B, …, out].
 
-
-def product(use: Use, x: Tensor, prefix: str = "") -> Tensor:
-    """x [B, …, in] times a weight [out, in], and its bias where it has one: [B, …, out].
-
-    A kernel [out, C, k] counts as a weight [out, C k]. The callers make x contiguous: computed
-    once, and not again for each output that uses it.
+    A kernel [out, C, k] counts as a weight [out, C k]. The callers have x `made`, or it
+    would be computed again for each output that uses it.
     """
-    out = use.run.matmul(x, use.weights[f"{prefix}weight"].flatten(1).T)  # [B, …, out]
-    if f"{prefix}bias" in use.weights:
-        out = out + use.weights[f"{prefix}bias"]  # [B, …, out]
-    return out.cast(x.dtype)  # [B, …, out]
+    weight = use.weights[f"{prefix}weight"].flatten(1)  # [out, in]
+    bias = use.weights.get(f"{prefix}bias")  # [out]
+    out, into = shape(weight)
+    kernel = use.run.kernel(Product(prod(shape(x)[:-1]), into, out))
+    fused = None if use.run.trains or kernel == TINYGRAD else act  # it has no gradient
+    if kernel == TINYGRAD:
+        y = use.run.matmul(x, weight, flip=True)  # [B, …, out]
+        y = (y if bias is None else y + bias).cast(x.dtype)  # [B, …, out]
+    else:
+        y = products.product(kernel, x, weight, bias, fused)  # [B, …, out]
+    return ACTIVATIONS[act](y) if act and not fused else y  # [B, …, out]
+
+
+def _single(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A pointwise function computed in float32, its result in the dtype that came in."""
+    return lambda x: function(x.cast(dtypes.float32)).cast(x.dtype)
+
+
+ACTIVATIONS = {
+    "relu": _single(lambda x: x.relu()),
+    "gelu": _single(lambda x: x * 0.5 * (1 + (x * math.sqrt(0.5)).erf())),
+    "gelu_tanh": _single(lambda x: x.gelu()),
+    "silu": _single(lambda x: x * x.sigmoid()),
+    "quick_gelu": _single(lambda x: x * (1.702 * x).sigmoid()),
+    "tanh": _single(lambda x: x.tanh()),
+    "sigmoid": _single(lambda x: x.sigmoid()),
+}
 
 
 def softmax_fp32(scores: Tensor, axis: int) -> Tensor:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from tinygrad import Tensor
 
 from archdsl.backend.emit import EMIT
-from archdsl.backend.use import Run, Use, shape
+from archdsl.backend.tensors import shape
+from archdsl.backend.use import Run, Use
 from archdsl.graph.nodes import Apply, Node, Stack
 from archdsl.graph.ops import OPS
 from archdsl.graph.sites import place, site

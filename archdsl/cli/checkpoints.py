@@ -50,7 +50,9 @@ def opened(args: argparse.Namespace) -> Model:
                 raise ArchError(
                     Diagnostic("argument-value", f"--{name} goes with a spec, not a checkpoint")
                 )
-        model = archdsl.from_pretrained(args.spec, device=args.device, dtype=args.dtype)
+        model = archdsl.from_pretrained(
+            args.spec, device=args.device, dtype=args.dtype, kernels=args.kernels
+        )
     if sys.stderr.isatty():
         say(f"compiling for {model.device}: the first run of a size takes longest")
     return model

@@ -47,6 +47,12 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         "--dtype", default="float32", help="float32, float16 or bfloat16 (default: %(default)s)"
     )
     parser.add_argument(
+        "--kernels",
+        default="best",
+        metavar="WHOSE",
+        help="the best that the device has, or tinygrad's alone (default: %(default)s)",
+    )
+    parser.add_argument(
         "--weights", metavar="PATH", help=".safetensors, .pt, .bin, .npz or package:NAME/FILE"
     )
     parser.add_argument("--map", metavar="TITLE", help="the `weights` block that names them")
@@ -78,7 +84,9 @@ def compiled(args: argparse.Namespace) -> Model:
     """The model that the arguments describe, with the weights of `--weights` if any."""
     from archdsl.runtime.build import build  # imports tinygrad
 
-    model = build(args.spec, None, settings(args), args.device, args.dtype, args.seed)
+    model = build(
+        args.spec, None, settings(args), args.device, args.dtype, args.seed, args.kernels
+    )
     if args.weights:
         model.load(args.weights, args.map)
     return model

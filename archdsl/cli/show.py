@@ -8,12 +8,13 @@ from dataclasses import fields
 from archdsl.cli.common import Subparsers, add_spec, command, settings
 from archdsl.graph.nodes import Graph
 from archdsl.graph.printer import show
-from archdsl.passes import PIPELINE, apply_all
-from archdsl.passes.decoding import decoding
+from archdsl.passes import PIPELINE, apply_all, optimise
+from archdsl.passes.decoding import decoding, predicted
+from archdsl.passes.kernels import CPU, choices
 from archdsl.semantics.analysis import analyse
 from archdsl.syntax import ast
 
-STAGES = ("ast", "typed", "passes", "weights")
+STAGES = ("ast", "typed", "passes", "kernels", "weights")
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -28,7 +29,8 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--emit",
         choices=STAGES,
         default="typed",
-        help="the tree, the typed graph, the graph after each pass, or the weights' paths "
+        help="the tree, the typed graph, the graph after each pass, the CPU's kernels, or the "
+        "weights' paths "
         "(default: %(default)s)",
     )
     parser.set_defaults(run=run)
@@ -46,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
                 print(f"# after {step.__name__}")
                 print(show(graph), end="")
             _decoding(graph)
+        case "kernels":
+            _kernels(optimise(analysis.graph))
         case "weights":
             from archdsl.graph.sites import parameters
 
@@ -54,9 +58,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _kernels(graph: Graph) -> None:
+    """Which kernels do what on the CPU: of a whole sequence, and of a step of decoding."""
+    bounds = {axis.name: axis.bound for axis in graph.varying}
+    at = ", ".join(f"{name} = {bound}" for name, bound in bounds.items())
+    print(f"# {CPU}, batch 1" + (f", {at}" if at else ""))
+    for choice in choices(graph, CPU, bounds):
+        print(choice)
+    if not isinstance(predicted(graph), str):
+        plan = decoding(graph)
+        print(f"# {CPU}, batch 1, a step along {plan.axis} of {plan.tokens}")
+        for choice in choices(plan.graph, CPU, bounds | {plan.axis: 1}, bounds):
+            if choice.node not in plan.once:
+                print(choice)
+
+
 def _decoding(graph: Graph) -> None:
     """How the model is computed step by step, where it predicts tokens."""
-    if graph.loss is None or graph.loss.op != "next_token":
+    if isinstance(predicted(graph), str):
         return
     plan = decoding(graph)
     print(f"# decoding, step by step along {plan.axis} of {plan.tokens}")

@@ -18,7 +18,8 @@ def build(
     device: str | None,
     dtype: str,
     seed: int,
+    kernels: str,
 ) -> Model:
     """What `archdsl.compile` does, its settings as a mapping of their own."""
     analysis = analyse(spec, variant, settings)
-    return Model(optimise(analysis.graph), analysis.maps, device, dtype, seed)
+    return Model(optimise(analysis.graph), analysis.maps, device, dtype, seed, kernels)

@@ -13,10 +13,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad import Tensor, TinyJit, UOp
+from tinygrad import Tensor, TinyJit, UOp, dtypes
 from tinygrad.helpers import Context
 
 from archdsl.backend import step
+from archdsl.backend.tensors import get, put
 from archdsl.backend.use import OPTIONS, Run
 from archdsl.backend.walk import prepared
 from archdsl.diagnostics import ArchError, Diagnostic
@@ -31,6 +32,7 @@ Logits: TypeAlias = NDArray[np.float32]
 Key: TypeAlias = tuple[str, tuple[int, ...]]
 
 CHUNK = 32  # new tokens that are computed together
+CHUNKS = (4 * CHUNK, CHUNK)  # where there is no window: fewer programs, longer ones
 FEW = 8  # fewer than these go one by one
 
 
@@ -61,6 +63,9 @@ class Decoder:
         self._past = UOp.variable("past", 0, self.room - 1)
         self._keys, self._values = (self._buffers(i) for i in (0, 1))
         self._steps: dict[tuple[object, ...], Any] = {}
+        # What each step is given: new tokens, by how many there are, and where rows begin.
+        self._new: dict[int, Tensor] = {}
+        self._begins = self._room((rows,))
         self._moved = TinyJit(self._move)
         self._kept: dict[Key, Tensor] = {}
         self._sizes: dict[str, int] = {}
@@ -84,6 +89,10 @@ class Decoder:
                     )
                     found[state.ref, copy] = room.contiguous().realize()
         return found
+
+    def _room(self, shape: tuple[int, ...]) -> Tensor:
+        empty = Tensor.zeros(*shape, dtype=dtypes.int32, device=self.model.device)
+        return empty.contiguous().realize()
 
     def _ring(self, window: int) -> int:
         """Places for the columns in a window and those of a chunk, whole chunks of them."""
@@ -146,8 +155,7 @@ class Decoder:
         return found
 
     def _run(self) -> Run:
-        model = self.model
-        return Run(self.plan.graph, model.parameters, model._constants, model.device)
+        return self.model.running(self.plan.graph)
 
     # -- tokens --
 
@@ -174,13 +182,18 @@ class Decoder:
     def _feed(self, tokens: Rows, last: bool) -> Logits:
         found = []
         while tokens.size:
-            # A chunk stands whole in a ring: it begins where one may begin.
-            fits = self.columns % CHUNK == 0 or not self._rings
-            fits = fits and self.columns + CHUNK <= self.room
-            n = CHUNK if fits and tokens.shape[1] >= CHUNK else 1
+            n = self._next(tokens.shape[1])
             found.append(self._step(tokens[:, :n], last))
             tokens = tokens[:, n:]
         return found[-1][:, -1:] if last else np.concatenate(found, axis=1)
+
+    def _next(self, count: int) -> int:
+        """How many of so many new tokens are computed together now."""
+        if self._rings and self.columns % CHUNK:
+            return 1  # a chunk stands whole in a ring: it begins where one may begin
+        chunks = CHUNKS[-1:] if self._rings else CHUNKS
+        room = min(count, self.room - self.columns)
+        return next((chunk for chunk in chunks if chunk <= room), 1)
 
     def _step(self, tokens: Rows, last: bool) -> Logits:
         n = tokens.shape[1]
@@ -189,18 +202,21 @@ class Decoder:
         key = (n, last, sizes)
         if key not in self._steps:
             self._steps[key] = TinyJit(self._program(last))
-        device = self.model.device
+        if n not in self._new:
+            self._new[n] = self._room((self.rows, n))
+        put(self._new[n], tokens.astype(np.int32))
+        put(self._begins, self._starts)
         given = {_name(*name): tensor for name, tensor in self._kept.items()}
         given |= {f"length_{name}": length for name, length in self._lengths.items()}
         with Context(**OPTIONS):  # type: ignore[no-untyped-call]
             logits = self._steps[key](
-                Tensor(tokens.astype(np.int32), device=device).realize(),
-                Tensor(self._starts, device=device).realize(),
+                self._new[n],
+                self._begins,
                 self._past.bind(self.columns),
                 **given,
             )
         self.columns += n
-        return np.asarray(logits.numpy())
+        return get(logits)
 
     def _program(self, last: bool) -> Any:
         def program(tokens: Tensor, starts: Tensor, past: Any, **given: Tensor) -> Tensor:

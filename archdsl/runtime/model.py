@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,8 @@ from tinygrad import Tensor, TinyJit, dtypes
 from tinygrad.helpers import TRAINING, Context
 
 from archdsl.backend import walk
-from archdsl.backend.target import open_device, supports
+from archdsl.backend.target import kernels_for, open_device, supports
+from archdsl.backend.tensors import copied, put
 from archdsl.backend.use import OPTIONS, Run
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.formats.host import Stored
@@ -27,6 +29,13 @@ from archdsl.semantics.weight_maps import WeightMap
 if TYPE_CHECKING:
     from archdsl.runtime.decoding import Decoder
     from archdsl.runtime.generation import Generation, Reader
+
+
+class _Captured(NamedTuple):
+    """A forward pass for inputs of some shapes, and the tensors that it reads them from."""
+
+    program: Callable[..., dict[str, Tensor]]
+    inputs: dict[str, Tensor]
 
 
 class Model:
@@ -43,11 +52,13 @@ class Model:
         device: str | None = None,
         dtype: str = "float32",
         seed: int = 0,
+        kernels: str = "best",
     ):
         self.graph = graph
         self.maps = dict(maps)
-        self.dtype = _known(dtype)
+        self.dtype = _known("a model cannot be of dtype", dtype, BYTES)
         self.seed = seed
+        self.kernels = _known("kernels cannot be", kernels, ("best", "tinygrad"))
         self.weights: dict[str, Parameter] = {p.path: p for p in parameters(graph)}
         self._asked_device = device
         self._device: str | None = None
@@ -55,7 +66,7 @@ class Model:
         self._constants: dict[tuple[object, ...], Tensor] = {}
         self._decoders: dict[tuple[int, int | None], Decoder] = {}
         self._readers: dict[int, Reader] = {}
-        self._captured: dict[tuple[object, ...], Callable[..., dict[str, Tensor]]] = {}
+        self._captured: dict[tuple[object, ...], _Captured] = {}
 
     @property
     def device(self) -> str:
@@ -103,15 +114,19 @@ class Model:
         Dropout acts under tinygrad's `Context(TRAINING=1)` alone.
         """
         arrays = inputs.check(self.graph, given)
-        tensors = {name: self._given(array).realize() for name, array in arrays.items()}
-        shapes = tuple((name, tensor.shape) for name, tensor in tensors.items())
-        key = (TRAINING.value, *shapes)
+        key = (TRAINING.value, *((name, array.shape) for name, array in arrays.items()))
         if key not in self._captured:
-            self._captured[key] = TinyJit(self._outputs)
+            self._captured[key] = _Captured(
+                TinyJit(self._outputs),
+                {name: Tensor(a, device=self.device).realize() for name, a in arrays.items()},
+            )
+        program, places = self._captured[key]
+        for name, array in arrays.items():
+            put(places[name], array)
         with Context(**OPTIONS):  # type: ignore[no-untyped-call]  # tinygrad has not typed it
-            outputs = self._captured[key](**tensors)
+            outputs = program(**places)
         # The JIT writes every call's outputs into the same memory, so they are copied out.
-        return {name: out.clone().realize() for name, out in outputs.items()}
+        return {name: copied(out) for name, out in outputs.items()}
 
     def decoder(self, rows: int, limit: int | None = None) -> Decoder:
         """The model fed step by step, `rows` sequences at once: see `Decoder`."""
@@ -164,18 +179,25 @@ class Model:
 
     def _given(self, array: NDArray[Any]) -> Tensor:
         """An input on the device; real numbers in the dtype of the weights."""
-        tensor = Tensor(array, device=self.device)
+        return self._cast(Tensor(array, device=self.device))
+
+    def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.cast(self.dtype) if tensor.is_floating_point() else tensor
 
     def _outputs(self, **tensors: Tensor) -> dict[str, Tensor]:
-        outputs = walk.forward(self._run(), tensors)
+        outputs = walk.forward(self._run(), {n: self._cast(t) for n, t in tensors.items()})
         # Where an output is an input, or a part of one, the JIT would keep that of the capture.
         realized = [_readable(out).clone() for out in outputs.values()]
         Tensor.realize(*realized)
         return dict(zip(outputs, realized, strict=True))
 
     def _run(self) -> Run:
-        return Run(self.graph, self.parameters, self._constants, self.device)
+        return self.running(self.graph)
+
+    def running(self, graph: Graph) -> Run:
+        """What a graph of the model's is computed with."""
+        target = kernels_for(self.device) if self.kernels == "best" else None
+        return Run(graph, self.parameters, self._constants, self.device, target)
 
     def loss(self, **given: Any) -> Tensor:
         """The spec's loss, a scalar that `.backward()` can follow, for inputs and labels.
@@ -195,7 +217,7 @@ class Model:
         if self.graph.loss.op == "next_token":
             _two_tokens(self.graph, arrays)
         tensors = {name: self._given(array) for name, array in arrays.items()}
-        return walk.loss(self._run(), tensors)
+        return walk.loss(replace(self._run(), trains=True), tensors)
 
     def load(self, path: str | Path, map: str | None = None) -> None:
         """Takes all weights from a file or a folder: .safetensors, .pt, .bin, .npz, .gguf,
@@ -241,17 +263,17 @@ def _readable(out: Tensor) -> Tensor:
     return out.cast(dtypes.float32) if out.is_floating_point() else out
 
 
-def _known(dtype: str) -> str:
-    if dtype not in BYTES:
+def _known(message: str, value: str, known: Collection[str]) -> str:
+    if value not in known:
         raise ArchError(
             Diagnostic(
                 "argument-value",
-                f"a model cannot be of dtype {dtype}",
-                expected=listing(BYTES),
-                help=did_you_mean(dtype, BYTES),
+                f"{message} {value}",
+                expected=listing(known),
+                help=did_you_mean(value, known),
             )
         )
-    return dtype
+    return value
 
 
 def _two_tokens(graph: Graph, arrays: Mapping[str, Any]) -> None:

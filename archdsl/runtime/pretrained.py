@@ -25,13 +25,17 @@ from archdsl.syntax import ast
 
 
 def from_pretrained(
-    path: str | Path, spec: str | None, device: str | None, dtype: str | None, seed: int
+    path: str | Path,
+    spec: str | None,
+    device: str | None,
+    dtype: str | None,
+    seed: int,
+    kernels: str,
 ) -> Model:
     """What `archdsl.from_pretrained` does."""
     _, analysis, found = _held(path, spec)
-    model = Model(
-        optimise(analysis.graph), analysis.maps, device, dtype or widest(found.values()), seed
-    )
+    dtype = dtype or widest(found.values())
+    model = Model(optimise(analysis.graph), analysis.maps, device, dtype, seed, kernels)
     model.fill(found)
     return model
 

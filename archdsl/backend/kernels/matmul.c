@@ -1,0 +1,82 @@
+// y [M, N] = f(a [M, K] b [K, N] + bias), for many rows.
+//
+// A chunk is ROWS rows of y and PANEL of its columns. Its part of b is copied into a panel
+// [K, PANEL], which stays in the cache while all rows are multiplied with it, a register tile
+// of TALL rows at a time (Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix
+// Multiplication"). The last tile and the last panel overlap the ones before, so that no tile
+// has an edge: TALL <= M and PANEL <= N.
+//
+// Sizes are constants: BATCH such products, M, N, K, and how far apart neighbours stand in memory, a[i][k] at
+// i * A_ROW + k * A_COLUMN and b[k][j] at k * B_ROW + j * B_COLUMN.
+
+#define PANEL (WIDE * LANES)
+#define ACROSS ((N + PANEL - 1) / PANEL)
+#define DOWN ((M + ROWS - 1) / ROWS)
+#define LEAST(a, b) ((a) < (b) ? (a) : (b))
+
+struct args {
+  float *y;
+  const float *a;
+  const weight *b, *bias;
+};
+
+// The columns of b from j on as a panel.
+INLINE void pack(float *panel, const weight *b, int j) {
+#if B_ROW == 1
+  // Columns lie along k: squares of LANES by LANES are turned over.
+  for (int left = 0; left < PANEL; left += LANES) {
+    const weight *from = b + (long)(j + left) * B_COLUMN;
+    int k = 0;
+    for (; k + LANES <= K; k += LANES) {
+      vec square[LANES];
+      UNROLL for (int i = 0; i < LANES; i++) square[i] = weights(from + (long)i * B_COLUMN + k);
+      turn(square);
+      UNROLL for (int i = 0; i < LANES; i++) store(panel + (k + i) * PANEL + left, square[i]);
+    }
+    for (; k < K; k++)
+      for (int i = 0; i < LANES; i++) panel[k * PANEL + left + i] = one(from + (long)i * B_COLUMN + k);
+  }
+#else
+  for (int k = 0; k < K; k++)
+    UNROLL for (int w = 0; w < WIDE; w++)
+      store(panel + k * PANEL + w * LANES, weights(b + (long)k * B_ROW + j + w * LANES));
+#endif
+}
+
+INLINE void tile(const struct args *with, const float *panel, int i, int j) {
+  vec sums[TALL][WIDE];
+  UNROLL for (int r = 0; r < TALL; r++)
+    UNROLL for (int w = 0; w < WIDE; w++) sums[r][w] = splat(0);
+  const float *a = with->a + (long)i * A_ROW;
+  for (int k = 0; k < K; k++) {
+    vec b[WIDE];
+    UNROLL for (int w = 0; w < WIDE; w++) b[w] = load(panel + k * PANEL + w * LANES);
+    UNROLL for (int r = 0; r < TALL; r++) {
+      vec each = splat(a[(long)r * A_ROW + (long)k * A_COLUMN]);
+      UNROLL for (int w = 0; w < WIDE; w++) sums[r][w] += each * b[w];
+    }
+  }
+  UNROLL for (int r = 0; r < TALL; r++)
+    UNROLL for (int w = 0; w < WIDE; w++) {
+      float *y = with->y + (long)(i + r) * N + j + w * LANES;
+      store(y, FINISH(sums[r][w], weights, j + w * LANES));
+    }
+}
+
+ALONE static void part(const void *given, int chunk) {
+  const struct args *all = given;
+  long each = chunk / (ACROSS * DOWN);
+  struct args one = {all->y + each * M * N, all->a + each * M * K, all->b + each * K * N, all->bias};
+  const struct args *with = &one;
+  chunk %= ACROSS * DOWN;
+  float panel[K * PANEL] __attribute__((aligned(64)));
+  int top = chunk % DOWN * ROWS, end = LEAST(top + ROWS, M);
+  int j = LEAST(chunk / DOWN * PANEL, N - PANEL);
+  pack(panel, with->b, j);
+  for (int i = top; i < end; i += TALL) tile(with, panel, LEAST(i, M - TALL), j);
+}
+
+void KERNEL(PARAMETERS, struct team *team) {
+  struct args with = {ARGUMENTS};
+  team_run(team, part, &with, BATCH * ACROSS * DOWN);
+}

@@ -1,0 +1,65 @@
+// y [M, N] = f(a [M, K] b [N, K]^T + bias), for few rows: b is read once.
+//
+// A chunk is a run of b's rows. Of b FOLD rows at a time are multiplied with up to FEW rows of
+// a, along k, and what the lanes hold is summed at the end.
+
+#define FOLD 4
+#define FEW (M < 3 ? M : 3)
+#define TWICE (M == 1 ? 2 : 1)  // sums enough for the processor's pipeline
+#define LEAST(a, b) ((a) < (b) ? (a) : (b))
+
+struct args {
+  float *y;
+  const float *a;
+  const weight *b, *bias;
+};
+
+// `rows` of a from i on times `fold` rows of b from j on; both are constants.
+INLINE void tile(const struct args *with, int i, int j, int rows, int fold) {
+  vec sums[FEW][FOLD][TWICE];
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int f = 0; f < fold; f++)
+      UNROLL for (int t = 0; t < TWICE; t++) sums[r][f][t] = splat(0);
+  const float *a = with->a + (long)i * K;
+  const weight *b = with->b + (long)j * K;
+  int k = 0;
+  for (; k + TWICE * LANES <= K; k += TWICE * LANES)
+    UNROLL for (int t = 0; t < TWICE; t++)
+      UNROLL for (int f = 0; f < fold; f++) {
+        vec w = weights(b + (long)f * K + k + t * LANES);
+        UNROLL for (int r = 0; r < rows; r++)
+          sums[r][f][t] += w * load(a + (long)r * K + k + t * LANES);
+      }
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int f = 0; f < fold; f++) {
+      float total = sum(TWICE == 2 ? sums[r][f][0] + sums[r][f][TWICE - 1] : sums[r][f][0]);
+      for (int rest = k; rest < K; rest++)
+        total += a[(long)r * K + rest] * one(b + (long)f * K + rest);
+      with->y[(long)(i + r) * N + j + f] = total;
+    }
+}
+
+// What is left to do with sums once they are there.
+INLINE void finish(const struct args *with, int i, int j, int end) {
+  float *y = with->y + (long)i * N;
+  for (; j + LANES <= end; j += LANES) store(y + j, FINISH(load(y + j), weights, j));
+  for (; j < end; j++) y[j] = FINISH(splat(y[j]), everywhere, j)[0];
+}
+
+ALONE static void part(const void *given, int chunk) {
+  const struct args *with = given;
+  int start = chunk * RUN, end = LEAST(start + RUN, N), j = start;
+  for (; j + FOLD <= end; j += FOLD) {
+    int i = 0;
+    for (; i + FEW <= M; i += FEW) tile(with, i, j, FEW, FOLD);
+    for (; i < M; i++) tile(with, i, j, 1, FOLD);
+  }
+  for (; j < end; j++)
+    for (int i = 0; i < M; i++) tile(with, i, j, 1, 1);
+  for (int i = 0; i < M; i++) finish(with, i, start, end);
+}
+
+void KERNEL(PARAMETERS, struct team *team) {
+  struct args with = {ARGUMENTS};
+  team_run(team, part, &with, (N + RUN - 1) / RUN);
+}

@@ -1,0 +1,51 @@
+// y [M, D]: each row of x [M, D] with mean 0 (unless RMS) and variance 1, times gain, plus bias.
+
+#define LEAST(a, b) ((a) < (b) ? (a) : (b))
+
+struct args {
+  float *y;
+  const float *x;
+  const weight *gain, *bias;
+};
+
+INLINE void row(const struct args *with, float *y, const float *x) {
+  float mean = 0, square = 0;
+  int d = 0;
+  vec total = splat(0);
+  if (!RMS) {
+    for (; d + LANES <= D; d += LANES) total += load(x + d);
+    mean = sum(total);
+    for (; d < D; d++) mean += x[d];
+    mean /= D;
+  }
+  total = splat(0);
+  for (d = 0; d + LANES <= D; d += LANES) {
+    vec away = load(x + d) - mean;
+    total += away * away;
+  }
+  square = sum(total);
+  for (; d < D; d++) square += (x[d] - mean) * (x[d] - mean);
+  float by = 1 / __builtin_sqrtf(square / D + EPS);
+  for (d = 0; d + LANES <= D; d += LANES) {
+    vec v = (load(x + d) - mean) * by;
+    if (GAIN) v *= weights(with->gain + d);
+    if (SHIFT) v += weights(with->bias + d);
+    store(y + d, v);
+  }
+  for (; d < D; d++) {
+    y[d] = (x[d] - mean) * by;
+    if (GAIN) y[d] *= one(with->gain + d);
+    if (SHIFT) y[d] += one(with->bias + d);
+  }
+}
+
+ALONE static void part(const void *given, int chunk) {
+  const struct args *with = given;
+  for (int i = chunk * RUN; i < LEAST((chunk + 1) * RUN, M); i++)
+    row(with, with->y + (long)i * D, with->x + (long)i * D);
+}
+
+void KERNEL(PARAMETERS, struct team *team) {
+  struct args with = {ARGUMENTS};
+  team_run(team, part, &with, (M + RUN - 1) / RUN);
+}

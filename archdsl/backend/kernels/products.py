@@ -1,0 +1,100 @@
+"""Products on the CPU.
+
+Few rows read a weight once, as it lies (`matvec.c`); for many rows a part of it at a time is
+laid out anew, and stays in the cache for all rows (`matmul.c`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+from tinygrad import Tensor, UOp, dtypes
+from tinygrad.helpers import NUM_CPU_THREADS
+
+from archdsl.backend.kernels.program import launch
+from archdsl.backend.tensors import shape
+
+_ROWS = 240  # of one chunk of a product of many rows, at most
+_CHUNK = 16384  # numbers of a weight, at least, that few rows are multiplied with in one chunk
+_LEAST_ROWS, _LEAST_COLUMNS = 6, 64  # of the largest register tile
+
+
+def product(
+    kernel: str, x: Tensor, weight: Tensor, bias: Tensor | None, act: str | None
+) -> Tensor:
+    """act(x [B, …, in] times weight [out, in] + bias [out]): [B, …, out], by way of float32.
+
+    With an `act` there is no gradient.
+    """
+    (N, K), M = shape(weight), prod(shape(x)[:-1])
+    a = x.cast(dtypes.float32).reshape(M, K)
+    if kernel == "matmul":
+        y = matmul(a, weight, flip_b=True, bias=bias, act=act)
+    else:
+        sizes = {"M": M, "N": N, "K": K, "RUN": _run(N, K), **_finish(bias, act)}
+        y = Tensor.empty(M, N, device=x.device)
+        inputs = {"a": a, "b": weight, "bias": bias}
+        back = _gradient(flip_a=False, flip_b=True)
+        (y,) = launch("matvec", sizes, {"y": y}, inputs, 2 * M * N * K, back)
+    return y.reshape(*x.shape[:-1], N).cast(x.dtype)
+
+
+def matmul(
+    a: Tensor,
+    b: Tensor,
+    flip_a: bool = False,
+    flip_b: bool = False,
+    bias: Tensor | None = None,
+    act: str | None = None,
+) -> Tensor:
+    """act(a [batch…, M, K] times b [batch…, K, N] + bias [N]): [batch…, M, N] in float32.
+
+    What is flipped lies in memory as [K, M] or [N, K]. With an `act` there is no gradient.
+    """
+    *batch, M, K = shape(a.transpose(-1, -2) if flip_a else a)
+    N = shape(b)[-2 if flip_b else -1]
+    if M < _LEAST_ROWS or N < _LEAST_COLUMNS:
+        plain = (a.transpose(-1, -2) if flip_a else a, b.transpose(-1, -2) if flip_b else b)
+        return plain[0].cast(dtypes.float32) @ plain[1].cast(dtypes.float32)
+    constants: dict[str, object] = {"M": M, "N": N, "K": K, "BATCH": prod(batch)}
+    constants |= dict(zip(("A_ROW", "A_COLUMN"), (1, M) if flip_a else (K, 1), strict=True))
+    constants |= dict(zip(("B_ROW", "B_COLUMN"), (1, K) if flip_b else (N, 1), strict=True))
+    y = Tensor.empty(*batch, M, N, device=a.device)
+    inputs = {"a": a.cast(dtypes.float32), "b": b, "bias": bias}
+    constants |= _tiles(M) | _finish(bias, act)
+    operations = 2 * prod(batch) * M * N * K
+    (y,) = launch("matmul", constants, {"y": y}, inputs, operations, _gradient(flip_a, flip_b))
+    return y
+
+
+def _gradient(flip_a: bool, flip_b: bool) -> Callable[[UOp, UOp], tuple[UOp | None, ...]]:
+    """The gradients of y = a b + bias as tinygrad asks for them, for each buffer of a call."""
+
+    def back(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:
+        dy = Tensor(gradient)
+        a, b, *more = (Tensor(uop) for uop in call.src[2:-1])
+        da = matmul(b, dy, flip_b, True) if flip_a else matmul(dy, b, False, not flip_b)
+        db = matmul(dy, a, True, flip_a) if flip_b else matmul(a, dy, not flip_a, False)
+        dbias = [dy.sum(0).cast(each.dtype).uop for each in more]
+        return None, da.cast(a.dtype).uop, db.cast(b.dtype).uop, *dbias, None
+
+    return back
+
+
+def _finish(bias: Tensor | None, act: str | None) -> dict[str, object]:
+    """The macro of what is done with a sum."""
+    sum = "(v + trained(with->bias + (j)))" if bias is not None else "(v)"
+    return {"FINISH(v, trained, j)": f"{act or ''}{sum}"}
+
+
+def _tiles(M: int) -> dict[str, object]:
+    """The height of a register tile that wastes least on M rows, and the rows of a chunk."""
+    tall = min((4, 5, 6), key=lambda tall: (-(-M // tall) * (tall + 1), -tall))
+    return {"TALL": tall, "ROWS": _ROWS // tall * tall}
+
+
+def _run(N: int, K: int) -> int:
+    """How many of a weight's rows are a chunk: several for each thread, but no crumbs."""
+    fair, least = -(-N // (8 * NUM_CPU_THREADS.value)), -(-_CHUNK // K)
+    return -(-max(fair, least) // 16) * 16

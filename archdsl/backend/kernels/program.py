@@ -1,0 +1,68 @@
+"""A kernel in C as a step of tinygrad's: its sizes, its buffers, and its call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tinygrad import Tensor, UOp, dtypes
+from tinygrad.helpers import Target
+from tinygrad.renderer import Estimates
+from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo
+
+from archdsl.backend.kernels import team
+from archdsl.backend.kernels.source import source
+
+# What each dtype is called in C; of the half ones a kernel has one, its `weight`.
+_TYPES = {dtypes.float32: "float", dtypes.int32: "int"}
+_HALVES = {dtypes.bfloat16: "BFLOAT16", dtypes.float16: "FLOAT16"}
+
+
+def launch(
+    name: str,
+    constants: Mapping[str, object],
+    outputs: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor | None],
+    operations: int = 0,
+    gradient: Callable[[UOp, UOp], tuple[UOp | None, ...]] | None = None,
+) -> tuple[Tensor, ...]:
+    """The outputs once `{name}.c` has run on them and on the inputs that there are.
+
+    Outputs are written in place; a view that is not contiguous is copied first, so they are
+    none. Tensors have the names of the fields of the kernel's `struct args`, `constants` are
+    its macros, `operations` is what tinygrad counts it as, and `gradient` what it calls for
+    the gradients of all buffers: the outputs, the inputs, and the team of threads.
+    """
+    tensors = {**outputs, **{key: each for key, each in inputs.items() if each is not None}}
+    buffers = (*tensors.values(), team.tensor())
+    text = source(name, {"KERNEL": name, **_signature(tensors, len(outputs)), **constants})
+    called = "_".join([name, *(str(size) for size in buffers[0].shape)])
+
+    def kernel(*parameters: UOp) -> UOp:
+        info = ProgramInfo(
+            called,
+            local_size=(1, 1, 1),  # or tinygrad would look for the best one
+            globals=tuple(range(len(buffers))),
+            outs=tuple(range(len(outputs))),
+            ins=tuple(range(len(outputs), len(buffers))),
+            target=Target("CPU"),
+        )
+        read = sum(int(each.nbytes()) for each in tensors.values())
+        estimates = Estimates(operations, 0, read)
+        body = UOp.sink(*parameters, arg=KernelInfo(called, estimates=estimates))
+        listing = UOp(Ops.LINEAR, src=parameters)
+        return UOp(Ops.PROGRAM, src=(body, listing, UOp(Ops.SOURCE, arg=text)), arg=info)
+
+    first, *others = buffers
+    return tuple(first.custom_kernel(*others, fxn=kernel, grad_fxn=gradient)[: len(outputs)])
+
+
+def _signature(tensors: Mapping[str, Tensor], outputs: int) -> dict[str, object]:
+    """The macros of a kernel's parameters, of what it keeps of them, and of its `weight`."""
+    types = [_TYPES.get(each.dtype, "weight") for each in tensors.values()]
+    constant = [""] * outputs + ["const "] * (len(tensors) - outputs)
+    parameters = map("{}{} *{}".format, constant, types, tensors)
+    halves = {_HALVES[each.dtype]: 1 for each in tensors.values() if each.dtype in _HALVES}
+    return halves | {
+        "PARAMETERS": ", ".join(parameters),
+        "ARGUMENTS": ", ".join(f".{key} = {key}" for key in tensors),
+    }

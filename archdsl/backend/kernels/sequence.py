@@ -1,0 +1,91 @@
+"""What TinyJit has captured for the CPU, run by one call of C.
+
+tinygrad calls each program from Python, and its parts one after the other, which takes longer
+than many of them do. This is its `GraphRunner` for the CPU: a table of programs and their
+arguments, in which each call replaces what is new.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import time
+from typing import Any
+
+import numpy as np
+from tinygrad import Device
+from tinygrad.device import Compiled
+from tinygrad.engine.jit import GraphRunner
+from tinygrad.engine.realize import get_call_arg_uops
+from tinygrad.uop.ops import UOp
+
+from archdsl.backend.kernels import team
+from archdsl.backend.kernels.source import compiled
+
+_ARGUMENTS = 16  # at most; ROW in sequence.c
+_FIRST = 3  # where a row's arguments begin
+
+
+class Sequence(GraphRunner):
+    """Calls of programs on the CPU."""
+
+    def __init__(self, linear: UOp, input_uops: tuple[UOp, ...] = ()):
+        super().__init__(linear, input_uops)
+        self.table = np.zeros((len(self.calls), _FIRST + _ARGUMENTS), np.uint64)
+        for row, (_, ast, buffers, _), runtime in zip(
+            self.table, self.calls, self.runtimes, strict=True
+        ):
+            info, addresses = (
+                ast.arg,
+                [buffers[i].get_buf("CPU").va_addr for i in ast.arg.globals],
+            )
+            core = info.runtimevars.get("core_id")
+            parts = -1 if core is None else len(addresses) + core
+            program: Any = runtime
+            row[:_FIRST] = np.array([program.addr, info.global_size[0], parts]).astype(
+                np.uint64
+            )
+            row[_FIRST : _FIRST + len(addresses)] = addresses
+        self._inputs = [
+            (j, info.globals.index(position), slot)
+            for j, (replaced, (_, ast, _, _)) in enumerate(
+                zip(self.uop_replace, self.calls, strict=True)
+            )
+            for position, slot in replaced
+            for info in [ast.arg]
+            if position in info.globals
+        ]
+
+    def __call__(
+        self, input_uops: tuple[UOp, ...], var_vals: dict[str, int], wait: bool = False
+    ) -> float | None:
+        start = time.perf_counter()
+        for row, argument, slot in self._inputs:
+            buffer: Any = input_uops[slot].buffer
+            self.table[row, _FIRST + argument] = buffer.get_buf("CPU").va_addr
+        for row, variable, value in self.updated_vars(var_vals):
+            count = len(self.calls[row][1].arg.globals)
+            self.table[row, _FIRST + count + variable] = value
+        program, address = _program()
+        program.fxn(
+            ctypes.c_uint64(self.table.ctypes.data), ctypes.c_uint64(len(self.table)), address
+        )
+        return time.perf_counter() - start if wait else None
+
+    @staticmethod
+    def supports_uop(batch_devs: list[Compiled], new_call: UOp) -> bool:
+        if not GraphRunner.supports_uop(batch_devs, new_call):
+            return False
+        count = len(get_call_arg_uops(new_call)) + len(new_call.src[0].arg.vars)
+        return count <= _ARGUMENTS
+
+
+def install() -> None:
+    """Has TinyJit run what it captures for the CPU in this way from now on."""
+    _program()
+    Device["CPU"].graph = Sequence
+
+
+@functools.cache
+def _program() -> tuple[Any, ctypes.c_uint64]:
+    return compiled("sequence"), team.address()

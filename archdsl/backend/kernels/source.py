@@ -1,0 +1,33 @@
+"""The C of a kernel: its constants, what all include, and its own file."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from tinygrad import Device
+from tinygrad.device import TinyELF
+from tinygrad.helpers import Target
+
+_ALL = ("vector.h", "weights.h", "team.h")
+
+
+def source(name: str, constants: Mapping[str, object]) -> str:
+    """`{name}.c` with its constants defined, and what it needs in front."""
+    defined = "".join(f"#define {key} {value}\n" for key, value in constants.items())
+    headers = (*_ALL, "attend.h") if name.startswith("attend") else _ALL
+    return defined + "".join(map(_read, (*headers, f"{name}.c")))
+
+
+def compiled(name: str) -> Any:
+    """The function of `{name}.c`, as tinygrad loads programs for the CPU."""
+    device = Device["CPU"]
+    code = device.compiler.compile_cached(source(name, {}))
+    return device.runtime(TinyELF(code, name, Target("CPU"), ()))
+
+
+@functools.cache
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")

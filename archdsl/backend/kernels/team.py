@@ -1,0 +1,70 @@
+"""The threads that kernels share their work among.
+
+tinygrad runs each program of its CPU device on one thread, part after part. Here helpers wait
+for chunks of work beside it: `team.h` says how they are handed out. There are as many threads
+as tinygrad's NUM_CPU_THREADS.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import threading
+from typing import Any
+
+from tinygrad import Tensor, dtypes
+from tinygrad.helpers import NUM_CPU_THREADS
+
+from archdsl.backend.kernels.source import compiled
+
+_WORDS = 64  # of 8 bytes, more than `struct team` has
+
+
+@functools.cache
+def tensor() -> Tensor:
+    """The team as kernels take it, its helpers started."""
+    shared = Tensor.zeros(_WORDS, dtype=dtypes.uint64, device="CPU").contiguous().realize()
+    helpers = NUM_CPU_THREADS.value - 1
+    if helpers < 1:
+        return shared
+    words = _memory(shared).cpu_view().view(fmt="Q")
+    words[1], words[2], words[3] = _function("sem_post"), _function("sem_wait"), _semaphore()
+    program = compiled("helper")
+    where = ctypes.c_uint64(_memory(shared).va_addr)
+    for _ in range(helpers):
+        threading.Thread(target=_help, args=(program, where), daemon=True).start()
+    words[0] = helpers
+    # A forked process has no other threads than the one that forked it.
+    os.register_at_fork(after_in_child=lambda: words.__setitem__(0, 0))
+    return shared
+
+
+def address() -> ctypes.c_uint64:
+    """Where the team stands in memory."""
+    return ctypes.c_uint64(_memory(tensor()).va_addr)
+
+
+def _help(program: Any, where: ctypes.c_uint64) -> None:
+    program.fxn(where)  # never returns; until then `program` is needed
+
+
+def _memory(shared: Tensor) -> Any:
+    buffer: Any = shared.uop.buffer
+    return buffer.get_buf("CPU")
+
+
+def _function(name: str) -> int:
+    return ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value or 0
+
+
+def _semaphore() -> int:
+    """A new semaphore, at 0. It has a name for a moment only: macOS has no others."""
+    opened = ctypes.CDLL(None, use_errno=True).sem_open
+    opened.restype = ctypes.c_void_p
+    name = f"/archdsl-{os.getpid()}".encode()
+    found: int | None = opened(name, os.O_CREAT | os.O_EXCL, 0o600, 0)
+    if found in (None, ctypes.c_void_p(-1).value):
+        raise OSError(ctypes.get_errno(), "sem_open")
+    ctypes.CDLL(None).sem_unlink(name)
+    return found or 0

@@ -1,0 +1,24 @@
+// Weights as they lie in memory, read as float32: LANES at once, or the one at an address.
+
+#if defined(BFLOAT16)
+typedef unsigned short weight;
+typedef weight packed __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+INLINE vec weights(const weight *p) {
+  return (vec)(__builtin_convertvector(*(const packed *)p, ivec) << 16);
+}
+INLINE float one(const weight *p) {
+  union { unsigned bits; float value; } it = {(unsigned)*p << 16};
+  return it.value;
+}
+#elif defined(FLOAT16)
+typedef __fp16 weight;
+typedef weight packed __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+INLINE vec weights(const weight *p) { return __builtin_convertvector(*(const packed *)p, vec); }
+INLINE float one(const weight *p) { return *p; }
+#else
+typedef float weight;
+INLINE vec weights(const weight *p) { return load(p); }
+INLINE float one(const weight *p) { return *p; }
+#endif
+
+INLINE vec everywhere(const weight *p) { return splat(one(p)); }

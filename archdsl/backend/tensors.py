@@ -1,0 +1,50 @@
+"""What is asked of tinygrad's tensors in many places, and numbers in and out of them.
+
+`put` and `get` pass by its scheduler, which takes longer than a step of a small model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tinygrad import Tensor
+from tinygrad.device import Buffer
+from tinygrad.uop.ops import Ops, UOp
+
+
+def shape(x: Tensor) -> tuple[int, ...]:
+    return tuple(int(size) for size in x.shape)
+
+
+def made(x: Tensor) -> Tensor:
+    """x computed once, and not again for each use: itself where it has been made already."""
+    uop = x.uop
+    while uop.op is Ops.RESHAPE:
+        uop = uop.src[0]
+    return x if uop.op in (Ops.AFTER, Ops.BUFFER, Ops.CONTIGUOUS) else x.contiguous()
+
+
+def put(tensor: Tensor, values: NDArray[Any]) -> None:
+    """Writes values into a realized tensor of their shape and dtype."""
+    buffer: Any = tensor.uop.base.buffer
+    data = np.ascontiguousarray(values)
+    assert data.nbytes == buffer.nbytes, f"{data.nbytes} bytes for {buffer.nbytes}"
+    buffer.allocator._copyin(buffer._buf, data.data.cast("B"))
+
+
+def get(tensor: Tensor) -> NDArray[np.float32]:
+    """The values of a realized float32 tensor."""
+    buffer: Any = tensor.uop.base.buffer
+    values = np.empty(shape(tensor), np.float32)
+    assert values.nbytes == buffer.nbytes, f"{values.nbytes} bytes for {buffer.nbytes}"
+    buffer.allocator._copyout(values.data.cast("B"), buffer._buf)
+    return values
+
+
+def copied(x: Tensor) -> Tensor:
+    """A realized tensor's values in memory of their own."""
+    buffer: Any = x.uop.base.buffer
+    own = Buffer(buffer.device, buffer.size, buffer.dtype, preallocate=True).copy_from(buffer)
+    return Tensor(UOp.from_buffer(own)).reshape(x.shape)

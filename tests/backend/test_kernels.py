@@ -1,0 +1,253 @@
+"""The CPU's kernels against tinygrad's own and NumPy, over sizes that fit no tile."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tinygrad import Tensor
+
+import archdsl
+from archdsl.backend.kernels import attention, norms, products
+from archdsl.backend.target import kernels_for, open_device, supports
+from archdsl.backend.tensors import get
+from archdsl.diagnostics import ArchError
+from archdsl.passes.kernels import CPU
+from archdsl.runtime.model import Model
+
+Array = NDArray[Any]
+RANDOM = np.random.default_rng(0)
+HALVES = ["float32", "bfloat16", "float16"]
+
+
+@pytest.fixture(autouse=True)
+def cpu() -> None:
+    assert kernels_for(open_device("CPU")) == CPU
+    assert supports("CPU", "bfloat16")
+
+
+def tensor(values: Array, dtype: str = "float32") -> Tensor:
+    return Tensor(values.astype(np.float32), device="CPU").cast(dtype).realize()
+
+
+def normal(*shape: int) -> Array:
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+# -- products --
+
+ROWS, SIZES = (1, 2, 4, 5, 7, 11, 13, 250), (1, 7, 16, 33, 70, 129)
+PRODUCTS = [
+    (kernel, M, K, N)
+    for number, (M, K, N) in enumerate(itertools.product(ROWS, SIZES, SIZES))
+    for kernel in ("matvec", "matmul")
+    # A part of all, another for each kernel; tiles ask for their size at least.
+    if number % 29 == (kernel == "matmul") and (kernel == "matvec" or (M >= 6 and N >= 64))
+]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize(("kernel", "M", "K", "N"), PRODUCTS)
+def test_product(kernel: str, M: int, K: int, N: int, dtype: str) -> None:
+    x, weight, bias = normal(M, K), tensor(normal(N, K), dtype), tensor(normal(N), dtype)
+    found = products.product(kernel, tensor(x), weight, bias, None).numpy()
+    exact = x.astype(float) @ weight.float().numpy().T.astype(float) + bias.float().numpy()
+    assert np.abs(found - exact).max() <= 1e-6 * math.sqrt(K) * max(1, np.abs(exact).max())
+
+
+ACTIVATIONS = {
+    "relu": lambda x: max(x, 0.0),
+    "gelu": lambda x: x * 0.5 * math.erfc(-x * math.sqrt(0.5)),
+    "gelu_tanh": lambda x: (
+        x * 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    ),
+    "silu": lambda x: x / (1 + math.exp(-x)) if x > -700 else 0.0,
+    "quick_gelu": lambda x: x / (1 + math.exp(-1.702 * x)) if x > -400 else 0.0,
+    "tanh": math.tanh,
+    "sigmoid": lambda x: 1 / (1 + math.exp(-x)) if x > -700 else 0.0,
+}
+
+
+@pytest.mark.parametrize("act", ACTIVATIONS)
+@pytest.mark.parametrize("kernel", ["matvec", "matmul"])
+def test_activation(kernel: str, act: str) -> None:
+    values = np.concatenate([np.linspace(-9, 9, 181), [-1e4, -120, -88, 88, 120, 1e4]])
+    x = np.tile(values[:, None], 2).astype(np.float32)  # [187, 2]
+    weight = np.zeros((64, 2), np.float32)
+    weight[:, 0] = 1
+    found = products.product(kernel, tensor(x), tensor(weight), None, act).numpy()
+    exact = np.array([ACTIVATIONS[act](float(v)) for v in x[:, 0]])
+    assert np.abs(found - exact[:, None]).max(where=np.abs(x[:, :1]) < 200, initial=0) < 4e-6
+    assert np.allclose(found, exact[:, None], rtol=1e-6, atol=4e-6)
+
+
+@pytest.mark.parametrize("kernel", ["matvec", "matmul"])
+def test_what_is_no_number_stays_none(kernel: str) -> None:
+    x = normal(9, 16)
+    x[3, 5] = np.nan
+    weight = tensor(normal(64, 16))
+    for act in (None, *ACTIVATIONS):
+        found = products.product(kernel, tensor(x), weight, None, act).numpy()
+        assert np.isnan(found[3]).all() or act == "relu"
+        assert np.isfinite(np.delete(found, 3, 0)).all()
+
+
+# -- norms --
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("rms", [False, True])
+@pytest.mark.parametrize("scale", [False, True])
+@pytest.mark.parametrize(("M", "D"), [(1, 3), (5, 64), (77, 130)])
+def test_norm(M: int, D: int, rms: bool, scale: bool, dtype: str) -> None:
+    x, eps = normal(M, D) * 3 + 1, 0.03
+    gain, bias = (tensor(normal(D), dtype) if scale else None for _ in range(2))
+    found = norms.norm(tensor(x), rms, eps, gain, bias).numpy()
+    centred = x if rms else x - x.mean(1, keepdims=True)
+    exact = centred / np.sqrt((centred**2).mean(1, keepdims=True) + eps)
+    if gain is not None and bias is not None:
+        exact = exact * gain.float().numpy() + bias.float().numpy()
+    assert np.abs(found - exact).max() < 1e-5
+
+
+# -- attention --
+
+
+def attended(q: Array, k: Array, v: Array, scale: float, seen: Array) -> Array:
+    """[B, T, H, w], each head by itself; `seen` [B, T, S] or broadcast to it."""
+    group = q.shape[2] // k.shape[2]
+    k, v = (np.repeat(each.astype(float), group, 2) for each in (k, v))
+    scores = np.einsum("bthd,bshd->bhts", q, k) * scale
+    shares = np.where(seen[:, None], np.exp(scores - scores.max(-1, keepdims=True)), 0)
+    return np.einsum("bhts,bshd->bthd", shares / shares.sum(-1, keepdims=True), v)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("kernel", ["attend", "attend_few"])
+@pytest.mark.parametrize("how", ["all", "padded", "causal", "window"])
+@pytest.mark.parametrize(
+    ("B", "T", "H", "K", "size", "value"),
+    [(2, 1, 4, 2, 16, 16), (1, 7, 4, 1, 64, 64), (2, 50, 6, 3, 20, 44), (1, 130, 2, 2, 33, 8)],
+)
+def test_attention(
+    B: int, T: int, H: int, K: int, size: int, value: int, how: str, kernel: str, dtype: str
+) -> None:
+    q, k, v = normal(B, T, H, size), normal(B, T, K, size), normal(B, T, K, value)
+    keys, values = tensor(k, dtype), tensor(v, dtype)
+    window = 9 if how == "window" else None
+    lengths = RANDOM.integers(1, T + 1, B).astype(np.int32) if how == "padded" else None
+    behind = np.arange(T)[:, None] - np.arange(T)
+    seen = (
+        np.ones((B, T, T), bool) if lengths is None else np.arange(T) < lengths[:, None, None]
+    )
+    if how in ("causal", "window"):
+        seen = seen & (behind >= 0) & (behind < (window or T))
+    found = attention.core(
+        kernel,
+        tensor(q),
+        keys,
+        values,
+        0.3,
+        how in ("causal", "window"),
+        window,
+        None if lengths is None else Tensor(lengths, device="CPU"),
+    )
+    exact = attended(q, keys.float().numpy(), values.float().numpy(), 0.3, seen)
+    step = {"float32": 2e-5, "bfloat16": 2.0**-8, "float16": 2.0**-11}[
+        dtype
+    ]  # of what comes out
+    assert np.abs(found.float().numpy() - exact).max() < step * max(1, np.abs(exact).max())
+
+
+@pytest.mark.parametrize("kernel", ["attend", "attend_few"])
+@pytest.mark.parametrize("past", [0, 5, 40])
+@pytest.mark.parametrize(("ring", "window"), [(0, None), (0, 9), (24, 9)])
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_a_step_of_attention(
+    n: int, ring: int, window: int | None, past: int, kernel: str
+) -> None:
+    B, H, K, size, total = 2, 4, 2, 16, past + n
+    q, k, v = normal(B, n, H, size), normal(B, total, K, size), normal(B, total, K, size)
+    starts = np.array([0, min(3, past)], np.int32)
+    room = ring or 64
+    kept = np.zeros((2, B, room, K, size), np.float32)
+    for column in range(past):
+        kept[:, :, column % room] = k[:, column], v[:, column]
+    begin = Tensor(np.array([past], np.int32), device="CPU").realize()
+    keys, values = attention.keep(
+        tensor(kept[0]), tensor(kept[1]), tensor(k[:, past:]), tensor(v[:, past:]), begin, ring
+    )
+    there = Tensor(starts, device="CPU").realize()
+    found = attention.core(
+        kernel, tensor(q), keys, values, 0.3, True, window, None, begin, there, ring
+    )
+    behind = past + np.arange(n)[:, None] - np.arange(total)
+    seen = (behind >= 0) & (behind < (window or total))
+    seen = seen & (np.arange(total) >= starts[:, None, None]) | (behind == 0)
+    assert np.abs(found.numpy() - attended(q, k, v, 0.3, seen)).max() < 2e-5
+
+
+# -- whole models, and what runs them --
+
+
+def gpt(**settings: Any) -> Model:
+    sizes = {"vocab": 101, "context": 70, "D": 48, "heads": 3, "depth": 2}
+    return archdsl.compile("gpt.arch", device="CPU", **sizes, **settings)
+
+
+def test_tinygrads_kernels_give_the_same() -> None:
+    ids = RANDOM.integers(0, 101, (3, 61))
+    ours, plain = (
+        gpt(kernels=kernels)(tokens=ids)["logits"] for kernels in ("best", "tinygrad")
+    )
+    scale = float(plain.abs().max().numpy())
+    assert np.abs(ours.numpy() - plain.numpy()).max() < 1e-5 * scale
+
+
+def test_other_kernels_are_refused() -> None:
+    with pytest.raises(ArchError, match="kernels cannot be fastest"):
+        gpt(kernels="fastest")
+
+
+def test_other_devices_have_none() -> None:
+    assert kernels_for("NULL") is None
+    assert kernels_for("CPU:1") is None
+
+
+def test_captured_models_run_in_several_threads_at_once() -> None:
+    models = [gpt(seed=seed) for seed in range(3)]
+    ids = RANDOM.integers(0, 101, (1, 64))
+    alone = [model(tokens=ids)["logits"].numpy() for model in models for _ in range(2)][1::2]
+    programs = [next(iter(model._captured.values())) for model in models]
+    inputs = [Tensor(ids.astype(np.int32), device="CPU").realize() for _ in models]
+
+    def repeated(number: int) -> Array:
+        for _ in range(30):
+            out = programs[number](tokens=inputs[number])["logits"]
+        return get(out)
+
+    with ThreadPoolExecutor(len(models)) as pool:
+        together = list(pool.map(repeated, range(len(models))))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+FORKED = """
+import os, archdsl
+model = archdsl.compile("gpt.arch", device="CPU", vocab=64, context=64, D=64, heads=2, depth=1)
+given = [list(range(64))]
+before = model(tokens=given)["logits"].tolist()
+if (child := os.fork()) == 0:
+    os._exit(0 if model(tokens=given)["logits"].tolist() == before else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+def test_a_forked_process_goes_on_alone() -> None:
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=100)
