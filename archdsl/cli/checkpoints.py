@@ -53,9 +53,14 @@ def opened(args: argparse.Namespace) -> Model:
         model = archdsl.from_pretrained(
             args.spec, device=args.device, dtype=args.dtype, kernels=args.kernels
         )
+    announce(model)
+    return model
+
+
+def announce(model: Model) -> None:
+    """Tells a person who waits why."""
     if sys.stderr.isatty():
         say(f"compiling for {model.device}: the first run of a size takes longest")
-    return model
 
 
 def is_spec(path: str) -> bool:

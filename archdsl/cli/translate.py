@@ -5,8 +5,29 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from archdsl.cli.common import Subparsers, add_machine, add_spec, command, compiled, say
+from archdsl.cli import checkpoints
+from archdsl.cli.common import Subparsers, command, compiled, say
+from archdsl.diagnostics import ArchError, Diagnostic
+
+if TYPE_CHECKING:
+    from archdsl.runtime.model import Model
+    from archdsl.runtime.search import Search
+
+_ENDS = ("bos", "eos", "pad")
+
+
+class _Translator(NamedTuple):
+    """A model, how text becomes its tokens and they text, and how targets are looked for."""
+
+    model: Model
+    encode: Callable[[str], list[int]]
+    decode: Callable[[Iterable[int]], str]
+    search: Search
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -14,66 +35,137 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         commands,
         "translate",
         "turn text into text with an encoder-decoder",
-        "archdsl translate my.arch 'a text' --weights w.npz --vocab tokens.txt --beams 5",
+        "archdsl translate some/folder 'a text' --beams 5\n"
+        "  archdsl translate my.arch 'a text' --weights w.npz --vocab tokens.txt --beams 5",
     )
-    add_spec(parser)
+    checkpoints.add_checkpoint(parser)
     parser.add_argument("text", nargs="+", help="sources; `-` is the lines of standard input")
+    parser.add_argument(
+        "--tokenizer", metavar="PATH", help="a checkpoint's (default: what its folder has)"
+    )
     parser.add_argument(
         "--vocab",
         metavar="PATH",
-        required=True,
-        help="the tokens: a line each (.txt), .json, a plain .pkl, or package:NAME/FILE",
+        help="a spec's tokens: a line each (.txt), .json, a plain .pkl, or package:NAME/FILE",
     )
-    for end in ("bos", "eos", "pad"):
+    for end in _ENDS:
         parser.add_argument(
-            f"--{end}", metavar="TOKEN", help="its name, where it is not a usual one"
+            f"--{end}", metavar="TOKEN", help="its name in --vocab, where it is not a usual one"
         )
-    parser.add_argument(
-        "--beams", type=int, default=1, help="1 is greedy (default: %(default)s)"
+    of = parser.add_argument_group(
+        "search", "A checkpoint's folder says how it is made; what is given here counts more."
     )
-    parser.add_argument("--best", type=int, metavar="N", help="print only the N best")
-    parser.add_argument("--max-length", type=int, metavar="TOKENS", help="with both ends")
+    of.add_argument("--beams", type=int, metavar="N", help="1 is greedy (a spec's default)")
+    of.add_argument(
+        "--best", type=int, metavar="N", help="print the N best (default: a spec's beams, or 1)"
+    )
+    of.add_argument("--max-length", type=int, metavar="TOKENS", help="with both ends")
+    of.add_argument(
+        "--length-penalty",
+        type=float,
+        metavar="A",
+        help="divide a score by ((N + length) / (N + 1)) ** A (a spec's default: 0)",
+    )
+    of.add_argument(
+        "--length-offset", type=float, metavar="N", help="(default: 0; Wu et al. 2016: 5)"
+    )
+    of.add_argument(
+        "--until",
+        choices=("full", "unlikely", "hopeless"),
+        help="stop when all beams have ended, and no better end is likely, or possible",
+    )
     parser.add_argument(
-        "--length-penalty", type=float, default=0.0, help="alpha of Wu et al. 2016 (default: 0)"
+        "--together", type=int, default=8, metavar="N", help="sources in a batch (default: 8)"
     )
     parser.add_argument("--json", action="store_true", help="a line of JSON for each source")
-    add_machine(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    model = compiled(args)
-    from archdsl.formats import resolve
-    from archdsl.runtime.tokenizers import read_vocabulary
-    from archdsl.runtime.translate import roles, translate
+    model, encode, decode, search = (
+        _of_spec(args) if checkpoints.is_spec(args.spec) else _of_folder(args)
+    )
+    from archdsl.runtime.translate import translate
 
-    roles(model.graph)
-    tokenizer = read_vocabulary(resolve(args.vocab), bos=args.bos, eos=args.eos, pad=args.pad)
-    if not args.weights:
-        say("no --weights: the weights are drawn at random, and so is the text")
-    if sys.stderr.isatty():
-        say(f"compiling for {model.device}: the first run of a size takes longest")
+    search = _asked(search, args)
     lines = (line.rstrip("\n") for line in sys.stdin)
     sources = [line for line in lines if line.strip()] if args.text == ["-"] else args.text
-    for text in sources:
-        found = translate(
-            model,
-            tokenizer,
-            text,
-            beams=args.beams,
-            max_length=args.max_length,
-            length_penalty=args.length_penalty,
-            best=args.best,
-        )
-        rows = [(tokenizer.decode(h.tokens), h.score, h.finished) for h in found]
+    found = translate(model, [encode(text) for text in sources], search, args.together)
+    for text, hypotheses in zip(sources, found, strict=True):
+        rows = [(decode(h.tokens), h) for h in hypotheses]
         if args.json:
-            hypotheses = [{"text": t, "score": s, "finished": f} for t, s, f in rows]
-            print(json.dumps({"source": text, "hypotheses": hypotheses}), flush=True)
+            told = [
+                {
+                    "text": target,
+                    "score": h.score,
+                    "penalised": h.penalised(search.penalty),
+                    "finished": h.finished,
+                }
+                for target, h in rows
+            ]
+            print(json.dumps({"source": text, "hypotheses": told}), flush=True)
             continue
         if len(sources) > 1:
             print(text)
-        width = max(len(t) for t, _, _ in rows)
-        for target, score, finished in rows:
-            end = "" if finished else "  (cut off)"
-            print(f"{target:<{width}}  {score:9.4f}{end}", flush=True)
+        width = max(len(target) for target, _ in rows)
+        for target, h in rows:
+            end = "" if h.finished else "  (cut off)"
+            print(f"{target:<{width}}  {h.score:9.4f}{end}", flush=True)
     return 0
+
+
+def _of_spec(args: argparse.Namespace) -> _Translator:
+    """By a spec, a file of weights and one of tokens."""
+    _only(args, ("tokenizer",), "goes with a checkpoint, not a spec")
+    if not args.vocab:
+        raise ArchError(
+            Diagnostic(
+                "argument-value",
+                f"`{args.spec}` is a spec, which has no tokens",
+                expected="--vocab PATH",
+            )
+        )
+    model = compiled(args)
+    from archdsl.formats import resolve
+    from archdsl.runtime.search import Search
+    from archdsl.runtime.tokenizers import read_vocabulary
+    from archdsl.runtime.translate import roles
+
+    bound = roles(model.graph).target_bound
+    given = {end: getattr(args, end) for end in _ENDS}
+    tokenizer = read_vocabulary(resolve(args.vocab), **given)
+    if not args.weights:
+        say("no --weights: the weights are drawn at random, and so is the text")
+    checkpoints.announce(model)
+    encode = partial(tokenizer.encode, bos=True, eos=True)
+    search = Search(tokenizer.bos, (tokenizer.eos,), bound)
+    return _Translator(model, encode, tokenizer.decode, search)
+
+
+def _of_folder(args: argparse.Namespace) -> _Translator:
+    """By a published folder alone."""
+    _only(args, ("vocab", *_ENDS), "goes with a spec, not a checkpoint")
+    from archdsl.formats import resolve
+    from archdsl.runtime.generation_config import read_search
+    from archdsl.runtime.texts import read_tokenizer
+    from archdsl.runtime.translate import roles
+
+    tokenizer = read_tokenizer(args.tokenizer or args.spec)
+    model = checkpoints.opened(args)
+    search = read_search(resolve(args.spec), roles(model.graph).target_bound)
+    return _Translator(model, tokenizer.encode, tokenizer.decode, search)
+
+
+def _only(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    for name in names:
+        if getattr(args, name) is not None:
+            raise ArchError(Diagnostic("argument-value", f"--{name} {why}"))
+
+
+def _asked(search: Search, args: argparse.Namespace) -> Search:
+    """The search with what the arguments say of it."""
+    penalty: dict[str, Any] = {"alpha": args.length_penalty, "offset": args.length_offset}
+    given = {name: getattr(args, name) for name in ("beams", "best", "max_length", "until")}
+    changes = {name: value for name, value in given.items() if value is not None}
+    known = {name: value for name, value in penalty.items() if value is not None}
+    return replace(search, **changes, penalty=replace(search.penalty, **known))

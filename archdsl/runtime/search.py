@@ -8,25 +8,111 @@ scorer's; what the tokens mean is the tokenizer's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import ArchError, Diagnostic, listing
+from archdsl.runtime.token_rules import LogProbs, Rules, log_softmax
 
-Scorer = Callable[[NDArray[np.int64]], NDArray[np.float32]]
-"""Prefixes, int64 [N, t], all of one length -> logits of the token after each, [N, V].
+Scorer: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+"""Prefixes, int64 [N, t], all of one length, and the source that each is of, int64 [N], in
+ascending order -> logits of the token after each, [N, V].
 
 A token whose logit is minus infinity is never taken.
 """
+
+Until: TypeAlias = Literal["full", "unlikely", "hopeless"]
+UNTIL: tuple[Until, ...] = get_args(Until)
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """What a score is divided by: ((offset + |Y|) / (offset + 1)) ** alpha.
+
+    |Y| counts the tokens after the start token, an end token among them. Alpha 0 changes
+    nothing; the larger it is, the better long sequences stand. With offset 0 it is a power of
+    the length, with 5 that of Wu et al. 2016, "Google's Neural Machine Translation System",
+    equation 14.
+
+    >>> Penalty(2.0).of(3), Penalty(1.0, offset=5).of(4)
+    (9.0, 1.5)
+    """
+
+    alpha: float = 0.0
+    offset: float = 0.0
+
+    def of(self, length: int) -> float:
+        return float(((self.offset + length) / (self.offset + 1)) ** self.alpha)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Which sequences are looked for, and when enough have been found.
+
+    They begin with the token `start`, end with one of `ends`, and have at most `max_length`
+    tokens, both ends counted. At every step the best `beams` of all expansions of the live
+    prefixes are looked at: those that end are put aside, the others live on. Once `beams`
+    have ended, worse ones fall out; one beam is greedy, and its first end is the end.
+
+    `until` says when the search is over:
+    - "full": when `beams` have ended;
+    - "unlikely": when moreover the best live one is no better than the worst of those, even
+      if the penalty of its length is taken as it is now;
+    - "hopeless": when it could not overtake that one by growing to `max_length` at no cost.
+
+    With `refill`, the places of those that end go at once to the next best ones that live,
+    so that `beams` live at every step; without it they are empty for a step. With `cut_off`,
+    those that live at `max_length` stand beside those that have ended; without it they are
+    found only where none has. The `best` of what is found are given (default: `beams`).
+
+    The `generate` of Hugging Face's transformers refills and takes what is cut off; its
+    `early_stopping` True, False and "never" are the three of `until`.
+
+    Raises `ArchError` "generation" for numbers out of range.
+    """
+
+    start: int
+    ends: tuple[int, ...]
+    max_length: int
+    beams: int = 1
+    penalty: Penalty = Penalty()
+    until: Until = "full"
+    refill: bool = False
+    cut_off: bool = False
+    best: int | None = None
+    rules: Rules = field(default_factory=Rules)
+
+    def __post_init__(self) -> None:
+        wrong = []
+        if self.beams < 1:
+            expected = "at least 1; 1 is greedy search"
+            wrong.append(_refusal("the number of beams", expected, self.beams))
+        elif self.best is not None and not 1 <= self.best <= self.beams:
+            expected = f"1 to {self.beams}, the beams"
+            wrong.append(_refusal("the number of results", expected, self.best))
+        if self.max_length < 2:
+            expected = "at least 2: the start token and one more"
+            wrong.append(_refusal("the maximum length", expected, self.max_length))
+        if not -10 <= self.penalty.alpha <= 10:
+            expected = "-10 to 10; 0 is none, 0.6 to 1 is usual"
+            wrong.append(_refusal("the length penalty", expected, self.penalty.alpha))
+        if not 0 <= self.penalty.offset <= 1000:
+            expected = "0 to 1000; 0 and 5 are usual"
+            wrong.append(_refusal("the length penalty's offset", expected, self.penalty.offset))
+        if self.until not in UNTIL:
+            wrong.append(_refusal("the end of a search", listing(UNTIL), self.until))
+        if wrong:
+            raise ArchError(wrong)
 
 
 @dataclass(frozen=True)
 class Hypothesis:
     """A sequence and how probable it is.
 
-    `tokens` begins with the start token, and ends with the end token where `finished`;
+    `tokens` begins with the start token, and ends with an end token where `finished`;
     `score` is the sum of the natural log-probabilities of all tokens after the first.
     """
 
@@ -34,95 +120,101 @@ class Hypothesis:
     score: float
     finished: bool
 
-    def penalised(self, alpha: float) -> float:
-        """The score divided by the length penalty ((5 + |Y|) / 6) ** alpha.
+    def penalised(self, penalty: Penalty) -> float:
+        """The score that hypotheses are ordered by.
 
-        |Y| counts the tokens after the start token, the end token among them. Alpha 0
-        changes nothing; the larger it is, the better long sequences stand.
-        Source: Wu et al. 2016, "Google's Neural Machine Translation System", equation 14.
-
-        >>> Hypothesis((1, 7, 7, 2), -6.0, finished=True).penalised(1.0)
-        -4.5
+        >>> Hypothesis((1, 7, 7, 2), -6.0, finished=True).penalised(Penalty(1.0))
+        -2.0
         """
-        return self.score / _length_penalty(len(self.tokens) - 1, alpha)
-
-
-def greedy(scorer: Scorer, bos: int, eos: int, max_length: int) -> Hypothesis:
-    """The sequence of the likeliest next tokens: beam search with one beam.
-
-    `max_length` counts both ends. Raises `ArchError` as `beam_search` does.
-    """
-    return beam_search(scorer, bos, eos, 1, max_length)[0]
+        return self.score / penalty.of(len(self.tokens) - 1)
 
 
 def beam_search(
-    scorer: Scorer,
-    bos: int,
-    eos: int,
-    beams: int,
-    max_length: int,
-    length_penalty: float = 0.0,
-    best: int | None = None,
-    early_stop: bool = True,
-) -> tuple[Hypothesis, ...]:
-    """The best finished sequences found, best first.
+    scorer: Scorer, search: Search, sources: int = 1
+) -> tuple[tuple[Hypothesis, ...], ...]:
+    """The best sequences found for each source, best first by `Hypothesis.penalised`.
 
-    At every step all live prefixes are scored in one call and the best `beams` of all their
-    expansions are kept; those that end with `eos` are put aside and the others live on, so
-    that the next step again has `beams` places to fill. Equal scores are ordered by the
-    rank of the prefix, then by the token's number.
+    At every step the live prefixes of all sources are scored in one call; what is found for
+    one depends on no other. Equal scores are ordered by the rank of the prefix, then by the
+    token's number.
 
-    The search ends when `beams` sequences have finished. With `early_stop=False` it goes on
-    until no live prefix can overtake the worst of those, even by growing to `max_length`
-    at no cost. Where a sequence has finished, only finished ones are returned, at most
-    `best` of them (default: `beams`); where none has by `max_length` tokens, both ends
-    counted, the live ones are, marked unfinished. They are ordered by
-    `Hypothesis.penalised(length_penalty)`; `score` itself is never penalised.
-
-    Raises `ArchError` "generation" where the request makes no sense or the logits are not
-    numbers.
+    Raises `ArchError` "generation" where the request makes no sense for the vocabulary or
+    the logits are not numbers.
 
     >>> chain = np.log([[0.1, 0.5, 0.4], [0.1, 0.0001, 0.8999], [0.3, 0.3, 0.4]])
-    >>> for found in beam_search(lambda prefixes: chain[prefixes[:, -1]], 0, 2, 2, 4):
+    >>> search = Search(start=0, ends=(2,), max_length=4, beams=2)
+    >>> for found in beam_search(lambda prefixes, _: chain[prefixes[:, -1]], search)[0]:
     ...     print(found.tokens, round(float(np.exp(found.score)), 2))
     (0, 1, 2) 0.45
     (0, 2) 0.4
     """
-    best = beams if best is None else best
-    _check_request(beams, max_length, length_penalty, best)
-
-    def rank(hypothesis: Hypothesis) -> float:
-        return -hypothesis.penalised(length_penalty)
-
-    live = [Hypothesis((bos,), 0.0, finished=False)]
-    finished: list[Hypothesis] = []
-    largest_penalty = _length_penalty(max_length - 1, length_penalty)
-    for length in range(1, max_length):
-        log_probs = _log_probabilities(scorer, live)  # [N, V]
+    beams = [_Beam((Hypothesis((search.start,), 0.0, finished=False),))] * sources
+    for length in range(1, search.max_length):
+        rows = [(i, h) for i, b in enumerate(beams) if not b.over(search) for h in b.live]
+        if not rows:
+            break
+        of = np.array([i for i, _ in rows], np.int64)  # [N]
+        prefixes = np.array([h.tokens for _, h in rows], np.int64)  # [N, length]
+        log_probs = _log_probabilities(scorer(prefixes, of), prefixes)  # [N, V]
         if length == 1:
-            _check_vocabulary(log_probs.shape[1], eos, beams, max_length)
-        expanded = _expand(live, log_probs, eos, beams)
-        live = [h for h in expanded if not h.finished]
-        finished = sorted(finished + [h for h in expanded if h.finished], key=rank)[:beams]
-        if not live:
-            break
-        # The first live prefix has the highest score; growing can only lower it.
-        hope = live[0].score / largest_penalty
-        if len(finished) == beams and (early_stop or hope <= -rank(finished[-1])):
-            break
-    return tuple(sorted(finished or live, key=rank)[:best])
+            _check_vocabulary(log_probs.shape[1], search)
+        log_probs = search.rules.applied(log_probs, prefixes, search.ends, search.max_length)
+        for i in np.unique(of):
+            beams[i] = beams[i].grown(log_probs[of == i], search)
+    return tuple(beam.found(search) for beam in beams)
+
+
+@dataclass(frozen=True)
+class _Beam:
+    """What has been found for one source: the live prefixes by score, and those that have
+    ended, by their penalised scores."""
+
+    live: tuple[Hypothesis, ...]
+    ended: tuple[Hypothesis, ...] = ()
+
+    def grown(self, log_probs: LogProbs, search: Search) -> _Beam:
+        """What it is a token later; `log_probs` [live, V] are those of the next tokens."""
+        # Each live one can end in so many ways, and as many again are left to live on.
+        expanded = _expand(self.live, log_probs, search.ends, search.beams)
+        first = expanded[: search.beams]
+        cut = search.cut_off and len(expanded[0].tokens) == search.max_length
+        ended = [h for h in first if h.finished or cut]
+        live = [h for h in (expanded if search.refill else first) if not h.finished]
+        return _Beam(tuple(live[: search.beams]), _ranked([*self.ended, *ended], search))
+
+    def over(self, search: Search) -> bool:
+        if not self.live:
+            return True
+        if len(self.ended) < search.beams:
+            return False
+        if search.beams == 1 or search.until == "full":
+            return True
+        length = len(self.live[0].tokens) - 1
+        # Growing lowers a score; the penalty of a greater length can only make up for it.
+        if search.until == "hopeless" and search.penalty.alpha > 0:
+            length = search.max_length - 1
+        hope = self.live[0].score / search.penalty.of(length)
+        return hope <= self.ended[-1].penalised(search.penalty)
+
+    def found(self, search: Search) -> tuple[Hypothesis, ...]:
+        return (self.ended or _ranked(self.live, search))[: search.best]
+
+
+def _ranked(found: Sequence[Hypothesis], search: Search) -> tuple[Hypothesis, ...]:
+    """The best `beams`, best first."""
+    return tuple(sorted(found, key=lambda h: -h.penalised(search.penalty))[: search.beams])
 
 
 def _expand(
-    live: Sequence[Hypothesis], log_probs: NDArray[np.float64], eos: int, beams: int
+    live: Sequence[Hypothesis], log_probs: LogProbs, ends: Sequence[int], beams: int
 ) -> list[Hypothesis]:
-    """The best `beams` of all one-token expansions, best first."""
+    """The best of all one-token expansions, best first: enough that `beams` of them live."""
     scores = (np.array([h.score for h in live])[:, None] + log_probs).reshape(-1)  # [N * V]
     expanded = []
-    for index in _best_indices(scores, beams):
+    for index in _best_indices(scores, beams * (1 + len(ends))):
         parent, token = divmod(int(index), log_probs.shape[1])
         tokens = (*live[parent].tokens, token)
-        expanded.append(Hypothesis(tokens, float(scores[index]), finished=token == eos))
+        expanded.append(Hypothesis(tokens, float(scores[index]), finished=token in ends))
     return expanded
 
 
@@ -140,10 +232,9 @@ def _best_indices(scores: NDArray[np.float64], count: int) -> NDArray[np.intp]:
     return candidates[order[:count]]
 
 
-def _log_probabilities(scorer: Scorer, live: Sequence[Hypothesis]) -> NDArray[np.float64]:
+def _log_probabilities(given: NDArray[np.float32], prefixes: NDArray[np.int64]) -> LogProbs:
     """The log-softmax of the scorer's logits, [N, V], in float64."""
-    prefixes = np.array([h.tokens for h in live], dtype=np.int64)  # [N, t]
-    logits = np.asarray(scorer(prefixes), dtype=np.float64)
+    logits = np.asarray(given, dtype=np.float64)
     count, length = prefixes.shape
     if logits.ndim != 2 or logits.shape[0] != count or logits.shape[1] == 0:
         raise ArchError(
@@ -154,54 +245,34 @@ def _log_probabilities(scorer: Scorer, live: Sequence[Hypothesis]) -> NDArray[np
                 found=str(list(logits.shape)),
             )
         )
-    largest: NDArray[np.float64] = logits.max(axis=1, keepdims=True)
+    largest = logits.max(axis=1)  # [N]
     if not np.isfinite(largest).all():
-        wrong = float(largest[~np.isfinite(largest)][0])
         raise ArchError(
             Diagnostic(
                 "generation",
                 f"after {length} tokens, the logits of the next one are not finite",
                 expected="finite logits; minus infinity only for tokens that are forbidden",
-                found=f"a largest logit of {wrong}",
+                found=f"a largest logit of {largest[~np.isfinite(largest)][0]}",
                 help="check that the weights are this model's, or compute in float32",
             )
         )
-    shifted = logits - largest
-    normaliser: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shifted - normaliser
+    return log_softmax(logits)
 
 
-def _length_penalty(length: int, alpha: float) -> float:
-    return float(((5 + length) / 6) ** alpha)
-
-
-def _check_request(beams: int, max_length: int, length_penalty: float, best: int) -> None:
-    wrong = []
-    if beams < 1:
-        wrong.append(_refusal("the number of beams", "at least 1; 1 is greedy search", beams))
-    elif not 1 <= best <= beams:
-        wrong.append(_refusal("the number of results", f"1 to {beams}, the beams", best))
-    if max_length < 2:
-        expected = "at least 2: the start token and one more"
-        wrong.append(_refusal("the maximum length", expected, max_length))
-    if not 0 <= length_penalty <= 10:
-        expected = "0 (none) to 10; 0.6 to 1 is usual"
-        wrong.append(_refusal("the length penalty", expected, length_penalty))
-    if wrong:
-        raise ArchError(wrong)
-
-
-def _check_vocabulary(vocabulary: int, eos: int, beams: int, max_length: int) -> None:
-    if not 0 <= eos < vocabulary:
-        expected = f"0 to {vocabulary - 1}, the model's vocabulary"
-        raise ArchError(_refusal("the number of the end token", expected, eos))
+def _check_vocabulary(vocabulary: int, search: Search) -> None:
+    named = {"the end token": search.ends, "a token of the rules": search.rules.tokens}
+    for name, tokens in named.items():
+        for token in tokens:
+            if not 0 <= token < vocabulary:
+                expected = f"0 to {vocabulary - 1}, the model's vocabulary"
+                raise ArchError(_refusal(f"the number of {name}", expected, token))
     # The last step has the most expansions; the exponent is bounded to spare huge powers.
-    steps = min(max_length - 2, beams.bit_length())
+    steps = min(search.max_length - 2, search.beams.bit_length())
     widest = vocabulary * max(vocabulary - 1, 1) ** steps
-    if beams > widest:
-        expected = f"at most {widest}, with {vocabulary} tokens and length {max_length}"
-        raise ArchError(_refusal("the number of beams", expected, beams))
+    if search.beams > widest:
+        expected = f"at most {widest}, with {vocabulary} tokens and length {search.max_length}"
+        raise ArchError(_refusal("the number of beams", expected, search.beams))
 
 
-def _refusal(what: str, expected: str, found: float) -> Diagnostic:
+def _refusal(what: str, expected: str, found: float | str) -> Diagnostic:
     return Diagnostic("generation", f"{what} is out of range", None, expected, str(found))

@@ -1,10 +1,13 @@
 """Sequence to sequence with any model whose loss is `next_token`: from its graph alone it is
-known which input is the target, which the source, and which output the logits."""
+known which input is the target, which the source, and which output the logits.
+
+Sources are tokens, and so is what is found; how text becomes tokens is left to the caller.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,21 +15,22 @@ from numpy.typing import NDArray
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.graph.nodes import Graph, Input
 from archdsl.passes.decoding import predicted
-from archdsl.runtime.decoding import Decoder
 from archdsl.runtime.model import Model
-from archdsl.runtime.search import Hypothesis, beam_search
-from archdsl.runtime.tokenizers import VocabularyTokenizer
+from archdsl.runtime.search import Hypothesis, Scorer, Search, beam_search
 
 _STEP = 16  # a source's length is rounded up to a multiple of it
 
 
 @dataclass(frozen=True)
 class Roles:
-    """The parts that a model's inputs and outputs play in translating."""
+    """The parts that a model's inputs and outputs play in translating, and the most tokens
+    that a source and a target can have."""
 
     source: Input
     target: Input
     logits: str
+    source_bound: int
+    target_bound: int
 
 
 def roles(graph: Graph) -> Roles:
@@ -39,96 +43,116 @@ def roles(graph: Graph) -> Roles:
         target = next(i for i in graph.inputs if i.name == name)
         sources = [i for i in graph.inputs if i is not target]
         if len(sources) == 1 and sources[0].type.dtype == "int":
-            return Roles(sources[0], target, logits)
+            bounds = {v.name: v.bound for v in graph.varying}
+            longest = (i.type.axes[0].size.at(bounds) for i in (sources[0], target))
+            return Roles(sources[0], target, logits, *longest)
         problem = f"beside `{name}` it has {len(sources)} inputs, not one of tokens"
-    raise ArchError(
-        Diagnostic(
-            "generation",
-            f"`{graph.name}` does not translate: {problem}",
-            expected="a source, a target, and `loss next_token(logits, target)`",
-        )
+    raise _refusal(
+        f"`{graph.name}` does not translate: {problem}",
+        "a source, a target, and `loss next_token(logits, target)`",
     )
 
 
 def translate(
-    model: Model,
-    tokenizer: VocabularyTokenizer,
-    text: str,
-    *,
-    beams: int = 1,
-    max_length: int | None = None,
-    length_penalty: float = 0.0,
-    best: int | None = None,
-) -> tuple[Hypothesis, ...]:
-    """The best targets for a source text, best first; `beams = 1` is greedy.
+    model: Model, sources: Sequence[Sequence[int]], search: Search, together: int = 8
+) -> Iterator[tuple[Hypothesis, ...]]:
+    """The best targets for each source, best first, in the order of the sources.
 
-    A hypothesis' score is the sum of the log-probabilities, in nats, of its tokens.
-    `max_length` counts the tokens with both ends, the model's bound where None.
+    All beams of up to `together` sources are computed in one batch, and what was computed for
+    a prefix is kept; what is found for a source depends on no other. Padding is never said.
+    Raises `ArchError` "generation" where a source or `search.max_length` is too long for the
+    model, before anything is computed, and as `beam_search` does.
     """
     parts = roles(model.graph)
-    bound = _bound(model.graph, parts.target)
-    ids = tokenizer.encode(text, bos=True, eos=True)
-    limit = _bound(model.graph, parts.source)
-    if len(ids) > limit:
-        raise ArchError(
-            Diagnostic(
-                "generation",
-                f"the source is too long for `{model.graph.name}`",
-                expected=f"{limit} tokens or fewer, both ends counted",
-                found=f"{len(ids)} tokens",
-            )
-        )
-    if max_length is not None and max_length > bound:
-        raise ArchError(
-            Diagnostic(
-                "generation",
-                f"`{model.graph.name}` makes no sequences of {max_length} tokens",
-                expected=f"{bound} or fewer",
-            )
-        )
-    source = _source(parts.source, ids, beams, limit)
-    scorer = _scorer(model.decoder(beams), parts, source)
-    return beam_search(
-        scorer, tokenizer.bos, tokenizer.eos, beams, max_length or bound, length_penalty, best
-    )
+    _check(model.graph, parts, sources, search, together)
+    if parts.target.pad is not None:
+        forbidden = (*search.rules.forbidden, (parts.target.pad,))
+        search = replace(search, rules=replace(search.rules, forbidden=forbidden))
+    # Without padding, sources of unequal length cannot stand in one batch.
+    size = 1 if parts.source.pad is None else min(together, max(len(sources), 1))
+    return _found(model, parts, sources, search, size)
 
 
-def _source(each: Input, ids: list[int], beams: int, limit: int) -> NDArray[np.int64]:
-    """A source for each beam, [beams, S]; its length is rounded up where padding is known."""
-    size = len(ids) if each.pad is None else _rounded(len(ids), limit)
-    source = np.full((beams, size), each.pad or 0, np.int64)
-    source[:, : len(ids)] = ids
-    return source
+def _found(
+    model: Model, parts: Roles, sources: Sequence[Sequence[int]], search: Search, size: int
+) -> Iterator[tuple[Hypothesis, ...]]:
+    for start in range(0, len(sources), size):
+        given = sources[start : start + size]
+        # The last batch is filled up: another size would be compiled anew.
+        filled = [*given, *[given[-1]] * (size - len(given))]
+        scorer = cached(model, parts, filled, search)
+        yield from beam_search(scorer, search, len(given))
 
 
-def _scorer(
-    decoder: Decoder, parts: Roles, source: NDArray[np.int64]
-) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
-    """The next token's logits for prefixes [N, t], each a token longer than one of the call
-    before. Padding is never the next token."""
-    pad = parts.target.pad
-    before: list[tuple[int, ...]] = []
+def cached(
+    model: Model, parts: Roles, sources: Sequence[Sequence[int]], search: Search
+) -> Scorer:
+    """The next token's logits for prefixes that are each a token longer than one of the call
+    before, computed of that token alone. Each source has `search.beams` rows of the batch."""
+    decoder = model.decoder(len(sources) * search.beams, search.max_length)
+    rows = padded(parts, sources, search.beams)
+    places: dict[tuple[int, tuple[int, ...]], int] = {}
 
-    def score(prefixes: NDArray[np.int64]) -> NDArray[np.float32]:
-        rows = [tuple(prefix) for prefix in prefixes.tolist()]
-        rows += rows[:1] * (len(source) - len(rows))
-        if len(rows[0]) == 1:
-            decoder.begin(**{parts.source.name: source})
+    def score(prefixes: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.float32]:
+        rank = np.arange(len(of)) - np.searchsorted(of, of)  # [N], within its source
+        now = of * search.beams + rank  # [N]
+        known = [(i, tuple(p)) for i, p in zip(of.tolist(), prefixes.tolist(), strict=True)]
+        if prefixes.shape[1] == 1:
+            decoder.begin(**{parts.source.name: rows})
         else:
-            decoder.reorder([before.index(row[:-1]) for row in rows])
-        before[:] = rows
-        logits = decoder.feed(np.array(rows)[:, -1:])[: len(prefixes), -1]  # [N, vocab]
-        if pad is not None:
-            logits[:, pad] = -np.inf
+            parents = np.arange(decoder.rows)  # [rows]: one that is not asked for stays
+            parents[now] = [places[i, prefix[:-1]] for i, prefix in known]
+            decoder.reorder(parents.tolist())
+        places.clear()
+        places.update(zip(known, now.tolist(), strict=True))
+        tokens = np.full((decoder.rows, 1), search.start)  # [rows, 1]
+        tokens[now] = prefixes[:, -1:]
+        logits: NDArray[np.float32] = decoder.feed(tokens)[now, -1]  # [N, vocab]
         return logits
 
     return score
 
 
-def _rounded(length: int, bound: int) -> int:
-    return min(-(-length // _STEP) * _STEP, bound)
+def padded(parts: Roles, sources: Sequence[Sequence[int]], copies: int) -> NDArray[np.int64]:
+    """The sources, so many copies of each, [sources * copies, S]; S is rounded up where padding
+    is known."""
+    longest = max(map(len, sources))
+    if parts.source.pad is not None:
+        longest = min(-(-longest // _STEP) * _STEP, parts.source_bound)
+    rows = np.full((len(sources), longest), parts.source.pad or 0)  # [sources, S]
+    for row, ids in zip(rows, sources, strict=True):
+        row[: len(ids)] = ids
+    return rows.repeat(copies, axis=0)  # [sources * copies, S]
 
 
-def _bound(graph: Graph, each: Input) -> int:
-    bounds = {v.name: v.bound for v in graph.varying}
-    return each.type.axes[0].size.at(bounds)
+def _check(
+    graph: Graph, parts: Roles, sources: Sequence[Sequence[int]], search: Search, together: int
+) -> None:
+    for number, ids in enumerate(sources, 1):
+        which = f"source {number}" if len(sources) > 1 else "the source"
+        if not ids:
+            raise _refusal(f"{which} has no tokens", "1 token or more")
+        if len(ids) > parts.source_bound:
+            raise _refusal(
+                f"{which} is too long for `{graph.name}`",
+                f"{parts.source_bound} tokens or fewer, both ends counted",
+                f"{len(ids)} tokens",
+            )
+    if search.max_length > parts.target_bound:
+        raise _refusal(
+            f"`{graph.name}` makes no sequences of {search.max_length} tokens",
+            f"{parts.target_bound} or fewer",
+        )
+    below = parts.target.type.below
+    if below is not None and not 0 <= search.start < below:
+        raise _refusal(
+            f"the target of `{graph.name}` has no such token to start with",
+            f"0 to {below - 1}",
+            str(search.start),
+        )
+    if together < 1:
+        raise _refusal("there are no sources in a batch", "1 or more", str(together))
+
+
+def _refusal(message: str, expected: str, found: str | None = None) -> ArchError:
+    return ArchError(Diagnostic("generation", message, None, expected, found))

@@ -178,6 +178,22 @@ def test_translate_with_fresh_weights_says_so(
     assert "the source is too long" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["transformer.arch"], "is a spec, which has no tokens"),
+        (["transformer.arch", "--tokenizer", "t"], "--tokenizer goes with a checkpoint"),
+        (["some/folder", "--vocab", "v.txt"], "--vocab goes with a spec"),
+        (["some/folder", "--eos", "</s>"], "--eos goes with a spec"),
+    ],
+)
+def test_translate_says_what_goes_with_what(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["translate", *args, "a text"]) == 1
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example(
     name: str, capsys: pytest.CaptureFixture[str]

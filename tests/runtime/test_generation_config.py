@@ -1,0 +1,133 @@
+"""What a folder says of making text, read and refused; that it is done is tests/reference's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from archdsl.diagnostics import ArchError
+from archdsl.runtime.generation_config import read_search
+from archdsl.runtime.search import Penalty
+from archdsl.runtime.token_rules import Rules
+
+KNOWN = {"decoder_start_token_id": 3, "eos_token_id": 1}
+
+
+def folder(path: Path, name: str = "generation_config.json", **fields: Any) -> Path:
+    (path / name).write_text(json.dumps(fields))
+    return path
+
+
+def refusals(place: Path) -> list[str]:
+    with pytest.raises(ArchError) as caught:
+        read_search(place, 20)
+    assert {d.code for d in caught.value.diagnostics} == {"config"}
+    return [d.message.removeprefix(f"{place}/") for d in caught.value.diagnostics]
+
+
+def test_what_is_left_out_is_as_transformers_has_it(tmp_path: Path) -> None:
+    search = read_search(folder(tmp_path, **KNOWN), 20)
+    assert (search.start, search.ends, search.beams, search.best) == (3, (1,), 1, 1)
+    assert (search.penalty, search.until) == (Penalty(1.0), "unlikely")
+    assert (search.refill, search.cut_off, search.rules) == (True, True, Rules())
+    assert search.max_length == 20  # the model's bound: transformers would stop at 21
+
+
+def test_every_field_that_is_followed(tmp_path: Path) -> None:
+    fields = {
+        "bos_token_id": 9,
+        "eos_token_id": [1, 2],
+        "forced_bos_token_id": 5,
+        "forced_eos_token_id": 2,
+        "bad_words_ids": [[7], [8, 9], [2]],
+        "suppress_tokens": [4],
+        "begin_suppress_tokens": [6],
+        "min_new_tokens": 2,
+        "max_new_tokens": 11,
+        "max_length": 400,
+        "num_beams": 4,
+        "num_return_sequences": 3,
+        "length_penalty": 0.5,
+        "early_stopping": "never",
+        "renormalize_logits": True,
+        "repetition_penalty": 1.0,
+        "do_sample": None,
+        "sequence_bias": [],
+        "temperature": 0.2,
+        "output_attentions": True,
+        "transformers_version": "4.40.0",
+    }
+    search = read_search(folder(tmp_path, **fields), 20)
+    assert (search.start, search.ends) == (9, (1, 2))
+    assert (search.max_length, search.beams, search.best) == (12, 4, 3)
+    assert (search.penalty, search.until) == (Penalty(0.5), "hopeless")
+    # An end that is a forbidden word by itself stays one.
+    forbidden = ((7,), (8, 9), (4,))
+    assert search.rules == Rules(forbidden, (6,), 5, (2,), 3, normalised=True)
+
+
+def test_an_older_folder_has_it_in_its_config(tmp_path: Path) -> None:
+    config = {"model_type": "marian", "d_model": 8, "num_beams": 6, **KNOWN}
+    assert read_search(folder(tmp_path, "config.json", **config), 20).beams == 6
+    folder(tmp_path, "config.json", **config, no_repeat_ngram_size=3)
+    assert refusals(tmp_path) == [
+        "config.json: no_repeat_ngram_size is 3, which is not followed"
+    ]
+    assert read_search(folder(tmp_path, **KNOWN), 20).beams == 1
+
+
+def test_every_field_that_is_not_followed_is_told(tmp_path: Path) -> None:
+    wrong = {"do_sample": True, "repetition_penalty": 1.2, "num_beam": 4, "guess": 1}
+    told = refusals(folder(tmp_path, **KNOWN, **wrong, num_beams="four", early_stopping=1))
+    name = "generation_config.json"
+    assert told == [
+        f"{name}: do_sample is true, which is not followed",
+        f"{name}: repetition_penalty is 1.2, which is not followed",
+        f"{name}: num_beam is 4, and nothing is known of the field",
+        f"{name}: guess is 1, and nothing is known of the field",
+        f'{name}: num_beams is "four"',
+        f"{name}: early_stopping is 1",
+    ]
+    with pytest.raises(ArchError, match="did you mean `num_beams`"):
+        read_search(tmp_path, 20)
+
+
+def test_what_there_must_be_is_asked_for(tmp_path: Path) -> None:
+    assert refusals(folder(tmp_path, num_beams=2)) == [
+        "generation_config.json: there is no field `decoder_start_token_id` or `bos_token_id`",
+        "generation_config.json: there is no field `eos_token_id`",
+    ]
+    with pytest.raises(ArchError, match="not a regular file"):
+        read_search(tmp_path / "nowhere", 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("eos_token_id", "1"),
+        ("eos_token_id", [1, True]),
+        ("decoder_start_token_id", [1, 2]),
+        ("decoder_start_token_id", -1),
+        ("bad_words_ids", [3]),
+        ("bad_words_ids", [[]]),
+        ("length_penalty", True),
+        ("max_length", 2.5),
+        ("renormalize_logits", 1),
+        ("early_stopping", "always"),
+    ],
+)
+def test_a_field_of_another_kind_is_refused(tmp_path: Path, name: str, value: Any) -> None:
+    (told,) = refusals(folder(tmp_path, **KNOWN | {name: value}))
+    assert told == f"generation_config.json: {name} is {json.dumps(value)}"
+
+
+def test_rules_that_leave_nothing_to_say_are_told() -> None:
+    even = np.zeros((1, 3))
+    rules = Rules(forbidden=((0,), (2,)), not_first=(1,))
+    assert rules.applied(even, np.array([[0, 0]]), (2,), 9).tolist() == [[-np.inf, 0, -np.inf]]
+    with pytest.raises(ArchError, match="after 1 tokens, all that could be said is forbidden"):
+        rules.applied(even, np.array([[0]]), (2,), 9)
