@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import archdsl
+from archdsl.cli.waiting import showing
 from archdsl.diagnostics import ArchError
 
 COMMANDS = (
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = _parser(argv).parse_args(argv)
     try:
-        status: int = args.run(args)
+        with showing():
+            status: int = args.run(args)
         sys.stdout.flush()
         return status
     except ArchError as error:

@@ -4,21 +4,15 @@ next token is chosen."""
 from __future__ import annotations
 
 import argparse
-import sys
-import time
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from archdsl.cli import checkpoints
-from archdsl.cli.common import say
 from archdsl.diagnostics import ArchError, Diagnostic
 
 if TYPE_CHECKING:
     from archdsl.runtime.model import Model
     from archdsl.runtime.sampling import Sampling
     from archdsl.runtime.texts import TextTokenizer
-
-T = TypeVar("T")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -85,12 +79,3 @@ def opened(args: argparse.Namespace) -> tuple[Model, TextTokenizer]:
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)  # it is the quicker one to fail
     return checkpoints.opened(args), tokenizer
-
-
-def timed(pieces: Iterable[T]) -> Iterator[T]:
-    """The pieces as they come; a terminal is told how long the first one took."""
-    start = time.perf_counter()
-    for number, piece in enumerate(pieces):
-        if number == 0 and sys.stderr.isatty():
-            say(f"ready after {time.perf_counter() - start:.1f} s")
-        yield piece

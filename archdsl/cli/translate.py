@@ -7,6 +7,8 @@ import json
 import sys
 
 from archdsl.cli.common import Subparsers, add_machine, add_spec, command, compiled, say
+from archdsl.cli.waiting import put
+from archdsl.progress import each
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -51,11 +53,9 @@ def run(args: argparse.Namespace) -> int:
     tokenizer = read_vocabulary(resolve(args.vocab), bos=args.bos, eos=args.eos, pad=args.pad)
     if not args.weights:
         say("no --weights: the weights are drawn at random, and so is the text")
-    if sys.stderr.isatty():
-        say(f"compiling for {model.device}: the first run of a size takes longest")
     lines = (line.rstrip("\n") for line in sys.stdin)
     sources = [line for line in lines if line.strip()] if args.text == ["-"] else args.text
-    for text in sources:
+    for text in each(sources, "translating", "texts", len(sources)):
         found = translate(
             model,
             tokenizer,
@@ -68,12 +68,12 @@ def run(args: argparse.Namespace) -> int:
         rows = [(tokenizer.decode(h.tokens), h.score, h.finished) for h in found]
         if args.json:
             hypotheses = [{"text": t, "score": s, "finished": f} for t, s, f in rows]
-            print(json.dumps({"source": text, "hypotheses": hypotheses}), flush=True)
+            put(json.dumps({"source": text, "hypotheses": hypotheses}))
             continue
         if len(sources) > 1:
-            print(text)
+            put(text)
         width = max(len(t) for t, _, _ in rows)
         for target, score, finished in rows:
             end = "" if finished else "  (cut off)"
-            print(f"{target:<{width}}  {score:9.4f}{end}", flush=True)
+            put(f"{target:<{width}}  {score:9.4f}{end}")
     return 0

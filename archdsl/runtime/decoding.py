@@ -13,15 +13,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad import Tensor, TinyJit, UOp
-from tinygrad.helpers import Context
+from tinygrad import Tensor, UOp
 
 from archdsl.backend import step
-from archdsl.backend.use import OPTIONS, Run
+from archdsl.backend.program import Program
+from archdsl.backend.use import Run
 from archdsl.backend.walk import prepared
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.graph.nodes import Graph, Input, walk
 from archdsl.passes.decoding import Decoding, State, decoding
+from archdsl.progress import doing
 from archdsl.runtime import inputs
 from archdsl.runtime.model import Model
 
@@ -60,8 +61,8 @@ class Decoder:
         self._rings = any(state.window for state in self.plan.states)
         self._past = UOp.variable("past", 0, self.room - 1)
         self._keys, self._values = (self._buffers(i) for i in (0, 1))
-        self._steps: dict[tuple[object, ...], Any] = {}
-        self._moved = TinyJit(self._move)
+        self._steps: dict[tuple[object, ...], Program[Any]] = {}
+        self._moved = Program(self._move, model.device)
         self._kept: dict[Key, Tensor] = {}
         self._sizes: dict[str, int] = {}
         self._lengths: dict[str, Tensor] = {}
@@ -126,9 +127,8 @@ class Decoder:
         if not any(not state.past for state in self.plan.states):
             return
         shapes = tuple((name, tensor.shape) for name, tensor in tensors.items())
-        program = self._steps.setdefault(("once", shapes), TinyJit(self._once))
-        with Context(**OPTIONS):  # type: ignore[no-untyped-call]  # tinygrad has not typed it
-            made = program(**tensors)
+        once = Program(self._once, self.model.device)
+        made = self._steps.setdefault(("once", shapes), once)(**tensors)
         self._kept = {key: made[_name(*key)].clone().realize() for key in self._kept_keys()}
 
     def _kept_keys(self) -> list[Key]:
@@ -172,14 +172,16 @@ class Decoder:
         return self._feed(tokens, last)
 
     def _feed(self, tokens: Rows, last: bool) -> Logits:
-        found = []
-        while tokens.size:
-            # A chunk stands whole in a ring: it begins where one may begin.
-            fits = self.columns % CHUNK == 0 or not self._rings
-            fits = fits and self.columns + CHUNK <= self.room
-            n = CHUNK if fits and tokens.shape[1] >= CHUNK else 1
-            found.append(self._step(tokens[:, :n], last))
-            tokens = tokens[:, n:]
+        found: list[Logits] = []
+        before = self.columns
+        with doing("reading", "tokens", tokens.shape[1], lambda: self.columns - before):
+            while tokens.size:
+                # A chunk stands whole in a ring: it begins where one may begin.
+                fits = self.columns % CHUNK == 0 or not self._rings
+                fits = fits and self.columns + CHUNK <= self.room
+                n = CHUNK if fits and tokens.shape[1] >= CHUNK else 1
+                found.append(self._step(tokens[:, :n], last))
+                tokens = tokens[:, n:]
         return found[-1][:, -1:] if last else np.concatenate(found, axis=1)
 
     def _step(self, tokens: Rows, last: bool) -> Logits:
@@ -188,17 +190,16 @@ class Decoder:
         sizes = tuple(sorted(self._sizes.items()))
         key = (n, last, sizes)
         if key not in self._steps:
-            self._steps[key] = TinyJit(self._program(last))
+            self._steps[key] = Program(self._program(last), self.model.device)
         device = self.model.device
         given = {_name(*name): tensor for name, tensor in self._kept.items()}
         given |= {f"length_{name}": length for name, length in self._lengths.items()}
-        with Context(**OPTIONS):  # type: ignore[no-untyped-call]
-            logits = self._steps[key](
-                Tensor(tokens.astype(np.int32), device=device).realize(),
-                Tensor(self._starts, device=device).realize(),
-                self._past.bind(self.columns),
-                **given,
-            )
+        logits = self._steps[key](
+            Tensor(tokens.astype(np.int32), device=device).realize(),
+            Tensor(self._starts, device=device).realize(),
+            self._past.bind(self.columns),
+            **given,
+        )
         self.columns += n
         return np.asarray(logits.numpy())
 
@@ -221,8 +222,7 @@ class Decoder:
         if list(parents) == list(range(self.rows)):
             return
         index = Tensor(np.asarray(parents, np.int32), device=self.model.device).realize()
-        with Context(**OPTIONS):  # type: ignore[no-untyped-call]
-            self._moved(index)
+        self._moved(index)
         self._starts = self._starts[np.asarray(parents)]
 
     def _move(self, index: Tensor) -> None:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad import Tensor, TinyJit, dtypes
-from tinygrad.helpers import TRAINING, Context
+from tinygrad import Tensor, dtypes
+from tinygrad.helpers import TRAINING
 
 from archdsl.backend import walk
+from archdsl.backend.program import Program, kept
 from archdsl.backend.target import open_device, supports
-from archdsl.backend.use import OPTIONS, Run
+from archdsl.backend.use import Run
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.formats.host import Stored
 from archdsl.graph.cost import BYTES, Cost, cost
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter, parameters
+from archdsl.progress import each
 from archdsl.runtime import checkpoints, inputs
 from archdsl.runtime.initial import draw
 from archdsl.semantics.weight_maps import WeightMap
@@ -55,7 +57,7 @@ class Model:
         self._constants: dict[tuple[object, ...], Tensor] = {}
         self._decoders: dict[tuple[int, int | None], Decoder] = {}
         self._readers: dict[int, Reader] = {}
-        self._captured: dict[tuple[object, ...], Callable[..., dict[str, Tensor]]] = {}
+        self._programs: dict[tuple[object, ...], Program[dict[str, Tensor]]] = {}
 
     @property
     def device(self) -> str:
@@ -85,14 +87,15 @@ class Model:
                 (path, draw(path, p.weight, rule, numbers, self.seed))
                 for path, p in self.weights.items()
             )
-            self._parameters = self._placed((n, Tensor(a, device="NPY")) for n, a in drawn)
+            tensors = ((n, Tensor(a, device="NPY")) for n, a in drawn)
+            self._parameters = self._placed(tensors, "drawing weights")
         return MappingProxyType(self._parameters)
 
-    def _placed(self, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    def _placed(self, tensors: Iterable[tuple[str, Tensor]], doing: str) -> dict[str, Tensor]:
         """Tensors on the model's device and in its dtype, one at a time in memory twice."""
         return {
-            name: tensor.to(self.device).cast(self.dtype).contiguous().realize()
-            for name, tensor in tensors
+            name: kept(tensor.to(self.device).cast(self.dtype).contiguous())
+            for name, tensor in each(tensors, doing, "tensors", len(self.weights))
         }
 
     def __call__(self, **given: Any) -> dict[str, Tensor]:
@@ -106,11 +109,10 @@ class Model:
         tensors = {name: self._given(array).realize() for name, array in arrays.items()}
         shapes = tuple((name, tensor.shape) for name, tensor in tensors.items())
         key = (TRAINING.value, *shapes)
-        if key not in self._captured:
-            self._captured[key] = TinyJit(self._outputs)
-        with Context(**OPTIONS):  # type: ignore[no-untyped-call]  # tinygrad has not typed it
-            outputs = self._captured[key](**tensors)
-        # The JIT writes every call's outputs into the same memory, so they are copied out.
+        if key not in self._programs:
+            self._programs[key] = Program(self._outputs, self.device)
+        outputs = self._programs[key](**tensors)
+        # A program writes every call's outputs into the same memory, so they are copied out.
         return {name: out.clone().realize() for name, out in outputs.items()}
 
     def decoder(self, rows: int, limit: int | None = None) -> Decoder:
@@ -209,9 +211,10 @@ class Model:
 
     def fill(self, found: Mapping[str, Stored]) -> None:
         """Takes all weights from tensors by path, read one after the other."""
-        self._parameters = self._placed((name, each.tensor()) for name, each in found.items())
+        tensors = ((name, stored.tensor()) for name, stored in found.items())
+        self._parameters = self._placed(tensors, "loading weights")
         # What was captured reads the old weights.
-        self._captured.clear()
+        self._programs.clear()
         self._decoders.clear()
         self._readers.clear()
 
