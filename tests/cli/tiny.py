@@ -25,15 +25,16 @@ CONFIG = {
 TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}.{% endfor %}a:"
 
 
-def gpt2(place: Path) -> str:
+def gpt2(place: Path, context: int = 32) -> str:
     """A checkpoint as it is published, with a tokenizer of letters and a chat template."""
-    sizes: Any = {"vocab": 64, "context": 32, "D": 16, "heads": 2, "depth": 1}
+    sizes: Any = {"vocab": 64, "context": context, "D": 16, "heads": 2, "depth": 1}
     model = archdsl.compile("gpt2.arch", device="CPU", **sizes)
     ours = {
         name: Stored("float32", tuple(w.shape), lambda w=w: 9 * np.asarray(w.numpy()))
         for name, w in model.parameters.items()
     }
-    write_checkpoint(place, written(model.maps["huggingface"], ours), CONFIG)
+    config = CONFIG | {"n_positions": context}
+    write_checkpoint(place, written(model.maps["huggingface"], ours), config)
     import tokenizers
 
     letters = ["<eos>", " ", ".", ",", ":", "?", *"abcdefghijklmnopqrstuvwxyz"]
