@@ -12,10 +12,11 @@ Each name is imported when it is first used; tinygrad by `compile` and `from_pre
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from archdsl.diagnostics import ArchError, Diagnostic
     from archdsl.runtime.model import Model
     from archdsl.semantics.analysis import check
