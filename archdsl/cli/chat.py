@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, TypeAlias
 
 from archdsl.cli.common import Subparsers, command, say
-from archdsl.cli.speaking import add_model, add_sampling, opened, sampling
+from archdsl.cli.speaking import add_model, add_sampling, begun, opened, sampling
 from archdsl.cli.waiting import put
 from archdsl.diagnostics import ArchError
 
@@ -71,14 +71,15 @@ def _answered(
     answer = problem = ""
     try:
         messages, ids = _fitting(model, tokenizer, messages, args.max_new_tokens)
-        for each in saying(
+        said = saying(
             model,
             tokenizer,
             [ids],
             max_new_tokens=args.max_new_tokens,
             sampling=choice,
             seed=args.seed,
-        ):
+        )
+        for each in begun(said, 2):
             answer += each.text
             put(each.text, end="")
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from archdsl.cli.common import Subparsers, command
-from archdsl.cli.speaking import add_model, add_sampling, opened, sampling
+from archdsl.cli.speaking import add_model, add_sampling, begun, opened, sampling
 from archdsl.cli.waiting import put
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     )
     rows: list[list[Said]] = [[] for _ in prompts]
     now = shown = 0  # the row that is printed as it comes, and how much of it has been
-    for each in said:
+    for each in begun(said, len(rows) + 1):  # the first token, and one behind it
         rows[each.row].append(each)
         while not args.json and now < len(rows) and shown < len(rows[now]):
             new = rows[now][shown]

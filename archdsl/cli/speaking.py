@@ -4,7 +4,9 @@ next token is chosen."""
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 from archdsl.cli import checkpoints
 from archdsl.diagnostics import ArchError, Diagnostic
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from archdsl.runtime.model import Model
     from archdsl.runtime.sampling import Sampling
     from archdsl.runtime.texts import TextTokenizer
+
+T = TypeVar("T")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -79,3 +83,20 @@ def opened(args: argparse.Namespace) -> tuple[Model, TextTokenizer]:
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)  # it is the quicker one to fail
     return checkpoints.opened(args), tokenizer
+
+
+def begun(pieces: Iterator[T], count: int) -> Iterator[T]:
+    """The pieces, the first `count` of them together: those that wait for a compiler.
+
+    >>> made = iter(range(4))
+    >>> next(begun(made, 2)), next(made)
+    (0, 2)
+    """
+    first: list[T] = []
+    try:
+        first.extend(islice(pieces, count))
+    except ArchError:
+        yield from first
+        raise
+    yield from first
+    yield from pieces

@@ -91,11 +91,11 @@ class Model:
             self._parameters = self._placed(tensors, "drawing weights")
         return MappingProxyType(self._parameters)
 
-    def _placed(self, tensors: Iterable[tuple[str, Tensor]], doing: str) -> dict[str, Tensor]:
+    def _placed(self, tensors: Iterable[tuple[str, Tensor]], what: str) -> dict[str, Tensor]:
         """Tensors on the model's device and in its dtype, one at a time in memory twice."""
         return {
             name: kept(tensor.to(self.device).cast(self.dtype).contiguous())
-            for name, tensor in each(tensors, doing, "tensors", len(self.weights))
+            for name, tensor in each(tensors, what, "tensors", len(self.weights))
         }
 
     def __call__(self, **given: Any) -> dict[str, Tensor]:

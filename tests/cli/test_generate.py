@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from archdsl.cli import main
+from archdsl.cli.speaking import begun
+from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.runtime import generation
 from archdsl.runtime.decoding import CHUNK, Decoder
 from archdsl.runtime.texts import TextTokenizer
@@ -90,6 +92,17 @@ def test_generate_stops_and_slides(folder: str, capsys: pytest.CaptureFixture[st
     assert len(text) == 40
     stop = text[20:22]
     assert spoken(capsys, *args, "--stop", stop) == text[: text.index(stop)] + "\n"
+
+
+def test_what_was_said_before_a_mistake_is_printed() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise ArchError(Diagnostic("generation", "there is no more"))
+
+    said = begun(failing(), 2)
+    assert next(said) == 1
+    with pytest.raises(ArchError):
+        next(said)
 
 
 def test_score_tells_the_perplexity(

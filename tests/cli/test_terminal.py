@@ -45,3 +45,13 @@ def test_a_chat(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     for told, said in zip(messages, (first, second), strict=True):
         assert main(["generate", folder, told.replace("a:u", "a.u"), *GREEDY]) == 0
         assert capsys.readouterr().out == said + "\n"
+
+
+def test_a_chat_that_is_ended_gives_the_terminal_back(folder: str) -> None:
+    with Terminal("chat", folder) as terminal:
+        terminal.wait_for("> ")
+        terminal.type("half a line")
+        terminal.wait_for("half a line")
+        terminal.process.terminate()
+        assert terminal.end() == -signal.SIGTERM
+        assert "Traceback" not in terminal.text
