@@ -34,6 +34,9 @@ def script() -> int:
     # tinygrad's pool of compilers takes longer to start than it saves in the kernels of a
     # model, whose layers share theirs; and a Ctrl-C while it starts is answered by each of it.
     os.environ.setdefault("PARALLEL", "0")
+    # Where the shell has closed one; it is ours as long as we live.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         from archdsl.cli import main
 

@@ -7,13 +7,14 @@ signal does is the process's matter: see `archdsl/__main__.py`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 import archdsl
 from archdsl.cli.waiting import showing
-from archdsl.diagnostics import ArchError
+from archdsl.diagnostics import ArchError, Diagnostic
 
 COMMANDS = (
     "check",
@@ -46,7 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except ArchError as error:
         print(error, file=sys.stderr)
-        return 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of the output; any other is told where it comes from
+        problem = Diagnostic("file", f"the output cannot be written: {error.strerror}")
+        print(problem.render(), file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it
+    return 1
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:

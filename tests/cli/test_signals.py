@@ -172,6 +172,31 @@ __main__.script()
         ended(signal.Signals[name], done)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
+def test_a_disk_that_is_full() -> None:
+    told = "error[file]: the output cannot be written: No space left on device\n"
+    assert redirected(">/dev/full") == ("", told, 1)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_streams_that_are_closed(closed: str) -> None:
+    out, err, status = redirected(closed)
+    assert (out.startswith("GPT\n"), err, status) == (closed == "2>&-", "", 0)
+
+
+def redirected(where: str) -> tuple[str, str, int]:
+    """What `check` prints, its errors and its status, under a redirection of the shell."""
+    done = subprocess.run(
+        f"exec {sys.executable} -m archdsl check gpt.arch {where}",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.stdout, done.stderr, done.returncode
+
+
 def test_a_reader_that_leaves() -> None:
     running = subprocess.Popen(
         [sys.executable, "-m", "archdsl", "show", "gpt2.arch", "--emit", "ast"],
