@@ -6,22 +6,23 @@
     model = archdsl.compile("specs/gpt.arch", D=768) # ready to run and to load weights
     model = archdsl.from_pretrained("some/folder")   # a published checkpoint
 
-tinygrad is imported by `compile` and `from_pretrained` alone.
+Each name is imported when it is first used; tinygrad by `compile` and `from_pretrained` alone.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from archdsl.diagnostics import ArchError, Diagnostic
-from archdsl.semantics.analysis import check
-from archdsl.syntax.ast import File
-from archdsl.syntax.parser import parse
-from archdsl.syntax.printer import format
-
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from archdsl.diagnostics import ArchError, Diagnostic
     from archdsl.runtime.model import Model
+    from archdsl.semantics.analysis import check
+    from archdsl.syntax.ast import File
+    from archdsl.syntax.parser import parse
+    from archdsl.syntax.printer import format
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,6 +34,20 @@ __all__ = [
     "from_pretrained",
     "parse",
 ]
+
+_HOMES = {
+    "ArchError": "archdsl.diagnostics",
+    "Diagnostic": "archdsl.diagnostics",
+    "check": "archdsl.semantics.analysis",
+    "format": "archdsl.syntax.printer",
+    "parse": "archdsl.syntax.parser",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module `archdsl` has no `{name}`")
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def compile(

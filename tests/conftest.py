@@ -23,6 +23,9 @@ GOLDEN = Path(__file__).parent / "golden"
 hypothesis.settings.register_profile("archdsl", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("archdsl")
 
+# tinygrad's pool of compilers takes longer to start than it saves in kernels this small.
+os.environ.setdefault("PARALLEL", "0")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(

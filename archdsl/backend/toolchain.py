@@ -210,6 +210,6 @@ def _write(path: Path, text: str, mode: int) -> None:
             file.write(text)
         os.chmod(temporary, mode)
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:
         os.unlink(temporary)
         raise

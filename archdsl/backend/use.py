@@ -18,15 +18,11 @@ from tinygrad import Tensor, dtypes
 from tinygrad.helpers import all_int
 
 from archdsl.backend.kernels import products
+from archdsl.backend.program import kept
 from archdsl.backend.tensors import shape
 from archdsl.graph.nodes import Graph
 from archdsl.graph.types import Axis, Size, Type
 from archdsl.passes.kernels import TINYGRAD, Product, Work, choose
-
-# tinygrad's settings for making kernels of these tensors. TC_OPT: sizes that are no multiple
-# of a tensor core's are filled up. SPLIT_REDUCEOP: a lookup in a large table, a sum until
-# tinygrad sees that it is none, is not cut into partial sums before.
-OPTIONS = {"TC_OPT": 2, "SPLIT_REDUCEOP": 0}
 
 # Devices whose products of half numbers sum in float32 by hardware.
 TENSOR_CORES = frozenset({"CUDA", "NV", "AMD", "HIP", "METAL"})
@@ -92,7 +88,7 @@ class Run:
     def constant(self, key: tuple[object, ...], make: Callable[[], np.ndarray]) -> Tensor:
         """A table that depends on sizes alone, made once for a model."""
         if key not in self.constants:
-            self.constants[key] = Tensor(make(), device=self.device).realize()
+            self.constants[key] = kept(Tensor(make(), device=self.device))
         return self.constants[key]
 
 

@@ -10,7 +10,8 @@ import sys
 from typing import TYPE_CHECKING, TypeAlias
 
 from archdsl.cli.common import Subparsers, command, say
-from archdsl.cli.speaking import add_model, add_sampling, opened, sampling, timed
+from archdsl.cli.speaking import add_model, add_sampling, begun, opened, sampling
+from archdsl.cli.waiting import put
 from archdsl.diagnostics import ArchError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _answered(
     """The messages and the answer, printed as it comes; the oldest go where room lacks."""
     from archdsl.runtime.generation import saying
 
-    answer = ""
+    answer = problem = ""
     try:
         messages, ids = _fitting(model, tokenizer, messages, args.max_new_tokens)
         said = saying(
@@ -78,17 +79,18 @@ def _answered(
             sampling=choice,
             seed=args.seed,
         )
-        for each in said if len(messages) > 2 else timed(said):
+        for each in begun(said, 2):
             answer += each.text
-            print(each.text, end="", flush=True)
+            put(each.text, end="")
     except KeyboardInterrupt:
         pass  # what was said until then counts
     except ArchError as error:
-        print()
-        say(str(error))
-        if not answer:
-            return messages[:-1]
-    print()
+        problem = str(error)
+    put("")
+    if problem:
+        say(problem)
+    if not answer:  # nor was the question asked
+        return messages[:-1]
     return [*messages, {"role": "assistant", "content": answer}]
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 import archdsl
-from archdsl.cli.common import add_machine, compiled, say
+from archdsl.cli.common import add_machine, compiled
 from archdsl.diagnostics import ArchError, Diagnostic
 
 if TYPE_CHECKING:
@@ -43,24 +42,15 @@ def opened(args: argparse.Namespace) -> Model:
                     help="give them by --weights, or name the folder of a checkpoint",
                 )
             )
-        model = compiled(args)
-    else:
-        for name in ("weights", "map", "set"):
-            if getattr(args, name):
-                raise ArchError(
-                    Diagnostic("argument-value", f"--{name} goes with a spec, not a checkpoint")
-                )
-        model = archdsl.from_pretrained(
-            args.spec, device=args.device, dtype=args.dtype, kernels=args.kernels
-        )
-    announce(model)
-    return model
-
-
-def announce(model: Model) -> None:
-    """Tells a person who waits why."""
-    if sys.stderr.isatty():
-        say(f"compiling for {model.device}: the first run of a size takes longest")
+        return compiled(args)
+    for name in ("weights", "map", "set"):
+        if getattr(args, name):
+            raise ArchError(
+                Diagnostic("argument-value", f"--{name} goes with a spec, not a checkpoint")
+            )
+    return archdsl.from_pretrained(
+        args.spec, device=args.device, dtype=args.dtype, kernels=args.kernels
+    )
 
 
 def is_spec(path: str) -> bool:

@@ -7,6 +7,8 @@ import json
 
 from archdsl.cli.checkpoints import add_checkpoint, opened
 from archdsl.cli.common import Subparsers, command
+from archdsl.cli.waiting import put
+from archdsl.progress import each
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -43,17 +45,18 @@ def run(args: argparse.Namespace) -> int:
     config = folder / "config.json"
     named = read_object(config, "a config") if config.is_file() else {}
     names = labels(named, classifier(model.graph).classes)
-    for path, each in zip(args.images, pixels, strict=True):
-        chances = classify(model, each[None])[0]
+    images = list(zip(args.images, pixels, strict=True))
+    for path, image in each(images, "classifying", "images", len(images)):
+        chances = classify(model, image[None])[0]
         best = (-chances).argsort(kind="stable")[: max(args.top, 1)].tolist()
         rows = [(names[number], float(chances[number])) for number in best]
         if args.json:
             classes = [{"label": name, "probability": chance} for name, chance in rows]
-            print(json.dumps({"image": path, "classes": classes}), flush=True)
+            put(json.dumps({"image": path, "classes": classes}))
             continue
         if len(args.images) > 1:
-            print(path)
+            put(path)
         width = max(len(name) for name, _ in rows)
         for name, chance in rows:
-            print(f"{name:<{width}}  {chance:7.2%}", flush=True)
+            put(f"{name:<{width}}  {chance:7.2%}")
     return 0

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from archdsl.cli.waiting import put
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.semantics.models import Setting
 
@@ -103,4 +104,4 @@ def _value(text: str) -> Setting:
 
 def say(message: str) -> None:
     """A remark that is not the command's result."""
-    print(message, file=sys.stderr, flush=True)
+    put(message, file=sys.stderr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import replace
 
 from archdsl.cli.checkpoints import add_checkpoint, opened
@@ -83,14 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if cut:
         longest = max(map(len, rows))
         say(f"cut to {longest} tokens: text {', '.join(str(n + 1) for n in cut)}")
-    shown = sys.stderr.isatty() and len(texts) > 1
-
-    def done(number: int) -> None:
-        if shown:
-            end = "\n" if number == len(texts) else ""
-            print(f"\r{number} of {len(texts)} texts", end=end, file=sys.stderr, flush=True)
-
-    vectors = embed(model, rows, pooling, done)
+    vectors = embed(model, rows, pooling)
     if args.output:
         from archdsl.formats.atomic import replacing
 

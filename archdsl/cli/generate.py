@@ -8,7 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from archdsl.cli.common import Subparsers, command
-from archdsl.cli.speaking import add_model, add_sampling, opened, sampling, timed
+from archdsl.cli.speaking import add_model, add_sampling, begun, opened, sampling
+from archdsl.cli.waiting import put
 
 if TYPE_CHECKING:
     from archdsl.runtime.generation import Said
@@ -63,12 +64,12 @@ def run(args: argparse.Namespace) -> int:
     )
     rows: list[list[Said]] = [[] for _ in prompts]
     now = shown = 0  # the row that is printed as it comes, and how much of it has been
-    for each in timed(said):
+    for each in begun(said, len(rows) + 1):  # the first token, and one behind it
         rows[each.row].append(each)
         while not args.json and now < len(rows) and shown < len(rows[now]):
             new = rows[now][shown]
             before = prompts[now] if shown == 0 and len(rows) > 1 else ""
-            print(before + new.text, end="", flush=True)
+            put(before + new.text, end="")
             shown += 1
             if new.ended:
                 _finish(rows[now], tokenizer, args.log_probs)
@@ -80,11 +81,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _finish(row: list[Said], tokenizer: TextTokenizer, log_probs: bool) -> None:
-    print()
+    put("")
     if log_probs:
         for each in row:
             text = tokenizer.decode([each.token], skip_special=False)
-            print(f"{each.log_prob:10.4f}  {each.token:6}  {text!r}")
+            put(f"{each.log_prob:10.4f}  {each.token:6}  {text!r}")
 
 
 def _record(prompt: str, row: list[Said], log_probs: bool) -> dict[str, object]:

@@ -43,14 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from archdsl.runtime.scoring import score
 
     tokens = tokenizer.encode(text)
-    found = None
-    told = sys.stderr.isatty()
-    for found in score(model, tokens, args.window, args.stride):
-        if told:
-            print(f"\r{found.windows} windows", end="", file=sys.stderr, flush=True)
-    if told:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
-    assert found is not None
+    *_, found = score(model, tokens, args.window, args.stride)
     result = {
         "perplexity": found.perplexity,
         "nats_per_token": found.nats / found.predicted,

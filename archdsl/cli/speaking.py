@@ -4,13 +4,11 @@ next token is chosen."""
 from __future__ import annotations
 
 import argparse
-import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from archdsl.cli import checkpoints
-from archdsl.cli.common import say
 from archdsl.diagnostics import ArchError, Diagnostic
 
 if TYPE_CHECKING:
@@ -87,10 +85,18 @@ def opened(args: argparse.Namespace) -> tuple[Model, TextTokenizer]:
     return checkpoints.opened(args), tokenizer
 
 
-def timed(pieces: Iterable[T]) -> Iterator[T]:
-    """The pieces as they come; a terminal is told how long the first one took."""
-    start = time.perf_counter()
-    for number, piece in enumerate(pieces):
-        if number == 0 and sys.stderr.isatty():
-            say(f"ready after {time.perf_counter() - start:.1f} s")
-        yield piece
+def begun(pieces: Iterator[T], count: int) -> Iterator[T]:
+    """The pieces, the first `count` of them together: those that wait for a compiler.
+
+    >>> made = iter(range(4))
+    >>> next(begun(made, 2)), next(made)
+    (0, 2)
+    """
+    first: list[T] = []
+    try:
+        first.extend(islice(pieces, count))
+    except ArchError:
+        yield from first
+        raise
+    yield from first
+    yield from pieces

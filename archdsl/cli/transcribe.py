@@ -7,6 +7,7 @@ import json
 
 from archdsl.cli.checkpoints import add_checkpoint, is_spec, opened
 from archdsl.cli.common import Subparsers, command, say
+from archdsl.cli.waiting import put
 from archdsl.diagnostics import ArchError, Diagnostic
 
 
@@ -57,12 +58,12 @@ def run(args: argparse.Namespace) -> int:
     write = Transcriber(model, tokenizer, spectrogram, settings, args.language, args.task)
     for path, (samples, rate) in zip(args.audio, sounds, strict=True):
         if len(args.audio) > 1 and not args.json:
-            print(path)
+            put(path)
         pieces: list[Piece] = []
         for piece in write(resample(samples, rate, spectrogram.rate)):
             pieces.append(piece)
             if not args.json:
-                print(piece.text, flush=True)
+                put(piece.text)
             if not piece.finished:
                 say(f"{path}: the text from {piece.start:.1f} s on came to no end; cut off")
         if args.json:
@@ -71,5 +72,5 @@ def run(args: argparse.Namespace) -> int:
                 for p in pieces
             ]
             found = {"file": path, "language": pieces[0].language, "text": joined(pieces)}
-            print(json.dumps({**found, "windows": windows}), flush=True)
+            put(json.dumps({**found, "windows": windows}))
     return 0

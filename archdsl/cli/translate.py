@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from archdsl.cli import checkpoints
 from archdsl.cli.common import Subparsers, command, compiled, say
+from archdsl.cli.waiting import put
 from archdsl.diagnostics import ArchError, Diagnostic
 
 if TYPE_CHECKING:
@@ -103,14 +104,14 @@ def run(args: argparse.Namespace) -> int:
                 }
                 for target, h in rows
             ]
-            print(json.dumps({"source": text, "hypotheses": told}), flush=True)
+            put(json.dumps({"source": text, "hypotheses": told}))
             continue
         if len(sources) > 1:
-            print(text)
+            put(text)
         width = max(len(target) for target, _ in rows)
         for target, h in rows:
             end = "" if h.finished else "  (cut off)"
-            print(f"{target:<{width}}  {h.score:9.4f}{end}", flush=True)
+            put(f"{target:<{width}}  {h.score:9.4f}{end}")
     return 0
 
 
@@ -136,7 +137,6 @@ def _of_spec(args: argparse.Namespace) -> _Translator:
     tokenizer = read_vocabulary(resolve(args.vocab), **given)
     if not args.weights:
         say("no --weights: the weights are drawn at random, and so is the text")
-    checkpoints.announce(model)
     encode = partial(tokenizer.encode, bos=True, eos=True)
     search = Search(tokenizer.bos, (tokenizer.eos,), bound)
     return _Translator(model, encode, tokenizer.decode, search)

@@ -31,6 +31,7 @@ from archdsl.formats.host import (
     window,
 )
 from archdsl.formats.strict_json import parse_object
+from archdsl.progress import each
 
 # The format's name of a dtype -> tinygrad's.
 DTYPES = {
@@ -103,7 +104,7 @@ def write_safetensors(
     text += b" " * (-len(text) % 8)
     with replacing(path) as temporary, temporary.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
-        for value in tensors.values():
+        for value in each(tensors.values(), "writing weights", "tensors", len(tensors)):
             stream.write(bits_of(value).reshape(-1).view(np.uint8).data)
 
 

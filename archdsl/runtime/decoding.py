@@ -13,16 +13,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad import Tensor, TinyJit, UOp, dtypes
-from tinygrad.helpers import Context
+from tinygrad import Tensor, UOp, dtypes
 
 from archdsl.backend import step
+from archdsl.backend.program import Program
 from archdsl.backend.tensors import get, put
-from archdsl.backend.use import OPTIONS, Run
+from archdsl.backend.use import Run
 from archdsl.backend.walk import prepared
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.graph.nodes import Graph, Input, walk
 from archdsl.passes.decoding import Decoding, State, decoding
+from archdsl.progress import doing
 from archdsl.runtime import inputs
 from archdsl.runtime.model import Model
 
@@ -62,11 +63,11 @@ class Decoder:
         self._rings = any(state.window for state in self.plan.states)
         self._past = UOp.variable("past", 0, self.room - 1)
         self._keys, self._values = (self._buffers(i) for i in (0, 1))
-        self._steps: dict[tuple[object, ...], Any] = {}
+        self._steps: dict[tuple[object, ...], Program[Any]] = {}
         # What each step is given: new tokens, by how many there are, and where rows begin.
         self._new: dict[int, Tensor] = {}
         self._begins = self._room((rows,))
-        self._moved = TinyJit(self._move)
+        self._moved = Program(self._move, model.device)
         self._kept: dict[Key, Tensor] = {}
         self._sizes: dict[str, int] = {}
         self._lengths: dict[str, Tensor] = {}
@@ -135,9 +136,8 @@ class Decoder:
         if not any(not state.past for state in self.plan.states):
             return
         shapes = tuple((name, tensor.shape) for name, tensor in tensors.items())
-        program = self._steps.setdefault(("once", shapes), TinyJit(self._once))
-        with Context(**OPTIONS):  # type: ignore[no-untyped-call]  # tinygrad has not typed it
-            made = program(**tensors)
+        once = Program(self._once, self.model.device)
+        made = self._steps.setdefault(("once", shapes), once)(**tensors)
         self._kept = {key: made[_name(*key)].clone().realize() for key in self._kept_keys()}
 
     def _kept_keys(self) -> list[Key]:
@@ -180,11 +180,13 @@ class Decoder:
         return self._feed(tokens, last)
 
     def _feed(self, tokens: Rows, last: bool) -> Logits:
-        found = []
-        while tokens.size:
-            n = self._next(tokens.shape[1])
-            found.append(self._step(tokens[:, :n], last))
-            tokens = tokens[:, n:]
+        found: list[Logits] = []
+        before = self.columns
+        with doing("reading", "tokens", tokens.shape[1], lambda: self.columns - before):
+            while tokens.size:
+                n = self._next(tokens.shape[1])
+                found.append(self._step(tokens[:, :n], last))
+                tokens = tokens[:, n:]
         return found[-1][:, -1:] if last else np.concatenate(found, axis=1)
 
     def _next(self, count: int) -> int:
@@ -201,20 +203,16 @@ class Decoder:
         sizes = tuple(sorted(self._sizes.items()))
         key = (n, last, sizes)
         if key not in self._steps:
-            self._steps[key] = TinyJit(self._program(last))
+            self._steps[key] = Program(self._program(last), self.model.device)
         if n not in self._new:
             self._new[n] = self._room((self.rows, n))
         put(self._new[n], tokens.astype(np.int32))
         put(self._begins, self._starts)
         given = {_name(*name): tensor for name, tensor in self._kept.items()}
         given |= {f"length_{name}": length for name, length in self._lengths.items()}
-        with Context(**OPTIONS):  # type: ignore[no-untyped-call]
-            logits = self._steps[key](
-                self._new[n],
-                self._begins,
-                self._past.bind(self.columns),
-                **given,
-            )
+        logits = self._steps[key](
+            self._new[n], self._begins, self._past.bind(self.columns), **given
+        )
         self.columns += n
         return get(logits)
 
@@ -237,8 +235,7 @@ class Decoder:
         if list(parents) == list(range(self.rows)):
             return
         index = Tensor(np.asarray(parents, np.int32), device=self.model.device).realize()
-        with Context(**OPTIONS):  # type: ignore[no-untyped-call]
-            self._moved(index)
+        self._moved(index)
         self._starts = self._starts[np.asarray(parents)]
 
     def _move(self, index: Tensor) -> None:

@@ -8,7 +8,7 @@ section 3); tokens are left to `texts`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -22,6 +22,7 @@ from archdsl.formats import resolve
 from archdsl.formats.host import reading
 from archdsl.formats.strict_json import read_object
 from archdsl.graph.nodes import Graph, Input
+from archdsl.progress import each
 from archdsl.runtime.model import Model
 from archdsl.runtime.texts import TextTokenizer
 
@@ -161,19 +162,15 @@ def tokenised(
     return found, cut
 
 
-def embed(
-    model: Model,
-    rows: Sequence[Sequence[int]],
-    pooling: Pooling,
-    done: Callable[[int], None] = lambda number: None,
-) -> Vectors:
-    """The vectors [N, D] of texts of tokens; `done` hears how many there are so far.
+def embed(model: Model, rows: Sequence[Sequence[int]], pooling: Pooling) -> Vectors:
+    """The vectors [N, D] of texts of tokens.
 
     Texts of about the same length are computed together; padding has no part in a vector.
     """
     parts = encoder(model.graph)
+    batches = _batches(rows, parts)
     vectors: dict[int, NDArray[Any]] = {}
-    for numbers in _batches(rows, parts):
+    for numbers in each(batches, "embedding", "batches", len(batches)):
         longest = max(len(rows[n]) for n in numbers)
         size = longest
         if parts.tokens.pad is not None:
@@ -183,12 +180,11 @@ def embed(
         tokens = np.full((height, size), parts.tokens.pad or 0, np.int64)
         for row, number in zip(tokens, (numbers * height)[:height], strict=True):
             row[: len(rows[number])] = rows[number]
-        given = {each.name: np.zeros_like(tokens) for each in parts.others}
+        given = {other.name: np.zeros_like(tokens) for other in parts.others}
         states = model(**{parts.tokens.name: tokens}, **given)[parts.hidden].numpy()
         for state, number in zip(states, numbers, strict=False):
             told = state[: len(rows[number])].astype(np.float32)
             vectors[number] = POOLS[pooling.pool](told)
-        done(len(vectors))
     found = np.array([vectors[number] for number in range(len(rows))], np.float32)
     return unit(found) if pooling.normalise else found
 
@@ -205,12 +201,11 @@ def similarity(vectors: Vectors) -> NDArray[np.float32]:
     return np.asarray(units @ units.T)
 
 
-def _batches(rows: Sequence[Sequence[int]], parts: Encoder) -> Iterator[list[int]]:
+def _batches(rows: Sequence[Sequence[int]], parts: Encoder) -> list[list[int]]:
     """The numbers of the rows that are computed together; one by one without padding."""
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     step = _BATCH if parts.tokens.pad is not None else 1
-    for start in range(0, len(order), step):
-        yield order[start : start + step]
+    return [order[start : start + step] for start in range(0, len(order), step)]
 
 
 def _object(path: Path) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad import Tensor, TinyJit, dtypes
-from tinygrad.helpers import TRAINING, Context
+from tinygrad import Tensor, dtypes
+from tinygrad.helpers import TRAINING
 
 from archdsl.backend import walk
+from archdsl.backend.program import Program, kept
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import copied, put
-from archdsl.backend.use import OPTIONS, Run
+from archdsl.backend.use import Run
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.formats.host import Stored
 from archdsl.graph.cost import BYTES, Cost, cost
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter, parameters
+from archdsl.progress import each
 from archdsl.runtime import checkpoints, inputs
 from archdsl.runtime.initial import draw
 from archdsl.semantics.weight_maps import WeightMap
@@ -31,10 +33,10 @@ if TYPE_CHECKING:
     from archdsl.runtime.generation import Generation, Reader
 
 
-class _Captured(NamedTuple):
+class _Forward(NamedTuple):
     """A forward pass for inputs of some shapes, and the tensors that it reads them from."""
 
-    program: Callable[..., dict[str, Tensor]]
+    program: Program[dict[str, Tensor]]
     inputs: dict[str, Tensor]
 
 
@@ -66,7 +68,7 @@ class Model:
         self._constants: dict[tuple[object, ...], Tensor] = {}
         self._decoders: dict[tuple[int, int | None], Decoder] = {}
         self._readers: dict[int, Reader] = {}
-        self._captured: dict[tuple[object, ...], _Captured] = {}
+        self._programs: dict[tuple[object, ...], _Forward] = {}
 
     @property
     def device(self) -> str:
@@ -96,14 +98,15 @@ class Model:
                 (path, draw(path, p.weight, rule, numbers, self.seed))
                 for path, p in self.weights.items()
             )
-            self._parameters = self._placed((n, Tensor(a, device="NPY")) for n, a in drawn)
+            tensors = ((n, Tensor(a, device="NPY")) for n, a in drawn)
+            self._parameters = self._placed(tensors, "drawing weights")
         return MappingProxyType(self._parameters)
 
-    def _placed(self, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    def _placed(self, tensors: Iterable[tuple[str, Tensor]], what: str) -> dict[str, Tensor]:
         """Tensors on the model's device and in its dtype, one at a time in memory twice."""
         return {
-            name: tensor.to(self.device).cast(self.dtype).contiguous().realize()
-            for name, tensor in tensors
+            name: kept(tensor.to(self.device).cast(self.dtype).contiguous())
+            for name, tensor in each(tensors, what, "tensors", len(self.weights))
         }
 
     def __call__(self, **given: Any) -> dict[str, Tensor]:
@@ -115,17 +118,14 @@ class Model:
         """
         arrays = inputs.check(self.graph, given)
         key = (TRAINING.value, *((name, array.shape) for name, array in arrays.items()))
-        if key not in self._captured:
-            self._captured[key] = _Captured(
-                TinyJit(self._outputs),
-                {name: Tensor(a, device=self.device).realize() for name, a in arrays.items()},
-            )
-        program, places = self._captured[key]
+        if key not in self._programs:
+            places = {n: Tensor(a, device=self.device).realize() for n, a in arrays.items()}
+            self._programs[key] = _Forward(Program(self._outputs, self.device), places)
+        program, places = self._programs[key]
         for name, array in arrays.items():
             put(places[name], array)
-        with Context(**OPTIONS):  # type: ignore[no-untyped-call]  # tinygrad has not typed it
-            outputs = program(**places)
-        # The JIT writes every call's outputs into the same memory, so they are copied out.
+        outputs = program(**places)
+        # A program writes every call's outputs into the same memory, so they are copied out.
         return {name: copied(out) for name, out in outputs.items()}
 
     def decoder(self, rows: int, limit: int | None = None) -> Decoder:
@@ -231,9 +231,10 @@ class Model:
 
     def fill(self, found: Mapping[str, Stored]) -> None:
         """Takes all weights from tensors by path, read one after the other."""
-        self._parameters = self._placed((name, each.tensor()) for name, each in found.items())
+        tensors = ((name, stored.tensor()) for name, stored in found.items())
+        self._parameters = self._placed(tensors, "loading weights")
         # What was captured reads the old weights.
-        self._captured.clear()
+        self._programs.clear()
         self._decoders.clear()
         self._readers.clear()
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.passes.decoding import decoding
+from archdsl.progress import each
 from archdsl.runtime.model import Model
 
 _WINDOW = 1024  # tokens, unless the model's bound is less
@@ -83,7 +84,9 @@ def _scores(
     model: Model, name: str, output: str, tokens: NDArray[np.int64], window: int, stride: int
 ) -> Iterator[Score]:
     predicted, nats = 0, 0.0
-    for number, (start, first, end) in enumerate(windows(len(tokens), window, stride), 1):
+    places = windows(len(tokens), window, stride)
+    scored = each(places, "scoring", "windows", len(places))
+    for number, (start, first, end) in enumerate(scored, 1):
         logits = model(**{name: tokens[None, start:end]})[output].numpy()[0]  # [n, vocab]
         nats += _nats(logits[first - 1 - start : -1], tokens[first:end])
         predicted += end - first

@@ -17,6 +17,7 @@ import numpy as np
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.formats.strict_json import read_object
 from archdsl.graph.nodes import Graph
+from archdsl.progress import each
 from archdsl.runtime.decoding import Decoder
 from archdsl.runtime.model import Model
 from archdsl.runtime.sound import Samples, Spectrogram
@@ -121,7 +122,8 @@ class Transcriber:
         """What is said in samples at the spectrogram's rate, a window after the other."""
         rate = self._spectrogram.rate
         language = self._language
-        for start, end in windows(samples, self._frames * self._spectrogram.hop, rate):
+        cut = windows(samples, self._frames * self._spectrogram.hop, rate)
+        for start, end in each(cut, "transcribing", "windows", len(cut)):
             self._hear(samples[start:end])
             if language is None:
                 language = self._most_likely()

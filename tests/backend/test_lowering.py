@@ -18,7 +18,8 @@ from tinygrad.helpers import Context
 
 import archdsl
 from archdsl.backend.emit import embed
-from archdsl.backend.use import OPTIONS, Run, Use
+from archdsl.backend.program import OPTIONS
+from archdsl.backend.use import Run, Use
 from archdsl.backend.walk import forward
 from archdsl.graph.nodes import Apply, Graph, walk
 from archdsl.runtime.model import Model

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,53 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-import archdsl
 from archdsl.cli import main
-from archdsl.formats import Stored, write_checkpoint
+from archdsl.cli.speaking import begun
+from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.runtime import generation
-from archdsl.runtime.checkpoints import written
+from archdsl.runtime.decoding import CHUNK, Decoder
 from archdsl.runtime.texts import TextTokenizer
+from tests.cli.tiny import gpt2
 
 pytestmark = pytest.mark.reference("tokenizers")
 
-CONFIG = {
-    "model_type": "gpt2",
-    "architectures": ["GPT2LMHeadModel"],
-    "vocab_size": 64,
-    "n_positions": 32,
-    "n_embd": 16,
-    "n_head": 2,
-    "n_layer": 1,
-    "activation_function": "gelu_new",
-}
-TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}.{% endfor %}a:"
 TEXT = "the cat sat on the mat and the dog sat on the log. " * 2
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A checkpoint as it is published, with a tokenizer of letters."""
-    place = tmp_path_factory.mktemp("models") / "tiny"
-    sizes: Any = {"vocab": 64, "context": 32, "D": 16, "heads": 2, "depth": 1}
-    model = archdsl.compile("gpt2.arch", device="CPU", **sizes)
-    ours = {
-        name: Stored("float32", tuple(w.shape), lambda w=w: 9 * np.asarray(w.numpy()))
-        for name, w in model.parameters.items()
-    }
-    write_checkpoint(place, written(model.maps["huggingface"], ours), CONFIG)
-    import tokenizers
-
-    letters = ["<eos>", " ", ".", ",", ":", "?", *"abcdefghijklmnopqrstuvwxyz"]
-    letters += [chr(ord("A") + i) for i in range(26)] + list("012345")
-    ids = {letter: i for i, letter in enumerate(letters)}
-    library = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="?"))
-    library.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
-    library.decoder = tokenizers.decoders.Fuse()
-    library.add_special_tokens(["<eos>"])
-    library.save(str(place / "tokenizer.json"))
-    settings = {"eos_token": "<eos>", "chat_template": TEMPLATE}
-    (place / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return str(place)
+    return gpt2(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(autouse=True)
@@ -128,6 +94,17 @@ def test_generate_stops_and_slides(folder: str, capsys: pytest.CaptureFixture[st
     assert spoken(capsys, *args, "--stop", stop) == text[: text.index(stop)] + "\n"
 
 
+def test_what_was_said_before_a_mistake_is_printed() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise ArchError(Diagnostic("generation", "there is no more"))
+
+    said = begun(failing(), 2)
+    assert next(said) == 1
+    with pytest.raises(ArchError):
+        next(said)
+
+
 def test_score_tells_the_perplexity(
     folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,6 +154,35 @@ def test_chat_answers_with_the_history(
     ]
 
 
+def test_a_chat_is_fed_what_is_new_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed: list[int] = []  # tokens, answer by answer
+    step = Decoder._step
+    chat = TextTokenizer.chat
+
+    def counted(decoder: Decoder, tokens: Any, last: bool) -> Any:
+        fed[-1] += tokens.shape[1]
+        return step(decoder, tokens, last)
+
+    def asked(tokenizer: TextTokenizer, messages: list[dict[str, str]]) -> str:
+        fed.append(0)
+        return chat(tokenizer, messages)
+
+    monkeypatch.setattr(Decoder, "_step", counted)
+    monkeypatch.setattr(TextTokenizer, "chat", asked)
+    type_in(monkeypatch, "a" * 90, "b", "c", end=EOFError)
+    folder = gpt2(tmp_path / "long", context=192)
+    greedy = ("--temperature", "0", "--max-new-tokens", "4", "--repetition-penalty", "9")
+    spoken(capsys, "chat", folder, *greedy)
+    _, first, second, third = fed  # before them, whether there is a template
+    # u:aaa…aaa.a: is 95 tokens, and the last token of an answer is not fed.
+    assert first == 96 + 3
+    # A chunk at most, for the last token of the answer and `.u:b.a:`.
+    assert second <= CHUNK + 3
+    assert third <= CHUNK + 3
+
+
 def test_ctrl_c_stops_the_answer_then_the_chat(
     folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +197,8 @@ def test_ctrl_c_stops_the_answer_then_the_chat(
 
     monkeypatch.setattr(generation, "saying", interrupted)
     type_in(monkeypatch, "hi", "so", end=KeyboardInterrupt)
-    assert main(["chat", folder, "--max-new-tokens", "4", "--seed", "1"]) == 130
+    with pytest.raises(KeyboardInterrupt):
+        main(["chat", folder, "--max-new-tokens", "4", "--seed", "1"])
     out, err = capsys.readouterr()
     first, second = out.splitlines()
     assert (len(first), len(second), len(calls), err) == (2, 4, 2, "")
@@ -213,19 +220,3 @@ def test_without_a_template_there_is_no_chat(
 ) -> None:
     assert main(["chat", folder, "--tokenizer", f"{folder}/tokenizer.json"]) == 1
     assert "has no chat template" in capsys.readouterr().err
-
-
-def test_an_interrupt_ends_with_130_and_no_traceback(folder: str) -> None:
-    args = [folder, "a", "--slide", "--max-new-tokens", "1000000", "--device", "CPU"]
-    running = subprocess.Popen(
-        [sys.executable, "-m", "archdsl", "generate", *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    )
-    assert running.stdout is not None
-    assert running.stdout.read(1)  # it speaks
-    time.sleep(0.2)
-    running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
-    assert (running.returncode, err) == (130, b"")

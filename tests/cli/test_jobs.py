@@ -1,12 +1,9 @@
-"""classify, embed and transcribe as a user types them: mistakes, and being interrupted."""
+"""classify, embed and transcribe as a user types them, and their mistakes."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import struct
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,39 +41,6 @@ def test_help_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> N
         main([name, "--help"])
     assert stop.value.code == 0
     assert f"example:\n  archdsl {name} " in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", JOBS)
-def test_interrupted_in_the_middle(
-    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = importlib.import_module(f"archdsl.cli.{name}")
-
-    def interrupted(args: object) -> int:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "run", interrupted)
-    assert main([name, "folder", "thing"]) == 130
-    assert "Traceback" not in capsys.readouterr().err
-
-
-def test_an_interrupt_that_python_drops_comes_again(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Tensor:
-        def __del__(self) -> None:
-            raise KeyboardInterrupt
-
-    def run(args: object) -> int:
-        Tensor()
-        time.sleep(30)
-        return 0
-
-    monkeypatch.setattr(importlib.import_module("archdsl.cli.embed"), "run", run)
-    before = sys.unraisablehook
-    assert main(["embed", "folder", "text"]) == 130
-    assert sys.unraisablehook is before
-    assert capsys.readouterr().err == ""
 
 
 def test_a_spec_needs_weights_and_a_tokenizer(

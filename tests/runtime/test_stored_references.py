@@ -12,7 +12,7 @@ import pytest
 from tinygrad.helpers import Context
 
 import archdsl
-from archdsl.backend.use import OPTIONS
+from archdsl.backend.program import OPTIONS
 from tests.reference.agreement import TOLERANCE, apart
 
 DATA = Path(__file__).parents[1] / "data"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tinygrad import Tensor, dtypes
 
-from archdsl.backend.kernels.program import launch
+from archdsl.backend.kernels.launch import launch
 from archdsl.backend.tensors import shape
 
 

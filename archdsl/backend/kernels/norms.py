@@ -6,7 +6,7 @@ from math import prod
 
 from tinygrad import Tensor, dtypes
 
-from archdsl.backend.kernels.program import launch
+from archdsl.backend.kernels.launch import launch
 from archdsl.backend.tensors import shape
 
 _CHUNK = 4096  # numbers

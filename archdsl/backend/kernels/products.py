@@ -12,7 +12,7 @@ from math import prod
 from tinygrad import Tensor, UOp, dtypes
 from tinygrad.helpers import NUM_CPU_THREADS
 
-from archdsl.backend.kernels.program import launch
+from archdsl.backend.kernels.launch import launch
 from archdsl.backend.tensors import shape
 
 _ROWS = 240  # of one chunk of a product of many rows, at most

@@ -1,0 +1,56 @@
+"""Programs: captured at their first call, and told of while they are."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import numpy as np
+from tinygrad import Tensor
+
+from archdsl.backend.program import Program, kept
+from archdsl.progress import Task, listening
+
+
+def given(*numbers: float) -> Tensor:
+    return Tensor(np.array(numbers, np.float32), device="CPU").realize()
+
+
+def test_a_function_is_captured_once_and_serves_every_call() -> None:
+    calls = []
+
+    def double(x: Tensor) -> Tensor:
+        calls.append(x)
+        return (x * 2).contiguous().realize()
+
+    program = Program(double, "CPU")
+    for number in (1.0, 2.0, 3.0):
+        assert program(given(number, 0.5)).tolist() == [2 * number, 1.0]
+    assert len(calls) == 1
+
+
+def test_what_is_kept_is_no_part_of_the_program() -> None:
+    table: list[Tensor] = []
+
+    def looked_up(x: Tensor) -> Tensor:
+        if not table:
+            table.append(kept(Tensor([1.0, 2.0], device="CPU") + 1))
+        return (x * table[0]).contiguous().realize()
+
+    program = Program(looked_up, "CPU")
+    assert program(given(1, 1)).tolist() == [2, 3]
+    table[0].assign(Tensor([5.0, 7.0], device="CPU")).realize()
+    assert program(given(1, 1)).tolist() == [5, 7]
+
+
+def test_the_first_call_alone_is_told() -> None:
+    told: list[tuple[str, int]] = []
+
+    def listener(task: Task) -> nullcontext[None]:
+        told.append((task.what, task.done()))
+        return nullcontext()
+
+    program = Program(lambda x: (x - 7).contiguous().realize(), "CPU")
+    with listening(listener):
+        for _ in range(3):
+            program(given(1, 2, 3))
+    assert told == [("compiling for CPU", 0)]

@@ -1,0 +1,57 @@
+"""In a terminal: a chat, Ctrl-C at its places, and what is shown of a wait."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from archdsl.cli import main
+from tests.cli.terminal import Terminal
+from tests.cli.tiny import gpt2
+
+pytestmark = pytest.mark.reference("tokenizers")
+
+GREEDY = ("--temperature", "0", "--max-new-tokens", "4", "--repetition-penalty", "2")
+PROMPT = r"\r\n> \Z"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return gpt2(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def answer(seen: str) -> str:
+    """The line before the prompt, behind what was drawn there of a wait."""
+    return seen.split("\r\n")[-2].rpartition("\x1b[K")[2]
+
+
+def test_a_chat(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Terminal("chat", folder, *GREEDY) as terminal:
+        terminal.wait_for("> ")
+        terminal.type("hi\r")
+        terminal.wait_for("compiling for CPU")
+        terminal.type("\x03")  # in the first answer, before there is a word of it
+        terminal.wait_for(PROMPT)
+        terminal.type("\x1b[A\r")  # the line before
+        first = answer(terminal.wait_for(PROMPT))
+        terminal.type("so\r")
+        second = answer(terminal.wait_for(PROMPT))
+        terminal.type("half a line\x03")
+        assert terminal.end() == -signal.SIGINT
+        assert "Traceback" not in terminal.text
+    # The question that was not answered has left no trace.
+    messages = "u:hi.a:", f"u:hi.a:{first}.u:so.a:"
+    for told, said in zip(messages, (first, second), strict=True):
+        assert main(["generate", folder, told.replace("a:u", "a.u"), *GREEDY]) == 0
+        assert capsys.readouterr().out == said + "\n"
+
+
+def test_a_chat_that_is_ended_gives_the_terminal_back(folder: str) -> None:
+    with Terminal("chat", folder) as terminal:
+        terminal.wait_for("> ")
+        terminal.type("half a line")
+        terminal.wait_for("half a line")
+        terminal.process.terminate()
+        assert terminal.end() == -signal.SIGTERM
+        assert "Traceback" not in terminal.text
