@@ -33,6 +33,7 @@ COMMANDS = (
     "transcribe",
     "import",
     "export",
+    "bench",
     "doctor",
 )
 
