@@ -32,6 +32,7 @@ COMMANDS = (
     "transcribe",
     "import",
     "export",
+    "bench",
     "doctor",
 )
 

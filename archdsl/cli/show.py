@@ -6,6 +6,7 @@ import argparse
 from dataclasses import fields
 
 from archdsl.cli.common import Subparsers, add_spec, command, settings
+from archdsl.graph.cost import BYTES
 from archdsl.graph.nodes import Graph
 from archdsl.graph.printer import show
 from archdsl.passes import PIPELINE, apply_all, optimise
@@ -80,7 +81,7 @@ def _decoding(graph: Graph) -> None:
     plan = decoding(graph)
     print(f"# decoding, step by step along {plan.axis} of {plan.tokens}")
     for state in plan.states:
-        print(f"state {state}; {state.elements} numbers")
+        print(f"state {state}; {state.elements * BYTES['float32']} bytes")
     print(show(plan.graph), end="")
 
 

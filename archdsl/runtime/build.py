@@ -18,7 +18,7 @@ def build(
     device: str | None,
     dtype: str,
     seed: int,
-    kernels: str,
+    kernels: str = "best",
 ) -> Model:
     """What `archdsl.compile` does, its settings as a mapping of their own."""
     analysis = analyse(spec, variant, settings)

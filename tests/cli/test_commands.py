@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,21 @@ def test_show_emits_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     for stage, start in starts.items():
         assert main(["show", "gpt.arch", "--emit", stage, *TINY]) == 0
         assert capsys.readouterr().out.startswith(start)
+
+
+@pytest.mark.parametrize("spec", ["mistral.arch:mistral_7B", "t5.arch:small"])
+def test_show_tells_what_decoding_keeps_and_check_how_much(
+    spec: str, capsys: pytest.CaptureFixture[str], golden: Callable[[str, str], None]
+) -> None:
+    told = []
+    for command, word in (
+        (["show", spec, "--emit", "passes"], "state"),
+        (["check", spec], "cache"),
+    ):
+        assert main(command) == 0
+        lines = map(str.strip, capsys.readouterr().out.splitlines())
+        told += [line for line in lines if line.startswith(f"{word} ")]
+    golden(f"kept/{spec.replace('.arch:', '_')}.txt", "\n".join([*told, ""]))
 
 
 def test_run_computes_a_forward_pass(

@@ -14,24 +14,9 @@ from archdsl.passes import optimise
 from archdsl.passes.decoding import Decoding, decoding
 from archdsl.passes.open_attention import open_attention
 from archdsl.semantics.analysis import analyse
+from tests import predicting
 
-CAUSAL = (
-    "annalog.arch",
-    "gpt.arch",
-    "gpt1.arch:base",
-    "gpt2.arch:xl",
-    "gpt3.arch:gpt3_175B",
-    "llama.arch:llama_3_8B",
-    "marian.arch:base",
-    "mistral.arch:mistral_7B",
-    "mistral.arch:mixtral_8x7B",
-    "qwen.arch:qwen2_5_0_5B",
-    "qwen.arch:qwen3_0_6B",
-    "t5.arch:small",
-    "transformer.arch",
-    "vaswani2017.arch:big",
-    "whisper.arch:base",
-)
+CAUSAL = [*predicting.models(), *predicting.variants()]
 
 
 def graph(spec: str) -> Graph:
@@ -105,24 +90,28 @@ REFUSED = {
         "  output logits: float[T, 9] = tokens -> embed(9, D) -> prepend(cls) -> slice(T, 1)"
         " -> linear(9)\n  loss next_token(logits, tokens)",
         "prepend has no position for each of `T`",
+        "prepend(cls)",
     ),
     "no loss": (
         "  output logits: float[T, 9] = tokens -> embed(9, 9)",
         "`M` generates nothing: its loss is not `next_token`",
+        None,
     ),
     "a loss of no output": (
         "  h = tokens -> embed(9, 9)\n  output y: float[T, 9] = h -> relu\n"
         "  loss next_token(h, tokens)",
         "`M` generates nothing: its loss is not of an input and an output",
+        None,
     ),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_stepped_is_told(name: str) -> None:
-    body, message = REFUSED[name]
+    body, message, place = REFUSED[name]
     with pytest.raises(ArchError) as raised:
         of(body)
     (told,) = raised.value.diagnostics
     assert message in told.message
-    assert told.code in ("generation", "not-causal")
+    assert told.code == ("not-causal" if place else "generation")
+    assert (told.span and told.span.text) == place

@@ -7,31 +7,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tinygrad.codegen import to_program_cache
 
 import archdsl
 from archdsl.diagnostics import ArchError
 from archdsl.runtime.decoding import CHUNK, Decoder
+from tests import predicting
 
 TOLERANCE = 1e-4  # of the largest logit, float32
 
-SMALL: dict[str, Any] = {"vocab": 50, "context": 90, "D": 24, "depth": 2}
-SPECS: dict[str, dict[str, Any]] = {
-    "annalog.arch": {**SMALL, "heads": 3, "hidden": 20},
-    "gpt.arch": {**SMALL, "heads": 3},
-    "gpt1.arch": {**SMALL, "heads": 3},
-    "gpt2.arch": {**SMALL, "heads": 3, "depth": 3, "inner": 20},
-    "llama.arch": {**SMALL, "heads": 6, "kv_heads": 2, "inner": 20},
-    "marian.arch": {**SMALL, "heads": 3, "inner": 20, "pad_id": 0},
-    "mistral.arch:Mistral": {**SMALL, "heads": 6, "kv_heads": 3, "inner": 20, "window": 5},
-    "mistral.arch:Mixtral": {**SMALL, "heads": 3, "kv_heads": 1, "inner": 20, "count": 3},
-    "qwen.arch:Qwen2": {**SMALL, "heads": 6, "kv_heads": 2, "inner": 20},
-    "qwen.arch:Qwen3": {**SMALL, "heads": 6, "kv_heads": 2, "inner": 20, "head_size": 10},
-    "t5.arch": {**SMALL, "heads": 3, "size": 10, "inner": 20, "distance": 20, "buckets": 8},
-    "transformer.arch": {**SMALL, "heads": 3},
-    "vaswani2017.arch": {**SMALL, "heads": 3, "hidden": 20},
-    "whisper.arch": {**SMALL, "heads": 3, "inner": 20, "bins": 4, "length": 7},
+# Every model of the library takes of these what it has a parameter for.
+SMALL: dict[str, Any] = {
+    "vocab": 50, "context": 90, "D": 24, "depth": 2, "heads": 6, "kv_heads": 2, "inner": 20,
+    "hidden": 20, "head_size": 10, "size": 10, "window": 5, "count": 3, "distance": 20,
+    "buckets": 8, "bins": 4, "length": 7, "pad_id": 0,
 }  # fmt: skip
+SPECS = {
+    model: {name: size for name, size in SMALL.items() if name in known}
+    for model, known in predicting.models().items()
+}
 ALIBI = """
 model Alibi(vocab = 50, n = 90, D = 24) {
   input tokens: int[T <= n] < vocab
@@ -45,13 +42,14 @@ model Alibi(vocab = 50, n = 90, D = 24) {
 }
 """
 
+LENGTH = CHUNK + 13
 random = np.random.default_rng(7)
 
 
 class Case:
     """A model of random weights, two rows of tokens, and the logits of all at once."""
 
-    def __init__(self, spec: str, length: int = CHUNK + 9):
+    def __init__(self, spec: str, length: int = LENGTH):
         if spec == "alibi":
             self.model = archdsl.compile(archdsl.parse(ALIBI), device="CPU", seed=3)
         else:
@@ -88,33 +86,47 @@ def case_of(spec: str) -> Case:
     return Case(spec)
 
 
-@pytest.mark.parametrize("spec", [*SPECS, "alibi"])
-def test_steps_and_chunks_are_the_whole(spec: str) -> None:
+every_spec = pytest.mark.parametrize("spec", [*SPECS, "alibi"])
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_the_sizes_are_small(spec: str) -> None:
+    # A new spec whose parameters have other names says how it is small above.
+    assert archdsl.compile(spec, **SPECS[spec]).cost().params < 50_000
+
+
+@every_spec
+@settings(max_examples=5)
+@example(cuts=set(range(1, LENGTH)))  # one by one
+@given(cuts=st.sets(st.integers(1, LENGTH - 1), max_size=6))
+def test_any_split_gives_what_the_whole_gives(spec: str, cuts: set[int]) -> None:
     case = case_of(spec)
-    feed, tokens = case.decoder.feed, case.tokens
-    # A chunk, then one by one; and after a reset one by one, then a chunk.
-    for cuts in ([CHUNK, *range(CHUNK + 1, CHUNK + 9)], [1, 2, 3, CHUNK + 3]):
-        case.begin()
-        pieces = [feed(piece) for piece in np.split(tokens, cuts, axis=1)]
-        assert case.apart(np.concatenate(pieces, axis=1), case.logits) <= TOLERANCE
+    case.decoder.reset()
+    pieces = map(case.decoder.feed, np.split(case.tokens, sorted(cuts), axis=1))
+    assert case.apart(np.concatenate(list(pieces), axis=1), case.logits) <= TOLERANCE
 
 
-@pytest.mark.parametrize("spec", [*SPECS, "alibi"])
+@every_spec
 @pytest.mark.parametrize("lengths", [(3, 5), (CHUNK + 8, 4)])
 def test_prompts_of_unequal_lengths(spec: str, lengths: tuple[int, int]) -> None:
     case = case_of(spec)
-    case.begin()
+    unequal(case, lengths)
+
+
+def unequal(case: Case, lengths: tuple[int, int]) -> None:
+    """Prompts of these lengths, and five tokens behind each, in two pieces."""
+
+    def behind(rows: NDArray[Any], start: int, end: int) -> NDArray[Any]:
+        return np.stack([rows[i, n + start : n + end] for i, n in enumerate(lengths)])
+
     rows = [case.tokens[i, :n].tolist() for i, n in enumerate(lengths)]
-    found = case.decoder.prefill(rows)
-    right = np.stack([case.logits[i, n - 1] for i, n in enumerate(lengths)])
-    assert case.apart(found, right) <= TOLERANCE
-    following = np.stack([case.tokens[i, n : n + 1] for i, n in enumerate(lengths)])
-    found = case.decoder.feed(following)[:, 0]
-    right = np.stack([case.logits[i, n] for i, n in enumerate(lengths)])
-    assert case.apart(found, right) <= TOLERANCE
+    found = [case.decoder.prefill(rows)[:, None]]
+    found += [case.decoder.feed(behind(case.tokens, *piece)) for piece in [(0, 2), (2, 5)]]
+    right = behind(case.logits, -1, 5)
+    assert case.apart(np.concatenate(found, axis=1), right) <= TOLERANCE
 
 
-@pytest.mark.parametrize("spec", ["gpt.arch", "t5.arch"])
+@pytest.mark.parametrize("spec", ["gpt.arch:GPT", "t5.arch:T5"])
 def test_rows_go_on_as_copies_of_others(spec: str) -> None:
     case = Case(spec)
     if case.others:
@@ -133,11 +145,14 @@ def test_rows_go_on_as_copies_of_others(spec: str) -> None:
 def test_a_window_keeps_a_ring() -> None:
     case = Case("mistral.arch:Mistral", length=88)  # more than the ring has places
     buffers = {tuple(each.shape) for each in case.decoder._keys.values()}
-    assert buffers == {(2, 64, 3, 4)}
+    assert buffers == {(2, 64, 2, 10)}
     for cuts in ([40, 41, 80], [3, 70]):
         case.begin()
         pieces = [case.decoder.feed(piece) for piece in np.split(case.tokens, cuts, axis=1)]
         assert case.apart(np.concatenate(pieces, axis=1), case.logits) <= TOLERANCE
+    unequal(case, (80, 20))
+    case.begin()
+    case.decoder.feed(case.tokens)
     assert case.decoder.keep(5) == 0  # which no place holds any more
     case.decoder.feed(case.tokens[:, :70])
     assert case.decoder.keep(60) == 60
@@ -146,7 +161,7 @@ def test_a_window_keeps_a_ring() -> None:
 
 
 def test_what_stood_behind_is_forgotten() -> None:
-    case = Case("gpt.arch")
+    case = Case("gpt.arch:GPT")
     case.decoder.feed(case.tokens[:, ::-1])
     case.decoder.keep(0)
     case.decoder.feed(case.tokens[:, :6])
@@ -156,8 +171,22 @@ def test_what_stood_behind_is_forgotten() -> None:
     assert case.apart(found, case.logits[:, 6:9]) <= TOLERANCE
 
 
+@every_spec
+def test_the_context_grows_with_no_new_kernel(spec: str) -> None:
+    case = case_of(spec)
+    tokens = np.resize(case.tokens, (2, 90))
+    case.decoder.reset()
+    case.decoder.feed(tokens[:, : CHUNK + 1])
+    known = len(to_program_cache)
+    case.decoder.reset()
+    for piece in np.split(tokens, [CHUNK, CHUNK + 1, 2 * CHUNK + 1], axis=1):
+        case.decoder.feed(piece)
+    assert case.decoder.columns == 90
+    assert len(to_program_cache) == known
+
+
 def test_one_capture_serves_all_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case("gpt.arch")
+    case = Case("gpt.arch:GPT")
     runs = []
     program = case.decoder._program
 
@@ -174,7 +203,7 @@ def test_one_capture_serves_all_positions(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_end_of_the_context_is_told() -> None:
-    case = Case("gpt.arch")
+    case = Case("gpt.arch:GPT")
     for i in range(0, 90, 30):
         case.decoder.feed(np.resize(case.tokens, (2, 30)) if i else case.tokens[:, :30])
     with pytest.raises(ArchError, match="ends after 90 tokens"):
@@ -184,8 +213,8 @@ def test_the_end_of_the_context_is_told() -> None:
 
 
 def test_new_weights_are_taken(tmp_path: Any) -> None:
-    case = Case("gpt.arch")
-    other = archdsl.compile("gpt.arch", device="CPU", seed=4, **SPECS["gpt.arch"])
+    case = Case("gpt.arch:GPT")
+    other = archdsl.compile("gpt.arch:GPT", device="CPU", seed=4, **SPECS["gpt.arch:GPT"])
     other.save(tmp_path / "w.safetensors")
     before = case.model.decoder(2).feed(case.tokens[:, :1])
     case.model.load(tmp_path / "w.safetensors")

@@ -1,0 +1,69 @@
+"""`archdsl bench`: a model's time and memory on this machine, beside its reference's."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+
+from archdsl.cli.common import Subparsers, add_spec, command, say, settings
+
+
+def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = command(
+        commands,
+        "bench",
+        "time a model on this machine, beside transformers where that is installed",
+        "archdsl bench gpt2.arch:small --length 128",
+    )
+    add_spec(parser)
+    parser.add_argument("--device", help="a device of tinygrad's, such as CPU, CUDA or CL")
+    parser.add_argument(
+        "--dtype", default="float32", help="float32, float16 or bfloat16 (default: %(default)s)"
+    )
+    for name, default, about in (
+        ("--rows", 1, "of a batch, for the forward pass"),
+        ("--length", 128, "of the inputs, and of the prompt"),
+        ("--new", 16, "tokens that are decoded behind the prompt"),
+        ("--rounds", 9, "times that each takes its turn"),
+    ):
+        parser.add_argument(
+            name,
+            type=_count,
+            default=default,
+            metavar="N",
+            help=f"{about} (default: {default})",
+        )
+    parser.add_argument("--json", action="store_true", help="every time taken, as JSON")
+    parser.set_defaults(run=run)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError("a whole number above 0")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    from archdsl.runtime import contestants
+    from archdsl.runtime.standings import measured, report, table
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = contestants.subject(folder, args.spec, settings(args), args.device, args.dtype)
+        if not made.published:
+            say(f"`{made.graph().name}` has no published form: nothing is timed beside it")
+        found = []
+        for workload in contestants.workloads(made, args.rows, args.length, args.new):
+            found.append(measured(workload, args.rounds, _progress))
+            _progress("")
+            if not args.json:
+                print(table(found[-1]), flush=True)
+    if args.json:
+        print(json.dumps(report(found), indent=2))
+    return 1 if any(each.failed for standing in found for each in standing.timed) else 0
+
+
+def _progress(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)

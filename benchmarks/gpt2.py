@@ -1,0 +1,74 @@
+"""GPT-2, 124 million weights: a prompt at once, and tokens one by one behind it.
+
+A prefill's time is the time to the first token.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from archdsl.graph.cost import cost
+from archdsl.runtime import contestants
+from archdsl.runtime.contestants import Subject, read_bytes, subject
+from archdsl.runtime.race import Contestant
+from archdsl.runtime.standings import Workload
+from benchmarks import plain_tinygrad
+
+TORCH = ("torch", "transformers")
+SMALL = {"vocab": 100, "context": 64, "D": 48, "heads": 4, "depth": 2}
+
+
+def workloads(folder: Path, small: bool) -> list[Workload]:
+    model = subject(folder, "gpt2.arch", SMALL if small else {}, "CPU")
+    lengths, new = ((16,), 4) if small else ((128, 512, 1024), 32)
+    return [*(prefill(model, length) for length in lengths), decode(model, lengths[0], new)]
+
+
+def prefill(model: Subject, length: int) -> Workload:
+    options = {"subject": model, "length": length}
+    return Workload(
+        f"GPT-2, prefill of {length}",
+        (
+            Contestant("archdsl", contestants.prefill, options),
+            Contestant("PyTorch", contestants.their_prefill, options, TORCH),
+            Contestant(
+                "PyTorch, compiled",
+                contestants.their_prefill,
+                {**options, "compiled": True},
+                TORCH,
+            ),
+            Contestant("plain tinygrad", plain_tinygrad.prefill, options),
+        ),
+        "tokens",
+        length,
+        flops=cost(model.graph(), {"T": length}).flops,
+    )
+
+
+def forward(model: Subject, rows: int, length: int) -> Workload:
+    options = {"subject": model, "rows": rows, "length": length}
+    return Workload(
+        f"GPT-2, batch of {rows}",
+        (
+            Contestant("archdsl", contestants.forward, options),
+            Contestant("PyTorch", contestants.their_forward, options, TORCH),
+        ),
+        "rows",
+        rows,
+        flops=rows * cost(model.graph(), {"T": length}).flops,
+    )
+
+
+def decode(model: Subject, length: int, new: int) -> Workload:
+    options = {"subject": model, "length": length, "new": new}
+    return Workload(
+        f"GPT-2, decoding behind {length}",
+        (
+            Contestant("archdsl", contestants.decode, options),
+            Contestant("PyTorch", contestants.their_decode, options, TORCH),
+            Contestant("plain tinygrad", plain_tinygrad.decode, options),
+        ),
+        "tokens",
+        new,
+        bytes=new * read_bytes(model.graph(), model.dtype),
+    )

@@ -1,0 +1,36 @@
+"""The standings as a picture: how many times our time each contestant takes, with quartiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from archdsl.runtime.standings import Standing
+
+
+def draw(standings: Sequence[Standing], path: Path) -> None:
+    """Writes an .svg or .png; bars beyond the line at 1 are of those slower than archdsl."""
+    from matplotlib import pyplot
+    from matplotlib.ticker import ScalarFormatter
+
+    bars = [
+        (f"{standing.workload.name}: {entry['name']}", entry["times_ours"])
+        for standing in standings
+        for entry in standing.as_dict()["contestants"]
+        if "times_ours" in entry
+    ]
+    names = [name for name, _ in bars]
+    middles = [median for _, (_, median, _) in bars]
+    errors = [
+        [median - low for _, (low, median, _) in bars],
+        [high - median for _, (_, median, high) in bars],
+    ]
+    figure, axes = pyplot.subplots(figsize=(9, 1 + 0.32 * len(bars)), layout="constrained")
+    axes.barh(names, [m - 1 for m in middles], left=1, xerr=errors, color="#4878a8", capsize=2)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.invert_yaxis()
+    axes.set_xlabel("time, as a multiple of archdsl's (median and quartiles of the rounds)")
+    figure.savefig(path)
+    pyplot.close(figure)

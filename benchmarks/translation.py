@@ -1,0 +1,75 @@
+"""The base Transformer: a source encoded, and 64 tokens of its translation one by one.
+
+In the form of Marian's, which transformers has: that of the paper but for its learned bias of
+the logits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from archdsl.runtime.contestants import Subject, inputs, last, prompt_of, subject
+from archdsl.runtime.race import Call, Contestant
+from archdsl.runtime.standings import Workload
+
+BASE = {"vocab": 37000, "act": "relu", "pad_id": 0}
+SMALL = {"vocab": 100, "context": 32, "D": 48, "heads": 4, "depth": 2, "inner": 96, "pad_id": 0}
+
+
+def workloads(folder: Path, small: bool) -> list[Workload]:
+    model = subject(folder, "marian.arch", SMALL if small else BASE, "CPU")
+    length = 8 if small else 64
+    options = {"subject": model, "length": length}
+    return [
+        Workload(
+            f"Transformer base, {length} encoded and {length} decoded",
+            (
+                Contestant("archdsl", ours, options),
+                Contestant("PyTorch", theirs, options, ("torch", "transformers")),
+            ),
+            "tokens",
+            length,
+        )
+    ]
+
+
+def ours(subject: Subject, length: int) -> Call:
+    """archdsl."""
+    decoder = subject.ours().decoder(1)
+    source = inputs(subject.graph(), 1, length)["source"]
+    tokens = prompt_of(subject, length, 0)[0]
+
+    def once() -> np.ndarray:
+        decoder.begin(source=source)
+        for token in tokens:
+            logits = decoder.feed(np.array([[token]]))
+            logits.argmax()
+        return last(logits)
+
+    return once
+
+
+def theirs(subject: Subject, length: int) -> Call:
+    """transformers with its cache."""
+    import torch
+
+    model = subject.theirs()
+    source = torch.from_numpy(inputs(subject.graph(), 1, length)["source"])
+    tokens = prompt_of(subject, length, 0)[0]
+
+    def once() -> np.ndarray:
+        memory, cache = (model.get_encoder()(source).last_hidden_state,), None
+        for token in tokens:
+            out = model(
+                encoder_outputs=memory,
+                decoder_input_ids=torch.tensor([[token]]),
+                past_key_values=cache,
+                use_cache=True,
+            )
+            cache = out.past_key_values
+            out.logits.argmax()
+        return last(out.logits.numpy())
+
+    return once

@@ -1,0 +1,157 @@
+"""`archdsl bench` and the harness behind it; and every workload of benchmarks/, in small."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import benchmarks
+from archdsl.cli import main
+from archdsl.runtime.race import Call, Contestant, race
+from archdsl.runtime.standings import Workload, measured, table
+from benchmarks.__main__ import main as compare
+
+# -- the harness --
+
+SECONDS = {"slow": 0.03, "quick": 0.01}
+
+
+def sleeper(seconds: float, log: str, megabytes: int = 1) -> Call:
+    """Sleeps, and says in a file whose turn it was."""
+    held = np.ones(megabytes * 2**17)
+
+    def once() -> np.ndarray:  # type: ignore[type-arg]
+        time.sleep(seconds)
+        with open(log, "a") as file:
+            file.write(f"{seconds}\n")
+        return held[:2] * (1 + seconds)
+
+    return once
+
+
+def failing() -> Call:
+    raise ValueError("no such matrix\nand more")
+
+
+def dying() -> Call:
+    raise SystemExit(3)
+
+
+def test_contestants_take_turns_each_in_a_process_of_its_own(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    options = [{"seconds": s, "log": str(log)} for s in SECONDS.values()]
+    slow, quick = race(
+        [
+            Contestant("slow", sleeper, options[0]),
+            Contestant("quick", sleeper, {**options[1], "megabytes": 300}),
+        ],
+        rounds=4,
+    )
+    turns = log.read_text().split()
+    # Each is prepared and warm by itself; then they alternate, and another begins each time.
+    assert turns[:6] == ["0.03"] * 3 + ["0.01"] * 3
+    assert turns[6:] == ["0.03", "0.01", "0.01", "0.03"] * 2
+    assert [len(slow.seconds), len(quick.seconds)] == [4, 4]
+    assert min(slow.seconds) >= 0.03 > min(quick.seconds) >= 0.01
+    assert quick.peak_bytes - slow.peak_bytes > 200 * 2**20
+    assert slow.first >= 0.03
+
+
+def test_who_is_absent_or_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    options = {"seconds": 0.01, "log": str(tmp_path / "log")}
+    workload = Workload(
+        "sleep",
+        (
+            Contestant("archdsl", sleeper, options),
+            Contestant("half", sleeper, {**options, "seconds": 0.02}),
+            Contestant("nobody", sleeper, options, ("no_such_package",)),
+            Contestant("wrong", failing),
+            Contestant("gone", dying),
+        ),
+        "naps",
+        2,
+        flops=1e6,
+        bytes=1e6,
+    )
+    standing = measured(workload, rounds=3)
+    text = table(standing)
+    assert "nobody   no_such_package not installed" in text
+    assert "wrong    ValueError: no such matrix\n" in text
+    assert "gone     its process ended with status 3" in text
+    ours, half, *_ = standing.as_dict()["contestants"]
+    assert 1.5 < half["times_ours"][1] < 2.5
+    assert half["difference"] == pytest.approx(0.01 / 1.02)
+    assert ours["per_second"] == pytest.approx(2 / ours["quartiles"][1])
+    limits = standing.as_dict()
+    share = 1e6 / ours["quartiles"][1] / limits["product_limit_flops_per_second"]
+    assert ours["of_product_limit"] == pytest.approx(share, rel=0.5)
+    assert limits["read_limit_bytes_per_second"] > 1e8
+
+
+# -- a spec --
+
+TINY = ("vocab=50", "context=40", "D=24", "heads=3", "depth=1")
+QUICK = ("--length", "8", "--new", "2", "--rounds", "2", "--device", "CPU")
+
+
+def settings(*sizes: str) -> list[str]:
+    return [word for size in sizes for word in ("--set", size)]
+
+
+@pytest.mark.reference("torch", "transformers")
+def test_a_spec_is_timed_beside_its_reference(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "gpt2.arch", *settings(*TINY), *QUICK, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    names = [each["workload"] for each in found["workloads"]]
+    assert names == ["forward, batch of 1, T = 8", "decoding of 2 behind 8"]
+    for workload in found["workloads"]:
+        ours, theirs = workload["contestants"]
+        assert (ours["name"], theirs["name"]) == ("archdsl", "transformers")
+        assert theirs["difference"] <= 1e-4  # they compute the same
+        assert len(ours["seconds"]) == len(theirs["seconds"]) == 2
+        assert min(ours["peak_bytes"], theirs["peak_bytes"]) > 2**24
+    assert found["versions"]["tinygrad"]
+
+
+def test_a_spec_of_no_published_form_is_timed_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["bench", "gpt.arch", *settings(*TINY), *QUICK]) == 0
+    out, err = capsys.readouterr()
+    assert "`GPT` has no published form" in err
+    assert [re.split(r"\W", line.strip())[0] for line in out.splitlines()] == [
+        "forward",
+        "archdsl",
+        "decoding",
+        "archdsl",
+    ]
+    assert main(["bench", "gpt.arch", *settings(*TINY), "--dtype", "float64"]) == 1
+    assert "a model cannot be of dtype float64" in capsys.readouterr().err
+
+
+def test_what_is_no_count_is_wrong_usage() -> None:
+    for wrong in (["--rounds", "0"], ["--length", "many"]):
+        with pytest.raises(SystemExit) as stop:
+            main(["bench", "gpt.arch", *wrong])
+        assert stop.value.code == 2
+
+
+# -- the comparisons --
+
+
+@pytest.mark.slow
+@pytest.mark.reference("torch", "transformers", "onnx", "onnxruntime", "matplotlib")
+@pytest.mark.parametrize("name", benchmarks.NAMES)
+def test_every_comparison_runs_and_agrees(name: str, tmp_path: Path) -> None:
+    found, picture = tmp_path / "found.json", tmp_path / "picture.svg"
+    arguments = [name, "--quick", "--rounds", "2", "--json", str(found)]
+    assert compare([*arguments, "--picture", str(picture)]) == 0
+    for workload in json.loads(found.read_text())["workloads"]:
+        for each in workload["contestants"]:
+            assert each.get("difference", 0) <= 1e-3, (workload["workload"], each["name"])
+    assert picture.stat().st_size > 1000
