@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad import Tensor
+from tinygrad import Tensor, dtypes
 from tinygrad.device import Buffer
 from tinygrad.uop.ops import Ops, UOp
 
@@ -41,6 +41,14 @@ def get(tensor: Tensor) -> NDArray[np.float32]:
     assert values.nbytes == buffer.nbytes, f"{values.nbytes} bytes for {buffer.nbytes}"
     buffer.allocator._copyout(values.data.cast("B"), buffer._buf)
     return values
+
+
+def placed(values: NDArray[np.float32], device: str) -> Tensor:
+    """float32 values on a device."""
+    buffer: Any = Buffer(device, values.size, dtypes.float32, preallocate=True)
+    tensor = Tensor(UOp.from_buffer(buffer)).reshape(values.shape)
+    put(tensor, values)
+    return tensor
 
 
 def copied(x: Tensor) -> Tensor:

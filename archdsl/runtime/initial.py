@@ -3,13 +3,32 @@ same on every device and do not change when another part of a model does."""
 
 from __future__ import annotations
 
+import os
 import zlib
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.graph.signature import Weight
+
+
+def drawn(
+    weights: Mapping[str, Weight], rule: str, numbers: Mapping[str, float], seed: int
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Every weight's first value by its path, in order; a few are drawn ahead, on all cores."""
+    cores = os.cpu_count() or 1
+    ahead: deque[tuple[str, Future[NDArray[np.float32]]]] = deque()
+    with ThreadPoolExecutor(cores) as pool:
+        for path, weight in weights.items():
+            ahead.append((path, pool.submit(draw, path, weight, rule, numbers, seed)))
+            if len(ahead) > cores:
+                first, value = ahead.popleft()
+                yield first, value.result()
+        for path, value in ahead:
+            yield path, value.result()
 
 
 def draw(

@@ -16,7 +16,7 @@ from tinygrad.helpers import TRAINING
 from archdsl.backend import walk
 from archdsl.backend.program import Program, kept
 from archdsl.backend.target import kernels_for, open_device, supports
-from archdsl.backend.tensors import copied, put
+from archdsl.backend.tensors import copied, made, placed, put
 from archdsl.backend.use import Run
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.formats.host import Stored
@@ -25,7 +25,7 @@ from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter, parameters
 from archdsl.progress import each
 from archdsl.runtime import checkpoints, inputs
-from archdsl.runtime.initial import draw
+from archdsl.runtime.initial import drawn
 from archdsl.semantics.weight_maps import WeightMap
 
 if TYPE_CHECKING:
@@ -94,18 +94,16 @@ class Model:
         """
         if self._parameters is None:
             rule, numbers = self.graph.init[0], dict(self.graph.init[1])
-            drawn = (
-                (path, draw(path, p.weight, rule, numbers, self.seed))
-                for path, p in self.weights.items()
-            )
-            tensors = ((n, Tensor(a, device="NPY")) for n, a in drawn)
+            weights = {path: each.weight for path, each in self.weights.items()}
+            values = drawn(weights, rule, numbers, self.seed)
+            tensors = ((name, placed(value, self.device)) for name, value in values)
             self._parameters = self._placed(tensors, "drawing weights")
         return MappingProxyType(self._parameters)
 
     def _placed(self, tensors: Iterable[tuple[str, Tensor]], what: str) -> dict[str, Tensor]:
         """Tensors on the model's device and in its dtype, one at a time in memory twice."""
         return {
-            name: kept(tensor.to(self.device).cast(self.dtype).contiguous())
+            name: kept(made(tensor.to(self.device).cast(self.dtype)))
             for name, tensor in each(tensors, what, "tensors", len(self.weights))
         }
 
