@@ -58,6 +58,7 @@ def compile(
     dtype: str = "float32",
     seed: int = 0,
     kernels: str = "best",
+    quantize: str | None = None,
     **settings: int | float | bool | str,
 ) -> Model:
     """The model of a spec: a path, `path:variant`, or a parsed file.
@@ -65,7 +66,8 @@ def compile(
     `settings` replace the model's parameters by name. `device` is one of tinygrad's, the
     environment's `DEV` or the best of this machine where None; `dtype` is that of the
     weights: float32, float16 or bfloat16; `seed` is what fresh weights are drawn from;
-    `kernels` are the "best" that the device has or "tinygrad"'s own alone.
+    `kernels` are the "best" that the device has or "tinygrad"'s own alone; `quantize` "int8"
+    keeps matrices in 8 bits, with a scale for each 32 numbers.
     Raises `ArchError` with every mistake of the spec.
 
     >>> model = compile("gpt.arch", vocab=100, context=8, D=32, heads=4, depth=2)
@@ -74,7 +76,7 @@ def compile(
     """
     from archdsl.runtime.build import build
 
-    return build(spec, variant, settings, device, dtype, seed, kernels)
+    return build(spec, variant, settings, device, dtype, seed, kernels, quantize)
 
 
 def from_pretrained(
@@ -85,6 +87,7 @@ def from_pretrained(
     dtype: str | None = None,
     seed: int = 0,
     kernels: str = "best",
+    quantize: str | None = None,
 ) -> Model:
     """The model of a published checkpoint, with its weights.
 
@@ -96,4 +99,4 @@ def from_pretrained(
     """
     from archdsl.runtime.pretrained import from_pretrained
 
-    return from_pretrained(path, spec, device, dtype, seed, kernels)
+    return from_pretrained(path, spec, device, dtype, seed, kernels, quantize)

@@ -19,6 +19,7 @@ from tinygrad.helpers import all_int
 
 from archdsl.backend.kernels import products
 from archdsl.backend.program import kept
+from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
 from archdsl.graph.nodes import Graph
 from archdsl.graph.types import Axis, Size, Type
@@ -38,6 +39,7 @@ class Run:
     device: str
     target: str | None = None  # whose kernels are used beside tinygrad's own
     trains: bool = False  # whether there will be gradients
+    quantized: Mapping[str, Quantized] = field(default_factory=dict)  # of `weights`, by path
     sizes: dict[str, int] = field(default_factory=dict)
     lengths: dict[str, Tensor] = field(default_factory=dict)
     types: dict[str, Type] = field(default_factory=dict)
@@ -101,6 +103,7 @@ class Use:
     weights: Mapping[str, Tensor]
     attr: Mapping[str, Any]
     run: Run
+    quantized: Mapping[str, Quantized] = field(default_factory=dict)  # of `weights`
 
     @property
     def x(self) -> Tensor:
@@ -132,7 +135,8 @@ def product(use: Use, x: Tensor, prefix: str = "", act: str | None = None) -> Te
         y = use.run.matmul(x, weight, flip=True)  # [B, …, out]
         y = (y if bias is None else y + bias).cast(x.dtype)  # [B, …, out]
     else:
-        y = products.product(kernel, x, weight, bias, fused)  # [B, …, out]
+        stored = None if use.run.trains else use.quantized.get(f"{prefix}weight")
+        y = products.product(kernel, x, stored or weight, bias, fused)  # [B, …, out]
     return ACTIVATIONS[act](y) if act and not fused else y  # [B, …, out]
 
 

@@ -97,5 +97,6 @@ def used(
         ["weight"] if node.attr.get("tied") else [w.name for w in OPS[node.op].weights(here)]
     )
     weights = {name: run.weights[f"{path}.{name}"] for name in names}
+    quantized = {n: q for n in names if (q := run.quantized.get(f"{path}.{n}"))}
     tensors = {param: values[ref] for param, ref in node.inputs}
-    return Use(tensors, here.tensors, weights, here.attr, run)
+    return Use(tensors, here.tensors, weights, here.attr, run, quantized)

@@ -49,7 +49,11 @@ def opened(args: argparse.Namespace) -> Model:
                 Diagnostic("argument-value", f"--{name} goes with a spec, not a checkpoint")
             )
     return archdsl.from_pretrained(
-        args.spec, device=args.device, dtype=args.dtype, kernels=args.kernels
+        args.spec,
+        device=args.device,
+        dtype=args.dtype,
+        kernels=args.kernels,
+        quantize=args.quantize,
     )
 
 

@@ -54,6 +54,11 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         help="the best that the device has, or tinygrad's alone (default: %(default)s)",
     )
     parser.add_argument(
+        "--quantize",
+        metavar="KIND",
+        help="int8: matrices of 8 bits, a scale for each 32 numbers",
+    )
+    parser.add_argument(
         "--weights", metavar="PATH", help=".safetensors, .pt, .bin, .npz or package:NAME/FILE"
     )
     parser.add_argument("--map", metavar="TITLE", help="the `weights` block that names them")

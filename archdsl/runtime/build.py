@@ -19,7 +19,9 @@ def build(
     dtype: str,
     seed: int,
     kernels: str = "best",
+    quantize: str | None = None,
 ) -> Model:
     """What `archdsl.compile` does, its settings as a mapping of their own."""
     analysis = analyse(spec, variant, settings)
-    return Model(optimise(analysis.graph), analysis.maps, device, dtype, seed, kernels)
+    graph = optimise(analysis.graph)
+    return Model(graph, analysis.maps, device, dtype, seed, kernels, quantize)

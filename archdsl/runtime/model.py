@@ -15,6 +15,7 @@ from tinygrad.helpers import TRAINING
 
 from archdsl.backend import walk
 from archdsl.backend.program import Program, kept
+from archdsl.backend.quantized import Quantized, quantized
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import copied, made, placed, put
 from archdsl.backend.use import Run
@@ -23,6 +24,7 @@ from archdsl.formats.host import Stored
 from archdsl.graph.cost import BYTES, Cost, cost
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter, parameters
+from archdsl.passes.quantizable import quantizable
 from archdsl.progress import each
 from archdsl.runtime import checkpoints, inputs
 from archdsl.runtime.initial import drawn
@@ -55,16 +57,19 @@ class Model:
         dtype: str = "float32",
         seed: int = 0,
         kernels: str = "best",
+        quantize: str | None = None,
     ):
         self.graph = graph
         self.maps = dict(maps)
         self.dtype = _known("a model cannot be of dtype", dtype, BYTES)
         self.seed = seed
         self.kernels = _known("kernels cannot be", kernels, ("best", "tinygrad"))
+        self.quantize = quantize and _known("weights cannot be", quantize, ("int8",))
         self.weights: dict[str, Parameter] = {p.path: p for p in parameters(graph)}
         self._asked_device = device
         self._device: str | None = None
         self._parameters: dict[str, Tensor] | None = None
+        self._quantized: dict[str, Quantized] = {}  # of them
         self._constants: dict[tuple[object, ...], Tensor] = {}
         self._decoders: dict[tuple[int, int | None], Decoder] = {}
         self._readers: dict[int, Reader] = {}
@@ -102,10 +107,15 @@ class Model:
 
     def _placed(self, tensors: Iterable[tuple[str, Tensor]], what: str) -> dict[str, Tensor]:
         """Tensors on the model's device and in its dtype, one at a time in memory twice."""
-        return {
-            name: kept(made(tensor.to(self.device).cast(self.dtype)))
-            for name, tensor in each(tensors, what, "tensors", len(self.weights))
-        }
+        found: dict[str, Tensor] = {}
+        self._quantized = {}
+        shrunk = quantizable(self.graph) if self.quantize else frozenset()
+        for name, tensor in each(tensors, what, "tensors", len(self.weights)):
+            found[name] = kept(made(tensor.to(self.device).cast(self.dtype)))
+            if name in shrunk:
+                self._quantized[name] = quantized(found[name])
+                found[name] = self._quantized[name].full(self.dtype)
+        return found
 
     def __call__(self, **given: Any) -> dict[str, Tensor]:
         """The outputs by name, each [B, …], for inputs by name, each [B, …].
@@ -195,7 +205,10 @@ class Model:
     def running(self, graph: Graph) -> Run:
         """What a graph of the model's is computed with."""
         target = kernels_for(self.device) if self.kernels == "best" else None
-        return Run(graph, self.parameters, self._constants, self.device, target)
+        weights = self.parameters
+        return Run(
+            graph, weights, self._constants, self.device, target, quantized=self._quantized
+        )
 
     def loss(self, **given: Any) -> Tensor:
         """The spec's loss, a scalar that `.backward()` can follow, for inputs and labels.

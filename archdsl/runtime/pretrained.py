@@ -31,11 +31,13 @@ def from_pretrained(
     dtype: str | None,
     seed: int,
     kernels: str,
+    quantize: str | None,
 ) -> Model:
     """What `archdsl.from_pretrained` does."""
     _, analysis, found = _held(path, spec)
     dtype = dtype or widest(found.values())
-    model = Model(optimise(analysis.graph), analysis.maps, device, dtype, seed, kernels)
+    graph = optimise(analysis.graph)
+    model = Model(graph, analysis.maps, device, dtype, seed, kernels, quantize)
     model.fill(found)
     return model
 

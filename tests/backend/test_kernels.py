@@ -16,6 +16,7 @@ from tinygrad import Tensor
 
 import archdsl
 from archdsl.backend.kernels import attention, norms, products
+from archdsl.backend.quantized import quantized
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import get
 from archdsl.diagnostics import ArchError
@@ -60,6 +61,27 @@ def test_product(kernel: str, M: int, K: int, N: int, dtype: str) -> None:
     found = products.product(kernel, tensor(x), weight, bias, None).numpy()
     exact = x.astype(float) @ weight.float().numpy().T.astype(float) + bias.float().numpy()
     assert np.abs(found - exact).max() <= 1e-6 * math.sqrt(K) * max(1, np.abs(exact).max())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "M", "K", "N"),
+    [
+        ("matvec", 1, 32, 7),
+        ("matvec", 5, 96, 33),
+        ("matmul", 6, 32, 64),
+        ("matmul", 31, 160, 70),
+    ],
+)
+def test_product_of_8_bits(kernel: str, M: int, K: int, N: int) -> None:
+    x, weight, bias = normal(M, K), normal(N, K), tensor(normal(N))
+    weight[0, :32] = 0  # a group of zeros
+    small = quantized(tensor(weight))
+    full = small.full("float32").numpy()
+    groups = np.abs(weight).reshape(N, -1, 32).max(-1, keepdims=True)
+    assert (np.abs(full - weight).reshape(N, -1, 32) <= groups / 254 * 1.001).all()
+    found = products.product(kernel, tensor(x), small, bias, None).numpy()
+    exact = x.astype(float) @ full.T.astype(float) + bias.numpy()
+    assert np.abs(found - exact).max() <= 1e-6 * math.sqrt(K) * np.abs(exact).max()
 
 
 ACTIVATIONS = {
@@ -211,9 +233,32 @@ def test_tinygrads_kernels_give_the_same() -> None:
     assert np.abs(ours.numpy() - plain.numpy()).max() < 1e-5 * scale
 
 
-def test_other_kernels_are_refused() -> None:
+def test_a_model_of_8_bits_is_near_its_own() -> None:
+    ids = RANDOM.integers(0, 101, (2, 40))
+    full, ours, plain = (
+        archdsl.compile(
+            "gpt2.arch", device="CPU", vocab=101, D=64, heads=2, depth=2, **settings
+        )
+        for settings in (
+            {},
+            {"quantize": "int8"},
+            {"quantize": "int8", "kernels": "tinygrad"},
+        )
+    )
+    exact, near, same = (model(tokens=ids)["logits"].numpy() for model in (full, ours, plain))
+    scale = np.abs(exact).max()
+    assert 1e-4 * scale < np.abs(near - exact).max() < 0.03 * scale  # measured: 0.008
+    assert np.abs(near - same).max() < 1e-5 * scale
+    decoder = ours.decoder(2)
+    stepped = [decoder.feed(ids[:, i : i + 1])[:, 0] for i in range(40)]
+    assert np.abs(np.stack(stepped, 1) - near).max() < 1e-5 * scale
+
+
+def test_other_kernels_and_bits_are_refused() -> None:
     with pytest.raises(ArchError, match="kernels cannot be fastest"):
         gpt(kernels="fastest")
+    with pytest.raises(ArchError, match="weights cannot be int4"):
+        gpt(quantize="int4")
 
 
 def test_other_devices_have_none() -> None:

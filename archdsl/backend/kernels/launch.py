@@ -13,8 +13,8 @@ from archdsl.backend.kernels import team
 from archdsl.backend.kernels.source import source
 
 # What each dtype is called in C; of the half ones a kernel has one, its `weight`.
-_TYPES = {dtypes.float32: "float", dtypes.int32: "int"}
-_HALVES = {dtypes.bfloat16: "BFLOAT16", dtypes.float16: "FLOAT16"}
+_TYPES = {dtypes.float32: "float", dtypes.int32: "int", dtypes.int8: "signed char"}
+_KINDS = {dtypes.bfloat16: "BFLOAT16", dtypes.float16: "FLOAT16", dtypes.int8: "INT8"}
 
 
 def launch(
@@ -61,8 +61,8 @@ def _signature(tensors: Mapping[str, Tensor], outputs: int) -> dict[str, object]
     types = [_TYPES.get(each.dtype, "weight") for each in tensors.values()]
     constant = [""] * outputs + ["const "] * (len(tensors) - outputs)
     parameters = map("{}{} *{}".format, constant, types, tensors)
-    halves = {_HALVES[each.dtype]: 1 for each in tensors.values() if each.dtype in _HALVES}
-    return halves | {
+    kinds = {_KINDS[each.dtype]: 1 for each in tensors.values() if each.dtype in _KINDS}
+    return kinds | {
         "PARAMETERS": ", ".join(parameters),
         "ARGUMENTS": ", ".join(f".{key} = {key}" for key in tensors),
     }

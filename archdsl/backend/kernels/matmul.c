@@ -17,29 +17,40 @@
 struct args {
   float *y;
   const float *a;
-  const weight *b, *bias;
+  const number *b;
+  const float *scales;
+  const weight *bias;
 };
 
+#if defined(INT8)
+#define SCALE(column, k) splat(with->scales[(long)(column) * (K / GROUP) + (k) / GROUP])
+#else
+#define SCALE(column, k) 1
+#endif
+
 // The columns of b from j on as a panel.
-INLINE void pack(float *panel, const weight *b, int j) {
+INLINE void pack(const struct args *with, float *panel, int j) {
+  const number *b = with->b;
 #if B_ROW == 1
   // Columns lie along k: squares of LANES by LANES are turned over.
   for (int left = 0; left < PANEL; left += LANES) {
-    const weight *from = b + (long)(j + left) * B_COLUMN;
+    const number *from = b + (long)(j + left) * B_COLUMN;
     int k = 0;
     for (; k + LANES <= K; k += LANES) {
       vec square[LANES];
-      UNROLL for (int i = 0; i < LANES; i++) square[i] = weights(from + (long)i * B_COLUMN + k);
+      UNROLL for (int i = 0; i < LANES; i++) 
+        square[i] = numbers(from + (long)i * B_COLUMN + k) * SCALE(j + left + i, k);
       turn(square);
       UNROLL for (int i = 0; i < LANES; i++) store(panel + (k + i) * PANEL + left, square[i]);
     }
     for (; k < K; k++)
-      for (int i = 0; i < LANES; i++) panel[k * PANEL + left + i] = one(from + (long)i * B_COLUMN + k);
+      for (int i = 0; i < LANES; i++) 
+        panel[k * PANEL + left + i] = number_at(from + (long)i * B_COLUMN + k);
   }
 #else
   for (int k = 0; k < K; k++)
     UNROLL for (int w = 0; w < WIDE; w++)
-      store(panel + k * PANEL + w * LANES, weights(b + (long)k * B_ROW + j + w * LANES));
+      store(panel + k * PANEL + w * LANES, numbers(b + (long)k * B_ROW + j + w * LANES));
 #endif
 }
 
@@ -66,13 +77,13 @@ INLINE void tile(const struct args *with, const float *panel, int i, int j) {
 ALONE static void part(const void *given, int chunk) {
   const struct args *all = given;
   long each = chunk / (ACROSS * DOWN);
-  struct args one = {all->y + each * M * N, all->a + each * M * K, all->b + each * K * N, all->bias};
-  const struct args *with = &one;
+  struct args here = *all, *with = &here;
+  here.y += each * M * N, here.a += each * M * K, here.b += each * K * N;
   chunk %= ACROSS * DOWN;
   float panel[K * PANEL] __attribute__((aligned(64)));
   int top = chunk % DOWN * ROWS, end = LEAST(top + ROWS, M);
   int j = LEAST(chunk / DOWN * PANEL, N - PANEL);
-  pack(panel, with->b, j);
+  pack(with, panel, j);
   for (int i = top; i < end; i += TALL) tile(with, panel, LEAST(i, M - TALL), j);
 }
 

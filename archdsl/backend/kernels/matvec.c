@@ -11,8 +11,42 @@
 struct args {
   float *y;
   const float *a;
-  const weight *b, *bias;
+  const number *b;
+  const float *scales;
+  const weight *bias;
 };
+
+#if defined(INT8)
+// A group of each row of b times the rows of a, then times the group's scale; K is in groups.
+INLINE int along(const struct args *with, const float *a, const number *b, int j, int rows,
+                 int fold, vec sums[FEW][FOLD][TWICE]) {
+  for (int k = 0; k < K; k += GROUP)
+    UNROLL for (int f = 0; f < fold; f++) {
+      vec part[FEW];
+      UNROLL for (int r = 0; r < rows; r++) part[r] = splat(0);
+      UNROLL for (int t = 0; t < GROUP; t += LANES) {
+        vec w = numbers(b + (long)f * K + k + t);
+        UNROLL for (int r = 0; r < rows; r++) part[r] += w * load(a + (long)r * K + k + t);
+      }
+      vec scale = splat(with->scales[(long)(j + f) * (K / GROUP) + k / GROUP]);
+      UNROLL for (int r = 0; r < rows; r++) sums[r][f][0] += part[r] * scale;
+    }
+  return K;
+}
+#else
+INLINE int along(const struct args *with, const float *a, const number *b, int j, int rows,
+                 int fold, vec sums[FEW][FOLD][TWICE]) {
+  int k = 0;
+  for (; k + TWICE * LANES <= K; k += TWICE * LANES)
+    UNROLL for (int t = 0; t < TWICE; t++)
+      UNROLL for (int f = 0; f < fold; f++) {
+        vec w = numbers(b + (long)f * K + k + t * LANES);
+        UNROLL for (int r = 0; r < rows; r++)
+          sums[r][f][t] += w * load(a + (long)r * K + k + t * LANES);
+      }
+  return k;
+}
+#endif
 
 // `rows` of a from i on times `fold` rows of b from j on; both are constants.
 INLINE void tile(const struct args *with, int i, int j, int rows, int fold) {
@@ -21,20 +55,13 @@ INLINE void tile(const struct args *with, int i, int j, int rows, int fold) {
     UNROLL for (int f = 0; f < fold; f++)
       UNROLL for (int t = 0; t < TWICE; t++) sums[r][f][t] = splat(0);
   const float *a = with->a + (long)i * K;
-  const weight *b = with->b + (long)j * K;
-  int k = 0;
-  for (; k + TWICE * LANES <= K; k += TWICE * LANES)
-    UNROLL for (int t = 0; t < TWICE; t++)
-      UNROLL for (int f = 0; f < fold; f++) {
-        vec w = weights(b + (long)f * K + k + t * LANES);
-        UNROLL for (int r = 0; r < rows; r++)
-          sums[r][f][t] += w * load(a + (long)r * K + k + t * LANES);
-      }
+  const number *b = with->b + (long)j * K;
+  int k = along(with, a, b, j, rows, fold, sums);
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int f = 0; f < fold; f++) {
       float total = sum(TWICE == 2 ? sums[r][f][0] + sums[r][f][TWICE - 1] : sums[r][f][0]);
       for (int rest = k; rest < K; rest++)
-        total += a[(long)r * K + rest] * one(b + (long)f * K + rest);
+        total += a[(long)r * K + rest] * number_at(b + (long)f * K + rest);
       with->y[(long)(i + r) * N + j + f] = total;
     }
 }

@@ -13,6 +13,7 @@ from tinygrad import Tensor, UOp, dtypes
 from tinygrad.helpers import NUM_CPU_THREADS
 
 from archdsl.backend.kernels.launch import launch
+from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
 
 _ROWS = 240  # of one chunk of a product of many rows, at most
@@ -21,20 +22,27 @@ _LEAST_ROWS, _LEAST_COLUMNS = 6, 64  # of the largest register tile
 
 
 def product(
-    kernel: str, x: Tensor, weight: Tensor, bias: Tensor | None, act: str | None
+    kernel: str,
+    x: Tensor,
+    weight: Tensor | Quantized,
+    bias: Tensor | None,
+    act: str | None,
 ) -> Tensor:
     """act(x [B, …, in] times weight [out, in] + bias [out]): [B, …, out], by way of float32.
 
-    With an `act` there is no gradient.
+    With an `act` or a quantized weight there is no gradient.
     """
-    (N, K), M = shape(weight), prod(shape(x)[:-1])
+    matrix, scales = (
+        (weight.values, weight.scales) if isinstance(weight, Quantized) else (weight, None)
+    )
+    (N, K), M = shape(matrix), prod(shape(x)[:-1])
     a = x.cast(dtypes.float32).reshape(M, K)
     if kernel == "matmul":
-        y = matmul(a, weight, flip_b=True, bias=bias, act=act)
+        y = matmul(a, matrix, False, True, bias, act, scales)
     else:
         sizes = {"M": M, "N": N, "K": K, "RUN": _run(N, K), **_finish(bias, act)}
         y = Tensor.empty(M, N, device=x.device)
-        inputs = {"a": a, "b": weight, "bias": bias}
+        inputs = {"a": a, "b": matrix, "scales": scales, "bias": bias}
         back = _gradient(flip_a=False, flip_b=True)
         (y,) = launch("matvec", sizes, {"y": y}, inputs, 2 * M * N * K, back)
     return y.reshape(*x.shape[:-1], N).cast(x.dtype)
@@ -47,10 +55,12 @@ def matmul(
     flip_b: bool = False,
     bias: Tensor | None = None,
     act: str | None = None,
+    scales: Tensor | None = None,
 ) -> Tensor:
     """act(a [batch…, M, K] times b [batch…, K, N] + bias [N]): [batch…, M, N] in float32.
 
-    What is flipped lies in memory as [K, M] or [N, K]. With an `act` there is no gradient.
+    What is flipped lies in memory as [K, M] or [N, K]. With an `act` or `scales` there is
+    no gradient.
     """
     *batch, M, K = shape(a.transpose(-1, -2) if flip_a else a)
     N = shape(b)[-2 if flip_b else -1]
@@ -61,7 +71,7 @@ def matmul(
     constants |= dict(zip(("A_ROW", "A_COLUMN"), (1, M) if flip_a else (K, 1), strict=True))
     constants |= dict(zip(("B_ROW", "B_COLUMN"), (1, K) if flip_b else (N, 1), strict=True))
     y = Tensor.empty(*batch, M, N, device=a.device)
-    inputs = {"a": a.cast(dtypes.float32), "b": b, "bias": bias}
+    inputs = {"a": a.cast(dtypes.float32), "b": b, "scales": scales, "bias": bias}
     constants |= _tiles(M) | _finish(bias, act)
     operations = 2 * prod(batch) * M * N * K
     (y,) = launch("matmul", constants, {"y": y}, inputs, operations, _gradient(flip_a, flip_b))

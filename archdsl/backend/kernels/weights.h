@@ -22,3 +22,18 @@ INLINE float one(const weight *p) { return *p; }
 #endif
 
 INLINE vec everywhere(const weight *p) { return splat(one(p)); }
+
+// The numbers of a weight's matrix. Where they are INT8, each GROUP of a row has a scale.
+#define GROUP 32
+#if defined(INT8)
+typedef signed char number;
+typedef number few __attribute__((vector_size(LANES), aligned(1), may_alias));
+INLINE vec numbers(const number *p) {
+  return __builtin_convertvector(__builtin_convertvector(*(const few *)p, ivec), vec);
+}
+INLINE float number_at(const number *p) { return *p; }
+#else
+typedef weight number;
+INLINE vec numbers(const number *p) { return weights(p); }
+INLINE float number_at(const number *p) { return one(p); }
+#endif
