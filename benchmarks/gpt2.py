@@ -5,6 +5,7 @@ A prefill's time is the time to the first token.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from archdsl.graph.cost import cost
@@ -65,6 +66,15 @@ def decode(model: Subject, length: int, new: int) -> Workload:
         f"GPT-2, decoding behind {length}",
         (
             Contestant("archdsl", contestants.decode, options),
+            *(
+                Contestant(
+                    f"archdsl, {bits}", contestants.decode, {**options, "subject": other}
+                )
+                for bits, other in {
+                    "bfloat16": replace(model, dtype="bfloat16"),
+                    "8 bits": replace(model, quantize="int8"),
+                }.items()
+            ),
             Contestant("PyTorch", contestants.their_decode, options, TORCH),
             Contestant("plain tinygrad", plain_tinygrad.decode, options),
         ),

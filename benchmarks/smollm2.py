@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,16 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
         ),
         Workload(
             f"SmolLM2, decoding behind {length}",
-            (Contestant("archdsl", contestants.decode, {**shared, "new": new}, ours), *steps),
+            (
+                Contestant("archdsl", contestants.decode, {**shared, "new": new}, ours),
+                Contestant(
+                    "archdsl, 8 bits",
+                    contestants.decode,
+                    {**shared, "subject": replace(model, quantize="int8"), "new": new},
+                    ours,
+                ),
+                *steps,
+            ),
             "tokens",
             new,
         ),

@@ -16,19 +16,23 @@ from math import prod
 from tinygrad import Tensor, dtypes
 
 from archdsl.backend.attend import attend, attention
-from archdsl.backend.kernels import norms
+from archdsl.backend.kernels import norms, tables
 from archdsl.backend.positions import alibi, posenc, relative_bias, rotary
 from archdsl.backend.products import conv1d, experts, linear, mlp
 from archdsl.backend.tensors import made, shape
 from archdsl.backend.use import ACTIVATIONS, Use, product, softmax_fp32
 from archdsl.graph import axes
-from archdsl.passes.kernels import TINYGRAD, Norm
+from archdsl.passes.kernels import TINYGRAD, Lookup, Norm
 
 # -- tokens and vectors --
 
 
 def embed(use: Use) -> Tensor:
     table = use.weights["weight"]  # [vocab, D]
+    rows, width = shape(table)
+    if use.run.kernel(Lookup(prod(shape(use.x)), rows, width)) != TINYGRAD:
+        rows_of = tables.embed(use.x, use.stored("weight", table))  # [B, …, D]
+        return rows_of.cast(table.dtype)  # [B, …, D]
     return table[use.x]  # [B, …, D]
 
 

@@ -23,7 +23,7 @@ from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
 from archdsl.graph.nodes import Graph
 from archdsl.graph.types import Axis, Size, Type
-from archdsl.passes.kernels import TINYGRAD, Product, Work, choose
+from archdsl.passes.kernels import GRADIENTS, TINYGRAD, Product, Work, choose
 
 # Devices whose products of half numbers sum in float32 by hardware.
 TENSOR_CORES = frozenset({"CUDA", "NV", "AMD", "HIP", "METAL"})
@@ -68,8 +68,9 @@ class Run:
 
     def kernel(self, work: Work) -> str:
         """The kernel for a piece of work: where there will be gradients, one that has them."""
-        has_gradients = isinstance(work, Product)
-        return choose(work, self.target) if has_gradients or not self.trains else TINYGRAD
+        if self.trains and not isinstance(work, GRADIENTS):
+            return TINYGRAD
+        return choose(work, self.target)
 
     def matmul(self, a: Tensor, b: Tensor, flip: bool = False) -> Tensor:
         """a @ b in float32, or a @ b^T, of operands in the weights' dtype."""
@@ -113,6 +114,10 @@ class Use:
     def axes(self) -> tuple[Axis, ...]:
         return next(iter(self.types.values())).axes
 
+    def stored(self, name: str, full: Tensor) -> Tensor | Quantized:
+        """A weight as kernels read it: of 8 bits where it is kept so, but not in training."""
+        return full if self.run.trains else self.quantized.get(name, full)
+
     def axis(self, default: int) -> int:
         """The axis meant, counted with the batch axis."""
         index = self.attr["axis"]
@@ -135,8 +140,8 @@ def product(use: Use, x: Tensor, prefix: str = "", act: str | None = None) -> Te
         y = use.run.matmul(x, weight, flip=True)  # [B, …, out]
         y = (y if bias is None else y + bias).cast(x.dtype)  # [B, …, out]
     else:
-        stored = None if use.run.trains else use.quantized.get(f"{prefix}weight")
-        y = products.product(kernel, x, stored or weight, bias, fused)  # [B, …, out]
+        stored = use.stored(f"{prefix}weight", weight)  # [out, in]
+        y = products.product(kernel, x, stored, bias, fused)  # [B, …, out]
     return ACTIVATIONS[act](y) if act and not fused else y  # [B, …, out]
 
 

@@ -1,9 +1,9 @@
 """Which kernel does what: a table of them, and the choice for every piece of work in a graph.
 
-A piece of work is a product with a weight, the core of an attention or a norm; of the kernels
-that fit it on a target the cheapest is taken. What fits none is tinygrad's own. Costs are in
-multiply-adds of one processor's lane, measured where they are not counted, and serve to
-compare kernels for the same work.
+A piece of work is a product with a weight, the core of an attention, a norm or a lookup; of
+the kernels that fit it on a target the cheapest is taken. What fits none is tinygrad's own.
+Costs are in multiply-adds of one processor's lane, measured where they are not counted, and
+serve to compare kernels for the same work.
 """
 
 from __future__ import annotations
@@ -59,7 +59,20 @@ class Norm:
         return f"{self.kind} [{self.rows}, {self.width}]"
 
 
-Work: TypeAlias = Product | Attention | Norm
+@dataclass(frozen=True)
+class Lookup:
+    """`count` rows of a table of `rows`, each of `width` features."""
+
+    count: int
+    rows: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.count} of [{self.rows}, {self.width}]"
+
+
+Work: TypeAlias = Product | Attention | Norm | Lookup
+GRADIENTS = (Product, Lookup)  # work whose kernels have a gradient
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,7 @@ KERNELS = (
         lambda w: w.kind != "l2",
         lambda w: w.rows * w.width,
     ),
+    Kernel("embed", Lookup, CPU, lambda w: True, lambda w: w.count * w.width),
 )
 
 
@@ -180,6 +194,9 @@ def _works(
     match node.op:
         case "norm":
             yield "", Norm(rows(here.x), here.width, here.attr["kind"])
+        case "embed":
+            width = node.type.axes[-1].size.at(sizes)
+            yield "", Lookup(rows(node.type), here.attr["vocab"], width)
         case "unembed":
             yield "", Product(rows(here.x), here.width, here.attr["vocab"])
         case "attend":

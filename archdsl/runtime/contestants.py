@@ -56,6 +56,7 @@ class Subject:
     published: str | None = None
     device: str | None = None
     dtype: str = "float32"
+    quantize: str | None = None
 
     def graph(self) -> Graph:
         """The model, for which no weight is read."""
@@ -64,8 +65,11 @@ class Subject:
     def ours(self) -> Model:
         """The model on archdsl."""
         if self.weights is None and self.published:
-            return archdsl.from_pretrained(self.published, device=self.device, dtype=self.dtype)
-        model = build(self.spec, None, self.settings, self.device, self.dtype, 0)
+            return archdsl.from_pretrained(
+                self.published, device=self.device, dtype=self.dtype, quantize=self.quantize
+            )
+        settings = (self.settings, self.device, self.dtype, 0, "best", self.quantize)
+        model = build(self.spec, None, *settings)
         if self.weights:
             model.load(self.weights)
         return model

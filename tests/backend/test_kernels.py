@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinygrad import Tensor
 
 import archdsl
-from archdsl.backend.kernels import attention, norms, products
+from archdsl.backend.kernels import attention, norms, products, tables
 from archdsl.backend.quantized import quantized
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import get
@@ -137,6 +137,45 @@ def test_norm(M: int, D: int, rms: bool, scale: bool, dtype: str) -> None:
     if gain is not None and bias is not None:
         exact = exact * gain.float().numpy() + bias.float().numpy()
     assert np.abs(found - exact).max() < 1e-5
+
+
+# -- lookups --
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, "int8"])
+@pytest.mark.parametrize(("rows", "D"), [(1, 32), (50, 96), (3000, 32)])
+def test_embed(rows: int, D: int, dtype: str) -> None:
+    tokens = RANDOM.integers(0, rows, (3, 7)).astype(np.int32)
+    table: Any = tensor(normal(rows, D), "float32" if dtype == "int8" else dtype)
+    table = quantized(table) if dtype == "int8" else table
+    full = (table.full("float32") if dtype == "int8" else table.float()).numpy()
+    found = tables.embed(Tensor(tokens, device="CPU"), table).numpy()
+    assert np.array_equal(found, full[tokens])
+
+
+@pytest.mark.parametrize(("rows", "D"), [(1, 7), (50, 19), (3000, 32)])
+def test_the_gradient_of_a_table(rows: int, D: int) -> None:
+    tokens = RANDOM.integers(0, rows, (3, 70)).astype(np.int32)
+    table, by = tensor(normal(rows, D)), normal(3, 70, D)
+    (tables.embed(Tensor(tokens, device="CPU"), table) * tensor(by)).sum().backward()
+    exact = np.zeros((rows, D))
+    np.add.at(exact, tokens, by)
+    assert table.grad is not None
+    assert np.abs(table.grad.numpy() - exact).max() < 1e-4
+
+
+@pytest.mark.parametrize(("M", "K", "N"), [(1, 8, 9), (7, 65, 70), (64, 32, 64), (65, 130, 71)])
+@pytest.mark.parametrize("kernel", ["matvec", "matmul"])
+def test_the_gradients_of_a_product(kernel: str, M: int, K: int, N: int) -> None:
+    if kernel == "matmul" and (M < 6 or N < 64):
+        M, N = 6, 64
+    x, weight, bias = (tensor(normal(*sizes)) for sizes in ((M, K), (N, K), (N,)))
+    by = normal(M, N)
+    (products.product(kernel, x, weight, bias, None) * tensor(by)).sum().backward()
+    right = (by @ weight.numpy(), by.T @ x.numpy(), by.sum(0))
+    for tensor_, exact in zip((x, weight, bias), right, strict=True):
+        assert tensor_.grad is not None
+        assert np.abs(tensor_.grad.numpy() - exact).max() < 1e-4
 
 
 # -- attention --

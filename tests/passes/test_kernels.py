@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from archdsl.cli import main
-from archdsl.passes.kernels import CPU, TINYGRAD, Attention, Norm, Product, Work, choose
+from archdsl.passes.kernels import CPU, TINYGRAD, Attention, Lookup, Norm, Product, Work, choose
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ from archdsl.passes.kernels import CPU, TINYGRAD, Attention, Norm, Product, Work
         (Attention(12, 128, 128, 64, bias=True), TINYGRAD),
         (Norm(5, 768, "rms"), "norm"),
         (Norm(5, 768, "l2"), TINYGRAD),
+        (Lookup(5, 50257, 768), "embed"),
     ],
 )
 def test_the_cheapest_that_fits(work: Work, kernel: str) -> None:
@@ -35,6 +36,7 @@ def test_every_choice_prints(capsys: pytest.CaptureFixture[str]) -> None:
         capsys.readouterr().out
         == """\
 # cpu, batch 1, T = 50
+embed: 50 of [100, 32]: embed
 self_attention_block.{}.norm: layer [50, 32]: norm
 self_attention_block.{}.attention.q: [50, 32] x [32, 32]: matvec
 self_attention_block.{}.attention.k: [50, 32] x [32, 32]: matvec
@@ -47,6 +49,7 @@ self_attention_block.{}.mlp.1: [50, 128] x [128, 32]: matvec
 norm: layer [50, 32]: norm
 linear: [50, 32] x [32, 100]: matmul
 # cpu, batch 1, a step along T of tokens
+embed: 1 of [100, 32]: embed
 self_attention_block.{}.norm: layer [1, 32]: norm
 self_attention_block.{}.attention.q: [1, 32] x [32, 32]: matvec
 self_attention_block.{}.attention.k: [1, 32] x [32, 32]: matvec

@@ -5,8 +5,6 @@
 // themselves, and with a WINDOW that many columns, themselves counted. Before `starts` there is
 // nothing to see, and from `lengths` on. In a RING column c stands at place c % RING.
 
-#define LEAST(a, b) ((a) < (b) ? (a) : (b))
-#define MOST(a, b) ((a) > (b) ? (a) : (b))
 #define NOTHING -__builtin_inff()
 
 struct args {

@@ -12,7 +12,6 @@
 #define PANEL (WIDE * LANES)
 #define ACROSS ((N + PANEL - 1) / PANEL)
 #define DOWN ((M + ROWS - 1) / ROWS)
-#define LEAST(a, b) ((a) < (b) ? (a) : (b))
 
 struct args {
   float *y;
@@ -21,12 +20,6 @@ struct args {
   const float *scales;
   const weight *bias;
 };
-
-#if defined(INT8)
-#define SCALE(column, k) splat(with->scales[(long)(column) * (K / GROUP) + (k) / GROUP])
-#else
-#define SCALE(column, k) 1
-#endif
 
 // The columns of b from j on as a panel.
 INLINE void pack(const struct args *with, float *panel, int j) {
@@ -39,7 +32,7 @@ INLINE void pack(const struct args *with, float *panel, int j) {
     for (; k + LANES <= K; k += LANES) {
       vec square[LANES];
       UNROLL for (int i = 0; i < LANES; i++) 
-        square[i] = numbers(from + (long)i * B_COLUMN + k) * SCALE(j + left + i, k);
+        square[i] = numbers(from + (long)i * B_COLUMN + k) * GROUP_SCALE(with->scales, j + left + i, k, K);
       turn(square);
       UNROLL for (int i = 0; i < LANES; i++) store(panel + (k + i) * PANEL + left, square[i]);
     }

@@ -6,7 +6,6 @@
 #define FOLD 4
 #define FEW (M < 3 ? M : 3)
 #define TWICE (M == 1 ? 2 : 1)  // sums enough for the processor's pipeline
-#define LEAST(a, b) ((a) < (b) ? (a) : (b))
 
 struct args {
   float *y;
@@ -28,7 +27,7 @@ INLINE int along(const struct args *with, const float *a, const number *b, int j
         vec w = numbers(b + (long)f * K + k + t);
         UNROLL for (int r = 0; r < rows; r++) part[r] += w * load(a + (long)r * K + k + t);
       }
-      vec scale = splat(with->scales[(long)(j + f) * (K / GROUP) + k / GROUP]);
+      vec scale = GROUP_SCALE(with->scales, j + f, k, K);
       UNROLL for (int r = 0; r < rows; r++) sums[r][f][0] += part[r] * scale;
     }
   return K;

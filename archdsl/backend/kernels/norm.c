@@ -1,7 +1,5 @@
 // y [M, D]: each row of x [M, D] with mean 0 (unless RMS) and variance 1, times gain, plus bias.
 
-#define LEAST(a, b) ((a) < (b) ? (a) : (b))
-
 struct args {
   float *y;
   const float *x;

@@ -18,6 +18,8 @@ typedef int ivec __attribute__((vector_size(LANES * 4)));
 #define INLINE static inline __attribute__((always_inline))
 // Kernels stand alone: loops stay loops, and become no calls of a C library.
 #define ALONE __attribute__((noinline, no_builtin))
+#define LEAST(a, b) ((a) < (b) ? (a) : (b))
+#define MOST(a, b) ((a) > (b) ? (a) : (b))
 #define UNROLL _Pragma("clang loop unroll(full)")
 
 INLINE vec load(const float *p) { return *(const loose *)p; }

@@ -23,9 +23,12 @@ INLINE float one(const weight *p) { return *p; }
 
 INLINE vec everywhere(const weight *p) { return splat(one(p)); }
 
-// The numbers of a weight's matrix. Where they are INT8, each GROUP of a row has a scale.
+// The numbers of a weight's matrix [rows, width]. Where they are INT8, each GROUP of a row has a
+// scale, with which they are multiplied.
 #define GROUP 32
 #if defined(INT8)
+#define GROUP_SCALE(scales, row, at, width) \
+  splat((scales)[(long)(row) * ((width) / GROUP) + (at) / GROUP])
 typedef signed char number;
 typedef number few __attribute__((vector_size(LANES), aligned(1), may_alias));
 INLINE vec numbers(const number *p) {
@@ -33,6 +36,7 @@ INLINE vec numbers(const number *p) {
 }
 INLINE float number_at(const number *p) { return *p; }
 #else
+#define GROUP_SCALE(scales, row, at, width) 1
 typedef weight number;
 INLINE vec numbers(const number *p) { return weights(p); }
 INLINE float number_at(const number *p) { return one(p); }

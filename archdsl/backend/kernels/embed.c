@@ -1,0 +1,26 @@
+// y [M, D]: of a table [ROWS, D] the row that each of the tokens [M] names.
+
+struct args {
+  float *y;
+  const int *tokens;
+  const number *table;
+  const float *scales;
+};
+
+ALONE static void part(const void *given, int chunk) {
+  const struct args *with = given;
+  for (int i = chunk * RUN; i < LEAST((chunk + 1) * RUN, M); i++) {
+    long row = with->tokens[i];
+    const number *from = with->table + row * D;
+    float *y = with->y + (long)i * D;
+    int d = 0;
+    for (; d + LANES <= D; d += LANES)
+      store(y + d, numbers(from + d) * GROUP_SCALE(with->scales, row, d, D));
+    for (; d < D; d++) y[d] = number_at(from + d);  // a table of groups has no such rest
+  }
+}
+
+void KERNEL(PARAMETERS, struct team *team) {
+  struct args with = {ARGUMENTS};
+  team_run(team, part, &with, (M + RUN - 1) / RUN);
+}

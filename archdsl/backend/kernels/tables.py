@@ -1,0 +1,41 @@
+"""Rows of a table on the CPU, and the table's gradient."""
+
+from __future__ import annotations
+
+from math import prod
+
+from tinygrad import Tensor, UOp, dtypes
+from tinygrad.helpers import NUM_CPU_THREADS
+
+from archdsl.backend.kernels.launch import launch
+from archdsl.backend.quantized import Quantized
+from archdsl.backend.tensors import shape
+
+_CHUNK = 4096  # numbers
+
+
+def embed(tokens: Tensor, table: Tensor | Quantized) -> Tensor:
+    """The row of table [rows, D] for each of tokens [B, …]: [B, …, D], float32.
+
+    A quantized table has no gradient.
+    """
+    values, scales = (
+        (table.values, table.scales) if isinstance(table, Quantized) else (table, None)
+    )
+    (rows, D), M = shape(values), prod(shape(tokens))
+    constants = {"M": M, "D": D, "ROWS": rows, "RUN": max(1, _CHUNK // D)}
+    y = Tensor.empty(M, D, device=values.device)
+    inputs = {"tokens": tokens.cast(dtypes.int32), "table": values, "scales": scales}
+    (y,) = launch("embed", constants, {"y": y}, inputs, gradient=_gradient)
+    return y.reshape(*tokens.shape, D)
+
+
+def _gradient(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:
+    tokens, table = (Tensor(uop) for uop in call.src[2:4])
+    (rows, D), M = shape(table), prod(shape(tokens))
+    run = -(-rows // (4 * NUM_CPU_THREADS.value))
+    constants = {"M": M, "D": D, "ROWS": rows, "RUN": run}
+    made = Tensor.empty(rows, D, device=table.device)
+    inputs = {"tokens": tokens, "dy": Tensor(gradient)}
+    (made,) = launch("embed_gradient", constants, {"table": made}, inputs)
+    return None, None, made.cast(table.dtype).uop, None
