@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinygrad import Device, Tensor, TinyJit, UOp, nn
+from tinygrad import Tensor, TinyJit, UOp, nn
+from tinygrad.helpers import DEV
 from tinygrad.nn.state import load_state_dict, safe_load
 
 from archdsl.backend.target import open_device
@@ -105,7 +106,7 @@ def decode(subject: Subject, length: int, new: int) -> Call:
 
 
 def _model(subject: Subject) -> GPT2:
-    Device.DEFAULT = open_device("CPU")  # which finds a compiler where there is no clang
+    DEV.value = open_device("CPU")  # which finds a compiler where there is no clang
     weights = {
         name.removeprefix("transformer."): tensor
         for name, tensor in safe_load(f"{subject.published}/model.safetensors").items()
