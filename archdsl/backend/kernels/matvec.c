@@ -4,6 +4,7 @@
 // a, along k, and what the lanes hold is summed at the end.
 
 #define FOLD 4
+#define AHEAD 8  // rows of b that are asked for before they are needed
 #define FEW (M < 3 ? M : 3)
 #define TWICE (M == 1 ? 2 : 1)  // sums enough for the processor's pipeline
 
@@ -21,6 +22,7 @@ INLINE int along(const struct args *with, const float *a, const number *b, int j
                  int fold, vec sums[FEW][FOLD][TWICE]) {
   for (int k = 0; k < K; k += GROUP)
     UNROLL for (int f = 0; f < fold; f++) {
+      __builtin_prefetch(b + (long)(f + AHEAD) * K + k);
       vec part[FEW];
       UNROLL for (int r = 0; r < rows; r++) part[r] = splat(0);
       UNROLL for (int t = 0; t < GROUP; t += LANES) {
@@ -39,6 +41,7 @@ INLINE int along(const struct args *with, const float *a, const number *b, int j
   for (; k + TWICE * LANES <= K; k += TWICE * LANES)
     UNROLL for (int t = 0; t < TWICE; t++)
       UNROLL for (int f = 0; f < fold; f++) {
+        __builtin_prefetch(b + (long)(f + AHEAD) * K + k + t * LANES);
         vec w = numbers(b + (long)f * K + k + t * LANES);
         UNROLL for (int r = 0; r < rows; r++)
           sums[r][f][t] += w * load(a + (long)r * K + k + t * LANES);
