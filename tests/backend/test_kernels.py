@@ -321,6 +321,21 @@ def test_captured_models_run_in_several_threads_at_once() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
+HELPERS = """
+import archdsl
+from archdsl.backend.kernels import team
+from tinygrad.helpers import NUM_CPU_THREADS
+model = archdsl.compile("gpt.arch", device="CPU", vocab=64, context=64, D=64, heads=2, depth=1)
+model(tokens=[[1, 2, 3]]), model(tokens=[[1, 2, 3]])
+words = team._memory(team.tensor()).cpu_view().view(fmt="Q")
+assert words[0] == NUM_CPU_THREADS.value - 1, list(words[:4])
+"""
+
+
+def test_the_helpers_outlive_a_first_capture() -> None:
+    subprocess.run([sys.executable, "-c", HELPERS], check=True, timeout=100)
+
+
 FORKED = """
 import os, archdsl
 model = archdsl.compile("gpt.arch", device="CPU", vocab=64, context=64, D=64, heads=2, depth=1)

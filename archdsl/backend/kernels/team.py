@@ -7,37 +7,56 @@ as tinygrad's NUM_CPU_THREADS.
 
 from __future__ import annotations
 
+import array
 import ctypes
 import functools
+import mmap
 import os
 import threading
 from typing import Any
 
-from tinygrad import Tensor, dtypes
+from tinygrad import Tensor, UOp, dtypes
+from tinygrad.device import Buffer
 from tinygrad.helpers import NUM_CPU_THREADS
 
 from archdsl.backend.kernels.source import compiled
 
 _WORDS = 64  # of 8 bytes, more than `struct team` has
+_FIXED = 0x10  # mmap's MAP_FIXED, which Python does not name
 
 
 @functools.cache
 def tensor() -> Tensor:
     """The team as kernels take it, its helpers started."""
-    shared = Tensor.zeros(_WORDS, dtype=dtypes.uint64, device="CPU").contiguous().realize()
+    # No program of tinygrad's makes it, or one that is being captured would do so every time.
+    shared = Tensor(UOp.from_buffer(Buffer("CPU", _WORDS, dtypes.uint64, preallocate=True)))
+    words = _memory(shared).cpu_view().view(fmt="Q")
+    words[:] = array.array("Q", [0] * _WORDS)
     helpers = NUM_CPU_THREADS.value - 1
     if helpers < 1:
         return shared
-    words = _memory(shared).cpu_view().view(fmt="Q")
     words[1], words[2], words[3] = _function("sem_post"), _function("sem_wait"), _semaphore()
     program = compiled("helper")
     where = ctypes.c_uint64(_memory(shared).va_addr)
     for _ in range(helpers):
         threading.Thread(target=_help, args=(program, where), daemon=True).start()
     words[0] = helpers
-    # A forked process has no other threads than the one that forked it.
-    os.register_at_fork(after_in_child=lambda: words.__setitem__(0, 0))
+    os.register_at_fork(after_in_child=_alone)
     return shared
+
+
+def _alone() -> None:
+    """Gives a forked process, which has one thread, a team of its own in the place of the one
+    whose memory it shares with its parent."""
+    library = ctypes.CDLL(None)
+    library.mmap.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        *[ctypes.c_int] * 3,
+        ctypes.c_long,
+    ]
+    mine = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _FIXED
+    library.mmap(address().value, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE, mine, -1, 0)
 
 
 def address() -> ctypes.c_uint64:
