@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def main(argv: list[str] | None = None) -> int:
             for workload in import_module(f"benchmarks.{name}").workloads(own, args.quick):
                 if args.only and args.only not in workload.name:
                     continue
+                left = tuple(c for c in workload.contestants if c.name not in args.without)
+                workload = replace(workload, contestants=left)
                 found.append(measured(workload, args.rounds, _progress))
                 print(table(found[-1]), flush=True)
                 if args.json:  # what there is so far, should the rest be interrupted
@@ -40,6 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument("--only", metavar="TEXT", help="races that have this in their names")
+    parser.add_argument(
+        "--without",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="leave it out",
+    )
     parser.add_argument("--rounds", type=int, default=11, metavar="N", help="(default: 11)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every time taken")
     parser.add_argument("--picture", type=Path, metavar="FILE", help=".svg or .png")
