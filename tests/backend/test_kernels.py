@@ -153,6 +153,13 @@ def test_embed(rows: int, D: int, dtype: str) -> None:
     assert np.array_equal(found, full[tokens])
 
 
+def test_a_token_that_a_table_has_not_is_no_other_memory() -> None:
+    tokens = Tensor(np.array([[-1, 2, 7, 5]], np.int32), device="CPU")
+    table = normal(7, 9)
+    found = tables.embed(tokens, tensor(table)).numpy()[0]
+    assert np.array_equal(found, np.stack([table[0] * 0, table[2], table[0] * 0, table[5]]))
+
+
 @pytest.mark.parametrize(("rows", "D"), [(1, 7), (50, 19), (3000, 32)])
 def test_the_gradient_of_a_table(rows: int, D: int) -> None:
     tokens = RANDOM.integers(0, rows, (3, 70)).astype(np.int32)

@@ -1,4 +1,4 @@
-// y [M, D]: of a table [ROWS, D] the row that each of the tokens [M] names.
+// y [M, D]: of a table [ROWS, D] the row that each of the tokens [M] names, 0 where it has none.
 
 struct args {
   float *y;
@@ -13,7 +13,8 @@ ALONE static void part(const void *given, int chunk) {
     long row = with->tokens[i];
     const number *from = with->table + row * D;
     float *y = with->y + (long)i * D;
-    int d = 0;
+    int d = 0, there = row >= 0 && row < ROWS;
+    for (; !there && d < D; d++) y[d] = 0;
     for (; d + LANES <= D; d += LANES)
       store(y + d, numbers(from + d) * GROUP_SCALE(with->scales, row, d, D));
     for (; d < D; d++) y[d] = number_at(from + d);  // a table of groups has no such rest

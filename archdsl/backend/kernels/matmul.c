@@ -6,8 +6,8 @@
 // Multiplication"). The last tile and the last panel overlap the ones before, so that no tile
 // has an edge: TALL <= M and PANEL <= N.
 //
-// Sizes are constants: BATCH such products, M, N, K, and how far apart neighbours stand in memory, a[i][k] at
-// i * A_ROW + k * A_COLUMN and b[k][j] at k * B_ROW + j * B_COLUMN.
+// Sizes are constants: BATCH such products, M, N, K, and how far apart neighbours stand in
+// memory, a[i][k] at i * A_ROW + k * A_COLUMN and b[k][j] at k * B_ROW + j * B_COLUMN.
 
 #define PANEL (WIDE * LANES)
 #define ACROSS ((N + PANEL - 1) / PANEL)
@@ -31,13 +31,14 @@ INLINE void pack(const struct args *with, float *panel, int j) {
     int k = 0;
     for (; k + LANES <= K; k += LANES) {
       vec square[LANES];
-      UNROLL for (int i = 0; i < LANES; i++) 
-        square[i] = numbers(from + (long)i * B_COLUMN + k) * GROUP_SCALE(with->scales, j + left + i, k, K);
+      UNROLL for (int i = 0; i < LANES; i++)
+        square[i] = numbers(from + (long)i * B_COLUMN + k) *
+                    GROUP_SCALE(with->scales, j + left + i, k, K);
       turn(square);
       UNROLL for (int i = 0; i < LANES; i++) store(panel + (k + i) * PANEL + left, square[i]);
     }
     for (; k < K; k++)
-      for (int i = 0; i < LANES; i++) 
+      for (int i = 0; i < LANES; i++)
         panel[k * PANEL + left + i] = number_at(from + (long)i * B_COLUMN + k);
   }
 #else

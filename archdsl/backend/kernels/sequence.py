@@ -32,37 +32,27 @@ class Sequence(GraphRunner):
     def __init__(self, linear: UOp, input_uops: tuple[UOp, ...] = ()):
         super().__init__(linear, input_uops)
         self.table = np.zeros((len(self.calls), _FIRST + _ARGUMENTS), np.uint64)
-        for row, (_, ast, buffers, _), runtime in zip(
-            self.table, self.calls, self.runtimes, strict=True
-        ):
-            info, addresses = (
-                ast.arg,
-                [buffers[i].get_buf("CPU").va_addr for i in ast.arg.globals],
-            )
+        self._inputs: list[tuple[int, int, int]] = []  # a row, a place in it, the input there
+        for number, (_, ast, buffers, _) in enumerate(self.calls):
+            info, program = ast.arg, self.runtimes[number]
+            assert program is not None
+            addresses = [buffers[i].get_buf("CPU").va_addr for i in info.globals]
             core = info.runtimevars.get("core_id")
-            parts = -1 if core is None else len(addresses) + core
-            program: Any = runtime
-            row[:_FIRST] = np.array([program.addr, info.global_size[0], parts]).astype(
-                np.uint64
-            )
-            row[_FIRST : _FIRST + len(addresses)] = addresses
-        self._inputs = [
-            (j, info.globals.index(position), slot)
-            for j, (replaced, (_, ast, _, _)) in enumerate(
-                zip(self.uop_replace, self.calls, strict=True)
-            )
-            for position, slot in replaced
-            for info in [ast.arg]
-            if position in info.globals
-        ]
+            part = -1 if core is None else len(addresses) + core
+            row = [program.addr, info.global_size[0], part % 2**64, *addresses]
+            self.table[number, : len(row)] = row
+            for position, slot in self.uop_replace[number]:
+                if position in info.globals:
+                    place = _FIRST + info.globals.index(position)
+                    self._inputs.append((number, place, slot))
 
     def __call__(
         self, input_uops: tuple[UOp, ...], var_vals: dict[str, int], wait: bool = False
     ) -> float | None:
         start = time.perf_counter()
-        for row, argument, slot in self._inputs:
+        for row, place, slot in self._inputs:
             buffer: Any = input_uops[slot].buffer
-            self.table[row, _FIRST + argument] = buffer.get_buf("CPU").va_addr
+            self.table[row, place] = buffer.get_buf("CPU").va_addr
         for row, variable, value in self.updated_vars(var_vals):
             count = len(self.calls[row][1].arg.globals)
             self.table[row, _FIRST + count + variable] = value
