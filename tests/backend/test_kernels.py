@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,11 @@ from tinygrad import Tensor
 
 import archdsl
 from archdsl.backend.kernels import attention, norms, products, tables
+from archdsl.backend.kernels.source import source
 from archdsl.backend.quantized import quantized
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import get
+from archdsl.backend.toolchain import ensure_compiler
 from archdsl.diagnostics import ArchError
 from archdsl.passes.kernels import CPU
 from archdsl.runtime.model import Model
@@ -305,6 +308,44 @@ def test_other_kernels_and_bits_are_refused() -> None:
         gpt(kernels="fastest")
     with pytest.raises(ArchError, match="weights cannot be int4"):
         gpt(quantize="int4")
+
+
+PROCESSORS = {
+    "AVX-512": ["--target=x86_64-none-unknown-elf", "-march=skylake-avx512"],
+    "NEON": ["--target=aarch64-none-unknown-elf", "-mcpu=neoverse-n1"],
+}
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, "int8"])
+def test_every_kernel_compiles_for_other_processors(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str] = []
+
+    def noted(name: str, constants: Any) -> str:
+        texts.append(source(name, constants))
+        return texts[-1]
+
+    monkeypatch.setattr("archdsl.backend.kernels.launch.source", noted)
+    weight: Any = tensor(normal(64, 64), "float32" if dtype == "int8" else dtype)
+    weight = quantized(weight) if dtype == "int8" else weight
+    heads = tensor(normal(1, 8, 2, 32), "float32" if dtype == "int8" else dtype)
+    begin = Tensor(np.array([0], np.int32), device="CPU")
+    for act in (None, *ACTIVATIONS):
+        for kernel in ("matvec", "matmul"):
+            products.product(kernel, tensor(normal(8, 64)), weight, None, act)
+    tables.embed(begin, weight)
+    for kernel in ("attend", "attend_few"):
+        attention.core(kernel, heads, heads, heads, 0.5, True, 3, None, begin, None, 4)
+    attention.keep(heads, heads, heads, heads, begin, 4)
+    norms.norm(tensor(normal(8, 64)), False, 1e-5, None, None)
+    texts += [source(name, {}) for name in ("helper", "sequence")]
+    for name, target in PROCESSORS.items():
+        for text in texts:
+            flags = ["-c", "-x", "c", "-O2", "-fPIC", "-ffreestanding", "-nostdlib", "-Werror"]
+            command = [ensure_compiler().path, *flags, *target, "-", "-o", os.devnull]
+            ran = subprocess.run(command, input=text, text=True, capture_output=True)
+            assert ran.returncode == 0, f"{name}: {ran.stderr}"
 
 
 def test_other_devices_have_none() -> None:
