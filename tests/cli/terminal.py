@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 class Terminal:
     """`archdsl` in a terminal of its own, until the block ends."""
 
-    def __init__(self, *command: str):
+    def __init__(self, *command: str, **environment: str):
         self._ours, self._theirs = os.openpty()
         self.settings = termios.tcgetattr(self._theirs)
         self.text = ""
@@ -29,7 +29,7 @@ class Terminal:
             stdout=self._theirs,
             stderr=self._theirs,
             cwd=ROOT,
-            env=os.environ | {"DEV": "CPU", "TERM": "xterm", "COLUMNS": "80"},
+            env=os.environ | {"DEV": "CPU", "TERM": "xterm", "COLUMNS": "80"} | environment,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
@@ -62,10 +62,12 @@ class Terminal:
         seen, self.text = self.text[: found.end()], self.text[found.end() :]
         return seen
 
-    def end(self) -> int:
+    def end(self, seconds: float = 20) -> int:
         """The exit status, once all that is written has been read into `text`."""
+        end = time.monotonic() + seconds
         while self.process.poll() is None or select.select([self._ours], [], [], 0)[0]:
             if select.select([self._ours], [], [], 0.1)[0]:
                 self.text += os.read(self._ours, 4096).decode()
+            assert time.monotonic() < end, f"it goes on behind {self.text!r}"
         assert termios.tcgetattr(self._theirs) == self.settings
         return self.process.returncode

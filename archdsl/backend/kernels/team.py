@@ -12,6 +12,7 @@ import ctypes
 import functools
 import mmap
 import os
+import signal
 import threading
 from typing import Any
 
@@ -65,6 +66,7 @@ def address() -> ctypes.c_uint64:
 
 
 def _help(program: Any, where: ctypes.c_uint64) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the main thread's affair
     program.fxn(where)  # never returns; until then `program` is needed
 
 
