@@ -108,13 +108,14 @@ class Model:
     def _placed(self, tensors: Iterable[tuple[str, Tensor]], what: str) -> dict[str, Tensor]:
         """Tensors on the model's device and in its dtype, one at a time in memory twice."""
         found: dict[str, Tensor] = {}
-        self._quantized = {}
+        small: dict[str, Quantized] = {}
         shrunk = quantizable(self.graph) if self.quantize else frozenset()
         for name, tensor in each(tensors, what, "tensors", len(self.weights)):
             found[name] = kept(made(tensor.to(self.device).cast(self.dtype)))
             if name in shrunk:
-                self._quantized[name] = quantized(found[name])
-                found[name] = self._quantized[name].full(self.dtype)
+                small[name] = quantized(found[name])
+                found[name] = small[name].full(self.dtype)
+        self._quantized = small  # now that nothing can fail any more
         return found
 
     def __call__(self, **given: Any) -> dict[str, Tensor]:
