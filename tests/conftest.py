@@ -33,6 +33,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the expected texts of tests/golden instead of comparing with them",
     )
+    parser.addoption(
+        "--beyond",
+        metavar="FILE",
+        help="leave out the tests of which FILE says PASSED, as `pytest -rp` prints it",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if file := config.getoption("--beyond"):
+        passed = set(Path(file).read_text(encoding="utf-8").splitlines())
+        left_out = [item for item in items if f"PASSED {item.nodeid}" in passed]
+        items[:] = [item for item in items if f"PASSED {item.nodeid}" not in passed]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_configure(config: pytest.Config) -> None:

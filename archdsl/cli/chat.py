@@ -6,7 +6,10 @@ Ctrl-C stops an answer, and at the prompt the conversation.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
 from archdsl.cli.common import Subparsers, command, say
@@ -50,12 +53,26 @@ def run(args: argparse.Namespace) -> int:
         say("Ctrl-C stops an answer; Ctrl-D, or Ctrl-C once more, ends the chat")
     while True:
         try:
-            line = input(asked)
+            with _awake():
+                line = input(asked)
         except EOFError:
             return 0
         if line.strip():
             messages.append({"role": "user", "content": line})
             messages = _answered(model, tokenizer, messages, args, choice)
+
+
+@contextmanager
+def _awake() -> Iterator[None]:
+    """Python sees a signal that came just before readline waits for a key with the next key, or
+    with the next signal: here there is always a next one."""
+    before = signal.signal(signal.SIGALRM, lambda number, frame: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _answered(
