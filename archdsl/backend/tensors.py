@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,12 @@ from tinygrad.device import Buffer
 from tinygrad.uop.ops import Ops, UOp
 
 
-def shape(x: Tensor) -> tuple[int, ...]:
+class Shaped(Protocol):
+    @property
+    def shape(self) -> tuple[Any, ...]: ...
+
+
+def shape(x: Shaped) -> tuple[int, ...]:
     return tuple(int(size) for size in x.shape)
 
 
@@ -43,9 +48,10 @@ def get(tensor: Tensor) -> NDArray[np.float32]:
     return values
 
 
-def placed(values: NDArray[np.float32], device: str) -> Tensor:
-    """float32 values on a device."""
-    buffer: Any = Buffer(device, values.size, dtypes.float32, preallocate=True)
+def placed(values: NDArray[Any], device: str) -> Tensor:
+    """Values on a device, in the dtype that they are of."""
+    dtype = getattr(dtypes, values.dtype.name)
+    buffer: Any = Buffer(device, values.size, dtype, preallocate=True)
     tensor = Tensor(UOp.from_buffer(buffer)).reshape(values.shape)
     put(tensor, values)
     return tensor

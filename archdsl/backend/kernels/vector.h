@@ -14,6 +14,9 @@
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef float loose __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int ivec __attribute__((vector_size(LANES * 4)));
+typedef short svec __attribute__((vector_size(LANES * 4)));
+typedef short sloose __attribute__((vector_size(LANES * 4), aligned(2), may_alias));
+typedef short shalf __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
 // Kernels stand alone: loops stay loops, and become no calls of a C library.
@@ -28,6 +31,22 @@ INLINE vec splat(float x) { return x - (vec){}; }
 INLINE vec where(ivec yes, vec a, vec b) { return (vec)((yes & (ivec)a) | (~yes & (ivec)b)); }
 INLINE vec larger(vec a, vec b) { return where(a > b, a, b); }
 INLINE vec smaller(vec a, vec b) { return where(a < b, a, b); }
+
+// The nearest whole numbers, of at most 2^22, as such.
+INLINE ivec nearest(vec v) { return (ivec)(v + 12582912.0f) - 0x4b400000; }
+
+// Products of neighbours, summed in pairs.
+INLINE ivec pairs(svec a, svec b) {
+#if defined(__AVX512BW__)
+  return (ivec)__builtin_ia32_pmaddwd512(a, b);
+#elif LANES == 8 && defined(__AVX2__)
+  return (ivec)__builtin_ia32_pmaddwd256(a, b);
+#else
+  // A number of 32 bits holds two of 16, the first of them below.
+  ivec x = (ivec)a, y = (ivec)b;
+  return (x << 16 >> 16) * (y << 16 >> 16) + (x >> 16) * (y >> 16);
+#endif
+}
 
 INLINE float sum(vec v) {
   float total = 0;
