@@ -1,11 +1,12 @@
 // y [M, N] = f(a [M, K] b [N, K]^T + bias), for few rows: b is read once.
 //
-// A chunk is a run of b's rows. Up to FEW rows of a are multiplied with FOLD of b's at a time,
-// along k, and what the lanes hold is summed at the end.
+// A chunk is a run of b's rows. Of a FEW rows, or one where no more are left, are multiplied with
+// FOLD of b's at a time, along k, and what the lanes hold is summed at the end.
 
 #define FOLD 4
 #define AHEAD 8  // rows of b that are asked for before they are needed
 #define FEW (M < 3 ? M : 3)
+#define BLOCKS (M / FEW + M % FEW)
 
 struct args {
   float *y;
@@ -13,12 +14,22 @@ struct args {
   const number *b;
   const float *scales, *offsets;
   const weight *bias;
+  const struct few *few;  // the blocks of a from `first` to before `last`, prepared
+  int first, last;
 };
+
+// The sums of a row and `fold` of b's go where they belong.
+INLINE void keep(const struct args *with, int i, int j, int fold, const vec sums[FOLD]) {
+  float *y = with->y + (long)i * N + j;
+  if (fold == FOLD) *(four_loose *)y = four_sums(sums[0], sums[1], sums[2], sums[3]);
+  else UNROLL for (int f = 0; f < fold; f++) y[f] = sum(sums[f]);
+}
 
 #if defined(WHOLE)
 
 // Whole numbers are multiplied as such: each group of a is made of 16 bits, of which the largest
 // number has all, and its products are summed exactly (a group of b with 8 bits: below 2^28).
+#define AT_ONCE LEAST(BLOCKS, 4)
 #define GROUPS (K / GROUP)
 #define STEP MOST(GROUP, 2 * LANES)
 struct few {
@@ -45,11 +56,10 @@ INLINE void prepare(struct few *few, const float *a, int rows) {
     }
 }
 
-// The scales of a row of b times those of a, and the sum of its offsets.
-INLINE float scale(const struct args *with, const struct few *few, float *by, int r, long row) {
+// The scales of a row of b times those of a; and the products of its offsets, not yet summed.
+INLINE vec scale(const struct args *with, const struct few *few, float *by, int r, long row) {
   const float *scales = with->scales + row * GROUPS;
   vec sums = splat(0);
-  float total = 0;
   int g = 0;
   for (; g + LANES <= GROUPS; g += LANES) {
     store(by + g, load(scales + g) * load(few->scales[r] + g));
@@ -57,9 +67,9 @@ INLINE float scale(const struct args *with, const struct few *few, float *by, in
   }
   for (; g < GROUPS; g++) {
     by[g] = scales[g] * few->scales[r][g];
-    if (OFFSETS) total += with->offsets[row * GROUPS + g] * few->totals[r][g];
+    if (OFFSETS) sums[0] += with->offsets[row * GROUPS + g] * few->totals[r][g];
   }
-  return total + sum(sums);
+  return sums;
 }
 
 // The scale of each lane's pair: of one group, or of two beside one another.
@@ -74,16 +84,13 @@ INLINE vec spread(const float *by) {
 }
 
 INLINE void tile(const struct args *with, const struct few *few, int i, int j, int rows, int fold) {
-  float by[FEW][FOLD][GROUPS], totals[FEW][FOLD];
+  float by[FEW][FOLD][GROUPS];
   vec sums[FEW][FOLD];
   UNROLL for (int r = 0; r < rows; r++)
-    UNROLL for (int f = 0; f < fold; f++) {
-      totals[r][f] = scale(with, few, by[r][f], r, j + f);
-      sums[r][f] = splat(0);
-    }
+    UNROLL for (int f = 0; f < fold; f++) sums[r][f] = scale(with, few, by[r][f], r, j + f);
   for (int k = 0; k < K; k += STEP)
     UNROLL for (int f = 0; f < fold; f++) {
-      long at = (long)(j + f) * K + k;
+      unsigned long at = (unsigned long)(j + f) * K + k;
       __builtin_prefetch(with->b + PLACE(at + AHEAD * K));
       ivec part[FEW];
       UNROLL for (int r = 0; r < rows; r++) part[r] = (ivec){};
@@ -95,13 +102,12 @@ INLINE void tile(const struct args *with, const struct few *few, int i, int j, i
       UNROLL for (int r = 0; r < rows; r++)
         sums[r][f] += __builtin_convertvector(part[r], vec) * spread(by[r][f] + k / GROUP);
     }
-  UNROLL for (int r = 0; r < rows; r++)
-    UNROLL for (int f = 0; f < fold; f++)
-      with->y[(long)(i + r) * N + j + f] = sum(sums[r][f]) + totals[r][f];
+  UNROLL for (int r = 0; r < rows; r++) keep(with, i + r, j, fold, sums[r]);
 }
 
 #else
 
+#define AT_ONCE BLOCKS
 #define TWICE (M == 1 ? 2 : 1)  // sums enough for the processor's pipeline
 struct few {
   const float *a;
@@ -125,13 +131,15 @@ INLINE void tile(const struct args *with, const struct few *few, int i, int j, i
         UNROLL for (int r = 0; r < rows; r++)
           sums[r][f][t] += w * load(a + (long)r * K + k + t * LANES);
       }
-  UNROLL for (int r = 0; r < rows; r++)
+  UNROLL for (int r = 0; r < rows; r++) {
+    vec all[FOLD];
     UNROLL for (int f = 0; f < fold; f++) {
-      float total = sum(TWICE == 2 ? sums[r][f][0] + sums[r][f][TWICE - 1] : sums[r][f][0]);
+      all[f] = TWICE == 2 ? sums[r][f][0] + sums[r][f][TWICE - 1] : sums[r][f][0];
       for (int rest = k; rest < K; rest++)
-        total += a[(long)r * K + rest] * one(b + (long)f * K + rest);
-      with->y[(long)(i + r) * N + j + f] = total;
+        all[f][0] += a[(long)r * K + rest] * one(b + (long)f * K + rest);
     }
+    keep(with, i + r, j, fold, all);
+  }
 }
 
 #endif
@@ -143,24 +151,33 @@ INLINE void finish(const struct args *with, int i, int j, int end) {
   for (; j < end; j++) y[j] = FINISH(splat(y[j]), everywhere, j)[0];
 }
 
-// `rows` of a from i on, which is a constant, times a run of b.
-INLINE void run(const struct args *with, int i, int rows, int start, int end) {
-  struct few few;
-  prepare(&few, with->a + (long)i * K, rows);
-  int j = start;
-  for (; j + FOLD <= end; j += FOLD) tile(with, &few, i, j, rows, FOLD);
-  for (; j < end; j++) tile(with, &few, i, j, rows, 1);
+INLINE int rows(int block) { return block < M / FEW ? FEW : 1; }
+INLINE int place(int block) { return LEAST(block, M / FEW) * FEW + MOST(block - M / FEW, 0); }
+
+// A run of b times a block of a, whose `rows` are a constant.
+INLINE void run(const struct args *with, int block, int rows, int start, int end) {
+  const struct few *few = with->few + block - with->first;
+  int i = place(block), j = start;
+  for (; j + FOLD <= end; j += FOLD) tile(with, few, i, j, rows, FOLD);
+  for (; j < end; j++) tile(with, few, i, j, rows, 1);
   for (int r = 0; r < rows; r++) finish(with, i + r, start, end);
 }
 
 ALONE static void part(const void *given, int chunk) {
   const struct args *with = given;
-  int start = chunk * RUN, end = LEAST(start + RUN, N), i = 0;
-  for (; i + FEW <= M; i += FEW) run(with, i, FEW, start, end);
-  for (; i < M; i++) run(with, i, 1, start, end);
+  int start = chunk * RUN, end = LEAST(start + RUN, N);
+  for (int block = with->first; block < with->last; block++)
+    if (rows(block) == FEW) run(with, block, FEW, start, end);
+    else run(with, block, 1, start, end);
 }
 
 void KERNEL(PARAMETERS, struct team *team) {
-  struct args with = {ARGUMENTS};
-  team_run(team, part, &with, (N + RUN - 1) / RUN);
+  struct few few[AT_ONCE];
+  struct args with = {ARGUMENTS, .few = few};
+  for (; with.first < BLOCKS; with.first = with.last) {
+    with.last = LEAST(with.first + AT_ONCE, BLOCKS);
+    for (int block = with.first; block < with.last; block++)
+      prepare(few + block - with.first, with.a + (long)place(block) * K, rows(block));
+    team_run(team, part, &with, (N + RUN - 1) / RUN);
+  }
 }

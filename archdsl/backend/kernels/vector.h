@@ -48,13 +48,34 @@ INLINE ivec pairs(svec a, svec b) {
 #endif
 }
 
+typedef float four __attribute__((vector_size(16)));
+typedef float four_loose __attribute__((vector_size(16), aligned(4), may_alias));
+#define SHUFFLED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+
+// Four sums, of every fourth lane.
+INLINE four quarter(vec v) {
+#if LANES == 16
+  return SHUFFLED(v, v, 0, 1, 2, 3) + SHUFFLED(v, v, 4, 5, 6, 7) + SHUFFLED(v, v, 8, 9, 10, 11) +
+         SHUFFLED(v, v, 12, 13, 14, 15);
+#elif LANES == 8
+  return SHUFFLED(v, v, 0, 1, 2, 3) + SHUFFLED(v, v, 4, 5, 6, 7);
+#else
+  return v;
+#endif
+}
+
+// The sum of each of four vectors.
+INLINE four four_sums(vec a, vec b, vec c, vec d) {
+  four p = quarter(a), q = quarter(b), r = quarter(c), s = quarter(d);
+  p = SHUFFLED(p, q, 0, 4, 1, 5) + SHUFFLED(p, q, 2, 6, 3, 7);
+  r = SHUFFLED(r, s, 0, 4, 1, 5) + SHUFFLED(r, s, 2, 6, 3, 7);
+  return SHUFFLED(p, r, 0, 1, 4, 5) + SHUFFLED(p, r, 2, 3, 6, 7);
+}
+
 INLINE float sum(vec v) {
-  float total = 0;
-  float parts[LANES];
-  store(parts, v);
-  for (int n = LANES / 2; n; n /= 2)
-    UNROLL for (int i = 0; i < n; i++) parts[i] += parts[i + n];
-  return total + parts[0];
+  four p = quarter(v);
+  p += SHUFFLED(p, p, 2, 3, 0, 1);
+  return p[0] + p[1];
 }
 
 INLINE float largest(vec v) {

@@ -52,7 +52,7 @@ INLINE vec numbers(const number *p, long at) {
 }
 
 // 2 * LANES of them from `at`, where a group begins, plus t, a constant.
-INLINE svec whole(const number *p, long at, int t) {
+INLINE svec whole(const number *p, unsigned long at, int t) {
 #if defined(INT4) && LANES == 16  // both halves of the same bytes
   few bytes = *(const few *)(p + at / 2);
   union { shalf parts[2]; svec all; } it = {{__builtin_convertvector(bytes & 15, shalf),
