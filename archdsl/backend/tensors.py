@@ -43,11 +43,11 @@ def get(tensor: Tensor) -> NDArray[np.float32]:
     return values
 
 
-def placed(values: NDArray[np.float32], device: str) -> Tensor:
-    """float32 values on a device."""
-    buffer: Any = Buffer(device, values.size, dtypes.float32, preallocate=True)
+def placed(values: NDArray[Any], device: str, dtype: str = "float32") -> Tensor:
+    """The values whose bits these are, of a dtype, in memory of their own on a device."""
+    buffer: Any = Buffer(device, values.size, getattr(dtypes, dtype), preallocate=True)
     tensor = Tensor(UOp.from_buffer(buffer)).reshape(values.shape)
-    put(tensor, values)
+    put(tensor, np.require(values, requirements=["W"]))
     return tensor
 
 

@@ -19,7 +19,16 @@ from typing import Any
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import listing
-from archdsl.formats.host import Bytes, Stored, count, map_file, reading, refusal, window
+from archdsl.formats.host import (
+    Bytes,
+    Stored,
+    count,
+    map_file,
+    opened,
+    reading,
+    refusal,
+    window,
+)
 from archdsl.formats.strict_json import distinct
 
 MAGIC = b"GGUF"
@@ -171,7 +180,7 @@ def _stored(path: Path, library: Any, shape: Sequence[int], kind: Any, data: Byt
 
     def load() -> NDArray[Any]:
         with reading(path, _KIND):
-            numbers: NDArray[Any] = library.quants.dequantize(data.reshape(rows), kind)
+            numbers: NDArray[Any] = library.quants.dequantize(opened(data).reshape(rows), kind)
             return numbers
 
     return Stored("float32", tuple(shape), load)

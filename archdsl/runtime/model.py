@@ -243,7 +243,10 @@ class Model:
 
     def fill(self, found: Mapping[str, Stored]) -> None:
         """Takes all weights from tensors by path, read one after the other."""
-        tensors = ((name, stored.tensor()) for name, stored in found.items())
+        tensors = (
+            (name, placed(stored.read(), self.device, stored.dtype))
+            for name, stored in found.items()
+        )
         self._parameters = self._placed(tensors, "loading weights")
         # What was captured reads the old weights.
         self._programs.clear()
