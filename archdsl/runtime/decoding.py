@@ -79,10 +79,10 @@ class Decoder:
         found = {}
         for state in self.plan.states:
             if state.past:
-                _, *sizes = (axis.size.value for axis in state.types[part].axes)
+                _, *sizes = (axis.size for axis in state.types[part].axes)
                 columns = self._ring(state.window) if state.window else self.room
                 for copy in _copies(self.plan, state):
-                    shape = (self.rows, columns, *sizes)
+                    shape = (self.rows, columns, *(size.at({}) for size in sizes))
                     found[state.ref, copy] = self._room(shape, self.model.dtype)
         return found
 
