@@ -76,33 +76,37 @@ def once(run: Run, plan: Decoding, inputs: Mapping[str, Tensor]) -> Values:
     """What steps use of that which does not depend on the tokens."""
     values: Values = {(name, ()): tensor for name, tensor in inputs.items()}
     prepared(run, inputs)
+    _walk_once(run, plan, values, plan.graph.nodes, (), ())
     wanted = {state.ref for state in plan.states if not state.past}
-    kept: Values = {}
+    return {key: value for key, value in values.items() if key[0] in wanted}
 
-    def within(nodes: tuple[Node, ...], around: tuple[Stack, ...], copy: Copy) -> None:
-        for node in nodes:
-            match node:
-                case Apply():
-                    if node.id not in plan.once:
-                        continue
-                    known = {ref: _seen_from(values, ref, copy) for ref in refs(node)}
-                    values[node.id, copy] = EMIT[node.op](used(run, node, known, around, copy))
-                    if node.id in wanted:
-                        kept[node.id, copy] = values[node.id, copy]
-                case Stack():
-                    for i in range(node.count):
-                        if node.carry in plan.once:
-                            x = node.input if i == 0 else node.result
-                            at = copy if i == 0 else (*copy, i - 1)
-                            values[node.carry, (*copy, i)] = _seen_from(values, x, at)
-                        within(node.body, (*around, node), (*copy, i))
-                    if node.id in plan.once:
-                        values[node.id, copy] = values[node.result, (*copy, node.count - 1)]
-                        if node.id in wanted:
-                            kept[node.id, copy] = values[node.id, copy]
 
-    within(plan.graph.nodes, (), ())
-    return kept | {k: v for k, v in values.items() if k[0] in wanted and k[0] in inputs}
+# The walks are no functions inside others: these would keep themselves, and all values, until
+# Python looks for cycles, and tinygrad gives what is kept a place of its own in memory.
+
+
+def _walk_once(
+    run: Run,
+    plan: Decoding,
+    values: Values,
+    nodes: tuple[Node, ...],
+    around: tuple[Stack, ...],
+    copy: Copy,
+) -> None:
+    for node in nodes:
+        match node:
+            case Apply() if node.id in plan.once:
+                known = {ref: _seen_from(values, ref, copy) for ref in refs(node)}
+                values[node.id, copy] = EMIT[node.op](used(run, node, known, around, copy))
+            case Stack():
+                for i in range(node.count):
+                    if node.carry in plan.once:
+                        x = node.input if i == 0 else node.result
+                        at = copy if i == 0 else (*copy, i - 1)
+                        values[node.carry, (*copy, i)] = run.part(_seen_from(values, x, at))
+                    _walk_once(run, plan, values, node.body, (*around, node), (*copy, i))
+                if node.id in plan.once:
+                    values[node.id, copy] = values[node.result, (*copy, node.count - 1)]
 
 
 def step(here: Step, tokens: Tensor, last: bool) -> Tensor:
@@ -114,33 +118,38 @@ def step(here: Step, tokens: Tensor, last: bool) -> Tensor:
     values: Values = {(plan.tokens, ()): tokens, **here.kept}
     looking = [i for i, node in enumerate(plan.graph.nodes) if _looks(node)]
 
-    def within(nodes: tuple[Node, ...], around: tuple[Stack, ...], copy: Copy) -> None:
-        for node in nodes:
-            match node:
-                case Apply():
-                    if node.id in plan.once:
-                        continue
-                    known = {ref: _seen_from(values, ref, copy) for ref in refs(node)}
-                    use = used(run, node, known, around, copy)
-                    values[node.id, copy] = _stepped(here, node, copy, use)
-                case Stack():
-                    if node.id in plan.once:
-                        continue
-                    x = _seen_from(values, node.input, copy)
-                    for i in range(node.count):
-                        values[node.carry, (*copy, i)] = x
-                        within(node.body, (*around, node), (*copy, i))
-                        x = _seen_from(values, node.result, (*copy, i))
-                    values[node.id, copy] = x
-
     end = looking[-1] + 1 if last and looking else 0
-    within(plan.graph.nodes[:end], (), ())
+    _walk(here, values, plan.graph.nodes[:end], (), ())
     if end:
         # Behind the last attention the last position stands for itself.
         _shorten(here, values)
-    within(plan.graph.nodes[end:], (), ())
+    _walk(here, values, plan.graph.nodes[end:], (), ())
     ((_, logits),) = plan.graph.outputs
     return _seen_from(values, logits, ())
+
+
+def _walk(
+    here: Step,
+    values: Values,
+    nodes: tuple[Node, ...],
+    around: tuple[Stack, ...],
+    copy: Copy,
+) -> None:
+    for node in nodes:
+        if node.id in here.plan.once:
+            continue
+        match node:
+            case Apply():
+                known = {ref: _seen_from(values, ref, copy) for ref in refs(node)}
+                use = used(here.run, node, known, around, copy)
+                values[node.id, copy] = _stepped(here, node, copy, use)
+            case Stack():
+                x = _seen_from(values, node.input, copy)
+                for i in range(node.count):
+                    x = values[node.carry, (*copy, i)] = here.run.part(x)
+                    _walk(here, values, node.body, (*around, node), (*copy, i))
+                    x = _seen_from(values, node.result, (*copy, i))
+                values[node.id, copy] = x
 
 
 def _seen_from(values: Values, ref: str, copy: Copy) -> Tensor:

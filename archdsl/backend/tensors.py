@@ -48,12 +48,11 @@ def get(tensor: Tensor) -> NDArray[np.float32]:
     return values
 
 
-def placed(values: NDArray[Any], device: str) -> Tensor:
-    """Values on a device, in the dtype that they are of."""
-    dtype = getattr(dtypes, values.dtype.name)
-    buffer: Any = Buffer(device, values.size, dtype, preallocate=True)
+def placed(values: NDArray[Any], device: str, dtype: str = "float32") -> Tensor:
+    """The values whose bits these are, of a dtype, in memory of their own on a device."""
+    buffer: Any = Buffer(device, values.size, getattr(dtypes, dtype), preallocate=True)
     tensor = Tensor(UOp.from_buffer(buffer)).reshape(values.shape)
-    put(tensor, values)
+    put(tensor, np.require(values, requirements=["W"]))
     return tensor
 
 

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from archdsl.cache import cache_folder
 from archdsl.diagnostics import ArchError, Diagnostic
 
 INSTALL = '`pip install "archdsl[cpu]"` or `apt-get install clang`'
@@ -70,12 +71,6 @@ def ensure_compiler() -> Compiler:
     set_environment("CC", compiler.path)
     _chosen[compiler.path] = compiler
     return compiler
-
-
-def cache_folder() -> Path:
-    """Where archdsl keeps what it can make again: `$XDG_CACHE_HOME/archdsl`."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "archdsl"
 
 
 def set_environment(name: str, value: str) -> None:

@@ -67,7 +67,7 @@ def _walk(
             case Stack():
                 x = values[node.input]
                 for i in range(node.count):
-                    values[node.carry] = x
+                    values[node.carry] = run.part(x)
                     _walk(run, node.body, values, (*around, node), (*copy, i))
                     x = values[node.result]
                 values[node.id] = x

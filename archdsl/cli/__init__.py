@@ -41,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     argv = sys.argv[1:] if argv is None else argv
     args = _parser(argv).parse_args(argv)
+    # tinygrad lays plain numbers on its default device, to find which it opens every one.
+    family, _, _ = (getattr(args, "device", None) or "").partition(":")
+    if family.isalpha():
+        os.environ.setdefault("DEV", family.upper())
     try:
         with showing():
             status: int = args.run(args)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from archdsl.cache import cache_folder
 from archdsl.diagnostics import ArchError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def examine() -> Report:
         compiler_problem=problem,
         cores=_cores(),
         memory=_memory(),
-        cache=_folder(toolchain.cache_folder()),
+        cache=_folder(cache_folder()),
         kernels=_folder(target.kernel_cache().parent),
         default=target.probe(None),
         backends=target.backends(),

@@ -26,6 +26,7 @@ from archdsl.formats.host import (
     Stored,
     count,
     map_file,
+    opened,
     reading,
     refusal,
     window,
@@ -180,11 +181,11 @@ def _stored(path: Path, library: Any, shape: Sequence[int], kind: Any, data: Byt
 
     def load() -> NDArray[Any]:
         with reading(path, _KIND):
-            numbers: NDArray[Any] = library.quants.dequantize(data.reshape(rows), kind)
+            numbers: NDArray[Any] = library.quants.dequantize(opened(data).reshape(rows), kind)
             return numbers
 
     def grouped() -> Groups:
-        return groups(kind.name, data.reshape(rows))
+        return groups(kind.name, opened(data).reshape(rows))
 
     return Stored("float32", tuple(shape), load, grouped if len(shape) == 2 else None)
 

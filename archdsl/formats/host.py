@@ -2,7 +2,8 @@
 
 A reader gives each tensor as a `Stored`: dtype and shape at once, elements when asked for.
 These are a window onto the file, which is mapped privately: nothing is copied before
-`.to(device)`, and nothing done to the tensor reaches the file. tinygrad's own
+`.to(device)`, nothing done to the tensor reaches the file, and its pages leave memory with
+the last array over them. tinygrad's own
 DISK device is not used, since it opens files for writing (weights in a read-only folder
 could not be read) and keeps one mapping per path (a file that was replaced would be read as
 it was before).
@@ -17,6 +18,7 @@ import math
 import mmap
 import struct
 import sys
+import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -159,7 +161,30 @@ class Stored:
 
 def window(data: Bytes, dtype: str, shape: Sequence[int]) -> Stored:
     """The tensor whose elements are these bytes of a file, which `read` does not copy."""
-    return Stored(dtype, tuple(shape), lambda: data.view(CARRIER[dtype]))
+    return Stored(dtype, tuple(shape), lambda: opened(data).view(CARRIER[dtype]))
+
+
+def opened(data: Bytes) -> Bytes:
+    """A view of bytes. Where they are of a mapped file, their pages leave memory with the last
+    array over that view, and come again for the next."""
+    view = np.frombuffer(data.data, np.uint8)  # arrays over it keep it: its base is no array
+    file = _mapped(data)
+    if hasattr(file, "madvise"):
+        start = data.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
+        # Whole pages: what lies beside the bytes on one may be in use.
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = (start + len(data)) // mmap.PAGESIZE * mmap.PAGESIZE - first
+        if size > 0:
+            leave = weakref.finalize(view, file.madvise, mmap.MADV_DONTNEED, first, size)
+            leave.atexit = False
+    return view
+
+
+def _mapped(data: Any) -> Any:
+    """What an array's memory is of: a file mapped by `map_file`, or anything else."""
+    while isinstance(data, np.ndarray):
+        data = data.base
+    return data.obj if isinstance(data, memoryview) else data
 
 
 def map_file(path: Path) -> Bytes:

@@ -21,7 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import listing
-from archdsl.formats.host import CARRIER, Bytes, Stored, count, map_file, reading, refusal
+from archdsl.formats.host import (
+    CARRIER,
+    Bytes,
+    Stored,
+    count,
+    map_file,
+    opened,
+    reading,
+    refusal,
+)
 from archdsl.formats.state_pickle import Machine, View, expect
 
 _KIND = "a state dict of PyTorch"
@@ -108,11 +117,12 @@ def _slice(raw: Bytes, start: int, size: int) -> Bytes:
 
 
 def _stored(path: Path, view: View, storages: Mapping[str, Bytes]) -> Stored:
-    elements = _elements(storages[view.storage.key].view(CARRIER[view.dtype]), view)
+    storage, carrier = storages[view.storage.key], CARRIER[view.dtype]
+    _elements(storage.view(carrier), view)  # refuses at once what does not lie in it
 
     def load() -> NDArray[Any]:
         with reading(path, _KIND):  # an expanded tensor may be larger than the memory
-            return np.ascontiguousarray(elements)
+            return np.ascontiguousarray(_elements(opened(storage).view(carrier), view))
 
     return Stored(view.dtype, tuple(view.shape), load)
 

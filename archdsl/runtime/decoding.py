@@ -13,14 +13,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad import Tensor, UOp, dtypes
+from tinygrad import Tensor, UOp
 
 from archdsl.backend import step
 from archdsl.backend.program import Program
-from archdsl.backend.tensors import get, put
+from archdsl.backend.tensors import get, placed, put
 from archdsl.backend.use import Run
 from archdsl.backend.walk import prepared
 from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.formats.host import CARRIER
 from archdsl.graph.nodes import Graph, Input, walk
 from archdsl.passes.decoding import Decoding, State, decoding
 from archdsl.progress import doing
@@ -78,22 +79,16 @@ class Decoder:
         found = {}
         for state in self.plan.states:
             if state.past:
-                _, *sizes = (axis.size.value for axis in state.types[part].axes)
+                _, *sizes = (axis.size for axis in state.types[part].axes)
                 columns = self._ring(state.window) if state.window else self.room
                 for copy in _copies(self.plan, state):
-                    room = Tensor.zeros(
-                        self.rows,
-                        columns,
-                        *sizes,
-                        dtype=self.model.dtype,
-                        device=self.model.device,
-                    )
-                    found[state.ref, copy] = room.contiguous().realize()
+                    shape = (self.rows, columns, *(size.at({}) for size in sizes))
+                    found[state.ref, copy] = self._room(shape, self.model.dtype)
         return found
 
-    def _room(self, shape: tuple[int, ...]) -> Tensor:
-        empty = Tensor.zeros(*shape, dtype=dtypes.int32, device=self.model.device)
-        return empty.contiguous().realize()
+    def _room(self, shape: tuple[int, ...], dtype: str = "int32") -> Tensor:
+        """Zeros of a shape, of which tinygrad would make a program first."""
+        return placed(np.zeros(shape, CARRIER[dtype]), self.model.device, dtype)
 
     def _ring(self, window: int) -> int:
         """Places for the columns in a window and those of a chunk, whole chunks of them."""

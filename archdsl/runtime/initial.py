@@ -54,4 +54,6 @@ def draw(
         reach = np.float32(np.sqrt(6 / (weight.shape[0] + weight.shape[1])))
         return (2 * random.random(weight.shape, np.float32) - 1) * reach
     std = weight.shape[-1] ** -0.5 if rule == "xavier" else numbers["std"]
-    return random.standard_normal(weight.shape, np.float32) * np.float32(std)
+    value = random.standard_normal(weight.shape, np.float32)
+    value *= np.float32(std)  # in place: the largest would else be in memory twice
+    return value

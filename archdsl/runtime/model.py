@@ -263,11 +263,14 @@ class Model:
     def _stored(self, name: str, stored: Stored) -> Tensor | Quantized:
         """A weight as it was stored: in whole numbers, if that is wanted and can be."""
         if stored.groups is None or self.quantize != "stored":
-            return stored.tensor()
-        parts = (
-            part if part is None else placed(part, self.device) for part in stored.groups()
+            return placed(stored.read(), self.device, stored.dtype)
+        values, scales, offsets = (
+            None if part is None else placed(part, self.device, part.dtype.name)
+            for part in stored.groups()
         )
-        return Quantized(*parts)  # type: ignore[arg-type]  # the first two are no None
+        assert values is not None
+        assert scales is not None
+        return Quantized(values, scales, offsets)
 
     def save(self, path: str | Path) -> None:
         """Writes all weights under their own names, to .safetensors or .npz by the suffix."""

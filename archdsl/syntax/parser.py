@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
+import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
 import lark
 
+from archdsl.cache import cache_folder
 from archdsl.diagnostics import ArchError, Diagnostic, Source, Span
 from archdsl.syntax import ast
 from archdsl.syntax.comments import attach
@@ -85,7 +88,14 @@ class _WholeWords:
 
 @functools.cache
 def _grammar(strict: bool = False) -> lark.Lark:
-    """The parser; `strict` makes Lark refuse any ambiguity of the grammar (tests do)."""
+    """The parser; `strict` makes Lark refuse any ambiguity of the grammar (tests do).
+
+    Making its tables takes longer than all else that `check` does, so Lark keeps them in a
+    file; for another grammar, or where none can be written, it makes them anew.
+    """
+    kept = cache_folder() / f"grammar-{sys.implementation.cache_tag}"
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
     return lark.Lark(
         files("archdsl.syntax").joinpath("archdsl.lark").read_text(encoding="utf-8"),
         parser="lalr",
@@ -94,6 +104,7 @@ def _grammar(strict: bool = False) -> lark.Lark:
         maybe_placeholders=True,
         postlex=_WholeWords(),
         strict=strict,
+        cache=False if strict else str(kept),
     )
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import numpy as np
+import pytest
 from tinygrad import Tensor
+from tinygrad.schedule import schedule_cache
 
+import archdsl
 from archdsl.backend.program import Program, kept
 from archdsl.progress import Task, listening
+
+SIZES = {"vocab": 32, "context": 16, "D": 64, "heads": 2, "device": "CPU"}
 
 
 def given(*numbers: float) -> Tensor:
@@ -54,3 +59,19 @@ def test_the_first_call_alone_is_told() -> None:
         for _ in range(3):
             program(given(1, 2, 3))
     assert told == [("compiling for CPU", 0)]
+
+
+@pytest.mark.parametrize("kernels", ["best", "tinygrad"])
+def test_copies_of_a_block_are_scheduled_once(kernels: str) -> None:
+    """What tinygrad has scheduled before it finds again; only the first copy may differ."""
+    scheduled = []
+    for depth in (3, 9):
+        model = archdsl.compile("gpt.arch", **SIZES, depth=depth, kernels=kernels)
+        assert model.parameters  # drawn, and the device opened
+        schedule_cache.clear()
+        model(tokens=[[1, 2, 3]])
+        scheduled.append(len(schedule_cache))
+        schedule_cache.clear()
+        model.decoder(1).feed(np.array([[5]]))
+        scheduled.append(len(schedule_cache))
+    assert scheduled[:2] == scheduled[2:]

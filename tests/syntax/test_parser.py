@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,19 @@ def test_any_words_are_answered(words: list[str]) -> None:
     with contextlib.suppress(ArchError):
         tree = parse(" ".join(words))
         assert parse(format(tree)) == tree
+
+
+@pytest.mark.parametrize("kept", [b"", b"not a pickle", None])
+def test_tables_that_cannot_be_kept_or_read_are_made_anew(
+    kept: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "archdsl"
+    if kept is None:
+        folder.write_bytes(b"")  # no folder, and none can be made in its place
+    else:
+        folder.mkdir()
+        (folder / f"grammar-{sys.implementation.cache_tag}").write_bytes(kept)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for _ in range(2):  # of its own making the second time
+        _grammar.cache_clear()
+        assert value("2 * n") == value("2  *  n")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 from tinygrad import Tensor, UOp, dtypes
+from tinygrad.dtype import AddrSpace, DType
 from tinygrad.helpers import Target
 from tinygrad.renderer import Estimates
 from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo
@@ -61,24 +63,37 @@ def launch(
     buffers = (*tensors.values(), team.tensor())
     text = source(name, {"KERNEL": name, **_signature(tensors, len(outputs)), **constants})
     called = "_".join([name, *(str(size) for size in buffers[0].shape)])
+    kinds = tuple((each.uop.max_shard_shape, each.dtype) for each in buffers)
+    read = sum(int(each.nbytes()) for each in tensors.values())
+    program = _program(text, called, kinds, len(outputs), Estimates(operations, 0, read))
+    call = program.call(*(each.uop for each in buffers), grad_fxn=gradient)
+    return tuple(Tensor(each.uop.after(call)) for each in outputs.values())
 
-    def kernel(*parameters: UOp) -> UOp:
-        info = ProgramInfo(
-            called,
-            local_size=(1, 1, 1),  # or tinygrad would look for the best one
-            globals=tuple(range(len(buffers))),
-            outs=tuple(range(len(outputs))),
-            ins=tuple(range(len(outputs), len(buffers))),
-            target=Target("CPU"),
-        )
-        read = sum(int(each.nbytes()) for each in tensors.values())
-        estimates = Estimates(operations, 0, read)
-        body = UOp.sink(*parameters, arg=KernelInfo(called, estimates=estimates))
-        listing = UOp(Ops.LINEAR, src=parameters)
-        return UOp(Ops.PROGRAM, src=(body, listing, UOp(Ops.SOURCE, arg=text)), arg=info)
 
-    first, *others = buffers
-    return tuple(first.custom_kernel(*others, fxn=kernel, grad_fxn=gradient)[: len(outputs)])
+@functools.cache  # the copies of a block share theirs
+def _program(
+    text: str,
+    called: str,
+    kinds: tuple[tuple[tuple[int, ...], DType], ...],
+    outputs: int,
+    estimates: Estimates,
+) -> UOp:
+    """A program of tinygrad's for buffers of these shapes and dtypes."""
+    parameters = tuple(
+        UOp.placeholder(shape, dtype, slot, AddrSpace.GLOBAL)
+        for slot, (shape, dtype) in enumerate(kinds)
+    )
+    info = ProgramInfo(
+        called,
+        local_size=(1, 1, 1),  # or tinygrad would look for the best one
+        globals=tuple(range(len(kinds))),
+        outs=tuple(range(outputs)),
+        ins=tuple(range(outputs, len(kinds))),
+        target=Target("CPU"),
+    )
+    body = UOp.sink(*parameters, arg=KernelInfo(called, estimates=estimates))
+    listing = UOp(Ops.LINEAR, src=parameters)
+    return UOp(Ops.PROGRAM, src=(body, listing, UOp(Ops.SOURCE, arg=text)), arg=info)
 
 
 def _signature(tensors: Mapping[str, Tensor], outputs: int) -> dict[str, object]:

@@ -6,6 +6,7 @@ laid out anew, and stays in the cache for all rows (`matmul.c`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from math import prod
 
@@ -76,6 +77,7 @@ def matmul(
     return y
 
 
+@functools.cache  # tinygrad knows a program again by this very function
 def _gradient(flip_a: bool, flip_b: bool) -> Callable[[UOp, UOp], tuple[UOp | None, ...]]:
     """The gradients of y = a b + bias as tinygrad asks for them, for each buffer of a call."""
 
