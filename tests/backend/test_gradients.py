@@ -1,0 +1,192 @@
+"""The gradients of the CPU's kernels against PyTorch's in float64; no size fits a tile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tinygrad import Tensor
+
+from archdsl.backend.kernels import activations, attention, norms
+from archdsl.backend.target import kernels_for, open_device, supports
+from archdsl.passes.kernels import CPU
+
+pytestmark = pytest.mark.reference("torch")
+
+Array = NDArray[Any]
+# Of a gradient's largest number, or of 1. What comes out in a half dtype is rounded, and so is
+# the gradient that comes back.
+TOLERANCE = {"float32": 1e-5, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+
+
+@pytest.fixture(autouse=True)
+def cpu() -> None:
+    assert kernels_for(open_device("CPU")) == CPU
+    assert supports("CPU", "bfloat16")
+
+
+def tensor(values: Array, dtype: str = "float32") -> Tensor:
+    return Tensor(values.astype(np.float32), device="CPU").cast(dtype).realize()
+
+
+def exactly(x: Tensor) -> Any:
+    """The same numbers for PyTorch, which will have a gradient."""
+    import torch
+
+    return torch.from_numpy(x.float().numpy().astype(float)).requires_grad_()
+
+
+def agree(
+    found: Tensor,
+    ours: list[Tensor],
+    right: Any,
+    theirs: list[Any],
+    by: Array,
+    tolerance: float,
+) -> None:
+    """The gradients of the sum of what is found, each number times that of `by`."""
+    import torch
+
+    (found * Tensor(by, device="CPU")).sum().backward()
+    (right * torch.from_numpy(by.astype(float))).sum().backward()
+    gradients: Any = [each.grad for each in ours]
+    Tensor.realize(*gradients)
+    for gradient, exact in zip(gradients, theirs, strict=True):
+        expected = exact.grad.numpy()
+        assert gradient.shape == expected.shape
+        distance = np.abs(gradient.float().numpy() - expected).max()
+        assert distance <= tolerance * max(1, np.abs(expected).max())
+
+
+# -- attention --
+
+
+ATTENTIONS = [
+    (sizes, how)
+    for sizes in (
+        (2, 1, 1, 4, 2, 16, 16),
+        (1, 7, 7, 4, 1, 64, 64),
+        (2, 50, 50, 6, 3, 20, 44),
+        (1, 151, 151, 2, 2, 33, 8),
+        (2, 9, 131, 4, 2, 40, 24),
+        (1, 100, 5, 2, 1, 7, 9),
+    )
+    for how in ("all", "padded", "causal", "window")
+    if sizes[1] == sizes[2] or how in ("all", "padded")
+]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dtype"),
+    [
+        ("attend", "float32"),
+        ("attend", "bfloat16"),
+        ("attend", "float16"),
+        ("attend_few", "float32"),
+    ],
+)
+@pytest.mark.parametrize(("sizes", "how"), ATTENTIONS)
+def test_attention(sizes: tuple[int, ...], how: str, kernel: str, dtype: str) -> None:
+    import torch
+
+    B, T, S, H, K, size, value = sizes
+    causal = how in ("causal", "window")
+    random = np.random.default_rng(T * S)
+    ours = [
+        tensor(random.standard_normal(shape), each)
+        for shape, each in (
+            ((B, T, H, size), "float32"),
+            ((B, S, K, size), dtype),
+            ((B, S, K, value), dtype),
+        )
+    ]
+    by = random.standard_normal((B, T, H, value)).astype(np.float32)
+    window = 9 if how == "window" else None
+    lengths = random.integers(1, S + 1, B).astype(np.int32) if how == "padded" else None
+    behind = np.arange(T)[:, None] - np.arange(S)
+    seen = np.ones((B, T, S), bool)
+    if lengths is not None:
+        seen &= np.arange(S) < lengths[:, None, None]
+    if causal:
+        seen &= (behind >= 0) & (behind < (window or T))
+
+    there = None if lengths is None else Tensor(lengths, device="CPU")
+    found = attention.core(kernel, *ours, 0.3, causal, window, there, trains=True)
+    theirs = [exactly(each) for each in ours]
+    q, k, v = (each.transpose(1, 2) for each in theirs)  # [B, H or K, T or S, …]
+    right = torch.nn.functional.scaled_dot_product_attention(
+        q, k, v, torch.from_numpy(seen[:, None]), scale=0.3, enable_gqa=True
+    )
+    agree(found.float(), ours, right.transpose(1, 2), theirs, by, TOLERANCE[dtype])
+
+
+# -- norms --
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rms", [False, True])
+@pytest.mark.parametrize("trained", ["", "gain", "gain bias"])
+@pytest.mark.parametrize(("B", "T", "D"), [(1, 1, 3), (1, 5, 64), (7, 11, 130), (3, 100, 47)])
+def test_norm(B: int, T: int, D: int, trained: str, rms: bool, dtype: str) -> None:
+    random = np.random.default_rng(D)
+    x = tensor(random.standard_normal((B, T, D)) * 3 + 1)
+    weights = [tensor(random.standard_normal(D), dtype) for _ in trained.split()]
+    gain, bias = [*weights, None, None][:2]
+    by = random.standard_normal((B, T, D)).astype(np.float32)
+    found = norms.norm(x, rms, 0.03, gain, bias)
+
+    theirs = [exactly(each) for each in (x, *weights)]
+    centred = theirs[0] if rms else theirs[0] - theirs[0].mean(-1, keepdim=True)
+    right = centred / (centred.square().mean(-1, keepdim=True) + 0.03).sqrt()
+    right = right * theirs[1] if gain is not None else right
+    right = right + theirs[2] if bias is not None else right
+    agree(found, [x, *weights], right, theirs, by, TOLERANCE[dtype])
+
+
+# -- activations --
+
+TORCH = {
+    "relu": lambda f, x: f.relu(x),
+    "gelu": lambda f, x: f.gelu(x),
+    "gelu_tanh": lambda f, x: f.gelu(x, approximate="tanh"),
+    "silu": lambda f, x: f.silu(x),
+    "quick_gelu": lambda f, x: x * f.sigmoid(1.702 * x),
+    "tanh": lambda f, x: f.tanh(x),
+    "sigmoid": lambda f, x: f.sigmoid(x),
+}
+
+
+@pytest.mark.parametrize("act", TORCH)
+def test_activation(act: str) -> None:
+    import torch
+
+    values = [
+        *np.linspace(-9, 9, 180),
+        *np.linspace(0.01, 0.5, 9),
+        -1e4,
+        -120,
+        -88,
+        88,
+        120,
+        1e4,
+    ]
+    x = tensor(np.tile(np.array(values), 101).reshape(3, -1))
+    by = np.random.default_rng(0).standard_normal(x.shape).astype(np.float32)
+    theirs = exactly(x)
+    found = activations.activation(act, x)
+    agree(
+        found, [x], TORCH[act](torch.nn.functional, theirs), [theirs], by, TOLERANCE["float32"]
+    )
+    assert np.allclose(
+        found.numpy(), TORCH[act](torch.nn.functional, theirs).detach().numpy(), atol=4e-6
+    )
+
+
+def test_activation_of_no_number() -> None:
+    x = tensor(np.array([np.nan, 1.0]))
+    for act in TORCH:
+        found = activations.activation(act, x).numpy()
+        assert np.isnan(found[0]) == (act != "relu")
+        assert np.isfinite(found[1])
