@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from tinygrad import Tensor
 
-from archdsl.backend.kernels import activations, attention, norms
+from archdsl.backend.kernels import activations, attention, norms, products
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.passes.kernels import CPU
 
@@ -120,6 +120,42 @@ def test_attention(sizes: tuple[int, ...], how: str, kernel: str, dtype: str) ->
         q, k, v, torch.from_numpy(seen[:, None]), scale=0.3, enable_gqa=True
     )
     agree(found.float(), ours, right.transpose(1, 2), theirs, by, TOLERANCE[dtype])
+
+
+# -- products --
+
+
+@pytest.mark.parametrize("kernel", ["matvec", "matmul"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("M", "K", "N"), [(6, 8, 65), (7, 65, 70), (64, 32, 64), (133, 130, 71), (70, 3, 150)]
+)
+def test_product(M: int, K: int, N: int, kernel: str, dtype: str) -> None:
+    random = np.random.default_rng(M)
+    x = tensor(random.standard_normal((M, K)))
+    weight, bias = (tensor(random.standard_normal(sizes), dtype) for sizes in ((N, K), (N,)))
+    by = random.standard_normal((M, N)).astype(np.float32)
+    theirs = [exactly(each) for each in (x, weight, bias)]
+    found = products.product(kernel, x, weight, bias, None)
+    right = theirs[0] @ theirs[1].T + theirs[2]
+    agree(found, [x, weight, bias], right, theirs, by, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("M", "K", "N"), [(9, 6, 64), (70, 65, 71)])
+def test_batched_product(M: int, K: int, N: int) -> None:
+    random = np.random.default_rng(M)
+    a, b = (tensor(random.standard_normal((2, 3, *sizes))) for sizes in ((M, K), (K, N)))
+    by = random.standard_normal((2, 3, M, N)).astype(np.float32)
+    theirs = [exactly(each) for each in (a, b)]
+    agree(products.matmul(a, b), [a, b], theirs[0] @ theirs[1], theirs, by, 1e-5)
+
+
+@pytest.mark.parametrize(("B", "M", "N"), [(1, 1, 1), (2, 33, 70), (1, 16, 64), (3, 100, 131)])
+def test_transposed(B: int, M: int, N: int) -> None:
+    x = np.random.default_rng(N).standard_normal((B, M, N)).astype(np.float32)
+    over, sums = products.transposed(tensor(x))
+    assert np.array_equal(over.numpy(), x.transpose(0, 2, 1))
+    assert np.allclose(sums.numpy(), x.astype(float).sum(1), atol=1e-5)
 
 
 # -- norms --

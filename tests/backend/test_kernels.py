@@ -334,6 +334,7 @@ def test_every_kernel_compiles_for_other_processors(
     for act in (None, *ACTIVATIONS):
         for kernel in ("matvec", "matmul"):
             products.product(kernel, tensor(normal(8, 64)), weight, None, act)
+    products.transposed(tensor(normal(8, 64)))
     tables.embed(begin, weight)
     for kernel in ("attend", "attend_few"):
         attention.core(kernel, heads, heads, heads, 0.5, True, 3, None, begin, None, 4)

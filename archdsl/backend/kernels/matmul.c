@@ -7,7 +7,7 @@
 // has an edge: TALL <= M and PANEL <= N.
 //
 // Sizes are constants: BATCH such products, M, N, K, and how far apart neighbours stand in
-// memory, a[i][k] at i * A_ROW + k * A_COLUMN and b[k][j] at k * B_ROW + j * B_COLUMN.
+// memory, b[k][j] at k * B_ROW + j * B_COLUMN.
 
 #define PANEL (WIDE * LANES)
 #define ACROSS ((N + PANEL - 1) / PANEL)
@@ -52,12 +52,12 @@ INLINE void tile(const struct args *with, const float *panel, int i, int j) {
   vec sums[TALL][WIDE];
   UNROLL for (int r = 0; r < TALL; r++)
     UNROLL for (int w = 0; w < WIDE; w++) sums[r][w] = splat(0);
-  const float *a = with->a + (long)i * A_ROW;
+  const float *a = with->a + (long)i * K;
   for (int k = 0; k < K; k++) {
     vec b[WIDE];
     UNROLL for (int w = 0; w < WIDE; w++) b[w] = load(panel + k * PANEL + w * LANES);
     UNROLL for (int r = 0; r < TALL; r++) {
-      vec each = splat(a[(long)r * A_ROW + (long)k * A_COLUMN]);
+      vec each = splat(a[r * K + k]);
       UNROLL for (int w = 0; w < WIDE; w++) sums[r][w] += each * b[w];
     }
   }
