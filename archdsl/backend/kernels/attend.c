@@ -13,21 +13,21 @@ struct tiles {
   float scores[QUERIES * BLOCK], sums[QUERIES * ACROSS], most[QUERIES], total[QUERIES];
 } __attribute__((aligned(64)));
 
-// One row's scores made exponentials, those it may not see 0.
-INLINE void shares(struct tiles *tiles, int r, int begin, int end) {
+// One row's scores of `across` keys made exponentials, those it may not see 0.
+INLINE void shares(struct tiles *tiles, int r, int across, int begin, int end) {
   float *scores = tiles->scores + r * BLOCK, *sums = tiles->sums + r * ACROSS;
-  for (int s = 0; s < LEAST(begin, BLOCK); s++) scores[s] = NOTHING;
-  for (int s = MOST(end, 0); s < BLOCK; s++) scores[s] = NOTHING;
+  for (int s = 0; s < LEAST(begin, across); s++) scores[s] = NOTHING;
+  for (int s = MOST(end, 0); s < across; s++) scores[s] = NOTHING;
   vec high = splat(NOTHING);
-  for (int s = 0; s < BLOCK; s += LANES) high = larger(high, load(scores + s));
+  for (int s = 0; s < across; s += LANES) high = larger(high, load(scores + s));
   float top = MOST(tiles->most[r], largest(high) * SCALE);
   if (top == NOTHING) {  // it has seen nothing yet
-    for (int s = 0; s < BLOCK; s++) scores[s] = 0;
+    for (int s = 0; s < across; s++) scores[s] = 0;
     return;
   }
   float again = exponential(splat(tiles->most[r] - top))[0];
   vec added = splat(0);
-  for (int s = 0; s < BLOCK; s += LANES) {
+  for (int s = 0; s < across; s += LANES) {
     vec e = exponential(load(scores + s) * SCALE - top);
     store(scores + s, e);
     added += e;
@@ -53,17 +53,18 @@ ALONE static void part(const void *given, int chunk) {
   zeros(tiles.sums, tall * ACROSS);
   int begin = first(with, b, t0), end = last(with, b, t0 + count - 1) + 1;
   for (int s = begin; s < end; s += BLOCK) {
-    turned(tiles.keys, with->k, SIZE, b, shared, s, LEAST(BLOCK, end - s));
-    straight(tiles.values, with->v, VALUE, b, shared, s, LEAST(BLOCK, end - s));
+    int keys = LEAST(BLOCK, end - s), across = PANELS(keys);
+    turned(tiles.keys, with->k, SIZE, b, shared, s, keys);
+    straight(tiles.values, with->v, VALUE, b, shared, s, keys);
     zeros(tiles.scores, tall * BLOCK);
     for (int r = 0; r < tall; r += TALL)
-      for (int c = 0; c < BLOCK; c += PANEL)
+      for (int c = 0; c < across; c += PANEL)
         multiply(tiles.scores + r * BLOCK + c, BLOCK, queries + r, 1, tiles.keys + c, BLOCK, SIZE);
     for (int r = 0; r < tall; r++) {
       int t = t0 + LEAST(r, count - 1);
-      shares(&tiles, r, first(with, b, t) - s, last(with, b, t) + 1 - s);
+      shares(&tiles, r, across, first(with, b, t) - s, last(with, b, t) + 1 - s);
     }
-    product(tiles.sums, ACROSS, tiles.scores, BLOCK, 1, tiles.values, ACROSS, tall, ACROSS, BLOCK);
+    product(tiles.sums, ACROSS, tiles.scores, BLOCK, 1, tiles.values, ACROSS, tall, ACROSS, keys);
   }
   for (int r = 0; r < count; r++) {
     float *out = with->out + row(b, t0 + r, head, VALUE), by = 1 / tiles.total[r];

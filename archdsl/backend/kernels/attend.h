@@ -55,10 +55,10 @@ INLINE void note(const struct args *with, int b, int t, int head, float most, fl
 #define BLOCK 64
 #define PANELS(size) (((size) + PANEL - 1) / PANEL * PANEL)
 
-// Keys or values of the columns from s on, as float32, turned over: [size, BLOCK]. Behind the
-// last of `count` it stands again.
+// `count` keys or values of the columns from s on, as float32, turned over: [size, BLOCK], of
+// whole panels. Behind the last it stands again.
 INLINE void turned(float *to, const weight *from, int size, int b, int head, int s, int count) {
-  for (int c = 0; c < BLOCK; c += LANES) {
+  for (int c = 0; c < PANELS(count); c += LANES) {
     const weight *rows[LANES];
     for (int i = 0; i < LANES; i++)
       rows[i] = from + place(b, s + LEAST(c + i, count - 1), head, size);
@@ -74,10 +74,10 @@ INLINE void turned(float *to, const weight *from, int size, int b, int head, int
   }
 }
 
-// The same as they lie, with zeros behind each up to whole panels: [BLOCK, PANELS(size)].
+// The same as they lie, with zeros behind each up to whole panels: [count, PANELS(size)].
 INLINE void straight(float *to, const weight *from, int size, int b, int head, int s, int count) {
-  for (int c = 0; c < BLOCK; c++, to += PANELS(size)) {
-    const weight *row = from + place(b, s + LEAST(c, count - 1), head, size);
+  for (int c = 0; c < count; c++, to += PANELS(size)) {
+    const weight *row = from + place(b, s + c, head, size);
     int d = 0;
     for (; d + LANES <= size; d += LANES) store(to + d, weights(row + d));
     for (; d < size; d++) to[d] = one(row + d);
@@ -100,7 +100,7 @@ INLINE void multiply(float *to, int to_row, const float *const a[TALL], int step
     UNROLL for (int w = 0; w < WIDE; w++) store(to + r * to_row + w * LANES, sums[r][w]);
 }
 
-// to [tall, across] += a [tall, depth] b [depth, across], of whole tiles.
+// to [tall, across] += a [tall, depth] b [depth, across], all that whole tiles cover.
 INLINE void product(float *to, int to_row, const float *a, int a_row, int a_step, const float *b,
                     int b_row, int tall, int across, int depth) {
   for (int r = 0; r < tall; r += TALL) {
