@@ -8,15 +8,15 @@
 #define NOTHING -__builtin_inff()
 
 struct args {
-  // Attention's: what it gives, and for its gradient of each query [B, T, H] the largest score
-  // and the sum of exponentials of the scores less that.
+  // out [B, T, H, VALUE]; where there will be gradients totals [B, T, H, 2], of each query its
+  // largest score, and the sum of the exponentials of all less that.
   float *out, *totals;
   const float *q;
   const weight *k, *v;
   const int *past, *starts, *lengths;
-  // Its gradient's, which reads what attention gave.
+  // The gradients, made of that of out and of what attention has given: out, and totals.
   float *dq, *dk, *dv;
-  const float *given, *sums, *dout;
+  const float *dout, *given, *given_totals;
 };
 
 INLINE int last(const struct args *with, int b, int t) {

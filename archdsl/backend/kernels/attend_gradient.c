@@ -36,7 +36,7 @@ INLINE float dot(const float *a, const float *b, int size) {
 INLINE void back(const struct args *with, struct tiles *tiles, int r, long at, int across,
                  int begin, int end) {
   float *shares = tiles->shares + r * RISE, *dscores = tiles->dscores + r * RISE;
-  float most = with->sums[at * 2], by = 1 / with->sums[at * 2 + 1];
+  float most = with->given_totals[at * 2], by = 1 / with->given_totals[at * 2 + 1];
   float mean = dot(with->given + at * VALUE, tiles->dout + r * ACROSS, VALUE);
   for (int s = 0; s < across; s += LANES) {
     vec share = exponential(load(shares + s) * SCALE - most) * by;

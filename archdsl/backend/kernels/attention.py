@@ -70,12 +70,12 @@ def _gradient(
 
     def back(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:
         # What the call has written, not what was there before.
-        given, sums = (Tensor(uop.after(call)) for uop in call.src[1:3])
+        out, totals = (Tensor(uop.after(call)) for uop in call.src[1:3])
         inputs = dict(zip("qkv", map(Tensor, call.src[3:6]), strict=True))
         made = {
             f"d{name}": Tensor.empty(*x.shape, device=x.device) for name, x in inputs.items()
         }
-        inputs |= {"given": given, "sums": sums, "dout": Tensor(gradient)}
+        inputs |= {"dout": Tensor(gradient), "given": out, "given_totals": totals}
         if ragged:
             inputs["lengths"] = Tensor(call.src[6])
         found = launch("attend_gradient", constants, made, inputs, 5 * operations // 2)
