@@ -44,7 +44,17 @@ def _attend(use: Use, q: Tensor, k: Tensor, v: Tensor, keys: Size) -> Tensor:
     if (kernel := use.run.kernel(work)) != TINYGRAD:
         causal, window = use.attr["causal"], use.attr.get("window")
         lengths = None if causal else use.run.length(keys)
-        return core(kernel, q, k, v, use.attr["scale"], causal, window, lengths)
+        return core(
+            kernel,
+            q,
+            k,
+            v,
+            use.attr["scale"],
+            causal,
+            window,
+            lengths,
+            trains=use.run.trains,
+        )
     return weighted(use, q, k, v, S, _seen(use, T, S, keys))  # [B, T, H, w]
 
 

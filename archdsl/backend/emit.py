@@ -20,7 +20,7 @@ from archdsl.backend.kernels import norms, tables
 from archdsl.backend.positions import alibi, posenc, relative_bias, rotary
 from archdsl.backend.products import conv1d, experts, linear, mlp
 from archdsl.backend.tensors import made, shape
-from archdsl.backend.use import ACTIVATIONS, Use, product, softmax_fp32
+from archdsl.backend.use import ACTIVATIONS, Use, activated, product, softmax_fp32
 from archdsl.graph import axes
 from archdsl.passes.kernels import TINYGRAD, Lookup, Norm
 
@@ -223,5 +223,5 @@ EMIT: dict[str, Callable[[Use], Tensor]] = {
     "dropout": dropout,
     "next_token": next_token,
     "cross_entropy": cross_entropy,
-    **{name: lambda use, f=function: f(use.x) for name, function in ACTIVATIONS.items()},  # type: ignore[misc]
+    **{name: lambda use, act=name: activated(use.run, act, use.x) for name in ACTIVATIONS},  # type: ignore[misc]
 }

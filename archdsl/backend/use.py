@@ -17,13 +17,13 @@ import numpy as np
 from tinygrad import Tensor, dtypes
 from tinygrad.helpers import all_int
 
-from archdsl.backend.kernels import products
+from archdsl.backend.kernels import activations, products
 from archdsl.backend.program import kept
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
 from archdsl.graph.nodes import Graph
 from archdsl.graph.types import Axis, Size, Type
-from archdsl.passes.kernels import GRADIENTS, TINYGRAD, Product, Work, choose
+from archdsl.passes.kernels import TINYGRAD, Product, Work, choose
 
 # Devices whose products of half numbers sum in float32 by hardware.
 TENSOR_CORES = frozenset({"CUDA", "NV", "AMD", "HIP", "METAL"})
@@ -67,9 +67,7 @@ class Run:
         return found
 
     def kernel(self, work: Work) -> str:
-        """The kernel for a piece of work: where there will be gradients, one that has them."""
-        if self.trains and not isinstance(work, GRADIENTS):
-            return TINYGRAD
+        """The kernel for a piece of work."""
         return choose(work, self.target)
 
     def matmul(self, a: Tensor, b: Tensor, flip: bool = False) -> Tensor:
@@ -147,7 +145,14 @@ def product(use: Use, x: Tensor, prefix: str = "", act: str | None = None) -> Te
     else:
         stored = use.stored(f"{prefix}weight", weight)  # [out, in]
         y = products.product(kernel, x, stored, bias, fused)  # [B, …, out]
-    return ACTIVATIONS[act](y) if act and not fused else y  # [B, …, out]
+    return activated(use.run, act, y) if act and not fused else y  # [B, …, out]
+
+
+def activated(run: Run, act: str, x: Tensor) -> Tensor:
+    """An activation of x [B, …] by itself: [B, …]."""
+    if run.trains and run.target:
+        return activations.activation(act, x)  # as x; its gradient is a kernel, too
+    return ACTIVATIONS[act](x)  # as x
 
 
 def _single(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -72,7 +72,6 @@ class Lookup:
 
 
 Work: TypeAlias = Product | Attention | Norm | Lookup
-GRADIENTS = (Product, Lookup)  # work whose kernels have a gradient
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tinygrad import Tensor
 
 import archdsl
-from archdsl.backend.kernels import attention, norms, products, tables
+from archdsl.backend.kernels import activations, attention, norms, products, tables
 from archdsl.backend.kernels.source import source
 from archdsl.backend.quantized import Quantized, quantized
 from archdsl.backend.target import kernels_for, open_device, supports
@@ -383,11 +383,16 @@ def test_every_kernel_compiles_for_other_processors(
     for weight, act in itertools.product(weights, (None, *ACTIVATIONS)):
         for kernel in ("matvec", "matmul"):
             products.product(kernel, tensor(normal(8, 64)), weight, None, act)
+    products.transposed(tensor(normal(8, 64)))
     tables.embed(begin, weights[0])
     for kernel in ("attend", "attend_few"):
         attention.core(kernel, heads, heads, heads, 0.5, True, 3, None, begin, None, 4)
+        trained = attention.core(kernel, heads, heads, heads, 0.5, True, 3, trains=True)
+        trained.sum().backward()
     attention.keep(heads, heads, heads, heads, begin, 4)
-    norms.norm(tensor(normal(8, 64)), False, 1e-5, None, None)
+    norms.norm(tensor(normal(8, 64)), False, 1e-5, None, None).sum().backward()
+    for act in ACTIVATIONS if dtype == "float32" else ():
+        activations.activation(act, tensor(normal(8, 64))).sum().backward()
     texts += [source(name, {}) for name in ("helper", "sequence")]
     for name, target in PROCESSORS.items():
         for text in texts:

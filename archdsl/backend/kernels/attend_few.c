@@ -4,15 +4,14 @@
 // them: softmax(q k^T) v in one pass over the keys, the largest score so far and the sum of
 // exponentials kept beside (Milakov and Gimelshein 2018, "Online normalizer calculation").
 
-#define BLOCK 64
 #define PARTS ((VALUE + LANES - 1) / LANES)
 
 ALONE static void part(const void *given, int chunk) {
   const struct args *with = given;
   int b = chunk / H, head = chunk % H, shared = head / (H / HEADS);
   for (int t = 0; t < T; t++) {
-    const float *q = with->q + (((long)b * T + t) * H + head) * SIZE;
-    float *out = with->out + (((long)b * T + t) * H + head) * VALUE;
+    const float *q = with->q + row(b, t, head, SIZE);
+    float *out = with->out + row(b, t, head, VALUE);
     float most = NOTHING, total = 0, scores[BLOCK];
     vec sums[PARTS];
     for (int p = 0; p < PARTS; p++) sums[p] = splat(0);
@@ -50,6 +49,7 @@ ALONE static void part(const void *given, int chunk) {
             sums[PARTS - 1][d % LANES] += scores[s] * one(v + d);
       }
     }
+    note(with, b, t, head, most, total);
     for (int d = 0; d < VALUE; d++) out[d] = sums[d / LANES][d % LANES] / total;
   }
 }

@@ -7,7 +7,7 @@
 // panel overlap the ones before, so that no tile has an edge: TALL <= M and PANEL <= N.
 //
 // Sizes are constants: BATCH such products, M, N, K, and how far apart neighbours stand in
-// memory, a[i][k] at i * A_ROW + k * A_COLUMN and b[k][j] at k * B_ROW + j * B_COLUMN.
+// memory, b[k][j] at k * B_ROW + j * B_COLUMN.
 
 #define PANEL (WIDE * LANES)
 #define DEEP (PANEL > 32 ? 128 : 256)
@@ -29,31 +29,7 @@ struct args {
 struct blocks {
   float panel[DEEP * PANEL];
   float sums[BESIDE][TILES][TALL * PANEL];  // of tiles that are not at the end of k
-#if A_ROW == 1
-  float a[TILES][DEEP * TALL];  // laid out anew too: else a tile's next numbers are far away
-#define A_FROM(t, i, k) blocks.a[t]
-#define A_NEXT 1
-#define A_DEEPER TALL
-#else
-#define A_FROM(t, i, k) with->a + (long)(i) * A_ROW + (long)(k) * A_COLUMN
-#define A_NEXT A_ROW
-#define A_DEEPER A_COLUMN
-#endif
 } __attribute__((aligned(64)));
-
-// Where columns of a lie along i, its tiles' rows from `top` on, and of them what stands from k0
-// on: a few columns at a time, so that neighbours are both read and written together.
-INLINE void gather(const struct args *with, struct blocks *blocks, int top, int tiles, int k0,
-                   int depth) {
-#if A_ROW == 1
-  for (int few = 0; few < depth; few += 8)
-    for (int t = 0; t < tiles; t++)
-      for (int k = few; k < LEAST(few + 8, depth); k++)
-        __builtin_memcpy(blocks->a[t] + k * TALL,
-                         with->a + (long)(k0 + k) * A_COLUMN + LEAST(top + t * TALL, M - TALL),
-                         sizeof(float[TALL]));
-#endif
-}
 
 // The columns of b from j on, and of them what stands from k0 on.
 INLINE void pack(const struct args *with, float *panel, int j, int k0, int depth) {
@@ -96,7 +72,7 @@ INLINE void tile(const struct args *with, const float *a, const float *panel, fl
     vec b[WIDE];
     UNROLL for (int w = 0; w < WIDE; w++) b[w] = load(panel + k * PANEL + w * LANES);
     UNROLL for (int r = 0; r < TALL; r++) {
-      vec each = splat(a[(long)r * A_NEXT + (long)k * A_DEEPER]);
+      vec each = splat(a[(long)r * K + k]);
       UNROLL for (int w = 0; w < WIDE; w++) sums[r][w] += each * b[w];
     }
   }
@@ -119,13 +95,12 @@ ALONE static void part(const void *given, int chunk) {
   int first = chunk % ACROSS * BESIDE, panels = LEAST(BESIDE, PANELS - first);
   for (int k = 0; k < K; k += DEEP) {
     int depth = LEAST(DEEP, K - k);
-    gather(with, &blocks, top, tiles, k, depth);
     for (int p = 0; p < panels; p++) {
       int j = LEAST((first + p) * PANEL, N - PANEL);
       pack(with, blocks.panel, j, k, depth);
       for (int t = 0; t < tiles; t++) {
         int i = LEAST(top + t * TALL, M - TALL);
-        tile(with, A_FROM(t, i, k), blocks.panel, blocks.sums[p][t], i, j, depth, k == 0, k + depth == K);
+        tile(with, with->a + (long)i * K + k, blocks.panel, blocks.sums[p][t], i, j, depth, k == 0, k + depth == K);
       }
     }
   }

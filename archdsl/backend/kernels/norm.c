@@ -7,31 +7,16 @@ struct args {
 };
 
 INLINE void row(const struct args *with, float *y, const float *x) {
-  float mean = 0, square = 0;
+  struct moments of = moments(x);
   int d = 0;
-  vec total = splat(0);
-  if (!RMS) {
-    for (; d + LANES <= D; d += LANES) total += load(x + d);
-    mean = sum(total);
-    for (; d < D; d++) mean += x[d];
-    mean /= D;
-  }
-  total = splat(0);
-  for (d = 0; d + LANES <= D; d += LANES) {
-    vec away = load(x + d) - mean;
-    total += away * away;
-  }
-  square = sum(total);
-  for (; d < D; d++) square += (x[d] - mean) * (x[d] - mean);
-  float by = 1 / __builtin_sqrtf(square / D + EPS);
-  for (d = 0; d + LANES <= D; d += LANES) {
-    vec v = (load(x + d) - mean) * by;
+  for (; d + LANES <= D; d += LANES) {
+    vec v = (load(x + d) - of.mean) * of.by;
     if (GAIN) v *= weights(with->gain + d);
     if (SHIFT) v += weights(with->bias + d);
     store(y + d, v);
   }
   for (; d < D; d++) {
-    y[d] = (x[d] - mean) * by;
+    y[d] = (x[d] - of.mean) * of.by;
     if (GAIN) y[d] *= one(with->gain + d);
     if (SHIFT) y[d] += one(with->bias + d);
   }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import prod
 
-from tinygrad import Tensor, dtypes
+from tinygrad import Tensor, UOp, dtypes
+from tinygrad.helpers import NUM_CPU_THREADS
 
 from archdsl.backend.kernels.launch import launch
 from archdsl.backend.tensors import shape
@@ -27,5 +29,32 @@ def norm(x: Tensor, rms: bool, eps: float, gain: Tensor | None, bias: Tensor | N
     }
     y = Tensor.empty(*x.shape, device=x.device)
     inputs = {"x": x.cast(dtypes.float32), "gain": gain, "bias": bias}
-    (y,) = launch("norm", constants, {"y": y}, inputs, 8 * M * D)
+    (y,) = launch("norm", constants, {"y": y}, inputs, 8 * M * D, _gradient(constants, inputs))
     return y.cast(x.dtype)
+
+
+def _gradient(
+    constants: Mapping[str, object], given: Mapping[str, Tensor | None]
+) -> Callable[[UOp, UOp], tuple[UOp | None, ...]]:
+    """The gradients of a norm as tinygrad asks for them, for each buffer of a call: y, x, gain
+    and bias where there are any, and the team."""
+    there = [name for name, each in given.items() if each is not None]
+
+    def back(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:
+        inputs = dict(zip(there, map(Tensor, call.src[2:-1]), strict=True))
+        x = inputs["x"]
+        M, D = prod(shape(x)[:-1]), shape(x)[-1]
+        run = -(-M // (4 * NUM_CPU_THREADS.value))
+        outputs = {"dx": Tensor.empty(*x.shape, device=x.device)}
+        outputs |= {
+            f"d{name}": Tensor.empty(-(-M // run), D, device=x.device) for name in there[1:]
+        }
+        read = {"x": x, "dy": Tensor(gradient), "gain": inputs.get("gain")}
+        dx, *parts = launch(
+            "norm_gradient", {**constants, "RUN": run}, outputs, read, 16 * M * D
+        )
+        weights = zip(parts, there[1:], strict=True)
+        sums = (part.sum(0).cast(inputs[name].dtype).uop for part, name in weights)
+        return None, dx.uop, *sums, None
+
+    return back

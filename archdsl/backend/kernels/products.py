@@ -19,6 +19,7 @@ from archdsl.backend.tensors import shape
 
 _ROWS = 240  # of one chunk of a product of many rows, at most
 _CHUNK = (2**14, 2**17)  # numbers of a weight that few rows are multiplied with in one chunk
+_STRIP = 64  # columns that are turned over in one chunk
 _LEAST_ROWS, _LEAST_COLUMNS = 6, 64  # of the largest register tile
 
 
@@ -36,13 +37,13 @@ def product(
     (N, K), M = shape(weight), prod(shape(x)[:-1])
     a = x.cast(dtypes.float32).reshape(M, K)
     if kernel == "matmul":
-        y = matmul(a, weight, False, True, bias, act)
+        y = matmul(a, weight, True, bias, act)
     else:
         constants, parts = stored("b", weight)
         constants |= {"M": M, "N": N, "K": K, "RUN": _run(N, K), **_finish(bias, act)}
         y = Tensor.empty(M, N, device=x.device)
         inputs = {"a": a, **parts, "bias": bias}
-        back = _gradient(flip_a=False, flip_b=True)
+        back = _gradient(flip_b=True)
         (y,) = launch("matvec", constants, {"y": y}, inputs, 2 * M * N * K, back)
     return y.reshape(*x.shape[:-1], N).cast(x.dtype)
 
@@ -50,43 +51,52 @@ def product(
 def matmul(
     a: Tensor,
     b: Tensor | Quantized,
-    flip_a: bool = False,
     flip_b: bool = False,
     bias: Tensor | None = None,
     act: str | None = None,
 ) -> Tensor:
     """act(a [batch…, M, K] times b [batch…, K, N] + bias [N]): [batch…, M, N] in float32.
 
-    What is flipped lies in memory as [K, M] or [N, K]. With an `act` or a quantized b, which is
-    flipped, there is no gradient.
+    A flipped b lies in memory as [N, K]; a quantized one is flipped. With that, or an `act`,
+    there is no gradient.
     """
-    *batch, M, K = shape(a.transpose(-1, -2) if flip_a else a)
-    N = shape(b)[-2 if flip_b else -1]
+    a = a.cast(dtypes.float32)
+    (*batch, M, K), N = shape(a), shape(b)[-2 if flip_b else -1]
     if isinstance(b, Tensor) and (M < _LEAST_ROWS or N < _LEAST_COLUMNS):
-        plain = (a.transpose(-1, -2) if flip_a else a, b.transpose(-1, -2) if flip_b else b)
-        return plain[0].cast(dtypes.float32) @ plain[1].cast(dtypes.float32)
+        plain: Tensor = a @ (b.transpose(-1, -2) if flip_b else b).cast(dtypes.float32)
+        return plain
     constants, parts = stored("b", b)
     constants |= {"M": M, "N": N, "K": K, "BATCH": prod(batch)}
-    constants |= dict(zip(("A_ROW", "A_COLUMN"), (1, M) if flip_a else (K, 1), strict=True))
     constants |= dict(zip(("B_ROW", "B_COLUMN"), (1, K) if flip_b else (N, 1), strict=True))
     y = Tensor.empty(*batch, M, N, device=a.device)
-    inputs = {"a": a.cast(dtypes.float32), **parts, "bias": bias}
+    inputs = {"a": a, **parts, "bias": bias}
     constants |= _tiles(M) | _finish(bias, act)
     operations = 2 * prod(batch) * M * N * K
-    (y,) = launch("matmul", constants, {"y": y}, inputs, operations, _gradient(flip_a, flip_b))
+    (y,) = launch("matmul", constants, {"y": y}, inputs, operations, _gradient(flip_b))
     return y
 
 
+def transposed(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x [batch…, M, N] of float32 turned over, [batch…, N, M], and the sums of its columns,
+    [batch…, N]; without a gradient."""
+    *batch, M, N = shape(x)
+    constants = {"BATCH": prod(batch), "M": M, "N": N, "RUN": _STRIP}
+    y, sums = (Tensor.empty(*batch, N, *more, device=x.device) for more in ((M,), ()))
+    y, sums = launch("transpose", constants, {"y": y, "sums": sums}, {"x": x})
+    return y, sums
+
+
 @functools.cache  # tinygrad knows a program again by this very function
-def _gradient(flip_a: bool, flip_b: bool) -> Callable[[UOp, UOp], tuple[UOp | None, ...]]:
+def _gradient(flip_b: bool) -> Callable[[UOp, UOp], tuple[UOp | None, ...]]:
     """The gradients of y = a b + bias as tinygrad asks for them, for each buffer of a call."""
 
     def back(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:
         dy = Tensor(gradient)
         a, b, *more = (Tensor(uop) for uop in call.src[2:-1])
-        da = matmul(b, dy, flip_b, True) if flip_a else matmul(dy, b, False, not flip_b)
-        db = matmul(dy, a, True, flip_a) if flip_b else matmul(a, dy, not flip_a, False)
-        dbias = [dy.sum(0).cast(each.dtype).uop for each in more]
+        over, sums = transposed(dy)
+        da = matmul(dy, b, not flip_b)
+        db = matmul(over, a) if flip_b else matmul(transposed(a)[0], dy)
+        dbias = [sums.cast(each.dtype).uop for each in more]
         return None, da.cast(a.dtype).uop, db.cast(b.dtype).uop, *dbias, None
 
     return back

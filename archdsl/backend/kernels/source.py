@@ -12,12 +12,14 @@ from tinygrad.device import TinyELF
 from tinygrad.helpers import Target
 
 _ALL = ("vector.h", "weights.h", "team.h")
+_FAMILIES = ("attend", "norm")  # whose kernels share a header of their own
 
 
 def source(name: str, constants: Mapping[str, object]) -> str:
     """`{name}.c` with its constants defined, and what it needs in front."""
     defined = "".join(f"#define {key} {value}\n" for key, value in constants.items())
-    headers = (*_ALL, "attend.h") if name.startswith("attend") else _ALL
+    family = name.split("_")[0]
+    headers = (*_ALL, f"{family}.h") if family in _FAMILIES else _ALL
     return defined + "".join(map(_read, (*headers, f"{name}.c")))
 
 
