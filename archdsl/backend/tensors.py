@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad import Tensor, dtypes
-from tinygrad.device import Buffer
+from tinygrad import Device, Tensor, dtypes
+from tinygrad.device import Buffer, LRUAllocator
 from tinygrad.uop.ops import Ops, UOp
 
 
@@ -56,3 +56,11 @@ def copied(x: Tensor) -> Tensor:
     buffer: Any = x.uop.base.buffer
     own = Buffer(buffer.device, buffer.size, buffer.dtype, preallocate=True).copy_from(buffer)
     return Tensor(UOp.from_buffer(own)).reshape(x.shape)
+
+
+def spare(device: str) -> None:
+    """Gives back the memory of tensors that are gone, which tinygrad keeps for others of just
+    their sizes."""
+    allocator = Device[device].allocator
+    if isinstance(allocator, LRUAllocator):
+        allocator.free_cache()  # type: ignore[no-untyped-call]  # not typed there
