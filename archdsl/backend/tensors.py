@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,12 @@ from tinygrad.device import Buffer, LRUAllocator
 from tinygrad.uop.ops import Ops, UOp
 
 
-def shape(x: Tensor) -> tuple[int, ...]:
+class Shaped(Protocol):
+    @property
+    def shape(self) -> tuple[Any, ...]: ...
+
+
+def shape(x: Shaped) -> tuple[int, ...]:
     return tuple(int(size) for size in x.shape)
 
 

@@ -56,7 +56,8 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quantize",
         metavar="KIND",
-        help="int8: matrices of 8 bits, a scale for each 32 numbers",
+        help="int8: matrices of 8 bits, a scale for each 32 numbers; stored: as a file has them"
+        " (default for a checkpoint where no --dtype is given)",
     )
     parser.add_argument(
         "--weights", metavar="PATH", help=".safetensors, .pt, .bin, .npz or package:NAME/FILE"

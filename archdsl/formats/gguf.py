@@ -3,8 +3,8 @@
 The layout is that of ggml's docs/gguf.md: a magic number, the version, the counts, then pairs
 of key and value, then a name, shape, type and offset for each tensor, then the data. The
 header is read here, since the reader of the `gguf` package does not end on some damaged files
-and takes seconds over a vocabulary; what the types are, and how their blocks become numbers,
-is left to that package.
+and takes seconds over a vocabulary; what the types are, and how their blocks become float32,
+is left to that package. `gguf_blocks.py` keeps blocks whole numbers.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import listing
+from archdsl.formats.gguf_blocks import KINDS, groups
 from archdsl.formats.host import (
     Bytes,
+    Groups,
     Stored,
     count,
     map_file,
@@ -52,8 +54,7 @@ _PLAIN = {
     "I32": "int32",
     "I64": "int64",
 }
-# Those that are decoded to float32. Each is compared with its formula in the tests.
-QUANTIZED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+QUANTIZED = tuple(KINDS)  # the types whose blocks are decoded to float32
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Stored], dict[str, object]]:
@@ -183,7 +184,10 @@ def _stored(path: Path, library: Any, shape: Sequence[int], kind: Any, data: Byt
             numbers: NDArray[Any] = library.quants.dequantize(opened(data).reshape(rows), kind)
             return numbers
 
-    return Stored("float32", tuple(shape), load)
+    def grouped() -> Groups:
+        return groups(kind.name, opened(data).reshape(rows))
+
+    return Stored("float32", tuple(shape), load, grouped if len(shape) == 2 else None)
 
 
 def _refuse_part(path: Path, metadata: dict[str, object]) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,12 +112,26 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         ) from error
 
 
+class Groups(NamedTuple):
+    """A matrix [out, in] as whole numbers and, for each few of a row, a scale.
+
+    `values` are [out, in] of int8, or [out, in / 2] of uint8 that hold two of 4 bits each: of
+    every 16 the lower halves are 16 numbers, and the upper ones the 16 that follow. `scales`,
+    with which they are multiplied, and `offsets`, which are added then, are [out, in / group]
+    of float32.
+    """
+
+    values: NDArray[Any]
+    scales: NDArray[np.float32]
+    offsets: NDArray[np.float32] | None = None
+
+
 @dataclass(frozen=True)
 class Stored:
     """A tensor that is known by dtype and shape, and is not in memory before it is read.
 
     `dtype` is a key of `CARRIER`. `load` makes the elements, row-major and of the carrier's
-    dtype, anew for each `read`.
+    dtype, anew for each `read`; `groups` does for a matrix that is quantized in its file.
 
     >>> half = Stored("bfloat16", (2, 1), lambda: np.array([0x3F80, 0xC000], np.uint16))
     >>> half
@@ -129,6 +143,7 @@ class Stored:
     dtype: str
     shape: tuple[int, ...]
     load: Callable[[], NDArray[Any]] = field(repr=False, compare=False)
+    groups: Callable[[], Groups] | None = field(default=None, repr=False, compare=False)
 
     def read(self) -> NDArray[Any]:
         """The elements, as an array of the shape and of dtype `CARRIER[dtype]`."""

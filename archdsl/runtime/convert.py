@@ -7,7 +7,9 @@ semantics/conversions.py.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, TypeAlias
 
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import ArchError, Diagnostic
-from archdsl.formats.host import Stored
+from archdsl.formats.host import Groups, Stored
 from archdsl.semantics.conversions import Conversion, Shapes
 
 Arrays: TypeAlias = "list[NDArray[Any]]"
@@ -37,7 +39,38 @@ def to_ours(
             arrays = STEPS[each.name][0](arrays, each.numbers, after)
         return arrays
 
-    return [_part(theirs[0].dtype, shape, made, i) for i, shape in enumerate(shapes)]
+    parts = [_part(theirs[0].dtype, shape, made, i) for i, shape in enumerate(shapes)]
+    if all(stored.groups for stored in theirs) and _BY_ROWS.issuperset(
+        each.name for each in conversions
+    ):
+        grouped = functools.partial(_grouped, theirs, conversions, stages)
+        return [
+            replace(part, groups=functools.partial(grouped, i)) for i, part in enumerate(parts)
+        ]
+    return parts
+
+
+def _grouped(
+    theirs: Sequence[Stored],
+    conversions: Sequence[Conversion],
+    stages: Sequence[Shapes],
+    index: int,
+) -> Groups:
+    """One of our weights as groups, of theirs whose rows are moved whole."""
+    given = [stored.groups() for stored in theirs if stored.groups]
+
+    def moved(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+        for each, after in zip(conversions, stages[1:], strict=True):
+            rows = tuple((shape[0], arrays[0].shape[1]) for shape in after)
+            arrays = STEPS[each.name][0](arrays, each.numbers, rows)
+        return np.ascontiguousarray(arrays[index])
+
+    offsets = [each.offsets for each in given if each.offsets is not None]
+    return Groups(
+        moved([each.values for each in given]),
+        moved([each.scales for each in given]),
+        moved(list(offsets)) if offsets else None,
+    )
 
 
 def to_theirs(
@@ -124,6 +157,8 @@ def _with_zeros(arrays: Arrays, numbers: tuple[int, ...], shapes: Shapes) -> Arr
     rows = [np.split(array, parts - 1) for array in arrays]
     return [np.concatenate([*r[: part - 1], np.zeros_like(r[0]), *r[part - 1 :]]) for r in rows]
 
+
+_BY_ROWS = frozenset({"split", "halves"})  # conversions that leave each row as it is
 
 # From theirs to ours, and back.
 STEPS: dict[str, tuple[Step, Step]] = {

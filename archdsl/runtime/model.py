@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from archdsl.runtime.generation import Generation, Reader
 
 
+# What weights can be instead of numbers of the model's dtype: of 8 bits, or as they are in a
+# file that has them quantized.
+QUANTIZATIONS = ("int8", "stored")
+
+
 class _Forward(NamedTuple):
     """A forward pass for inputs of some shapes, and the tensors that it reads them from."""
 
@@ -64,7 +69,7 @@ class Model:
         self.dtype = _known("a model cannot be of dtype", dtype, BYTES)
         self.seed = seed
         self.kernels = _known("kernels cannot be", kernels, ("best", "tinygrad"))
-        self.quantize = quantize and _known("weights cannot be", quantize, ("int8",))
+        self.quantize = quantize and _known("weights cannot be", quantize, QUANTIZATIONS)
         self.weights: dict[str, Parameter] = {p.path: p for p in parameters(graph)}
         self._asked_device = device
         self._device: str | None = None
@@ -105,16 +110,21 @@ class Model:
             self._parameters = self._placed(tensors, "drawing weights")
         return MappingProxyType(self._parameters)
 
-    def _placed(self, tensors: Iterable[tuple[str, Tensor]], what: str) -> dict[str, Tensor]:
+    def _placed(
+        self, tensors: Iterable[tuple[str, Tensor | Quantized]], what: str
+    ) -> dict[str, Tensor]:
         """Tensors on the model's device and in its dtype, one at a time in memory twice."""
         found: dict[str, Tensor] = {}
         small: dict[str, Quantized] = {}
-        shrunk = quantizable(self.graph) if self.quantize else frozenset()
+        shrunk = quantizable(self.graph) if self.quantize == "int8" else frozenset()
         for name, tensor in each(tensors, what, "tensors", len(self.weights)):
-            found[name] = kept(made(tensor.to(self.device).cast(self.dtype)))
-            if name in shrunk:
-                small[name] = quantized(found[name])
-                found[name] = small[name].full(self.dtype)
+            if isinstance(tensor, Tensor):
+                found[name] = kept(made(tensor.to(self.device).cast(self.dtype)))
+                if name not in shrunk:
+                    continue
+                tensor = quantized(found[name])
+            small[name] = tensor
+            found[name] = tensor.full(self.dtype)
         self._quantized = small  # now that nothing can fail any more
         spare(self.device)  # what the tensors were in before they were cast
         return found
@@ -244,15 +254,24 @@ class Model:
 
     def fill(self, found: Mapping[str, Stored]) -> None:
         """Takes all weights from tensors by path, read one after the other."""
-        tensors = (
-            (name, placed(stored.read(), self.device, stored.dtype))
-            for name, stored in found.items()
-        )
+        tensors = ((name, self._stored(name, stored)) for name, stored in found.items())
         self._parameters = self._placed(tensors, "loading weights")
         # What was captured reads the old weights.
         self._programs.clear()
         self._decoders.clear()
         self._readers.clear()
+
+    def _stored(self, name: str, stored: Stored) -> Tensor | Quantized:
+        """A weight as it was stored: in whole numbers, if that is wanted and can be."""
+        if stored.groups is None or self.quantize != "stored":
+            return placed(stored.read(), self.device, stored.dtype)
+        values, scales, offsets = (
+            None if part is None else placed(part, self.device, part.dtype.name)
+            for part in stored.groups()
+        )
+        assert values is not None
+        assert scales is not None
+        return Quantized(values, scales, offsets)
 
     def save(self, path: str | Path) -> None:
         """Writes all weights under their own names, to .safetensors or .npz by the suffix."""

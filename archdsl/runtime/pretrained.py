@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from archdsl.backend.target import kernels_for, open_device
 from archdsl.diagnostics import ArchError, Diagnostic, listing
 from archdsl.formats import Checkpoint, read_checkpoint, write_checkpoint
 from archdsl.formats.host import Stored
@@ -35,6 +36,8 @@ def from_pretrained(
 ) -> Model:
     """What `archdsl.from_pretrained` does."""
     _, analysis, found = _held(path, spec)
+    if dtype is None and quantize is None and kernels == "best":
+        quantize = "stored" if kernels_for(open_device(device)) else None
     dtype = dtype or widest(found.values())
     graph = optimise(analysis.graph)
     model = Model(graph, analysis.maps, device, dtype, seed, kernels, quantize)

@@ -103,6 +103,32 @@ def test_a_quantized_tensor_is_what_its_formula_says(tmp_path: Path, name: str) 
     assert read_weights(path)["matrix"].numpy().tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_blocks_as_whole_numbers_are_what_their_formula_says(tmp_path: Path, name: str) -> None:
+    number, numbers, _, _, formula = FORMULAS[name]
+    blocks = random_blocks(name, 5 * 3)
+    path = tmp_path / "a.gguf"
+    tensors: Content = {
+        "matrix": ([5, 3 * numbers], number, b"".join(blocks)),
+        "vector": ([numbers], number, blocks[0]),
+    }
+    path.write_bytes(gguf_file(tensors))
+    stored = read_checkpoint(path).tensors
+    assert stored["vector"].groups is None
+    assert stored["matrix"].groups is not None
+    values, scales, offsets = stored["matrix"].groups()
+    assert values.dtype == (np.uint8 if name[1] == "4" else np.int8)
+    if name[1] == "4":
+        halves = values.reshape(5, -1, 16)
+        values = np.concatenate([halves & 15, halves >> 4], axis=2)
+    groups = values.reshape(5, scales.shape[1], -1).astype(float)
+    full = groups * scales[..., None] + (0 if offsets is None else offsets[..., None])
+    expected = np.array([formula(block) for block in blocks]).reshape(full.shape)
+    # All in float64 but the products of two scales.
+    largest = np.abs(groups * scales[..., None]).max()
+    assert np.abs(full - expected).max() <= 2**-22 * largest
+
+
 def test_plain_types_keep_their_bits(tmp_path: Path) -> None:
     bits = bytes(range(1, 33))
     kinds = {0: "float32", 1: "float16", 30: "bfloat16", 28: "float64"}

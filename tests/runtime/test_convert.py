@@ -7,6 +7,7 @@ import pytest
 
 from archdsl.diagnostics import ArchError
 from archdsl.formats import Stored
+from archdsl.formats.host import Groups
 from archdsl.runtime.convert import STEPS, to_ours, to_theirs
 from archdsl.semantics.conversions import CONVERSIONS, NUMBERS, Conversion, Shapes, Unfit
 
@@ -50,6 +51,35 @@ def test_there_and_back(
     back = to_theirs(made, way, len(theirs))
     for each, right in zip(back, given, strict=True):
         np.testing.assert_array_equal(each.read(), right.read())
+
+
+MATRICES = [way for way in WAYS if all(len(shape) == 2 for shape in way[2])]
+
+
+@pytest.mark.parametrize(("way", "ours", "theirs"), MATRICES)
+def test_rows_of_groups_are_moved_as_those_of_numbers(
+    way: list[Conversion], ours: Shapes, theirs: Shapes
+) -> None:
+    ours, theirs = (tuple((r, c * 32) for r, c in shapes) for shapes in (ours, theirs))
+    random = np.random.default_rng(4)
+
+    def quantized(rows: int, width: int, offsets: bool) -> Stored:
+        values = random.integers(-99, 99, (rows, width)).astype(np.int8)
+        scales, least = random.standard_normal((2, rows, width // 32)).astype(np.float32)
+        full = values * scales.repeat(32, 1) + offsets * least.repeat(32, 1)
+        groups = Groups(values, scales, least if offsets else None)
+        return Stored("float32", (rows, width), lambda: full, lambda: groups)
+
+    for offsets in (False, True):
+        made = to_ours([quantized(*shape, offsets) for shape in theirs], way, ours)
+        kept = {each.name for each in way} <= {"split", "halves"}
+        for each in made:
+            assert (each.groups is not None) == kept
+            if each.groups is not None:
+                values, scales, least = each.groups()
+                full = values * scales.repeat(32, 1)
+                full = full if least is None else full + least.repeat(32, 1)
+                np.testing.assert_array_equal(full, each.read())
 
 
 def test_what_each_does() -> None:

@@ -4,20 +4,21 @@ struct args {
   float *y;
   const int *tokens;
   const number *table;
-  const float *scales;
+  const float *scales, *offsets;
 };
 
 ALONE static void part(const void *given, int chunk) {
   const struct args *with = given;
   for (int i = chunk * RUN; i < LEAST((chunk + 1) * RUN, M); i++) {
     long row = with->tokens[i];
-    const number *from = with->table + row * D;
     float *y = with->y + (long)i * D;
     int d = 0, there = row >= 0 && row < ROWS;
     for (; !there && d < D; d++) y[d] = 0;
     for (; d + LANES <= D; d += LANES)
-      store(y + d, numbers(from + d) * GROUP_SCALE(with->scales, row, d, D));
-    for (; d < D; d++) y[d] = number_at(from + d);  // a table of groups has no such rest
+      store(y + d, FULL(numbers(with->table, row * D + d), with, row * D + d));
+#ifndef WHOLE  // which are whole groups
+    for (; d < D; d++) y[d] = one(with->table + row * D + d);
+#endif
   }
 }
 

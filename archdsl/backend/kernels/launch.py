@@ -13,10 +13,35 @@ from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo
 
 from archdsl.backend.kernels import team
 from archdsl.backend.kernels.source import source
+from archdsl.backend.quantized import Quantized
 
 # What each dtype is called in C; of the half ones a kernel has one, its `weight`.
-_TYPES = {dtypes.float32: "float", dtypes.int32: "int", dtypes.int8: "signed char"}
-_KINDS = {dtypes.bfloat16: "BFLOAT16", dtypes.float16: "FLOAT16", dtypes.int8: "INT8"}
+_TYPES = {
+    dtypes.float32: "float",
+    dtypes.int32: "int",
+    dtypes.int8: "number",
+    dtypes.uint8: "number",
+}
+_KINDS = {
+    dtypes.bfloat16: "BFLOAT16",
+    dtypes.float16: "FLOAT16",
+    dtypes.int8: "INT8",
+    dtypes.uint8: "INT4",
+}
+
+
+def stored(
+    name: str, weight: Tensor | Quantized
+) -> tuple[dict[str, object], dict[str, Tensor | None]]:
+    """The constants and the inputs of a kernel that say how a weight lies in memory."""
+    if isinstance(weight, Tensor):
+        return {}, {name: weight}
+    constants: dict[str, object] = {
+        "GROUP": weight.group,
+        "OFFSETS": int(weight.offsets is not None),
+    }
+    inputs = {name: weight.values, "scales": weight.scales, "offsets": weight.offsets}
+    return constants, inputs
 
 
 def launch(

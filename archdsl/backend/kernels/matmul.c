@@ -1,71 +1,111 @@
 // y [M, N] = f(a [M, K] b [K, N] + bias), for many rows.
 //
-// A chunk is ROWS rows of y and PANEL of its columns. Its part of b is copied into a panel
-// [K, PANEL], which stays in the cache while all rows are multiplied with it, a register tile
-// of TALL rows at a time (Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix
-// Multiplication"). The last tile and the last panel overlap the ones before, so that no tile
-// has an edge: TALL <= M and PANEL <= N.
+// A chunk is ROWS rows of y and BESIDE panels of PANEL columns. It goes along k in steps of DEEP:
+// of b a panel [DEEP, PANEL] at a time is laid out anew for the nearest cache, and is multiplied
+// with what the next cache has of a, a register tile of TALL rows after the other (Goto and van
+// de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication"). The last tile and the last
+// panel overlap the ones before, so that no tile has an edge: TALL <= M and PANEL <= N.
 //
 // Sizes are constants: BATCH such products, M, N, K, and how far apart neighbours stand in
 // memory, a[i][k] at i * A_ROW + k * A_COLUMN and b[k][j] at k * B_ROW + j * B_COLUMN.
 
 #define PANEL (WIDE * LANES)
-#define ACROSS ((N + PANEL - 1) / PANEL)
+#define DEEP (PANEL > 32 ? 128 : 256)
+#define PANELS ((N + PANEL - 1) / PANEL)
 #define DOWN ((M + ROWS - 1) / ROWS)
+#define TILES ((LEAST(M, ROWS) + TALL - 1) / TALL)
+// Several chunks for each of the threads.
+#define BESIDE MOST(1, LEAST(8, (long)BATCH * DOWN * PANELS / (8 * THREADS)))
+#define ACROSS ((PANELS + BESIDE - 1) / BESIDE)
 
 struct args {
   float *y;
   const float *a;
   const number *b;
-  const float *scales;
+  const float *scales, *offsets;
   const weight *bias;
 };
 
-// The columns of b from j on as a panel.
-INLINE void pack(const struct args *with, float *panel, int j) {
-  const number *b = with->b;
-#if B_ROW == 1
-  // Columns lie along k: squares of LANES by LANES are turned over.
-  for (int left = 0; left < PANEL; left += LANES) {
-    const number *from = b + (long)(j + left) * B_COLUMN;
-    int k = 0;
-    for (; k + LANES <= K; k += LANES) {
-      vec square[LANES];
-      UNROLL for (int i = 0; i < LANES; i++)
-        square[i] = numbers(from + (long)i * B_COLUMN + k) *
-                    GROUP_SCALE(with->scales, j + left + i, k, K);
-      turn(square);
-      UNROLL for (int i = 0; i < LANES; i++) store(panel + (k + i) * PANEL + left, square[i]);
-    }
-    for (; k < K; k++)
-      for (int i = 0; i < LANES; i++)
-        panel[k * PANEL + left + i] = number_at(from + (long)i * B_COLUMN + k);
-  }
+struct blocks {
+  float panel[DEEP * PANEL];
+  float sums[BESIDE][TILES][TALL * PANEL];  // of tiles that are not at the end of k
+#if A_ROW == 1
+  float a[TILES][DEEP * TALL];  // laid out anew too: else a tile's next numbers are far away
+#define A_FROM(t, i, k) blocks.a[t]
+#define A_NEXT 1
+#define A_DEEPER TALL
 #else
-  for (int k = 0; k < K; k++)
-    UNROLL for (int w = 0; w < WIDE; w++)
-      store(panel + k * PANEL + w * LANES, numbers(b + (long)k * B_ROW + j + w * LANES));
+#define A_FROM(t, i, k) with->a + (long)(i) * A_ROW + (long)(k) * A_COLUMN
+#define A_NEXT A_ROW
+#define A_DEEPER A_COLUMN
+#endif
+} __attribute__((aligned(64)));
+
+// Where columns of a lie along i, its tiles' rows from `top` on, and of them what stands from k0
+// on: a few columns at a time, so that neighbours are both read and written together.
+INLINE void gather(const struct args *with, struct blocks *blocks, int top, int tiles, int k0,
+                   int depth) {
+#if A_ROW == 1
+  for (int few = 0; few < depth; few += 8)
+    for (int t = 0; t < tiles; t++)
+      for (int k = few; k < LEAST(few + 8, depth); k++)
+        __builtin_memcpy(blocks->a[t] + k * TALL,
+                         with->a + (long)(k0 + k) * A_COLUMN + LEAST(top + t * TALL, M - TALL),
+                         sizeof(float[TALL]));
 #endif
 }
 
-INLINE void tile(const struct args *with, const float *panel, int i, int j) {
+// The columns of b from j on, and of them what stands from k0 on.
+INLINE void pack(const struct args *with, float *panel, int j, int k0, int depth) {
+#if B_ROW == 1
+  // Columns lie along k: squares of LANES by LANES are turned over.
+  for (int left = 0; left < PANEL; left += LANES) {
+    long from = (long)(j + left) * B_COLUMN + k0;
+    int k = 0;
+    for (; k + LANES <= depth; k += LANES) {
+      vec square[LANES];
+      UNROLL for (int i = 0; i < LANES; i++) {
+        long at = from + (long)i * B_COLUMN + k;
+        square[i] = FULL(numbers(with->b, at), with, at);
+      }
+      turn(square);
+      UNROLL for (int i = 0; i < LANES; i++) store(panel + (k + i) * PANEL + left, square[i]);
+    }
+#ifndef WHOLE  // which are whole groups
+    for (; k < depth; k++)
+      for (int i = 0; i < LANES; i++)
+        panel[k * PANEL + left + i] = one(with->b + from + (long)i * B_COLUMN + k);
+#endif
+  }
+#else
+  for (int k = 0; k < depth; k++)
+    UNROLL for (int w = 0; w < WIDE; w++)
+      store(panel + k * PANEL + w * LANES,
+            numbers(with->b, (long)(k0 + k) * B_ROW + j + w * LANES));
+#endif
+}
+
+// The tile of y at row i and column j goes on by `depth` along k, and is whole behind the last.
+INLINE void tile(const struct args *with, const float *a, const float *panel, float *kept, int i,
+                 int j, int depth, int begins, int ends) {
   vec sums[TALL][WIDE];
   UNROLL for (int r = 0; r < TALL; r++)
-    UNROLL for (int w = 0; w < WIDE; w++) sums[r][w] = splat(0);
-  const float *a = with->a + (long)i * A_ROW;
-  for (int k = 0; k < K; k++) {
+    UNROLL for (int w = 0; w < WIDE; w++)
+      sums[r][w] = begins ? splat(0) : load(kept + r * PANEL + w * LANES);
+  for (int k = 0; k < depth; k++) {
     vec b[WIDE];
     UNROLL for (int w = 0; w < WIDE; w++) b[w] = load(panel + k * PANEL + w * LANES);
     UNROLL for (int r = 0; r < TALL; r++) {
-      vec each = splat(a[(long)r * A_ROW + (long)k * A_COLUMN]);
+      vec each = splat(a[(long)r * A_NEXT + (long)k * A_DEEPER]);
       UNROLL for (int w = 0; w < WIDE; w++) sums[r][w] += each * b[w];
     }
   }
   UNROLL for (int r = 0; r < TALL; r++)
-    UNROLL for (int w = 0; w < WIDE; w++) {
-      float *y = with->y + (long)(i + r) * N + j + w * LANES;
-      store(y, FINISH(sums[r][w], weights, j + w * LANES));
-    }
+    UNROLL for (int w = 0; w < WIDE; w++)
+      if (ends)
+        store(with->y + (long)(i + r) * N + j + w * LANES,
+              FINISH(sums[r][w], weights, j + w * LANES));
+      else store(kept + r * PANEL + w * LANES, sums[r][w]);
 }
 
 ALONE static void part(const void *given, int chunk) {
@@ -74,11 +114,21 @@ ALONE static void part(const void *given, int chunk) {
   struct args here = *all, *with = &here;
   here.y += each * M * N, here.a += each * M * K, here.b += each * K * N;
   chunk %= ACROSS * DOWN;
-  float panel[K * PANEL] __attribute__((aligned(64)));
-  int top = chunk % DOWN * ROWS, end = LEAST(top + ROWS, M);
-  int j = LEAST(chunk / DOWN * PANEL, N - PANEL);
-  pack(with, panel, j);
-  for (int i = top; i < end; i += TALL) tile(with, panel, LEAST(i, M - TALL), j);
+  struct blocks blocks;
+  int top = chunk / ACROSS * ROWS, tiles = (LEAST(ROWS, M - top) + TALL - 1) / TALL;
+  int first = chunk % ACROSS * BESIDE, panels = LEAST(BESIDE, PANELS - first);
+  for (int k = 0; k < K; k += DEEP) {
+    int depth = LEAST(DEEP, K - k);
+    gather(with, &blocks, top, tiles, k, depth);
+    for (int p = 0; p < panels; p++) {
+      int j = LEAST((first + p) * PANEL, N - PANEL);
+      pack(with, blocks.panel, j, k, depth);
+      for (int t = 0; t < tiles; t++) {
+        int i = LEAST(top + t * TALL, M - TALL);
+        tile(with, A_FROM(t, i, k), blocks.panel, blocks.sums[p][t], i, j, depth, k == 0, k + depth == K);
+      }
+    }
+  }
 }
 
 void KERNEL(PARAMETERS, struct team *team) {

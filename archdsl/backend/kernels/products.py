@@ -13,12 +13,12 @@ from math import prod
 from tinygrad import Tensor, UOp, dtypes
 from tinygrad.helpers import NUM_CPU_THREADS
 
-from archdsl.backend.kernels.launch import launch
+from archdsl.backend.kernels.launch import launch, stored
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
 
 _ROWS = 240  # of one chunk of a product of many rows, at most
-_CHUNK = 16384  # numbers of a weight, at least, that few rows are multiplied with in one chunk
+_CHUNK = (2**14, 2**17)  # numbers of a weight that few rows are multiplied with in one chunk
 _LEAST_ROWS, _LEAST_COLUMNS = 6, 64  # of the largest register tile
 
 
@@ -33,46 +33,44 @@ def product(
 
     With an `act` or a quantized weight there is no gradient.
     """
-    matrix, scales = (
-        (weight.values, weight.scales) if isinstance(weight, Quantized) else (weight, None)
-    )
-    (N, K), M = shape(matrix), prod(shape(x)[:-1])
+    (N, K), M = shape(weight), prod(shape(x)[:-1])
     a = x.cast(dtypes.float32).reshape(M, K)
     if kernel == "matmul":
-        y = matmul(a, matrix, False, True, bias, act, scales)
+        y = matmul(a, weight, False, True, bias, act)
     else:
-        sizes = {"M": M, "N": N, "K": K, "RUN": _run(N, K), **_finish(bias, act)}
+        constants, parts = stored("b", weight)
+        constants |= {"M": M, "N": N, "K": K, "RUN": _run(N, K), **_finish(bias, act)}
         y = Tensor.empty(M, N, device=x.device)
-        inputs = {"a": a, "b": matrix, "scales": scales, "bias": bias}
+        inputs = {"a": a, **parts, "bias": bias}
         back = _gradient(flip_a=False, flip_b=True)
-        (y,) = launch("matvec", sizes, {"y": y}, inputs, 2 * M * N * K, back)
+        (y,) = launch("matvec", constants, {"y": y}, inputs, 2 * M * N * K, back)
     return y.reshape(*x.shape[:-1], N).cast(x.dtype)
 
 
 def matmul(
     a: Tensor,
-    b: Tensor,
+    b: Tensor | Quantized,
     flip_a: bool = False,
     flip_b: bool = False,
     bias: Tensor | None = None,
     act: str | None = None,
-    scales: Tensor | None = None,
 ) -> Tensor:
     """act(a [batch…, M, K] times b [batch…, K, N] + bias [N]): [batch…, M, N] in float32.
 
-    What is flipped lies in memory as [K, M] or [N, K]. With an `act` or `scales` there is
-    no gradient.
+    What is flipped lies in memory as [K, M] or [N, K]. With an `act` or a quantized b, which is
+    flipped, there is no gradient.
     """
     *batch, M, K = shape(a.transpose(-1, -2) if flip_a else a)
     N = shape(b)[-2 if flip_b else -1]
-    if M < _LEAST_ROWS or N < _LEAST_COLUMNS:
+    if isinstance(b, Tensor) and (M < _LEAST_ROWS or N < _LEAST_COLUMNS):
         plain = (a.transpose(-1, -2) if flip_a else a, b.transpose(-1, -2) if flip_b else b)
         return plain[0].cast(dtypes.float32) @ plain[1].cast(dtypes.float32)
-    constants: dict[str, object] = {"M": M, "N": N, "K": K, "BATCH": prod(batch)}
+    constants, parts = stored("b", b)
+    constants |= {"M": M, "N": N, "K": K, "BATCH": prod(batch)}
     constants |= dict(zip(("A_ROW", "A_COLUMN"), (1, M) if flip_a else (K, 1), strict=True))
     constants |= dict(zip(("B_ROW", "B_COLUMN"), (1, K) if flip_b else (N, 1), strict=True))
     y = Tensor.empty(*batch, M, N, device=a.device)
-    inputs = {"a": a.cast(dtypes.float32), "b": b, "scales": scales, "bias": bias}
+    inputs = {"a": a.cast(dtypes.float32), **parts, "bias": bias}
     constants |= _tiles(M) | _finish(bias, act)
     operations = 2 * prod(batch) * M * N * K
     (y,) = launch("matmul", constants, {"y": y}, inputs, operations, _gradient(flip_a, flip_b))
@@ -103,10 +101,12 @@ def _finish(bias: Tensor | None, act: str | None) -> dict[str, object]:
 def _tiles(M: int) -> dict[str, object]:
     """The height of a register tile that wastes least on M rows, and the rows of a chunk."""
     tall = min((4, 5, 6), key=lambda tall: (-(-M // tall) * (tall + 1), -tall))
-    return {"TALL": tall, "ROWS": _ROWS // tall * tall}
+    rows = _ROWS // tall * tall
+    return {"TALL": tall, "ROWS": rows, "THREADS": NUM_CPU_THREADS.value}
 
 
 def _run(N: int, K: int) -> int:
-    """How many of a weight's rows are a chunk: several for each thread, but no crumbs."""
-    fair, least = -(-N // (8 * NUM_CPU_THREADS.value)), -(-_CHUNK // K)
-    return -(-max(fair, least) // 16) * 16
+    """How many of a weight's rows are a chunk: several for each thread, but no crumbs, and no
+    more than stay in the cache for the next rows."""
+    fair, (least, most) = -(-N // (8 * NUM_CPU_THREADS.value)), (-(-n // K) for n in _CHUNK)
+    return -(-min(max(fair, least), most) // 16) * 16

@@ -7,7 +7,7 @@ from math import prod
 from tinygrad import Tensor, UOp, dtypes
 from tinygrad.helpers import NUM_CPU_THREADS
 
-from archdsl.backend.kernels.launch import launch
+from archdsl.backend.kernels.launch import launch, stored
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
 
@@ -19,13 +19,11 @@ def embed(tokens: Tensor, table: Tensor | Quantized) -> Tensor:
 
     A quantized table has no gradient.
     """
-    values, scales = (
-        (table.values, table.scales) if isinstance(table, Quantized) else (table, None)
-    )
-    (rows, D), M = shape(values), prod(shape(tokens))
-    constants = {"M": M, "D": D, "ROWS": rows, "RUN": max(1, _CHUNK // D)}
-    y = Tensor.empty(M, D, device=values.device)
-    inputs = {"tokens": tokens.cast(dtypes.int32), "table": values, "scales": scales}
+    (rows, D), M = shape(table), prod(shape(tokens))
+    constants, parts = stored("table", table)
+    constants |= {"M": M, "D": D, "ROWS": rows, "RUN": max(1, _CHUNK // D)}
+    y = Tensor.empty(M, D, device=tokens.device)
+    inputs = {"tokens": tokens.cast(dtypes.int32), **parts}
     (y,) = launch("embed", constants, {"y": y}, inputs, gradient=_gradient)
     return y.reshape(*tokens.shape, D)
 

@@ -14,6 +14,9 @@
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef float loose __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int ivec __attribute__((vector_size(LANES * 4)));
+typedef short svec __attribute__((vector_size(LANES * 4)));
+typedef short sloose __attribute__((vector_size(LANES * 4), aligned(2), may_alias));
+typedef short shalf __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
 // Kernels stand alone: loops stay loops, and become no calls of a C library.
@@ -29,13 +32,50 @@ INLINE vec where(ivec yes, vec a, vec b) { return (vec)((yes & (ivec)a) | (~yes 
 INLINE vec larger(vec a, vec b) { return where(a > b, a, b); }
 INLINE vec smaller(vec a, vec b) { return where(a < b, a, b); }
 
+// The nearest whole numbers, of at most 2^22, as such.
+INLINE ivec nearest(vec v) { return (ivec)(v + 12582912.0f) - 0x4b400000; }
+
+// Products of neighbours, summed in pairs.
+INLINE ivec pairs(svec a, svec b) {
+#if defined(__AVX512BW__)
+  return (ivec)__builtin_ia32_pmaddwd512(a, b);
+#elif LANES == 8 && defined(__AVX2__)
+  return (ivec)__builtin_ia32_pmaddwd256(a, b);
+#else
+  // A number of 32 bits holds two of 16, the first of them below.
+  ivec x = (ivec)a, y = (ivec)b;
+  return (x << 16 >> 16) * (y << 16 >> 16) + (x >> 16) * (y >> 16);
+#endif
+}
+
+typedef float four __attribute__((vector_size(16)));
+typedef float four_loose __attribute__((vector_size(16), aligned(4), may_alias));
+#define SHUFFLED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+
+// Four sums, of every fourth lane.
+INLINE four quarter(vec v) {
+#if LANES == 16
+  return SHUFFLED(v, v, 0, 1, 2, 3) + SHUFFLED(v, v, 4, 5, 6, 7) + SHUFFLED(v, v, 8, 9, 10, 11) +
+         SHUFFLED(v, v, 12, 13, 14, 15);
+#elif LANES == 8
+  return SHUFFLED(v, v, 0, 1, 2, 3) + SHUFFLED(v, v, 4, 5, 6, 7);
+#else
+  return v;
+#endif
+}
+
+// The sum of each of four vectors.
+INLINE four four_sums(vec a, vec b, vec c, vec d) {
+  four p = quarter(a), q = quarter(b), r = quarter(c), s = quarter(d);
+  p = SHUFFLED(p, q, 0, 4, 1, 5) + SHUFFLED(p, q, 2, 6, 3, 7);
+  r = SHUFFLED(r, s, 0, 4, 1, 5) + SHUFFLED(r, s, 2, 6, 3, 7);
+  return SHUFFLED(p, r, 0, 1, 4, 5) + SHUFFLED(p, r, 2, 3, 6, 7);
+}
+
 INLINE float sum(vec v) {
-  float total = 0;
-  float parts[LANES];
-  store(parts, v);
-  for (int n = LANES / 2; n; n /= 2)
-    UNROLL for (int i = 0; i < n; i++) parts[i] += parts[i + n];
-  return total + parts[0];
+  four p = quarter(v);
+  p += SHUFFLED(p, p, 2, 3, 0, 1);
+  return p[0] + p[1];
 }
 
 INLINE float largest(vec v) {

@@ -23,21 +23,48 @@ INLINE float one(const weight *p) { return *p; }
 
 INLINE vec everywhere(const weight *p) { return splat(one(p)); }
 
-// The numbers of a weight's matrix [rows, width]. Where they are INT8, each GROUP of a row has a
-// scale, with which they are multiplied.
-#define GROUP 32
-#if defined(INT8)
-#define GROUP_SCALE(scales, row, at, width) \
-  splat((scales)[(long)(row) * ((width) / GROUP) + (at) / GROUP])
-typedef signed char number;
-typedef number few __attribute__((vector_size(LANES), aligned(1), may_alias));
-INLINE vec numbers(const number *p) {
-  return __builtin_convertvector(__builtin_convertvector(*(const few *)p, ivec), vec);
-}
-INLINE float number_at(const number *p) { return *p; }
+// The numbers of a weight's matrix [rows, width], named by how many stand before them. They are
+// WHOLE where they have 8 bits or 4: each GROUP of a row, 16 or 32, then has a scale with which
+// they are multiplied, and with OFFSETS what is added to that.
+#if defined(INT8) || defined(INT4)
+#define WHOLE
+#if OFFSETS
+#define FULL(v, with, at) ((v) * (with)->scales[(at) / GROUP] + (with)->offsets[(at) / GROUP])
 #else
-#define GROUP_SCALE(scales, row, at, width) 1
+#define FULL(v, with, at) ((v) * (with)->scales[(at) / GROUP])
+#endif
+#if defined(INT4)
+// 32 numbers are 16 bytes: the lower halves of all, then the upper ones.
+typedef unsigned char number;
+#define PLACE(at) ((at) / 32 * 16 + (at) % 16)
+#define HALF(bytes, at) ((at) % 32 < 16 ? (bytes) & 15 : (bytes) >> 4)
+#else
+typedef signed char number;
+#define PLACE(at) (at)
+#define HALF(bytes, at) (bytes)
+#endif
+typedef number few __attribute__((vector_size(LANES), aligned(1), may_alias));
+typedef number many __attribute__((vector_size(2 * LANES), aligned(1), may_alias));
+
+INLINE vec numbers(const number *p, long at) {
+  few each = HALF(*(const few *)(p + PLACE(at)), at);
+  return __builtin_convertvector(__builtin_convertvector(each, ivec), vec);
+}
+
+// 2 * LANES of them from `at`, where a group begins, plus t, a constant.
+INLINE svec whole(const number *p, unsigned long at, int t) {
+#if defined(INT4) && LANES == 16  // both halves of the same bytes
+  few bytes = *(const few *)(p + at / 2);
+  union { shalf parts[2]; svec all; } it = {{__builtin_convertvector(bytes & 15, shalf),
+                                             __builtin_convertvector(bytes >> 4, shalf)}};
+  return it.all;
+#else
+  many bytes = *(const many *)(p + PLACE(at) + PLACE(t));
+  return __builtin_convertvector(HALF(bytes, t), svec);
+#endif
+}
+#else
 typedef weight number;
-INLINE vec numbers(const number *p) { return weights(p); }
-INLINE float number_at(const number *p) { return one(p); }
+#define FULL(v, with, at) (v)
+INLINE vec numbers(const number *p, long at) { return weights(p + at); }
 #endif

@@ -1,0 +1,117 @@
+"""The blocks of quantized GGUF tensors, as whole numbers with a scale for each few of them.
+
+A block is 32 numbers of a row, or 256 in the formats with a K, in whose blocks the scales of
+8 or 16 groups are whole numbers themselves. The layouts are those of ggml's `ggml-common.h`
+and `ggml-quants.c`; nothing is rounded but the product of two scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archdsl.formats.host import Bytes, Groups
+
+_Floats = NDArray[np.float32]
+
+
+def groups(kind: str, rows: Bytes) -> Groups:
+    """The rows [out, bytes] of a matrix of whole blocks; `kind` is a key of `KINDS`."""
+    size, read = KINDS[kind]
+    values, scales, offsets = read(np.ascontiguousarray(rows).reshape(-1, size))
+    out = len(rows)
+    return Groups(
+        values.reshape(out, -1),
+        scales.reshape(out, -1),
+        None if offsets is None else offsets.reshape(out, -1),
+    )
+
+
+def _halves(blocks: Bytes, at: int, count: int = 1) -> _Floats:
+    """Numbers of float16 that stand in each block from a byte on: [blocks, count]."""
+    return blocks[:, at : at + 2 * count].copy().view(np.float16).astype(np.float32)
+
+
+def _nibbles(blocks: Bytes) -> Bytes:
+    """The lower halves of bytes [blocks, n], then the upper ones: [blocks, 2 n]."""
+    return np.concatenate([blocks & 15, blocks >> 4], axis=1)
+
+
+def _packed(values: Bytes) -> Bytes:
+    """Numbers of 4 bits, two to a byte, as `Groups` has them."""
+    halves = values.reshape(-1, 2, 16)
+    low, high = halves[:, 0], halves[:, 1]
+    packed: Bytes = low | high << np.uint8(4)
+    return packed
+
+
+def _q4_0(blocks: Bytes) -> Groups:
+    scales = _halves(blocks, 0)
+    return Groups(blocks[:, 2:], scales, -8 * scales)
+
+
+def _q4_1(blocks: Bytes) -> Groups:
+    return Groups(blocks[:, 4:], _halves(blocks, 0), _halves(blocks, 2))
+
+
+def _five(blocks: Bytes, at: int) -> NDArray[np.int8]:
+    """32 numbers of 5 bits: the highest of each in 4 bytes, the others in 16 behind them."""
+    high = np.unpackbits(blocks[:, at : at + 4], axis=1, bitorder="little")
+    return (_nibbles(blocks[:, at + 4 :]) | high << 4).view(np.int8)
+
+
+def _q5_0(blocks: Bytes) -> Groups:
+    return Groups(_five(blocks, 2) - np.int8(16), _halves(blocks, 0))
+
+
+def _q5_1(blocks: Bytes) -> Groups:
+    return Groups(_five(blocks, 4), _halves(blocks, 0), _halves(blocks, 2))
+
+
+def _q8_0(blocks: Bytes) -> Groups:
+    return Groups(blocks[:, 2:].view(np.int8), _halves(blocks, 0))
+
+
+def _eight_scales(blocks: Bytes) -> tuple[_Floats, _Floats]:
+    """The scales and offsets [blocks, 8] of the formats with a K of 4 and of 5 bits: two
+    float16, and 8 pairs of 6 bits in 12 bytes, the last 4 of which have theirs spread."""
+    first, second, third = (blocks[:, i : i + 4] for i in (4, 8, 12))
+    scale = np.concatenate([first & 63, (third & 15) | first >> 6 << 4], axis=1)
+    least = np.concatenate([second & 63, third >> 4 | second >> 6 << 4], axis=1)
+    return _halves(blocks, 0) * scale, -_halves(blocks, 2) * least
+
+
+def _q4_k(blocks: Bytes) -> Groups:
+    # 32 bytes are two groups: the lower halves, then the upper ones.
+    return Groups(_packed(_nibbles(blocks[:, 16:].reshape(-1, 32))), *_eight_scales(blocks))
+
+
+def _q5_k(blocks: Bytes) -> Groups:
+    low = _nibbles(blocks[:, 48:].reshape(-1, 32)).reshape(-1, 8, 32)
+    # Each of 32 bytes has the highest bit of one number of each group.
+    high = blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
+    return Groups((low | high << 4).view(np.int8), *_eight_scales(blocks))
+
+
+def _q6_k(blocks: Bytes) -> Groups:
+    # Two halves of a block, in each of which 32 bytes have the upper bits of 4 x 32 numbers.
+    low = _nibbles(blocks[:, :128].reshape(-1, 64)).reshape(-1, 2, 4, 32)
+    shifts = np.arange(0, 8, 2, dtype=np.uint8)[:, None]
+    high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts & 3
+    scales = _halves(blocks, 208) * blocks[:, 192:208].view(np.int8)
+    return Groups((low | high << 4).view(np.int8) - np.int8(32), scales)
+
+
+# How many bytes a block has, and how it is read.
+KINDS: dict[str, tuple[int, Callable[[Bytes], Groups]]] = {
+    "Q4_0": (18, _q4_0),
+    "Q4_1": (20, _q4_1),
+    "Q5_0": (22, _q5_0),
+    "Q5_1": (24, _q5_1),
+    "Q8_0": (34, _q8_0),
+    "Q4_K": (144, _q4_k),
+    "Q5_K": (176, _q5_k),
+    "Q6_K": (210, _q6_k),
+}
