@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tinygrad import Device, Tensor, dtypes
-from tinygrad.device import Buffer, LRUAllocator
+from tinygrad.device import Buffer, BufferSpec, LRUAllocator
 from tinygrad.uop.ops import Ops, UOp
 
 
@@ -53,6 +54,17 @@ def placed(values: NDArray[Any], device: str, dtype: str = "float32") -> Tensor:
     buffer: Any = Buffer(device, values.size, getattr(dtypes, dtype), preallocate=True)
     tensor = Tensor(UOp.from_buffer(buffer)).reshape(values.shape)
     put(tensor, np.require(values, requirements=["W"]))
+    return tensor
+
+
+def zeros(shape: tuple[int, ...], device: str, dtype: str) -> Tensor:
+    """Zeros on a device, without a program that makes them. On the CPU they take memory where
+    they are written to: it comes from the system, whose new pages are zeros, and anew."""
+    options = BufferSpec(nolru=True)
+    buffer: Any = Buffer(device, prod(shape), getattr(dtypes, dtype), None, options).allocate()
+    tensor = Tensor(UOp.from_buffer(buffer)).reshape(shape)
+    if device != "CPU":
+        put(tensor, np.zeros(buffer.nbytes, np.uint8))
     return tensor
 
 
