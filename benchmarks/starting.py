@@ -65,6 +65,8 @@ def process(command: Sequence[str], cold: bool = False) -> Call:
         with tempfile.TemporaryDirectory() as empty:
             caches = {"XDG_CACHE_HOME": empty, "CACHEDB": f"{empty}/tinygrad.db"}
             environment = {**os.environ, **(caches if cold else {})}
+            # As installed: of both sides Python keeps what it has made of their sources.
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)
             subprocess.run(command, env=environment, check=True, capture_output=True)
 
     return once

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad import Tensor, dtypes
-from tinygrad.device import Buffer
+from tinygrad import Device, Tensor, dtypes
+from tinygrad.device import Buffer, BufferSpec, LRUAllocator
 from tinygrad.uop.ops import Ops, UOp
 
 
@@ -56,8 +57,27 @@ def placed(values: NDArray[Any], device: str, dtype: str = "float32") -> Tensor:
     return tensor
 
 
+def zeros(shape: tuple[int, ...], device: str, dtype: str) -> Tensor:
+    """Zeros on a device, without a program that makes them. On the CPU they take memory where
+    they are written to: it comes from the system, whose new pages are zeros, and anew."""
+    options = BufferSpec(nolru=True)
+    buffer: Any = Buffer(device, prod(shape), getattr(dtypes, dtype), None, options).allocate()
+    tensor = Tensor(UOp.from_buffer(buffer)).reshape(shape)
+    if device != "CPU":
+        put(tensor, np.zeros(buffer.nbytes, np.uint8))
+    return tensor
+
+
 def copied(x: Tensor) -> Tensor:
     """A realized tensor's values in memory of their own."""
     buffer: Any = x.uop.base.buffer
     own = Buffer(buffer.device, buffer.size, buffer.dtype, preallocate=True).copy_from(buffer)
     return Tensor(UOp.from_buffer(own)).reshape(x.shape)
+
+
+def spare(device: str) -> None:
+    """Gives back the memory of tensors that are gone, which tinygrad keeps for others of just
+    their sizes."""
+    allocator = Device[device].allocator
+    if isinstance(allocator, LRUAllocator):
+        allocator.free_cache()  # type: ignore[no-untyped-call]  # not typed there

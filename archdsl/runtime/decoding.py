@@ -17,11 +17,10 @@ from tinygrad import Tensor, UOp
 
 from archdsl.backend import step
 from archdsl.backend.program import Program
-from archdsl.backend.tensors import get, placed, put
+from archdsl.backend.tensors import get, put, zeros
 from archdsl.backend.use import Run
 from archdsl.backend.walk import prepared
 from archdsl.diagnostics import ArchError, Diagnostic
-from archdsl.formats.host import CARRIER
 from archdsl.graph.nodes import Graph, Input, walk
 from archdsl.passes.decoding import Decoding, State, decoding
 from archdsl.progress import doing
@@ -87,8 +86,7 @@ class Decoder:
         return found
 
     def _room(self, shape: tuple[int, ...], dtype: str = "int32") -> Tensor:
-        """Zeros of a shape, of which tinygrad would make a program first."""
-        return placed(np.zeros(shape, CARRIER[dtype]), self.model.device, dtype)
+        return zeros(shape, self.model.device, dtype)
 
     def _ring(self, window: int) -> int:
         """Places for the columns in a window and those of a chunk, whole chunks of them."""

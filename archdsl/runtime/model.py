@@ -17,7 +17,7 @@ from archdsl.backend import walk
 from archdsl.backend.program import Program, kept
 from archdsl.backend.quantized import Quantized, quantized
 from archdsl.backend.target import kernels_for, open_device, supports
-from archdsl.backend.tensors import copied, made, placed, put
+from archdsl.backend.tensors import copied, made, placed, put, spare
 from archdsl.backend.use import Run
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.formats.host import Stored
@@ -126,6 +126,7 @@ class Model:
             small[name] = tensor
             found[name] = tensor.full(self.dtype)
         self._quantized = small  # now that nothing can fail any more
+        spare(self.device)  # what the tensors were in before they were cast
         return found
 
     def __call__(self, **given: Any) -> dict[str, Tensor]:
