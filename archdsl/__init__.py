@@ -59,6 +59,7 @@ def compile(
     seed: int = 0,
     kernels: str = "best",
     quantize: str | None = None,
+    tune: float | None = None,
     **settings: int | float | bool | str,
 ) -> Model:
     """The model of a spec: a path, `path:variant`, or a parsed file.
@@ -68,7 +69,8 @@ def compile(
     weights: float32, float16 or bfloat16; `seed` is what fresh weights are drawn from;
     `kernels` are the "best" that the device has or "tinygrad"'s own alone; `quantize` "int8"
     keeps matrices in 8 bits, with a scale for each 32 numbers, and "stored" those of a file
-    whose matrices are quantized as they are there.
+    whose matrices are quantized as they are there; `tune` searches for quicker kernels of
+    tinygrad's where they are compiled, for so many seconds at most in all.
     Raises `ArchError` with every mistake of the spec.
 
     >>> model = compile("gpt.arch", vocab=100, context=8, D=32, heads=4, depth=2)
@@ -77,7 +79,7 @@ def compile(
     """
     from archdsl.runtime.build import build
 
-    return build(spec, variant, settings, device, dtype, seed, kernels, quantize)
+    return build(spec, variant, settings, device, dtype, seed, kernels, quantize, tune)
 
 
 def from_pretrained(
@@ -89,6 +91,7 @@ def from_pretrained(
     seed: int = 0,
     kernels: str = "best",
     quantize: str | None = None,
+    tune: float | None = None,
 ) -> Model:
     """The model of a published checkpoint, with its weights.
 
@@ -102,4 +105,4 @@ def from_pretrained(
     """
     from archdsl.runtime.pretrained import from_pretrained
 
-    return from_pretrained(path, spec, device, dtype, seed, kernels, quantize)
+    return from_pretrained(path, spec, device, dtype, seed, kernels, quantize, tune)

@@ -69,6 +69,9 @@ def weighted(use: Use, q: Tensor, k: Tensor, v: Tensor, S: Any, seen: Tensor | N
     k = k.transpose(1, 2)  # [B, K, S, h]
     v = v.transpose(1, 2)  # [B, K, S, w]
 
+    if use.run.trains:
+        # Their gradients are made as they are here: products that tensor cores can compute.
+        q, k, v = (each.contiguous_backward() for each in (q, k, v))
     scores = use.run.matmul(q, k, flip=True) * use.attr["scale"]  # [B, K, G T, S]
     scores = scores.reshape(batch, heads, T, S)  # [B, H, T, S]
     if "bias" in use.tensors:

@@ -6,10 +6,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar
 
-from tinygrad import Tensor, TinyJit
+from tinygrad import Tensor
 from tinygrad.codegen import to_program_cache
+from tinygrad.engine.jit import _TinyJit
+from tinygrad.engine.realize import capturing
 from tinygrad.helpers import TRAINING, Context
+from tinygrad.uop.ops import Ops, UOp
 
+from archdsl.backend.tuning import Tuner
 from archdsl.progress import doing
 
 # tinygrad's settings for making kernels of these tensors. TC_OPT: sizes that are no multiple
@@ -23,11 +27,12 @@ T = TypeVar("T")
 class Program(Generic[T]):
     """A function of realized tensors, all of whose calls have tensors of the same shapes.
 
-    What it returns is realized, and is written over by the next call.
+    What it returns is realized, and is written over by the next call. Its kernels are
+    searched by a `tuner` where there is one.
     """
 
-    def __init__(self, function: Callable[..., T], device: str):
-        self._run: Any = TinyJit(function)
+    def __init__(self, function: Callable[..., T], device: str, tuner: Tuner | None = None):
+        self._run: Any = _Jit(function, device, tuner)
         # tinygrad would capture the second call, and so make everything twice.
         self._run.cnt = 1
         self._device = device
@@ -47,6 +52,21 @@ class Program(Generic[T]):
         before = len(to_program_cache)
         what = f"compiling for {self._device}"
         return doing(what, "kernels", None, lambda: len(to_program_cache) - before)
+
+
+class _Jit(_TinyJit[Any]):
+    """tinygrad's JIT, which may tune what it captures."""
+
+    def __init__(self, function: Callable[..., Any], device: str, tuner: Tuner | None):
+        super().__init__(function if tuner is None else self._tuned)
+        self._function, self._device, self._tuner = function, device, tuner
+
+    def _tuned(self, *given: Any, **named: Any) -> Any:
+        found = self._function(*given, **named)
+        if capturing and self._tuner:
+            calls = UOp(Ops.LINEAR, src=tuple(c for part in self._linears for c in part.src))
+            self._linears = [self._tuner.tuned(calls, self._device)]
+        return found
 
 
 def kept(tensor: Tensor) -> Tensor:

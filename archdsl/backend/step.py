@@ -21,7 +21,7 @@ from archdsl.backend.attend import weighted
 from archdsl.backend.emit import EMIT
 from archdsl.backend.kernels import attention
 from archdsl.backend.tensors import shape
-from archdsl.backend.use import Run, Use
+from archdsl.backend.use import TILE, Run, Use
 from archdsl.backend.walk import prepared, used
 from archdsl.graph.nodes import Apply, Node, Stack, refs
 from archdsl.passes.decoding import Decoding
@@ -50,6 +50,13 @@ class Step:
     count: int = 0
     rows: dict[int, Tensor] = field(default_factory=dict)  # of tables, at these positions
     first: dict[int, Tensor] = field(default_factory=dict)  # by how many tokens are new
+
+    @property
+    def end(self) -> Any:
+        """S: how many columns there are. Tensor cores take whole tiles of them: what comes
+        after the new ones is hidden as the future is."""
+        end = self.past + self.count
+        return -(-end // TILE) * TILE if self.run.tensor_cores else end
 
     @property
     def columns(self) -> Tensor:
@@ -228,7 +235,7 @@ def _attend(here: Step, use: Use, keys: Tensor, values: Tensor) -> Tensor:
         values[:, new].assign(v.cast(values.dtype)),
     )
     Tensor.realize(*written)
-    S = room if ring else here.past + n
+    S = room if ring else here.end
     seen = _seen(here, use, room if ring else None).unsqueeze(1)  # [B, 1, n, S]
     return weighted(use, q, keys[:, :S], values[:, :S], S, seen)  # [B, n, H, w]
 
@@ -236,8 +243,7 @@ def _attend(here: Step, use: Use, keys: Tensor, values: Tensor) -> Tensor:
 def _seen(here: Step, use: Use, ring: int | None) -> Tensor:
     """[B, n, S]: which columns each new token may attend to; S are the places of a ring."""
     if ring is None:
-        S = here.past + here.count
-        columns: Tensor = Tensor.arange(here.room)[:S]  # [S]
+        columns: Tensor = Tensor.arange(here.room)[: here.end]  # [S]
     else:
         # The last column that has taken each place.
         newest = here.past + here.count - 1
@@ -256,7 +262,7 @@ def _alibi(here: Step, use: Use) -> Tensor:
     heads = use.attr["heads"]
     steep = use.run.constant(("alibi", heads), lambda: positions.slopes(heads))  # [H]
     bias = steep.reshape(1, heads, 1, 1) * -_behind(here, here.room)  # [1, H, n, L]
-    return bias[..., : here.past + here.count]  # [1, H, n, S]
+    return bias[..., : here.end]  # [1, H, n, S]
 
 
 def _relative_bias(here: Step, use: Use) -> Tensor:
@@ -264,7 +270,7 @@ def _relative_bias(here: Step, use: Use) -> Tensor:
     table = positions.distances(use, bound)  # [2 bound - 1]
     index = (bound - 1 - _behind(here, here.room)).clip(0, 2 * bound - 2)  # [n, L]
     bias = use.weights["weight"][table[index]].permute(2, 0, 1)  # [H, n, L]
-    return bias.unsqueeze(0)[..., : here.past + here.count]  # [1, H, n, S]
+    return bias.unsqueeze(0)[..., : here.end]  # [1, H, n, S]
 
 
 def _behind(here: Step, room: int) -> Tensor:

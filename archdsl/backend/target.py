@@ -16,6 +16,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -175,13 +176,10 @@ def probe(name: str | None) -> Backend:
     environment = dict(os.environ)
     if name is not None:
         environment.pop("DEV", None)
-    package = str(Path(__file__).parents[2])
-    paths = [package, *filter(None, [environment.get("PYTHONPATH")])]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
     try:
         ran = subprocess.run(
             [sys.executable, "-c", _PROBE, json.dumps(name)],
-            env=environment,
+            env=with_package(environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -198,6 +196,12 @@ def probe(name: str | None) -> Backend:
         return _failed(name, f"{ended}: {said[-1]}" if said else ended)
     answer = json.loads(answers[-1])
     return Backend(**answer | {"half_dtypes": tuple(answer["half_dtypes"])})
+
+
+def with_package(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which Python finds this package, from wherever it was imported."""
+    paths = [str(Path(__file__).parents[2]), *filter(None, [environment.get("PYTHONPATH")])]
+    return {**environment, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def backends() -> tuple[Backend, ...]:

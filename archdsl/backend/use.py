@@ -27,6 +27,7 @@ from archdsl.passes.kernels import TINYGRAD, Product, Work, choose
 
 # Devices whose products of half numbers sum in float32 by hardware.
 TENSOR_CORES = frozenset({"CUDA", "NV", "AMD", "HIP", "METAL"})
+TILE = 16  # a side of what they multiply at once
 
 
 @dataclass
@@ -70,6 +71,10 @@ class Run:
         """The kernel for a piece of work."""
         return choose(work, self.target)
 
+    @property
+    def tensor_cores(self) -> bool:
+        return self.device.split(":")[0] in TENSOR_CORES
+
     def matmul(self, a: Tensor, b: Tensor, flip: bool = False) -> Tensor:
         """a @ b in float32, or a @ b^T, of operands in the weights' dtype."""
         if self.target and a.ndim == b.ndim and all_int((*a.shape, *b.shape)):
@@ -77,9 +82,11 @@ class Run:
             if self.kernel(Product(rows, into, shape(b)[-2 if flip else -1])) == "matmul":
                 return products.matmul(a, b, flip_b=flip)
         b = b.transpose(-1, -2) if flip else b
-        if self.device.split(":")[0] in TENSOR_CORES:
+        outer = a.shape[:-1] if b.ndim == 2 else a.shape[-2:-1]
+        if self.tensor_cores and any(size != 1 for size in outer):
             return a.matmul(b, dtype=dtypes.float32)
-        # Without tensor cores each product of two halves would be rounded before the sum.
+        # Without tensor cores, which take no single row, each product of two halves would be
+        # rounded before the sum.
         return a.cast(dtypes.float32) @ b.cast(dtypes.float32)
 
     def part(self, x: Tensor) -> Tensor:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
 import archdsl
-from archdsl.cli.waiting import showing
+from archdsl.cli.waiting import put, showing
 from archdsl.diagnostics import ArchError, Diagnostic
 
 COMMANDS = (
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if family.isalpha():
         os.environ.setdefault("DEV", family.upper())
     try:
-        with showing():
+        with showing(), warnings.catch_warnings():
+            warnings.showwarning = _warned
             status: int = args.run(args)
         sys.stdout.flush()
         return status
@@ -59,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(problem.render(), file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it
     return 1
+
+
+def _warned(message: Warning | str, *where: object, **more: object) -> None:
+    put(str(message), file=sys.stderr)
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:

@@ -54,6 +54,7 @@ def opened(args: argparse.Namespace) -> Model:
         dtype=args.dtype,
         kernels=args.kernels,
         quantize=args.quantize,
+        tune=args.tune,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from archdsl.semantics.models import Setting
 
 if TYPE_CHECKING:
     from archdsl.runtime.model import Model
+
+TUNING = 120  # seconds, where none are given
 
 Subparsers = argparse._SubParsersAction  # argparse names the type nowhere else
 
@@ -60,10 +63,29 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         " (default for a checkpoint where no --dtype is given)",
     )
     parser.add_argument(
+        "--tune",
+        type=_seconds,
+        nargs="?",
+        const=TUNING,
+        metavar="SECONDS",
+        help="search for quicker kernels of tinygrad's, for so long at most "
+        f"(default: {TUNING}), and keep what is found for later runs",
+    )
+    parser.add_argument(
         "--weights", metavar="PATH", help=".safetensors, .pt, .bin, .npz or package:NAME/FILE"
     )
     parser.add_argument("--map", metavar="TITLE", help="the `weights` block that names them")
     parser.add_argument("--seed", type=int, default=0, help="of fresh weights (default: 0)")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"`{text}` are not seconds above 0, as in --tune 60")
+    return seconds
 
 
 def settings(args: argparse.Namespace) -> dict[str, Setting]:
@@ -91,9 +113,8 @@ def compiled(args: argparse.Namespace) -> Model:
     """The model that the arguments describe, with the weights of `--weights` if any."""
     from archdsl.runtime.build import build  # imports tinygrad
 
-    model = build(
-        args.spec, None, settings(args), args.device, args.dtype, args.seed, args.kernels
-    )
+    how = (args.device, args.dtype, args.seed, args.kernels, args.quantize, args.tune)
+    model = build(args.spec, None, settings(args), *how)
     if args.weights:
         model.load(args.weights, args.map)
     return model

@@ -20,8 +20,9 @@ def build(
     seed: int,
     kernels: str = "best",
     quantize: str | None = None,
+    tune: float | None = None,
 ) -> Model:
     """What `archdsl.compile` does, its settings as a mapping of their own."""
     analysis = analyse(spec, variant, settings)
     graph = optimise(analysis.graph)
-    return Model(graph, analysis.maps, device, dtype, seed, kernels, quantize)
+    return Model(graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)

@@ -18,7 +18,7 @@ from tinygrad import Tensor, UOp
 from archdsl.backend import step
 from archdsl.backend.program import Program
 from archdsl.backend.tensors import get, put, zeros
-from archdsl.backend.use import Run
+from archdsl.backend.use import TILE, Run
 from archdsl.backend.walk import prepared
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.graph.nodes import Graph, Input, walk
@@ -58,8 +58,9 @@ class Decoder:
                     expected=f"1 to {self.bound}",
                 )
             )
-        # Rows that are shorter than others, and the last chunk, need room in front.
-        self.room = self.limit + CHUNK
+        # Rows that are shorter than others, and the last chunk, need room in front; whole
+        # tiles of columns are seen.
+        self.room = -(-(self.limit + CHUNK) // TILE) * TILE
         self._rings = any(state.window for state in self.plan.states)
         self._past = UOp.variable("past", 0, self.room - 1)
         self._keys, self._values = (self._buffers(i) for i in (0, 1))
@@ -67,7 +68,7 @@ class Decoder:
         # What each step is given: new tokens, by how many there are, and where rows begin.
         self._new: dict[int, Tensor] = {}
         self._begins = self._room((rows,))
-        self._moved = Program(self._move, model.device)
+        self._moved = model.program(self._move)
         self._kept: dict[Key, Tensor] = {}
         self._sizes: dict[str, int] = {}
         self._lengths: dict[str, Tensor] = {}
@@ -129,7 +130,7 @@ class Decoder:
         if not any(not state.past for state in self.plan.states):
             return
         shapes = tuple((name, tensor.shape) for name, tensor in tensors.items())
-        once = Program(self._once, self.model.device)
+        once = self.model.program(self._once)
         made = self._steps.setdefault(("once", shapes), once)(**tensors)
         self._kept = {key: made[_name(*key)].clone().realize() for key in self._kept_keys()}
 
@@ -196,7 +197,7 @@ class Decoder:
         sizes = tuple(sorted(self._sizes.items()))
         key = (n, last, sizes)
         if key not in self._steps:
-            self._steps[key] = Program(self._program(last), self.model.device)
+            self._steps[key] = self.model.program(self._program(last))
         if n not in self._new:
             self._new[n] = self._room((self.rows, n))
         put(self._new[n], tokens.astype(np.int32))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from archdsl.backend.program import Program, kept
 from archdsl.backend.quantized import Quantized, quantized
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import copied, made, placed, put, spare
+from archdsl.backend.tuning import Tuner
 from archdsl.backend.use import Run
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.formats.host import Stored
@@ -33,6 +35,8 @@ from archdsl.semantics.weight_maps import WeightMap
 if TYPE_CHECKING:
     from archdsl.runtime.decoding import Decoder
     from archdsl.runtime.generation import Generation, Reader
+
+T = TypeVar("T")
 
 
 # What weights can be instead of numbers of the model's dtype: of 8 bits, or as they are in a
@@ -63,6 +67,7 @@ class Model:
         seed: int = 0,
         kernels: str = "best",
         quantize: str | None = None,
+        tune: float | None = None,
     ):
         self.graph = graph
         self.maps = dict(maps)
@@ -70,6 +75,7 @@ class Model:
         self.seed = seed
         self.kernels = _known("kernels cannot be", kernels, ("best", "tinygrad"))
         self.quantize = quantize and _known("weights cannot be", quantize, QUANTIZATIONS)
+        self._tuner = None if tune is None else Tuner(_duration(tune))
         self.weights: dict[str, Parameter] = {p.path: p for p in parameters(graph)}
         self._asked_device = device
         self._device: str | None = None
@@ -140,13 +146,17 @@ class Model:
         key = (TRAINING.value, *((name, array.shape) for name, array in arrays.items()))
         if key not in self._programs:
             places = {n: Tensor(a, device=self.device).realize() for n, a in arrays.items()}
-            self._programs[key] = _Forward(Program(self._outputs, self.device), places)
+            self._programs[key] = _Forward(self.program(self._outputs), places)
         program, places = self._programs[key]
         for name, array in arrays.items():
             put(places[name], array)
         outputs = program(**places)
         # A program writes every call's outputs into the same memory, so they are copied out.
         return {name: copied(out) for name, out in outputs.items()}
+
+    def program(self, function: Callable[..., T]) -> Program[T]:
+        """A function of tensors as a program on the model's device, tuned if the model is."""
+        return Program(function, self.device, self._tuner)
 
     def decoder(self, rows: int, limit: int | None = None) -> Decoder:
         """The model fed step by step, `rows` sequences at once: see `Decoder`."""
@@ -310,6 +320,19 @@ def _known(message: str, value: str, known: Collection[str]) -> str:
             )
         )
     return value
+
+
+def _duration(seconds: float) -> float:
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not 0 < seconds < math.inf:
+        raise ArchError(
+            Diagnostic(
+                "argument-value",
+                f"tune cannot be {seconds!r}",
+                expected="seconds above 0, as in tune=60",
+            )
+        )
+    return seconds
 
 
 def _two_tokens(graph: Graph, arrays: Mapping[str, Any]) -> None:

@@ -33,6 +33,7 @@ def from_pretrained(
     seed: int,
     kernels: str,
     quantize: str | None,
+    tune: float | None,
 ) -> Model:
     """What `archdsl.from_pretrained` does."""
     _, analysis, found = _held(path, spec)
@@ -40,7 +41,7 @@ def from_pretrained(
         quantize = "stored" if kernels_for(open_device(device)) else None
     dtype = dtype or widest(found.values())
     graph = optimise(analysis.graph)
-    model = Model(graph, analysis.maps, device, dtype, seed, kernels, quantize)
+    model = Model(graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
     model.fill(found)
     return model
 

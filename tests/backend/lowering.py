@@ -25,6 +25,7 @@ from unittest.mock import patch
 from tinygrad import Tensor
 from tinygrad.codegen import to_program
 from tinygrad.device import CompileError, Compiler
+from tinygrad.engine.realize import capturing
 from tinygrad.helpers import Context, Target
 from tinygrad.renderer import Renderer
 from tinygrad.renderer.cstyle import (
@@ -47,7 +48,9 @@ class Kernel:
 
     `binary` is what the target's compiler made of `source`: PTX (CUDA), a cubin (NV), an ELF
     object (AMD) or assembly (HIP). It is None where the kernel was rendered only.
-    `multiply_adds` counts those of the matrix product that the kernel computes, 0 for none.
+    `multiply_adds` counts those of the matrix products that the kernel computes, 0 for none;
+    `products` are how many these are, and `rows` how many rows share what they are multiplied
+    with, on the side where there are fewer: 1 where a vector is multiplied.
     `precision` holds the types in which it sums, takes exponentials, logarithms, roots and
     quotients, by tinygrad's names: `float` is fp32.
     """
@@ -57,6 +60,8 @@ class Kernel:
     binary: bytes | None
     tensor_cores: bool
     multiply_adds: int
+    products: int
+    rows: int
     precision: frozenset[str]
 
 
@@ -150,24 +155,47 @@ def missing_compiler(target: str) -> str | None:
     return None
 
 
-def lower(build: Callable[[str], Sequence[Tensor]], target: str) -> tuple[Kernel, ...]:
+def lower(
+    build: Callable[[str], Sequence[Tensor]], target: str, compiles: bool = True
+) -> tuple[Kernel, ...]:
     """Every kernel that computes `build(device)`, in the order of launch.
 
-    `build` makes its inputs by `Tensor.empty(..., device=device)` and returns its outputs.
+    `build` makes its inputs by `Tensor.empty(..., device=device)` and returns its outputs; what
+    it realizes on the way is lowered too. Kernels are rendered only where not `compiles`.
     Raises tinygrad's CompileError for source that the target's compiler refuses.
     """
     backend = TARGETS[target]
     renderer = _renderer(backend)
-    compiled = missing_compiler(target) is None
+    compiled = compiles and missing_compiler(target) is None
     if compiled and backend.compiler is not None:
         renderer.compiler = backend.compiler(backend.target)
-    device = backend.target.device
+    kernels = schedule(build, target)
+    return tuple(_kernel(k, renderer, backend.tensor_core, compiled) for k in kernels)
+
+
+def schedule(build: Callable[[str], Sequence[Tensor]], target: str) -> list[UOp]:
+    """The kernels of `build(device)` before they are lowered; copies are left out."""
+    device = TARGETS[target].target.device
+    captured = _Captured()
     # Without a default of ours tinygrad would open devices in search of one.
     with Context(DEV=device):  # type: ignore[no-untyped-call]
-        first, *others = build(device)
-        schedule, _ = first.linear_with_vars(*others)
-        kernels = [call.src[0] for call in schedule.src if call.src[0].op is Ops.SINK]
-        return tuple(_kernel(k, renderer, backend.tensor_core, compiled) for k in kernels)
+        capturing.append(captured)  # so that nothing is run
+        try:
+            Tensor.realize(*build(device))
+        finally:
+            capturing.clear()
+    calls = [call.src[0] for part in captured.parts for call in part.src]
+    return [kernel for kernel in calls if kernel.op is not Ops.COPY]
+
+
+class _Captured:
+    """What is realized, as tinygrad's JIT takes it."""
+
+    def __init__(self) -> None:
+        self.parts: list[UOp] = []
+
+    def add_linear(self, linear: UOp, var_vals: dict[str, int]) -> None:
+        self.parts.append(linear)
 
 
 def _renderer(backend: Backend) -> Renderer:
@@ -190,13 +218,16 @@ def _renderer(backend: Backend) -> Renderer:
 def _kernel(ast: UOp, renderer: Renderer, tensor_core: str, compiled: bool) -> Kernel:
     sink, linear, source, binary = to_program(ast, renderer).src
     sums = [node for node in ast.toposort() if _sums(node)]
+    products = [node for node in sums if _multiply_adds(node)]
     delicate = [node for node in linear.src if node.op in DELICATE]
     return Kernel(
         name=sink.arg.function_name,
         source=source.arg,
         binary=binary.arg if compiled else None,
         tensor_cores=tensor_core in source.arg,
-        multiply_adds=sum(map(_multiply_adds, sums)),
+        multiply_adds=sum(map(_multiply_adds, products)),
+        products=len(products),
+        rows=min(map(_rows, products), default=0),
         precision=frozenset(node.dtype.name for node in (*sums, *delicate)),
     )
 
@@ -222,3 +253,10 @@ def _multiply_adds(node: UOp) -> int:
     if product.op is not Ops.MUL or product.src[0] is product.src[1] or len(loads) < 2:
         return 0
     return math.prod(int(axis.vmax) + 1 for axis in product.ranges)
+
+
+def _rows(node: UOp) -> int:
+    """The smaller of a product's sides: of what one operand goes along, and not the other."""
+    left, right = (set(operand.ranges) for operand in _summand(node).src)
+    sides = (left - right, right - left)
+    return min(math.prod(int(axis.vmax) + 1 for axis in side) for side in sides)

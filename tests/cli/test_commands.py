@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -247,3 +249,26 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
         ["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert (done.stdout, done.stderr) == ("File\n", "")
+
+
+def test_tuning_takes_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "gpt.arch", "--tune", "0"])
+    assert ended.value.code == 2
+    assert "--tune: `0` are not seconds above 0, as in --tune 60" in capsys.readouterr().err
+
+
+def test_tuning_without_enough_time_says_so(tmp_path: Path) -> None:
+    np.save(tmp_path / "tokens.npy", np.arange(5)[None])
+    given = ("run", "gpt.arch", *TINY, "--input", f"tokens={tmp_path / 'tokens.npy'}")
+    cache = os.environ | {"CACHEDB": str(tmp_path / "kernels.db")}
+    options = ("--device", "CPU", "--kernels", "tinygrad")
+    plain = process(*given, *options, env=cache)
+    tuned = process(*given, *options, "--tune", "0.01", env=cache)
+    assert (plain.stderr, plain.returncode, tuned.returncode) == ("", 0, 0)
+    assert tuned.stdout == plain.stdout
+    assert re.fullmatch(
+        r"tuning for CPU: \d+ kernels are as without it: the 0.01 seconds are over, and the "
+        r"next run goes on from here\n",
+        tuned.stderr,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from archdsl.cli import main
@@ -14,6 +15,7 @@ from tests.cli.tiny import gpt2
 pytestmark = pytest.mark.reference("tokenizers")
 
 GREEDY = ("--temperature", "0", "--max-new-tokens", "4", "--repetition-penalty", "2")
+TINY = [part for size in ("D=8", "heads=2", "depth=1", "vocab=11") for part in ("--set", size)]
 PROMPT = r"\r\n> \Z"
 
 
@@ -59,4 +61,16 @@ def test_a_chat_that_is_ended_gives_the_terminal_back(folder: str) -> None:
         terminal.wait_for("half a line")
         terminal.process.terminate()
         assert terminal.end() == -signal.SIGTERM
+        assert "Traceback" not in terminal.text
+
+
+def test_a_search_for_kernels_is_shown_and_can_be_interrupted(tmp_path: Path) -> None:
+    path = str(tmp_path / "tokens.npy")
+    np.save(path, np.arange(5)[None])
+    command = ("run", "gpt.arch", *TINY, "--input", f"tokens={path}")
+    options = ("--kernels", "tinygrad", "--tune", "300")
+    with Terminal(*command, *options, CACHEDB=str(tmp_path / "kernels.db")) as terminal:
+        terminal.wait_for(r"tuning for CPU: \d+ kernels")
+        terminal.type("\x03")
+        assert terminal.end() == -signal.SIGINT
         assert "Traceback" not in terminal.text

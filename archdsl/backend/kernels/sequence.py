@@ -17,6 +17,7 @@ from tinygrad import Device
 from tinygrad.device import Compiled
 from tinygrad.engine.jit import GraphRunner
 from tinygrad.engine.realize import get_call_arg_uops
+from tinygrad.runtime.ops_cpu import CPUProgram
 from tinygrad.uop.ops import UOp
 
 from archdsl.backend.kernels import team
@@ -68,6 +69,29 @@ class Sequence(GraphRunner):
             return False
         count = len(get_call_arg_uops(new_call)) + len(new_call.src[0].arg.vars)
         return count <= _ARGUMENTS
+
+
+class Shared(CPUProgram):
+    """A program that is called by itself, its parts shared as those of a captured one are."""
+
+    def __call__(
+        self, *bufs: Any, global_size: Any = (1, 1, 1), vals: Any = (), **others: Any
+    ) -> float | None:
+        arguments = [*(each.va_addr for each in bufs), *(value or 0 for value in vals)]
+        part = self.runtimevars.get("core_id")
+        if part is None or len(arguments) > _ARGUMENTS:
+            return super().__call__(*bufs, global_size=global_size, vals=vals, **others)
+        table = np.zeros(_FIRST + _ARGUMENTS, np.uint64)
+        table[: _FIRST + len(arguments)] = [self.addr, global_size[0], part, *arguments]
+        program, address = _program()
+        start = time.perf_counter()
+        program.fxn(ctypes.c_uint64(table.ctypes.data), ctypes.c_uint64(1), address)
+        return time.perf_counter() - start
+
+
+def installed(device: str) -> bool:
+    """Whether what is captured for an open device is run in this way."""
+    return Device[device].graph is Sequence
 
 
 def install() -> None:

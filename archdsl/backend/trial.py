@@ -1,0 +1,148 @@
+"""One kernel after another searched, and held against its plain lowering: the process that a
+`Tuner` starts.
+
+tinygrad's beam search does the searching. What it finds is taken where it computes the same
+numbers as the plain kernel, of the same inputs, in less time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tinygrad import Device, Tensor, dtypes
+from tinygrad.codegen import to_program
+from tinygrad.codegen.opt.postrange import args_from_ast
+from tinygrad.device import Buffer
+from tinygrad.dtype import DType, storage_fmt_for_dtype
+from tinygrad.engine.realize import time_call
+from tinygrad.helpers import Context
+from tinygrad.uop.ops import UOp
+
+from archdsl.backend.kernels.sequence import Shared
+from archdsl.backend.target import kernels_for, open_device, supports
+from archdsl.backend.tensors import put
+from archdsl.backend.tuning import Schedule, scheduled
+
+WIDTH = 2  # schedules from which the search goes on at a time
+ROUNDS = 10  # times that two kernels take their turns
+QUICKER = 0.95  # of the plain kernel's time, or a change is not worth it
+
+# How far results may be apart, in the scale of the largest; whole numbers are equal. Sums are
+# in float32, in another order.
+TOLERANCE = {dtypes.float32: 1e-5, dtypes.float16: 4e-3, dtypes.bfloat16: 3e-2}
+
+
+def work() -> None:
+    """The process: kernels and settings come by a pipe, and what was found goes back."""
+    number, device, shares = sys.argv[1:]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    pipe: Connection[Any, Any] = Connection(int(number))
+    supports(open_device(device), "bfloat16")  # whatever bfloat16 needs is there now
+    if int(shares) and kernels_for(device):
+        opened: Any = Device[device]
+        opened.runtime = partial(Shared, opened)
+    while True:
+        pipe.send("ready")
+        kernel, settings = pipe.recv()
+        try:
+            with Context(PARALLEL=0, **settings):  # type: ignore[no-untyped-call]
+                pipe.send(searched(kernel, device))
+        except Exception as error:  # whatever it is, the kernel can do without
+            pipe.send((None, f"its search failed: {type(error).__name__}: {error}"))
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def searched(kernel: UOp, device: str) -> tuple[Schedule, str | None]:
+    """The quickest schedule of a kernel that was found, or None and what is wrong with it, if
+    anything is."""
+    renderer = Device[device].renderer
+    beam = kernel.replace(arg=replace(kernel.arg, beam=WIDTH))
+    schedule = to_program(beam, renderer).src[0].arg.applied_opts
+    plain, other = (to_program(scheduled(kernel, each), renderer) for each in (None, schedule))
+    if not alike(kernel, plain, other, device):
+        return None, "what was found gives other results"
+    before, after = seconds(kernel, (plain, other), device)
+    return (schedule, None) if after < QUICKER * before else (None, None)
+
+
+def alike(kernel: UOp, plain: UOp, other: UOp, device: str) -> bool:
+    """Whether two programs of a kernel compute the same of the same inputs: drawn ones, and
+    their absolute values, with sizes that vary at their middle and at their largest."""
+    buffers, middle = args_from_ast(kernel, device)
+    largest = {each.expr: int(each.vmax) for each in kernel.variables()}
+    return all(
+        _close(*(_results(program, buffers, values, positive) for program in (plain, other)))
+        for values, positive in ((middle, False), (largest, True))
+    )
+
+
+def seconds(kernel: UOp, programs: Sequence[UOp], device: str) -> list[float]:
+    """The shortest time of each of a kernel's programs, which take turns."""
+    buffers, values = args_from_ast(kernel, device)
+    _fill(buffers, False)
+    timers = [time_call(_call(program, buffers), values) for program in programs]
+    rounds = [[next(timer) for timer in timers] for _ in range(ROUNDS)]
+    return [min(times) for times in zip(*rounds, strict=True)]
+
+
+def _call(program: UOp, buffers: Sequence[Buffer]) -> UOp:
+    return program.call(*(UOp.from_buffer(each) for each in buffers))
+
+
+def _results(
+    program: UOp, buffers: Sequence[Buffer], values: dict[str, int], positive: bool
+) -> list[tuple[DType, NDArray[Any]]]:
+    """What a program leaves in the buffers that it writes."""
+    _fill(buffers, positive)
+    next(time_call(_call(program, buffers), values))
+    return [(buffers[i].dtype, _numbers(buffers[i])) for i in program.arg.outs]
+
+
+def _fill(buffers: Sequence[Buffer], positive: bool) -> None:
+    """Draws what the buffers hold: normal numbers, and of whole ones 0 and 1."""
+    rng = np.random.default_rng(0)
+    for each in buffers:
+        if dtypes.is_float(each.dtype):
+            drawn = rng.standard_normal(each.size, np.float32)
+            values = _stored(np.abs(drawn) if positive else drawn, each.dtype)
+        else:
+            values = rng.integers(0, 2, each.size).astype(each.dtype.fmt)
+        put(Tensor(UOp.from_buffer(each.ensure_allocated())), values)
+
+
+def _stored(values: NDArray[np.float32], dtype: DType) -> NDArray[Any]:
+    """Numbers as a buffer holds them; those of bfloat16 are the first half of float32's."""
+    if dtype == dtypes.bfloat16:
+        return (values.view(np.uint32) >> 16).astype(np.uint16)
+    return values.astype(dtype.fmt)
+
+
+def _numbers(buffer: Buffer) -> NDArray[Any]:
+    held = np.frombuffer(buffer.as_memoryview(), storage_fmt_for_dtype(buffer.dtype))
+    if buffer.dtype == dtypes.bfloat16:
+        return (held.astype(np.uint32) << 16).view(np.float32)
+    return held
+
+
+def _close(
+    plain: Sequence[tuple[DType, NDArray[Any]]], other: Sequence[tuple[DType, NDArray[Any]]]
+) -> bool:
+    for (dtype, right), (_, found) in zip(plain, other, strict=True):
+        finite = np.abs(right[np.isfinite(right)].astype(np.float64))
+        allowed = TOLERANCE.get(dtype, 0.0) * finite.max(initial=0.0)
+        if not np.allclose(found, right, rtol=0, atol=allowed, equal_nan=True):
+            return False
+    return True

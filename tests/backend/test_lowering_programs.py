@@ -1,0 +1,158 @@
+"""A model's other programs on GPUs: prefill, steps of decoding, and the gradients of training.
+
+As in `test_lowering.py`, nothing runs here. Large products use tensor cores whatever their
+sizes, and none of the CPU's kernels is in any of these programs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import pytest
+from tinygrad import Tensor, UOp
+from tinygrad.helpers import Context
+from tinygrad.uop.ops import Ops
+
+import archdsl
+from archdsl.backend import walk
+from archdsl.backend.program import OPTIONS
+from archdsl.backend.step import Step, step
+from archdsl.graph.nodes import Graph
+from archdsl.passes.decoding import decoding
+from archdsl.runtime.decoding import _copies
+from archdsl.runtime.model import Model
+from tests.backend.lowering import Kernel, lower, schedule
+from tests.backend.test_lowering import LARGE, Unopened
+
+# Odd sizes, which fill no tensor core.
+SIZES: dict[str, Any] = {"vocab": 91, "context": 90, "D": 44, "heads": 4, "depth": 1}
+# Rows, and how many tokens of each are new: a chunk of a prompt, a row, a batch of rows.
+STEPS = {"prefill": (1, 32), "batch": (37, 1), "single": (1, 1)}
+ROOM, LENGTH = 96, 37
+TARGETS = ("CUDA", "AMD")
+
+Build: TypeAlias = Callable[[str], list[Tensor]]
+
+
+@functools.cache
+def described(spec: str) -> Model:
+    return archdsl.compile(spec, **SIZES)
+
+
+def weights(spec: str, dtype: str, device: str) -> dict[str, Tensor]:
+    return {
+        path: Tensor.empty(*each.weight.shape, dtype=dtype, device=device)
+        for path, each in described(spec).weights.items()
+    }
+
+
+def tokens(device: str, *shape: int) -> Tensor:
+    return Tensor.empty(*shape, dtype="int32", device=device)
+
+
+def stepping(spec: str, dtype: str, rows: int, new: int) -> Build:
+    """The logits behind some new tokens, of what was kept of those before."""
+
+    def build(device: str) -> list[Tensor]:
+        plan = decoding(described(spec).graph)
+        run = Unopened(plan.graph, weights(spec, dtype, device), {}, device)
+        run.sizes |= dict.fromkeys(_varying(plan.graph) - {plan.axis}, LENGTH)
+
+        def room(part: int, past: bool) -> dict[Any, Tensor]:
+            return {
+                (state.ref, copy): Tensor.empty(
+                    rows,
+                    *([ROOM] if past else []),
+                    *(a.size.at(run.sizes) for a in state.types[part].axes[past:]),
+                    dtype=dtype,
+                    device=device,
+                )
+                for state in plan.states
+                if state.past == past
+                for copy in _copies(plan, state)
+            }
+
+        past = UOp.variable("past", 0, ROOM - 1).bind(5)
+        kept, keys, values = room(0, False), room(0, True), room(1, True)
+        here = Step(run, plan, past, ROOM, tokens(device, rows), kept, keys, values)
+        return [step(here, tokens(device, rows, new), new > 1)]
+
+    return build
+
+
+def training(spec: str, dtype: str, rows: int = 3) -> Build:
+    """The loss and the gradients of all weights."""
+
+    def build(device: str) -> list[Tensor]:
+        graph, learnt = described(spec).graph, weights(spec, dtype, device)
+        run = Unopened(graph, learnt, {}, device, trains=True)
+        given = {each.name: tokens(device, rows, LENGTH) for each in graph.inputs}
+        loss = walk.loss(run, given)
+        return [loss, *loss.gradient(*learnt.values())]
+
+    return build
+
+
+def _varying(graph: Graph) -> set[str]:
+    return {each.name for each in graph.varying}
+
+
+PROGRAMS = (*STEPS, "training")
+FEW = 8  # rows that fill half of a tensor core
+CASES = [
+    *(("gpt.arch", program, target, "float16") for program in PROGRAMS for target in TARGETS),
+    *(("transformer.arch", program, "CUDA", "bfloat16") for program in STEPS),
+]
+
+
+@functools.cache
+def lowered(spec: str, program: str, target: str, dtype: str) -> tuple[Kernel, ...]:
+    build = (
+        training(spec, dtype)
+        if program == "training"
+        else stepping(spec, dtype, *STEPS[program])
+    )
+    with Context(**OPTIONS):  # type: ignore[no-untyped-call]
+        return lower(build, target, compiles=False)
+
+
+def large(kernels: tuple[Kernel, ...]) -> list[Kernel]:
+    """Products of matrices; a vector's, as of one query with the keys, shares nothing."""
+    return [each for each in kernels if each.multiply_adds > LARGE and each.rows >= FEW]
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_large_products_use_tensor_cores(case: tuple[str, str, str, str]) -> None:
+    found = large(lowered(*case))
+    assert found or case[1] == "single"
+    assert [kernel.name for kernel in found if not kernel.tensor_cores] == []
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_softmax_norms_and_sums_are_in_fp32(case: tuple[str, str, str, str]) -> None:
+    assert {name for kernel in lowered(*case) for name in kernel.precision} <= {"float", "int"}
+
+
+@pytest.mark.parametrize("target", ["CUDA", "AMD", "CL"])
+@pytest.mark.parametrize("spec", ["gpt.arch", "transformer.arch"])
+def test_no_kernel_of_the_cpu_is_in_a_graph_of_a_gpu(
+    spec: str, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its C, nor the memory that its threads share."""
+
+    def forbidden(*given: object, **named: object) -> None:
+        raise AssertionError("a kernel of the CPU's on a GPU")
+
+    monkeypatch.setattr("archdsl.backend.kernels.launch.launch", forbidden)
+    monkeypatch.setattr("archdsl.backend.kernels.team.tensor", forbidden)
+    for module in ("attention", "norms", "products", "tables"):
+        monkeypatch.setattr(f"archdsl.backend.kernels.{module}.launch", forbidden)
+    builds = [stepping(spec, "float32", *STEPS["batch"]), training(spec, "float32")]
+    with Context(**OPTIONS):  # type: ignore[no-untyped-call]
+        for build in builds:
+            for kernel in schedule(build, target):
+                assert kernel.op is Ops.SINK
+                devices = {u.arg.device for u in kernel.toposort() if u.op is Ops.PARAM}
+                assert "CPU" not in devices

@@ -1,0 +1,349 @@
+"""Tuning: what is found computes the same, is kept, and can be done without."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tinygrad.helpers
+from numpy.typing import NDArray
+from tinygrad import Device, Tensor
+from tinygrad.codegen import to_program
+from tinygrad.codegen.opt import Opt, OptOps
+from tinygrad.codegen.opt.search import actions
+from tinygrad.helpers import Context
+from tinygrad.uop.ops import UOp
+
+import archdsl
+from archdsl.backend import trial, tuning
+from archdsl.backend.program import OPTIONS, Program
+from archdsl.backend.target import probe, supports
+from archdsl.backend.tuning import Schedule, Tuner, scheduled, searchable
+from archdsl.diagnostics import ArchError
+from archdsl.progress import Task, listening
+
+Array = NDArray[Any]
+Function = Callable[..., Tensor]
+
+# The largest difference, in the scale of the largest number.
+TOLERANCE = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}
+
+
+@pytest.fixture(scope="module", params=["CPU", "CL"])
+def device(request: pytest.FixtureRequest) -> str:
+    backend = probe(request.param)
+    if not backend.runs:
+        pytest.skip(f"{backend.name} does not run here: {backend.reason}")
+    return backend.name
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cache of its own for each test, in this process and in those that search."""
+    path = str(tmp_path / "cache.db")
+    monkeypatch.setenv("CACHEDB", path)
+    monkeypatch.setattr(tinygrad.helpers, "CACHEDB", path)
+    monkeypatch.setattr(tinygrad.helpers, "_db_connection", None)
+    monkeypatch.setattr(tinygrad.helpers, "_db_tables", set())
+    yield
+    tinygrad.helpers.db_connection().close()
+
+
+def tensor(device: str, dtype: str, *sizes: int, seed: int = 0) -> Tensor:
+    values = np.random.default_rng((seed, *sizes)).standard_normal(sizes, np.float32)
+    return Tensor(values, device=device).cast(dtype).realize()
+
+
+def single(function: Function) -> Function:
+    """A function that computes in float32, its result in the dtype that came in."""
+    return lambda x: function(x.cast("float")).cast(x.dtype).contiguous()
+
+
+def product(x: Tensor) -> Tensor:
+    """x [M, K] times the first rows of its own, turned over: [M, M]."""
+    return single(lambda y: y @ y.transpose())(x)
+
+
+# What a model is made of, of a tensor [M, K].
+FUNCTIONS: dict[str, Function] = {
+    "product": product,
+    "softmax": single(lambda x: x.softmax()),
+    "norm": single(lambda x: x.layernorm()),
+    "activation": single(lambda x: x.gelu() + 1),
+    "turned": single(lambda x: x.transpose() * 3),
+    "column sums": single(lambda x: x.square().sum(0)),
+}
+SHAPES = ((1, 7), (13, 33))
+CASES = [
+    (name, rows, columns, seed)
+    for seed, (name, (rows, columns)) in enumerate(itertools.product(FUNCTIONS, SHAPES))
+]
+
+
+def close(found: Array, right: Array, dtype: str) -> bool:
+    return bool(np.abs(found - right).max() <= TOLERANCE[dtype] * np.abs(right).max())
+
+
+def numbers(function: Function, x: Tensor, device: str, tuner: Tuner | None = None) -> Array:
+    program = Program(lambda given: function(given).realize(), device, tuner)
+    found: Array = program(x).float().numpy()
+    return found
+
+
+def kernel(function: Function, x: Tensor) -> UOp:
+    """The one kernel of a function."""
+    linear, _ = function(x).linear_with_vars()
+    (found,) = [call.src[0] for call in linear.src if searchable(call.src[0])]
+    return found
+
+
+def walked(kernel: UOp, device: str, rng: random.Random) -> tuple[Opt, ...]:
+    """Up to two of tinygrad's actions that can be taken one after the other, drawn."""
+    found: tuple[Opt, ...] = ()
+    near = [a for a in actions if a.op is not OptOps.TC and (a.axis or 0) < 2]
+    for action in rng.sample(near, 12):
+        try:
+            to_program(scheduled(kernel, (*found, action)), Device[device].renderer)
+        except Exception:  # none for this kernel
+            continue
+        found = (*found, action)
+        if len(found) == 2:
+            break
+    return found
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Schedule]:
+    """Has schedules drawn in the place of a search; they are judged as the search's are."""
+    taken: list[Schedule] = []
+    rng = random.Random(5)
+
+    def answers(
+        kernels: list[UOp], device: str, end: float
+    ) -> Iterator[tuple[UOp, Schedule, None]]:
+        for each in kernels:
+            schedule = walked(each, device, rng)
+            renderer = Device[device].renderer
+            plain, other = (to_program(scheduled(each, s), renderer) for s in (None, schedule))
+            if trial.alike(each, plain, other, device):
+                taken.append(schedule)
+                yield each, schedule, None
+            else:
+                yield each, None, None
+
+    monkeypatch.setattr(tuning, "_answers", answers)
+    return taken
+
+
+@pytest.mark.parametrize(("name", "rows", "columns", "seed"), CASES)
+def test_what_may_be_found_computes_the_same(
+    device: str, name: str, rows: int, columns: int, seed: int, drawn: list[Schedule]
+) -> None:
+    dtypes = [dtype for dtype in TOLERANCE if supports(device, dtype)]
+    dtype = dtypes[seed % len(dtypes)]
+    x = tensor(device, dtype, rows, columns, seed=seed)
+    plain = numbers(FUNCTIONS[name], x, device)
+    found = numbers(FUNCTIONS[name], x, device, Tuner(1000))
+    assert close(found, plain, dtype), drawn
+    assert drawn
+
+
+def gpt(device: str, **options: Any) -> Any:
+    sizes = {"vocab": 59, "context": 20, "D": 32, "heads": 4, "depth": 1}
+    return archdsl.compile("gpt.arch", device=device, kernels="tinygrad", **sizes, **options)
+
+
+def test_a_model_computes_the_same(device: str, drawn: list[Schedule]) -> None:
+    """All at once, and step by step, where the program has a size that varies."""
+    tokens = np.random.default_rng(0).integers(0, 59, (2, 11))
+    plain, tuned = gpt(device), gpt(device, tune=1000)
+    right = plain(tokens=tokens)["logits"].numpy()
+    assert close(tuned(tokens=tokens)["logits"].numpy(), right, "float32")
+    count = len(drawn)
+    decoder = tuned.decoder(2)
+    steps = [decoder.feed(tokens[:, i : i + 1])[:, 0] for i in range(11)]
+    assert close(np.stack(steps, 1), right, "float32")
+    assert len(drawn) > count > 0
+
+
+# -- the search --
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """The searches that are said to go on."""
+    found: list[str] = []
+
+    def listener(task: Task) -> nullcontext[None]:
+        if task.what.startswith("tuning"):
+            found.append(task.what)
+        return nullcontext()
+
+    with listening(listener):
+        yield found
+
+
+def forbidden(*given: Any) -> Any:
+    raise AssertionError("nothing is left to be searched")
+
+
+def test_what_is_found_is_kept(
+    device: str, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = tensor(device, "float32", 5, 24)
+    with Context(**OPTIONS):  # type: ignore[no-untyped-call]
+        searched = kernel(product, x)
+        assert tuning._kept(searched, device) is None
+        right = numbers(product, x, device)
+        assert close(numbers(product, x, device, Tuner(100)), right, "float32")
+        assert told == [f"tuning for {device}"]
+        kept = tuning._kept(searched, device)
+        assert kept is not None
+        # Whoever comes later needs neither the search nor time.
+        monkeypatch.setattr(tuning, "_answers", forbidden)
+        assert close(numbers(product, x, device, Tuner(1e-9)), right, "float32")
+        assert tuning._kept(searched, device) == kept
+
+
+def test_other_settings_and_kernels_have_findings_of_their_own() -> None:
+    x = tensor("CPU", "float32", 31, 64)
+    one, other = kernel(product, x), kernel(FUNCTIONS["activation"], x)
+    keys = [tuning._key(one, "CPU"), tuning._key(other, "CPU")]
+    with Context(NUM_CPU_THREADS=7):  # type: ignore[no-untyped-call]
+        keys.append(tuning._key(one, "CPU"))
+    assert len({tuple(key.values()) for key in keys}) == 3
+    with Context(**OPTIONS):  # type: ignore[no-untyped-call]
+        assert tuning._key(one, "CPU") not in keys
+
+
+OVER = r"a kernel is as without it: the {} seconds are over"
+WORKS: dict[str, tuple[str, float, str]] = {
+    "the time is over": (tuning._WORK, 0.01, OVER.format("0.01")),
+    "it hangs": ("import time; time.sleep(60)", 1.5, OVER.format("1.5")),
+    "it crashes": ("import os; os.abort()", 60, "the process that searched it ended"),
+    "it fails": (
+        "from archdsl.backend import trial; trial.searched = None; trial.work()",
+        60,
+        "its search failed: TypeError",
+    ),
+    "other results": (
+        "from archdsl.backend import trial; trial.WIDTH = 1\n"
+        "trial.alike = lambda *given: False; trial.work()",
+        100,
+        "what was found gives other results",
+    ),
+}
+
+
+@pytest.mark.parametrize("happens", WORKS)
+def test_what_goes_wrong_is_said_and_does_not_matter(
+    happens: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, seconds, said = WORKS[happens]
+    monkeypatch.setattr(tuning, "_WORK", work)
+    x = tensor("CPU", "float32", 3, 4)
+    before = time.monotonic()
+    with pytest.warns(UserWarning, match=f"^tuning for CPU: .*{said}"):
+        found = numbers(product, x, "CPU", Tuner(seconds))
+    assert time.monotonic() - before < 50
+    assert close(found, numbers(product, x, "CPU"), "float32")
+    with Context(**OPTIONS):  # type: ignore[no-untyped-call]
+        assert tuning._kept(kernel(product, x), "CPU") is None
+
+
+def test_that_the_time_is_over_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "_WORK", "import time; time.sleep(60)")
+    tuner, x = Tuner(0.5), tensor("CPU", "float32", 3, 4)
+    with pytest.warns(UserWarning, match="seconds are over"):
+        numbers(product, x, "CPU", tuner)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        numbers(FUNCTIONS["activation"], x, "CPU", tuner)
+
+
+def test_a_finding_that_does_not_compile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = tensor("CPU", "float32", 3, 4)
+    impossible = (Opt(OptOps.UPCAST, 0, 1000),)
+    monkeypatch.setattr(tuning, "_kept", lambda kernel, device: (impossible,))
+    with pytest.warns(UserWarning, match=r"it does not compile \(KernelOptError\)"):
+        found = numbers(product, x, "CPU", Tuner(1))
+    assert close(found, numbers(product, x, "CPU"), "float32")
+
+
+def test_other_results_are_told_from_rounding(device: str) -> None:
+    x = tensor(device, "float32", 13, 16)
+    renderer = Device[device].renderer
+
+    def program(function: Function) -> UOp:
+        return to_program(kernel(function, x), renderer)
+
+    plain = kernel(product, x)
+    right = program(product)
+
+    def alike(function: Function) -> bool:
+        return trial.alike(plain, right, program(function), device)
+
+    assert alike(single(lambda y: (y * 1.000001) @ y.transpose()))
+    assert not alike(single(lambda y: (y * 1.001) @ y.transpose()))
+    assert not alike(single(lambda y: (y @ y.transpose()).relu()))
+    assert not alike(single(lambda y: (y @ y.transpose()) / 0))
+
+
+# -- its process --
+
+SEARCHING = """
+import sys, time
+from archdsl.backend import tuning
+tuning._WORK = "import os; print(os.getpid(), file=open({path!r}, 'w')); " + tuning._WORK
+with tuning._process("CPU") as pipe:
+    pipe.recv()
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{process}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
+def test_no_process_is_left_behind(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "process"
+    running = subprocess.Popen(
+        [sys.executable, "-c", SEARCHING.format(path=str(path))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"ready\n"
+    searching = int(path.read_text())
+    assert alive(searching)
+    running.send_signal(signal.Signals[name])
+    running.communicate(timeout=20)
+    end = time.monotonic() + 20
+    while alive(searching):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.5, True, "60", float("nan"), float("inf")])
+def test_what_are_no_seconds_is_refused(seconds: Any) -> None:
+    with pytest.raises(ArchError, match="tune cannot be"):
+        gpt("CPU", tune=seconds)
