@@ -222,3 +222,20 @@ def test_new_weights_are_taken(tmp_path: Any) -> None:
     right = other(tokens=case.tokens[:, :1])["logits"].numpy()
     assert abs(before - right).max() > 1e-3
     np.testing.assert_allclose(after, right, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", ["gpt.arch", "llama.arch:tiny"])
+def test_whole_tiles_of_columns_are_seen_as_columns_are(
+    spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for tensor cores, which this machine may lack: float32, 1e-5 of the largest."""
+    sizes: Any = (
+        {} if ":" in spec else {"vocab": 97, "context": 32, "D": 48, "heads": 6, "depth": 1}
+    )
+    model = archdsl.compile(spec, device="CPU", kernels="tinygrad", **sizes)
+    tokens = np.random.default_rng(3).integers(1, 97, (2, 19))
+    right = model(tokens=tokens)["logits"].numpy()
+    monkeypatch.setattr("archdsl.backend.use.TENSOR_CORES", frozenset({"CPU"}))
+    decoder = model.decoder(2)
+    steps = [decoder.feed(tokens[:, i : i + 1])[:, 0] for i in range(19)]
+    assert np.abs(np.stack(steps, 1) - right).max() < 1e-5 * np.abs(right).max()

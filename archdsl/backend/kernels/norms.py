@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 from math import prod
 
 from tinygrad import Tensor, UOp, dtypes
@@ -29,16 +30,18 @@ def norm(x: Tensor, rms: bool, eps: float, gain: Tensor | None, bias: Tensor | N
     }
     y = Tensor.empty(*x.shape, device=x.device)
     inputs = {"x": x.cast(dtypes.float32), "gain": gain, "bias": bias}
-    (y,) = launch("norm", constants, {"y": y}, inputs, 8 * M * D, _gradient(constants, inputs))
+    back = _gradient(tuple(constants.items()), gain is not None, bias is not None)
+    (y,) = launch("norm", constants, {"y": y}, inputs, 8 * M * D, back)
     return y.cast(x.dtype)
 
 
+@functools.cache  # tinygrad knows a program again by this very function
 def _gradient(
-    constants: Mapping[str, object], given: Mapping[str, Tensor | None]
+    constants: tuple[tuple[str, object], ...], gain: bool, bias: bool
 ) -> Callable[[UOp, UOp], tuple[UOp | None, ...]]:
     """The gradients of a norm as tinygrad asks for them, for each buffer of a call: y, x, gain
     and bias where there are any, and the team."""
-    there = [name for name, each in given.items() if each is not None]
+    there = ["x", *["gain"] * gain, *["bias"] * bias]
 
     def back(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:
         inputs = dict(zip(there, map(Tensor, call.src[2:-1]), strict=True))
@@ -51,7 +54,7 @@ def _gradient(
         }
         read = {"x": x, "dy": Tensor(gradient), "gain": inputs.get("gain")}
         dx, *parts = launch(
-            "norm_gradient", {**constants, "RUN": run}, outputs, read, 16 * M * D
+            "norm_gradient", {**dict(constants), "RUN": run}, outputs, read, 16 * M * D
         )
         weights = zip(parts, there[1:], strict=True)
         sums = (part.sum(0).cast(inputs[name].dtype).uop for part, name in weights)
