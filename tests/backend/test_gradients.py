@@ -14,7 +14,7 @@ from archdsl.backend.kernels import activations, attention, norms, products
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.passes.kernels import CPU
 
-pytestmark = pytest.mark.reference("torch")
+torch = pytest.mark.reference("torch")
 
 Array = NDArray[Any]
 # Of a gradient's largest number, or of 1. What comes out in a half dtype is rounded, and so is
@@ -79,6 +79,7 @@ ATTENTIONS = [
 ]
 
 
+@torch
 @pytest.mark.parametrize(
     ("kernel", "dtype"),
     [
@@ -168,6 +169,7 @@ def test_tinygrads_kernels_give_the_same(name: str) -> None:
 # -- products --
 
 
+@torch
 @pytest.mark.parametrize("kernel", ["matvec", "matmul"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
@@ -184,6 +186,7 @@ def test_product(M: int, K: int, N: int, kernel: str, dtype: str) -> None:
     agree(found, [x, weight, bias], right, theirs, by, TOLERANCE[dtype])
 
 
+@torch
 @pytest.mark.parametrize(("M", "K", "N"), [(9, 6, 64), (70, 65, 71)])
 def test_batched_product(M: int, K: int, N: int) -> None:
     random = np.random.default_rng(M)
@@ -204,6 +207,7 @@ def test_transposed(B: int, M: int, N: int) -> None:
 # -- norms --
 
 
+@torch
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("rms", [False, True])
 @pytest.mark.parametrize("trained", ["", "gain", "gain bias"])
@@ -237,6 +241,7 @@ TORCH = {
 }
 
 
+@torch
 @pytest.mark.parametrize("act", TORCH)
 def test_activation(act: str) -> None:
     import torch

@@ -220,20 +220,6 @@ def test_the_gradient_of_a_table(rows: int, D: int) -> None:
     assert np.abs(table.grad.numpy() - exact).max() < 1e-4
 
 
-@pytest.mark.parametrize(("M", "K", "N"), [(1, 8, 9), (7, 65, 70), (64, 32, 64), (65, 130, 71)])
-@pytest.mark.parametrize("kernel", ["matvec", "matmul"])
-def test_the_gradients_of_a_product(kernel: str, M: int, K: int, N: int) -> None:
-    if kernel == "matmul" and (M < 6 or N < 64):
-        M, N = 6, 64
-    x, weight, bias = (tensor(normal(*sizes)) for sizes in ((M, K), (N, K), (N,)))
-    by = normal(M, N)
-    (products.product(kernel, x, weight, bias, None) * tensor(by)).sum().backward()
-    right = (by @ weight.numpy(), by.T @ x.numpy(), by.sum(0))
-    for tensor_, exact in zip((x, weight, bias), right, strict=True):
-        assert tensor_.grad is not None
-        assert np.abs(tensor_.grad.numpy() - exact).max() < 1e-4
-
-
 # -- attention --
 
 
