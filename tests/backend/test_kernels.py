@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tinygrad import Tensor
 
 import archdsl
-from archdsl.backend.kernels import activations, attention, norms, products, tables
+from archdsl.backend.kernels import activations, attention, limits, norms, products, tables
 from archdsl.backend.kernels.source import source
 from archdsl.backend.quantized import Quantized, quantized
 from archdsl.backend.target import kernels_for, open_device, supports
@@ -341,6 +341,15 @@ def test_other_kernels_and_bits_are_refused() -> None:
         gpt(kernels="fastest")
     with pytest.raises(ArchError, match="weights cannot be int4"):
         gpt(quantize="int4")
+
+
+def test_what_a_limit_is_measured_by() -> None:
+    numbers = np.arange(3 * 2**18, dtype=np.float32) % 7  # 3 MB
+    assert np.array_equal(limits.reading(numbers)(), numbers.reshape(3, -1).sum(1))
+    # 10 chains of a vector go to where x is 0.999 x + 0.001.
+    lanes = limits.multiplying(2**22)() / 10
+    assert np.allclose(lanes, lanes.round(), atol=0.01)
+    assert lanes.min() >= 4
 
 
 PROCESSORS = {

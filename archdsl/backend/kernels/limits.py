@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,31 +13,32 @@ from tinygrad.helpers import NUM_CPU_THREADS
 from archdsl.backend.kernels import team
 from archdsl.backend.kernels.source import compiled
 
+Sums: TypeAlias = NDArray[np.float32]
+
 _CHUNK = 2**14  # lines of 64 bytes, a MB
 
 
-def multiplying(operations: int) -> Callable[[], None]:
+def multiplying(operations: int) -> Callable[[], Sums]:
     """A call that multiplies and adds float32 numbers in registers, so many times in all."""
     chunks = NUM_CPU_THREADS.value
     return _call(np.array([0.999, 1e-3], np.float32), operations // 2 // chunks, chunks, False)
 
 
-def reading(numbers: NDArray[np.float32]) -> Callable[[], None]:
-    """A call that reads whole MB of numbers once."""
+def reading(numbers: NDArray[np.float32]) -> Callable[[], Sums]:
+    """A call that reads whole MB of numbers once, and adds up each."""
     return _call(numbers, _CHUNK, numbers.nbytes // 64 // _CHUNK, True)
 
 
 def _call(
     numbers: NDArray[np.float32], count: int, chunks: int, reads: bool
-) -> Callable[[], None]:
+) -> Callable[[], Sums]:
     program, address = compiled("limits"), team.address()
     sums = np.zeros(chunks, np.float32)
     pointers = (ctypes.c_uint64(each.ctypes.data) for each in (numbers, sums))
     given: list[Any] = [*pointers, *map(ctypes.c_uint64, (count, chunks, reads)), address]
-    kept = numbers, sums  # which C writes to and reads from
 
-    def once() -> None:
-        assert kept
+    def once(read: Any = numbers) -> Sums:  # which C reads, and so must be kept
         program.fxn(*given)
+        return sums
 
     return once
