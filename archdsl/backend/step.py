@@ -113,7 +113,8 @@ def _walk_once(
                         values[node.carry, (*copy, i)] = run.part(_seen_from(values, x, at))
                     _walk_once(run, plan, values, node.body, (*around, node), (*copy, i))
                 if node.id in plan.once:
-                    values[node.id, copy] = values[node.result, (*copy, node.count - 1)]
+                    end = values[node.result, (*copy, node.count - 1)]
+                    values[node.id, copy] = run.part(end)
 
 
 def step(here: Step, tokens: Tensor, last: bool) -> Tensor:
@@ -156,7 +157,7 @@ def _walk(
                     x = values[node.carry, (*copy, i)] = here.run.part(x)
                     _walk(here, values, node.body, (*around, node), (*copy, i))
                     x = _seen_from(values, node.result, (*copy, i))
-                values[node.id, copy] = x
+                values[node.id, copy] = here.run.part(x)
 
 
 def _seen_from(values: Values, ref: str, copy: Copy) -> Tensor:

@@ -70,7 +70,7 @@ def _walk(
                     values[node.carry] = run.part(x)
                     _walk(run, node.body, values, (*around, node), (*copy, i))
                     x = values[node.result]
-                values[node.id] = x
+                values[node.id] = run.part(x)
 
 
 def _apply(

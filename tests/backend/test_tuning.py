@@ -221,11 +221,10 @@ def test_other_settings_and_kernels_have_findings_of_their_own() -> None:
     x = tensor("CPU", "float32", 31, 64)
     one, other = kernel(product, x), kernel(FUNCTIONS["activation"], x)
     keys = [tuning._key(one, "CPU"), tuning._key(other, "CPU")]
-    with Context(NUM_CPU_THREADS=7):  # type: ignore[no-untyped-call]
-        keys.append(tuning._key(one, "CPU"))
-    assert len({tuple(key.values()) for key in keys}) == 3
-    with Context(**OPTIONS):  # type: ignore[no-untyped-call]
-        assert tuning._key(one, "CPU") not in keys
+    for setting in ({"NUM_CPU_THREADS": 7}, {"TC_OPT": OPTIONS["TC_OPT"] - 1}):
+        with Context(**setting):  # type: ignore[no-untyped-call]
+            keys.append(tuning._key(one, "CPU"))
+    assert len({tuple(key.values()) for key in keys}) == 4
 
 
 OVER = r"a kernel is as without it: the {} seconds are over"
