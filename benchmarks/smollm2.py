@@ -10,7 +10,7 @@ import numpy as np
 from archdsl.formats import resolve
 from archdsl.graph.cost import cost
 from archdsl.runtime import contestants
-from archdsl.runtime.contestants import Subject, last, prompt_of, subject
+from archdsl.runtime.contestants import Subject, prompt_of, subject
 from archdsl.runtime.race import THREADS, Call, Contestant
 from archdsl.runtime.standings import Workload
 
@@ -60,7 +60,7 @@ def llama_prefill(subject: Subject, length: int) -> Call:
     def once() -> np.ndarray:
         model.reset()
         model.eval(prompt)
-        return last(model.scores[model.n_tokens - 1 : model.n_tokens])
+        return _logits(model)
 
     return once
 
@@ -74,10 +74,16 @@ def llama_decode(subject: Subject, length: int, new: int) -> Call:
         model.n_tokens = length  # it forgets what is behind when it goes on
         for token in following:
             model.eval([token])
-            model.scores[model.n_tokens - 1].argmax()
-        return last(model.scores[model.n_tokens - 1 : model.n_tokens])
+            logits = _logits(model)
+            logits.argmax()
+        return logits
 
     return once
+
+
+def _logits(model) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """Those of the last token, [1, vocab]; its `scores` are those of all tokens or none."""
+    return np.ctypeslib.as_array(model._ctx.get_logits_ith(-1), (1, model.n_vocab())).copy()
 
 
 def _llama(subject: Subject):  # type: ignore[no-untyped-def]  # the package may be absent

@@ -68,16 +68,16 @@ LIMITS = (Contestant("product limit", product), Contestant("read limit", reading
 
 
 def _quickest(calls: list[Callable[[], Any]]) -> Call:
-    times = []
-    for call in calls:
-        for _ in range(2):
-            start = time.perf_counter()
-            call()
-            took = time.perf_counter() - start
-        times.append(took)
+    times = [min(_took(call) for _ in range(5)) for call in calls]
     best = calls[times.index(min(times))]
 
     def once() -> None:
         best()
 
     return once
+
+
+def _took(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

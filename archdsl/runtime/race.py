@@ -28,7 +28,7 @@ Call: TypeAlias = Callable[[], NDArray[Any] | None]
 THREADS = os.cpu_count() or 1  # of every contestant that is told a number
 WARM = 3  # calls before the first round: tinygrad captures a program at the second one
 _FAREWELL = 10  # s that an ended process has to put away what it used
-_REST = 0.02  # s between turns, for threads that wait busily to fall asleep
+_REST = 0.3  # s between turns, for threads that wait busily to fall asleep
 
 
 @dataclass(frozen=True)
