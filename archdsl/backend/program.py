@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar
@@ -13,6 +14,7 @@ from tinygrad.engine.realize import capturing
 from tinygrad.helpers import TRAINING, Context
 from tinygrad.uop.ops import Ops, UOp
 
+from archdsl.backend.kernels.sequence import installed
 from archdsl.backend.tuning import Tuner
 from archdsl.progress import doing
 
@@ -36,6 +38,8 @@ class Program(Generic[T]):
         # tinygrad would capture the second call, and so make everything twice.
         self._run.cnt = 1
         self._device = device
+        # What our own runner goes through by itself is one piece, and not many.
+        self._options = OPTIONS | ({"JIT_BATCH_SIZE": 0} if installed(device) else {})
         self._new = True
         if TRAINING:
             # A device's counter of random numbers is no part of a program either.
@@ -43,7 +47,7 @@ class Program(Generic[T]):
 
     def __call__(self, *given: Any, **named: Any) -> T:
         telling = self._compiling() if self._new else nullcontext()
-        with telling, Context(**OPTIONS):  # type: ignore[no-untyped-call]  # not typed there
+        with telling, Context(**self._options):  # type: ignore[no-untyped-call]  # not typed there
             found: T = self._run(*given, **named)
         self._new = False
         return found
@@ -55,11 +59,28 @@ class Program(Generic[T]):
 
 
 class _Jit(_TinyJit[Any]):
-    """tinygrad's JIT, which may tune what it captures."""
+    """tinygrad's JIT, which may tune what it captures, and which knows tensors again."""
 
     def __init__(self, function: Callable[..., Any], device: str, tuner: Tuner | None):
         super().__init__(function if tuner is None else self._tuned)
         self._function, self._device, self._tuner = function, device, tuner
+        self._known: list[UOp] = []
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """What tinygrad finds out of each tensor at each call takes as long as a small model:
+        of those of the last call it is known."""
+        everything = (*given, *(named[name] for name in sorted(named)))
+        uops = [each.uop for each in everything if isinstance(each, Tensor)]
+        bound = [each for each in everything if isinstance(each, UOp)]
+        known = len(uops) == len(self._known) and all(map(operator.is_, uops, self._known))
+        if self.captured is None or not known or len(uops) + len(bound) < len(everything):
+            found = super().__call__(*given, **named)
+            self._known = [each.uop for each in everything if isinstance(each, Tensor)]
+            return found
+        values = dict(each.unbind() for each in bound)
+        return self.captured(
+            [uop.base for uop in uops], {each.expr: value for each, value in values.items()}
+        )
 
     def _tuned(self, *given: Any, **named: Any) -> Any:
         found = self._function(*given, **named)

@@ -7,6 +7,7 @@ other side. Each weight of the model is named by the one rule that fits its path
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -289,6 +290,7 @@ def _holes(path: ast.Path) -> list[str]:
     return [m[0] for m in _HOLE.finditer(path.text) if not m[2]]
 
 
+@functools.cache
 def _parts(text: str) -> tuple[str, ...]:
     """The names in a path's `{q,k,v}`."""
     found = [m[2] for m in _HOLE.finditer(text) if m[2]]
