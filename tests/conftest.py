@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write the expected texts of tests/golden instead of comparing with them",
     )
     parser.addoption(
-        "--beyond",
+        "--beyond",  # written --beyond=FILE, or pytest takes FILE for tests before it knows
         metavar="FILE",
         help="leave out the tests of which FILE says PASSED, as `pytest -rp` prints it",
     )
