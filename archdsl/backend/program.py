@@ -77,10 +77,8 @@ class _Jit(_TinyJit[Any]):
             found = super().__call__(*given, **named)
             self._known = [each.uop for each in everything if isinstance(each, Tensor)]
             return found
-        values = dict(each.unbind() for each in bound)
-        return self.captured(
-            [uop.base for uop in uops], {each.expr: value for each, value in values.items()}
-        )
+        values = {variable.expr: value for variable, value in (b.unbind() for b in bound)}
+        return self.captured([uop.base for uop in uops], values)
 
     def _tuned(self, *given: Any, **named: Any) -> Any:
         found = self._function(*given, **named)

@@ -6,17 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from tinygrad import Tensor
 
 import archdsl
 from archdsl.backend.kernels import activations, attention, norms, products
-from archdsl.backend.target import kernels_for, open_device, supports
-from archdsl.passes.kernels import CPU
+from tests.backend.on_cpu import Array, ready, tensor
 
 torch = pytest.mark.reference("torch")
 
-Array = NDArray[Any]
 # Of a gradient's largest number, or of 1. What comes out in a half dtype is rounded, and so is
 # the gradient that comes back.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2.0**-7, "float16": 2.0**-10}
@@ -24,12 +21,7 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 
 @pytest.fixture(autouse=True)
 def cpu() -> None:
-    assert kernels_for(open_device("CPU")) == CPU
-    assert supports("CPU", "bfloat16")
-
-
-def tensor(values: Array, dtype: str = "float32") -> Tensor:
-    return Tensor(values.astype(np.float32), device="CPU").cast(dtype).realize()
+    ready()
 
 
 def exactly(x: Tensor) -> Any:

@@ -12,33 +12,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from tinygrad import Tensor
 
 import archdsl
 from archdsl.backend.kernels import activations, attention, limits, norms, products, tables
 from archdsl.backend.kernels.source import source
 from archdsl.backend.quantized import Quantized, quantized
-from archdsl.backend.target import kernels_for, open_device, supports
+from archdsl.backend.target import kernels_for
 from archdsl.backend.tensors import get
 from archdsl.backend.toolchain import ensure_compiler
 from archdsl.diagnostics import ArchError
-from archdsl.passes.kernels import CPU
 from archdsl.runtime.model import Model
+from tests.backend.on_cpu import Array, ready, tensor
 
-Array = NDArray[Any]
 RANDOM = np.random.default_rng(0)
 HALVES = ["float32", "bfloat16", "float16"]
 
 
 @pytest.fixture(autouse=True)
 def cpu() -> None:
-    assert kernels_for(open_device("CPU")) == CPU
-    assert supports("CPU", "bfloat16")
-
-
-def tensor(values: Array, dtype: str = "float32") -> Tensor:
-    return Tensor(values.astype(np.float32), device="CPU").cast(dtype).realize()
+    ready()
 
 
 def normal(*shape: int) -> Array:
