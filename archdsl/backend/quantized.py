@@ -17,7 +17,7 @@ class Quantized:
 
     `values` are [out, in] of int8, or [out, in / 2] of uint8 that hold two of 4 bits each: of
     every 16 the lower halves are 16 numbers, and the upper ones the 16 that follow. `scales`
-    and `offsets` are [out, in / group] of float32.
+    and `offsets` are [out, in / group] of float32; the group is 16 or 32, of 4 bits 32.
     """
 
     values: Tensor

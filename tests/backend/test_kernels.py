@@ -426,6 +426,29 @@ def test_the_helpers_outlive_a_first_capture() -> None:
     subprocess.run([sys.executable, "-c", HELPERS], check=True, timeout=100)
 
 
+THREADS = """
+import archdsl
+model = archdsl.compile("gpt.arch", device="CPU", vocab=64, context=64, D=96, heads=3, depth=2)
+for length in (1, 2, 3, 50, 64):
+    print(model(tokens=[list(range(length))])["logits"].numpy().tobytes().hex())
+"""
+
+
+def test_any_number_of_threads_computes_the_same() -> None:
+    def computed(threads: int) -> str:
+        command = [sys.executable, "-c", THREADS]
+        environment = os.environ | {"NUM_CPU_THREADS": str(threads)}
+        ran = subprocess.run(
+            command, env=environment, check=True, timeout=200, capture_output=True, text=True
+        )
+        return ran.stdout
+
+    alone = computed(1)
+    assert alone
+    assert computed(2) == alone
+    assert computed(7) == alone
+
+
 FORKED = """
 import os, archdsl
 model = archdsl.compile("gpt.arch", device="CPU", vocab=64, context=64, D=64, heads=2, depth=1)

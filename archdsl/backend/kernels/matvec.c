@@ -31,28 +31,37 @@ INLINE void keep(const struct args *with, int i, int j, int fold, const vec sums
 // number has all, and its products are summed exactly (a group of b with 8 bits: below 2^28).
 #define AT_ONCE LEAST(BLOCKS, 4)
 #define GROUPS (K / GROUP)
-#define STEP MOST(GROUP, 2 * LANES)
+#define WHOLE_K ((K + STEP - 1) / STEP * STEP)
+#define TURNS (STEP / (2 * LANES))
 struct few {
-  short a[FEW][K];
+  short a[FEW][WHOLE_K];  // as the numbers of b lie in vectors
   float scales[FEW][GROUPS], totals[FEW][GROUPS];
 } __attribute__((aligned(64)));
 
+// A group of a with all of 16 bits.
+INLINE void shortened(struct few *few, short *to, const float *from, int r, int g) {
+  vec most = splat(0), total = splat(0);
+  UNROLL for (int t = 0; t < GROUP; t += LANES) {
+    vec v = load(from + t);
+    most = larger(most, larger(v, -v));
+    total += v;
+  }
+  float high = largest(most), by = high > 0 ? 32767 / high : 0;
+  few->totals[r][g] = sum(total);
+  few->scales[r][g] = high / 32767 + 0 * few->totals[r][g];  // of what is no number, none
+  UNROLL for (int t = 0; t < GROUP; t += LANES)
+    *(shalf *)(to + t) = __builtin_convertvector(nearest(load(from + t) * by), shalf);
+}
+
 INLINE void prepare(struct few *few, const float *a, int rows) {
   for (int r = 0; r < rows; r++)
-    for (int g = 0; g < GROUPS; g++) {
-      const float *from = a + (long)r * K + g * GROUP;
-      vec most = splat(0), total = splat(0);
-      UNROLL for (int t = 0; t < GROUP; t += LANES) {
-        vec v = load(from + t);
-        most = larger(most, larger(v, -v));
-        total += v;
-      }
-      float high = largest(most), by = high > 0 ? 32767 / high : 0;
-      few->totals[r][g] = sum(total);
-      few->scales[r][g] = high / 32767 + 0 * few->totals[r][g];  // of what is no number, none
-      UNROLL for (int t = 0; t < GROUP; t += LANES)
-        *(shalf *)(few->a[r] + g * GROUP + t) =
-            __builtin_convertvector(nearest(load(from + t) * by), shalf);
+    for (int k = 0; k < K; k += STEP) {
+      short plain[STEP] = {};
+      for (int i = 0; i < LEAST(STEP, K - k); i += GROUP)
+        shortened(few, plain + i, a + (long)r * K + k + i, r, (k + i) / GROUP);
+      UNROLL for (int t = 0; t < TURNS; t++)
+        UNROLL for (int i = 0; i < 2 * LANES; i++)
+          few->a[r][k + t * 2 * LANES + i] = plain[PLACED(t, i)];
     }
 }
 
@@ -72,36 +81,45 @@ INLINE vec scale(const struct args *with, const struct few *few, float *by, int 
   return sums;
 }
 
-// The scale of each lane's pair: of one group, or of two beside one another.
-INLINE vec spread(const float *by) {
-#if GROUP < 2 * LANES
-  vec both;
-  UNROLL for (int i = 0; i < LANES; i++) both[i] = by[2 * i / GROUP];
-  return both;
-#else
-  return splat(*by);
-#endif
+// The numbers of b that are the next `depth` of each of `fold` rows, a constant.
+INLINE void step(const struct few *few, const number *b, const float *by, vec *sums, int k,
+                 int depth, int rows, int fold) {
+  UNROLL for (int f = 0; f < fold; f++) {
+    number last[BYTES(STEP)] = {};
+    const number *p = b + BYTES(f * K + k);
+    __builtin_prefetch(p + BYTES(AHEAD * K));
+    if (depth < STEP) {
+      for (int i = 0; i < BYTES(depth); i++) last[i] = p[i];
+      p = last;
+    }
+    ivec part[FEW];
+    UNROLL for (int r = 0; r < rows; r++) part[r] = (ivec){};
+    UNROLL for (int t = 0; t < TURNS; t++) {
+      svec numbers = whole(p, t);
+      UNROLL for (int r = 0; r < rows; r++)
+        part[r] += pairs(numbers, *(const svec *)(few->a[r] + k + t * 2 * LANES));
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+      const float *scales = by + (r * FOLD + f) * (GROUPS + LANES) + k / GROUP;
+      vec spread;
+      UNROLL for (int i = 0; i < LANES; i++) spread[i] = scales[GROUP_OF(i)];
+      sums[r * FOLD + f] += __builtin_convertvector(part[r], vec) * spread;
+    }
+  }
 }
 
 INLINE void tile(const struct args *with, const struct few *few, int i, int j, int rows, int fold) {
-  float by[FEW][FOLD][GROUPS];
+  float by[FEW][FOLD][GROUPS + LANES];
   vec sums[FEW][FOLD];
   UNROLL for (int r = 0; r < rows; r++)
-    UNROLL for (int f = 0; f < fold; f++) sums[r][f] = scale(with, few, by[r][f], r, j + f);
-  for (int k = 0; k < K; k += STEP)
     UNROLL for (int f = 0; f < fold; f++) {
-      unsigned long at = (unsigned long)(j + f) * K + k;
-      __builtin_prefetch(with->b + PLACE(at + AHEAD * K));
-      ivec part[FEW];
-      UNROLL for (int r = 0; r < rows; r++) part[r] = (ivec){};
-      UNROLL for (int t = 0; t < STEP; t += 2 * LANES) {
-        svec b = whole(with->b, at, t);
-        UNROLL for (int r = 0; r < rows; r++)
-          part[r] += pairs(b, *(const sloose *)(few->a[r] + k + t));
-      }
-      UNROLL for (int r = 0; r < rows; r++)
-        sums[r][f] += __builtin_convertvector(part[r], vec) * spread(by[r][f] + k / GROUP);
+      sums[r][f] = scale(with, few, by[r][f], r, j + f);
+      UNROLL for (int g = GROUPS; g < WHOLE_K / GROUP; g++) by[r][f][g] = 0;
     }
+  const number *b = with->b + BYTES((long)j * K);
+  int k = 0;
+  for (; k + STEP <= K; k += STEP) step(few, b, by[0][0], sums[0], k, STEP, rows, fold);
+  if (K % STEP) step(few, b, by[0][0], sums[0], k, K % STEP, rows, fold);
   UNROLL for (int r = 0; r < rows; r++) keep(with, i + r, j, fold, sums[r]);
 }
 

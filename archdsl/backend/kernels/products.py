@@ -118,5 +118,5 @@ def _tiles(M: int) -> dict[str, object]:
 def _run(N: int, K: int) -> int:
     """How many of a weight's rows are a chunk: several for each thread, but no crumbs, and no
     more than stay in the cache for the next rows."""
-    fair, (least, most) = -(-N // (8 * NUM_CPU_THREADS.value)), (-(-n // K) for n in _CHUNK)
+    fair, (least, most) = -(-N // (16 * NUM_CPU_THREADS.value)), (-(-n // K) for n in _CHUNK)
     return -(-min(max(fair, least), most) // 16) * 16

@@ -22,7 +22,8 @@ from tinygrad.helpers import NUM_CPU_THREADS
 
 from archdsl.backend.kernels.source import compiled
 
-_WORDS = 64  # of 8 bytes, more than `struct team` has
+_LINE = 8  # words of 8 bytes, as the processor's caches have them
+_LINES = 5  # of `struct team`, before those of the threads
 _FIXED = 0x10  # mmap's MAP_FIXED, which Python does not name
 
 
@@ -30,9 +31,10 @@ _FIXED = 0x10  # mmap's MAP_FIXED, which Python does not name
 def tensor() -> Tensor:
     """The team as kernels take it, its helpers started."""
     # No program of tinygrad's makes it, or one that is being captured would do so every time.
-    shared = Tensor(UOp.from_buffer(Buffer("CPU", _WORDS, dtypes.uint64, preallocate=True)))
+    buffer = Buffer("CPU", _words(), dtypes.uint64, preallocate=True)
+    shared = Tensor(UOp.from_buffer(buffer))
     words = _memory(shared).cpu_view().view(fmt="Q")
-    words[:] = array.array("Q", [0] * _WORDS)
+    words[:] = array.array("Q", [0] * _words())
     helpers = NUM_CPU_THREADS.value - 1
     if helpers < 1:
         return shared
@@ -57,7 +59,7 @@ def _alone() -> None:
         ctypes.c_long,
     ]
     mine = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _FIXED
-    library.mmap(address().value, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE, mine, -1, 0)
+    library.mmap(address().value, 8 * _words(), mmap.PROT_READ | mmap.PROT_WRITE, mine, -1, 0)
 
 
 def address() -> ctypes.c_uint64:
@@ -68,6 +70,12 @@ def address() -> ctypes.c_uint64:
 def _help(program: Any, where: ctypes.c_uint64) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the main thread's affair
     program.fxn(where)  # never returns; until then `program` is needed
+
+
+@functools.cache
+def _words() -> int:
+    """How many words `struct team` has: lines, and one for each thread."""
+    return _LINE * (_LINES + NUM_CPU_THREADS.value)
 
 
 def _memory(shared: Tensor) -> Any:

@@ -24,8 +24,8 @@ INLINE float one(const weight *p) { return *p; }
 INLINE vec everywhere(const weight *p) { return splat(one(p)); }
 
 // The numbers of a weight's matrix [rows, width], named by how many stand before them. They are
-// WHOLE where they have 8 bits or 4: each GROUP of a row, 16 or 32, then has a scale with which
-// they are multiplied, and with OFFSETS what is added to that.
+// WHOLE where they have 8 bits or 4: each GROUP of a row, 16 or 32, of 4 bits 32, then has a scale
+// with which they are multiplied, and with OFFSETS what is added to that.
 #if defined(INT8) || defined(INT4)
 #define WHOLE
 #if OFFSETS
@@ -51,18 +51,26 @@ INLINE vec numbers(const number *p, long at) {
   return __builtin_convertvector(__builtin_convertvector(each, ivec), vec);
 }
 
-// 2 * LANES of them from `at`, where a group begins, plus t, a constant.
-INLINE svec whole(const number *p, unsigned long at, int t) {
-#if defined(INT4) && LANES == 16  // both halves of the same bytes
-  few bytes = *(const few *)(p + at / 2);
-  union { shalf parts[2]; svec all; } it = {{__builtin_convertvector(bytes & 15, shalf),
-                                             __builtin_convertvector(bytes >> 4, shalf)}};
-  return it.all;
-#else
-  many bytes = *(const many *)(p + PLACE(at) + PLACE(t));
-  return __builtin_convertvector(HALF(bytes, t), svec);
-#endif
+// STEP numbers of a row are read as vectors of 16 bits: lane i of vector t has number PLACED(t, i)
+// of them, and the sum of a pair in lane i of 32 bits is one of group GROUP_OF(i).
+#if defined(INT4)  // of each two bytes the four numbers in turn
+#define STEP (8 * LANES)
+#define BYTES(numbers) ((numbers) / 2)
+#define PLACED(t, i) ((i) / 8 * 32 + (t) % 2 * 16 + (i) % 8 * 2 + (t) / 2)
+#define GROUP_OF(i) ((i) / 4)
+INLINE svec whole(const number *p, int t) {
+  svec bytes = *(const sloose *)p;
+  return t == 3 ? bytes >> 12 & 15 : bytes >> 4 * t & 15;
 }
+#else
+#define STEP MOST(GROUP, 2 * LANES)
+#define BYTES(numbers) (numbers)
+#define PLACED(t, i) ((t) * 2 * LANES + (i))
+#define GROUP_OF(i) (2 * (i) / GROUP)
+INLINE svec whole(const number *p, int t) {
+  return __builtin_convertvector(*(const many *)(p + t * 2 * LANES), svec);
+}
+#endif
 #else
 typedef weight number;
 #define FULL(v, with, at) (v)
