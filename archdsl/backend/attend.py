@@ -25,7 +25,7 @@ def attention(use: Use) -> Tensor:
     v = product(use, memory, "v.").reshape(batch, S, kv_heads, size)  # [B, S, K, h]
     keys = use.types.get("over", use.types["x"]).axes[0].size
     out = _attend(use, q, k, v, keys)  # [B, T, H, h]
-    return product(use, out.reshape(batch, T, heads * size), "out.")  # [B, T, D]
+    return product(use, out.reshape(batch, T, heads * size), "out.", use.finish)  # [B, T, D]
 
 
 def attend(use: Use) -> Tensor:

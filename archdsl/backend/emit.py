@@ -37,7 +37,7 @@ def embed(use: Use) -> Tensor:
 
 
 def unembed(use: Use) -> Tensor:
-    return product(use, made(use.x))  # [B, …, vocab]
+    return product(use, made(use.x), finish=use.finish)  # [B, …, vocab]
 
 
 # -- norms, and what is trained for each feature --

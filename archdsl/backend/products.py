@@ -7,19 +7,21 @@ import operator
 
 from tinygrad import Tensor
 
+from archdsl.backend.kernels.products import Finish
 from archdsl.backend.tensors import made
 from archdsl.backend.use import Use, product, softmax_fp32
 
 
 def linear(use: Use) -> Tensor:
-    return product(use, made(use.x))  # [B, …, dim]
+    return product(use, made(use.x), finish=use.finish)  # [B, …, dim]
 
 
 def mlp(use: Use) -> Tensor:
     x, sizes = use.x, use.attr["sizes"]
     for i in range(len(sizes)):
-        act = use.attr["act"] if i < len(sizes) - 1 else None
-        x = product(use, made(x), f"{i}.", act)  # [B, …, sizes[i]]
+        last = i == len(sizes) - 1
+        finish = use.finish if last else Finish(use.attr["act"])
+        x = product(use, made(x), f"{i}.", finish)  # [B, …, sizes[i]]
     return x  # [B, …, sizes[-1]]
 
 
@@ -31,8 +33,9 @@ def experts(use: Use) -> Tensor:
 
 
 def _expert(use: Use, x: Tensor, i: int) -> Tensor:
-    gate = product(use, x, f"{i}.gate.", use.attr["act"])  # [B, …, hidden]
-    hidden = gate * product(use, x, f"{i}.up.")  # [B, …, hidden]
+    up = product(use, x, f"{i}.up.")  # [B, …, hidden]
+    gated = Finish(use.attr["act"], times=up)
+    hidden = product(use, x, f"{i}.gate.", gated)  # [B, …, hidden]
     return product(use, made(hidden), f"{i}.down.")  # [B, …, D]
 
 
@@ -55,4 +58,4 @@ def conv1d(use: Use) -> Tensor:
     kernel, stride, padding = (use.attr[name] for name in ("kernel", "stride", "padding"))
     x = use.x.pad((None, (padding, padding), None))  # [B, T + 2 padding, C]
     x = x.unfold(1, kernel, stride).flatten(2)  # [B, T', C kernel]
-    return product(use, made(x))  # [B, T', dim]
+    return product(use, made(x), finish=use.finish)  # [B, T', dim]

@@ -20,10 +20,10 @@ from archdsl.backend import positions
 from archdsl.backend.attend import weighted
 from archdsl.backend.emit import EMIT
 from archdsl.backend.kernels import attention
-from archdsl.backend.tensors import shape
+from archdsl.backend.tensors import made, shape
 from archdsl.backend.use import TILE, Run, Use
 from archdsl.backend.walk import prepared, used
-from archdsl.graph.nodes import Apply, Node, Stack, refs
+from archdsl.graph.nodes import Apply, Node, Stack
 from archdsl.passes.decoding import Decoding
 from archdsl.passes.kernels import TINYGRAD, Attention
 
@@ -83,6 +83,7 @@ def once(run: Run, plan: Decoding, inputs: Mapping[str, Tensor]) -> Values:
     """What steps use of that which does not depend on the tokens."""
     values: Values = {(name, ()): tensor for name, tensor in inputs.items()}
     prepared(run, inputs)
+    run.knows(plan.graph, plan.once)
     _walk_once(run, plan, values, plan.graph.nodes, (), ())
     wanted = {state.ref for state in plan.states if not state.past}
     return {key: value for key, value in values.items() if key[0] in wanted}
@@ -102,9 +103,9 @@ def _walk_once(
 ) -> None:
     for node in nodes:
         match node:
-            case Apply() if node.id in plan.once:
-                known = {ref: _seen_from(values, ref, copy) for ref in refs(node)}
-                values[node.id, copy] = EMIT[node.op](used(run, node, known, around, copy))
+            case Apply() if node.id in plan.once and node.id not in run.epilogues.within:
+                use = used(run, node, _finder(values, copy), around, copy)
+                values[node.id, copy] = EMIT[use.op](use)
             case Stack():
                 for i in range(node.count):
                     if node.carry in plan.once:
@@ -121,7 +122,7 @@ def step(here: Step, tokens: Tensor, last: bool) -> Tensor:
     """The logits of new tokens [B, n]: [B, n, vocab], or [B, 1, vocab] of the `last` alone."""
     run, plan = here.run, here.plan
     here.count = shape(tokens)[1]
-    run.types = plan.graph.types()
+    run.knows(plan.graph, plan.once)
     run.sizes[plan.axis] = here.count
     values: Values = {(plan.tokens, ()): tokens, **here.kept}
     looking = [i for i, node in enumerate(plan.graph.nodes) if _looks(node)]
@@ -144,12 +145,11 @@ def _walk(
     copy: Copy,
 ) -> None:
     for node in nodes:
-        if node.id in here.plan.once:
+        if node.id in here.plan.once or node.id in here.run.epilogues.within:
             continue
         match node:
             case Apply():
-                known = {ref: _seen_from(values, ref, copy) for ref in refs(node)}
-                use = used(here.run, node, known, around, copy)
+                use = used(here.run, node, _finder(values, copy), around, copy)
                 values[node.id, copy] = _stepped(here, node, copy, use)
             case Stack():
                 x = _seen_from(values, node.input, copy)
@@ -165,6 +165,11 @@ def _seen_from(values: Values, ref: str, copy: Copy) -> Tensor:
     return next(
         values[ref, copy[:n]] for n in range(len(copy), -1, -1) if (ref, copy[:n]) in values
     )
+
+
+def _finder(values: Values, copy: Copy) -> Callable[[str], Tensor]:
+    """What finds values by their ids, as a copy sees them."""
+    return lambda ref: _seen_from(values, ref, copy)
 
 
 def _looks(node: Node) -> bool:
@@ -189,12 +194,12 @@ def _shorten(here: Step, values: Values) -> None:
 
 
 def _stepped(here: Step, node: Apply, copy: Copy, use: Use) -> Tensor:
-    if node.op == "attend" and use.attr["causal"]:
+    if use.op == "attend" and use.attr["causal"]:
         return _attend(here, use, here.keys[node.id, copy], here.values[node.id, copy])
-    out = STEPS[node.op](here, use) if node.op in STEPS else EMIT[node.op](use)
+    out = STEPS[use.op](here, use) if use.op in STEPS else EMIT[use.op](use)
     # A sum that goes on to the next layer is computed once: for one token tinygrad would
     # else make it of all products behind it again, in every layer.
-    return out.contiguous() if node.op == "add" else out
+    return made(out) if node.op == "add" else out
 
 
 # -- operators that ask for the position --

@@ -8,7 +8,7 @@ K heads of keys and values, G queries that share each of them, h features of a h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -18,11 +18,13 @@ from tinygrad import Tensor, dtypes
 from tinygrad.helpers import all_int
 
 from archdsl.backend.kernels import activations, products
+from archdsl.backend.kernels.products import PLAIN, Finish
 from archdsl.backend.program import kept
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
 from archdsl.graph.nodes import Graph
 from archdsl.graph.types import Axis, Size, Type
+from archdsl.passes.epilogues import NONE, Epilogues, epilogues
 from archdsl.passes.kernels import TINYGRAD, Product, Work, choose
 
 # Devices whose products of half numbers sum in float32 by hardware.
@@ -44,6 +46,13 @@ class Run:
     sizes: dict[str, int] = field(default_factory=dict)
     lengths: dict[str, Tensor] = field(default_factory=dict)
     types: dict[str, Type] = field(default_factory=dict)
+    epilogues: Epilogues = NONE
+
+    def knows(self, graph: Graph, once: Container[str] = ()) -> None:
+        """Has it know the types of a graph's values, and what its products go on to do: on the
+        CPU, since tinygrad's own kernels find that out, and not where a gradient needs all."""
+        self.types = graph.types()
+        self.epilogues = epilogues(graph, once) if self.target and not self.trains else NONE
 
     def valid(self, size: Size) -> Tensor | None:
         """[B, n] True where a position of an axis is there, or None where all are.
@@ -108,14 +117,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Use:
-    """One use of an operator: its tensors, their types, its weights and its attributes."""
+    """One use of an operator: its tensors, their types, its weights and its attributes, and
+    what its last product goes on to do."""
 
+    op: str
     tensors: Mapping[str, Tensor]
     types: Mapping[str, Type]
     weights: Mapping[str, Tensor]
     attr: Mapping[str, Any]
     run: Run
     quantized: Mapping[str, Quantized] = field(default_factory=dict)  # of `weights`
+    finish: Finish = PLAIN
 
     @property
     def x(self) -> Tensor:
@@ -135,8 +147,8 @@ class Use:
         return (default if index is None else index) + 1
 
 
-def product(use: Use, x: Tensor, prefix: str = "", act: str | None = None) -> Tensor:
-    """x [B, …, in] times a weight [out, in], plus its bias where it has one, and the activation
+def product(use: Use, x: Tensor, prefix: str = "", finish: Finish = PLAIN) -> Tensor:
+    """x [B, …, in] times a weight [out, in], plus its bias where it has one, and what becomes
     of that: [B, …, out].
 
     A kernel [out, C, k] counts as a weight [out, C k]. The callers have x `made`, or it
@@ -146,14 +158,23 @@ def product(use: Use, x: Tensor, prefix: str = "", act: str | None = None) -> Te
     bias = use.weights.get(f"{prefix}bias")  # [out]
     out, into = shape(weight)
     kernel = use.run.kernel(Product(prod(shape(x)[:-1]), into, out))
-    fused = None if use.run.trains or kernel == TINYGRAD else act  # it has no gradient
     if kernel == TINYGRAD:
         y = use.run.matmul(x, weight, flip=True)  # [B, …, out]
         y = (y if bias is None else y + bias).cast(x.dtype)  # [B, …, out]
-    else:
-        stored = use.stored(f"{prefix}weight", weight)  # [out, in]
-        y = products.product(kernel, x, stored, bias, fused)  # [B, …, out]
-    return activated(use.run, act, y) if act and not fused else y  # [B, …, out]
+        return finished(use.run, y, finish)  # [B, …, out]
+    stored = use.stored(f"{prefix}weight", weight)  # [out, in]
+    if use.run.trains:  # each by itself, since there is a gradient of each
+        return finished(use.run, products.product(kernel, x, stored, bias), finish)
+    return products.product(kernel, x, stored, bias, finish)  # [B, …, out]
+
+
+def finished(run: Run, y: Tensor, finish: Finish) -> Tensor:
+    """What becomes of a product's result y [B, …, out], done by itself: [B, …, out]."""
+    if finish.act:
+        y = activated(run, finish.act, y)  # [B, …, out]
+    if finish.times is not None:
+        y = y * finish.times  # [B, …, out]
+    return y if finish.plus is None else y + finish.plus  # [B, …, out]
 
 
 def activated(run: Run, act: str, x: Tensor) -> Tensor:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tinygrad import Tensor
 
 from archdsl.backend.emit import EMIT
+from archdsl.backend.kernels.products import Finish
 from archdsl.backend.tensors import shape
 from archdsl.backend.use import Run, Use
 from archdsl.graph.nodes import Apply, Node, Stack
 from archdsl.graph.ops import OPS
 from archdsl.graph.sites import place, site
 from archdsl.graph.types import Size
+from archdsl.passes.epilogues import Epilogue
 
 
 def forward(run: Run, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -30,7 +32,7 @@ def loss(run: Run, inputs: Mapping[str, Tensor]) -> Tensor:
 def prepared(run: Run, inputs: Mapping[str, Tensor]) -> None:
     """Has a run know the types of values, the sizes of inputs and their true lengths."""
     graph = run.graph
-    run.types = graph.types()
+    run.knows(graph)
     for each in (*graph.inputs, *graph.labels):
         if each.name in inputs:
             sizes = shape(inputs[each.name])[1:]
@@ -63,7 +65,8 @@ def _walk(
     for node in nodes:
         match node:
             case Apply():
-                values[node.id] = _apply(run, node, values, around, copy)
+                if node.id not in run.epilogues.within:
+                    values[node.id] = _apply(run, node, values, around, copy)
             case Stack():
                 x = values[node.input]
                 for i in range(node.count):
@@ -80,17 +83,21 @@ def _apply(
     around: tuple[Stack, ...],
     copy: tuple[int, ...],
 ) -> Tensor:
-    return EMIT[node.op](used(run, node, values, around, copy))
+    use = used(run, node, values.__getitem__, around, copy)
+    return EMIT[use.op](use)
 
 
 def used(
     run: Run,
     node: Apply,
-    values: Mapping[str, Tensor],
+    find: Callable[[str], Tensor],
     around: tuple[Stack, ...],
     copy: tuple[int, ...],
 ) -> Use:
-    """What an operator's function is given: its tensors among `values`, and its weights."""
+    """What an operator's function is given: its tensors, by their ids, and its weights. The
+    last part of an epilogue is made by the product in front of it."""
+    epilogue = run.epilogues.last.get(node.id, Epilogue(node))
+    node = epilogue.product
     here = site(run.graph, node, run.types)
     path = node.attr.get("tied") or place(node.path, around, copy)
     names = (
@@ -98,5 +105,7 @@ def used(
     )
     weights = {name: run.weights[f"{path}.{name}"] for name in names}
     quantized = {n: q for n in names if (q := run.quantized.get(f"{path}.{n}"))}
-    tensors = {param: values[ref] for param, ref in node.inputs}
-    return Use(tensors, here.tensors, weights, here.attr, run, quantized)
+    tensors = {param: find(ref) for param, ref in node.inputs}
+    times, plus = (find(ref) if ref else None for ref in (epilogue.times, epilogue.plus))
+    finish = Finish(epilogue.act, times, plus)
+    return Use(node.op, tensors, here.tensors, weights, here.attr, run, quantized, finish)

@@ -69,7 +69,8 @@ def _kernels(graph: Graph) -> None:
     if not isinstance(predicted(graph), str):
         plan = decoding(graph)
         print(f"# {CPU}, batch 1, a step along {plan.axis} of {plan.tokens}")
-        for choice in choices(plan.graph, CPU, bounds | {plan.axis: 1}, bounds):
+        step = bounds | {plan.axis: 1}
+        for choice in choices(plan.graph, CPU, step, bounds, once=plan.once):
             if choice.node not in plan.once:
                 print(choice)
 

@@ -8,7 +8,7 @@ serve to compare kernels for the same work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Site
 from archdsl.graph.sites import place, sites
 from archdsl.graph.types import Type
+from archdsl.passes.epilogues import Epilogue, epilogues
 
 
 @dataclass(frozen=True)
@@ -156,9 +157,11 @@ class Choice:
     path: str
     work: Work
     kernel: str
+    then: Epilogue | None = None  # what it does with its sums y
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.work}: {self.kernel}"
+        then = f", then {self.then}" if self.then else ""
+        return f"{self.path}: {self.work}: {self.kernel}{then}"
 
 
 def choices(
@@ -167,16 +170,23 @@ def choices(
     sizes: Mapping[str, int],
     seen: Mapping[str, int] | None = None,
     batch: int = 1,
+    once: Container[str] = (),
 ) -> Iterator[Choice]:
     """The kernel for every piece of work of a graph, at these sizes of the varying axes.
 
-    `seen` are those of what attention looks at, where a step looks at more than it computes.
+    `seen` are those of what attention looks at, where a step looks at more than it computes,
+    and `once` what it does not compute.
     """
+    ends = epilogues(graph, once).last.values() if target else ()
+    finishing = {each.product.id: each for each in ends}
     for node, around, here in sites(graph):
         path = place(node.path, around, ("{}",) * len(around))
-        for part, work in _works(node, here, sizes, seen or sizes, batch):
+        works = list(_works(node, here, sizes, seen or sizes, batch))
+        products = [part for part, work in works if isinstance(work, Product)]
+        for part, work in works:
             where = f"{path}.{part}" if part else path
-            yield Choice(node.id, where, work, choose(work, target))
+            then = finishing.get(node.id) if [part] == products[-1:] else None
+            yield Choice(node.id, where, work, choose(work, target), then)
 
 
 def _works(

@@ -173,7 +173,7 @@ def test_product(M: int, K: int, N: int, kernel: str, dtype: str) -> None:
     weight, bias = (tensor(random.standard_normal(sizes), dtype) for sizes in ((N, K), (N,)))
     by = random.standard_normal((M, N)).astype(np.float32)
     theirs = [exactly(each) for each in (x, weight, bias)]
-    found = products.product(kernel, x, weight, bias, None)
+    found = products.product(kernel, x, weight, bias)
     right = theirs[0] @ theirs[1].T + theirs[2]
     agree(found, [x, weight, bias], right, theirs, by, TOLERANCE[dtype])
 

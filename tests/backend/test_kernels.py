@@ -16,6 +16,7 @@ from tinygrad import Tensor
 
 import archdsl
 from archdsl.backend.kernels import activations, attention, limits, norms, products, tables
+from archdsl.backend.kernels.products import Finish
 from archdsl.backend.kernels.source import source
 from archdsl.backend.quantized import Quantized, quantized
 from archdsl.backend.target import kernels_for
@@ -54,7 +55,7 @@ PRODUCTS = [
 @pytest.mark.parametrize(("kernel", "M", "K", "N"), PRODUCTS)
 def test_product(kernel: str, M: int, K: int, N: int, dtype: str) -> None:
     x, weight, bias = normal(M, K), tensor(normal(N, K), dtype), tensor(normal(N), dtype)
-    found = products.product(kernel, tensor(x), weight, bias, None).numpy()
+    found = products.product(kernel, tensor(x), weight, bias).numpy()
     exact = x.astype(float) @ weight.float().numpy().T.astype(float) + bias.float().numpy()
     assert np.abs(found - exact).max() <= 1e-6 * math.sqrt(K) * max(1, np.abs(exact).max())
 
@@ -91,7 +92,7 @@ def test_product_of_whole_numbers(
     x, weight, bias = normal(M, K), whole(N, K, bits, group, offsets), tensor(normal(N))
     x[0, :32], x[-1] = 0, x[-1] * 1e6  # a group of zeros, and no scale of all rows
     full = weight.full("float32").numpy().astype(float)
-    found = products.product(kernel, tensor(x), weight, bias, None).numpy()
+    found = products.product(kernel, tensor(x), weight, bias).numpy()
     exact = x.astype(float) @ full.T + bias.numpy()
     # In `matvec` x has 16 bits for each group, the largest number all of them.
     steps = np.abs(x).reshape(M, -1, group).max(-1).repeat(group, 1) / 65534
@@ -139,10 +140,26 @@ def test_activation(kernel: str, act: str) -> None:
     x = np.tile(values[:, None], 2).astype(np.float32)  # [187, 2]
     weight = np.zeros((64, 2), np.float32)
     weight[:, 0] = 1
-    found = products.product(kernel, tensor(x), tensor(weight), None, act).numpy()
+    found = products.product(kernel, tensor(x), tensor(weight), None, Finish(act)).numpy()
     exact = np.array([ACTIVATIONS[act](float(v)) for v in x[:, 0]])
     assert np.abs(found - exact[:, None]).max(where=np.abs(x[:, :1]) < 200, initial=0) < 4e-6
     assert np.allclose(found, exact[:, None], rtol=1e-6, atol=4e-6)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize(
+    ("kernel", "M", "N"), [("matvec", 1, 7), ("matvec", 4, 70), ("matmul", 13, 70)]
+)
+def test_gates_and_sums(kernel: str, M: int, N: int, dtype: str) -> None:
+    x, weight, bias = normal(M, 33), tensor(normal(N, 33), dtype), tensor(normal(N), dtype)
+    times, plus = normal(M, N), normal(M, N)
+    plain = x.astype(float) @ weight.float().numpy().T.astype(float) + bias.float().numpy()
+    for act, by, more in itertools.product((None, "relu"), (None, times), (None, plus)):
+        finish = Finish(act, *(each if each is None else tensor(each) for each in (by, more)))
+        found = products.product(kernel, tensor(x), weight, bias, finish).numpy()
+        exact = np.maximum(plain, 0) if act else plain
+        exact = exact * (1 if by is None else by) + (0 if more is None else more)
+        assert np.abs(found - exact).max() <= 1e-5 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("kernel", ["matvec", "matmul"])
@@ -151,7 +168,7 @@ def test_what_is_no_number_stays_none(kernel: str) -> None:
     x[3, 5] = np.nan
     weight = tensor(normal(64, 16))
     for act in (None, *ACTIVATIONS):
-        found = products.product(kernel, tensor(x), weight, None, act).numpy()
+        found = products.product(kernel, tensor(x), weight, None, Finish(act)).numpy()
         assert np.isnan(found[3]).all() or act == "relu"
         assert np.isfinite(np.delete(found, 3, 0)).all()
 
@@ -370,7 +387,8 @@ def test_every_kernel_compiles_for_other_processors(
     begin = Tensor(np.array([0], np.int32), device="CPU")
     for weight, act in itertools.product(weights, (None, *ACTIVATIONS)):
         for kernel in ("matvec", "matmul"):
-            products.product(kernel, tensor(normal(8, 64)), weight, None, act)
+            finish = Finish(act, tensor(normal(8, 64)), tensor(normal(8, 64)))
+            products.product(kernel, tensor(normal(8, 64)), weight, None, finish)
     products.transposed(tensor(normal(8, 64)))
     tables.embed(begin, weights[0])
     for kernel in ("attend", "attend_few"):

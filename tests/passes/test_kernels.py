@@ -41,11 +41,11 @@ self_attention_block.{}.norm: layer [50, 32]: norm
 self_attention_block.{}.attention.q: [50, 32] x [32, 32]: matvec
 self_attention_block.{}.attention.k: [50, 32] x [32, 32]: matvec
 self_attention_block.{}.attention.v: [50, 32] x [32, 32]: matvec
-self_attention_block.{}.attention.out: [50, 32] x [32, 32]: matvec
+self_attention_block.{}.attention.out: [50, 32] x [32, 32]: matvec, then y + %3
 self_attention_block.{}.attention.core: 2 heads of 16, 50 x 50: attend
 self_attention_block.{}.norm_2: layer [50, 32]: norm
 self_attention_block.{}.mlp.0: [50, 32] x [32, 128]: matmul
-self_attention_block.{}.mlp.1: [50, 128] x [128, 32]: matvec
+self_attention_block.{}.mlp.1: [50, 128] x [128, 32]: matvec, then y + %6
 norm: layer [50, 32]: norm
 linear: [50, 32] x [32, 100]: matmul
 # cpu, batch 1, a step along T of tokens
@@ -55,10 +55,10 @@ self_attention_block.{}.attention.q: [1, 32] x [32, 32]: matvec
 self_attention_block.{}.attention.k: [1, 32] x [32, 32]: matvec
 self_attention_block.{}.attention.v: [1, 32] x [32, 32]: matvec
 self_attention_block.{}.attention.attend: 2 heads of 16, 1 x 50: attend_few
-self_attention_block.{}.attention.out: [1, 32] x [32, 32]: matvec
+self_attention_block.{}.attention.out: [1, 32] x [32, 32]: matvec, then y + %3
 self_attention_block.{}.norm_2: layer [1, 32]: norm
 self_attention_block.{}.mlp.0: [1, 32] x [32, 128]: matvec
-self_attention_block.{}.mlp.1: [1, 128] x [128, 32]: matvec
+self_attention_block.{}.mlp.1: [1, 128] x [128, 32]: matvec, then y + %6
 norm: layer [1, 32]: norm
 linear: [1, 32] x [32, 100]: matvec
 """

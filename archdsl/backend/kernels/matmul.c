@@ -24,6 +24,7 @@ struct args {
   const number *b;
   const float *scales, *offsets;
   const weight *bias;
+  const float *times, *plus;  // of a single product
 };
 
 struct blocks {
@@ -78,10 +79,10 @@ INLINE void tile(const struct args *with, const float *a, const float *panel, fl
   }
   UNROLL for (int r = 0; r < TALL; r++)
     UNROLL for (int w = 0; w < WIDE; w++)
-      if (ends)
-        store(with->y + (long)(i + r) * N + j + w * LANES,
-              FINISH(sums[r][w], weights, j + w * LANES));
-      else store(kept + r * PANEL + w * LANES, sums[r][w]);
+      if (ends) {
+        long at = (long)(i + r) * N + j + w * LANES;
+        store(with->y + at, FINISH(sums[r][w], load, weights, at, j + w * LANES));
+      } else store(kept + r * PANEL + w * LANES, sums[r][w]);
 }
 
 ALONE static void part(const void *given, int chunk) {

@@ -14,6 +14,7 @@ struct args {
   const number *b;
   const float *scales, *offsets;
   const weight *bias;
+  const float *times, *plus;
   const struct few *few;  // the blocks of a from `first` to before `last`, prepared
   int first, last;
 };
@@ -164,9 +165,11 @@ INLINE void tile(const struct args *with, const struct few *few, int i, int j, i
 
 // What is left to do with sums once they are there.
 INLINE void finish(const struct args *with, int i, int j, int end) {
-  float *y = with->y + (long)i * N;
-  for (; j + LANES <= end; j += LANES) store(y + j, FINISH(load(y + j), weights, j));
-  for (; j < end; j++) y[j] = FINISH(splat(y[j]), everywhere, j)[0];
+  long at = (long)i * N + j;
+  float *y = with->y;
+  for (; j + LANES <= end; j += LANES, at += LANES)
+    store(y + at, FINISH(load(y + at), load, weights, at, j));
+  for (; j < end; j++, at++) y[at] = FINISH(splat(y[at]), same, everywhere, at, j)[0];
 }
 
 INLINE int rows(int block) { return block < M / FEW ? FEW : 1; }

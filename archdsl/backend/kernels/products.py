@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 
 from tinygrad import Tensor, UOp, dtypes
@@ -23,26 +24,41 @@ _STRIP = 64  # columns that are turned over in one chunk
 _LEAST_ROWS, _LEAST_COLUMNS = 6, 64  # of the largest register tile
 
 
+@dataclass(frozen=True)
+class Finish:
+    """What becomes of the sums of a product: act(sums) * times + plus, each of them where it
+    is there; `times` and `plus` have the shape of the result."""
+
+    act: str | None = None
+    times: Tensor | None = None
+    plus: Tensor | None = None
+
+
+PLAIN = Finish()
+
+
 def product(
     kernel: str,
     x: Tensor,
     weight: Tensor | Quantized,
     bias: Tensor | None,
-    act: str | None,
+    finish: Finish = PLAIN,
 ) -> Tensor:
-    """act(x [B, …, in] times weight [out, in] + bias [out]): [B, …, out], by way of float32.
+    """x [B, …, in] times weight [out, in] + bias [out], and what becomes of that: [B, …, out],
+    by way of float32.
 
-    With an `act` or a quantized weight there is no gradient.
+    With a `finish` or a quantized weight there is no gradient.
     """
     (N, K), M = shape(weight), prod(shape(x)[:-1])
     a = x.cast(dtypes.float32).reshape(M, K)
     if kernel == "matmul":
-        y = matmul(a, weight, True, bias, act)
+        y = matmul(a, weight, True, bias, finish)
     else:
         constants, parts = stored("b", weight)
-        constants |= {"M": M, "N": N, "K": K, "RUN": _run(N, K), **_finish(bias, act)}
+        how, more = _finish(bias, finish)
+        constants |= {"M": M, "N": N, "K": K, "RUN": _run(N, K), **how}
         y = Tensor.empty(M, N, device=x.device)
-        inputs = {"a": a, **parts, "bias": bias}
+        inputs = {"a": a, **parts, **more}
         back = _gradient(flip_b=True)
         (y,) = launch("matvec", constants, {"y": y}, inputs, 2 * M * N * K, back)
     return y.reshape(*x.shape[:-1], N).cast(x.dtype)
@@ -53,11 +69,12 @@ def matmul(
     b: Tensor | Quantized,
     flip_b: bool = False,
     bias: Tensor | None = None,
-    act: str | None = None,
+    finish: Finish = PLAIN,
 ) -> Tensor:
-    """act(a [batch…, M, K] times b [batch…, K, N] + bias [N]): [batch…, M, N] in float32.
+    """a [batch…, M, K] times b [batch…, K, N] + bias [N], and what becomes of that:
+    [batch…, M, N] in float32.
 
-    A flipped b lies in memory as [N, K]; a quantized one is flipped. With that, or an `act`,
+    A flipped b lies in memory as [N, K]; a quantized one is flipped. With that, or a `finish`,
     there is no gradient.
     """
     a = a.cast(dtypes.float32)
@@ -69,8 +86,9 @@ def matmul(
     constants |= {"M": M, "N": N, "K": K, "BATCH": prod(batch)}
     constants |= dict(zip(("B_ROW", "B_COLUMN"), (1, K) if flip_b else (N, 1), strict=True))
     y = Tensor.empty(*batch, M, N, device=a.device)
-    inputs = {"a": a, **parts, "bias": bias}
-    constants |= _tiles(M) | _finish(bias, act)
+    how, more = _finish(bias, finish)
+    inputs = {"a": a, **parts, **more}
+    constants |= _tiles(M) | how
     operations = 2 * prod(batch) * M * N * K
     (y,) = launch("matmul", constants, {"y": y}, inputs, operations, _gradient(flip_b))
     return y
@@ -102,10 +120,18 @@ def _gradient(flip_b: bool) -> Callable[[UOp, UOp], tuple[UOp | None, ...]]:
     return back
 
 
-def _finish(bias: Tensor | None, act: str | None) -> dict[str, object]:
-    """The macro of what is done with a sum."""
-    sum = "(v + trained(with->bias + (j)))" if bias is not None else "(v)"
-    return {"FINISH(v, trained, j)": f"{act or ''}{sum}"}
+def _finish(
+    bias: Tensor | None, finish: Finish
+) -> tuple[dict[str, object], dict[str, Tensor | None]]:
+    """The macro of what is done with the sums at a place of y, of column j, and its inputs."""
+    made = "(v + trained(with->bias + (j)))" if bias is not None else "(v)"
+    made = f"{finish.act or ''}{made}"
+    inputs = {"bias": bias}
+    for sign, name, each in (("*", "times", finish.times), ("+", "plus", finish.plus)):
+        if each is not None:
+            made = f"{made} {sign} read(with->{name} + (at))"
+            inputs[name] = each.cast(dtypes.float32)
+    return {"FINISH(v, read, trained, at, j)": f"({made})"}, inputs
 
 
 def _tiles(M: int) -> dict[str, object]:

@@ -28,6 +28,7 @@ typedef short shalf __attribute__((vector_size(LANES * 2), aligned(2), may_alias
 INLINE vec load(const float *p) { return *(const loose *)p; }
 INLINE void store(float *p, vec v) { *(loose *)p = v; }
 INLINE vec splat(float x) { return x - (vec){}; }
+INLINE vec same(const float *p) { return splat(*p); }
 INLINE vec where(ivec yes, vec a, vec b) { return (vec)((yes & (ivec)a) | (~yes & (ivec)b)); }
 INLINE vec larger(vec a, vec b) { return where(a > b, a, b); }
 INLINE vec smaller(vec a, vec b) { return where(a < b, a, b); }

@@ -1,0 +1,54 @@
+"""What products go on to do: what they may take with them, and what they must not."""
+
+from __future__ import annotations
+
+import pytest
+
+from archdsl.graph.parser import parse
+from archdsl.passes.epilogues import epilogues
+
+
+def found(body: str, output: str, once: tuple[str, ...] = ()) -> dict[str, str]:
+    """The epilogues of a graph of float[4] values."""
+    lines = ["graph G init normal(std = 0.02)", "input x: float[4]"]
+    for number, line in enumerate(body.split("; ")):
+        name, _, given = line.partition(" ")
+        attrs = "dim = 4, bias = false" if name == "linear" else ""
+        x, *other = given.split()
+        inputs = f"{x}, other = {other[0]}" if other else f"{x}; {attrs}".removesuffix("; ")
+        lines.append(f"%{number + 1} = {name}({inputs}) @ p{number + 1}: float[4]")
+    graph = parse("\n".join([*lines, f"output y = {output}", ""]))
+    chains = epilogues(graph, once)
+    assert not chains.within & chains.last.keys()
+    return {ref: f"{each.product.id}: {each}" for ref, each in chains.last.items()}
+
+
+@pytest.mark.parametrize(
+    ("body", "output", "expected"),
+    [
+        ("linear x; add %1 x", "%2", {"%2": "%1: y + x"}),
+        ("linear x; add x %1", "%2", {"%2": "%1: y + x"}),
+        ("linear x; gelu %1; multiply %2 x; add %3 x", "%4", {"%4": "%1: gelu(y) * x + x"}),
+        # Each sum is of one product, the other is a value; both gates of a sum are one's.
+        ("linear x; linear x; add %1 %2", "%3", {"%3": "%1: y + %2"}),
+        (
+            "linear x; silu %1; linear x; multiply %2 %3; add %4 x",
+            "%5",
+            {"%5": "%1: silu(y) * %3 + x"},
+        ),
+        # Something else asks for what is between, or it is an output.
+        ("linear x; gelu %1; add %2 %1", "%3", {}),
+        ("linear x; multiply %1 %1", "%2", {}),
+        ("linear x; add %1 x", "%1", {}),
+        # Another order is another thing.
+        ("linear x; add %1 x; gelu %2", "%3", {"%2": "%1: y + x"}),
+        ("linear x; multiply %1 x; gelu %2", "%3", {"%2": "%1: y * x"}),
+        ("linear x; gelu %1; relu %2", "%3", {"%2": "%1: gelu(y)"}),
+    ],
+)
+def test_a_product_takes_with_it(body: str, output: str, expected: dict[str, str]) -> None:
+    assert found(body, output) == expected
+
+
+def test_what_is_computed_once_stays_so() -> None:
+    assert found("linear x; gelu %1; add %2 x", "%3", ("%1", "%2")) == {"%2": "%1: gelu(y)"}
