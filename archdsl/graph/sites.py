@@ -36,22 +36,20 @@ class Parameter:
 
 def parameters(graph: Graph) -> Iterator[Parameter]:
     """All trainable tensors, in the order of computing, copies of a stack one by one."""
-    types = graph.types()
+    weights = {node.id: OPS[node.op].weights(site) for node, _, site in sites(graph)}
 
-    def within(
-        nodes: tuple[Node, ...], around: tuple[Stack, ...], copy: tuple[int, ...]
-    ) -> Iterator[Parameter]:
+    def within(nodes: tuple[Node, ...], around: str) -> Iterator[Parameter]:
         for node in nodes:
             match node:
                 case Apply():
-                    path = place(node.path, around, copy)
-                    for weight in OPS[node.op].weights(site(graph, node, types)):
-                        yield Parameter(f"{path}.{weight.name}", weight, node.id)
+                    before = f"{around}{node.path}." if node.path else around
+                    for weight in weights[node.id]:
+                        yield Parameter(f"{before}{weight.name}", weight, node.id)
                 case Stack():
                     for i in range(node.count):
-                        yield from within(node.body, (*around, node), (*copy, i))
+                        yield from within(node.body, f"{around}{node.path}.{i}.")
 
-    return within(graph.nodes, (), ())
+    return within(graph.nodes, "")
 
 
 def place(path: str, around: tuple[Stack, ...], copy: tuple[int | str, ...]) -> str:

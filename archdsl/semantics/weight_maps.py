@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -66,13 +66,14 @@ def weight_maps(
     """
     report = Report()
     maps: dict[str, WeightMap] = {}
+    known = list(islice(parameters(graph), _MOST + 1))
     for item in file.items:
         if isinstance(item, ast.Weights) and item.model.id == model.name.id:
             title = item.title
             if title.value in maps:
                 message = f"there are two maps {title.value!r}"
                 report.add("duplicate-name", message, title.span)
-            maps[title.value] = _Map(item, work, env, report).of(graph)
+            maps[title.value] = _Map(item, work, env, report).of(known)
     report.raise_any()
     return maps
 
@@ -111,20 +112,20 @@ class _Found:
 
 
 class _Map:
-    """One block, read against the weights of a graph."""
+    """One block, read against the weights of a model."""
 
     def __init__(self, node: ast.Weights, work: Elaborator, env: Env, report: Report):
         self.node, self.work, self.env, self.report = node, work, env, report
         before = work.report.mistakes
         self.lines = list(lines(node.rules, work, env))
+        self.converted: dict[int, tuple[Conversion, ...]] = {}
         self.whole = work.report.mistakes == before
 
-    def of(self, graph: Graph) -> WeightMap:
+    def of(self, known: list[Parameter]) -> WeightMap:
         title = self.node.title
         configs = [line for line in self.lines if isinstance(line, ast.Config)]
         for second in configs[1:]:
             self.wrong("a block has one `config`", second)
-        known = list(islice(parameters(graph), _MOST + 1))
         if len(known) > _MOST:
             self.wrong(f"the model has more than {_MOST:,} weights to name", title)
             return WeightMap(title.value, ())
@@ -200,22 +201,25 @@ class _Map:
 
     def fitting(self, rules: list[ast.Rule], known: list[Parameter]) -> list[_Found]:
         """Each rule with the weights that it is for, once for all of its parts."""
-        patterns = [(rule, re.compile(_pattern(rule.ours.text))) for rule in rules]
+        patterns = [(rule, re.compile(_pattern(rule.ours.text)).fullmatch) for rule in rules]
         found: dict[object, _Found] = {}
         unnamed = []
         for weight in known:
-            matches = [(r, m) for r, ours in patterns if (m := ours.fullmatch(weight.path))]
+            path = weight.path
+            matches = [(rule, m) for rule, ours in patterns if (m := ours(path))]
             for other, _ in matches[1:]:
                 notes = (Note("the other is here", matches[0][0].ours.span),)
-                self.wrong(f"two rules name `{weight.path}`", other.ours, notes=notes)
+                self.wrong(f"two rules name `{path}`", other.ours, notes=notes)
             if not matches:
-                unnamed.append(weight.path)
+                unnamed.append(path)
                 continue
             rule, match = matches[0]
             holes = match.groupdict()
             part = holes.pop("_part", None) or ""
-            each = found.setdefault((id(rule), *holes.items()), _Found(rule, holes, {}))
-            each.weights[part] = weight
+            key = (id(rule), *holes.values())
+            if key not in found:
+                found[key] = _Found(rule, holes, {})
+            found[key].weights[part] = weight
         if (
             unnamed
             and self.whole
@@ -246,16 +250,25 @@ class _Map:
             self.wrong(f"beside `{near}` there is no {listing(lacking, 'and')}", rule.ours)
             return Pairing((), (), (), ()), rule
         weights = [found.weights[part] for part in parts]
-        theirs = tuple(_filled(path.text, found.holes) for path in rule.theirs)
-        conversions = [self.conversion(each) for each in rule.conversions]
+        theirs = tuple(
+            tuple(form.format_map(found.holes) for form in _forms(path.text))
+            for path in rule.theirs
+        )
+        conversions = self.conversions(rule)
         shapes: Shapes = tuple(w.weight.shape for w in weights)
-        known = tuple(c for c in conversions if c is not None)
         try:
-            for each in reversed(known):
+            for each in reversed(conversions):
                 shapes = each.before(shapes, len(theirs[0]))
         except Unfit as unfit:
             self.wrong(f"`{weights[0].path}`: {unfit}", rule)
-        return Pairing(tuple(w.path for w in weights), theirs, known, shapes), rule
+        return Pairing(tuple(w.path for w in weights), theirs, conversions, shapes), rule
+
+    def conversions(self, rule: ast.Rule) -> tuple[Conversion, ...]:
+        """What a rule's tensors go through, the same in every copy that it fits."""
+        if id(rule) not in self.converted:
+            made = [self.conversion(each) for each in rule.conversions]
+            self.converted[id(rule)] = tuple(each for each in made if each is not None)
+        return self.converted[id(rule)]
 
     def conversion(self, node: ast.Conversion) -> Conversion | None:
         numbers = []
@@ -311,14 +324,14 @@ def _pattern(text: str) -> str:
     return "".join(parts) + re.escape(text[end:])
 
 
-def _filled(text: str, holes: Mapping[str, str]) -> tuple[str, ...]:
-    """The names that a path means with its holes filled: one, or one for each of its parts."""
-    parts = _parts(text)
+@functools.cache
+def _forms(text: str) -> tuple[str, ...]:
+    """The names that a path means, one or one for each of its parts, for `format` to fill."""
 
-    def fill(part: str) -> str:
-        return _HOLE.sub(lambda m: part if m[2] else holes[m[1] or "_rest"], text)
+    def form(part: str) -> str:
+        return _HOLE.sub(lambda m: part if m[2] else f"{{{m[1] or '_rest'}}}", text)
 
-    return tuple(fill(part) for part in parts or ("",))
+    return tuple(form(part) for part in _parts(text) or ("",))
 
 
 def _templates(paths: Iterable[str]) -> list[str]:
