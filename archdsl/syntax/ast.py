@@ -9,8 +9,8 @@ the grammar rule that it comes from (`ExpectType` from `expect_type`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from typing import TypeAlias
+from dataclasses import FrozenInstanceError, dataclass, fields
+from typing import ClassVar, TypeAlias, dataclass_transform
 
 from archdsl.diagnostics import Span
 
@@ -32,20 +32,59 @@ class Trivia:
 PLAIN = Trivia()
 
 
-@dataclass(frozen=True)
-class _Node:
-    span: Span = field(compare=False, repr=False)
+@dataclass_transform(frozen_default=True)
+class _Frozen:
+    """Makes a frozen dataclass of each class below it, whose first field is its span.
+
+    The methods that are the same for all of them stand here: `dataclass` would compile them
+    for each anew, which takes longer than to read a file.
+    """
+
+    __match_args__: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls) -> None:
+        cls.__doc__ = cls.__doc__ or cls.__name__  # lest `dataclass` write its signature there
+        dataclass(eq=False, repr=False)(cls)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Sets a field, which is done once: when the node is made."""
+        if name in self.__dict__ or name not in self.__match_args__:
+            raise FrozenInstanceError(f"cannot assign to field {name!r}")
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            self._said() == other._said() if isinstance(other, type(self)) else NotImplemented
+        )
+
+    def __hash__(self) -> int:
+        return hash(self._said())
+
+    def __repr__(self) -> str:
+        said = zip(self.__match_args__[1:], self._said(), strict=True)
+        return (
+            f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in said)})"
+        )
+
+    def _said(self) -> tuple[object, ...]:
+        """All fields but the span."""
+        return tuple([getattr(self, name) for name in self.__match_args__[1:]])
+
+
+class _Node(_Frozen):
+    span: Span
 
 
 # -- expressions --
 
 
-@dataclass(frozen=True)
 class Name(_Node):
     id: str
 
 
-@dataclass(frozen=True)
 class Int(_Node):
     text: str
 
@@ -54,7 +93,6 @@ class Int(_Node):
         return int(self.text)
 
 
-@dataclass(frozen=True)
 class Float(_Node):
     text: str
 
@@ -63,43 +101,36 @@ class Float(_Node):
         return float(self.text)
 
 
-@dataclass(frozen=True)
 class Bool(_Node):
     value: bool
 
 
-@dataclass(frozen=True)
 class String(_Node):
     value: str
 
 
-@dataclass(frozen=True)
 class Negate(_Node):
     operand: Expr
 
 
-@dataclass(frozen=True)
 class Binary(_Node):
     left: Expr
     op: str
     right: Expr
 
 
-@dataclass(frozen=True)
 class Arg(_Node):
     name: Name | None
     value: Expr | Typed
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Call(_Node):
     callee: Name
     args: tuple[Arg, ...]
     closing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
 class Labeled(_Node):
     """`h: block(…) * n`: the label, a name or a path, is the place of the block's weights."""
 
@@ -107,20 +138,17 @@ class Labeled(_Node):
     value: Expr
 
 
-@dataclass(frozen=True)
 class Step(_Node):
     value: Expr
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Chain(_Node):
     """`x -> f -> g`: two steps or more, the first of them the value that flows."""
 
     steps: tuple[Step, ...]
 
 
-@dataclass(frozen=True)
 class Lambda(_Node):
     """`{ f -> g }`: a block without a name."""
 
@@ -128,7 +156,6 @@ class Lambda(_Node):
     closing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
 class Compare(_Node):
     """`kv_heads < heads`, as a condition."""
 
@@ -137,14 +164,12 @@ class Compare(_Node):
     right: Expr
 
 
-@dataclass(frozen=True)
 class Not(_Node):
     """`not tied`, as a condition."""
 
     operand: Expr
 
 
-@dataclass(frozen=True)
 class When(_Node):
     """`a if tied else b`: one of two, by what is known when a model is compiled.
 
@@ -175,7 +200,6 @@ Condition: TypeAlias = Expr | Compare | Not
 # -- types --
 
 
-@dataclass(frozen=True)
 class Axis(_Node):
     """`D`, `3 * patch`, or `T <= context`: a size, or a varying axis and its bound."""
 
@@ -183,7 +207,6 @@ class Axis(_Node):
     bound: Expr | None
 
 
-@dataclass(frozen=True)
 class Type(_Node):
     """`int[T <= context] < vocab pad 0`."""
 
@@ -193,12 +216,10 @@ class Type(_Node):
     pad: Expr | None
 
 
-@dataclass(frozen=True)
 class BlockType(_Node):
     """The type of a parameter that takes a block."""
 
 
-@dataclass(frozen=True)
 class Typed(_Node):
     """`label: int < classes` inside a loss: an input that only training has."""
 
@@ -209,21 +230,18 @@ class Typed(_Node):
 # -- statements --
 
 
-@dataclass(frozen=True)
 class Input(_Node):
     name: Name
     type: Type
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Edge(_Node):
     name: Name
     value: Expr
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Output(_Node):
     name: Name
     type: Type
@@ -231,19 +249,16 @@ class Output(_Node):
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Loss(_Node):
     call: Call
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Init(_Node):
     rule: Call | Name
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Expect(_Node):
     left: Expr
     op: str
@@ -251,14 +266,12 @@ class Expect(_Node):
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class ExpectType(_Node):
     name: Name
     type: Type
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Result(_Node):
     """The last expression of a block: its value."""
 
@@ -271,7 +284,6 @@ Statement: TypeAlias = Input | Edge | Output | Loss | Init | Expect | ExpectType
 # -- the items of a file --
 
 
-@dataclass(frozen=True)
 class Param(_Node):
     name: Name
     type: Type | BlockType | None
@@ -279,31 +291,26 @@ class Param(_Node):
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Params(_Node):
     params: tuple[Param, ...]
     closing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
 class Body(_Node):
     statements: tuple[Statement, ...]
     closing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
 class Facts(_Node):
     statements: tuple[Expect | ExpectType, ...]
     closing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
 class Use(_Node):
     path: String
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Block(_Node):
     name: Name
     params: Params
@@ -312,7 +319,6 @@ class Block(_Node):
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Model(_Node):
     name: Name
     params: Params
@@ -320,7 +326,6 @@ class Model(_Node):
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Variant(_Node):
     name: Name
     call: Call
@@ -328,14 +333,12 @@ class Variant(_Node):
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Path(_Node):
     """`encoder.{i}.attention.*`: names of weights, ours or a checkpoint's."""
 
     text: str
 
 
-@dataclass(frozen=True)
 class Conversion(_Node):
     """`split`, or `shaped(1, 1, D)`: what a checkpoint's tensor goes through to be ours."""
 
@@ -343,7 +346,6 @@ class Conversion(_Node):
     args: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
 class Rule(_Node):
     """`ours = theirs | or_theirs -> transpose -> split`."""
 
@@ -353,13 +355,11 @@ class Rule(_Node):
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Ignore(_Node):
     theirs: Path
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Optional(_Node):
     """`optional transformer.`: the names may also stand without this in front."""
 
@@ -367,7 +367,6 @@ class Optional(_Node):
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Setting(_Node):
     """`rope_theta = theta default 10000.0`: a field of a published config, under its names."""
 
@@ -377,7 +376,6 @@ class Setting(_Node):
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Only(_Node):
     """`if tied { … }`: lines that stand there only where the condition holds."""
 
@@ -387,7 +385,6 @@ class Only(_Node):
     trivia: Trivia = PLAIN
 
 
-@dataclass(frozen=True)
 class Config(_Node):
     """What the fields of a published `config.json` say of a model's parameters."""
 
@@ -400,7 +397,6 @@ class Config(_Node):
 Line: TypeAlias = Config | Optional | Only | Rule | Ignore | Setting
 
 
-@dataclass(frozen=True)
 class Weights(_Node):
     title: String
     model: Name
@@ -412,7 +408,6 @@ class Weights(_Node):
 Item: TypeAlias = Use | Block | Model | Variant | Weights
 
 
-@dataclass(frozen=True)
 class File(_Node):
     """A whole file. `closing` holds the comments below its last item."""
 
