@@ -6,7 +6,6 @@ message of an `ArchError`) turns it into text. This module knows nothing of the 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -196,6 +195,8 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
     >>> did_you_mean("sinusodal", ["learned", "sinusoidal"])
     'did you mean `sinusoidal`?'
     """
+    import difflib  # which most runs do without
+
     folded = {candidate.casefold(): candidate for candidate in candidates}
     close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
     return f"did you mean `{folded[close[0]]}`?" if close else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 
 from archdsl.diagnostics import ArchError, Diagnostic, Note, Source, Span, did_you_mean
@@ -35,7 +34,7 @@ class Definition:
 @functools.cache
 def standard_library() -> Path:
     """The folder of specs that comes with archdsl: in the package, or beside a checkout's."""
-    package = Path(str(files("archdsl")))
+    package = Path(__file__).parents[1]
     inside = package / "specs"
     return inside if inside.is_dir() else package.parent / "specs"
 

@@ -7,8 +7,7 @@ import functools
 import math
 import re
 import sys
-from collections.abc import Iterator
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import lark
@@ -17,6 +16,7 @@ from archdsl.cache import cache_folder
 from archdsl.diagnostics import ArchError, Diagnostic, Source, Span
 from archdsl.syntax import ast
 from archdsl.syntax.comments import attach
+from archdsl.syntax.lexer import Lexer
 from archdsl.syntax.mistakes import explain, reserved, run_together
 
 # Levels of Lark's tree; a call inside a call is three of them, a further summand is one.
@@ -77,15 +77,6 @@ def _read(source: Source, start: int, end: int) -> ast.File | list[Diagnostic]:
     return attach(file, comments, source)
 
 
-class _WholeWords:
-    """Has the lexer try these everywhere, lest `modelA` be read as `model` and `A`."""
-
-    always_accept = ("NAME", "ARROW", "EQUAL", "ATMOST", "ATLEAST")
-
-    def process(self, stream: Iterator[lark.Token]) -> Iterator[lark.Token]:
-        return stream
-
-
 @functools.cache
 def _grammar(strict: bool = False) -> lark.Lark:
     """The parser; `strict` makes Lark refuse any ambiguity of the grammar (tests do).
@@ -97,12 +88,12 @@ def _grammar(strict: bool = False) -> lark.Lark:
     with contextlib.suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
     return lark.Lark(
-        files("archdsl.syntax").joinpath("archdsl.lark").read_text(encoding="utf-8"),
+        Path(__file__).with_name("archdsl.lark").read_text(encoding="utf-8"),
         parser="lalr",
         start="file",
         propagate_positions=True,
         maybe_placeholders=True,
-        postlex=_WholeWords(),
+        _plugins={"ContextualLexer": Lexer},
         strict=strict,
         cache=False if strict else str(kept),
     )
