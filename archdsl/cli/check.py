@@ -12,7 +12,7 @@ from archdsl.diagnostics import ArchError
 from archdsl.graph.cost import cost
 from archdsl.graph.nodes import Graph
 from archdsl.graph.types import Type
-from archdsl.semantics.analysis import Analysis, analyse, check, models
+from archdsl.semantics.analysis import Analysis, analyse, checked, models
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -30,12 +30,13 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     given = settings(args)
     analyses: list[Analysis] = []
-    problems = check(args.spec)
+    problems, known = checked(args.spec)
     if not problems:
         try:
             # Without a variant named, each model of the file as it stands there.
             for name in models(args.spec):
-                analyses.append(analyse(args.spec, name, given))
+                same = known.get(name) if name and not given else None
+                analyses.append(same or analyse(args.spec, name, given))
         except ArchError as error:
             problems = list(error.diagnostics)
     if args.json:

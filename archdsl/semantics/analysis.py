@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,22 +57,29 @@ def analyse(
 
 def check(spec: str | ast.File) -> list[Diagnostic]:
     """Every mistake of a file: of its blocks, its models, their variants and weights."""
+    return checked(spec)[0]
+
+
+def checked(spec: str | ast.File) -> tuple[list[Diagnostic], dict[str, Analysis]]:
+    """Every mistake of a file, and by their names the models and variants without any."""
     try:
         file, path, named = _file(spec)
     except ArchError as error:
-        return list(error.diagnostics)
+        return list(error.diagnostics), {}
     run = _Run(file, path)
-    if named:
-        run.build(named)
-        return run.report.diagnostics
+    built = {name: run.build(name) for name in ([named] if named else _alone(file))}
+    return run.report.diagnostics, {name: each for name, each in built.items() if each}
+
+
+def _alone(file: ast.File) -> Iterator[str]:
+    """The names of what can be built as it stands."""
     for item in file.items:
         match item:
             case ast.Variant():
-                run.build(item.name.id)
+                yield item.name.id
             # One that needs something given is seen through its variants.
             case ast.Model() if all(p.default or p.type for p in item.params.params):
-                run.build(item.name.id)
-    return run.report.diagnostics
+                yield item.name.id
 
 
 class _Run:

@@ -250,18 +250,15 @@ class _Map:
             self.wrong(f"beside `{near}` there is no {listing(lacking, 'and')}", rule.ours)
             return Pairing((), (), (), ()), rule
         weights = [found.weights[part] for part in parts]
-        theirs = tuple(
-            tuple(form.format_map(found.holes) for form in _forms(path.text))
-            for path in rule.theirs
-        )
+        theirs = tuple([_filled(path.text, found.holes) for path in rule.theirs])
         conversions = self.conversions(rule)
-        shapes: Shapes = tuple(w.weight.shape for w in weights)
+        shapes: Shapes = tuple([w.weight.shape for w in weights])
         try:
             for each in reversed(conversions):
                 shapes = each.before(shapes, len(theirs[0]))
         except Unfit as unfit:
             self.wrong(f"`{weights[0].path}`: {unfit}", rule)
-        return Pairing(tuple(w.path for w in weights), theirs, conversions, shapes), rule
+        return Pairing(tuple([w.path for w in weights]), theirs, conversions, shapes), rule
 
     def conversions(self, rule: ast.Rule) -> tuple[Conversion, ...]:
         """What a rule's tensors go through, the same in every copy that it fits."""
@@ -324,9 +321,14 @@ def _pattern(text: str) -> str:
     return "".join(parts) + re.escape(text[end:])
 
 
+def _filled(text: str, holes: dict[str, str]) -> tuple[str, ...]:
+    """The names that a path means with its holes filled: one, or one for each of its parts."""
+    return tuple([form.format_map(holes) for form in _forms(text)])
+
+
 @functools.cache
 def _forms(text: str) -> tuple[str, ...]:
-    """The names that a path means, one or one for each of its parts, for `format` to fill."""
+    """The same with holes for `format` to fill."""
 
     def form(part: str) -> str:
         return _HOLE.sub(lambda m: part if m[2] else f"{{{m[1] or '_rest'}}}", text)
