@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -38,9 +39,11 @@ def script() -> int:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
-        from archdsl.cli import main
+        from archdsl.cli import arguments, perform
 
-        return main()
+        args = arguments(sys.argv[1:])
+        gc.freeze()  # what was imported is no garbage, and is looked through no more
+        return perform(args)
     except KeyboardInterrupt:
         ended_by.append(signal.SIGINT)
     except Ended as ended:

@@ -40,8 +40,16 @@ COMMANDS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    args = _parser(argv).parse_args(argv)
+    return perform(arguments(sys.argv[1:] if argv is None else argv))
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """What a command line says; what its command needs is imported by then."""
+    return _parser(argv).parse_args(argv)
+
+
+def perform(args: argparse.Namespace) -> int:
+    """Runs the command of these arguments and returns its exit status."""
     # tinygrad lays plain numbers on its default device, to find which it opens every one.
     family, _, _ = (getattr(args, "device", None) or "").partition(":")
     if family.isalpha():

@@ -155,11 +155,11 @@ class Tensor:
         os.kill(os.getpid(), getattr(signal, sys.argv[1]))
         time.sleep(1)
 
-def main():
+def perform(args):
     Tensor()
     time.sleep(60)
 
-cli.main = main
+cli.arguments, cli.perform = list, perform
 __main__.script()
 """
     for name in ("SIGINT", "SIGTERM"):
