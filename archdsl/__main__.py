@@ -39,10 +39,13 @@ def script() -> int:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
+        # What is imported is no garbage, and is never looked through for any.
+        gc.disable()
         from archdsl.cli import arguments, perform
 
         args = arguments(sys.argv[1:])
-        gc.freeze()  # what was imported is no garbage, and is looked through no more
+        gc.freeze()
+        gc.enable()
         return perform(args)
     except KeyboardInterrupt:
         ended_by.append(signal.SIGINT)
