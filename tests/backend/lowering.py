@@ -17,7 +17,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -171,6 +171,14 @@ def lower(
         renderer.compiler = backend.compiler(backend.target)
     kernels = schedule(build, target)
     return tuple(_kernel(k, renderer, backend.tensor_core, compiled) for k in kernels)
+
+
+def recompiled(kernel: Kernel, target: str) -> Kernel:
+    """The same kernel by the compiler of another target, which has the same renderer."""
+    backend = TARGETS[target]
+    assert backend.compiler is not None
+    compiler = backend.compiler(backend.target)
+    return replace(kernel, binary=compiler.compile_cached(kernel.source))
 
 
 def schedule(build: Callable[[str], Sequence[Tensor]], target: str) -> list[UOp]:

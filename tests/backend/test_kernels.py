@@ -385,7 +385,9 @@ def test_every_kernel_compiles_for_other_processors(
         weights.append(whole(64, 64, int(dtype[0]), group, True))
     heads = tensor(normal(1, 8, 2, 32), half)
     begin = Tensor(np.array([0], np.int32), device="CPU")
-    for weight, act in itertools.product(weights, (None, *ACTIVATIONS)):
+    # An activation knows nothing of what a weight is stored in.
+    acts = (None, *ACTIVATIONS) if dtype == "float32" else (None, "gelu")
+    for weight, act in itertools.product(weights, acts):
         for kernel in ("matvec", "matmul"):
             finish = Finish(act, tensor(normal(8, 64)), tensor(normal(8, 64)))
             products.product(kernel, tensor(normal(8, 64)), weight, None, finish)
