@@ -49,6 +49,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Files are handed out in their order, by which backend's, the longest, come first. xdist
+    # would begin with those of the most tests, and have long ones of few tests at the end.
+    config.option.loadscopereorder = False
     # As a plugin of its own the check also covers the doctests of the package.
     if os.environ.get("ARCHDSL_REQUIRE_REFERENCES") == "1":
         config.pluginmanager.register(SkipsAreFailures())
