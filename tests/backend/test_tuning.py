@@ -165,6 +165,10 @@ def gpt(device: str, **options: Any) -> Any:
     return archdsl.compile("gpt.arch", device=device, kernels="tinygrad", **sizes, **options)
 
 
+# On OpenCL the kernels by themselves are above; a model's take a minute.
+@pytest.mark.parametrize(
+    "device", ["CPU", pytest.param("CL", marks=pytest.mark.slow)], indirect=True, scope="module"
+)
 def test_a_model_computes_the_same(device: str, drawn: list[Schedule]) -> None:
     """All at once, and step by step, where the program has a size that varies."""
     tokens = np.random.default_rng(0).integers(0, 59, (2, 11))

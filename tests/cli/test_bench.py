@@ -21,6 +21,12 @@ from benchmarks.__main__ import main as compare
 SECONDS = {"slow": 0.03, "quick": 0.01}
 
 
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here nothing hangs on how quick one is whose neighbour has just stopped."""
+    monkeypatch.setattr("archdsl.runtime.race._REST", 0)
+
+
 def sleeper(seconds: float, log: str, megabytes: int = 1) -> Call:
     """Sleeps, and says in a file whose turn it was."""
     held = np.ones(megabytes * 2**17)
