@@ -114,13 +114,13 @@ KERNELS = (
         lambda w: not w.bias,
         lambda w: w.heads * w.queries * w.keys * w.size * 6,
     ),
-    # Goes through them for 48 at once, six sharing each number.
+    # Goes through them for 72 at once, six sharing each number.
     Kernel(
         "attend",
         Attention,
         CPU,
         lambda w: not w.bias,
-        lambda w: w.heads * w.keys * w.size * (6 * -(-w.queries // 48) + 2.5 * w.queries + 10),
+        lambda w: w.heads * w.keys * w.size * (6 * -(-w.queries // 72) + 2.5 * w.queries + 10),
     ),
     Kernel(
         "norm",

@@ -5,6 +5,9 @@
 // one pass over the keys that any of the queries sees (Dao et al. 2022, "FlashAttention").
 // Queries that T has not are made of the last one, and thrown away.
 
+// At most 12 tiles of queries, as many for all chunks as can be.
+#define DIVIDED(count, parts) (((count) + (parts) - 1) / (parts))
+#define QUERIES (DIVIDED(DIVIDED(T, DIVIDED(T, 12 * TALL)), TALL) * TALL)
 #define ACROSS PANELS(VALUE)
 #define DOWN ((T + QUERIES - 1) / QUERIES)
 

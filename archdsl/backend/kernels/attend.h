@@ -51,7 +51,6 @@ INLINE void note(const struct args *with, int b, int t, int head, float most, fl
 
 #define PANEL (WIDE * LANES)
 #define TALL 6
-#define QUERIES (8 * TALL)
 #define BLOCK 64
 #define PANELS(size) (((size) + PANEL - 1) / PANEL * PANEL)
 

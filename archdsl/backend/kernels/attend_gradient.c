@@ -5,6 +5,7 @@
 // al. 2022, "FlashAttention"). A score's gradient is p (dp - dout out), of its share p and that
 // one's gradient dp = dout v. Queries that T has not are zeros.
 
+#define QUERIES (8 * TALL)
 #define DEEP PANELS(SIZE)
 #define ACROSS PANELS(VALUE)
 #define RISE ((BLOCK + TALL - 1) / TALL * TALL)  // BLOCK keys as rows of tiles

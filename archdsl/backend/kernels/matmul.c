@@ -41,11 +41,15 @@ INLINE void pack(const struct args *with, float *panel, int j, int k0, int depth
     int k = 0;
     for (; k + LANES <= depth; k += LANES) {
       vec square[LANES];
+#if defined(WHOLE) || defined(BFLOAT16) || defined(FLOAT16)
       UNROLL for (int i = 0; i < LANES; i++) {
         long at = from + (long)i * B_COLUMN + k;
         square[i] = FULL(numbers(with->b, at), with, at);
       }
       turn(square);
+#else
+      load_turned(square, with->b + from + k, B_COLUMN);
+#endif
       UNROLL for (int i = 0; i < LANES; i++) store(panel + (k + i) * PANEL + left, square[i]);
     }
 #ifndef WHOLE  // which are whole groups

@@ -44,7 +44,7 @@ INLINE void shortened(struct few *few, short *to, const float *from, int r, int 
   vec most = splat(0), total = splat(0);
   UNROLL for (int t = 0; t < GROUP; t += LANES) {
     vec v = load(from + t);
-    most = larger(most, larger(v, -v));
+    most = larger(most, absolute(v));
     total += v;
   }
   float high = largest(most), by = high > 0 ? 32767 / high : 0;

@@ -15,8 +15,8 @@ INLINE vec relu_slope(vec x) { return where(x > 0, splat(1), splat(0)); }
 INLINE vec silu_slope(vec x) { return gated_slope(x, x, splat(1)); }
 INLINE vec quick_gelu_slope(vec x) { return gated_slope(x, 1.702f * x, splat(1.702f)); }
 INLINE vec gelu_slope(vec x) {
-  vec e = exponential(-0.5f * x * x);
-  return 0.5f * (1 + error(x * 0.70710678f, e)) + x * 0.39894228f * e;
+  vec e = exponential(-0.5f * x * x), rest = rest_of_error(absolute(x) * 0.70710678f, e);
+  return 0.5f * where(x < 0, rest, 2 - rest) + x * 0.39894228f * e;
 }
 INLINE vec gelu_tanh_slope(vec x) {
   vec u = 1.59576912f * (x + 0.044715f * x * x * x);

@@ -31,6 +31,7 @@ INLINE vec splat(float x) { return x - (vec){}; }
 INLINE vec same(const float *p) { return splat(*p); }
 INLINE vec where(ivec yes, vec a, vec b) { return (vec)((yes & (ivec)a) | (~yes & (ivec)b)); }
 INLINE vec larger(vec a, vec b) { return where(a > b, a, b); }
+INLINE vec absolute(vec v) { return (vec)((ivec)v & 0x7fffffff); }
 INLINE vec smaller(vec a, vec b) { return where(a < b, a, b); }
 
 // The nearest whole numbers, of at most 2^22, as such.
@@ -115,10 +116,26 @@ INLINE void turn(vec rows[LANES]) {
   EXCHANGE(1)
 }
 
-// e^x to 2 units in the last place: 2^n by the exponent's bits, the rest by Taylor's series
-// within half a ln 2 of zero. Below -87.3 it is 0; of what is no number it is none.
-INLINE vec exponential(vec x) {
-  vec inside = smaller(larger(x, splat(-87.3f)), splat(88.7f));
+// LANES numbers of each of LANES rows, so far `apart`, turned over. Halves of two rows are put
+// beside one another as they are read, which is quicker than to exchange them.
+INLINE void load_turned(vec rows[LANES], const float *from, long apart) {
+#if LANES == 8
+  UNROLL for (int i = 0; i < 8; i++) {
+    const float *p = from + i % 4 * apart + i / 4 * 4;
+    four low = *(const four_loose *)p, high = *(const four_loose *)(p + 4 * apart);
+    rows[i] = SHUFFLED(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+  }
+  EXCHANGE(2)
+  EXCHANGE(1)
+#else
+  UNROLL for (int i = 0; i < LANES; i++) rows[i] = load(from + i * apart);
+  turn(rows);
+#endif
+}
+
+// e^x to 2 units in the last place, where it is a normal number: 2^n by the exponent's bits, the
+// rest by Taylor's series within half a ln 2 of zero.
+INLINE vec exponential_inside(vec inside) {
   vec n = inside * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to a whole number
   ivec whole = (ivec)n << 23;
   n -= 12582912.0f;
@@ -130,32 +147,37 @@ INLINE vec exponential(vec x) {
   p = p * r + 1.0f / 6;
   p = p * r + 0.5f;
   p = p * r * r + r + 1;
-  vec y = (vec)((ivec)p + whole);
+  return (vec)((ivec)p + whole);
+}
+
+// The same of any x: below -87.3 it is 0; of what is no number it is none.
+INLINE vec exponential(vec x) {
+  vec y = exponential_inside(smaller(larger(x, splat(-87.3f)), splat(88.7f)));
   y = where(x < -87.3f, splat(0), y);
   return where(x == x, y, x);
 }
 
 INLINE vec sigmoid(vec x) { return 1 / (1 + exponential(-x)); }
 
-// The error function of x, of which `e` is e^(-x^2). Abramowitz and Stegun 1964, 7.1.26: within
-// 1.5e-7.
-INLINE vec error(vec x, vec e) {
-  vec size = where(x < 0, -x, x);
-  vec t = 1 / (1 + 0.3275911f * size);
+// 1 less the error function of x, at least 0, of which `e` is e^(-x^2). Abramowitz and Stegun
+// 1964, 7.1.26: within 1.5e-7.
+INLINE vec rest_of_error(vec x, vec e) {
+  vec t = 1 / (1 + 0.3275911f * x);
   vec p = t * 1.061405429f - 1.453152027f;
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;
   p = p * t + 0.254829592f;
-  vec y = 1 - p * t * e;
-  return where(x < 0, -y, y);
+  return p * t * e;
 }
 
 INLINE vec identity(vec x) { return x; }
 INLINE vec relu(vec x) { return larger(x, splat(0)); }
 INLINE vec silu(vec x) { return x * sigmoid(x); }
 INLINE vec quick_gelu(vec x) { return x * sigmoid(1.702f * x); }
+// x where it is above 0, less what the normal distribution has beyond it of |x|.
 INLINE vec gelu(vec x) {
-  return 0.5f * x * (1 + error(x * 0.70710678f, exponential(-0.5f * x * x)));
+  vec size = absolute(x), e = exponential_inside(larger(-0.5f * x * x, splat(-87.3f)));
+  return larger(x, splat(0)) - 0.5f * size * rest_of_error(size * 0.70710678f, e);
 }
 INLINE vec gelu_tanh(vec x) {
   return x * sigmoid(1.59576912f * (x + 0.044715f * x * x * x));
