@@ -18,7 +18,7 @@ from archdsl.backend.kernels.launch import launch, stored
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
 
-_ROWS = 240  # of one chunk of a product of many rows, at most
+_ROWS = 258  # of one chunk of a product of many rows, about as many at most
 _CHUNK = (2**14, 2**17)  # numbers of a weight that few rows are multiplied with in one chunk
 _STRIP = 64  # columns that are turned over in one chunk
 _LEAST_ROWS, _LEAST_COLUMNS = 6, 64  # of the largest register tile
@@ -137,7 +137,8 @@ def _finish(
 def _tiles(M: int) -> dict[str, object]:
     """The height of a register tile that wastes least on M rows, and the rows of a chunk."""
     tall = min((4, 5, 6), key=lambda tall: (-(-M // tall) * (tall + 1), -tall))
-    rows = _ROWS // tall * tall
+    even = -(-M // -(-M // _ROWS))
+    rows = -(-even // tall) * tall
     return {"TALL": tall, "ROWS": rows, "THREADS": NUM_CPU_THREADS.value}
 
 
