@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from archdsl.graph.cost import cost
+from archdsl.graph.ops import OPS
+from archdsl.graph.sites import sites
 from archdsl.runtime import contestants
 from archdsl.runtime.contestants import Subject, read_bytes, subject
 from archdsl.runtime.race import Contestant
@@ -42,8 +44,17 @@ def prefill(model: Subject, length: int) -> Workload:
         ),
         "tokens",
         length,
-        flops=cost(model.graph(), {"T": length}).flops,
+        flops=prefill_flops(model, length),
     )
+
+
+def prefill_flops(model: Subject, length: int) -> float:
+    """What a prompt needs: of all that the model computes, but logits of its last token alone."""
+    graph = model.graph()
+    logits = dict(graph.outputs)["logits"]
+    ((node, here),) = ((node, here) for node, _, here in sites(graph) if node.id == logits)
+    others = OPS[node.op].flops(here).at({"T": length}) * (length - 1) / length
+    return cost(graph, {"T": length}).flops - others
 
 
 def forward(model: Subject, rows: int, length: int) -> Workload:

