@@ -49,7 +49,7 @@ def prefill(model: Subject, length: int) -> Workload:
 
 
 def prefill_flops(model: Subject, length: int) -> float:
-    """What a prompt needs: of all that the model computes, but logits of its last token alone."""
+    """What a prompt needs: all that the model computes, but logits of its last token alone."""
     graph = model.graph()
     logits = dict(graph.outputs)["logits"]
     ((node, here),) = ((node, here) for node, _, here in sites(graph) if node.id == logits)
