@@ -182,7 +182,7 @@ def test_a_lookup_in_a_large_table_is_one_kernel() -> None:
         run = Unopened(described("gpt").graph, {}, {}, device)
         table = Tensor.empty(50257, 8, device=device)
         tokens = Tensor.empty(2, 9, dtype="int32", device=device)
-        return [embed(Use({"tokens": tokens}, {}, {"weight": table}, {}, run))]
+        return [embed(Use("embed", {"tokens": tokens}, {}, {"weight": table}, {}, run))]
 
     with Context(**OPTIONS):  # type: ignore[no-untyped-call]
         (kernel,) = lower(build, "CUDA")
