@@ -82,8 +82,7 @@ class Step:
 def once(run: Run, plan: Decoding, inputs: Mapping[str, Tensor]) -> Values:
     """What steps use of that which does not depend on the tokens."""
     values: Values = {(name, ()): tensor for name, tensor in inputs.items()}
-    prepared(run, inputs)
-    run.knows(plan.graph, plan.once)
+    prepared(run, inputs, plan.once)
     _walk_once(run, plan, values, plan.graph.nodes, (), ())
     wanted = {state.ref for state in plan.states if not state.past}
     return {key: value for key, value in values.items() if key[0] in wanted}

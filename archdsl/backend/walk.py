@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 from tinygrad import Tensor
 
@@ -29,10 +29,11 @@ def loss(run: Run, inputs: Mapping[str, Tensor]) -> Tensor:
     return _apply(run, run.graph.loss, _values(run, inputs), (), ())
 
 
-def prepared(run: Run, inputs: Mapping[str, Tensor]) -> None:
-    """Has a run know the types of values, the sizes of inputs and their true lengths."""
+def prepared(run: Run, inputs: Mapping[str, Tensor], once: Container[str] = ()) -> None:
+    """Has a run know its graph, of which some may be computed `once`, apart from the rest; the
+    sizes of inputs, and their true lengths."""
     graph = run.graph
-    run.knows(graph)
+    run.knows(graph, once)
     for each in (*graph.inputs, *graph.labels):
         if each.name in inputs:
             sizes = shape(inputs[each.name])[1:]

@@ -9,7 +9,7 @@
 #define DIVIDED(count, parts) (((count) + (parts) - 1) / (parts))
 #define QUERIES (DIVIDED(DIVIDED(T, DIVIDED(T, 12 * TALL)), TALL) * TALL)
 #define ACROSS PANELS(VALUE)
-#define DOWN ((T + QUERIES - 1) / QUERIES)
+#define DOWN DIVIDED(T, QUERIES)
 
 struct tiles {
   float keys[SIZE * BLOCK], values[BLOCK * ACROSS];
