@@ -9,6 +9,8 @@
 #define DIVIDED(count, parts) (((count) + (parts) - 1) / (parts))
 #define QUERIES (DIVIDED(DIVIDED(T, DIVIDED(T, 12 * TALL)), TALL) * TALL)
 #define ACROSS PANELS(VALUE)
+// At most 256 keys, which all blocks are, or nearly.
+#define BLOCK PANELS(DIVIDED(ROOM, DIVIDED(ROOM, 256)))
 #define DOWN DIVIDED(T, QUERIES)
 
 struct tiles {
@@ -31,7 +33,7 @@ INLINE void shares(struct tiles *tiles, int r, int across, int begin, int end) {
   float again = exponential(splat(tiles->most[r] - top))[0];
   vec added = splat(0);
   for (int s = 0; s < across; s += LANES) {
-    vec e = exponential(load(scores + s) * SCALE - top);
+    vec e = exponential_below(load(scores + s) * SCALE - top);
     store(scores + s, e);
     added += e;
   }
@@ -57,7 +59,7 @@ ALONE static void part(const void *given, int chunk) {
   int begin = first(with, b, t0), end = last(with, b, t0 + count - 1) + 1;
   for (int s = begin; s < end; s += BLOCK) {
     int keys = LEAST(BLOCK, end - s), across = PANELS(keys);
-    turned(tiles.keys, with->k, SIZE, b, shared, s, keys);
+    turned(tiles.keys, BLOCK, with->k, SIZE, b, shared, s, keys);
     straight(tiles.values, with->v, VALUE, b, shared, s, keys);
     zeros(tiles.scores, tall * BLOCK);
     for (int r = 0; r < tall; r += TALL)

@@ -47,16 +47,16 @@ INLINE void note(const struct args *with, int b, int t, int head, float most, fl
   with->totals[row(b, t, head, 2) + 1] = total;
 }
 
-// -- tiles: TALL by PANEL in registers, QUERIES by BLOCK keys in the cache --
+// -- tiles: TALL by PANEL in registers, queries by a BLOCK of keys in the cache --
 
 #define PANEL (WIDE * LANES)
 #define TALL 6
-#define BLOCK 64
 #define PANELS(size) (((size) + PANEL - 1) / PANEL * PANEL)
 
-// `count` keys or values of the columns from s on, as float32, turned over: [size, BLOCK], of
-// whole panels. Behind the last it stands again.
-INLINE void turned(float *to, const weight *from, int size, int b, int head, int s, int count) {
+// `count` keys or values of the columns from s on, as float32, turned over: size rows that
+// stand to_row apart, of whole panels. Behind the last it stands again.
+INLINE void turned(float *to, int to_row, const weight *from, int size, int b, int head, int s,
+                   int count) {
   for (int c = 0; c < PANELS(count); c += LANES) {
     const weight *rows[LANES];
     for (int i = 0; i < LANES; i++)
@@ -66,10 +66,10 @@ INLINE void turned(float *to, const weight *from, int size, int b, int head, int
       vec square[LANES];
       UNROLL for (int i = 0; i < LANES; i++) square[i] = weights(rows[i] + d);
       turn(square);
-      UNROLL for (int i = 0; i < LANES; i++) store(to + (d + i) * BLOCK + c, square[i]);
+      UNROLL for (int i = 0; i < LANES; i++) store(to + (d + i) * to_row + c, square[i]);
     }
     for (; d < size; d++)
-      for (int i = 0; i < LANES; i++) to[d * BLOCK + c + i] = one(rows[i] + d);
+      for (int i = 0; i < LANES; i++) to[d * to_row + c + i] = one(rows[i] + d);
   }
 }
 

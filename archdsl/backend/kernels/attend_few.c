@@ -4,6 +4,7 @@
 // them: softmax(q k^T) v in one pass over the keys, the largest score so far and the sum of
 // exponentials kept beside (Milakov and Gimelshein 2018, "Online normalizer calculation").
 
+#define BLOCK 64
 #define PARTS ((VALUE + LANES - 1) / LANES)
 
 ALONE static void part(const void *given, int chunk) {
@@ -33,7 +34,7 @@ ALONE static void part(const void *given, int chunk) {
       float again = exponential(splat(most - top))[0];
       vec added = splat(0);
       for (int s = 0; s < BLOCK; s += LANES) {
-        vec e = exponential(load(scores + s) - top);
+        vec e = exponential_below(load(scores + s) - top);
         store(scores + s, e);
         added += e;
       }

@@ -5,6 +5,7 @@
 // al. 2022, "FlashAttention"). A score's gradient is p (dp - dout out), of its share p and that
 // one's gradient dp = dout v. Queries that T has not are zeros.
 
+#define BLOCK 64
 #define QUERIES (8 * TALL)
 #define DEEP PANELS(SIZE)
 #define ACROSS PANELS(VALUE)
@@ -85,8 +86,8 @@ ALONE static void part(const void *given, int chunk) {
   for (int t = 0; t < T; t++) zeros(with->dq + row(b, t, begin, SIZE), group * SIZE);
   for (int s = 0; s < ROOM; s += BLOCK) {
     int keys = LEAST(BLOCK, ROOM - s);
-    turned(tiles.keys_turned, with->k, SIZE, b, shared, s, keys);
-    turned(tiles.values_turned, with->v, VALUE, b, shared, s, keys);
+    turned(tiles.keys_turned, BLOCK, with->k, SIZE, b, shared, s, keys);
+    turned(tiles.values_turned, BLOCK, with->v, VALUE, b, shared, s, keys);
     straight(tiles.keys, with->k, SIZE, b, shared, s, keys);
     zeros(tiles.dk, RISE * DEEP);
     zeros(tiles.dv, RISE * ACROSS);

@@ -1,21 +1,23 @@
 // y [M, N] = f(a [M, K] b [K, N] + bias), for many rows.
 //
 // A chunk is ROWS rows of y and BESIDE panels of PANEL columns. It goes along k in steps of DEEP:
-// of b a panel [DEEP, PANEL] at a time is laid out anew for the nearest cache, and is multiplied
-// with what the next cache has of a, a register tile of TALL rows after the other (Goto and van
-// de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication"). The last tile and the last
-// panel overlap the ones before, so that no tile has an edge: TALL <= M and PANEL <= N.
+// of b the panels [DEEP, PANEL] are laid out anew, one behind the other, and TALL rows of a at a
+// time, which the nearest cache then holds, are multiplied with all of them, a register tile for
+// each (Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication"). The last
+// tile and the last panel overlap the ones before, so that no tile has an edge: TALL <= M and
+// PANEL <= N.
 //
 // Sizes are constants: BATCH such products, M, N, K, and how far apart neighbours stand in
 // memory, b[k][j] at k * B_ROW + j * B_COLUMN.
 
 #define PANEL (WIDE * LANES)
-#define DEEP (PANEL > 32 ? 128 : 256)
+#define DEEP (PANEL > 32 ? 384 : 768)
 #define PANELS ((N + PANEL - 1) / PANEL)
+#define COLUMN(panel) LEAST((panel) * PANEL, N - PANEL)
 #define DOWN ((M + ROWS - 1) / ROWS)
 #define TILES ((LEAST(M, ROWS) + TALL - 1) / TALL)
 // Several chunks for each of the threads.
-#define BESIDE MOST(1, LEAST(8, (long)BATCH * DOWN * PANELS / (8 * THREADS)))
+#define BESIDE MOST(1, LEAST(3, (long)BATCH * DOWN * PANELS / (4 * THREADS)))
 #define ACROSS ((PANELS + BESIDE - 1) / BESIDE)
 
 struct args {
@@ -28,7 +30,7 @@ struct args {
 };
 
 struct blocks {
-  float panel[DEEP * PANEL];
+  float panels[BESIDE][DEEP * PANEL];
   float sums[BESIDE][TILES][TALL * PANEL];  // of tiles that are not at the end of k
 } __attribute__((aligned(64)));
 
@@ -100,13 +102,13 @@ ALONE static void part(const void *given, int chunk) {
   int first = chunk % ACROSS * BESIDE, panels = LEAST(BESIDE, PANELS - first);
   for (int k = 0; k < K; k += DEEP) {
     int depth = LEAST(DEEP, K - k);
-    for (int p = 0; p < panels; p++) {
-      int j = LEAST((first + p) * PANEL, N - PANEL);
-      pack(with, blocks.panel, j, k, depth);
-      for (int t = 0; t < tiles; t++) {
-        int i = LEAST(top + t * TALL, M - TALL);
-        tile(with, with->a + (long)i * K + k, blocks.panel, blocks.sums[p][t], i, j, depth, k == 0, k + depth == K);
-      }
+    for (int p = 0; p < panels; p++) pack(with, blocks.panels[p], COLUMN(first + p), k, depth);
+    for (int t = 0; t < tiles; t++) {
+      int i = LEAST(top + t * TALL, M - TALL);
+      const float *rows = with->a + (long)i * K + k;
+      for (int p = 0; p < panels; p++)
+        tile(with, rows, blocks.panels[p], blocks.sums[p][t], i, COLUMN(first + p), depth, k == 0,
+             k + depth == K);
     }
   }
 }

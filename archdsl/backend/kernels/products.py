@@ -18,7 +18,7 @@ from archdsl.backend.kernels.launch import launch, stored
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
 
-_ROWS = 258  # of one chunk of a product of many rows, about as many at most
+_ROWS = 516  # of one chunk of a product of many rows, about as many at most
 _CHUNK = (2**14, 2**17)  # numbers of a weight that few rows are multiplied with in one chunk
 _STRIP = 64  # columns that are turned over in one chunk
 _LEAST_ROWS, _LEAST_COLUMNS = 6, 64  # of the largest register tile

@@ -133,8 +133,8 @@ INLINE void load_turned(vec rows[LANES], const float *from, long apart) {
 #endif
 }
 
-// e^x to 2 units in the last place, where it is a normal number: 2^n by the exponent's bits, the
-// rest by Taylor's series within half a ln 2 of zero.
+// e^x to 2 units in the last place, for x from -87.3 to 88.3: 2^n by the exponent's bits, the rest
+// by Taylor's series within half a ln 2 of zero. Of what is no number it is none.
 INLINE vec exponential_inside(vec inside) {
   vec n = inside * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to a whole number
   ivec whole = (ivec)n << 23;
@@ -147,15 +147,16 @@ INLINE vec exponential_inside(vec inside) {
   p = p * r + 1.0f / 6;
   p = p * r + 0.5f;
   p = p * r * r + r + 1;
-  return (vec)((ivec)p + whole);
+  return p * (vec)(whole + (127 << 23));
 }
 
-// The same of any x: below -87.3 it is 0; of what is no number it is none.
-INLINE vec exponential(vec x) {
-  vec y = exponential_inside(smaller(larger(x, splat(-87.3f)), splat(88.7f)));
-  y = where(x < -87.3f, splat(0), y);
-  return where(x == x, y, x);
+// The same of x up to 88.3; below -87.3 it is 0.
+INLINE vec exponential_below(vec x) {
+  return where(x < -87.3f, splat(0), exponential_inside(larger(splat(-87.3f), x)));
 }
+
+// The same of any x; above 88.3 it goes no further.
+INLINE vec exponential(vec x) { return exponential_below(smaller(splat(88.3f), x)); }
 
 INLINE vec sigmoid(vec x) { return 1 / (1 + exponential(-x)); }
 
@@ -171,12 +172,12 @@ INLINE vec rest_of_error(vec x, vec e) {
 }
 
 INLINE vec identity(vec x) { return x; }
-INLINE vec relu(vec x) { return larger(x, splat(0)); }
+INLINE vec relu(vec x) { return larger(splat(0), x); }
 INLINE vec silu(vec x) { return x * sigmoid(x); }
 INLINE vec quick_gelu(vec x) { return x * sigmoid(1.702f * x); }
 // x where it is above 0, less what the normal distribution has beyond it of |x|.
 INLINE vec gelu(vec x) {
-  vec size = absolute(x), e = exponential_inside(larger(-0.5f * x * x, splat(-87.3f)));
+  vec size = absolute(x), e = exponential_inside(larger(splat(-87.3f), -0.5f * x * x));
   return larger(x, splat(0)) - 0.5f * size * rest_of_error(size * 0.70710678f, e);
 }
 INLINE vec gelu_tanh(vec x) {
