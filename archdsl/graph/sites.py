@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 
 from archdsl.graph.nodes import Apply, Graph, Node, Stack, walk
 from archdsl.graph.ops import OPS
@@ -34,8 +35,9 @@ class Parameter:
     node: str
 
 
-def parameters(graph: Graph) -> Iterator[Parameter]:
-    """All trainable tensors, in the order of computing, copies of a stack one by one."""
+def parameters(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
+    """All trainable tensors, in the order of computing, copies of a stack one by one; of no
+    stack more than the first `most` copies where that is given."""
     weights = {node.id: OPS[node.op].weights(site) for node, _, site in sites(graph)}
 
     def within(nodes: tuple[Node, ...], around: str) -> Iterator[Parameter]:
@@ -46,10 +48,18 @@ def parameters(graph: Graph) -> Iterator[Parameter]:
                     for weight in weights[node.id]:
                         yield Parameter(f"{before}{weight.name}", weight, node.id)
                 case Stack():
-                    for i in range(node.count):
+                    for i in range(node.count)[:most]:
                         yield from within(node.body, f"{around}{node.path}.{i}.")
 
     return within(graph.nodes, "")
+
+
+def parameters_in_all(graph: Graph) -> int:
+    """How many trainable tensors there are, none of them named."""
+    return sum(
+        len(OPS[node.op].weights(site)) * prod(stack.count for stack in around)
+        for node, around, site in sites(graph)
+    )
 
 
 def place(path: str, around: tuple[Stack, ...], copy: tuple[int | str, ...]) -> str:
