@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import prod
 
+from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Apply, Graph, Node, Stack, walk
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Site, Weight
@@ -15,7 +15,7 @@ from archdsl.graph.types import Type
 def site(graph: Graph, node: Apply, types: Mapping[str, Type]) -> Site:
     """The use of an operator that a node is; `types` are those of the graph's values."""
     tensors = {param: types[ref] for param, ref in node.inputs}
-    return Site(tensors, dict(node.attrs), {v.name: v for v in graph.varying})
+    return Site(tensors, dict(node.attrs), {v.name: v for v in graph.varying}, {})
 
 
 def sites(graph: Graph) -> Iterator[tuple[Apply, tuple[Stack, ...], Site]]:
@@ -26,8 +26,7 @@ def sites(graph: Graph) -> Iterator[tuple[Apply, tuple[Stack, ...], Site]]:
             yield node, around, site(graph, node, types)
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(Frozen):
     """A trainable tensor of a model: its full path and what it is."""
 
     path: str

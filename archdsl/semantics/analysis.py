@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
 from archdsl.graph.verify import verify
 from archdsl.semantics.choice import choose
@@ -23,8 +23,7 @@ from archdsl.semantics.weight_maps import WeightMap, check_owners, weight_maps
 from archdsl.syntax import ast
 
 
-@dataclass(frozen=True)
-class Analysis:
+class Analysis(Frozen):
     """A model of a file with its parameters fixed, and the file it came from.
 
     `work` and `env` are what the names of its parameters mean.

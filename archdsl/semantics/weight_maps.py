@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from archdsl.diagnostics import Note, did_you_mean, listing
+from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter, parameters, parameters_in_all
 from archdsl.semantics.conversions import CONVERSIONS, NUMBERS, Conversion, Shapes, Unfit
@@ -29,8 +30,7 @@ _SHOWN = 5
 _MOST = 100_000  # what a stack of 10**12 copies would take for ever to name
 
 
-@dataclass(frozen=True)
-class Pairing:
+class Pairing(Frozen):
     """Weights of ours, and the tensors of a checkpoint that they are made of.
 
     `theirs` are the ways in which the tensors may be called, the first being the one that is
@@ -43,8 +43,7 @@ class Pairing:
     shapes: Shapes
 
 
-@dataclass(frozen=True)
-class WeightMap:
+class WeightMap(Frozen):
     """`pairings` are in the order of our weights; `ignored` are patterns of tensors that a
     checkpoint may have beside them, `optional` what may be lacking in front of its names."""
 
