@@ -9,7 +9,7 @@ the grammar rule that it comes from (`ExpectType` from `expect_type`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field, fields
+from dataclasses import field
 from typing import TypeAlias
 
 from archdsl.diagnostics import Span
@@ -398,8 +398,8 @@ Node: TypeAlias = (
 
 def children(node: Node) -> Iterator[Node]:
     """The nodes directly inside a node, in the order of the text."""
-    for each in fields(node):
-        value = getattr(node, each.name)
+    for name in node.__match_args__:
+        value = getattr(node, name)
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, _Node):
                 yield item  # type: ignore[misc]  # every _Node is one of the union
