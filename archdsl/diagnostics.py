@@ -7,7 +7,9 @@ message of an `ArchError`) turns it into text. This module knows nothing of the 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from archdsl.frozen import Frozen
 
 CODES = {
     # reading
@@ -46,8 +48,7 @@ CODES = {
 }
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Frozen):
     """A text and the path that it is known by."""
 
     path: str
@@ -58,8 +59,7 @@ class Source:
         return self.text.split("\n")[number - 1].rstrip("\r")
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(Frozen):
     """The characters [start, end) of a source; lines and columns count from 1.
 
     >>> span = Span(Source("a.arch", "x = 1\\ny = 2"), 6, 7)
@@ -98,16 +98,14 @@ class Span:
         return Span(self.source, self.start, other.end)
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(Frozen):
     """A second place that a message speaks of: where the other side was bound."""
 
     message: str
     span: Span | None = None
 
 
-@dataclass(frozen=True)
-class Diagnostic:
+class Diagnostic(Frozen):
     """One mistake of a user.
 
     `code` is a key of `CODES` and stays the same from version to version; `span` is where

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
+
+from archdsl.frozen import Frozen
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(Frozen):
     """What is under way: `done` tells how many of the `total` units are, None where that is
     not known beforehand."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 
@@ -40,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
         except ArchError as error:
             problems = list(error.diagnostics)
     if args.json:
+        import json
+
         data = {"diagnostics": [d.as_dict() for d in problems]}
         print(json.dumps(data | {"models": [_data(a.graph) for a in analyses]}, indent=2))
     elif problems:

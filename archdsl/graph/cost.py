@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Apply, Graph, Node, Stack
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Op, Site
@@ -20,8 +21,7 @@ from archdsl.graph.types import Size
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(Frozen):
     """`params` trainable numbers; bytes for the given dtype; formulas in the varying axes.
 
     `activation_bytes` is the peak of all values alive at once during a forward pass of one

@@ -8,10 +8,11 @@ around it. Paths name the places of weights: those inside a stack are relative t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
 from archdsl.diagnostics import Span
+from archdsl.frozen import Frozen
 from archdsl.graph.types import Type, Varying
 
 # What an attribute of an operator can be; sizes of `mlp` and of `reshape` are tuples.
@@ -20,8 +21,7 @@ Attribute: TypeAlias = (
 )
 
 
-@dataclass(frozen=True)
-class Apply:
+class Apply(Frozen):
     """One operator applied to values. `inputs` and `attrs` go by the operator's parameters."""
 
     id: str
@@ -37,8 +37,7 @@ class Apply:
         return dict(self.attrs)
 
 
-@dataclass(frozen=True)
-class Stack:
+class Stack(Frozen):
     """A block repeated `count` times, each copy with weights of its own under `path.i`."""
 
     id: str
@@ -56,8 +55,7 @@ class Stack:
 Node: TypeAlias = Apply | Stack
 
 
-@dataclass(frozen=True)
-class Input:
+class Input(Frozen):
     """A value given from outside; `pad` is the number that fills a ragged axis."""
 
     name: str
@@ -66,8 +64,7 @@ class Input:
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True)
-class Graph:
+class Graph(Frozen):
     """A model with all its parameters fixed.
 
     `init` is the rule by which fresh weights are drawn: its name and its numbers.

@@ -8,10 +8,11 @@ text and makes the diagnostic.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any
 
+from archdsl.frozen import Frozen
 from archdsl.graph.types import Axis, Size, Type, Varying
 
 
@@ -43,8 +44,7 @@ class Required:
 REQUIRED = Required()
 
 
-@dataclass(frozen=True)
-class Param:
+class Param(Frozen):
     name: str
     kind: Kind
     default: Any = REQUIRED
@@ -55,8 +55,7 @@ class Param:
         return self.default is REQUIRED
 
 
-@dataclass(frozen=True)
-class Weight:
+class Weight(Frozen):
     """A trainable tensor of an operator. `init` says what it starts as: a `matrix` or an
     `embedding` drawn by the model's rule, `zeros`, `ones`, or a number everywhere."""
 
@@ -65,8 +64,7 @@ class Weight:
     init: str | float
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(Frozen):
     """One use of an operator: the types of its tensors and the values of its parameters.
 
     A parameter of kind `AXIS` has been turned into the index of the axis. `named` says how
@@ -77,7 +75,7 @@ class Site:
     tensors: Mapping[str, Type]
     attr: Mapping[str, Any]
     varying: Mapping[str, Varying]
-    named: Mapping[str, Axis] = field(default_factory=dict)
+    named: Mapping[str, Axis]
 
     @property
     def x(self) -> Type:
@@ -189,8 +187,7 @@ def no_cost(site: Site) -> Size:
     return Size.of(0)
 
 
-@dataclass(frozen=True)
-class Op:
+class Op(Frozen):
     """A row of the table of operators.
 
     `settle` fills in what a parameter means where it was left out and depends on others.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from math import prod
 
+from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Apply, Graph, Node, Stack, walk
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Site, Weight
@@ -14,7 +15,7 @@ from archdsl.graph.types import Type
 def site(graph: Graph, node: Apply, types: Mapping[str, Type]) -> Site:
     """The use of an operator that a node is; `types` are those of the graph's values."""
     tensors = {param: types[ref] for param, ref in node.inputs}
-    return Site(tensors, dict(node.attrs), {v.name: v for v in graph.varying})
+    return Site(tensors, dict(node.attrs), {v.name: v for v in graph.varying}, {})
 
 
 def sites(graph: Graph) -> Iterator[tuple[Apply, tuple[Stack, ...], Site]]:
@@ -25,8 +26,7 @@ def sites(graph: Graph) -> Iterator[tuple[Apply, tuple[Stack, ...], Site]]:
             yield node, around, site(graph, node, types)
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(Frozen):
     """A trainable tensor of a model: its full path and what it is."""
 
     path: str
@@ -34,8 +34,9 @@ class Parameter:
     node: str
 
 
-def parameters(graph: Graph) -> Iterator[Parameter]:
-    """All trainable tensors, in the order of computing, copies of a stack one by one."""
+def parameters(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
+    """All trainable tensors, in the order of computing, copies of a stack one by one; of no
+    stack more than the first `most` copies where that is given."""
     weights = {node.id: OPS[node.op].weights(site) for node, _, site in sites(graph)}
 
     def within(nodes: tuple[Node, ...], around: str) -> Iterator[Parameter]:
@@ -46,10 +47,18 @@ def parameters(graph: Graph) -> Iterator[Parameter]:
                     for weight in weights[node.id]:
                         yield Parameter(f"{before}{weight.name}", weight, node.id)
                 case Stack():
-                    for i in range(node.count):
+                    for i in range(node.count)[:most]:
                         yield from within(node.body, f"{around}{node.path}.{i}.")
 
     return within(graph.nodes, "")
+
+
+def parameters_in_all(graph: Graph) -> int:
+    """How many trainable tensors there are, none of them named."""
+    return sum(
+        len(OPS[node.op].weights(site)) * prod(stack.count for stack in around)
+        for node, around, site in sites(graph)
+    )
 
 
 def place(path: str, around: tuple[Stack, ...], copy: tuple[int | str, ...]) -> str:

@@ -7,8 +7,8 @@ those known here is passed over, never guessed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Apply, Graph, Node, Stack, refs, walk
 from archdsl.graph.rules import ACTIVATIONS
 from archdsl.graph.types import Type
@@ -16,8 +16,7 @@ from archdsl.graph.types import Type
 PRODUCTS = ("linear", "conv1d")
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(Frozen):
     """One use of attention; `over` are the inputs of the model that a memory is made of."""
 
     heads: int
@@ -31,8 +30,7 @@ class Attention:
     over: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Feed:
+class Feed(Frozen):
     """An mlp within a stack: its activation, its hidden sizes, whether gates multiply them."""
 
     act: str

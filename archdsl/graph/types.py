@@ -10,14 +10,14 @@ up to i - c of T's input and on no later one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
 
 from archdsl.diagnostics import Span
+from archdsl.frozen import Frozen
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(Frozen):
     """A polynomial with whole coefficients; `terms` maps a product of axes to its factor.
 
     >>> T = Size.of("T")
@@ -102,8 +102,7 @@ def _size(terms: Mapping[tuple[str, ...], int]) -> Size:
     return Size(tuple(sorted((axes, factor) for axes, factor in terms.items() if factor)))
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(Frozen):
     """One axis: its name where it has one, its size, and the positions named by `prepend`.
 
     `marks` are the names of the first positions, in order; `origin` is where the size was
@@ -125,8 +124,7 @@ class Axis:
         return "".join(f"{mark}:" for mark in self.marks) + size
 
 
-@dataclass(frozen=True)
-class Type:
+class Type(Frozen):
     """The type of a tensor without its batch axis; `dtype` is `float`, `int` or `bool`.
 
     Whole numbers are 0 or more and less than `below`, where that is known.
@@ -173,8 +171,7 @@ class Type:
         return f"{self.dtype}{axes}{below}{mixed}"
 
 
-@dataclass(frozen=True)
-class Varying:
+class Varying(Frozen):
     """An axis whose size is known when the model runs: 1 to `bound`.
 
     `ragged` names the input whose `pad` value marks positions that are not there.

@@ -110,8 +110,8 @@ class _Opening:
         op = OPS[name]
         tensors = {param: self.types[ref] for param, ref in inputs.items()}
         settings = {p.name: p.default for p in op.params if p.kind is not Kind.TENSOR} | attr
-        here = Site(tensors, settings, self.varying)
-        here = Site(tensors, settings | dict(op.settle(here)), self.varying)
+        here = Site(tensors, settings, self.varying, {})
+        here = Site(tensors, settings | dict(op.settle(here)), self.varying, {})
         type: Type = op.infer(here)
         id = f"%{next(self.ids)}"
         self.types[id] = type

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
 from archdsl.graph.verify import verify
 from archdsl.semantics.choice import choose
@@ -22,20 +23,22 @@ from archdsl.semantics.weight_maps import WeightMap, check_owners, weight_maps
 from archdsl.syntax import ast
 
 
-@dataclass(frozen=True)
-class Analysis:
+class Analysis(Frozen):
     """A model of a file with its parameters fixed, and the file it came from.
 
-    `maps` are the published checkpoints that it can read, by the titles of its `weights`
-    blocks; `work` and `env` are what the names of its parameters mean.
+    `work` and `env` are what the names of its parameters mean.
     """
 
     file: ast.File
     model: ast.Model
     graph: Graph
-    maps: Mapping[str, WeightMap]
     work: Elaborator
     env: Env
+
+    @cached_property
+    def maps(self) -> Mapping[str, WeightMap]:
+        """The published checkpoints that it can read, by the titles of its `weights` blocks."""
+        return weight_maps(self.file, self.model, self.graph, self.work, self.env)
 
 
 def analyse(
@@ -104,7 +107,7 @@ class _Run:
             if graph is None or not self.readable:
                 return None
             verify(graph)
-            maps = weight_maps(self.file, model, graph, builder.work, builder.env)
+            maps = weight_maps(self.file, model, graph, builder.work, builder.env, whole=False)
             # Facts are of the sizes that they were written for, and of no others; and what is
             # set from outside need not have a published form.
             if not settings:
@@ -121,7 +124,7 @@ class _Run:
             message = f"the blocks of `{model.name.id}` are nested too deeply"
             self.report.add("syntax", message, model.name.span)
             return None
-        return Analysis(self.file, model, graph, maps, builder.work, builder.env)
+        return Analysis(self.file, model, graph, builder.work, builder.env)
 
 
 def _file(spec: str | ast.File) -> tuple[ast.File, Path | None, str | None]:

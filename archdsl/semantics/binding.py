@@ -7,9 +7,9 @@ parameters; a block's are turned into those of the table.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from archdsl.diagnostics import Note, Span, did_you_mean, listing
+from archdsl.frozen import Frozen
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import REQUIRED, Kind, Param
 from archdsl.semantics.library import Scope
@@ -18,8 +18,7 @@ from archdsl.semantics.values import Poison, Scalar, Symbol, Tensor, Value
 from archdsl.syntax import ast
 
 
-@dataclass(frozen=True)
-class Bound:
+class Bound(Frozen):
     """An argument at its parameter; `expr` is None for the tensor that flows in."""
 
     expr: ast.Expr | ast.Typed | None
@@ -27,8 +26,7 @@ class Bound:
     span: Span
 
 
-@dataclass(frozen=True)
-class Callee:
+class Callee(Frozen):
     """What is called, for binding and for messages; `flows`: a tensor may flow into it."""
 
     name: str

@@ -8,9 +8,10 @@ themselves are converted by the runtime, which has a function of the same name f
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
+
+from archdsl.frozen import Frozen
 
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = tuple[Shape, ...]
@@ -20,8 +21,7 @@ class Unfit(Exception):
     """Why a conversion cannot have made tensors of these shapes."""
 
 
-@dataclass(frozen=True)
-class Conversion:
+class Conversion(Frozen):
     """One step on the way from a checkpoint's tensors to ours: `shaped(1, 1, D)`."""
 
     name: str

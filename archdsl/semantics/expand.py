@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Apply, Graph, Input, Node, Stack, refs, walk
 from archdsl.graph.ops import OPS
 from archdsl.graph.sites import site
@@ -209,8 +210,7 @@ class _File:
         return made
 
 
-@dataclass(frozen=True)
-class _Piece:
+class _Piece(Frozen):
     """A value that has been written and waits for the one that uses it."""
 
     ref: str

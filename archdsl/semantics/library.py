@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from archdsl.diagnostics import ArchError, Diagnostic, Note, Source, Span, did_you_mean
+from archdsl.frozen import Frozen
 from archdsl.graph.ops import OPS
 from archdsl.semantics.report import Report
 from archdsl.syntax import ast
@@ -23,8 +24,7 @@ class Scope:
     blocks: dict[str, Definition] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Definition:
+class Definition(Frozen):
     """A block and the file whose names its body sees."""
 
     block: ast.Block

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.frozen import Frozen
 from archdsl.semantics.config_values import flat
 from archdsl.semantics.configs import constants, identity, read_config
 from archdsl.semantics.library import find, load, read, standard_library, tree
@@ -16,8 +16,7 @@ from archdsl.semantics.weight_maps import check_owners
 from archdsl.syntax import ast
 
 
-@dataclass(frozen=True)
-class Recognised:
+class Recognised(Frozen):
     """A spec, its model and its map that a config is for, and the parameters that it sets."""
 
     path: Path

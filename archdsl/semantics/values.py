@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from archdsl.diagnostics import Span
+from archdsl.frozen import Frozen
 from archdsl.graph.types import Axis, Type
 from archdsl.semantics.library import Scope
 from archdsl.syntax import ast
 
 
-@dataclass(frozen=True)
-class Scalar:
+class Scalar(Frozen):
     """A number, truth value or string; `name` and `origin` are those of its binding."""
 
     value: int | float | bool | str
@@ -28,39 +28,34 @@ class Scalar:
         return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
 
 
-@dataclass(frozen=True)
-class Symbol:
+class Symbol(Frozen):
     """A bare name bound to nothing: it can choose (`learned`) or switch (`causal`)."""
 
     name: str
     span: Span
 
 
-@dataclass(frozen=True)
-class Extent:
+class Extent(Frozen):
     """A varying axis, known by a block under a name of its own."""
 
     axis: Axis
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(Frozen):
     """A value of the graph."""
 
     ref: str
     type: Type
 
 
-@dataclass(frozen=True)
-class Closure:
+class Closure(Frozen):
     """A block given as an argument: the expression and where its names are looked up."""
 
     expr: ast.Expr
     env: Env
 
 
-@dataclass(frozen=True)
-class Function:
+class Function(Frozen):
     """A function of numbers, such as `sqrt`; `optional`: its parameters may be left out."""
 
     call: Callable[..., int | float]

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from archdsl.diagnostics import Note, did_you_mean, listing
+from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
-from archdsl.graph.sites import Parameter, parameters
+from archdsl.graph.sites import Parameter, parameters, parameters_in_all
 from archdsl.semantics.conversions import CONVERSIONS, NUMBERS, Conversion, Shapes, Unfit
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.report import Report
@@ -23,12 +24,13 @@ from archdsl.semantics.values import Env
 from archdsl.syntax import ast
 
 _HOLE = re.compile(r"\{(\w+)\}|\{(\w+(?:,\w+)+)\}|\*")
+_NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")  # that is all of a part, as a copy's is
+_JOINED = re.compile(r"[0-9}*][{*]|[}*][0-9]")  # a part such as `1{i}`, of many numbers
 _SHOWN = 5
 _MOST = 100_000  # what a stack of 10**12 copies would take for ever to name
 
 
-@dataclass(frozen=True)
-class Pairing:
+class Pairing(Frozen):
     """Weights of ours, and the tensors of a checkpoint that they are made of.
 
     `theirs` are the ways in which the tensors may be called, the first being the one that is
@@ -41,8 +43,7 @@ class Pairing:
     shapes: Shapes
 
 
-@dataclass(frozen=True)
-class WeightMap:
+class WeightMap(Frozen):
     """`pairings` are in the order of our weights; `ignored` are patterns of tensors that a
     checkpoint may have beside them, `optional` what may be lacking in front of its names."""
 
@@ -58,22 +59,37 @@ class WeightMap:
 
 
 def weight_maps(
-    file: ast.File, model: ast.Model, graph: Graph, work: Elaborator, env: Env
+    file: ast.File,
+    model: ast.Model,
+    graph: Graph,
+    work: Elaborator,
+    env: Env,
+    whole: bool = True,
 ) -> dict[str, WeightMap]:
     """The maps that a file has for a model whose parameters are those of `env`.
 
-    Raises `ArchError` where one is not one to one.
+    Raises `ArchError` where one is not one to one. That shows already in the first copies of a
+    stack, up to one that no rule names by its number: the others are paired as that one is, and
+    only where the maps are wanted `whole`.
     """
     report = Report()
+    blocks = [
+        _Map(item, work, env, report)
+        for item in file.items
+        if isinstance(item, ast.Weights) and item.model.id == model.name.id
+    ]
+    most = None if whole else 2 + max((block.named for block in blocks), default=0)
+    known = list(islice(parameters(graph, most), _MOST + 1))
+    amount = parameters_in_all(graph)
     maps: dict[str, WeightMap] = {}
-    known = list(islice(parameters(graph), _MOST + 1))
-    for item in file.items:
-        if isinstance(item, ast.Weights) and item.model.id == model.name.id:
-            title = item.title
-            if title.value in maps:
-                message = f"there are two maps {title.value!r}"
-                report.add("duplicate-name", message, title.span)
-            maps[title.value] = _Map(item, work, env, report).of(known)
+    for block in blocks:
+        title = block.node.title
+        if title.value in maps:
+            message = f"there are two maps {title.value!r}"
+            report.add("duplicate-name", message, title.span)
+        maps[title.value] = block.of(known, amount)
+    if report.mistakes and not whole:
+        return weight_maps(file, model, graph, work, env)  # which says of how many weights
     report.raise_any()
     return maps
 
@@ -121,12 +137,22 @@ class _Map:
         self.converted: dict[int, tuple[Conversion, ...]] = {}
         self.whole = work.report.mistakes == before
 
-    def of(self, known: list[Parameter]) -> WeightMap:
+    @property
+    def named(self) -> int:
+        """The highest number of a copy that a rule may name, as `h.0.norm.*` does."""
+        rules = [line for line in self.lines if isinstance(line, ast.Rule)]
+        paths = [path.text for rule in rules for path in (rule.ours, *rule.theirs)]
+        if any(_JOINED.search(path) for path in paths):
+            return _MOST
+        return max((int(n) for path in paths for n in _NUMBER.findall(path)), default=0)
+
+    def of(self, known: list[Parameter], amount: int) -> WeightMap:
+        """The map for these of the model's weights, `amount` in all."""
         title = self.node.title
         configs = [line for line in self.lines if isinstance(line, ast.Config)]
         for second in configs[1:]:
             self.wrong("a block has one `config`", second)
-        if len(known) > _MOST:
+        if amount > _MOST:
             self.wrong(f"the model has more than {_MOST:,} weights to name", title)
             return WeightMap(title.value, ())
         rules = [r for r in self.lines if isinstance(r, ast.Rule) and self.sound(r)]

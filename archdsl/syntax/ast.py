@@ -9,14 +9,14 @@ the grammar rule that it comes from (`ExpectType` from `expect_type`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import FrozenInstanceError, dataclass, fields
-from typing import ClassVar, TypeAlias, dataclass_transform
+from dataclasses import field
+from typing import TypeAlias
 
 from archdsl.diagnostics import Span
+from archdsl.frozen import Frozen
 
 
-@dataclass(frozen=True)
-class Trivia:
+class Trivia(Frozen):
     """What stands around a node without being part of it.
 
     `blank`: an empty line before it, of a statement or an item where none has to be.
@@ -32,50 +32,8 @@ class Trivia:
 PLAIN = Trivia()
 
 
-@dataclass_transform(frozen_default=True)
-class _Frozen:
-    """Makes a frozen dataclass of each class below it, whose first field is its span.
-
-    The methods that are the same for all of them stand here: `dataclass` would compile them
-    for each anew, which takes longer than to read a file.
-    """
-
-    __match_args__: ClassVar[tuple[str, ...]]
-
-    def __init_subclass__(cls) -> None:
-        cls.__doc__ = cls.__doc__ or cls.__name__  # lest `dataclass` write its signature there
-        dataclass(eq=False, repr=False)(cls)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        """Sets a field, which is done once: when the node is made."""
-        if name in self.__dict__ or name not in self.__match_args__:
-            raise FrozenInstanceError(f"cannot assign to field {name!r}")
-        object.__setattr__(self, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        raise FrozenInstanceError(f"cannot delete field {name!r}")
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            self._said() == other._said() if isinstance(other, type(self)) else NotImplemented
-        )
-
-    def __hash__(self) -> int:
-        return hash(self._said())
-
-    def __repr__(self) -> str:
-        said = zip(self.__match_args__[1:], self._said(), strict=True)
-        return (
-            f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in said)})"
-        )
-
-    def _said(self) -> tuple[object, ...]:
-        """All fields but the span."""
-        return tuple([getattr(self, name) for name in self.__match_args__[1:]])
-
-
-class _Node(_Frozen):
-    span: Span
+class _Node(Frozen):
+    span: Span = field(compare=False, repr=False)
 
 
 # -- expressions --
@@ -440,8 +398,8 @@ Node: TypeAlias = (
 
 def children(node: Node) -> Iterator[Node]:
     """The nodes directly inside a node, in the order of the text."""
-    for each in fields(node):
-        value = getattr(node, each.name)
+    for name in node.__match_args__:
+        value = getattr(node, name)
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, _Node):
                 yield item  # type: ignore[misc]  # every _Node is one of the union

@@ -13,19 +13,18 @@ import sys
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 from archdsl.diagnostics import Source
+from archdsl.frozen import Frozen
 from archdsl.syntax import ast
 
 Comment: TypeAlias = tuple[int, str]  # its position and its text
 Kind: TypeAlias = Literal["leading", "trailing", "closing"]
 
 
-@dataclass(frozen=True)
-class _Slot:
+class _Slot(Frozen):
     kind: Kind
     node: int  # its identity
     at: int
@@ -107,24 +106,21 @@ class _Rebuild:
         self.filled = filled
         self.text = text
 
-    def node(self, node: Any) -> Any:
-        changes: dict[str, Any] = {}
-        children: tuple[Any, ...] = ()
-        for each in fields(node):
-            value = getattr(node, each.name)
-            if each.name in ("items", "statements", "rules"):
-                children = value
-                changes[each.name] = self.stacked(value)
-            elif isinstance(value, tuple) and each.name != "closing":
-                children = value
-                changes[each.name] = tuple(self.node(child) for child in value)
-            elif hasattr(value, "span"):
-                changes[each.name] = self.node(value)
-        if hasattr(node, "trivia"):
-            changes["trivia"] = self.trivia(node)
-        if hasattr(node, "closing"):
-            changes["closing"] = self.closing(node, children)
-        return replace(node, **changes)
+    def node(self, node: Any, blank: bool = False) -> Any:
+        return type(node)(*[self.field(node, name, blank) for name in node.__match_args__])
+
+    def field(self, node: Any, name: str, blank: bool) -> Any:
+        value = getattr(node, name)
+        match name:
+            case "items" | "statements" | "rules":
+                return self.stacked(value)
+            case "trivia":
+                return self.trivia(node, blank)
+            case "closing":
+                return self.closing(node)
+        if isinstance(value, tuple):
+            return tuple([self.node(child) for child in value])
+        return self.node(value) if hasattr(value, "span") else value
 
     def stacked(self, siblings: tuple[Any, ...]) -> tuple[Any, ...]:
         """Siblings that stand below each other, with the empty lines that part them."""
@@ -133,19 +129,20 @@ class _Rebuild:
             above = self.filled["leading", id(node)]
             top = above[0][0] if above else node.span.start
             blank = not always_apart(before, node) and self.parted(before.span.end, top)
-            new = self.node(node)
-            stack.append(replace(new, trivia=replace(new.trivia, blank=blank)))
+            stack.append(self.node(node, blank))
         return tuple(stack)
 
-    def trivia(self, node: Any) -> ast.Trivia:
+    def trivia(self, node: Any, blank: bool) -> ast.Trivia:
         above = self.filled["leading", id(node)]
         behind = self.filled["trailing", id(node)]
         leading = self.lines(above, node.span.start)
-        return ast.Trivia(False, leading, behind[0][1] if behind else None)
+        return ast.Trivia(blank, leading, behind[0][1] if behind else None)
 
-    def closing(self, node: Any, children: tuple[Any, ...]) -> tuple[str, ...]:
+    def closing(self, node: Any) -> tuple[str, ...]:
         found = self.filled["closing", id(node)]
-        if found and children and self.parted(children[-1].span.end, found[0][0]):
+        before = node.__match_args__.index("closing") - 1
+        inside = getattr(node, node.__match_args__[before])
+        if found and inside and self.parted(inside[-1].span.end, found[0][0]):
             return ("", *self.lines(found))
         return self.lines(found)
 

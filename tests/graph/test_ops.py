@@ -44,8 +44,8 @@ def made(use: str) -> tuple[Op, Site]:
     assert isinstance(node, Apply)
     op, given = OPS[name], site(graph, node, graph.types())
     attr = {p.name: p.default for p in op.params if p.kind is not Kind.TENSOR} | given.attr
-    open_ = Site(given.tensors, attr, given.varying)
-    return op, Site(given.tensors, attr | dict(op.settle(open_)), given.varying)
+    open_ = Site(given.tensors, attr, given.varying, {})
+    return op, Site(given.tensors, attr | dict(op.settle(open_)), given.varying, {})
 
 
 def infer(use: str) -> Type:
@@ -82,7 +82,7 @@ def test_no_rule_forgets_what_is_mixed(use: str) -> None:
     op, here = made(use)
     tensors = {param: type.mixing("RST") for param, type in here.tensors.items()}
     if not op.loss:
-        assert op.infer(Site(tensors, here.attr, here.varying)).mixed == set("RST")
+        assert op.infer(Site(tensors, here.attr, here.varying, {})).mixed == set("RST")
 
 
 @pytest.mark.parametrize("name", ["accepted.txt", "refused.txt"])

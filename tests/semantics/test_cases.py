@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ import pytest
 import archdsl
 from archdsl.diagnostics import CODES, ArchError, Diagnostic
 from archdsl.semantics.analysis import analyse
-from archdsl.semantics.library import standard_library
+from archdsl.semantics.library import read, standard_library, tree
+from archdsl.syntax import ast
 
 CASES = Path(__file__).parent.parent / "cases" / "semantics"
 FILES = sorted(path.stem for path in CASES.glob("*.arch"))
@@ -87,6 +89,16 @@ def test_every_code_has_a_case() -> None:
 def test_mistakes_are_told_in_the_order_of_the_text() -> None:
     lines = [d.span.line for d in archdsl.check("arguments.arch") if d.span]
     assert lines == sorted(lines)
+
+
+def test_each_map_that_is_wrong_in_some_copy_is_refused_by_itself() -> None:
+    file = tree(read("weight_copies.arch"))
+    maps = [item for item in file.items if isinstance(item, ast.Weights)]
+    models = tuple(item for item in file.items if isinstance(item, ast.Model))
+    for each in maps:
+        told = archdsl.check(replace(file, items=(*models, each)))
+        assert [d.code for d in told] == ["weights-map"], each.title.value
+    assert len(maps) == 6
 
 
 # -- mistakes that stand in no text --
