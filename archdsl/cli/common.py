@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from archdsl.cli.waiting import put
@@ -86,6 +87,24 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"`{text}` are not seconds above 0, as in --tune 60")
     return seconds
+
+
+def count(text: str) -> int:
+    """A number of things, as an argument's type."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"`{text}` is not a whole number above 0")
+    return int(text)
+
+
+def texts(given: Sequence[str]) -> list[str]:
+    """Texts of a command line; `-` is the lines of standard input that are not empty."""
+    found: list[str] = []
+    for each in given:
+        if each == "-":
+            found += [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        else:
+            found.append(each)
+    return found
 
 
 def settings(args: argparse.Namespace) -> dict[str, Setting]:

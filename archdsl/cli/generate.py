@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING
 
-from archdsl.cli.common import Subparsers, command
+from archdsl.cli.common import Subparsers, command, texts
 from archdsl.cli.speaking import add_model, add_sampling, begun, opened, sampling
 from archdsl.cli.waiting import put
 
@@ -32,6 +31,13 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--stop", metavar="TEXT", action="append", default=[], help="ends a text (repeatable)"
     )
     parser.add_argument(
+        "--stop-token",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a token that ends a text, beside the tokenizer's own (repeatable)",
+    )
+    parser.add_argument(
         "--slide", action="store_true", help="forget the older half at the context's end"
     )
     parser.add_argument(
@@ -43,10 +49,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     choice = sampling(args)
-    prompts = args.prompt
-    if prompts == ["-"]:
-        lines = (line.rstrip("\n") for line in sys.stdin)
-        prompts = [line for line in lines if line]
+    prompts = texts(args.prompt)
     if not prompts:
         return 0
     model, tokenizer = opened(args)
@@ -60,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         sampling=choice,
         seed=args.seed,
         stop_strings=args.stop,
+        stop_tokens=[tokenizer.number(name) for name in args.stop_token],
         slide=args.slide,
     )
     rows: list[list[Said]] = [[] for _ in prompts]

@@ -239,10 +239,11 @@ def saying(
     sampling: Sampling,
     seed: int,
     stop_strings: Sequence[str] = (),
+    stop_tokens: Sequence[int] = (),
     slide: bool = False,
 ) -> Iterator[Said]:
-    """`generate` with the text of each token, ended by the tokenizer's end tokens and by any
-    of `stop_strings`, wherever the borders of tokens are in it."""
+    """`generate` with the text of each token, ended by the tokenizer's end tokens, by any of
+    `stop_tokens`, and by any of `stop_strings`, wherever the borders of tokens are in it."""
     if not all(stop_strings):
         raise _refusal("a stop string is empty", "a text that ends what is said")
     pieces = generate(
@@ -251,7 +252,7 @@ def saying(
         max_new_tokens=max_new_tokens,
         sampling=sampling,
         seed=seed,
-        stop=tokenizer.eos,
+        stop=(*tokenizer.eos, *stop_tokens),
         slide=slide,
     )
     return _said(pieces, tokenizer, stop_strings)
@@ -282,35 +283,6 @@ def _said(
             cut = len(text) - (0 if ended else _begun(text, stop_strings))
             held[row] = text[cut:]
             yield Said(row, text[:cut], token, log_prob, ended)
-
-
-def texts(
-    model: Model,
-    tokenizer: TextTokenizer,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int,
-    sampling: Sampling,
-    seed: int,
-    stop_strings: Sequence[str] = (),
-    slide: bool = False,
-) -> Iterator[tuple[int, str]]:
-    """The texts that follow the prompts, as they come: a row's number, and new text of it.
-
-    Together a row's texts are all that it says. Raises `ArchError` as `generate` does, and
-    "tokenizer" for a prompt that is no text.
-    """
-    said = saying(
-        model,
-        tokenizer,
-        [prompted(tokenizer, prompt) for prompt in prompts],
-        max_new_tokens=max_new_tokens,
-        sampling=sampling,
-        seed=seed,
-        stop_strings=stop_strings,
-        slide=slide,
-    )
-    return ((each.row, each.text) for each in said if each.text)
 
 
 def prompted(tokenizer: TextTokenizer, text: str) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
 from archdsl.formats import resolve
 from archdsl.runtime.chat_templates import render
 from archdsl.runtime.text_encodings import unwritten_bytes
@@ -81,6 +81,17 @@ class TextTokenizer:
                 )
         text: str = self._library.decode(numbers, skip_special_tokens=skip_special)
         return text
+
+    def number(self, token: str) -> int:
+        """The number of the token of this name; raises `ArchError` "tokenizer" for none."""
+        found: int | None = self._library.token_to_id(token)
+        if found is None:
+            special = self._library.get_added_tokens_decoder().values()
+            raise _error(
+                f"no token of `{self.origin}` has the name {token!a}",
+                help=did_you_mean(token, (each.content for each in special)),
+            )
+        return found
 
     def stream(self) -> Stream:
         """What turns tokens into text as they come, without special ones."""

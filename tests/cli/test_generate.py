@@ -78,6 +78,9 @@ def test_generate_takes_a_spec_with_its_weights_and_prompts_from_lines(
     own = ["--weights", weights, "--tokenizer", folder]
     out = spoken(capsys, "generate", spec, "-", *own, *args)
     assert out == spoken(capsys, "generate", folder, "the cat", "a", *args)
+    monkeypatch.setattr(sys, "stdin", iter(lines))
+    both = spoken(capsys, "generate", folder, "a", "-", *args).splitlines()
+    assert [each[:1] for each in both] == ["a", "t", "a"]
     assert main(["generate", spec, "a", "--weights", weights]) == 1
     assert "is a spec, which has no tokenizer" in capsys.readouterr().err
 
@@ -92,6 +95,11 @@ def test_generate_stops_and_slides(folder: str, capsys: pytest.CaptureFixture[st
     assert len(text) == 40
     stop = text[20:22]
     assert spoken(capsys, *args, "--stop", stop) == text[: text.index(stop)] + "\n"
+    token = text[20]
+    before = text[: text.index(token)] + "\n"
+    assert spoken(capsys, *args, "--slide", "--stop-token", token) == before
+    assert main([*args, "--stop-token", "<end>"]) == 1
+    assert "has the name '<end>'" in capsys.readouterr().err
 
 
 def test_what_was_said_before_a_mistake_is_printed() -> None:
