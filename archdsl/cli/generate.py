@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from archdsl.cli.common import Subparsers, command, texts
 from archdsl.cli.speaking import add_model, add_sampling, begun, opened, sampling
 from archdsl.cli.waiting import put
+from archdsl.progress import doing
 
 if TYPE_CHECKING:
     from archdsl.runtime.generation import Said
@@ -68,16 +71,19 @@ def run(args: argparse.Namespace) -> int:
     )
     rows: list[list[Said]] = [[] for _ in prompts]
     now = shown = 0  # the row that is printed as it comes, and how much of it has been
-    for each in begun(said, len(rows) + 1):  # the first token, and one behind it
-        rows[each.row].append(each)
-        while not args.json and now < len(rows) and shown < len(rows[now]):
-            new = rows[now][shown]
-            before = prompts[now] if shown == 0 and len(rows) > 1 else ""
-            put(before + new.text, end="")
-            shown += 1
-            if new.ended:
-                _finish(rows[now], tokenizer, args.log_probs)
-                now, shown = now + 1, 0
+    task = doing("writing", "tokens", args.max_new_tokens, lambda: max(map(len, rows)))
+    seen = sys.stdout.isatty() and not args.json  # the text itself then shows how far it is
+    with nullcontext() if seen else task:
+        for each in begun(said, len(rows) + 1):  # the first token, and one behind it
+            rows[each.row].append(each)
+            while not args.json and now < len(rows) and shown < len(rows[now]):
+                new = rows[now][shown]
+                before = prompts[now] if shown == 0 and len(rows) > 1 else ""
+                put(before + new.text, end="")
+                shown += 1
+                if new.ended:
+                    _finish(rows[now], tokenizer, args.log_probs)
+                    now, shown = now + 1, 0
     if args.json:
         for prompt, row in zip(prompts, rows, strict=True):
             print(json.dumps(_record(prompt, row, args.log_probs), ensure_ascii=False))
