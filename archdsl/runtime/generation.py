@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import ArchError, Diagnostic, listing
 from archdsl.graph.nodes import Input
 from archdsl.runtime.decoding import CHUNK, FEW, Decoder, Logits
 from archdsl.runtime.model import Model
@@ -115,8 +115,8 @@ class Generation(Iterator[Piece]):
         _check(self._tokens, self.rows)
         self._sampler = Sampler(sampling, seed, len(self.rows))
         self._left, self._stop, self._slide = max_new_tokens, frozenset(stop), slide
-        needed = {each.name for each in plan.graph.inputs} - {plan.tokens}
-        self._others = dict(others) if others or needed else _NOTHING
+        self.needed = {each.name for each in plan.graph.inputs} - {plan.tokens}
+        self._others = dict(others) if others or self.needed else _NOTHING
 
     def end(self, row: int, reason: str) -> None:
         """Has a row end here, unless it has."""
@@ -255,6 +255,12 @@ def saying(
         stop=(*tokenizer.eos, *stop_tokens),
         slide=slide,
     )
+    if pieces.needed:
+        raise _refusal(
+            f"`{model.graph.name}` goes on from {listing(sorted(pieces.needed), 'and')}, too",
+            expected="a model that goes on from a text alone",
+            help="`archdsl translate` gives it a text beside, `archdsl transcribe` sound",
+        )
     return _said(pieces, tokenizer, stop_strings)
 
 

@@ -212,6 +212,13 @@ def test_an_encoders_source_is_given_beside_the_tokens() -> None:
         next(model.generate([1], 4))
 
 
+@pytest.mark.reference("tokenizers")
+def test_a_text_is_not_enough_for_an_encoder_and_decoder() -> None:
+    model = archdsl.compile("transformer.arch", device="CPU", **SMALL, heads=3)
+    with pytest.raises(ArchError, match="goes on from `source`, too"):
+        model.say(letters(), "a")
+
+
 @pytest.mark.parametrize(
     ("prompts", "options", "message"),
     [
