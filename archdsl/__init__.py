@@ -5,6 +5,7 @@
     diagnostics = archdsl.check("specs/gpt.arch")    # every mistake, none raised
     model = archdsl.compile("specs/gpt.arch", D=768) # ready to run and to load weights
     model = archdsl.from_pretrained("some/folder")   # a published checkpoint
+    tokenizer = archdsl.read_tokenizer("some/folder")  # what `model.say` speaks text with
 
 Each name is imported when it is first used; tinygrad by `compile` and `from_pretrained` alone.
 """
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from archdsl.diagnostics import ArchError, Diagnostic
     from archdsl.runtime.model import Model
+    from archdsl.runtime.texts import read_tokenizer
     from archdsl.semantics.analysis import check
     from archdsl.syntax.ast import File
     from archdsl.syntax.parser import parse
@@ -33,6 +35,7 @@ __all__ = [
     "format",
     "from_pretrained",
     "parse",
+    "read_tokenizer",
 ]
 
 _HOMES = {
@@ -41,6 +44,7 @@ _HOMES = {
     "check": "archdsl.semantics.analysis",
     "format": "archdsl.syntax.printer",
     "parse": "archdsl.syntax.parser",
+    "read_tokenizer": "archdsl.runtime.texts",
 }
 
 

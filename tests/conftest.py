@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeAlias
@@ -25,6 +26,12 @@ hypothesis.settings.load_profile("archdsl")
 
 # tinygrad's pool of compilers takes longer to start than it saves in kernels this small.
 os.environ.setdefault("PARALLEL", "0")
+
+# A shell's background job ignores Ctrl-C, and nohup's a hangup. The commands that tests send
+# them would inherit that; they inherit no function.
+for each in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(each) is signal.SIG_IGN:
+        signal.signal(each, lambda number, frame: None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 
-from archdsl.cli.common import Subparsers, add_spec, command, say, settings
+from archdsl.cli.common import Subparsers, add_spec, command, count, say, settings
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -30,19 +30,13 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
     ):
         parser.add_argument(
             name,
-            type=_count,
+            type=count,
             default=default,
             metavar="N",
             help=f"{about} (default: {default})",
         )
     parser.add_argument("--json", action="store_true", help="every time taken, as JSON")
     parser.set_defaults(run=run)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError("a whole number above 0")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

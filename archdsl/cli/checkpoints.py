@@ -28,7 +28,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="replace a parameter of a spec's model (repeatable)",
     )
-    add_machine(parser)
+    add_machine(parser, own=True)
 
 
 def opened(args: argparse.Namespace) -> Model:

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from archdsl.cli.checkpoints import add_checkpoint, opened
-from archdsl.cli.common import Subparsers, command
+from archdsl.cli.common import Subparsers, command, count
 from archdsl.cli.waiting import put
 from archdsl.progress import each
 
@@ -26,7 +26,11 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         help="where preprocessor_config.json and the classes' names are (default: CHECKPOINT)",
     )
     parser.add_argument(
-        "--top", type=int, default=5, metavar="K", help="the K likeliest (default: %(default)s)"
+        "--top",
+        type=count,
+        default=5,
+        metavar="K",
+        help="the K likeliest (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="a line of JSON for each image")
     parser.set_defaults(run=run)
@@ -48,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     images = list(zip(args.images, pixels, strict=True))
     for path, image in each(images, "classifying", "images", len(images)):
         chances = classify(model, image[None])[0]
-        best = (-chances).argsort(kind="stable")[: max(args.top, 1)].tolist()
+        best = (-chances).argsort(kind="stable")[: args.top].tolist()
         rows = [(names[number], float(chances[number])) for number in best]
         if args.json:
             classes = [{"label": name, "probability": chance} for name, chance in rows]

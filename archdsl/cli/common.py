@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from archdsl.cli.waiting import put
@@ -44,11 +45,14 @@ def add_spec(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_machine(parser: argparse.ArgumentParser) -> None:
-    """Where and how a model runs."""
+def add_machine(parser: argparse.ArgumentParser, own: bool = False) -> None:
+    """Where and how a model runs; `own`: a checkpoint in its own dtype where none is given."""
     parser.add_argument("--device", help="a device of tinygrad's, such as CPU, CUDA or CL")
     parser.add_argument(
-        "--dtype", default="float32", help="float32, float16 or bfloat16 (default: %(default)s)"
+        "--dtype",
+        default=None if own else "float32",
+        help="float32, float16 or bfloat16 (default: "
+        + ("a checkpoint's own, a spec's float32)" if own else "%(default)s)"),
     )
     parser.add_argument(
         "--kernels",
@@ -88,6 +92,24 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def count(text: str) -> int:
+    """A number of things, as an argument's type."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"`{text}` is not a whole number above 0")
+    return int(text)
+
+
+def texts(given: Sequence[str]) -> list[str]:
+    """Texts of a command line; `-` is the lines of standard input that are not empty."""
+    found: list[str] = []
+    for each in given:
+        if each == "-":
+            found += [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        else:
+            found.append(each)
+    return found
+
+
 def settings(args: argparse.Namespace) -> dict[str, Setting]:
     """`--set` as numbers, truth values and names."""
     found: dict[str, Setting] = {}
@@ -113,7 +135,8 @@ def compiled(args: argparse.Namespace) -> Model:
     """The model that the arguments describe, with the weights of `--weights` if any."""
     from archdsl.runtime.build import build  # imports tinygrad
 
-    how = (args.device, args.dtype, args.seed, args.kernels, args.quantize, args.tune)
+    dtype = args.dtype or "float32"
+    how = (args.device, dtype, args.seed, args.kernels, args.quantize, args.tune)
     model = build(args.spec, None, settings(args), *how)
     if args.weights:
         model.load(args.weights, args.map)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from archdsl.cli.common import Subparsers, command
+from archdsl.cli.common import Subparsers, command, texts
 from archdsl.cli.speaking import add_model, add_sampling, begun, opened, sampling
 from archdsl.cli.waiting import put
+from archdsl.progress import doing
 
 if TYPE_CHECKING:
     from archdsl.runtime.generation import Said
@@ -32,6 +34,13 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--stop", metavar="TEXT", action="append", default=[], help="ends a text (repeatable)"
     )
     parser.add_argument(
+        "--stop-token",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a token that ends a text, beside the tokenizer's own (repeatable)",
+    )
+    parser.add_argument(
         "--slide", action="store_true", help="forget the older half at the context's end"
     )
     parser.add_argument(
@@ -43,10 +52,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     choice = sampling(args)
-    prompts = args.prompt
-    if prompts == ["-"]:
-        lines = (line.rstrip("\n") for line in sys.stdin)
-        prompts = [line for line in lines if line]
+    prompts = texts(args.prompt)
     if not prompts:
         return 0
     model, tokenizer = opened(args)
@@ -60,20 +66,24 @@ def run(args: argparse.Namespace) -> int:
         sampling=choice,
         seed=args.seed,
         stop_strings=args.stop,
+        stop_tokens=[tokenizer.number(name) for name in args.stop_token],
         slide=args.slide,
     )
     rows: list[list[Said]] = [[] for _ in prompts]
     now = shown = 0  # the row that is printed as it comes, and how much of it has been
-    for each in begun(said, len(rows) + 1):  # the first token, and one behind it
-        rows[each.row].append(each)
-        while not args.json and now < len(rows) and shown < len(rows[now]):
-            new = rows[now][shown]
-            before = prompts[now] if shown == 0 and len(rows) > 1 else ""
-            put(before + new.text, end="")
-            shown += 1
-            if new.ended:
-                _finish(rows[now], tokenizer, args.log_probs)
-                now, shown = now + 1, 0
+    task = doing("writing", "tokens", args.max_new_tokens, lambda: max(map(len, rows)))
+    seen = sys.stdout.isatty() and not args.json  # the text itself then shows how far it is
+    with nullcontext() if seen else task:
+        for each in begun(said, len(rows) + 1):  # the first token, and one behind it
+            rows[each.row].append(each)
+            while not args.json and now < len(rows) and shown < len(rows[now]):
+                new = rows[now][shown]
+                before = prompts[now] if shown == 0 and len(rows) > 1 else ""
+                put(before + new.text, end="")
+                shown += 1
+                if new.ended:
+                    _finish(rows[now], tokenizer, args.log_probs)
+                    now, shown = now + 1, 0
     if args.json:
         for prompt, row in zip(prompts, rows, strict=True):
             print(json.dumps(_record(prompt, row, args.log_probs), ensure_ascii=False))

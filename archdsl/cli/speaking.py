@@ -25,8 +25,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer",
         metavar="PATH",
-        help="tokenizer.json, a folder, .tiktoken, .gguf or package:NAME/inner (default: "
-        "CHECKPOINT)",
+        help="tokenizer.json, a folder, .tiktoken, .gguf, a plain list of tokens (.txt, a line "
+        "each) or package:NAME/inner (default: CHECKPOINT)",
     )
 
 

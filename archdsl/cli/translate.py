@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from archdsl.cli import checkpoints
-from archdsl.cli.common import Subparsers, command, compiled, say
+from archdsl.cli.common import Subparsers, command, compiled, say, texts
 from archdsl.cli.waiting import put
 from archdsl.diagnostics import ArchError, Diagnostic
 
@@ -89,8 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from archdsl.runtime.translate import translate
 
     search = _asked(search, args)
-    lines = (line.rstrip("\n") for line in sys.stdin)
-    sources = [line for line in lines if line.strip()] if args.text == ["-"] else args.text
+    sources = texts(args.text)
     found = translate(model, [encode(text) for text in sources], search, args.together)
     for text, hypotheses in zip(sources, found, strict=True):
         rows = [(decode(h.tokens), h) for h in hypotheses]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import ArchError, Diagnostic, listing
 from archdsl.graph.nodes import Input
 from archdsl.runtime.decoding import CHUNK, FEW, Decoder, Logits
 from archdsl.runtime.model import Model
@@ -115,8 +115,8 @@ class Generation(Iterator[Piece]):
         _check(self._tokens, self.rows)
         self._sampler = Sampler(sampling, seed, len(self.rows))
         self._left, self._stop, self._slide = max_new_tokens, frozenset(stop), slide
-        needed = {each.name for each in plan.graph.inputs} - {plan.tokens}
-        self._others = dict(others) if others or needed else _NOTHING
+        self.needed = {each.name for each in plan.graph.inputs} - {plan.tokens}
+        self._others = dict(others) if others or self.needed else _NOTHING
 
     def end(self, row: int, reason: str) -> None:
         """Has a row end here, unless it has."""
@@ -239,10 +239,11 @@ def saying(
     sampling: Sampling,
     seed: int,
     stop_strings: Sequence[str] = (),
+    stop_tokens: Sequence[int] = (),
     slide: bool = False,
 ) -> Iterator[Said]:
-    """`generate` with the text of each token, ended by the tokenizer's end tokens and by any
-    of `stop_strings`, wherever the borders of tokens are in it."""
+    """`generate` with the text of each token, ended by the tokenizer's end tokens, by any of
+    `stop_tokens`, and by any of `stop_strings`, wherever the borders of tokens are in it."""
     if not all(stop_strings):
         raise _refusal("a stop string is empty", "a text that ends what is said")
     pieces = generate(
@@ -251,9 +252,15 @@ def saying(
         max_new_tokens=max_new_tokens,
         sampling=sampling,
         seed=seed,
-        stop=tokenizer.eos,
+        stop=(*tokenizer.eos, *stop_tokens),
         slide=slide,
     )
+    if pieces.needed:
+        raise _refusal(
+            f"`{model.graph.name}` goes on from {listing(sorted(pieces.needed), 'and')}, too",
+            expected="a model that goes on from a text alone",
+            help="`archdsl translate` gives it a text beside, `archdsl transcribe` sound",
+        )
     return _said(pieces, tokenizer, stop_strings)
 
 
@@ -282,35 +289,6 @@ def _said(
             cut = len(text) - (0 if ended else _begun(text, stop_strings))
             held[row] = text[cut:]
             yield Said(row, text[:cut], token, log_prob, ended)
-
-
-def texts(
-    model: Model,
-    tokenizer: TextTokenizer,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int,
-    sampling: Sampling,
-    seed: int,
-    stop_strings: Sequence[str] = (),
-    slide: bool = False,
-) -> Iterator[tuple[int, str]]:
-    """The texts that follow the prompts, as they come: a row's number, and new text of it.
-
-    Together a row's texts are all that it says. Raises `ArchError` as `generate` does, and
-    "tokenizer" for a prompt that is no text.
-    """
-    said = saying(
-        model,
-        tokenizer,
-        [prompted(tokenizer, prompt) for prompt in prompts],
-        max_new_tokens=max_new_tokens,
-        sampling=sampling,
-        seed=seed,
-        stop_strings=stop_strings,
-        slide=slide,
-    )
-    return ((each.row, each.text) for each in said if each.text)
 
 
 def prompted(tokenizer: TextTokenizer, text: str) -> list[int]:

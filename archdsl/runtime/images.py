@@ -81,6 +81,14 @@ def read_preprocessor(folder: str | Path) -> Preprocessor:
     a way that is not known here, or that is missing.
     """
     path = resolve(str(folder)) / _FILE
+    if not path.exists():
+        raise ArchError(
+            Diagnostic(
+                "file",
+                f"`{path.parent}` has no `{_FILE}`, which says how a model sees images",
+                help="name a folder that has one: --preprocessor FOLDER",
+            )
+        )
     found = read_object(path, "a preprocessor's config")
     known = (*_FIELDS, *_STEPS, *_BOOKKEEPING)
     strange = [name for name, value in found.items() if name not in known and value]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -34,7 +34,8 @@ from archdsl.semantics.weight_maps import WeightMap
 
 if TYPE_CHECKING:
     from archdsl.runtime.decoding import Decoder
-    from archdsl.runtime.generation import Generation, Reader
+    from archdsl.runtime.generation import Generation, Reader, Said
+    from archdsl.runtime.texts import TextTokenizer
 
 T = TypeVar("T")
 
@@ -178,12 +179,14 @@ class Model:
         repetition_penalty: float = 1.0,
         seed: int = 0,
         stop: Sequence[int] = (),
+        slide: bool = False,
     ) -> Generation:
         """The tokens that follow a prompt, or each of several, piece by piece: see `Piece`.
 
         `ids` is a list of tokens, or a list of such lists, of whatever lengths; `temperature`
-        0 takes the likeliest token; `stop` are tokens that end a row. The same seed gives the
-        same tokens. Raises `ArchError` as `generation.generate` does, which can do more.
+        0 takes the likeliest token; `stop` are tokens that end a row; with `slide` the older
+        half of the context is forgotten at its end, which else is an error. The same seed
+        gives the same tokens. Raises `ArchError` as `generation.generate` does.
         """
         from archdsl.runtime.generation import generate
         from archdsl.runtime.sampling import Sampling
@@ -197,6 +200,43 @@ class Model:
             sampling=sampling,
             seed=seed,
             stop=stop,
+            slide=slide,
+        )
+
+    def say(
+        self,
+        tokenizer: TextTokenizer,
+        prompts: str | Sequence[str],
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        stop_tokens: Sequence[int] = (),
+        slide: bool = False,
+    ) -> Iterator[Said]:
+        """The text that follows a prompt, or each of several, as it comes: see `Said`.
+
+        The tokenizer is one of `archdsl.read_tokenizer`'s. A text ends with any of its end
+        tokens and of `stop_tokens`, and before any text of `stop`. All else as in `generate`.
+        """
+        from archdsl.runtime.generation import prompted, saying
+        from archdsl.runtime.sampling import Sampling
+
+        given = [prompts] if isinstance(prompts, str) else prompts
+        return saying(
+            self,
+            tokenizer,
+            [prompted(tokenizer, prompt) for prompt in given],
+            max_new_tokens=max_new_tokens,
+            sampling=Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
+            seed=seed,
+            stop_strings=stop,
+            stop_tokens=stop_tokens,
+            slide=slide,
         )
 
     def reader(self, rows: int) -> Reader:

@@ -13,9 +13,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
@@ -78,6 +80,7 @@ def race(
             else:
                 ready.append(_Lane(each))
                 lanes.append(ready[-1])
+                ready[-1].prepare()
         for number in range(rounds):
             told(f"round {number + 1} of {rounds}")
             first = number % max(len(ready), 1)
@@ -91,7 +94,7 @@ def race(
 
 
 class _Lane:
-    """A contestant's process, prepared and warm, and the times of its turns."""
+    """A contestant's process, and once it is prepared and warm the times of its turns."""
 
     def __init__(self, contestant: Contestant):
         self.name = contestant.name
@@ -102,8 +105,11 @@ class _Lane:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, contestant))
-        self.process.start()
+        with _unheard():
+            self.process.start()
         theirs.close()
+
+    def prepare(self) -> None:
         prepared: tuple[float, NDArray[Any] | None] = self._asked(None) or (0.0, None)
         self.first, self.answer = prepared
 
@@ -140,25 +146,38 @@ class _Lane:
         return said
 
 
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """What is started in the block hears no Ctrl-C from its first moment on, when Python would
+    answer with a traceback: whoever started the race ends it."""
+    resource_tracker.ensure_running()  # or it would be started with it, and unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(pipe: Connection, contestant: Contestant) -> None:
     """The process of a contestant: prepared, warm, and then a call whenever it is asked."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started the race ends it
-    try:
-        start = time.perf_counter()
-        call = contestant.make(**contestant.options)
-        answer = call()
-        first = time.perf_counter() - start
-        for _ in range(WARM - 1):
-            call()
-        pipe.send(("ready", (first, answer)))
-        while pipe.recv() == "turn":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a library may unblock it
+    with suppress(BrokenPipeError):  # whoever asked has gone
+        try:
             start = time.perf_counter()
-            call()
-            pipe.send(("took", time.perf_counter() - start))
-        pipe.send(("peak", peak_bytes()))
-    except Exception as error:  # whatever ends a contestant is said beside its name
-        lines = str(error).strip().splitlines() or [""]
-        pipe.send(("failed", f"{type(error).__name__}: {lines[0]}"))
+            call = contestant.make(**contestant.options)
+            answer = call()
+            first = time.perf_counter() - start
+            for _ in range(WARM - 1):
+                call()
+            pipe.send(("ready", (first, answer)))
+            while pipe.recv() == "turn":
+                start = time.perf_counter()
+                call()
+                pipe.send(("took", time.perf_counter() - start))
+            pipe.send(("peak", peak_bytes()))
+        except Exception as error:  # whatever ends a contestant is said beside its name
+            lines = str(error).strip().splitlines() or [""]
+            pipe.send(("failed", f"{type(error).__name__}: {lines[0]}"))
 
 
 def peak_bytes() -> int:

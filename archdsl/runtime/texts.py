@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
 from archdsl.formats import resolve
 from archdsl.runtime.chat_templates import render
 from archdsl.runtime.text_encodings import unwritten_bytes
 from archdsl.runtime.text_formats import read_published
 from archdsl.runtime.text_roles import Published
+from archdsl.runtime.tokenizers import READERS, VocabularyTokenizer, read_vocabulary
 
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 
@@ -26,12 +27,16 @@ def read_tokenizer(path: str | Path) -> TextTokenizer:
       `vocab.txt`; what `tokenizer_config.json` and the like say beside it is read too;
     - a `tokenizer.json` alone: special tokens are those with a usual name;
     - a `.tiktoken` file of ranks: GPT-2's, cl100k or Qwen's;
-    - a `.gguf` file, of the kind `gpt2` or `llama`, with the chat template in it.
+    - a `.gguf` file, of the kind `gpt2` or `llama`, with the chat template in it;
+    - a plain list of tokens, such as letters: `.txt` with a line each, `.vocab`, `.pkl`, or a
+      list in a `.json` file, as `tokenizers.read_vocabulary` says.
 
     Raises `ArchError`: "file" where it cannot be read or a package is missing, "tokenizer" (a
     damaged GGUF file: "checkpoint") where it holds no tokenizer or one that is not known.
     """
     place = resolve(str(path))
+    if _is_plain(place):
+        return PlainTokenizer(read_vocabulary(place))
     return TextTokenizer(read_published(place), str(place))
 
 
@@ -82,6 +87,20 @@ class TextTokenizer:
         text: str = self._library.decode(numbers, skip_special_tokens=skip_special)
         return text
 
+    def number(self, token: str) -> int:
+        """The number of the token of this name; raises `ArchError` "tokenizer" for none."""
+        found: int | None = self._library.token_to_id(token)
+        special = self._library.get_added_tokens_decoder().values()
+        return self._named(token, found, (each.content for each in special))
+
+    def _named(self, token: str, found: int | None, alike: Iterable[str]) -> int:
+        if found is None:
+            raise _error(
+                f"no token of `{self.origin}` has the name {token!a}",
+                help=did_you_mean(token, alike),
+            )
+        return found
+
     def stream(self) -> Stream:
         """What turns tokens into text as they come, without special ones."""
         return Stream(self.decode)
@@ -125,6 +144,47 @@ class TextTokenizer:
 
     def _knows(self, number: int) -> bool:
         return 0 <= number < self.vocabulary and self._library.id_to_token(number) is not None
+
+
+class PlainTokenizer(TextTokenizer):
+    """A plain list of tokens: at each place of a text the longest that stands there is taken,
+    and nothing is added to it.
+
+    >>> letters = PlainTokenizer(VocabularyTokenizer(["<eos>", "a", "b", "ab"]))
+    >>> letters.encode("abba"), letters.decode([3, 2, 1, 0])
+    ([3, 2, 1], 'abba')
+    """
+
+    def __init__(self, words: VocabularyTokenizer):
+        self._words = words
+        self.origin = words.origin
+        self.bos = next(iter(words.ids_of["bos"]), None)
+        self.eos = words.ids_of["eos"]
+        self.pad = next(iter(words.ids_of["pad"]), None)
+        self.chat_template = None
+        self.vocabulary = len(words)
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        return self._words.encode(text)
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        numbers = [self._words.known(int(number)) for number in ids]
+        silent = {number for role in self._words.ids_of.values() for number in role}
+        said = (n for n in numbers if not (skip_special and n in silent))
+        return "".join(self._words.tokens[number] for number in said)
+
+    def number(self, token: str) -> int:
+        tokens = self._words.tokens
+        return self._named(token, tokens.index(token) if token in tokens else None, tokens)
+
+
+def _is_plain(place: Path) -> bool:
+    """Whether a file is a plain list of tokens."""
+    suffix = place.suffix.lower()
+    if suffix != ".json" or not place.is_file():
+        return suffix in READERS and suffix != ".json"
+    with place.open("rb") as file:
+        return file.read(64).lstrip().startswith(b"[")
 
 
 class Stream:

@@ -48,7 +48,7 @@ class VocabularyTokenizer:
 
     `tokens[i]` is the text of token i. Special tokens, which are those of `USUAL_NAMES` (in
     either case) and those named as `bos`, `eos` or `pad`, never match text. `origin` is what
-    messages call the vocabulary.
+    messages call the vocabulary; `ids_of` are the numbers of the tokens of each role.
 
     Raises `ArchError` "tokenizer" where the tokens are no vocabulary, or lack a name given.
 
@@ -73,7 +73,7 @@ class VocabularyTokenizer:
         ids = _numbered(self.tokens, origin)
         given = {"bos": bos, "eos": eos, "pad": pad}
         _check_given(given, ids, origin)
-        self._ids_of = {role: _ids_in_role(role, name, ids) for role, name in given.items()}
+        self.ids_of = {role: _ids_in_role(role, name, ids) for role, name in given.items()}
         special = set(given.values())
         usual = {name for names in USUAL_NAMES.values() for name in names}
         self._ordinary = {
@@ -121,17 +121,17 @@ class VocabularyTokenizer:
         in the text by its name: without it a text with a gap would pass for a whole one.
         Raises `ArchError` "tokenizer" for a number that is not in the vocabulary.
         """
-        numbers = [self._known(int(number)) for number in ids]
+        numbers = [self.known(int(number)) for number in ids]
         # Where one token serves both ends, the first one is a start.
-        if numbers and numbers[0] in self._ids_of["bos"]:
+        if numbers and numbers[0] in self.ids_of["bos"]:
             del numbers[0]
-        said = takewhile(lambda number: number not in self._ids_of["eos"], numbers)
-        silent = self._ids_of["bos"] + self._ids_of["pad"]
+        said = takewhile(lambda number: number not in self.ids_of["eos"], numbers)
+        silent = self.ids_of["bos"] + self.ids_of["pad"]
         return "".join(self.tokens[number] for number in said if number not in silent)
 
     def _only(self, role: str) -> int:
         """The number of the one token of a role."""
-        numbers = self._ids_of[role]
+        numbers = self.ids_of[role]
         if len(numbers) == 1:
             return numbers[0]
         raise _error(
@@ -160,7 +160,8 @@ class VocabularyTokenizer:
             )
         )
 
-    def _known(self, number: int) -> int:
+    def known(self, number: int) -> int:
+        """The number, or `ArchError` where no token has it."""
         if 0 <= number < len(self.tokens):
             return number
         expected = f"0 to {len(self.tokens) - 1}"

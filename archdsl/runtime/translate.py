@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.graph.nodes import Graph, Input
 from archdsl.passes.decoding import predicted
+from archdsl.progress import each
 from archdsl.runtime.model import Model
 from archdsl.runtime.search import Hypothesis, Scorer, Search, beam_search
 
@@ -76,7 +77,8 @@ def translate(
 def _found(
     model: Model, parts: Roles, sources: Sequence[Sequence[int]], search: Search, size: int
 ) -> Iterator[tuple[Hypothesis, ...]]:
-    for start in range(0, len(sources), size):
+    starts = range(0, len(sources), size)
+    for start in each(starts, "translating", "batches", len(starts)):
         given = sources[start : start + size]
         # The last batch is filled up: another size would be compiled anew.
         filled = [*given, *[given[-1]] * (size - len(given))]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -66,6 +69,38 @@ def test_contestants_take_turns_each_in_a_process_of_its_own(tmp_path: Path) -> 
     assert min(slow.seconds) >= 0.03 > min(quick.seconds) >= 0.01
     assert quick.peak_bytes - slow.peak_bytes > 200 * 2**20
     assert slow.first >= 0.03
+
+
+def test_a_contestant_hears_no_ctrl_c_from_its_first_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    process = multiprocessing.get_context("spawn").Process
+    start = process.start
+
+    def interrupted(starting: multiprocessing.process.BaseProcess) -> None:
+        start(starting)
+        assert starting.pid is not None
+        os.kill(starting.pid, signal.SIGINT)
+
+    monkeypatch.setattr(process, "start", interrupted)
+    options = {"seconds": 0.01, "log": str(tmp_path / "log")}
+    (timed,) = race([Contestant("one", sleeper, options)], rounds=2)
+    assert (timed.failed, len(timed.seconds)) == (None, 2)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_race_that_is_interrupted_leaves_no_contestant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("archdsl.runtime.race._Lane.prepare", interrupted)
+    options = {"seconds": 0.01, "log": str(tmp_path / "log")}
+    with pytest.raises(KeyboardInterrupt):
+        race([Contestant("one", sleeper, options)], rounds=2)
+    assert multiprocessing.active_children() == []
+    assert capfd.readouterr().err == ""
 
 
 def test_who_is_absent_or_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from archdsl.cli import main
+from archdsl.cli import arguments, checkpoints, main
 from archdsl.cli.speaking import begun
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.runtime import generation
@@ -78,8 +78,18 @@ def test_generate_takes_a_spec_with_its_weights_and_prompts_from_lines(
     own = ["--weights", weights, "--tokenizer", folder]
     out = spoken(capsys, "generate", spec, "-", *own, *args)
     assert out == spoken(capsys, "generate", folder, "the cat", "a", *args)
+    monkeypatch.setattr(sys, "stdin", iter(lines))
+    both = spoken(capsys, "generate", folder, "a", "-", *args).splitlines()
+    assert [each[:1] for each in both] == ["a", "t", "a"]
     assert main(["generate", spec, "a", "--weights", weights]) == 1
     assert "is a spec, which has no tokenizer" in capsys.readouterr().err
+
+
+def test_a_checkpoint_has_its_own_dtype_where_none_is_asked_for(tmp_path: Path) -> None:
+    half = gpt2(tmp_path / "half", dtype="float16")
+    for asked, dtype in (((), "float16"), (("--dtype", "float32"), "float32")):
+        model = checkpoints.opened(arguments(["generate", half, "a", *asked]))
+        assert model.dtype == dtype
 
 
 def test_generate_stops_and_slides(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,6 +102,11 @@ def test_generate_stops_and_slides(folder: str, capsys: pytest.CaptureFixture[st
     assert len(text) == 40
     stop = text[20:22]
     assert spoken(capsys, *args, "--stop", stop) == text[: text.index(stop)] + "\n"
+    token = text[20]
+    before = text[: text.index(token)] + "\n"
+    assert spoken(capsys, *args, "--slide", "--stop-token", token) == before
+    assert main([*args, "--stop-token", "<end>"]) == 1
+    assert "has the name '<end>'" in capsys.readouterr().err
 
 
 def test_what_was_said_before_a_mistake_is_printed() -> None:

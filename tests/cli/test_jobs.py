@@ -77,7 +77,13 @@ def test_nothing_to_embed_or_to_compare(
 def test_a_folder_without_the_files_of_the_job(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "preprocessor_config.json" in told(capsys, "classify", tmp_path, "a.png")
+    err = told(capsys, "classify", tmp_path, "a.png")
+    assert "has no `preprocessor_config.json`, which says how a model sees images" in err
+    assert "--preprocessor" in err
+    with pytest.raises(SystemExit) as stop:
+        main(["classify", str(tmp_path), "a.png", "--top", "0"])
+    assert stop.value.code == 2
+    assert "--top: `0` is not a whole number above 0" in capsys.readouterr().err
 
 
 @pytest.mark.reference("tokenizers")

@@ -64,6 +64,16 @@ def test_a_chat_that_is_ended_gives_the_terminal_back(folder: str) -> None:
         assert "Traceback" not in terminal.text
 
 
+def test_where_no_text_is_seen_a_bar_is(folder: str) -> None:
+    options = ("--slide", "--max-new-tokens", "1000000", "--json")
+    with Terminal("generate", folder, "hi", *options) as terminal:
+        terminal.wait_for(r"writing: +\d+%")
+        terminal.type("\x03")
+        assert terminal.end() == -signal.SIGINT
+        assert "Traceback" not in terminal.text
+        assert "hi" not in terminal.text
+
+
 def test_a_search_for_kernels_is_shown_and_can_be_interrupted(tmp_path: Path) -> None:
     path = str(tmp_path / "tokens.npy")
     np.save(path, np.arange(5)[None])

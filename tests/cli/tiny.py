@@ -25,12 +25,12 @@ CONFIG = {
 TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}.{% endfor %}a:"
 
 
-def gpt2(place: Path, context: int = 32) -> str:
+def gpt2(place: Path, context: int = 32, dtype: str = "float32") -> str:
     """A checkpoint as it is published, with a tokenizer of letters and a chat template."""
     sizes: Any = {"vocab": 64, "context": context, "D": 16, "heads": 2, "depth": 1}
     model = archdsl.compile("gpt2.arch", device="CPU", **sizes)
     ours = {
-        name: Stored("float32", tuple(w.shape), lambda w=w: 9 * np.asarray(w.numpy()))
+        name: Stored(dtype, tuple(w.shape), lambda w=w: np.asarray(9 * w.numpy(), dtype))
         for name, w in model.parameters.items()
     }
     config = CONFIG | {"n_positions": context}

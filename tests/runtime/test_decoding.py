@@ -185,8 +185,9 @@ def test_the_context_grows_with_no_new_kernel(spec: str) -> None:
     assert len(to_program_cache) == known
 
 
-def test_one_capture_serves_all_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case("gpt.arch:GPT")
+@every_spec
+def test_one_capture_serves_all_positions(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = case_of(spec)
     runs = []
     program = case.decoder._program
 
@@ -195,7 +196,7 @@ def test_one_capture_serves_all_positions(monkeypatch: pytest.MonkeyPatch) -> No
         return lambda *args, **given: (runs.append(last), inner(*args, **given))[1]
 
     monkeypatch.setattr(case.decoder, "_program", counted)
-    case.decoder._steps.clear()
+    monkeypatch.setattr(case.decoder, "_steps", {})
     case.begin()
     for i in range(20):
         case.decoder.feed(case.tokens[:, i : i + 1])

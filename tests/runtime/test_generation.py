@@ -13,7 +13,7 @@ import archdsl
 from archdsl.diagnostics import ArchError
 from archdsl.formats import Stored
 from archdsl.runtime.decoding import Decoder
-from archdsl.runtime.generation import Generation, Piece, _said, generate, saying, texts
+from archdsl.runtime.generation import Generation, Piece, _said, generate
 from archdsl.runtime.model import Model
 from archdsl.runtime.sampling import Sampling
 from archdsl.runtime.scoring import Score, score, windows
@@ -131,7 +131,7 @@ def test_the_end_of_the_context_is_told(model: Model) -> None:
 
 def test_sliding_forgets_the_older_half(model: Model) -> None:
     prompt = list(range(1, 21))
-    pieces = generate(model, [prompt], max_new_tokens=30, sampling=GREEDY, seed=0, slide=True)
+    pieces = model.generate(prompt, 30, temperature=0, slide=True)
     row, visible = list(prompt), list(prompt)
     for piece in pieces:
         if len(visible) == 25:
@@ -212,6 +212,13 @@ def test_an_encoders_source_is_given_beside_the_tokens() -> None:
         next(model.generate([1], 4))
 
 
+@pytest.mark.reference("tokenizers")
+def test_a_text_is_not_enough_for_an_encoder_and_decoder() -> None:
+    model = archdsl.compile("transformer.arch", device="CPU", **SMALL, heads=3)
+    with pytest.raises(ArchError, match="goes on from `source`, too"):
+        model.say(letters(), "a")
+
+
 @pytest.mark.parametrize(
     ("prompts", "options", "message"),
     [
@@ -256,27 +263,32 @@ def test_text_is_that_of_the_tokens(model: Model) -> None:
     tokenizer = letters()
     ids = tokenizer.encode("hello")
     plain = tokenizer.decode(spoken(model.generate(ids, 9, temperature=0)))
-    options: Any = {"max_new_tokens": 9, "sampling": GREEDY, "seed": 0}
-    found = list(texts(model, tokenizer, ["hello", "bc"], **options))
-    assert "".join(text for row, text in found if row == 0) == plain
-    assert {row for row, _ in found} == {0, 1}
+    found = list(model.say(tokenizer, ["hello", "bc"], 9, temperature=0))
+    assert "".join(each.text for each in found if each.row == 0) == plain
+    assert {each.row for each in found} == {0, 1}
+    alone = model.say(tokenizer, "hello", 9, temperature=0)
+    assert "".join(each.text for each in alone) == plain
 
 
 @pytest.mark.reference("tokenizers")
 def test_a_stop_string_ends_the_text_before_it(model: Model) -> None:
     tokenizer = letters()
-    options: Any = {"max_new_tokens": 12, "sampling": Sampling(3.0), "seed": 4}
-    plain = "".join(text for _, text in texts(model, tokenizer, ["ab"], **options))
+    options: Any = {"max_new_tokens": 12, "temperature": 3.0, "seed": 4}
+    plain = "".join(each.text for each in model.say(tokenizer, "ab", **options))
     assert len(set(plain[:8])) > 4
     stop = plain[4:7]  # three tokens
     unmet = plain[1:3] + "~"  # begins, and is not met
     assert plain.index(stop) == 4
-    found = list(saying(model, tokenizer, [[1, 2]], stop_strings=[unmet, stop], **options))
+    found = list(model.say(tokenizer, "ab", stop=[unmet, stop], **options))
     assert "".join(each.text for each in found) == plain[:4]
     assert len(found) == 7
     assert [each.ended for each in found] == [None] * 6 + ["stop string"]
     with pytest.raises(ArchError, match="a stop string is empty"):
-        saying(model, tokenizer, [[1]], stop_strings=[""], **options)
+        model.say(tokenizer, "a", stop=[""], **options)
+    token = tokenizer.number(plain[4])
+    found = list(model.say(tokenizer, "ab", stop_tokens=[token], **options))
+    assert "".join(each.text for each in found) == plain[: plain.index(plain[4])]
+    assert (found[-1].token, found[-1].ended) == (token, "stop token")
 
 
 class Fixed:

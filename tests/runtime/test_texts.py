@@ -97,6 +97,29 @@ def test_streams_of_real_vocabularies(path: str) -> None:
 # -- What is refused --
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.txt", "<eos>\na\nb\nab\n \n"), ("a.json", ' ["<eos>", "a", "b", "ab", " "]')],
+)
+def test_a_plain_list_of_tokens(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    plain = read_tokenizer(tmp_path / name)
+    assert plain.encode("abb a") == [3, 2, 4, 1]
+    assert plain.decode([3, 2, 4, 1, 0]) == "abb a"
+    assert plain.decode([1, 0], skip_special=False) == "a<eos>"
+    assert (plain.bos, plain.eos, plain.vocabulary) == (None, (0,), 5)
+    assert plain.number("ab") == 3
+    stream = plain.stream()
+    assert [stream.push(token) for token in (3, 4, 1)] == ["ab", " ", "a"]
+    for wrong in (
+        lambda: plain.encode("ac"),
+        lambda: plain.decode([5]),
+        lambda: plain.number("c"),
+        lambda: plain.chat([]),
+    ):
+        assert refusal(wrong).code == "tokenizer"
+
+
 def test_numbers_that_no_token_has(gpt2: TextTokenizer) -> None:
     for number in (-1, END + 1, 2**70):
         diagnostic = refusal(lambda number=number: gpt2.decode([number]))

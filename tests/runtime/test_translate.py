@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 import archdsl
 from archdsl.diagnostics import ArchError
+from archdsl.progress import listening
 from archdsl.runtime.model import Model
 from archdsl.runtime.search import Search
 from archdsl.runtime.translate import translate
@@ -36,6 +38,10 @@ def test_padding_is_never_said_and_batches_are_filled_up(tmp_path: Path) -> None
     found = list(translate(model, sources, search, together=2))
     assert [[h.tokens for h in each] for each in found] == [[(BOS, A, A, A, A)]] * 3
     assert list(translate(model, [], search)) == []
+    tasks: list[str] = []
+    with listening(lambda task: nullcontext(tasks.append(f"{task.what}: {task.total}"))):
+        list(translate(model, sources, search, together=2))
+    assert "translating: 2" in tasks
 
 
 @pytest.mark.parametrize(
