@@ -12,18 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 from tinygrad import Tensor, dtypes
 
 from archdsl.backend import positions
 from archdsl.backend.attend import weighted
+from archdsl.backend.copies import owned, through
 from archdsl.backend.emit import EMIT
 from archdsl.backend.kernels import attention
 from archdsl.backend.tensors import made, shape
 from archdsl.backend.use import TILE, Run, Use
 from archdsl.backend.walk import prepared, used
 from archdsl.graph.nodes import Apply, Node, Stack
+from archdsl.graph.sites import place
 from archdsl.passes.decoding import Decoding
 from archdsl.passes.kernels import TINYGRAD, Attention
 
@@ -152,11 +155,35 @@ def _walk(
                 values[node.id, copy] = _stepped(here, node, copy, use)
             case Stack():
                 x = _seen_from(values, node.input, copy)
-                for i in range(node.count):
-                    x = values[node.carry, (*copy, i)] = here.run.part(x)
-                    _walk(here, values, node.body, (*around, node), (*copy, i))
-                    x = _seen_from(values, node.result, (*copy, i))
-                values[node.id, copy] = here.run.part(x)
+                one = partial(_copy, here, values, node, around, copy)
+                own = partial(_owned, here, place(node.path, around, copy), copy)
+                values[node.id, copy] = through(here.run, node.count, x, one, own)
+
+
+def _copy(
+    here: Step,
+    values: Values,
+    node: Stack,
+    around: tuple[Stack, ...],
+    copy: Copy,
+    i: int,
+    x: Tensor,
+) -> Tensor:
+    """What the i-th copy of a block makes of x."""
+    values[node.carry, (*copy, i)] = x
+    _walk(here, values, node.body, (*around, node), (*copy, i))
+    return _seen_from(values, node.result, (*copy, i))
+
+
+def _owned(here: Step, path: str, copy: Copy, i: int) -> dict[str, Tensor]:
+    """The tensors that the i-th copy of the stack at a path alone has: weights, and what is
+    kept of it."""
+    found = owned(here.run, path, i)
+    for what, each in (("keys", here.keys), ("values", here.values), ("kept", here.kept)):
+        for (ref, at), tensor in each.items():
+            if at[: len(copy) + 1] == (*copy, i):
+                found[f"{what} {ref} {at[len(copy) + 1 :]}"] = tensor
+    return found
 
 
 def _seen_from(values: Values, ref: str, copy: Copy) -> Tensor:

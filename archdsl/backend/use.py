@@ -100,8 +100,7 @@ class Run:
 
     def part(self, x: Tensor) -> Tensor:
         """What a copy of a stack begins with, or the last one gives, made there: so tinygrad
-        schedules each copy by itself, and finds that it knows all but the first. A gradient
-        needs the whole."""
+        schedules each copy by itself. A gradient needs the whole."""
         return x if self.trains else x.realize()
 
     def bound(self, size: Size) -> int:

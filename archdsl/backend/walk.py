@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
+from functools import partial
 
 from tinygrad import Tensor
 
+from archdsl.backend.copies import owned, through
 from archdsl.backend.emit import EMIT
 from archdsl.backend.kernels.products import Finish
 from archdsl.backend.tensors import shape
@@ -69,12 +71,24 @@ def _walk(
                 if node.id not in run.epilogues.within:
                     values[node.id] = _apply(run, node, values, around, copy)
             case Stack():
-                x = values[node.input]
-                for i in range(node.count):
-                    values[node.carry] = run.part(x)
-                    _walk(run, node.body, values, (*around, node), (*copy, i))
-                    x = values[node.result]
-                values[node.id] = run.part(x)
+                one = partial(_copy, run, node, values, around, copy)
+                own = partial(owned, run, place(node.path, around, copy))
+                values[node.id] = through(run, node.count, values[node.input], one, own)
+
+
+def _copy(
+    run: Run,
+    node: Stack,
+    values: dict[str, Tensor],
+    around: tuple[Stack, ...],
+    copy: tuple[int, ...],
+    i: int,
+    x: Tensor,
+) -> Tensor:
+    """What the i-th copy of a block makes of x."""
+    values[node.carry] = x
+    _walk(run, node.body, values, (*around, node), (*copy, i))
+    return values[node.result]
 
 
 def _apply(

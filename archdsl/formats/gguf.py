@@ -41,6 +41,7 @@ _VERSIONS = (2, 3)
 # The format's number of a type of metadata -> the letter that struct has for it.
 _LETTERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 _TEXT, _ARRAY = 8, 9
+_SIZE = struct.Struct("<Q")
 _MOST_AXES = 4
 
 # The format's name of a type -> tinygrad's, for tensors that are stored as they are.
@@ -133,7 +134,8 @@ class _Header:
         return [self._value_of(of) for _ in range(length)]
 
     def _text(self) -> str:
-        return str(self._take(*self._numbers("Q")), "utf-8")
+        (size,) = _SIZE.unpack(self._take(_SIZE.size))  # a vocabulary has 100,000 of them
+        return str(self._take(size), "utf-8")
 
     def _numbers(self, letter: str, length: int = 1) -> tuple[Any, ...]:
         data = self._take(struct.calcsize(f"<{letter}") * length)

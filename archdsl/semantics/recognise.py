@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.frozen import Frozen
@@ -14,6 +15,8 @@ from archdsl.semantics.models import Setting
 from archdsl.semantics.report import Report
 from archdsl.semantics.weight_maps import check_owners
 from archdsl.syntax import ast
+
+_Found: TypeAlias = tuple[Path, ast.File, ast.Weights, ast.Config]
 
 
 class Recognised(Frozen):
@@ -38,25 +41,13 @@ def recognise(
     be compiled for it. `where` is the config's place, for messages.
     """
     fields = flat(config)
-    known: dict[str, str] = {}
-    best: tuple[int, Path, ast.File, ast.Weights, ast.Config] | None = None
-    for path in [_path(spec)] if spec else sorted(standard_library().glob("*.arch")):
-        file = tree(read(str(path)))
-        for block, node in _configs(file):
-            own = identity(node)
-            if own is None:
-                continue
-            known.setdefault(own[1], path.name)
-            if not _has(fields, own[0], own[1]):
-                continue
-            # Of several that know it, the one whose fixed fields disagree least.
-            there = [(n, v) for n, v in constants(node) if not fields.keys().isdisjoint(n)]
-            wrong = sum(not _has(fields, names, value) for names, value in there)
-            if best is None or wrong < best[0]:
-                best = (wrong, path, file, block, node)
+    paths = [_path(spec)] if spec else sorted(standard_library().glob("*.arch"))
+    best, known = _searched([path for path in paths if _mentions(path, fields)], fields)
+    if best is None:  # what the others know is worth saying
+        best, known = _searched(paths, fields)
     if best is None:
         raise _stranger(where, fields, known, spec)
-    _, path, file, block, node = best
+    path, file, block, node = best
     report = Report()
     scope = load(file, path, report)
     check_owners(file, report)
@@ -66,6 +57,36 @@ def recognise(
     )
     settings = read_config(where, node, scope, model, config, tensors)
     return Recognised(path, file, model, block.title.value, settings)
+
+
+def _mentions(path: Path, fields: Mapping[str, object]) -> bool:
+    """Whether a spec's text has one of a config's texts, as it must to know it."""
+    texts = (v[0] if isinstance(v, list) and v else v for v in fields.values())
+    source = read(str(path)).text
+    return any(isinstance(text, str) and f'"{text}"' in source for text in texts)
+
+
+def _searched(
+    paths: Sequence[Path], fields: Mapping[str, object]
+) -> tuple[_Found | None, dict[str, str]]:
+    """The map that knows a config, of several the one whose fixed fields disagree least; and
+    what all the specs know, each with the spec's name."""
+    known: dict[str, str] = {}
+    best: tuple[int, _Found] | None = None
+    for path in paths:
+        file = tree(read(str(path)))
+        for block, node in _configs(file):
+            own = identity(node)
+            if own is None:
+                continue
+            known.setdefault(own[1], path.name)
+            if not _has(fields, own[0], own[1]):
+                continue
+            there = [(n, v) for n, v in constants(node) if not fields.keys().isdisjoint(n)]
+            wrong = sum(not _has(fields, names, value) for names, value in there)
+            if best is None or wrong < best[0]:
+                best = wrong, (path, file, block, node)
+    return best[1] if best else None, known
 
 
 def _path(spec: str) -> Path:

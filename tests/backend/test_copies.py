@@ -1,0 +1,129 @@
+"""Copies whose kernels are those of the second one: to the bit as if each were traced."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tinygrad import Tensor
+
+import archdsl
+from archdsl.backend import copies, step, walk
+from archdsl.backend.program import Program, kept
+from archdsl.backend.use import Run
+from archdsl.graph.nodes import Graph
+from archdsl.runtime.decoding import Decoder
+from tests.runtime.test_decoding import SPECS
+
+DEPTH = 5
+LAYERED = [name for name, sizes in SPECS.items() if "depth" in sizes]
+
+
+def outputs(spec: str, kernels: str, **how: Any) -> list[NDArray[Any]]:
+    """Of a forward pass, a prefill of two rows and two tokens behind it."""
+    model = archdsl.compile(
+        spec, device="CPU", kernels=kernels, seed=5, **{**SPECS[spec], **how, "depth": DEPTH}
+    )
+    random = np.random.default_rng(2)
+    decoder = Decoder(model, rows=2)
+    others: dict[str, Any] = {}
+    for each in model.graph.inputs:
+        if each.name != decoder.plan.tokens:
+            sizes = [9 if axis.size.vars else axis.size.value for axis in each.type.axes]
+            whole = each.type.dtype == "int"
+            others[each.name] = (
+                random.integers(2, 50, (2, *sizes))  # type: ignore[misc]
+                if whole
+                else random.standard_normal((2, *sizes))  # type: ignore[misc]
+            )
+    tokens = random.integers(2, 50, (2, 11))
+    found = [model(**{decoder.plan.tokens: tokens}, **others)[decoder.plan.logits].numpy()]
+    decoder.begin(**others)
+    found.append(decoder.prefill([tokens[0, :7].tolist(), tokens[1].tolist()]))
+    return [*found, *(decoder.feed(tokens[:, i : i + 1]) for i in range(2))]
+
+
+@pytest.mark.parametrize("kernels", ["best", "tinygrad"])
+@pytest.mark.parametrize("spec", LAYERED)
+def test_the_same_as_if_each_were_traced(
+    spec: str, kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[int] = []
+    for module in (walk, step):
+        whole = module._copy
+        monkeypatch.setattr(
+            module,
+            "_copy",
+            lambda *args, whole=whole: (traced.append(args[-2]), whole(*args))[1],
+        )
+    found = outputs(spec, kernels)
+    few = traced.count(DEPTH - 1)
+    assert few < len(traced) / DEPTH  # most stacks are known from two copies
+    monkeypatch.setattr(copies._Copy, "of", lambda *args: None)
+    for quick, plain in zip(found, outputs(spec, kernels), strict=True):
+        assert np.array_equal(quick, plain)
+
+
+def weights(*values: Tensor) -> Run:
+    """A run of a stack `h` with a weight for each of its copies."""
+    named = {f"h.{i}.weight": each for i, each in enumerate(values)}
+    return Run(Graph("none", (), (), (), ()), named, {}, "CPU")
+
+
+def passed(run: Run, count: int, **more: Tensor) -> tuple[list[float], list[int]]:
+    """What a stack of sums and products with its weights makes of ones, and which of its copies
+    were traced."""
+    traced = []
+
+    def one(i: int, x: Tensor) -> Tensor:
+        traced.append(i)
+        made = x * run.weights[f"h.{i}.weight"] + 1
+        return made + more[f"x{i}"] if f"x{i}" in more else made
+
+    own = partial(copies.owned, run, "h")
+    program = Program(lambda x: copies.through(run, count, x, one, own), "CPU")
+    found = [program(ones()).tolist() for _ in range(2)]
+    assert found[0] == found[1]
+    return found[0], traced
+
+
+def ones(*more: float) -> Tensor:
+    return Tensor(np.array([1.0, 1.0, *more], np.float32), device="CPU").realize()
+
+
+def test_two_copies_are_traced() -> None:
+    values = [kept(ones() * i) for i in range(5)]
+    assert passed(weights(*values), 5) == ([65, 65], [0, 1])
+
+
+def test_weights_that_are_parts_of_one() -> None:
+    whole = kept(Tensor(np.arange(10, dtype=np.float32), device="CPU").repeat(1).contiguous())
+    values = [whole[2 * i : 2 * i + 2] for i in range(5)]
+    found, traced = passed(weights(*values), 5)
+    right = np.ones(2)
+    for i in range(5):
+        right = right * [2 * i, 2 * i + 1] + 1
+    assert found == right.tolist()
+    assert traced == [0, 1, 2, 3, 4]
+
+
+def test_what_one_copy_has_and_others_have_not() -> None:
+    values = [kept(ones() * i) for i in range(4)]
+    assert passed(weights(*values), 4, x1=ones()) == ([22, 22], [0, 1, 2, 3])
+
+
+def test_a_copy_whose_weights_are_of_another_dtype_or_shape() -> None:
+    values = [kept(ones() * i) for i in range(5)]
+    values[3] = kept(values[3].cast("float16").contiguous())
+    values[4] = kept(Tensor([4.0], device="CPU"))
+    assert passed(weights(*values), 5) == ([65, 65], [0, 1, 3, 4])
+
+
+def test_a_copy_that_has_more_weights() -> None:
+    run = weights(*[kept(ones() * i) for i in range(4)])
+    run = replace(run, weights={**run.weights, "h.2.bias": ones()})
+    assert passed(run, 4) == ([16, 16], [0, 1, 2])
