@@ -192,7 +192,7 @@ def schedule(build: Callable[[str], Sequence[Tensor]], target: str) -> list[UOp]
             Tensor.realize(*build(device))
         finally:
             capturing.clear()
-    calls = [call.src[0] for part in captured.parts for call in part.src]
+    calls = [call.src[0] for part in captured._linears for call in part.src]
     return [kernel for kernel in calls if kernel.op is not Ops.COPY]
 
 
@@ -200,10 +200,10 @@ class _Captured:
     """What is realized, as tinygrad's JIT takes it."""
 
     def __init__(self) -> None:
-        self.parts: list[UOp] = []
+        self._linears: list[UOp] = []
 
     def add_linear(self, linear: UOp, var_vals: dict[str, int]) -> None:
-        self.parts.append(linear)
+        self._linears.append(linear)
 
 
 def _renderer(backend: Backend) -> Renderer:
