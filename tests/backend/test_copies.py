@@ -19,7 +19,7 @@ from archdsl.graph.nodes import Graph
 from archdsl.runtime.decoding import Decoder
 from tests.runtime.test_decoding import SPECS
 
-DEPTH = 5
+DEPTH = 4
 FEW = ("gpt.arch:GPT", "mistral.arch:Mistral", "t5.arch:T5")  # which have all that there is
 LAYERED = [name for name, sizes in SPECS.items() if "depth" in sizes]
 
