@@ -37,7 +37,7 @@ def through(
     for i in range(count):
         made = second.again(x, own(i)) if second else None
         if made is None:
-            has = {name: tensor.uop for name, tensor in own(i).items()}
+            has = {name: tensor.uop for name, tensor in own(i).items()} if i == 1 else {}
             newest, before = next(UOp.unique_num), x.uop
             start = len(_captured())
             made = run.part(trace(i, x))
