@@ -24,7 +24,7 @@ from typing import Any
 
 from archdsl.backend.toolchain import INSTALL, ensure_compiler, set_environment
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
-from archdsl.passes.kernels import CPU
+from archdsl.passes.select_kernels import CPU
 
 try:
     from tinygrad import Device, Tensor

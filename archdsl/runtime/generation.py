@@ -16,7 +16,8 @@ import numpy as np
 
 from archdsl.diagnostics import ArchError, Diagnostic, listing
 from archdsl.graph.nodes import Input
-from archdsl.runtime.decoding import CHUNK, FEW, Decoder, Logits
+from archdsl.passes.split_decoding import CHUNK
+from archdsl.runtime.decoding import FEW, Decoder, Logits
 from archdsl.runtime.model import Model
 from archdsl.runtime.sampling import Sampler, Sampling
 from archdsl.runtime.texts import TextTokenizer
@@ -49,7 +50,7 @@ class Reader:
     """
 
     def __init__(self, model: Model, rows: int):
-        self.decoder = Decoder(model, rows)
+        self.decoder = Decoder(model.executable, rows)
         self._fed: list[list[int]] = [[]] * rows
         self._others: Mapping[str, Any] = _NOTHING
 
@@ -115,7 +116,7 @@ class Generation(Iterator[Piece]):
         _check(self._tokens, self.rows)
         self._sampler = Sampler(sampling, seed, len(self.rows))
         self._left, self._stop, self._slide = max_new_tokens, frozenset(stop), slide
-        self.needed = {each.name for each in plan.graph.inputs} - {plan.tokens}
+        self.needed = {each.name for each in model.graph.inputs} - {plan.tokens}
         self._others = dict(others) if others or self.needed else _NOTHING
 
     def end(self, row: int, reason: str) -> None:

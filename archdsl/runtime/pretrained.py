@@ -11,7 +11,6 @@ from archdsl.formats import Checkpoint, read_checkpoint, write_checkpoint
 from archdsl.formats.host import Stored
 from archdsl.graph.cost import BYTES, parameter_count
 from archdsl.graph.sites import parameters
-from archdsl.passes import optimise
 from archdsl.runtime import checkpoints
 from archdsl.runtime.model import Model
 from archdsl.semantics.analysis import Analysis, analyse
@@ -40,8 +39,7 @@ def from_pretrained(
     if dtype is None and quantize is None and kernels == "best":
         quantize = "stored" if kernels_for(open_device(device)) else None
     dtype = dtype or widest(found.values())
-    graph = optimise(analysis.graph)
-    model = Model(graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
+    model = Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
     model.fill(found)
     return model
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.graph.nodes import Graph, Input
-from archdsl.passes.decoding import predicted
+from archdsl.passes.split_decoding import predicted
 from archdsl.progress import each
 from archdsl.runtime.model import Model
 from archdsl.runtime.search import Hypothesis, Scorer, Search, beam_search
