@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from archdsl.graph.nodes import Apply, Graph, Node, Stack
-from archdsl.graph.ops import OPERATORS
 from archdsl.graph.types import Size
 from archdsl.passes.rewrite import Builder
 
@@ -38,10 +37,10 @@ def last_position(graph: Graph, axis: str) -> Graph:
 
 
 def _looks(node: Node) -> bool:
-    """Whether a node, or one inside it, looks at other positions than its own."""
+    """Whether a node, or one inside it, looks at other positions, or tells which they are."""
     if isinstance(node, Stack):
         return any(map(_looks, node.body))
-    return "past" in dict(node.inputs) and bool(OPERATORS[node.op].keeps)
+    return "past" in dict(node.inputs)
 
 
 class _Shortener:
