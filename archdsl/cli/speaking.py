@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from archdsl.cli import checkpoints
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import ArchError, fail
 
 if TYPE_CHECKING:
     from archdsl.runtime.model import Model
@@ -72,12 +72,10 @@ def sampling(args: argparse.Namespace) -> Sampling:
 def opened(args: argparse.Namespace) -> tuple[Model, TextTokenizer]:
     """The model and the tokenizer of the arguments."""
     if checkpoints.is_spec(args.spec) and not args.tokenizer:
-        raise ArchError(
-            Diagnostic(
-                "argument-value",
-                f"`{args.spec}` is a spec, which has no tokenizer",
-                expected="--tokenizer PATH",
-            )
+        fail(
+            "argument-value",
+            f"`{args.spec}` is a spec, which has no tokenizer",
+            expected="--tokenizer PATH",
         )
     from archdsl.runtime.texts import read_tokenizer
 

@@ -8,7 +8,7 @@ import json
 from archdsl.cli.checkpoints import add_checkpoint, is_spec, opened
 from archdsl.cli.common import Subparsers, command, say
 from archdsl.cli.waiting import put
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -38,11 +38,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if is_spec(args.spec) and not args.tokenizer:
-        raise ArchError(
-            Diagnostic(
-                "argument-value", "a spec has no tokenizer", help="give one: --tokenizer"
-            )
-        )
+        fail("argument-value", "a spec has no tokenizer", help="give one: --tokenizer")
     from archdsl.formats import resolve
     from archdsl.runtime.sound import read_spectrogram, read_wav, resample
     from archdsl.runtime.speech import Piece, Transcriber, joined, listener, read_settings

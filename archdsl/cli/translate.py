@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from archdsl.cli import checkpoints
 from archdsl.cli.common import Subparsers, command, compiled, say, texts
 from archdsl.cli.waiting import put
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 
 if TYPE_CHECKING:
     from archdsl.runtime.model import Model
@@ -117,12 +117,10 @@ def _of_spec(args: argparse.Namespace) -> _Translator:
     """By a spec, a file of weights and one of tokens."""
     _only(args, ("tokenizer",), "goes with a checkpoint, not a spec")
     if not args.vocab:
-        raise ArchError(
-            Diagnostic(
-                "argument-value",
-                f"`{args.spec}` is a spec, which has no tokens",
-                expected="--vocab PATH",
-            )
+        fail(
+            "argument-value",
+            f"`{args.spec}` is a spec, which has no tokens",
+            expected="--vocab PATH",
         )
     model = compiled(args)
     from archdsl.formats import resolve
@@ -157,7 +155,7 @@ def _of_folder(args: argparse.Namespace) -> _Translator:
 def _only(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
     for name in names:
         if getattr(args, name) is not None:
-            raise ArchError(Diagnostic("argument-value", f"--{name} {why}"))
+            fail("argument-value", f"--{name} {why}")
 
 
 def _asked(search: Search, args: argparse.Namespace) -> Search:

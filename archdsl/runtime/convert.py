@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 from archdsl.formats.host import Groups, Stored
 from archdsl.semantics.conversions import Conversion, Shapes
 
@@ -140,13 +140,11 @@ def _without(arrays: Arrays, numbers: tuple[int, ...], shapes: Shapes) -> Arrays
     for array in arrays:
         rows = np.split(np.ascontiguousarray(array), parts)
         if rows.pop(part - 1).view(np.uint8).any():
-            raise ArchError(
-                Diagnostic(
-                    "checkpoint",
-                    f"part {part} of {parts} of a tensor {list(array.shape)} is no weight here",
-                    expected="zeros in its place",
-                    found="other numbers",
-                )
+            fail(
+                "checkpoint",
+                f"part {part} of {parts} of a tensor {list(array.shape)} is no weight here",
+                expected="zeros in its place",
+                found="other numbers",
             )
         kept.append(np.concatenate(rows))
     return kept

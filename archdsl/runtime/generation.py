@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from archdsl.diagnostics import ArchError, Diagnostic, listing
+from archdsl.diagnostics import fail, listing
 from archdsl.graph.nodes import Input
 from archdsl.runtime.decoding import CHUNK, FEW, Decoder, Logits
 from archdsl.runtime.model import Model
@@ -103,9 +103,14 @@ class Generation(Iterator[Piece]):
         others: Mapping[str, Any],
     ):
         if max_new_tokens < 1:
-            raise _refusal("there are no tokens to make", "1 or more", str(max_new_tokens))
+            fail(
+                "generation",
+                "there are no tokens to make",
+                expected="1 or more",
+                found=str(max_new_tokens),
+            )
         if not len(prompts):
-            raise _refusal("there is no prompt", "a list of tokens for each row")
+            fail("generation", "there is no prompt", expected="a list of tokens for each row")
         self.rows = [[int(token) for token in prompt] for prompt in prompts]
         self.ended: list[str | None] = [None] * len(self.rows)
         self._reader = model.reader(len(self.rows))
@@ -129,7 +134,7 @@ class Generation(Iterator[Piece]):
             raise StopIteration
         longest = max(len(r) for r, e in zip(self.rows, before, strict=True) if not e)
         if longest > limit and not self._slide:
-            raise _context_end(self._model, limit, longest)
+            _fail_at_context_end(self._model, limit, longest)
         visible = [_visible(row, limit) for row in self.rows]
         logits = self._reader.following(visible, self._others)
         if self._tokens.pad is not None:
@@ -187,27 +192,27 @@ def _check(tokens: Input, rows: Sequence[Sequence[int]]) -> None:
     below = tokens.type.below
     for number, row in enumerate(rows):
         if not row:
-            raise _refusal(
+            fail(
+                "generation",
                 f"prompt {number} has no tokens",
-                "one token or more",
+                expected="one token or more",
                 help="a start token makes a prompt, where the model has one",
             )
         wrong = [token for token in row if token < 0 or (below and token >= below)]
         if wrong:
-            raise ArchError(
-                Diagnostic(
-                    "input",
-                    f"prompt {number} has a token that the model has not",
-                    tokens.span,
-                    expected=f"0 to {below - 1}" if below else "0 or more",
-                    found=str(wrong[0]),
-                    help="is the tokenizer the model's?",
-                )
+            fail(
+                "input",
+                f"prompt {number} has a token that the model has not",
+                tokens.span,
+                expected=f"0 to {below - 1}" if below else "0 or more",
+                found=str(wrong[0]),
+                help="is the tokenizer the model's?",
             )
 
 
-def _context_end(model: Model, limit: int, tokens: int) -> ArchError:
-    return _refusal(
+def _fail_at_context_end(model: Model, limit: int, tokens: int) -> NoReturn:
+    fail(
+        "generation",
         f"the context of `{model.graph.name}` ends after {limit} tokens",
         found=f"a text of {tokens}",
         help="`slide` (`--slide`) forgets the older half and goes on",
@@ -245,7 +250,7 @@ def saying(
     """`generate` with the text of each token, ended by the tokenizer's end tokens, by any of
     `stop_tokens`, and by any of `stop_strings`, wherever the borders of tokens are in it."""
     if not all(stop_strings):
-        raise _refusal("a stop string is empty", "a text that ends what is said")
+        fail("generation", "a stop string is empty", expected="a text that ends what is said")
     pieces = generate(
         model,
         prompts,
@@ -256,7 +261,8 @@ def saying(
         slide=slide,
     )
     if pieces.needed:
-        raise _refusal(
+        fail(
+            "generation",
             f"`{model.graph.name}` goes on from {listing(sorted(pieces.needed), 'and')}, too",
             expected="a model that goes on from a text alone",
             help="`archdsl translate` gives it a text beside, `archdsl transcribe` sound",
@@ -301,9 +307,3 @@ def _begun(text: str, stop_strings: Sequence[str]) -> int:
     """How many characters at the end of a text could be the beginning of a stop string."""
     lengths = range(min(len(text), max(map(len, stop_strings), default=1) - 1), 0, -1)
     return next((n for n in lengths if any(s.startswith(text[-n:]) for s in stop_strings)), 0)
-
-
-def _refusal(
-    message: str, expected: str | None = None, found: str | None = None, help: str | None = None
-) -> ArchError:
-    return ArchError(Diagnostic("generation", message, None, expected, found, help=help))

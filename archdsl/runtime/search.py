@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import ArchError, Diagnostic, listing
+from archdsl.diagnostics import ArchError, Diagnostic, fail, listing
 from archdsl.runtime.token_rules import LogProbs, Rules, log_softmax
 
 Scorer: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
@@ -89,21 +89,23 @@ class Search:
         wrong = []
         if self.beams < 1:
             expected = "at least 1; 1 is greedy search"
-            wrong.append(_refusal("the number of beams", expected, self.beams))
+            wrong.append(_out_of_range("the number of beams", expected, self.beams))
         elif self.best is not None and not 1 <= self.best <= self.beams:
             expected = f"1 to {self.beams}, the beams"
-            wrong.append(_refusal("the number of results", expected, self.best))
+            wrong.append(_out_of_range("the number of results", expected, self.best))
         if self.max_length < 2:
             expected = "at least 2: the start token and one more"
-            wrong.append(_refusal("the maximum length", expected, self.max_length))
+            wrong.append(_out_of_range("the maximum length", expected, self.max_length))
         if not -10 <= self.penalty.alpha <= 10:
             expected = "-10 to 10; 0 is none, 0.6 to 1 is usual"
-            wrong.append(_refusal("the length penalty", expected, self.penalty.alpha))
+            wrong.append(_out_of_range("the length penalty", expected, self.penalty.alpha))
         if not 0 <= self.penalty.offset <= 1000:
             expected = "0 to 1000; 0 and 5 are usual"
-            wrong.append(_refusal("the length penalty's offset", expected, self.penalty.offset))
+            wrong.append(
+                _out_of_range("the length penalty's offset", expected, self.penalty.offset)
+            )
         if self.until not in UNTIL:
-            wrong.append(_refusal("the end of a search", listing(UNTIL), self.until))
+            wrong.append(_out_of_range("the end of a search", listing(UNTIL), self.until))
         if wrong:
             raise ArchError(wrong)
 
@@ -237,24 +239,20 @@ def _log_probabilities(given: NDArray[np.float32], prefixes: NDArray[np.int64]) 
     logits = np.asarray(given, dtype=np.float64)
     count, length = prefixes.shape
     if logits.ndim != 2 or logits.shape[0] != count or logits.shape[1] == 0:
-        raise ArchError(
-            Diagnostic(
-                "generation",
-                "the scorer must give one row of logits for each prefix",
-                expected=f"[{count}, vocabulary]",
-                found=str(list(logits.shape)),
-            )
+        fail(
+            "generation",
+            "the scorer must give one row of logits for each prefix",
+            expected=f"[{count}, vocabulary]",
+            found=str(list(logits.shape)),
         )
     largest = logits.max(axis=1)  # [N]
     if not np.isfinite(largest).all():
-        raise ArchError(
-            Diagnostic(
-                "generation",
-                f"after {length} tokens, the logits of the next one are not finite",
-                expected="finite logits; minus infinity only for tokens that are forbidden",
-                found=f"a largest logit of {largest[~np.isfinite(largest)][0]}",
-                help="check that the weights are this model's, or compute in float32",
-            )
+        fail(
+            "generation",
+            f"after {length} tokens, the logits of the next one are not finite",
+            expected="finite logits; minus infinity only for tokens that are forbidden",
+            found=f"a largest logit of {largest[~np.isfinite(largest)][0]}",
+            help="check that the weights are this model's, or compute in float32",
         )
     return log_softmax(logits)
 
@@ -265,14 +263,14 @@ def _check_vocabulary(vocabulary: int, search: Search) -> None:
         for token in tokens:
             if not 0 <= token < vocabulary:
                 expected = f"0 to {vocabulary - 1}, the model's vocabulary"
-                raise ArchError(_refusal(f"the number of {name}", expected, token))
+                raise ArchError(_out_of_range(f"the number of {name}", expected, token))
     # The last step has the most expansions; the exponent is bounded to spare huge powers.
     steps = min(search.max_length - 2, search.beams.bit_length())
     widest = vocabulary * max(vocabulary - 1, 1) ** steps
     if search.beams > widest:
         expected = f"at most {widest}, with {vocabulary} tokens and length {search.max_length}"
-        raise ArchError(_refusal("the number of beams", expected, search.beams))
+        raise ArchError(_out_of_range("the number of beams", expected, search.beams))
 
 
-def _refusal(what: str, expected: str, found: float | str) -> Diagnostic:
+def _out_of_range(what: str, expected: str, found: float | str) -> Diagnostic:
     return Diagnostic("generation", f"{what} is out of range", None, expected, str(found))

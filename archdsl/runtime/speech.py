@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.formats.strict_json import read_object
 from archdsl.graph.nodes import Graph
 from archdsl.progress import each
@@ -74,13 +74,11 @@ def listener(graph: Graph) -> tuple[str, int, int]:
         sizes = [axis.size.value for axis in others[0].type.axes]
         if len(sizes) == 2 and sizes[0] is not None and sizes[1] is not None:
             return others[0].name, sizes[0], sizes[1]
-    raise ArchError(
-        Diagnostic(
-            "generation",
-            f"`{graph.name}` does not write down what is said",
-            expected="an input `float[bins, frames]`, a target, and "
-            "`loss next_token(logits, target)`",
-        )
+    fail(
+        "generation",
+        f"`{graph.name}` does not write down what is said",
+        expected="an input `float[bins, frames]`, a target, and "
+        "`loss next_token(logits, target)`",
     )
 
 
@@ -116,7 +114,10 @@ class Transcriber:
         self._language = self._known(language)
         self._task = () if not multilingual else (self._token(f"<|{task}|>"),)
         if task != "transcribe" and not multilingual:
-            raise _refusal(f"`{model.graph.name}` knows English alone, and translates nothing")
+            fail(
+                "generation",
+                f"`{model.graph.name}` knows English alone, and translates nothing",
+            )
 
     def __call__(self, samples: Samples) -> Iterator[Piece]:
         """What is said in samples at the spectrogram's rate, a window after the other."""
@@ -163,7 +164,8 @@ class Transcriber:
     def _known(self, language: str | None) -> str | None:
         known: Mapping[str, Any] = self._languages or {"en": None}
         if language is not None and language not in known:
-            raise _refusal(
+            fail(
+                "generation",
                 f"`{self._tokenizer.origin}` knows no language `{language}`",
                 expected=listing(known),
                 help=did_you_mean(language, known),
@@ -174,12 +176,10 @@ class Transcriber:
         ids = self._tokenizer.encode(name, add_special=False)
         if len(ids) == 1:
             return ids[0]
-        raise ArchError(
-            Diagnostic(
-                "tokenizer",
-                f"`{self._tokenizer.origin}` has no token `{name}`",
-                help="is it the tokenizer of a model that writes down speech?",
-            )
+        fail(
+            "tokenizer",
+            f"`{self._tokenizer.origin}` has no token `{name}`",
+            help="is it the tokenizer of a model that writes down speech?",
         )
 
     def _codes(self) -> dict[str, int]:
@@ -218,7 +218,3 @@ def windows(samples: Sequence[float] | Samples, size: int, rate: int) -> list[tu
 def joined(pieces: Sequence[Piece]) -> str:
     """The text of all pieces, with a space between two."""
     return " ".join(piece.text for piece in pieces if piece.text)
-
-
-def _refusal(message: str, expected: str | None = None, help: str | None = None) -> ArchError:
-    return ArchError(Diagnostic("generation", message, None, expected, help=help))

@@ -14,7 +14,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 
 LogProbs = NDArray[np.float64]
 
@@ -77,11 +77,7 @@ class Rules:
         if length == longest - 1 and self.last:
             found = _certain(found, self.last)
         if not np.isfinite(found.max(axis=1)).all():
-            raise ArchError(
-                Diagnostic(
-                    "generation", f"after {length} tokens, all that could be said is forbidden"
-                )
-            )
+            fail("generation", f"after {length} tokens, all that could be said is forbidden")
         return log_softmax(found) if self.normalised else found
 
 
