@@ -15,8 +15,16 @@ from typing import Any
 
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.formats.strict_json import read_object
+from archdsl.runtime.processors import (
+    Forbid,
+    ForbidFirst,
+    ForceFirst,
+    ForceLast,
+    MinLength,
+    Processor,
+    Renormalise,
+)
 from archdsl.runtime.search import Penalty, Search, Until
-from archdsl.runtime.token_rules import Rules
 
 # By what each field is: a number, a whole one, tokens (one or a list), lists of tokens.
 _FOLLOWED = {
@@ -142,17 +150,6 @@ def _is(kind: str, value: object) -> bool:
 
 def _search(given: Mapping[str, Any], longest: int) -> Search:
     ends = _tokens(given["eos_token_id"])
-    words = [tuple(each) for each in given.get("bad_words_ids", ())]
-    words = [word for word in words if word not in [(end,) for end in ends]]
-    words += [(token,) for token in _tokens(given.get("suppress_tokens", ()))]
-    rules = Rules(
-        forbidden=tuple(words),
-        not_first=_tokens(given.get("begin_suppress_tokens", ())),
-        first=given.get("forced_bos_token_id"),
-        last=_tokens(given.get("forced_eos_token_id", ())),
-        min_length=_counted(given, "min", 0),
-        normalised=given.get("renormalize_logits", False),
-    )
     stop: dict[object, Until] = {True: "full", False: "unlikely", "never": "hopeless"}
     return Search(
         start=given.get("decoder_start_token_id", given.get("bos_token_id")),
@@ -164,8 +161,28 @@ def _search(given: Mapping[str, Any], longest: int) -> Search:
         refill=True,
         cut_off=True,
         best=given.get("num_return_sequences", 1),
-        rules=rules,
+        processors=_processors(given, ends),
     )
+
+
+def _processors(given: Mapping[str, Any], ends: tuple[int, ...]) -> tuple[Processor, ...]:
+    words = [tuple(each) for each in given.get("bad_words_ids", ())]
+    words = [word for word in words if word not in [(end,) for end in ends]]
+    words += [(token,) for token in _tokens(given.get("suppress_tokens", ()))]
+    first = given.get("forced_bos_token_id")
+    not_first = _tokens(given.get("begin_suppress_tokens", ()))
+    last = _tokens(given.get("forced_eos_token_id", ()))
+    least = _counted(given, "min", 0)
+    asked: list[tuple[object, Processor]] = [
+        (words, Forbid(tuple(words))),
+        (not_first, ForbidFirst(not_first, after_forced=first is not None)),
+        (least, MinLength(ends, least)),
+        (last, ForceLast(last)),
+        (given.get("renormalize_logits", False), Renormalise()),
+    ]
+    if first is not None:
+        asked.insert(3, (True, ForceFirst(first)))
+    return tuple(each for needed, each in asked if needed)
 
 
 def _counted(given: Mapping[str, Any], which: str, default: int) -> int:

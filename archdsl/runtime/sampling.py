@@ -96,7 +96,8 @@ class Sampler:
     """Draws the tokens of `rows` texts, each from random numbers of its own.
 
     Row r draws from a generator made of (seed, r), one number a token: the same seed gives
-    the same text, whatever rows are beside it. Raises `ArchError` "generation" for a seed
+    the same text, whatever rows are beside it. Log-probabilities take a pass over the
+    vocabulary; without `log_probs` they are NaN. Raises `ArchError` "generation" for a seed
     below 0.
 
     >>> sampler = Sampler(Sampling(temperature=0), seed=0, rows=1)
@@ -105,7 +106,7 @@ class Sampler:
     ([1], [0.5])
     """
 
-    def __init__(self, sampling: Sampling, seed: int, rows: int):
+    def __init__(self, sampling: Sampling, seed: int, rows: int, log_probs: bool = True):
         if seed < 0:
             fail(
                 "generation",
@@ -113,7 +114,7 @@ class Sampler:
                 expected="a whole number, 0 or more",
                 found=str(seed),
             )
-        self._sampling = sampling
+        self._sampling, self._log_probs = sampling, log_probs
         words = [np.random.SeedSequence([seed, row]) for row in range(rows)]
         self._random = [np.random.Generator(np.random.Philox(each)) for each in words]
 
@@ -146,8 +147,11 @@ class Sampler:
     ) -> tuple[int, float]:
         scores = logits.astype(np.float64)
         _check(scores)
-        token = _draw(warp(scores, seen, self._sampling), random)
-        return token, float(scores[token] - _log_total(scores))
+        if self._sampling.temperature == 0:  # as below, but without what one token needs not
+            token = int(_penalised(scores, seen, self._sampling.repetition_penalty).argmax())
+        else:
+            token = _draw(warp(scores, seen, self._sampling), random)
+        return token, float(scores[token] - _log_total(scores)) if self._log_probs else math.nan
 
 
 def warp(scores: Scores, seen: Sequence[int], sampling: Sampling) -> Scores:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.formats.strict_json import read_object
 from archdsl.graph.nodes import Graph
 from archdsl.progress import each
-from archdsl.runtime.decoding import Decoder
+from archdsl.runtime.generation import STOP_TOKEN, Generation
 from archdsl.runtime.model import Model
+from archdsl.runtime.processors import Forbid, ForbidFirst
+from archdsl.runtime.sampling import Sampling
 from archdsl.runtime.sound import Samples, Spectrogram
 from archdsl.runtime.texts import TextTokenizer
 
@@ -99,10 +102,14 @@ class Transcriber:
         task: str = "transcribe",
     ):
         self._input, _, self._frames = listener(model.graph)
-        self._decoder: Decoder = model.decoder(1)
+        self._model, self._reader = model, model.reader(1)
+        self._heard: Mapping[str, Any] = MappingProxyType({})  # the frames of the window
         self._tokenizer = tokenizer
         self._spectrogram = spectrogram
-        self._settings = settings
+        self._processors = (
+            Forbid(tuple((token,) for token in settings.suppressed)),
+            ForbidFirst(settings.suppressed_first),
+        )
         self._start, self._end, self._plain = (
             self._token(name)
             for name in ("<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>")
@@ -135,30 +142,34 @@ class Transcriber:
     def _hear(self, samples: Samples) -> None:
         size = self._frames * self._spectrogram.hop
         sound = np.pad(samples, (0, size - len(samples)))
-        self._decoder.begin(**{self._input: self._spectrogram(sound)[None]})
+        self._heard = MappingProxyType({self._input: self._spectrogram(sound)[None]})
 
     def _write(self, language: str) -> tuple[list[int], bool]:
         """The best token at each step, to the end of the text or of the context."""
         told = [self._languages[language]] if self._languages else []
         prompt = [self._start, *told, *self._task, self._plain]
-        logits = self._decoder.prefill([prompt])[0]
-        logits[list(self._settings.suppressed_first)] = -np.inf
-        ids: list[int] = []
-        while len(prompt) + len(ids) < self._decoder.limit:
-            logits[list(self._settings.suppressed)] = -np.inf
-            token = int(logits.argmax())
-            if token == self._end:
-                return ids, True
-            ids.append(token)
-            if len(prompt) + len(ids) < self._decoder.limit:
-                logits = self._decoder.feed(np.array([[token]]))[0, -1]
-        return ids, False
+        pieces = Generation(
+            self._model,
+            [prompt],
+            max_new_tokens=self._reader.decoder.limit,
+            max_length=self._reader.decoder.limit,
+            sampling=Sampling(temperature=0),
+            seed=0,
+            stop=[self._end],
+            slide=False,
+            others=self._heard,
+            processors=self._processors,
+            log_probs=False,
+        )
+        ids = [token for piece in pieces for token in piece.tokens if token is not None]
+        finished = pieces.ended == [STOP_TOKEN]
+        return ids[:-1] if finished else ids, finished
 
     def _most_likely(self) -> str:
         """The language whose token the model puts behind the first."""
         if not self._languages:
             return "en"
-        logits = self._decoder.prefill([[self._start]])[0]
+        logits = self._reader.following([[self._start]], self._heard)[0]
         return max(self._languages, key=lambda code: float(logits[self._languages[code]]))
 
     def _known(self, language: str | None) -> str | None:

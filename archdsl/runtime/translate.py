@@ -17,6 +17,7 @@ from archdsl.graph.nodes import Graph, Input
 from archdsl.passes.decoding import predicted
 from archdsl.progress import each
 from archdsl.runtime.model import Model
+from archdsl.runtime.processors import Forbid
 from archdsl.runtime.search import Hypothesis, Scorer, Search, beam_search
 
 _STEP = 16  # a source's length is rounded up to a multiple of it
@@ -68,8 +69,8 @@ def translate(
     parts = roles(model.graph)
     _check(model.graph, parts, sources, search, together)
     if parts.target.pad is not None:
-        forbidden = (*search.rules.forbidden, (parts.target.pad,))
-        search = replace(search, rules=replace(search.rules, forbidden=forbidden))
+        padding = Forbid(((parts.target.pad,),))
+        search = replace(search, processors=(padding, *search.processors))
     # Without padding, sources of unequal length cannot stand in one batch.
     size = 1 if parts.source.pad is None else min(together, max(len(sources), 1))
     return _found(model, parts, sources, search, size)

@@ -11,8 +11,17 @@ import pytest
 
 from archdsl.diagnostics import ArchError
 from archdsl.runtime.generation_config import read_search
+from archdsl.runtime.processors import (
+    Forbid,
+    ForbidFirst,
+    ForceFirst,
+    ForceLast,
+    MinLength,
+    Progress,
+    Renormalise,
+    processed,
+)
 from archdsl.runtime.search import Penalty
-from archdsl.runtime.token_rules import Rules
 
 KNOWN = {"decoder_start_token_id": 3, "eos_token_id": 1}
 
@@ -33,7 +42,7 @@ def test_what_is_left_out_is_as_transformers_has_it(tmp_path: Path) -> None:
     search = read_search(folder(tmp_path, **KNOWN), 20)
     assert (search.start, search.ends, search.beams, search.best) == (3, (1,), 1, 1)
     assert (search.penalty, search.until) == (Penalty(1.0), "unlikely")
-    assert (search.refill, search.cut_off, search.rules) == (True, True, Rules())
+    assert (search.refill, search.cut_off, search.processors) == (True, True, ())
     assert search.max_length == 20  # the model's bound: transformers would stop at 21
 
 
@@ -66,8 +75,14 @@ def test_every_field_that_is_followed(tmp_path: Path) -> None:
     assert (search.max_length, search.beams, search.best) == (12, 4, 3)
     assert (search.penalty, search.until) == (Penalty(0.5), "hopeless")
     # An end that is a forbidden word by itself stays one.
-    forbidden = ((7,), (8, 9), (4,))
-    assert search.rules == Rules(forbidden, (6,), 5, (2,), 3, normalised=True)
+    assert search.processors == (
+        Forbid(((7,), (8, 9), (4,))),
+        ForbidFirst((6,), after_forced=True),
+        MinLength((1, 2), 3),
+        ForceFirst(5),
+        ForceLast((2,)),
+        Renormalise(),
+    )
 
 
 def test_an_older_folder_has_it_in_its_config(tmp_path: Path) -> None:
@@ -127,7 +142,8 @@ def test_a_field_of_another_kind_is_refused(tmp_path: Path, name: str, value: An
 
 def test_rules_that_leave_nothing_to_say_are_told() -> None:
     even = np.zeros((1, 3))
-    rules = Rules(forbidden=((0,), (2,)), not_first=(1,))
-    assert rules.applied(even, np.array([[0, 0]]), (2,), 9).tolist() == [[-np.inf, 0, -np.inf]]
+    rules = [Forbid(((0,), (2,))), ForbidFirst((1,))]
+    told = processed(even, rules, Progress([[0, 0]], 1, [7]))
+    assert told.tolist() == [[-np.inf, 0, -np.inf]]
     with pytest.raises(ArchError, match="after 1 tokens, all that could be said is forbidden"):
-        rules.applied(even, np.array([[0]]), (2,), 9)
+        processed(even, rules, Progress([[0]], 0, [8]))
