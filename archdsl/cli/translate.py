@@ -142,13 +142,14 @@ def _of_folder(args: argparse.Namespace) -> _Translator:
     """By a published folder alone."""
     _only(args, ("vocab", *_ENDS), "goes with a spec, not a checkpoint")
     from archdsl.formats import resolve
-    from archdsl.runtime.generation_config import read_search
+    from archdsl.runtime.generation_config import SEARCH, read_generation_config
     from archdsl.runtime.texts import read_tokenizer
     from archdsl.runtime.translate import roles
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)
     model = checkpoints.opened(args)
-    search = read_search(resolve(args.spec), roles(model.graph).target_bound)
+    config = read_generation_config(resolve(args.spec), SEARCH)
+    search = config.search(roles(model.graph).target_bound)
     return _Translator(model, tokenizer.encode, tokenizer.decode, search)
 
 

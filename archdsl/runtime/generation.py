@@ -137,6 +137,7 @@ class Generation(DecodingLoop[Piece]):
                 "a prompt leaves no room for a token",
                 expected=f"fewer than {max_length} tokens",
                 found=f"{max(map(len, self.rows))} tokens",
+                help="`max_new_tokens` (`--max-new-tokens`) counts without the prompt",
             )
         self._stop, self._slide = frozenset(stop), slide
         self.needed = {each.name for each in plan.graph.inputs} - {plan.tokens}

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import fail
@@ -115,6 +116,22 @@ class Forbid:
         for *before, token in self.sequences:
             if before:
                 scores[[_ends_with(row, before) for row in at.rows], token] = -np.inf
+
+
+@dataclass(frozen=True)
+class NoRepeat:
+    """No `size` tokens follow one another twice in a row."""
+
+    size: int
+    tokens: tuple[int, ...] = ()
+
+    def __call__(self, scores: Scores, at: Progress) -> None:
+        for number, row in enumerate(at.rows):
+            if len(row) >= self.size:
+                known = np.asarray(row, np.int64)  # [T]
+                runs = sliding_window_view(known, self.size)  # [T - size + 1, size]
+                begun = runs[:, :-1] == known[len(known) - self.size + 1 :]
+                scores[number, runs[begun.all(axis=1), -1]] = -np.inf
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from archdsl.diagnostics import did_you_mean, fail, listing
-from archdsl.formats.strict_json import read_object
 from archdsl.graph.nodes import Graph
 from archdsl.progress import each
 from archdsl.runtime.generation import STOP_TOKEN, Generation
+from archdsl.runtime.generation_config import GenerationConfig
 from archdsl.runtime.model import Model
-from archdsl.runtime.processors import Forbid, ForbidFirst
 from archdsl.runtime.sampling import Sampling
 from archdsl.runtime.sound import Samples, Spectrogram
 from archdsl.runtime.texts import TextTokenizer
@@ -35,16 +33,6 @@ _QUIET = 5.0  # seconds before a window's end in which the quietest moment is lo
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What `generation_config.json` says of decoding: tokens that are never written, those
-    that are not written first, and whether languages are told apart, None where unsaid."""
-
-    suppressed: tuple[int, ...] = ()
-    suppressed_first: tuple[int, ...] = ()
-    multilingual: bool | None = None
-
-
-@dataclass(frozen=True)
 class Piece:
     """What is said from `start` to `end`, in seconds; `finished` is false where the model came
     to no end within its context."""
@@ -54,18 +42,6 @@ class Piece:
     text: str
     language: str
     finished: bool
-
-
-def read_settings(folder: Path) -> Settings:
-    """What a folder's `generation_config.json` says; nothing where there is none."""
-    path = folder / "generation_config.json"
-    if not path.is_file():
-        return Settings()
-    found = read_object(path, "a config of generation")
-    never, first = (
-        tuple(found.get(name) or ()) for name in ("suppress_tokens", "begin_suppress_tokens")
-    )
-    return Settings(never, first, found.get("is_multilingual"))
 
 
 def listener(graph: Graph) -> tuple[str, int, int]:
@@ -88,8 +64,9 @@ def listener(graph: Graph) -> tuple[str, int, int]:
 class Transcriber:
     """A model that writes down sound, with its tokenizer.
 
-    `language` is a code such as "en", the most likely one of each recording where None; `task`
-    is one of `TASKS`. Raises `ArchError` for a model or a tokenizer that does no such thing.
+    `language` is a code such as "en", `task` one of `TASKS`. Where None they are what `config`
+    says, else the most likely language of each recording, and "transcribe". Raises `ArchError`
+    for a model or a tokenizer that does no such thing.
     """
 
     def __init__(
@@ -97,28 +74,32 @@ class Transcriber:
         model: Model,
         tokenizer: TextTokenizer,
         spectrogram: Spectrogram,
-        settings: Settings,
+        config: GenerationConfig,
         language: str | None = None,
-        task: str = "transcribe",
+        task: str | None = None,
     ):
         self._input, _, self._frames = listener(model.graph)
         self._model, self._reader = model, model.reader(1)
         self._heard: Mapping[str, Any] = MappingProxyType({})  # the frames of the window
         self._tokenizer = tokenizer
         self._spectrogram = spectrogram
-        self._processors = (
-            Forbid(tuple((token,) for token in settings.suppressed)),
-            ForbidFirst(settings.suppressed_first),
-        )
         self._start, self._end, self._plain = (
             self._token(name)
             for name in ("<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>")
         )
-        multilingual = settings.multilingual
+        self._ends = (self._end, *config.eos_token_id)
+        self._processors = config.processors(self._ends)
+        limit = self._reader.decoder.limit
+        new, length = config.max_new_tokens, config.max_length
+        self._most = limit if new is None else new
+        self._longest = limit if length is None or new is not None else min(limit, length)
+        multilingual = config.is_multilingual
         if multilingual is None:
             multilingual = self._end != _ENGLISH_END
         self._languages = self._codes() if multilingual else {}
-        self._language = self._known(language)
+        code = config.language and config.language.strip("<|>")
+        self._language = self._known(language or code)
+        task = task or config.task or "transcribe"
         self._task = () if not multilingual else (self._token(f"<|{task}|>"),)
         if task != "transcribe" and not multilingual:
             fail(
@@ -151,11 +132,11 @@ class Transcriber:
         pieces = Generation(
             self._model,
             [prompt],
-            max_new_tokens=self._reader.decoder.limit,
-            max_length=self._reader.decoder.limit,
+            max_new_tokens=self._most,
+            max_length=self._longest,
             sampling=Sampling(temperature=0),
             seed=0,
-            stop=[self._end],
+            stop=self._ends,
             slide=False,
             others=self._heard,
             processors=self._processors,

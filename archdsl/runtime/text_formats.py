@@ -15,6 +15,7 @@ from typing import Any
 
 from archdsl.diagnostics import fail, listing
 from archdsl.formats.strict_json import parse_object
+from archdsl.runtime.generation_config import token_numbers
 from archdsl.runtime.text_encodings import (
     byte_level,
     letters,
@@ -77,9 +78,7 @@ def _read_folder(folder: Path) -> Published:
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         settings |= _object(folder / name) if name in names else {}
     library = _library_of(folder, names, settings)
-    numbers: dict[str, Any] = {}
-    for name in ("config.json", "generation_config.json"):
-        numbers |= _object(folder / name) if name in names else {}
+    numbers = token_numbers(folder, [f"{role}_token_id" for role in PURPOSES])
     chat = template(settings.get("chat_template"), folder)
     if "chat_template.jinja" in names:
         chat = _text(folder / "chat_template.jinja")

@@ -14,6 +14,7 @@ from archdsl.runtime.processors import (
     ForceFirst,
     ForceLast,
     MinLength,
+    NoRepeat,
     Processor,
     Progress,
     processed,
@@ -28,6 +29,15 @@ CASES: dict[str, tuple[Processor, Callable[[Any, int], Any]]] = {
     "bad words": (
         Forbid(((5,), (1, 2), (2, 1, 6))),
         lambda their, prompt: their.NoBadWordsLogitsProcessor([[5], [1, 2], [2, 1, 6]]),
+    ),
+    "no pair twice": (NoRepeat(2), lambda their, prompt: their.NoRepeatNGramLogitsProcessor(2)),
+    "no token twice": (
+        NoRepeat(1),
+        lambda their, prompt: their.NoRepeatNGramLogitsProcessor(1),
+    ),
+    "no four twice": (
+        NoRepeat(4),
+        lambda their, prompt: their.NoRepeatNGramLogitsProcessor(4),
     ),
     "suppressed": (
         Forbid(((5,), (7,))),
