@@ -20,10 +20,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from archdsl.backend.toolchain import INSTALL, ensure_compiler, set_environment
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.diagnostics import ArchError, did_you_mean, fail, listing
 from archdsl.passes.select_kernels import CPU
 
 try:
@@ -35,14 +35,13 @@ try:
     from archdsl.backend.kernels import bfloat16, sequence
 except (RuntimeError, ValueError) as error:
     # tinygrad reads its environment variables, `DEV` first, as it is imported.
-    raise ArchError(
-        Diagnostic(
-            "device",
-            "tinygrad cannot read its environment variables",
-            found=str(error),
-            help="`DEV` is DEVICE or DEVICE:RENDERER, as in DEV=CUDA",
-        )
-    ) from error
+    fail(
+        "device",
+        "tinygrad cannot read its environment variables",
+        found=str(error),
+        help="`DEV` is DEVICE or DEVICE:RENDERER, as in DEV=CUDA",
+        cause=error,
+    )
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def open_device(name: str | None = None) -> str:
 
 
 def kernels_for(device: str) -> str | None:
-    """Whose kernels in `archdsl.passes.kernels` an open device can use; None for tinygrad's
+    """Whose kernels in `archdsl.passes.select_kernels` an open device can use; None for tinygrad's
     alone. Those of the CPU are C, and compiled by the clang that tinygrad has been given."""
     if device != "CPU" or not isinstance(Device[device].renderer, ClangRenderer):
         return None
@@ -159,7 +158,7 @@ def supports(device: str, dtype: str) -> bool:
     if dtype not in DTYPES_DICT:
         names = sorted(DTYPES_DICT)
         help = did_you_mean(dtype, names) or f"the dtypes are {listing(names, 'and')}"
-        raise ArchError(Diagnostic("argument-value", f"no dtype is `{dtype}`", help=help))
+        fail("argument-value", f"no dtype is `{dtype}`", help=help)
     device = open_device(device)
     renderer = Device[device].renderer
     # tinygrad asks no clang for its age.
@@ -222,13 +221,11 @@ def _canonical(name: str) -> str:
         suggestion = did_you_mean(family, known)
         devices = f"the devices are {listing(known, 'and')}"
         help = f"{suggestion} {devices}" if suggestion else devices
-        raise ArchError(Diagnostic("device", f"no device is `{name}`", help=help))
+        fail("device", f"no device is `{name}`", help=help)
     if not re.fullmatch(r"[A-Z]+(:\d+)?", name.upper()):
         help = f"a renderer is chosen for the whole process: DEV={family}:{rest}"
         message = f"`{name}` is not the name of a device"
-        raise ArchError(
-            Diagnostic("device", message, expected=f"`{family}` or `{family}:1`", help=help)
-        )
+        fail("device", message, expected=f"`{family}` or `{family}:1`", help=help)
     return str(Device.canonicalize(name))
 
 
@@ -239,9 +236,7 @@ def _default(compiler_error: ArchError | None) -> str:
     except Exception as error:
         if compiler_error:
             raise compiler_error from error
-        raise ArchError(
-            Diagnostic("device", "tinygrad finds no device", found=_one_line(error))
-        ) from error
+        fail("device", "tinygrad finds no device", found=_one_line(error), cause=error)
     if chosen == "CL" and not asked and not compiler_error and _computes_on_processor():
         # Through OpenCL this processor is no faster than by itself, and knows fewer dtypes.
         chosen = "CPU"
@@ -283,12 +278,12 @@ def _run_kernel(device: str) -> None:
             return
         found = (Tensor([1.0, 2.0, 3.0], device=device) * 2 + 1).tolist()
     except Exception as error:
-        raise _unusable(device, _one_line(error)) from error
+        _fail_unusable(device, _one_line(error), error)
     if found != [3.0, 5.0, 7.0]:
-        raise _unusable(device, f"[1, 2, 3] * 2 + 1 came out as {found}")
+        _fail_unusable(device, f"[1, 2, 3] * 2 + 1 came out as {found}")
 
 
-def _unusable(device: str, reason: str) -> ArchError:
+def _fail_unusable(device: str, reason: str, cause: BaseException | None = None) -> NoReturn:
     name = device.split(":")[0]
     renderer = DEV.target(name).renderer
     family = _FAMILIES.get(name)
@@ -296,7 +291,7 @@ def _unusable(device: str, reason: str) -> ArchError:
     if renderer:
         help = f"DEV asks for the renderer `{renderer}`; DEV={name} leaves it to tinygrad"
     message = f"the device `{device}` cannot be used"
-    return ArchError(Diagnostic("device", message, found=reason, help=help))
+    fail("device", message, found=reason, help=help, cause=cause)
 
 
 def _check_kernel_cache() -> None:
@@ -307,12 +302,10 @@ def _check_kernel_cache() -> None:
     except OSError as error:
         reason = _one_line(error)
     if reason and CACHELEVEL >= 1:
-        raise ArchError(
-            Diagnostic(
-                "device",
-                f"tinygrad cannot keep its kernels in {folder}: {reason}",
-                help="set XDG_CACHE_HOME to a folder that can be written",
-            )
+        fail(
+            "device",
+            f"tinygrad cannot keep its kernels in {folder}: {reason}",
+            help="set XDG_CACHE_HOME to a folder that can be written",
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import listing
+from archdsl.diagnostics import fail, listing
 from archdsl.formats.gguf_blocks import KINDS, groups
 from archdsl.formats.host import (
     Bytes,
@@ -28,7 +28,6 @@ from archdsl.formats.host import (
     map_file,
     opened,
     reading,
-    refusal,
     window,
 )
 from archdsl.formats.strict_json import distinct
@@ -155,9 +154,9 @@ def _kind(path: Path, library: Any, name: str, number: int) -> Any:
     kind = {kind.value: kind for kind in library.GGMLQuantizationType}.get(number)
     found = kind.name if kind is not None else f"number {number}"
     if found not in _PLAIN and found not in QUANTIZED:
-        raise refusal(
-            path,
-            f"`{name}` is of a type that cannot be read",
+        fail(
+            "checkpoint",
+            f"{path}: `{name}` is of a type that cannot be read",
             expected=listing([*_PLAIN, *QUANTIZED]),
             found=f"`{found}`",
             help="take the same model in another quantization",
@@ -195,9 +194,9 @@ def _stored(path: Path, library: Any, shape: Sequence[int], kind: Any, data: Byt
 def _refuse_part(path: Path, metadata: dict[str, object]) -> None:
     parts = metadata.get("split.count", 1)
     if type(parts) is int and parts > 1:
-        raise refusal(
-            path,
-            f"the file is one of {parts} parts of a model",
+        fail(
+            "checkpoint",
+            f"{path}: the file is one of {parts} parts of a model",
             expected="a whole model in one file",
             help="join the parts: llama-gguf-split --merge FIRST-PART WHOLE",
         )
@@ -208,9 +207,9 @@ def _library(path: Path) -> Any:
     try:
         return importlib.import_module("gguf")
     except ImportError as error:
-        raise refusal(
-            path,
-            "the package `gguf`, which decodes such files, is not installed",
+        fail(
             "file",
+            f"{path}: the package `gguf`, which decodes such files, is not installed",
             help="pip install 'archdsl[gguf]'",
-        ) from error
+            cause=error,
+        )

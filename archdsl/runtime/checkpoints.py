@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tinygrad import Tensor
 
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.formats import read_checkpoint, write_npz, write_safetensors
 from archdsl.formats.host import Stored
 from archdsl.graph.sites import Parameter
@@ -39,13 +39,11 @@ def fit(
 ) -> dict[str, Stored]:
     """The same for tensors that are open already; `path` is for messages."""
     if map is not None and map not in maps:
-        raise ArchError(
-            Diagnostic(
-                "weights-map",
-                f"the spec has no `weights` block {map!r}",
-                expected=listing(maps) if maps else "a `weights` block in the spec",
-                help=did_you_mean(map, maps),
-            )
+        fail(
+            "weights-map",
+            f"the spec has no `weights` block {map!r}",
+            expected=listing(maps) if maps else "a `weights` block in the spec",
+            help=did_you_mean(map, maps),
         )
     ways = [_Way(m, tensors, weights) for name, m in maps.items() if map in (None, name)]
     if map is None:
@@ -57,24 +55,20 @@ def fit(
     # Names of ours are ours; of two published ones the names alone cannot tell.
     others = [way.map for way, wrong in told if not wrong and way.map.title]
     if not problems and best.map.title and len({each.pairings for each in others}) > 1:
-        raise ArchError(
-            Diagnostic(
-                "weights-map",
-                f"`{path}` could follow {listing(repr(each.title) for each in others)}",
-                help="name the `weights` block that it does: `map=` or `--map`",
-            )
+        fail(
+            "weights-map",
+            f"`{path}` could follow {listing(repr(each.title) for each in others)}",
+            help="name the `weights` block that it does: `map=` or `--map`",
         )
     if problems:
         title = best.map.title
         under = f"the names of `weights {title!r}`" if title else "the model's own names"
-        raise ArchError(
-            Diagnostic(
-                "checkpoint",
-                f"`{path}` does not hold this model's weights, under {under}",
-                expected=f"{sum(len(p.theirs[0]) for p in best.map.pairings)} tensors",
-                found=f"{len(tensors)} tensors; " + "; ".join(problems),
-                help=_help(problems),
-            )
+        fail(
+            "checkpoint",
+            f"`{path}` does not hold this model's weights, under {under}",
+            expected=f"{sum(len(p.theirs[0]) for p in best.map.pairings)} tensors",
+            found=f"{len(tensors)} tensors; " + "; ".join(problems),
+            help=_help(problems),
         )
     return best.ours()
 
@@ -94,13 +88,11 @@ def write(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     writers = {".safetensors": write_safetensors, ".npz": write_npz}
     writer = writers.get(Path(path).suffix)
     if writer is None:
-        raise ArchError(
-            Diagnostic(
-                "file",
-                f"`{path}`: weights are written to files of two kinds",
-                expected=listing(writers),
-                found=f"`{Path(path).suffix}`" if Path(path).suffix else "no suffix",
-            )
+        fail(
+            "file",
+            f"`{path}`: weights are written to files of two kinds",
+            expected=listing(writers),
+            found=f"`{Path(path).suffix}`" if Path(path).suffix else "no suffix",
         )
     writer(path, tensors)
 

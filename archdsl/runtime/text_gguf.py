@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from archdsl.diagnostics import listing
+from archdsl.diagnostics import fail, listing
 from archdsl.formats import read_checkpoint
 from archdsl.runtime.text_encodings import (
     CUTS,
     byte_level,
     library_package,
     pairs,
-    refusal,
     sentence_pieces,
 )
 from archdsl.runtime.text_roles import Published, add_ends, template, with_roles
@@ -33,9 +32,9 @@ def read_gguf(path: Path) -> Published:
     metadata = dict(read_checkpoint(path).config or {})
     kind = metadata.get("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
-        raise refusal(
-            path,
-            "the file has no tokenizer of a kind that is read",
+        fail(
+            "tokenizer",
+            f"{path}: the file has no tokenizer of a kind that is read",
             expected="`tokenizer.ggml.model` to be `gpt2` or `llama`",
             found=f"`{kind}`" if kind is not None else "no such field",
         )
@@ -59,9 +58,9 @@ def read_gguf(path: Path) -> Published:
 def _gguf_bytes(metadata: Mapping[str, object], path: Path) -> Any:
     cuts = metadata.get("tokenizer.ggml.pre")
     if not isinstance(cuts, str) or cuts not in CUTS:
-        raise refusal(
-            path,
-            "it is not known how this vocabulary cuts a text",
+        fail(
+            "tokenizer",
+            f"{path}: it is not known how this vocabulary cuts a text",
             expected=f"`tokenizer.ggml.pre` to be {listing(CUTS)}",
             found=f"`{cuts}`" if cuts is not None else "no such field",
             help="use the `tokenizer.json` that is published with the model",
@@ -76,7 +75,7 @@ def _gguf_pieces(metadata: Mapping[str, object], path: Path) -> Any:
     types = _types(metadata, path)
     scores = _field(metadata, "scores", float, path)
     if len(scores) != len(types):
-        raise refusal(path, f"{len(types)} tokens and {len(scores)} scores")
+        fail("tokenizer", f"{path}: {len(types)} tokens and {len(scores)} scores")
     of_text = (_ORDINARY, _WRITTEN, _UNUSED)
     library = sentence_pieces(
         {
@@ -107,10 +106,10 @@ def _types(metadata: Mapping[str, object], path: Path) -> dict[str, int]:
     tokens = _field(metadata, "tokens", str, path)
     types = _field(metadata, "token_type", int, path)
     if len(types) != len(tokens):
-        raise refusal(path, f"{len(tokens)} tokens and {len(types)} types of tokens")
+        fail("tokenizer", f"{path}: {len(tokens)} tokens and {len(types)} types of tokens")
     if len({*tokens}) != len(tokens):
         token, count = Counter(tokens).most_common(1)[0]
-        raise refusal(path, f"the token {token!r:.80} stands {count} times")
+        fail("tokenizer", f"{path}: the token {token!r:.80} stands {count} times")
     return dict(zip(tokens, types, strict=True))
 
 
@@ -118,5 +117,5 @@ def _field(metadata: Mapping[str, object], name: str, of: type[_T], path: Path) 
     values = metadata.get(f"tokenizer.ggml.{name}")
     if not isinstance(values, list) or not all(isinstance(each, of) for each in values):
         kind = {str: "texts", int: "whole numbers", float: "numbers"}[of]
-        raise refusal(path, f"`tokenizer.ggml.{name}` is not a list of {kind}")
+        fail("tokenizer", f"{path}: `tokenizer.ggml.{name}` is not a list of {kind}")
     return values

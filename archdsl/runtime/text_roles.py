@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archdsl.diagnostics import did_you_mean
-from archdsl.runtime.text_encodings import library_package, refusal
+from archdsl.diagnostics import did_you_mean, fail
+from archdsl.runtime.text_encodings import library_package
 from archdsl.runtime.tokenizers import PURPOSES, USUAL_NAMES
 
 
@@ -41,14 +41,14 @@ def with_roles(
     """The tokenizer with the tokens that have a role, by name, by number or by usual name."""
     ids: dict[str, int] = library.get_vocab()
     if not ids:
-        raise refusal(origin, "the tokenizer has no tokens")
+        fail("tokenizer", f"{origin}: the tokenizer has no tokens")
     found = {}
     for role in PURPOSES:
         name = named.get(role)
         if name is not None and name not in ids:
-            raise refusal(
-                origin,
-                f"the token for {PURPOSES[role]} is not in the vocabulary",
+            fail(
+                "tokenizer",
+                f"{origin}: the token for {PURPOSES[role]} is not in the vocabulary",
                 found=f"`{name}`",
                 help=did_you_mean(name, ids),
             )
@@ -71,7 +71,10 @@ def add_ends(published: Published, add_bos: object, add_eos: object, origin: Pat
     pairs = (("bos", add_bos, published.bos), ("eos", add_eos, next(iter(published.eos), None)))
     for role, flag, number in pairs:
         if flag and number is None:
-            raise refusal(origin, f"the token for {PURPOSES[role]} is added, but none is known")
+            fail(
+                "tokenizer",
+                f"{origin}: the token for {PURPOSES[role]} is added, but none is known",
+            )
     wanted = {role: number for role, flag, number in pairs if flag}
     now = published.library.encode("").ids
     if now == list(wanted.values()) or not {*now} <= {published.bos, *published.eos}:
@@ -88,7 +91,7 @@ def template(value: object, origin: Path) -> str | None:
         value = {each.get("name"): each.get("template") for each in value}.get("default")
     if value is None or isinstance(value, str):
         return value
-    raise refusal(origin, "a chat template is a text", found=repr(value)[:80])
+    fail("tokenizer", f"{origin}: a chat template is a text", found=repr(value)[:80])
 
 
 def _known_numbers(role: str, value: object, ids: set[int], origin: Path) -> list[int]:
@@ -98,9 +101,10 @@ def _known_numbers(role: str, value: object, ids: set[int], origin: Path) -> lis
         if type(each) is int and (each < 0 or each in ids):
             numbers += [each] if each >= 0 else []
         elif each is not None:
-            raise refusal(
-                origin,
-                f"the number of the token for {PURPOSES[role]} is none of the vocabulary's",
+            fail(
+                "tokenizer",
+                f"{origin}: the number of the token for {PURPOSES[role]} is none of the "
+                "vocabulary's",
                 expected=f"0 to {max(ids)}",
                 found=repr(each)[:80],
             )
