@@ -141,7 +141,7 @@ def open_device(name: str | None = None) -> str:
 
 
 def kernels_for(device: str) -> str | None:
-    """Whose kernels in `archdsl.passes.select_kernels` an open device can use; None for tinygrad's
+    """Whose kernels in passes/select_kernels.py an open device can use; None for tinygrad's
     alone. Those of the CPU are C, and compiled by the clang that tinygrad has been given."""
     if device != "CPU" or not isinstance(Device[device].renderer, ClangRenderer):
         return None

@@ -18,12 +18,14 @@ from archdsl.backend import interpret
 from archdsl.backend.program import Program as Capture
 from archdsl.backend.tensors import get, put, zeros
 from archdsl.backend.use import TILE
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 from archdsl.graph.nodes import Graph, Input
 from archdsl.graph.types import Type
+from archdsl.passes.decoding_analysis import CHUNK
+from archdsl.passes.decoding_step import COLUMNS, PAST, STARTS
 from archdsl.passes.last_position import last_position
 from archdsl.passes.program import Program, lower
-from archdsl.passes.split_decoding import CHUNK, COLUMNS, PAST, STARTS, Decoding, split_decoding
+from archdsl.passes.split_decoding import Decoding, split_decoding
 from archdsl.progress import doing
 from archdsl.runtime import inputs
 from archdsl.runtime.executable import Executable
@@ -50,12 +52,10 @@ class Decoder:
         self.bound = {v.name: v.bound for v in graph.varying}[self.plan.axis]
         self.limit = self.bound if limit is None else limit
         if not 1 <= self.limit <= self.bound:
-            raise ArchError(
-                Diagnostic(
-                    "generation",
-                    f"`{graph.name}` has no sequences of {limit} tokens",
-                    expected=f"1 to {self.bound}",
-                )
+            fail(
+                "generation",
+                f"`{graph.name}` has no sequences of {limit} tokens",
+                expected=f"1 to {self.bound}",
             )
         # Rows that are shorter than others, and the last chunk, need room in front; whole
         # tiles of columns are seen.
@@ -203,21 +203,17 @@ class Decoder:
         for name in self.plan.along:
             if name not in given:
                 each = self._input(name)
-                raise ArchError(
-                    Diagnostic(
-                        "generation",
-                        f"`{name}` has a value for each token, and is missing",
-                        each.span,
-                        expected=f"feed(tokens, {name}=…), with a value for each new token",
-                    )
+                fail(
+                    "generation",
+                    f"`{name}` has a value for each token, and is missing",
+                    each.span,
+                    expected=f"feed(tokens, {name}=…), with a value for each new token",
                 )
         for name in given - set(self.plan.along):
-            raise ArchError(
-                Diagnostic(
-                    "input",
-                    f"no input `{name}` comes with the tokens",
-                    expected=", ".join(self.plan.along) or "tokens alone",
-                )
+            fail(
+                "input",
+                f"no input `{name}` comes with the tokens",
+                expected=", ".join(self.plan.along) or "tokens alone",
             )
 
     def _feed(self, columns: dict[str, Rows], last: bool) -> Logits:
@@ -298,13 +294,10 @@ class Decoder:
 
     def _fits(self, tokens: int) -> None:
         if tokens > self.limit:
-            raise ArchError(
-                Diagnostic(
-                    "generation",
-                    f"the context of `{self.executable.graph.name}` ends after "
-                    f"{self.limit} tokens",
-                    found=f"{tokens} tokens",
-                )
+            fail(
+                "generation",
+                f"the context of `{self.executable.graph.name}` ends after {self.limit} tokens",
+                found=f"{tokens} tokens",
             )
 
 

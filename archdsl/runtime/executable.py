@@ -21,7 +21,7 @@ from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import copied, made, placed, put, spare
 from archdsl.backend.tuning import Tuner
 from archdsl.backend.use import Run
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.formats.host import Stored
 from archdsl.graph.cost import BYTES
 from archdsl.graph.nodes import Graph
@@ -80,12 +80,10 @@ class Executable:
         if self._device is None:
             device = open_device(self._asked_device)
             if not supports(device, self.dtype):
-                raise ArchError(
-                    Diagnostic(
-                        "device",
-                        f"{device} cannot compute in {self.dtype} on this machine",
-                        help="use float32, or another device: `archdsl doctor` lists them",
-                    )
+                fail(
+                    "device",
+                    f"{device} cannot compute in {self.dtype} on this machine",
+                    help="use float32, or another device: `archdsl doctor` lists them",
                 )
             self._device = device
         return self._device
@@ -230,12 +228,10 @@ def _readable(out: Tensor) -> Tensor:
 def known_value(message: str, value: str, known: Collection[str]) -> str:
     """A value that is one of those known; `ArchError` for any other."""
     if value not in known:
-        raise ArchError(
-            Diagnostic(
-                "argument-value",
-                f"{message} {value}",
-                expected=listing(known),
-                help=did_you_mean(value, known),
-            )
+        fail(
+            "argument-value",
+            f"{message} {value}",
+            expected=listing(known),
+            help=did_you_mean(value, known),
         )
     return value

@@ -16,7 +16,7 @@ import numpy as np
 
 from archdsl.diagnostics import fail, listing
 from archdsl.graph.nodes import Input
-from archdsl.passes.split_decoding import CHUNK
+from archdsl.passes.decoding_analysis import CHUNK
 from archdsl.runtime.decoding import FEW, Decoder, Logits
 from archdsl.runtime.model import Model
 from archdsl.runtime.processors import DecodingLoop, Forbid, Processor, Progress, Scores

@@ -12,7 +12,7 @@ import numpy as np
 from tinygrad import Tensor
 
 from archdsl.backend.tuning import Tuner
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
+from archdsl.diagnostics import did_you_mean, fail
 from archdsl.formats.host import Stored
 from archdsl.graph.cost import Cost, cost
 from archdsl.graph.nodes import Graph
@@ -191,12 +191,10 @@ class Model:
         `.backward()` comes before its value is read: tinygrad then forgets how it was made.
         """
         if self.graph.loss is None:
-            raise ArchError(
-                Diagnostic(
-                    "model",
-                    f"`{self.graph.name}` has no loss",
-                    help="state one in the spec: `loss next_token(logits, tokens)`",
-                )
+            fail(
+                "model",
+                f"`{self.graph.name}` has no loss",
+                help="state one in the spec: `loss next_token(logits, tokens)`",
             )
         arrays = inputs.check(self.graph, given, labels=True)
         if self.graph.loss.op == "next_token":
@@ -230,13 +228,11 @@ class Model:
         for name, size in sizes.items():
             if name not in bounds or not 1 <= size <= bounds[name]:
                 known = [f"{n} from 1 to {b}" for n, b in bounds.items()]
-                raise ArchError(
-                    Diagnostic(
-                        "argument-value",
-                        f"a cost cannot be told for {name} = {size}",
-                        expected=", ".join(known) or "no size: none varies",
-                        help=did_you_mean(name, bounds) if name not in bounds else None,
-                    )
+                fail(
+                    "argument-value",
+                    f"a cost cannot be told for {name} = {size}",
+                    expected=", ".join(known) or "no size: none varies",
+                    help=did_you_mean(name, bounds) if name not in bounds else None,
                 )
         return cost(self.graph, sizes, self.dtype)
 
@@ -244,12 +240,10 @@ class Model:
 def _duration(seconds: float) -> float:
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not 0 < seconds < math.inf:
-        raise ArchError(
-            Diagnostic(
-                "argument-value",
-                f"tune cannot be {seconds!r}",
-                expected="seconds above 0, as in tune=60",
-            )
+        fail(
+            "argument-value",
+            f"tune cannot be {seconds!r}",
+            expected="seconds above 0, as in tune=60",
         )
     return seconds
 
@@ -263,12 +257,10 @@ def _two_tokens(graph: Graph, arrays: Mapping[str, Any]) -> None:
         return
     lengths = (array != each.pad).sum(1) if each and each.pad is not None else [array.shape[1]]
     if max(lengths) < 2:
-        raise ArchError(
-            Diagnostic(
-                "input",
-                f"`{name}`: there is no next token to predict",
-                each.span if each else None,
-                expected="a sequence of two tokens or more",
-                found="one token",
-            )
+        fail(
+            "input",
+            f"`{name}`: there is no next token to predict",
+            each.span if each else None,
+            expected="a sequence of two tokens or more",
+            found="one token",
         )

@@ -19,9 +19,10 @@ import archdsl
 from archdsl.backend import interpret
 from archdsl.backend.program import OPTIONS
 from archdsl.graph.types import Type
+from archdsl.passes.decoding_step import COLUMNS, PAST, STARTS
 from archdsl.passes.last_position import last_position
 from archdsl.passes.program import lower as program_of
-from archdsl.passes.split_decoding import COLUMNS, PAST, STARTS, split_decoding
+from archdsl.passes.split_decoding import split_decoding
 from archdsl.runtime.decoding import _zeros
 from archdsl.runtime.model import Model
 from tests.backend.lowering import Kernel, lower, schedule

@@ -14,7 +14,7 @@ from tinygrad.codegen import to_program_cache
 
 import archdsl
 from archdsl.diagnostics import ArchError
-from archdsl.passes.split_decoding import CHUNK
+from archdsl.passes.decoding_analysis import CHUNK
 from archdsl.runtime.decoding import Decoder, _leaves
 from tests import predicting
 
