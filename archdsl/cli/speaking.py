@@ -53,9 +53,24 @@ def add_sampling(parser: argparse.ArgumentParser, tokens: int, temperature: floa
         type=float,
         help=f"0 is greedy (default: the checkpoint's, or {temperature})",
     )
-    of.add_argument("--top-k", type=int, metavar="K", help="of the K likeliest alone")
-    of.add_argument("--top-p", type=float, metavar="P", help="of those that reach P together")
-    of.add_argument("--min-p", type=float, metavar="P", help="of P times the likeliest or more")
+    of.add_argument(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="of the K likeliest alone (default: the checkpoint's, or all)",
+    )
+    of.add_argument(
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="of those that reach P together (default: the checkpoint's, or all)",
+    )
+    of.add_argument(
+        "--min-p",
+        type=float,
+        metavar="P",
+        help="of P times the likeliest or more (default: the checkpoint's, or all)",
+    )
     of.add_argument(
         "--repetition-penalty",
         type=float,

@@ -107,13 +107,6 @@ class Generation(DecodingLoop[Piece]):
         max_length: int | None = None,
         log_probs: bool = True,
     ):
-        if max_new_tokens < 1:
-            fail(
-                "generation",
-                "there are no tokens to make",
-                expected="1 or more",
-                found=str(max_new_tokens),
-            )
         if not len(prompts):
             fail("generation", "there is no prompt", expected="a list of tokens for each row")
         self.rows = [[int(token) for token in prompt] for prompt in prompts]
@@ -128,18 +121,7 @@ class Generation(DecodingLoop[Piece]):
         pad = self._tokens.pad
         self.processors = [*([] if pad is None else [Forbid(((pad,),))]), *processors]
         self._made = 0
-        self._most = [
-            max_new_tokens if max_length is None else min(max_new_tokens, max_length - len(row))
-            for row in self.rows
-        ]
-        if min(self._most) < 1:
-            fail(
-                "generation",
-                "a prompt leaves no room for a token",
-                expected=f"fewer than {max_length} tokens",
-                found=f"{max(map(len, self.rows))} tokens",
-                help="`max_new_tokens` (`--max-new-tokens`) counts without the prompt",
-            )
+        self._most = _most(self.rows, max_new_tokens, max_length)
         self._stop, self._slide = frozenset(stop), slide
         self.needed = {each.name for each in model.graph.inputs} - {plan.tokens}
         self._others = _own(others) if others or self.needed else _NOTHING
@@ -217,6 +199,31 @@ def generate(
         processors,
         max_length,
     )
+
+
+def _most(
+    rows: Sequence[Sequence[int]], max_new_tokens: int, max_length: int | None
+) -> list[int]:
+    """How many tokens each row can have after its prompt."""
+    if max_new_tokens < 1:
+        fail(
+            "generation",
+            "there are no tokens to make",
+            expected="1 or more",
+            found=str(max_new_tokens),
+        )
+    if max_length is None:
+        return [max_new_tokens] * len(rows)
+    longest = max(map(len, rows))
+    if longest >= max_length:
+        fail(
+            "generation",
+            "a prompt leaves no room for a token",
+            expected=f"fewer than {max_length} tokens",
+            found=f"{longest} tokens",
+            help="`max_new_tokens` (`--max-new-tokens`) counts without the prompt",
+        )
+    return [min(max_new_tokens, max_length - len(row)) for row in rows]
 
 
 def _own(others: Mapping[str, Any]) -> Mapping[str, Any]:
