@@ -22,14 +22,19 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
-from tinygrad import Device
-from tinygrad.codegen import to_program, to_program_context, to_program_key
-from tinygrad.codegen.opt import Opt
-from tinygrad.helpers import diskcache_get, diskcache_put
-from tinygrad.uop.ops import Ops, UOp
+from tinygrad import Device, UOp
 
-from archdsl.backend.kernels.sequence import installed
+from archdsl.backend.kernels import sequence
 from archdsl.backend.target import with_package
+from archdsl.backend.tinygrad_seam import (
+    Ops,
+    Opt,
+    diskcache_get,
+    diskcache_put,
+    to_program,
+    to_program_context,
+    to_program_key,
+)
 from archdsl.progress import doing
 
 # What is done to a loop nest, in order; None for what tinygrad does by itself.
@@ -145,7 +150,7 @@ def _answers(
 def _process(device: str) -> Iterator[Connection[Any, Any]]:
     """The process that searches, and the pipe to it; at the end of the block it is killed."""
     ours, theirs = Pipe()
-    given = (str(theirs.fileno()), device, str(int(installed(device))))
+    given = (str(theirs.fileno()), device, str(int(sequence.usable(device))))
     process = subprocess.Popen(
         [sys.executable, "-c", _WORK, *given],
         env=with_package(dict(os.environ)),
@@ -178,5 +183,5 @@ def _key(kernel: UOp, device: str) -> dict[str, str]:
     return {
         "kernel": kernel.key.hex(),
         "device": f"{target} {model}".strip(),
-        "settings": repr((*settings, installed(device))),
+        "settings": repr((*settings, sequence.usable(device))),
     }

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 from tinygrad import Tensor, dtypes
-from tinygrad.helpers import all_int
 
 from archdsl.backend.kernels import activations, products
 from archdsl.backend.kernels.products import PLAIN, Finish
 from archdsl.backend.program import kept
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
+from archdsl.backend.tinygrad_seam import all_int
 from archdsl.graph.nodes import Graph
 from archdsl.graph.types import Axis, Size, Type
 from archdsl.passes.epilogues import NONE, Epilogues, epilogues

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from tinygrad import Tensor, dtypes
-from tinygrad.helpers import TRAINING
 
 from archdsl.backend import walk
 from archdsl.backend.program import Program, kept
 from archdsl.backend.quantized import Quantized, quantized
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import copied, made, placed, put, spare
+from archdsl.backend.tinygrad_seam import TRAINING
 from archdsl.backend.tuning import Tuner
 from archdsl.backend.use import Run
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
