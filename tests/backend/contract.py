@@ -3,7 +3,7 @@
     python -m tests.backend.contract 0.15.0
 
 Makes an environment with that version (one that pip knows, or an address with `git+https://`),
-runs `test_tinygrad_seam.py` in it, and prints the names that failed and why. The exit status is 1
+runs `test_tinygrad_seam.py` in it, and prints the names that failed and why. It exits with 1
 where any has changed.
 """
 
