@@ -40,7 +40,8 @@ def _attend(use: Use, q: Tensor, k: Tensor, v: Tensor, keys: Size) -> Tensor:
     `keys` is the size S, which tells what of it is padding.
     """
     (batch, T, heads, size), S = shape(q), shape(k)[1]
-    work = Attention(batch * heads, T, S, size, "bias" in use.tensors)
+    widest = max(size, shape(v)[-1])
+    work = Attention(batch * heads, T, S, widest, "bias" in use.tensors)
     if (kernel := use.run.kernel(work)) != TINYGRAD:
         causal, window = use.attr["causal"], use.attr.get("window")
         lengths = None if causal else use.run.length(keys)

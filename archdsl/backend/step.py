@@ -252,7 +252,8 @@ def _attend(here: Step, use: Use, keys: Tensor, values: Tensor) -> Tensor:
     q, k, v = (use.tensors[name] for name in "qkv")
     (batch, n, heads, size), room = shape(q), shape(keys)[1]
     ring = room < here.room
-    work = Attention(batch * heads, n, room, size, "bias" in use.tensors)
+    widest = max(size, shape(values)[-1])
+    work = Attention(batch * heads, n, room, widest, "bias" in use.tensors)
     if (kernel := use.run.kernel(work)) != TINYGRAD:
         scale, window, past = use.attr["scale"], use.attr["window"], here.beginning
         places = room if ring else 0

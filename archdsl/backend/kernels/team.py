@@ -29,6 +29,7 @@ from archdsl.backend.tinygrad_seam import address as buffer_address
 
 _LINE = 8  # words of 8 bytes, as the processor's caches have them
 _LINES = 5  # of `struct team`, before those of the threads
+_STACK = 2 << 20  # bytes for each helper; a kernel takes less than half of that
 _FIXED = 0x10  # mmap's MAP_FIXED, which Python does not name
 
 
@@ -46,8 +47,10 @@ def tensor() -> Tensor:
     words[1], words[2], words[3] = _function("sem_post"), _function("sem_wait"), _semaphore()
     program = compiled("helper")
     where = ctypes.c_uint64(buffer_address(buffer))
+    before = threading.stack_size(_STACK)
     for _ in range(helpers):
         threading.Thread(target=_help, args=(program, where), daemon=True).start()
+    threading.stack_size(before)
     words[0] = helpers
     os.register_at_fork(after_in_child=_alone)
     return shared
