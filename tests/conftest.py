@@ -113,7 +113,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _cpu_compiler() -> None:
-    """Name the C compiler of tinygrad's CPU device, before a first kernel needs it.
+    """Name the C compiler of tinygrad's CPU device, for tests that run tinygrad by itself.
 
     Where there is none, the tests that run a model fail and say so; the others can pass.
     """
@@ -121,4 +121,4 @@ def _cpu_compiler() -> None:
     from archdsl.diagnostics import ArchError
 
     with contextlib.suppress(ArchError):
-        ensure_compiler()
+        os.environ["CC"] = ensure_compiler().path

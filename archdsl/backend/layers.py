@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from tinygrad import Tensor
-from tinygrad.engine.realize import capturing
-from tinygrad.uop.ops import Ops, UOp, buffers
+from tinygrad import Tensor, UOp
 
+from archdsl.backend.tinygrad_seam import Ops, buffers, capturing
 from archdsl.backend.use import Run
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
-from tinygrad import Tensor
-from tinygrad.codegen import to_program_cache
-from tinygrad.engine.jit import _TinyJit
-from tinygrad.engine.realize import capturing
-from tinygrad.helpers import TRAINING, Context
-from tinygrad.uop.ops import Ops, UOp
+from tinygrad import Tensor, UOp
 
-from archdsl.backend.kernels.sequence import installed
+from archdsl.backend.kernels import sequence
+from archdsl.backend.tinygrad_seam import (
+    TRAINING,
+    JitBase,
+    Ops,
+    capturing,
+    graph_runner,
+    not_captured,
+    to_program_cache,
+)
 from archdsl.backend.tuning import Tuner
 from archdsl.progress import doing
 
@@ -38,18 +42,20 @@ class Program(Generic[T]):
         # tinygrad would capture the second call, and so make everything twice.
         self._run.cnt = 1
         self._device = device
+        self._runner = sequence.runner(device)
         # What our own runner goes through by itself is one piece, and not many.
-        self._options = OPTIONS | ({"JIT_BATCH_SIZE": 0} if installed(device) else {})
-        self._new = True
+        self._options = OPTIONS | ({"JIT_BATCH_SIZE": 0} if self._runner else {})
         if TRAINING:
             # A device's counter of random numbers is no part of a program either.
             Tensor.rand(1, device=device).realize()
 
     def __call__(self, *given: Any, **named: Any) -> T:
-        telling = self._compiling() if self._new else nullcontext()
-        with telling, Context(**self._options):  # type: ignore[no-untyped-call]  # not typed there
-            found: T = self._run(*given, **named)
-        self._new = False
+        found: T
+        if self._run.captured is None:
+            with self._compiling(), graph_runner(self._device, self._runner, self._options):
+                found = self._run(*given, **named)
+        else:
+            found = self._run(*given, **named)
         return found
 
     def _compiling(self) -> AbstractContextManager[object]:
@@ -58,7 +64,7 @@ class Program(Generic[T]):
         return doing(what, "kernels", None, lambda: len(to_program_cache) - before)
 
 
-class _Jit(_TinyJit[Any]):
+class _Jit(JitBase[Any]):
     """tinygrad's JIT, which may tune what it captures, and which knows tensors again."""
 
     def __init__(self, function: Callable[..., Any], device: str, tuner: Tuner | None):
@@ -90,5 +96,5 @@ class _Jit(_TinyJit[Any]):
 
 def kept(tensor: Tensor) -> Tensor:
     """The tensor, made now and for good: no part of a program in whose making it is needed."""
-    with Context(CAPTURING=0):  # type: ignore[no-untyped-call]
+    with not_captured():
         return tensor.realize()

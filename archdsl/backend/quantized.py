@@ -8,6 +8,7 @@ from tinygrad import Tensor, dtypes
 
 from archdsl.backend.program import kept
 from archdsl.backend.tensors import shape
+from archdsl.backend.tinygrad_seam import default_is
 from archdsl.passes.quantizable import GROUP
 
 
@@ -52,8 +53,9 @@ class Quantized:
 def quantized(weight: Tensor) -> Quantized:
     """The nearest 8-bit numbers, the largest of each 32 being 127."""
     out, into = shape(weight)
-    groups = weight.cast(dtypes.float32).reshape(out, into // GROUP, GROUP)
-    scales = kept((groups.abs().max(-1) / 127).contiguous())
-    # A group of zeros has a scale of 0, and stays one.
-    whole = (groups / (scales + (scales == 0)).unsqueeze(-1)).round()
-    return Quantized(kept(whole.cast(dtypes.int8).reshape(out, into).contiguous()), scales)
+    with default_is(str(weight.device)):
+        groups = weight.cast(dtypes.float32).reshape(out, into // GROUP, GROUP)
+        scales = kept((groups.abs().max(-1) / 127).contiguous())
+        # A group of zeros has a scale of 0, and stays one.
+        whole = (groups / (scales + (scales == 0)).unsqueeze(-1)).round()
+        return Quantized(kept(whole.cast(dtypes.int8).reshape(out, into).contiguous()), scales)

@@ -7,7 +7,6 @@ Finding a compiler is `toolchain.py`'s work, making kernels `emit.py`'s.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import importlib.util
 import json
@@ -20,19 +19,24 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from archdsl.backend.toolchain import INSTALL, ensure_compiler, set_environment
+from archdsl.backend.toolchain import INSTALL, ensure_compiler
 from archdsl.diagnostics import ArchError, did_you_mean, fail, listing
 from archdsl.passes.select_kernels import CPU
 
 try:
     from tinygrad import Device, Tensor
-    from tinygrad.dtype import DTYPES_DICT
-    from tinygrad.helpers import CACHEDB, CACHELEVEL, DEV
-    from tinygrad.renderer.cstyle import ClangRenderer
 
+    from archdsl.backend import tinygrad_seam as seam
     from archdsl.backend.kernels import bfloat16, sequence
+    from archdsl.backend.tinygrad_seam import (
+        CACHEDB,
+        CACHELEVEL,
+        DEV,
+        DTYPES_DICT,
+        ClangRenderer,
+    )
 except (RuntimeError, ValueError) as error:
     # tinygrad reads its environment variables, `DEV` first, as it is imported.
     fail(
@@ -87,7 +91,6 @@ _FAMILIES = {
 _STAND_INS = ("PYTHON", "NULL")
 
 _HALF_DTYPES = ("float16", "bfloat16")
-_PROBE_SECONDS = 60
 _PROBE = """
 import json, sys
 from archdsl.backend import target
@@ -119,34 +122,31 @@ def open_device(name: str | None = None) -> str:
     `name` is a family and perhaps a number, in any case of letters. Without one the choice
     is that of the environment variable `DEV`, then tinygrad's own, but for an OpenCL device
     that is this processor, to which the CPU device is preferred. A renderer is part of
-    `DEV` alone (`DEV=CPU:LLVM`): it holds for the whole process.
+    `DEV` alone (`DEV=CPU:LLVM`): it holds for the whole process. The environment stays as it
+    is.
 
     Raises ArchError (`device`) for a name that is none, and for a device that cannot be
     opened or whose results are wrong: with the reason, and what mends it.
     """
     _check_kernel_cache()
-    compiler_error = None
+    clang, compiler_error = None, None
     try:
-        ensure_compiler()
+        clang = ensure_compiler().path
     except ArchError as error:
         compiler_error = error
-    device = _canonical(name) if name is not None else _default(compiler_error)
+    device = _canonical(name) if name is not None else _default(clang, compiler_error)
     family = device.split(":")[0]
     if family == "CPU" and compiler_error:
         raise compiler_error
-    if family == "WEBGPU":
-        _prepare_webgpu()
-    _run_kernel(device)
+    with seam.environment(**_settings(family)):
+        _run_kernel(device, clang)
     return device
 
 
 def kernels_for(device: str) -> str | None:
     """Whose kernels in passes/select_kernels.py an open device can use; None for tinygrad's
     alone. Those of the CPU are C, and compiled by the clang that tinygrad has been given."""
-    if device != "CPU" or not isinstance(Device[device].renderer, ClangRenderer):
-        return None
-    sequence.install()  # now, and not while a forward pass is captured
-    return CPU
+    return CPU if sequence.runner(device) else None
 
 
 def supports(device: str, dtype: str) -> bool:
@@ -170,8 +170,9 @@ def supports(device: str, dtype: str) -> bool:
     return DTYPES_DICT[dtype] in renderer.supported_dtypes()
 
 
-def probe(name: str | None) -> Backend:
-    """Try a device (None: the default) in a process of its own, since drivers may crash."""
+def probe(name: str | None, seconds: float = 60) -> Backend:
+    """Try a device (None: the default) in a process of its own, since drivers may crash, or
+    not come back in so many seconds."""
     environment = dict(os.environ)
     if name is not None:
         environment.pop("DEV", None)
@@ -183,10 +184,10 @@ def probe(name: str | None) -> Backend:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_PROBE_SECONDS,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        return _failed(name, f"no answer in {_PROBE_SECONDS} seconds")
+        return _failed(name, f"no answer in {seconds:g} seconds")
     # Drivers print, too: the answer is the last line that can be one.
     answers = [line for line in ran.stdout.splitlines() if line.startswith("{")]
     if not answers:
@@ -229,54 +230,54 @@ def _canonical(name: str) -> str:
     return str(Device.canonicalize(name))
 
 
-def _default(compiler_error: ArchError | None) -> str:
+def _default(clang: str | None, compiler_error: ArchError | None) -> str:
     asked = bool(DEV.device)
     try:
-        chosen = str(Device.DEFAULT)
+        chosen = seam.default_device(clang)
     except Exception as error:
         if compiler_error:
             raise compiler_error from error
         fail("device", "tinygrad finds no device", found=_one_line(error), cause=error)
-    if chosen == "CL" and not asked and not compiler_error and _computes_on_processor():
+    if chosen == "CL" and not asked and clang and seam.is_opencl_on_processor():
         # Through OpenCL this processor is no faster than by itself, and knows fewer dtypes.
         chosen = "CPU"
-        set_environment("DEV", chosen)
     return _canonical(chosen)
 
 
-def _computes_on_processor() -> bool:
-    """Whether the OpenCL device is a processor and no GPU, as PoCL's is."""
-    from tinygrad.runtime.autogen import opencl
+def _settings(family: str) -> dict[str, str]:
+    """The environment in which a family's first device is opened, unless a user has set it.
 
-    kind = ctypes.c_uint64()
-    size = ctypes.sizeof(kind)
-    device: Any = Device["CL"]
-    opencl.clGetDeviceInfo(device.cl_dev, opencl.CL_DEVICE_TYPE, size, ctypes.byref(kind), None)
-    return bool(kind.value & opencl.CL_DEVICE_TYPE_CPU)
-
-
-def _prepare_webgpu() -> None:
-    """Point tinygrad to the Dawn that PyPI's `dawn-python` carries, and to Vulkan."""
+    For WebGPU: the Dawn that PyPI's `dawn-python` carries, and Vulkan.
+    """
+    if family != "WEBGPU":
+        return {}
+    settings = {}
     spec = importlib.util.find_spec("pydawn")
-    if spec and spec.submodule_search_locations and "WEBGPU_PATH" not in os.environ:
+    if spec and spec.submodule_search_locations:
         suffix = "dylib" if sys.platform == "darwin" else "so"
         name = f"libwebgpu_dawn_{platform.machine()}.{suffix}"
         library = Path(spec.submodule_search_locations[0]) / "lib" / name
         if library.exists():
-            set_environment("WEBGPU_PATH", str(library))
+            settings["WEBGPU_PATH"] = str(library)
     # Left to itself Dawn may take its null adapter, which computes nothing and says nothing.
-    if sys.platform == "linux" and "WEBGPU_BACKEND" not in os.environ:
-        set_environment("WEBGPU_BACKEND", "WGPUBackendType_Vulkan")
+    if sys.platform == "linux":
+        settings["WEBGPU_BACKEND"] = "WGPUBackendType_Vulkan"
+    return settings
 
 
 @functools.cache
-def _run_kernel(device: str) -> None:
+def _run_kernel(device: str, clang: str | None) -> None:
     """Open a device and see that it computes; NULL is opened alone, for it runs nothing."""
+    family = device.split(":")[0]
     try:
+        if clang and family not in _STAND_INS:
+            # Some GPUs are fed by programs of the CPU's.
+            seam.use_clang(device if family == "CPU" else "CPU", clang)
         Device[device].renderer  # noqa: B018 (a property, which looks for the compiler)
-        if device.startswith("NULL"):
+        if family == "NULL":
             return
-        found = (Tensor([1.0, 2.0, 3.0], device=device) * 2 + 1).tolist()
+        with seam.default_is(device):
+            found = (Tensor([1.0, 2.0, 3.0], device=device) * 2 + 1).tolist()
     except Exception as error:
         _fail_unusable(device, _one_line(error), error)
     if found != [3.0, 5.0, 7.0]:

@@ -10,9 +10,17 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad import Device, Tensor, dtypes
-from tinygrad.device import Buffer, BufferSpec, LRUAllocator
-from tinygrad.uop.ops import Ops, UOp
+from tinygrad import Tensor, UOp, dtypes
+
+from archdsl.backend.tinygrad_seam import (
+    Buffer,
+    BufferSpec,
+    Ops,
+    copy_in,
+    copy_out,
+    free_cached_memory,
+    memory,
+)
 
 
 class Shaped(Protocol):
@@ -34,18 +42,18 @@ def made(x: Tensor) -> Tensor:
 
 def put(tensor: Tensor, values: NDArray[Any]) -> None:
     """Writes values into a realized tensor of their shape and dtype."""
-    buffer: Any = tensor.uop.base.buffer
+    buffer = memory(tensor)
     data = np.ascontiguousarray(values)
     assert data.nbytes == buffer.nbytes, f"{data.nbytes} bytes for {buffer.nbytes}"
-    buffer.allocator._copyin(buffer._buf, data.data.cast("B"))
+    copy_in(buffer, data.data.cast("B"))
 
 
 def get(tensor: Tensor) -> NDArray[np.float32]:
     """The values of a realized float32 tensor."""
-    buffer: Any = tensor.uop.base.buffer
+    buffer = memory(tensor)
     values = np.empty(shape(tensor), np.float32)
     assert values.nbytes == buffer.nbytes, f"{values.nbytes} bytes for {buffer.nbytes}"
-    buffer.allocator._copyout(values.data.cast("B"), buffer._buf)
+    copy_out(values.data.cast("B"), buffer)
     return values
 
 
@@ -70,7 +78,7 @@ def zeros(shape: tuple[int, ...], device: str, dtype: str) -> Tensor:
 
 def copied(x: Tensor) -> Tensor:
     """A realized tensor's values in memory of their own."""
-    buffer: Any = x.uop.base.buffer
+    buffer = memory(x)
     own = Buffer(buffer.device, buffer.size, buffer.dtype, preallocate=True).copy_from(buffer)
     return Tensor(UOp.from_buffer(own)).reshape(x.shape)
 
@@ -78,6 +86,4 @@ def copied(x: Tensor) -> Tensor:
 def spare(device: str) -> None:
     """Gives back the memory of tensors that are gone, which tinygrad keeps for others of just
     their sizes."""
-    allocator = Device[device].allocator
-    if isinstance(allocator, LRUAllocator):
-        allocator.free_cache()  # type: ignore[no-untyped-call]  # not typed there
+    free_cached_memory(device)

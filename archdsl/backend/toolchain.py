@@ -1,13 +1,15 @@
-"""The C compiler that tinygrad needs: finds a clang and names it in `CC`.
+"""The C compiler that tinygrad's CPU device needs: finds a clang.
 
-tinygrad's CPU device runs the executable that the environment variable `CC` names, and no
-other compiler than clang takes its flags. A fresh machine has none; PyPI's `ziglang` carries
-one. This module neither imports tinygrad nor opens a device: `target.py` does.
+By itself tinygrad runs the executable that the environment variable `CC` names, or `clang`;
+no other compiler takes its flags. A fresh machine has none; PyPI's `ziglang` carries one. This
+module neither imports tinygrad nor opens a device: `target.py` does, and has that device
+compile with what was found here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import json
@@ -17,7 +19,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,13 +50,8 @@ class Compiler:
     bfloat16: bool
 
 
-# The compilers that this process has put into CC: a second call must not take our own
-# choice for the user's.
-_chosen: dict[str, Compiler] = {}
-
-
 def ensure_compiler() -> Compiler:
-    """Find a clang, and set `CC` so that tinygrad compiles with it.
+    """The clang to compile for the CPU with.
 
     A clang named by `CC` is taken as it is, and a `CC` that is none is an error. Else the
     first that compiles bfloat16 is taken of `clang`, `clang-NN` (highest first) and the
@@ -64,22 +60,13 @@ def ensure_compiler() -> Compiler:
 
     Raises ArchError (`device`) when there is none, saying what to install.
     """
-    named = os.environ.get("CC")
-    if named in _chosen:
-        return _chosen[named]
-    compiler = _named(named) if named else _found()
-    set_environment("CC", compiler.path)
-    _chosen[compiler.path] = compiler
-    return compiler
+    return _chosen(os.environ.get("CC", ""), os.environ.get("PATH", ""), cache_folder())
 
 
-def set_environment(name: str, value: str) -> None:
-    """Set an environment variable so that tinygrad sees it, loaded already or not."""
-    os.environ[name] = value
-    helpers = sys.modules.get("tinygrad.helpers")
-    if helpers is not None:
-        # tinygrad remembers the first answer for each variable.
-        helpers.getenv.cache_clear()
+@functools.cache
+def _chosen(named: str, path: str, cache: Path) -> Compiler:
+    """The compiler in an environment, which is looked for once."""
+    return _named(named) if named else _found()
 
 
 def _named(name: str) -> Compiler:

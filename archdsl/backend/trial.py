@@ -12,24 +12,25 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad import Device, Tensor, dtypes
-from tinygrad.codegen import to_program
-from tinygrad.codegen.opt.postrange import args_from_ast
-from tinygrad.device import Buffer
-from tinygrad.dtype import DType, storage_fmt_for_dtype
-from tinygrad.engine.realize import time_call
-from tinygrad.helpers import Context
-from tinygrad.uop.ops import UOp
+from tinygrad import Context, Device, Tensor, UOp, dtypes
 
 from archdsl.backend.kernels.sequence import Shared
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import put
+from archdsl.backend.tinygrad_seam import (
+    Buffer,
+    DType,
+    args_from_ast,
+    set_runtime,
+    storage_fmt_for_dtype,
+    time_call,
+    to_program,
+)
 from archdsl.backend.tuning import Schedule, scheduled
 
 WIDTH = 2  # schedules from which the search goes on at a time
@@ -48,8 +49,7 @@ def work() -> None:
     pipe: Connection[Any, Any] = Connection(int(number))
     supports(open_device(device), "bfloat16")  # whatever bfloat16 needs is there now
     if int(shares) and kernels_for(device):
-        opened: Any = Device[device]
-        opened.runtime = partial(Shared, opened)
+        set_runtime(device, Shared)
     while True:
         pipe.send("ready")
         kernel, settings = pipe.recv()

@@ -22,28 +22,38 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
-from tinygrad import Device
-from tinygrad.codegen import to_program, to_program_context, to_program_key
-from tinygrad.codegen.opt import Opt
-from tinygrad.helpers import diskcache_get, diskcache_put
-from tinygrad.uop.ops import Ops, UOp
+from tinygrad import Device, UOp
 
-from archdsl.backend.kernels.sequence import installed
+from archdsl.backend.kernels import sequence
 from archdsl.backend.target import with_package
+from archdsl.backend.tinygrad_seam import (
+    Ops,
+    Opt,
+    diskcache_get,
+    diskcache_put,
+    to_program,
+    to_program_context,
+    to_program_key,
+)
 from archdsl.progress import doing
 
 # What is done to a loop nest, in order; None for what tinygrad does by itself.
 Schedule: TypeAlias = tuple[Opt, ...] | None
 
+PROCESS = "from archdsl.backend import trial; trial.work()"
+
 _TABLE = "archdsl_tuning"
-_WORK = "from archdsl.backend import trial; trial.work()"
 _ENDED = "the process that searched it ended"
 
 
 class Tuner:
-    """Searches the kernels of programs, for so many seconds in all."""
+    """Searches the kernels of programs, for so many seconds in all.
 
-    def __init__(self, seconds: float):
+    `process` is the Python of the process that searches.
+    """
+
+    def __init__(self, seconds: float, process: str = PROCESS):
+        self._process = process
         self._limit = self._left = seconds
         self._over = False
 
@@ -81,7 +91,7 @@ class Tuner:
         end = start + self._left
         with doing(f"tuning for {device}", "kernels", None, lambda: len(found)):
             while waiting and time.monotonic() < end:
-                for kernel, schedule, reason in _answers(tuple(waiting), device, end):
+                for kernel, schedule, reason in self.search(tuple(waiting), device, end):
                     waiting.remove(kernel)
                     found[kernel] = schedule
                     if reason:
@@ -94,6 +104,27 @@ class Tuner:
             reason = f"the {self._limit:g} seconds are over, and the next run goes on from here"
             problems[reason] += len(waiting)
         return found
+
+    def search(
+        self, kernels: Sequence[UOp], device: str, end: float
+    ) -> Iterator[tuple[UOp, Schedule, str | None]]:
+        """Kernels with their schedules, or why they have none: until the end, or until a kernel
+        that ended the process."""
+        settings = {each.key: each.value for each in to_program_context}
+        with _running(self._process, device) as pipe:
+            for kernel in kernels:
+                try:
+                    if not pipe.poll(end - time.monotonic()):
+                        return
+                    pipe.recv()  # it is ready
+                    pipe.send((kernel, settings))
+                    if not pipe.poll(end - time.monotonic()):
+                        return
+                    schedule, reason = pipe.recv()
+                except (EOFError, OSError, RecursionError, pickle.PicklingError):
+                    yield kernel, None, _ENDED
+                    return
+                yield kernel, schedule, reason
 
 
 def searchable(kernel: UOp) -> bool:
@@ -119,35 +150,13 @@ def _made(kernel: UOp, schedule: Schedule, device: str, problems: Counter[str]) 
     return changed
 
 
-def _answers(
-    kernels: Sequence[UOp], device: str, end: float
-) -> Iterator[tuple[UOp, Schedule, str | None]]:
-    """Kernels with their schedules, or why they have none: until the end, or until a kernel
-    that ended the process."""
-    settings = {each.key: each.value for each in to_program_context}
-    with _process(device) as pipe:
-        for kernel in kernels:
-            try:
-                if not pipe.poll(end - time.monotonic()):
-                    return
-                pipe.recv()  # it is ready
-                pipe.send((kernel, settings))
-                if not pipe.poll(end - time.monotonic()):
-                    return
-                schedule, reason = pipe.recv()
-            except (EOFError, OSError, RecursionError, pickle.PicklingError):
-                yield kernel, None, _ENDED
-                return
-            yield kernel, schedule, reason
-
-
 @contextmanager
-def _process(device: str) -> Iterator[Connection[Any, Any]]:
+def _running(code: str, device: str) -> Iterator[Connection[Any, Any]]:
     """The process that searches, and the pipe to it; at the end of the block it is killed."""
     ours, theirs = Pipe()
-    given = (str(theirs.fileno()), device, str(int(installed(device))))
+    given = (str(theirs.fileno()), device, str(int(sequence.usable(device))))
     process = subprocess.Popen(
-        [sys.executable, "-c", _WORK, *given],
+        [sys.executable, "-c", code, *given],
         env=with_package(dict(os.environ)),
         stdin=subprocess.PIPE,  # which ends with us, and the process with it
         stdout=subprocess.DEVNULL,
@@ -178,5 +187,5 @@ def _key(kernel: UOp, device: str) -> dict[str, str]:
     return {
         "kernel": kernel.key.hex(),
         "device": f"{target} {model}".strip(),
-        "settings": repr((*settings, installed(device))),
+        "settings": repr((*settings, sequence.usable(device))),
     }

@@ -31,7 +31,10 @@ class Product:
 
 @dataclass(frozen=True)
 class Attention:
-    """`queries` positions of each of `heads` heads, all rows counted, looking at `keys`."""
+    """`queries` positions of each of `heads` heads, all rows counted, looking at `keys`.
+
+    `size` is that of a head's queries, or of its values where they are larger.
+    """
 
     heads: int
     queries: int
@@ -89,13 +92,18 @@ class Kernel:
 TINYGRAD = "tinygrad"
 CPU = "cpu"
 
+# Scratch of a kernel lies on the stack of the thread that runs it: less than 1 MiB, where
+# threads have 2 or more. It grows with these sizes; what is larger is left to tinygrad.
+WIDEST_HEAD = 512  # features of a head, its gradients included
+WIDEST_SUM = 2**16  # numbers that `matvec` sums, which it shortens where weights are quantized
+
 KERNELS = (
     # Reads the weight once for three rows, as it lies.
     Kernel(
         "matvec",
         Product,
         CPU,
-        lambda w: True,
+        lambda w: w.into <= WIDEST_SUM,
         lambda w: w.into * w.out * (4 * -(-w.rows // 3) + 1.5 * w.rows),
     ),
     # Lays the weight out anew, then has six rows share each of its numbers.
@@ -118,7 +126,7 @@ KERNELS = (
         "attend_few",
         Attention,
         CPU,
-        lambda w: not w.bias,
+        lambda w: not w.bias and w.size <= WIDEST_HEAD,
         lambda w: w.heads * w.queries * w.keys * w.size * 6,
     ),
     # Goes through them for 72 at once, six sharing each number.
@@ -126,7 +134,7 @@ KERNELS = (
         "attend",
         Attention,
         CPU,
-        lambda w: not w.bias,
+        lambda w: not w.bias and w.size <= WIDEST_HEAD,
         lambda w: w.heads * w.keys * w.size * (6 * -(-w.queries // 72) + 2.5 * w.queries + 10),
     ),
     Kernel(
@@ -227,8 +235,8 @@ def works(
         case "unembed":
             yield "", Product(rows(here.x), here.width, here.attr["vocab"])
         case "attend":
-            heads, queries, keys, size, _ = _core(here, batch, sizes)
-            yield "", Attention(heads, queries, keys, size, "bias" in here.tensors)
+            heads, queries, keys, *widths = _core(here, batch, sizes)
+            yield "", Attention(heads, queries, keys, max(widths), "bias" in here.tensors)
         case _:
             for weight in OPERATORS[node.op].weights(here):
                 if weight.init == "matrix":

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 from tinygrad import Tensor, dtypes
-from tinygrad.helpers import TRAINING
 
 from archdsl.backend import interpret
 from archdsl.backend.program import Program as Capture
@@ -19,6 +18,7 @@ from archdsl.backend.program import kept
 from archdsl.backend.quantized import Quantized, quantized
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import copied, made, placed, put, spare
+from archdsl.backend.tinygrad_seam import TRAINING
 from archdsl.backend.tuning import Tuner
 from archdsl.backend.use import Run
 from archdsl.diagnostics import did_you_mean, fail, listing

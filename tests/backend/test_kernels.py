@@ -435,10 +435,11 @@ def test_captured_models_run_in_several_threads_at_once() -> None:
 HELPERS = """
 import archdsl
 from archdsl.backend.kernels import team
+from archdsl.backend.tinygrad_seam import cpu_words, memory
 from tinygrad.helpers import NUM_CPU_THREADS
 model = archdsl.compile("gpt.arch", device="CPU", vocab=64, context=64, D=64, heads=2, depth=1)
 model(tokens=[[1, 2, 3]]), model(tokens=[[1, 2, 3]])
-words = team._memory(team.tensor()).cpu_view().view(fmt="Q")
+words = cpu_words(memory(team.tensor()))
 assert words[0] == NUM_CPU_THREADS.value - 1, list(words[:4])
 """
 

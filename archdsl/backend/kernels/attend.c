@@ -9,8 +9,10 @@
 #define DIVIDED(count, parts) (((count) + (parts) - 1) / (parts))
 #define QUERIES (DIVIDED(DIVIDED(T, DIVIDED(T, 12 * TALL)), TALL) * TALL)
 #define ACROSS PANELS(VALUE)
-// At most 256 keys, which all blocks are, or nearly.
-#define BLOCK PANELS(DIVIDED(ROOM, DIVIDED(ROOM, 256)))
+// At most 256 keys, which all blocks are, or nearly; of wide heads 128. So the tiles of one chunk,
+// which lie on the stack, take less than 1 MiB for heads of up to 512 features.
+#define MOST_KEYS (SIZE + VALUE > 640 ? 128 : 256)
+#define BLOCK PANELS(DIVIDED(ROOM, DIVIDED(ROOM, MOST_KEYS)))
 #define DOWN DIVIDED(T, QUERIES)
 
 struct tiles {

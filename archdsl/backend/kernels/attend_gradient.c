@@ -11,6 +11,7 @@
 #define ACROSS PANELS(VALUE)
 #define RISE ((BLOCK + TALL - 1) / TALL * TALL)  // BLOCK keys as rows of tiles
 
+// On the stack; less than 1 MiB for heads of up to 512 features.
 struct tiles {
   float keys[BLOCK * DEEP], keys_turned[SIZE * BLOCK], values_turned[VALUE * BLOCK];
   float q[QUERIES * DEEP], dout[QUERIES * ACROSS];

@@ -6,14 +6,19 @@ import functools
 from collections.abc import Callable, Mapping
 
 from tinygrad import Tensor, UOp, dtypes
-from tinygrad.dtype import AddrSpace, DType
-from tinygrad.helpers import Target
-from tinygrad.renderer import Estimates
-from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo
 
 from archdsl.backend.kernels import team
 from archdsl.backend.kernels.source import source
 from archdsl.backend.quantized import Quantized
+from archdsl.backend.tinygrad_seam import (
+    AddrSpace,
+    DType,
+    Estimates,
+    KernelInfo,
+    Ops,
+    ProgramInfo,
+    Target,
+)
 
 # What each dtype is called in C; of the half ones a kernel has one, its `weight`.
 _TYPES = {

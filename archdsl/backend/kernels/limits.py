@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad.helpers import NUM_CPU_THREADS
 
 from archdsl.backend.kernels import team
 from archdsl.backend.kernels.source import compiled
+from archdsl.backend.tinygrad_seam import NUM_CPU_THREADS
 
 Sums: TypeAlias = NDArray[np.float32]
 

@@ -29,6 +29,7 @@ struct args {
   const float *times, *plus;  // of a single product
 };
 
+// On the stack, 700 KiB at most whatever the sizes are: ROWS are about 516 at most.
 struct blocks {
   float panels[BESIDE][DEEP * PANEL];
   float sums[BESIDE][TILES][TALL * PANEL];  // of tiles that are not at the end of k

@@ -30,7 +30,11 @@ INLINE void keep(const struct args *with, int i, int j, int fold, const vec sums
 
 // Whole numbers are multiplied as such: each group of a is made of 16 bits, of which the largest
 // number has all, and its products are summed exactly (a group of b with 8 bits: below 2^28).
-#define AT_ONCE LEAST(BLOCKS, 4)
+//
+// The blocks of a that are multiplied at once lie on the stack: 768 KiB at most, and one where K
+// is 65536. With `by` of a tile that is less than 1 MiB.
+#define SCRATCH (768 << 10)
+#define AT_ONCE (int)LEAST(BLOCKS, MOST(1, LEAST(4, SCRATCH / sizeof(struct few))))
 #define GROUPS (K / GROUP)
 #define WHOLE_K ((K + STEP - 1) / STEP * STEP)
 #define TURNS (STEP / (2 * LANES))

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from math import prod
 
 from tinygrad import Tensor, UOp, dtypes
-from tinygrad.helpers import NUM_CPU_THREADS
 
 from archdsl.backend.kernels.launch import launch
 from archdsl.backend.tensors import shape
+from archdsl.backend.tinygrad_seam import NUM_CPU_THREADS
 
 _CHUNK = 4096  # numbers
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from math import prod
 
 from tinygrad import Tensor, UOp, dtypes
-from tinygrad.helpers import NUM_CPU_THREADS
 
 from archdsl.backend.kernels.launch import launch, stored
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
+from archdsl.backend.tinygrad_seam import NUM_CPU_THREADS
 
 _ROWS = 516  # of one chunk of a product of many rows, about as many at most
 _CHUNK = (2**14, 2**17)  # numbers of a weight that few rows are multiplied with in one chunk

@@ -13,15 +13,18 @@ import time
 from typing import Any
 
 import numpy as np
-from tinygrad import Device
-from tinygrad.device import Compiled
-from tinygrad.engine.jit import GraphRunner
-from tinygrad.engine.realize import get_call_arg_uops
-from tinygrad.runtime.ops_cpu import CPUProgram
-from tinygrad.uop.ops import UOp
+from tinygrad import Device, UOp
 
 from archdsl.backend.kernels import team
 from archdsl.backend.kernels.source import compiled
+from archdsl.backend.tinygrad_seam import (
+    ClangRenderer,
+    Compiled,
+    CPUProgram,
+    GraphRunner,
+    address,
+    get_call_arg_uops,
+)
 
 _ARGUMENTS = 16  # at most; ROW in sequence.c
 _FIRST = 3  # where a row's arguments begin
@@ -37,10 +40,10 @@ class Sequence(GraphRunner):
         for number, (_, ast, buffers, _) in enumerate(self.calls):
             info, program = ast.arg, self.runtimes[number]
             assert program is not None
-            addresses = [buffers[i].get_buf("CPU").va_addr for i in info.globals]
+            places = [address(buffers[i]) for i in info.globals]
             core = info.runtimevars.get("core_id")
-            part = -1 if core is None else len(addresses) + core
-            row = [program.addr, info.global_size[0], part % 2**64, *addresses]
+            part = -1 if core is None else len(places) + core
+            row = [program.addr, info.global_size[0], part % 2**64, *places]
             self.table[number, : len(row)] = row
             for position, slot in self.uop_replace[number]:
                 if position in info.globals:
@@ -52,14 +55,13 @@ class Sequence(GraphRunner):
     ) -> float | None:
         start = time.perf_counter()
         for row, place, slot in self._inputs:
-            buffer: Any = input_uops[slot].buffer
-            self.table[row, place] = buffer.get_buf("CPU").va_addr
+            self.table[row, place] = address(input_uops[slot].buffer)
         for row, variable, value in self.updated_vars(var_vals):
             count = len(self.calls[row][1].arg.globals)
             self.table[row, _FIRST + count + variable] = value
-        program, address = _program()
+        program, workers = _program()
         program.fxn(
-            ctypes.c_uint64(self.table.ctypes.data), ctypes.c_uint64(len(self.table)), address
+            ctypes.c_uint64(self.table.ctypes.data), ctypes.c_uint64(len(self.table)), workers
         )
         return time.perf_counter() - start if wait else None
 
@@ -83,21 +85,24 @@ class Shared(CPUProgram):
             return super().__call__(*bufs, global_size=global_size, vals=vals, **others)
         table = np.zeros(_FIRST + _ARGUMENTS, np.uint64)
         table[: _FIRST + len(arguments)] = [self.addr, global_size[0], part, *arguments]
-        program, address = _program()
+        program, workers = _program()
         start = time.perf_counter()
-        program.fxn(ctypes.c_uint64(table.ctypes.data), ctypes.c_uint64(1), address)
+        program.fxn(ctypes.c_uint64(table.ctypes.data), ctypes.c_uint64(1), workers)
         return time.perf_counter() - start
 
 
-def installed(device: str) -> bool:
-    """Whether what is captured for an open device is run in this way."""
-    return Device[device].graph is Sequence
+def usable(device: str) -> bool:
+    """Whether what is captured for an open device can be run in this way: by C that the clang
+    compiles which tinygrad compiles its own kernels with."""
+    return device == "CPU" and isinstance(Device[device].renderer, ClangRenderer)
 
 
-def install() -> None:
-    """Has TinyJit run what it captures for the CPU in this way from now on."""
-    _program()
-    Device["CPU"].graph = Sequence
+def runner(device: str) -> type[Sequence] | None:
+    """What runs the captures of an open device; None where that is left to tinygrad."""
+    if not usable(device):
+        return None
+    _program()  # now, and not during a capture
+    return Sequence
 
 
 @functools.cache

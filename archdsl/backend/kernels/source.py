@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from tinygrad import Device
-from tinygrad.device import TinyELF
-from tinygrad.helpers import Target
+from archdsl.backend.tinygrad_seam import load_program
 
 _ALL = ("vector.h", "weights.h", "team.h")
 _FAMILIES = ("attend", "norm")  # whose kernels share a header of their own
@@ -25,9 +23,7 @@ def source(name: str, constants: Mapping[str, object]) -> str:
 
 def compiled(name: str) -> Any:
     """The function of `{name}.c`, as tinygrad loads programs for the CPU."""
-    device = Device["CPU"]
-    code = device.compiler.compile_cached(source(name, {}))
-    return device.runtime(TinyELF(code, name, Target("CPU"), ()))
+    return load_program(source(name, {}), name)
 
 
 @functools.cache

@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import prod
 
 from tinygrad import Tensor, UOp, dtypes
-from tinygrad.helpers import NUM_CPU_THREADS
 
 from archdsl.backend.kernels.launch import launch, stored
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
+from archdsl.backend.tinygrad_seam import NUM_CPU_THREADS
 
 _CHUNK = 4096  # numbers
 

@@ -17,13 +17,19 @@ import threading
 from typing import Any
 
 from tinygrad import Tensor, UOp, dtypes
-from tinygrad.device import Buffer
-from tinygrad.helpers import NUM_CPU_THREADS
 
 from archdsl.backend.kernels.source import compiled
+from archdsl.backend.tinygrad_seam import (
+    NUM_CPU_THREADS,
+    Buffer,
+    cpu_words,
+    memory,
+)
+from archdsl.backend.tinygrad_seam import address as buffer_address
 
 _LINE = 8  # words of 8 bytes, as the processor's caches have them
 _LINES = 5  # of `struct team`, before those of the threads
+_STACK = 2 << 20  # bytes for each helper; a kernel takes less than half of that
 _FIXED = 0x10  # mmap's MAP_FIXED, which Python does not name
 
 
@@ -33,16 +39,18 @@ def tensor() -> Tensor:
     # No program of tinygrad's makes it, or one that is being captured would do so every time.
     buffer = Buffer("CPU", _words(), dtypes.uint64, preallocate=True)
     shared = Tensor(UOp.from_buffer(buffer))
-    words = _memory(shared).cpu_view().view(fmt="Q")
+    words = cpu_words(buffer)
     words[:] = array.array("Q", [0] * _words())
     helpers = NUM_CPU_THREADS.value - 1
     if helpers < 1:
         return shared
     words[1], words[2], words[3] = _function("sem_post"), _function("sem_wait"), _semaphore()
     program = compiled("helper")
-    where = ctypes.c_uint64(_memory(shared).va_addr)
+    where = ctypes.c_uint64(buffer_address(buffer))
+    before = threading.stack_size(_STACK)
     for _ in range(helpers):
         threading.Thread(target=_help, args=(program, where), daemon=True).start()
+    threading.stack_size(before)
     words[0] = helpers
     os.register_at_fork(after_in_child=_alone)
     return shared
@@ -64,7 +72,7 @@ def _alone() -> None:
 
 def address() -> ctypes.c_uint64:
     """Where the team stands in memory."""
-    return ctypes.c_uint64(_memory(tensor()).va_addr)
+    return ctypes.c_uint64(buffer_address(memory(tensor())))
 
 
 def _help(program: Any, where: ctypes.c_uint64) -> None:
@@ -76,11 +84,6 @@ def _help(program: Any, where: ctypes.c_uint64) -> None:
 def _words() -> int:
     """How many words `struct team` has: lines, and one for each thread."""
     return _LINE * (_LINES + NUM_CPU_THREADS.value)
-
-
-def _memory(shared: Tensor) -> Any:
-    buffer: Any = shared.uop.buffer
-    return buffer.get_buf("CPU")
 
 
 def _function(name: str) -> int:
