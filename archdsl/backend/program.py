@@ -15,6 +15,8 @@ from tinygrad.helpers import TRAINING, Context
 from tinygrad.uop.ops import Ops, UOp
 
 from archdsl.backend.kernels.sequence import installed
+from archdsl.backend.shelf import Shelf, shelved
+from archdsl.backend.stored_program import Constants, Known, StoredProgram
 from archdsl.backend.tuning import Tuner
 from archdsl.progress import doing
 
@@ -31,10 +33,26 @@ class Program(Generic[T]):
 
     What it returns is realized, and is written over by the next call. Its kernels are
     searched by a `tuner` where there is one.
+
+    With a `key`, which describes the function, a program is stored, and a later process runs it
+    without tracing: see `stored_program.py`. `known` gives the tensors that the function uses
+    beside its arguments, by name; `constants` are tables by what they are made from.
     """
 
-    def __init__(self, function: Callable[..., T], device: str, tuner: Tuner | None = None):
+    def __init__(
+        self,
+        function: Callable[..., T],
+        device: str,
+        tuner: Tuner | None = None,
+        *,
+        key: tuple[object, ...] | None = None,
+        known: Callable[[], Known] = dict,
+        constants: Constants | None = None,
+    ):
         self._run: Any = _Jit(function, device, tuner)
+        self._shelf = None
+        if key is not None and tuner is None and shelved(device):
+            self._shelf = Shelf(key, function, known, {} if constants is None else constants)
         # tinygrad would capture the second call, and so make everything twice.
         self._run.cnt = 1
         self._device = device
@@ -46,10 +64,18 @@ class Program(Generic[T]):
             Tensor.rand(1, device=device).realize()
 
     def __call__(self, *given: Any, **named: Any) -> T:
+        if self._new and self._shelf and (stored := self._shelf.find(given, named)):
+            self._run, self._new = stored, False
+        if isinstance(self._run, StoredProgram):
+            known: T = self._run(*given, **named)
+            return known
         telling = self._compiling() if self._new else nullcontext()
+        newest = next(UOp.unique_num)
         with telling, Context(**self._options):  # type: ignore[no-untyped-call]  # not typed there
             found: T = self._run(*given, **named)
-        self._new = False
+        if self._new and self._shelf:
+            self._shelf.keep(self._run.captured, newest)
+        self._new, self._shelf = False, None
         return found
 
     def _compiling(self) -> AbstractContextManager[object]:

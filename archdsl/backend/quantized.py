@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tinygrad import Tensor, dtypes
@@ -47,6 +48,20 @@ class Quantized:
         if self.offsets is not None:
             full = full + self.offsets.unsqueeze(-1)  # [out, in / group, group]
         return full.reshape(out, into).cast(dtype)  # [out, in]
+
+
+def in_memory(
+    weights: Mapping[str, Tensor], small: Mapping[str, Quantized]
+) -> dict[str, Tensor]:
+    """What weights are in memory, by name: those in whole numbers, `small`, by their parts."""
+    whole = {f"weight {name}": weights[name] for name in weights if name not in small}
+    parts = {
+        f"{part} {name}": tensor
+        for name, each in small.items()
+        for part, tensor in vars(each).items()
+        if tensor is not None
+    }
+    return whole | parts
 
 
 def quantized(weight: Tensor) -> Quantized:

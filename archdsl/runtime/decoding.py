@@ -68,7 +68,7 @@ class Decoder:
         # What each step is given: new tokens, by how many there are, and where rows begin.
         self._new: dict[int, Tensor] = {}
         self._begins = self._room((rows,))
-        self._moved = model.program(self._move)
+        self._moved = model.program(self._move, self._key("move"), self._state())
         self._kept: dict[Key, Tensor] = {}
         self._sizes: dict[str, int] = {}
         self._lengths: dict[str, Tensor] = {}
@@ -88,6 +88,15 @@ class Decoder:
 
     def _room(self, shape: tuple[int, ...], dtype: str = "int32") -> Tensor:
         return zeros(shape, self.model.device, dtype)
+
+    def _state(self) -> dict[str, Tensor]:
+        """What programs write in place, by name."""
+        both = (("keys", self._keys), ("values", self._values))
+        return {f"{name} {key}": room for name, each in both for key, room in each.items()}
+
+    def _key(self, *program: object) -> tuple[object, ...]:
+        """What tells a program of the decoder from the model's others."""
+        return ("decoder", self.rows, self.limit, *program)
 
     def _ring(self, window: int) -> int:
         """Places for the columns in a window and those of a chunk, whole chunks of them."""
@@ -130,7 +139,7 @@ class Decoder:
         if not any(not state.past for state in self.plan.states):
             return
         shapes = tuple((name, tensor.shape) for name, tensor in tensors.items())
-        once = self.model.program(self._once)
+        once = self.model.program(self._once, self._key("once"))
         made = self._steps.setdefault(("once", shapes), once)(**tensors)
         self._kept = {key: made[_name(*key)].clone().realize() for key in self._kept_keys()}
 
@@ -197,7 +206,8 @@ class Decoder:
         sizes = tuple(sorted(self._sizes.items()))
         key = (n, last, sizes)
         if key not in self._steps:
-            self._steps[key] = self.model.program(self._program(last))
+            named = self._key("step", *key)
+            self._steps[key] = self.model.program(self._program(last), named, self._state())
         if n not in self._new:
             self._new[n] = self._room((self.rows, n))
         put(self._new[n], tokens.astype(np.int32))

@@ -16,7 +16,7 @@ from tinygrad.helpers import TRAINING
 
 from archdsl.backend import walk
 from archdsl.backend.program import Program, kept
-from archdsl.backend.quantized import Quantized, quantized
+from archdsl.backend.quantized import Quantized, in_memory, quantized
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import copied, made, placed, put, spare
 from archdsl.backend.tuning import Tuner
@@ -25,6 +25,7 @@ from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.formats.host import Stored
 from archdsl.graph.cost import BYTES, Cost, cost
 from archdsl.graph.nodes import Graph
+from archdsl.graph.printer import show
 from archdsl.graph.sites import Parameter, parameters
 from archdsl.passes.quantizable import quantizable
 from archdsl.progress import each
@@ -76,6 +77,7 @@ class Model:
         self.seed = seed
         self.kernels = _known("kernels cannot be", kernels, ("best", "tinygrad"))
         self.quantize = quantize and _known("weights cannot be", quantize, QUANTIZATIONS)
+        self._text = show(graph)
         self._tuner = None if tune is None else Tuner(_duration(tune))
         self.weights: dict[str, Parameter] = {p.path: p for p in parameters(graph)}
         self._asked_device = device
@@ -100,6 +102,8 @@ class Model:
                         help="use float32, or another device: `archdsl doctor` lists them",
                     )
                 )
+            if self.kernels == "best":
+                kernels_for(device)  # programs ask whether our own runner is there
             self._device = device
         return self._device
 
@@ -147,7 +151,7 @@ class Model:
         key = (TRAINING.value, *((name, array.shape) for name, array in arrays.items()))
         if key not in self._programs:
             places = {n: Tensor(a, device=self.device).realize() for n, a in arrays.items()}
-            self._programs[key] = _Forward(self.program(self._outputs), places)
+            self._programs[key] = _Forward(self.program(self._outputs, ("outputs",)), places)
         program, places = self._programs[key]
         for name, array in arrays.items():
             put(places[name], array)
@@ -155,9 +159,25 @@ class Model:
         # A program writes every call's outputs into the same memory, so they are copied out.
         return {name: copied(out) for name, out in outputs.items()}
 
-    def program(self, function: Callable[..., T]) -> Program[T]:
-        """A function of tensors as a program on the model's device, tuned if the model is."""
-        return Program(function, self.device, self._tuner)
+    def program(
+        self,
+        function: Callable[..., T],
+        key: tuple[object, ...] | None = None,
+        state: dict[str, Tensor] | None = None,
+    ) -> Program[T]:
+        """A function of tensors as a program on the model's device, tuned if the model is.
+
+        With a `key`, which tells it from the model's others, it is stored for later processes;
+        `state` are the tensors beside the weights that it reads and writes, by name.
+        """
+        return Program(
+            function,
+            self.device,
+            self._tuner,
+            key=key and (self._text, self.dtype, self.kernels, *key),
+            known=lambda: in_memory(self.parameters, self._quantized) | (state or {}),
+            constants=self._constants,
+        )
 
     def decoder(self, rows: int, limit: int | None = None) -> Decoder:
         """The model fed step by step, `rows` sequences at once: see `Decoder`."""

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tinygrad import Device
 from tinygrad.device import Compiled
 from tinygrad.engine.jit import GraphRunner
@@ -23,8 +24,9 @@ from tinygrad.uop.ops import UOp
 from archdsl.backend.kernels import team
 from archdsl.backend.kernels.source import compiled
 
-_ARGUMENTS = 16  # at most; ROW in sequence.c
-_FIRST = 3  # where a row's arguments begin
+_ARGUMENTS = 16  # at most
+FIRST = 3  # where a row's arguments begin
+WIDTH = FIRST + _ARGUMENTS  # ROW in sequence.c
 
 
 class Sequence(GraphRunner):
@@ -32,7 +34,7 @@ class Sequence(GraphRunner):
 
     def __init__(self, linear: UOp, input_uops: tuple[UOp, ...] = ()):
         super().__init__(linear, input_uops)
-        self.table = np.zeros((len(self.calls), _FIRST + _ARGUMENTS), np.uint64)
+        self.table = np.zeros((len(self.calls), WIDTH), np.uint64)
         self._inputs: list[tuple[int, int, int]] = []  # a row, a place in it, the input there
         for number, (_, ast, buffers, _) in enumerate(self.calls):
             info, program = ast.arg, self.runtimes[number]
@@ -44,7 +46,7 @@ class Sequence(GraphRunner):
             self.table[number, : len(row)] = row
             for position, slot in self.uop_replace[number]:
                 if position in info.globals:
-                    place = _FIRST + info.globals.index(position)
+                    place = FIRST + info.globals.index(position)
                     self._inputs.append((number, place, slot))
 
     def __call__(
@@ -56,11 +58,8 @@ class Sequence(GraphRunner):
             self.table[row, place] = buffer.get_buf("CPU").va_addr
         for row, variable, value in self.updated_vars(var_vals):
             count = len(self.calls[row][1].arg.globals)
-            self.table[row, _FIRST + count + variable] = value
-        program, address = _program()
-        program.fxn(
-            ctypes.c_uint64(self.table.ctypes.data), ctypes.c_uint64(len(self.table)), address
-        )
+            self.table[row, FIRST + count + variable] = value
+        run(self.table)
         return time.perf_counter() - start if wait else None
 
     @staticmethod
@@ -81,12 +80,17 @@ class Shared(CPUProgram):
         part = self.runtimevars.get("core_id")
         if part is None or len(arguments) > _ARGUMENTS:
             return super().__call__(*bufs, global_size=global_size, vals=vals, **others)
-        table = np.zeros(_FIRST + _ARGUMENTS, np.uint64)
-        table[: _FIRST + len(arguments)] = [self.addr, global_size[0], part, *arguments]
-        program, address = _program()
+        table = np.zeros(WIDTH, np.uint64)
+        table[: FIRST + len(arguments)] = [self.addr, global_size[0], part, *arguments]
         start = time.perf_counter()
-        program.fxn(ctypes.c_uint64(table.ctypes.data), ctypes.c_uint64(1), address)
+        run(table.reshape(1, -1))
         return time.perf_counter() - start
+
+
+def run(table: NDArray[np.uint64]) -> None:
+    """Runs the programs of a table [rows, WIDTH], one behind the other."""
+    program, address = _program()
+    program.fxn(ctypes.c_uint64(table.ctypes.data), ctypes.c_uint64(len(table)), address)
 
 
 def installed(device: str) -> bool:
