@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ try:
     from tinygrad.helpers import CACHEDB, CACHELEVEL, DEV
     from tinygrad.renderer.cstyle import ClangRenderer
 
-    from archdsl.backend.kernels import bfloat16, sequence
+    from archdsl.backend.kernels import bfloat16
+    from archdsl.backend.kernels.source import compiled
+    from archdsl.backend.opening import choose_processor, quick_opening
 except (RuntimeError, ValueError) as error:
     # tinygrad reads its environment variables, `DEV` first, as it is imported.
     raise ArchError(
@@ -126,9 +128,9 @@ def open_device(name: str | None = None) -> str:
     opened or whose results are wrong: with the reason, and what mends it.
     """
     _check_kernel_cache()
-    compiler_error = None
+    compiler, compiler_error = None, None
     try:
-        ensure_compiler()
+        compiler = ensure_compiler()
     except ArchError as error:
         compiler_error = error
     device = _canonical(name) if name is not None else _default(compiler_error)
@@ -137,7 +139,8 @@ def open_device(name: str | None = None) -> str:
         raise compiler_error
     if family == "WEBGPU":
         _prepare_webgpu()
-    _run_kernel(device)
+    with quick_opening(compiler) if family == "CPU" and compiler else nullcontext():
+        _run_kernel(device)
     return device
 
 
@@ -146,6 +149,8 @@ def kernels_for(device: str) -> str | None:
     alone. Those of the CPU are C, and compiled by the clang that tinygrad has been given."""
     if device != "CPU" or not isinstance(Device[device].renderer, ClangRenderer):
         return None
+    from archdsl.backend.kernels import sequence  # which opens the device
+
     sequence.install()  # now, and not while a forward pass is captured
     return CPU
 
@@ -206,6 +211,8 @@ def with_package(environment: Mapping[str, str]) -> dict[str, str]:
 
 def backends() -> tuple[Backend, ...]:
     """Every family of tinygrad's devices, tried on this machine: some seconds."""
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return tuple(pool.map(probe, _FAMILIES))
 
@@ -234,6 +241,8 @@ def _canonical(name: str) -> str:
 
 def _default(compiler_error: ArchError | None) -> str:
     asked = bool(DEV.device)
+    if not compiler_error:
+        choose_processor()
     try:
         chosen = str(Device.DEFAULT)
     except Exception as error:
@@ -281,11 +290,21 @@ def _run_kernel(device: str) -> None:
         Device[device].renderer  # noqa: B018 (a property, which looks for the compiler)
         if device.startswith("NULL"):
             return
-        found = (Tensor([1.0, 2.0, 3.0], device=device) * 2 + 1).tolist()
+        ours = device == "CPU" and isinstance(Device[device].renderer, ClangRenderer)
+        plain: Any = None if ours else Tensor([1.0, 2.0, 3.0], device=device) * 2 + 1
+        found = _probed() if ours else plain.tolist()
     except Exception as error:
         raise _unusable(device, _one_line(error)) from error
     if found != [3.0, 5.0, 7.0]:
         raise _unusable(device, f"[1, 2, 3] * 2 + 1 came out as {found}")
+
+
+def _probed() -> list[float]:
+    """The same by a kernel of our own, which is compiled once for all processes."""
+    numbers = (ctypes.c_float * 3)(1.0, 2.0, 3.0)
+    program = compiled("probe")  # whose code it is
+    program.fxn(ctypes.c_uint64(ctypes.addressof(numbers)))
+    return list(numbers)
 
 
 def _unusable(device: str, reason: str) -> ArchError:

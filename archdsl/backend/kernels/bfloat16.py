@@ -9,15 +9,14 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from tinygrad.runtime.ops_cpu import CPUProgram
-
 from archdsl.backend.kernels.source import compiled
+from archdsl.backend.opening import ops_cpu
 
 
 @functools.cache
 def provide() -> None:
     """Has kernels of the CPU find the function, wherever it comes from."""
-    library: Any = CPUProgram.rt_lib
+    library: Any = ops_cpu.CPUProgram.rt_lib
     if not hasattr(library, "__truncsfbf2"):
         program = compiled("narrow")
         program.fxn.program = program  # whose code it is

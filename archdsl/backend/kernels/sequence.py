@@ -18,11 +18,11 @@ from tinygrad import Device
 from tinygrad.device import Compiled
 from tinygrad.engine.jit import GraphRunner
 from tinygrad.engine.realize import get_call_arg_uops
-from tinygrad.runtime.ops_cpu import CPUProgram
 from tinygrad.uop.ops import UOp
 
 from archdsl.backend.kernels import team
 from archdsl.backend.kernels.source import compiled
+from archdsl.backend.opening import ops_cpu
 
 _ARGUMENTS = 16  # at most
 FIRST = 3  # where a row's arguments begin
@@ -70,7 +70,7 @@ class Sequence(GraphRunner):
         return count <= _ARGUMENTS
 
 
-class Shared(CPUProgram):
+class Shared(ops_cpu.CPUProgram):  # type: ignore[misc]
     """A program that is called by itself, its parts shared as those of a captured one are."""
 
     def __call__(
@@ -79,7 +79,10 @@ class Shared(CPUProgram):
         arguments = [*(each.va_addr for each in bufs), *(value or 0 for value in vals)]
         part = self.runtimevars.get("core_id")
         if part is None or len(arguments) > _ARGUMENTS:
-            return super().__call__(*bufs, global_size=global_size, vals=vals, **others)
+            alone: float | None = super().__call__(
+                *bufs, global_size=global_size, vals=vals, **others
+            )
+            return alone
         table = np.zeros(WIDTH, np.uint64)
         table[: FIRST + len(arguments)] = [self.addr, global_size[0], part, *arguments]
         start = time.perf_counter()
