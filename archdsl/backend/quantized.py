@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tinygrad import Tensor, dtypes
@@ -50,18 +50,37 @@ class Quantized:
         return full.reshape(out, into).cast(dtype)  # [out, in]
 
 
-def in_memory(
-    weights: Mapping[str, Tensor], small: Mapping[str, Quantized]
-) -> dict[str, Tensor]:
-    """What weights are in memory, by name: those in whole numbers, `small`, by their parts."""
-    whole = {f"weight {name}": weights[name] for name in weights if name not in small}
-    parts = {
-        f"{part} {name}": tensor
-        for name, each in small.items()
-        for part, tensor in vars(each).items()
-        if tensor is not None
-    }
-    return whole | parts
+class Weights(Mapping[str, Tensor]):
+    """Weights by path. Those in whole numbers, `quantized`, are tensors of the model's dtype,
+    too, made when they are asked for: kernels read them as they are."""
+
+    def __init__(self, found: Mapping[str, Tensor | Quantized], dtype: str):
+        self._names = tuple(found)
+        self._whole = {n: each for n, each in found.items() if isinstance(each, Tensor)}
+        self.quantized = {n: each for n, each in found.items() if isinstance(each, Quantized)}
+        self._dtype = dtype
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._whole:
+            self._whole[name] = self.quantized[name].full(self._dtype)
+        return self._whole[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def in_memory(self) -> dict[str, Tensor]:
+        """What the weights are in memory, by name: those in whole numbers by their parts."""
+        whole = {f"weight {n}": self[n] for n in self._names if n not in self.quantized}
+        parts = {
+            f"{part} {name}": tensor
+            for name, each in self.quantized.items()
+            for part, tensor in vars(each).items()
+            if tensor is not None
+        }
+        return whole | parts
 
 
 def quantized(weight: Tensor) -> Quantized:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -16,7 +15,7 @@ from tinygrad.helpers import TRAINING
 
 from archdsl.backend import walk
 from archdsl.backend.program import Program, kept
-from archdsl.backend.quantized import Quantized, in_memory, quantized
+from archdsl.backend.quantized import Quantized, Weights, quantized
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import copied, made, placed, put, spare
 from archdsl.backend.tuning import Tuner
@@ -82,8 +81,7 @@ class Model:
         self.weights: dict[str, Parameter] = {p.path: p for p in parameters(graph)}
         self._asked_device = device
         self._device: str | None = None
-        self._parameters: dict[str, Tensor] | None = None
-        self._quantized: dict[str, Quantized] = {}  # of them
+        self._parameters: Weights | None = None
         self._constants: dict[tuple[object, ...], Tensor] = {}
         self._decoders: dict[tuple[int, int | None], Decoder] = {}
         self._readers: dict[int, Reader] = {}
@@ -108,7 +106,7 @@ class Model:
         return self._device
 
     @property
-    def parameters(self) -> Mapping[str, Tensor]:
+    def parameters(self) -> Weights:
         """The weights by path, in the order of the spec; drawn from the seed on first use.
 
         Change one by tinygrad's `assign`, or all by `load`: captured passes read these tensors.
@@ -119,26 +117,20 @@ class Model:
             values = drawn(weights, rule, numbers, self.seed)
             tensors = ((name, placed(value, self.device)) for name, value in values)
             self._parameters = self._placed(tensors, "drawing weights")
-        return MappingProxyType(self._parameters)
+        return self._parameters
 
-    def _placed(
-        self, tensors: Iterable[tuple[str, Tensor | Quantized]], what: str
-    ) -> dict[str, Tensor]:
+    def _placed(self, tensors: Iterable[tuple[str, Tensor | Quantized]], what: str) -> Weights:
         """Tensors on the model's device and in its dtype, one at a time in memory twice."""
-        found: dict[str, Tensor] = {}
-        small: dict[str, Quantized] = {}
+        found: dict[str, Tensor | Quantized] = {}
         shrunk = quantizable(self.graph) if self.quantize == "int8" else frozenset()
         for name, tensor in each(tensors, what, "tensors", len(self.weights)):
             if isinstance(tensor, Tensor):
-                found[name] = kept(made(tensor.to(self.device).cast(self.dtype)))
-                if name not in shrunk:
-                    continue
-                tensor = quantized(found[name])
-            small[name] = tensor
-            found[name] = tensor.full(self.dtype)
-        self._quantized = small  # now that nothing can fail any more
+                tensor = kept(made(tensor.to(self.device).cast(self.dtype)))
+                if name in shrunk:
+                    tensor = quantized(tensor)
+            found[name] = tensor
         spare(self.device)  # what the tensors were in before they were cast
-        return found
+        return Weights(found, self.dtype)
 
     def __call__(self, **given: Any) -> dict[str, Tensor]:
         """The outputs by name, each [B, …], for inputs by name, each [B, …].
@@ -175,7 +167,7 @@ class Model:
             self.device,
             self._tuner,
             key=key and (self._text, self.dtype, self.kernels, *key),
-            known=lambda: in_memory(self.parameters, self._quantized) | (state or {}),
+            known=lambda: self.parameters.in_memory() | (state or {}),
             constants=self._constants,
         )
 
@@ -289,7 +281,7 @@ class Model:
         target = kernels_for(self.device) if self.kernels == "best" else None
         weights = self.parameters
         return Run(
-            graph, weights, self._constants, self.device, target, quantized=self._quantized
+            graph, weights, self._constants, self.device, target, quantized=weights.quantized
         )
 
     def loss(self, **given: Any) -> Tensor:
