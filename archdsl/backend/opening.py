@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tinygrad import Device
@@ -188,12 +189,41 @@ def _is_library(path: str) -> bool:
         return False
 
 
+# -- the module of the device --
+
+# Renderers that clang's stands before, by their modules: to import them takes longer than all
+# else of the device.
+_OTHERS = {
+    "tinygrad.renderer.nir": "LVPRenderer",
+    "tinygrad.renderer.isa.x86": "X86Renderer",
+}
+
+
 def _cpu_module() -> Any:
     """tinygrad's module of the CPU device, which looks for libraries as it is imported."""
-    if not _LINUX:
-        return import_module("tinygrad.runtime.ops_cpu")
-    with _replaced(DLL, "findlib", staticmethod(find_library)):
-        return import_module("tinygrad.runtime.ops_cpu")
+    name = "tinygrad.runtime.ops_cpu"
+    if not _LINUX or name in sys.modules:
+        return import_module(name)
+    missing = [other for other in _OTHERS if other not in sys.modules]
+    for other in missing:
+        sys.modules[other] = _stand_in(other, _OTHERS[other])
+    try:
+        with _replaced(DLL, "findlib", staticmethod(find_library)):
+            return import_module(name)
+    finally:
+        for other in missing:
+            del sys.modules[other]
+
+
+def _stand_in(module: str, renderer: str) -> ModuleType:
+    """A module whose one class makes instances of the renderer, imported when it is asked."""
+
+    def make(cls: type, *given: Any) -> Any:
+        return getattr(import_module(module), renderer)(*given)
+
+    found = ModuleType(module)
+    setattr(found, renderer, type(renderer, (), {"__new__": make}))
+    return found
 
 
 ops_cpu = _cpu_module()

@@ -51,10 +51,20 @@ def get(tensor: Tensor) -> NDArray[np.float32]:
 
 
 def placed(values: NDArray[Any], device: str, dtype: str = "float32") -> Tensor:
-    """The values whose bits these are, of a dtype, in memory of their own on a device."""
+    """The values whose bits these are, of a dtype, in memory of their own on a device.
+
+    Values of float16 can be given for float32.
+    """
     buffer: Any = Buffer(device, values.size, getattr(dtypes, dtype), preallocate=True)
+    wide = dtype == "float32" and values.dtype == np.float16
+    if device == "CPU":  # to where they stay, in one pass
+        memory = np.frombuffer(
+            buffer.allocator._as_buffer(buffer._buf), np.float32 if wide else values.dtype
+        )
+        np.copyto(memory.reshape(values.shape), values)
+        return _over(buffer, values.shape)
     tensor = _over(buffer, values.shape)
-    put(tensor, np.require(values, requirements=["W"]))
+    put(tensor, np.require(values, np.float32 if wide else None, requirements=["W"]))
     return tensor
 
 
@@ -86,7 +96,11 @@ def zeros(shape: tuple[int, ...], device: str, dtype: str) -> Tensor:
 def copied(x: Tensor) -> Tensor:
     """A realized tensor's values in memory of their own."""
     buffer: Any = x.uop.base.buffer
-    own = Buffer(buffer.device, buffer.size, buffer.dtype, preallocate=True).copy_from(buffer)
+    own: Any = Buffer(buffer.device, buffer.size, buffer.dtype, preallocate=True)
+    if buffer.device == "CPU":
+        own.allocator._copyin(own._buf, buffer.allocator._as_buffer(buffer._buf))
+    else:
+        own.copy_from(buffer)
     return _over(own, shape(x))
 
 

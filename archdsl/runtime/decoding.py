@@ -17,7 +17,7 @@ from tinygrad import Tensor, UOp
 
 from archdsl.backend import step
 from archdsl.backend.program import Program
-from archdsl.backend.tensors import get, put, zeros
+from archdsl.backend.tensors import copied, get, placed, put, zeros
 from archdsl.backend.use import TILE, Run
 from archdsl.backend.walk import prepared
 from archdsl.diagnostics import ArchError, Diagnostic
@@ -141,7 +141,7 @@ class Decoder:
         shapes = tuple((name, tensor.shape) for name, tensor in tensors.items())
         once = self.model.program(self._once, self._key("once"))
         made = self._steps.setdefault(("once", shapes), once)(**tensors)
-        self._kept = {key: made[_name(*key)].clone().realize() for key in self._kept_keys()}
+        self._kept = {key: copied(made[_name(*key)]) for key in self._kept_keys()}
 
     def _kept_keys(self) -> list[Key]:
         return [
@@ -238,7 +238,7 @@ class Decoder:
         """Row i goes on as a copy of the row `parents[i]`: keys, values and all."""
         if list(parents) == list(range(self.rows)):
             return
-        index = Tensor(np.asarray(parents, np.int32), device=self.model.device).realize()
+        index = placed(np.asarray(parents, np.int32), self.model.device, "int32")
         self._moved(index)
         self._starts = self._starts[np.asarray(parents)]
 

@@ -125,7 +125,8 @@ class Model:
         shrunk = quantizable(self.graph) if self.quantize == "int8" else frozenset()
         for name, tensor in each(tensors, what, "tensors", len(self.weights)):
             if isinstance(tensor, Tensor):
-                tensor = kept(made(tensor.to(self.device).cast(self.dtype)))
+                moved = tensor.to(self.device).cast(self.dtype)
+                tensor = tensor if moved is tensor else kept(made(moved))
                 if name in shrunk:
                     tensor = quantized(tensor)
             found[name] = tensor
@@ -142,7 +143,7 @@ class Model:
         arrays = inputs.check(self.graph, given)
         key = (TRAINING.value, *((name, array.shape) for name, array in arrays.items()))
         if key not in self._programs:
-            places = {n: Tensor(a, device=self.device).realize() for n, a in arrays.items()}
+            places = {n: placed(a, self.device, a.dtype.name) for n, a in arrays.items()}
             self._programs[key] = _Forward(self.program(self._outputs, ("outputs",)), places)
         program, places = self._programs[key]
         for name, array in arrays.items():
@@ -261,7 +262,7 @@ class Model:
 
     def _given(self, array: NDArray[Any]) -> Tensor:
         """An input on the device; real numbers in the dtype of the weights."""
-        return self._cast(Tensor(array, device=self.device))
+        return self._cast(placed(array, self.device, array.dtype.name))
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.cast(self.dtype) if tensor.is_floating_point() else tensor
@@ -326,7 +327,8 @@ class Model:
     def _stored(self, name: str, stored: Stored) -> Tensor | Quantized:
         """A weight as it was stored: in whole numbers, if that is wanted and can be."""
         if stored.groups is None or self.quantize != "stored":
-            return placed(stored.read(), self.device, stored.dtype)
+            widened = (stored.dtype, self.dtype) == ("float16", "float32")
+            return placed(stored.read(), self.device, self.dtype if widened else stored.dtype)
         values, scales, offsets = (
             None if part is None else placed(part, self.device, part.dtype.name)
             for part in stored.groups()
