@@ -26,6 +26,7 @@ from tinygrad.runtime.support.c import DLL
 
 from archdsl.backend import program_store
 from archdsl.backend.toolchain import Compiler
+from archdsl.cache import key_of
 
 _LINUX = sys.platform == "linux"
 # Where Linux shows what tinygrad's other devices need.
@@ -112,7 +113,7 @@ class _Programs:
     def __init__(self, lower: Any, compiler: Compiler):
         self._lower = lower
         about = program_store.environment(compiler, __file__)
-        self._key = program_store.key_of("programs of the device", about)
+        self._key = key_of("programs of the device", about)
         entry = program_store.read(self._key)
         names = entry.header["names"] if entry else []
         blocks = entry.blocks if entry else []

@@ -14,6 +14,7 @@ from archdsl.backend.kernels.sequence import installed
 from archdsl.backend.stored_program import Constants, Known, StoredProgram, entry_of, whole
 from archdsl.backend.tensors import shape
 from archdsl.backend.toolchain import ensure_compiler
+from archdsl.cache import key_of
 
 # tinygrad's settings that change no program.
 _ASIDE = frozenset({"DEV", "PARALLEL", "CACHELEVEL", "CAPTURING", "LRU"})
@@ -51,7 +52,7 @@ class Shelf:
         everything = [*enumerate(given), *((name, named[name]) for name in sorted(named))]
         self._inputs = [each for _, each in everything if isinstance(each, Tensor)]
         taken = [(name, _description(each)) for name, each in everything]
-        self._key = program_store.key_of(
+        self._key = key_of(
             self._about, taken, _layout(known), _settings(), _environment(self._function)
         )
         entry = program_store.read(self._key)

@@ -118,6 +118,6 @@ print(len(lowered))
 
     assert lowered() == 4
     assert lowered() == 0
-    (entry,) = (tmp_path / "archdsl" / program_store.folder().name).iterdir()
+    (entry,) = (tmp_path / "archdsl" / program_store.STORE.name).iterdir()
     entry.write_bytes(entry.read_bytes()[:-1] + b"?")
     assert lowered() == 4

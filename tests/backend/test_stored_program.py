@@ -20,6 +20,7 @@ import archdsl
 from archdsl.backend import program_store, shelf
 from archdsl.backend.program import Program, kept
 from archdsl.backend.target import kernels_for, open_device
+from archdsl.cache import Store
 from archdsl.runtime.decoding import Decoder
 from archdsl.runtime.model import Model
 from tests.runtime.test_decoding import SPECS
@@ -38,7 +39,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store of the test's own."""
     place = tmp_path / "programs"
     monkeypatch.setenv("ARCHDSL_PROGRAMS", "1")
-    monkeypatch.setattr(program_store, "folder", lambda: place)
+    monkeypatch.setattr(Store, "folder", place)
     kernels_for(open_device("CPU"))
     return place
 
@@ -404,7 +405,7 @@ def test_an_entry_of_another_key_is_none(store: Path) -> None:
 
 
 def test_the_folder_is_bounded(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program_store, "_BYTES_AT_MOST", 5000)
+    monkeypatch.setattr(program_store.STORE, "bytes_at_most", 5000)
     for number in range(6):
         program_store.write(f"{number:032}", program_store.Entry({}, [bytes(1000)]))
         os.utime(store / f"{number:032}", (number, number))
