@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tinygrad import Tensor
 from tinygrad.codegen import to_program_cache
@@ -17,13 +17,15 @@ from tinygrad.uop.ops import Ops, UOp
 from archdsl.backend.kernels.sequence import installed
 from archdsl.backend.shelf import Shelf, shelved
 from archdsl.backend.stored_program import Constants, Known, StoredProgram
-from archdsl.backend.tuning import Tuner
 from archdsl.progress import doing
 
 # tinygrad's settings for making kernels of these tensors. TC_OPT: sizes that are no multiple
 # of a tensor core's are filled up. SPLIT_REDUCEOP: a lookup in a large table, a sum until
 # tinygrad sees that it is none, is not cut into partial sums before.
 OPTIONS = {"TC_OPT": 2, "SPLIT_REDUCEOP": 0}
+
+if TYPE_CHECKING:
+    from archdsl.backend.tuning import Tuner
 
 T = TypeVar("T")
 

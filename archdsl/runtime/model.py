@@ -18,7 +18,6 @@ from archdsl.backend.program import Program, kept
 from archdsl.backend.quantized import Quantized, Weights, quantized
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import copied, made, placed, put, spare
-from archdsl.backend.tuning import Tuner
 from archdsl.backend.use import Run
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.formats.host import Stored
@@ -33,6 +32,7 @@ from archdsl.runtime.initial import drawn
 from archdsl.semantics.weight_maps import WeightMap
 
 if TYPE_CHECKING:
+    from archdsl.backend.tuning import Tuner
     from archdsl.runtime.decoding import Decoder
     from archdsl.runtime.generation import Generation, Reader, Said
     from archdsl.runtime.texts import TextTokenizer
@@ -77,7 +77,7 @@ class Model:
         self.kernels = _known("kernels cannot be", kernels, ("best", "tinygrad"))
         self.quantize = quantize and _known("weights cannot be", quantize, QUANTIZATIONS)
         self._text = show(graph)
-        self._tuner = None if tune is None else Tuner(_duration(tune))
+        self._tuner = None if tune is None else _tuner(tune)
         self.weights: dict[str, Parameter] = {p.path: p for p in parameters(graph)}
         self._asked_device = device
         self._device: str | None = None
@@ -376,7 +376,7 @@ def _known(message: str, value: str, known: Collection[str]) -> str:
     return value
 
 
-def _duration(seconds: float) -> float:
+def _tuner(seconds: float) -> Tuner:
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not 0 < seconds < math.inf:
         raise ArchError(
@@ -386,7 +386,9 @@ def _duration(seconds: float) -> float:
                 expected="seconds above 0, as in tune=60",
             )
         )
-    return seconds
+    from archdsl.backend.tuning import Tuner
+
+    return Tuner(seconds)
 
 
 def _two_tokens(graph: Graph, arrays: Mapping[str, Any]) -> None:
