@@ -7,6 +7,7 @@ Finding a compiler is `toolchain.py`'s work, making kernels `emit.py`'s.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 import json
@@ -16,10 +17,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from archdsl.backend.toolchain import INSTALL, ensure_compiler
 from archdsl.diagnostics import ArchError, did_you_mean, fail, listing
@@ -30,6 +31,8 @@ try:
 
     from archdsl.backend import tinygrad_seam as seam
     from archdsl.backend.kernels import bfloat16, sequence
+    from archdsl.backend.kernels.source import compiled
+    from archdsl.backend.opening import has_processor_alone, quick_opening
     from archdsl.backend.tinygrad_seam import (
         CACHEDB,
         CACHELEVEL,
@@ -129,16 +132,18 @@ def open_device(name: str | None = None) -> str:
     opened or whose results are wrong: with the reason, and what mends it.
     """
     _check_kernel_cache()
-    clang, compiler_error = None, None
+    compiler, compiler_error = None, None
     try:
-        clang = ensure_compiler().path
+        compiler = ensure_compiler()
     except ArchError as error:
         compiler_error = error
+    clang = compiler.path if compiler else None
     device = _canonical(name) if name is not None else _default(clang, compiler_error)
     family = device.split(":")[0]
     if family == "CPU" and compiler_error:
         raise compiler_error
-    with seam.environment(**_settings(family)):
+    quickly = quick_opening(compiler) if family == "CPU" and compiler else nullcontext()
+    with seam.environment(**_settings(family)), quickly:
         _run_kernel(device, clang)
     return device
 
@@ -206,6 +211,8 @@ def with_package(environment: Mapping[str, str]) -> dict[str, str]:
 
 def backends() -> tuple[Backend, ...]:
     """Every family of tinygrad's devices, tried on this machine: some seconds."""
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return tuple(pool.map(probe, _FAMILIES))
 
@@ -232,6 +239,8 @@ def _canonical(name: str) -> str:
 
 def _default(clang: str | None, compiler_error: ArchError | None) -> str:
     asked = bool(DEV.device)
+    if not asked and clang and has_processor_alone():
+        return "CPU"
     try:
         chosen = seam.default_device(clang)
     except Exception as error:
@@ -276,12 +285,23 @@ def _run_kernel(device: str, clang: str | None) -> None:
         Device[device].renderer  # noqa: B018 (a property, which looks for the compiler)
         if family == "NULL":
             return
-        with seam.default_is(device):
-            found = (Tensor([1.0, 2.0, 3.0], device=device) * 2 + 1).tolist()
+        if sequence.usable(device):
+            found: Any = _probed()
+        else:
+            with seam.default_is(device):
+                found = (Tensor([1.0, 2.0, 3.0], device=device) * 2 + 1).tolist()
     except Exception as error:
         _fail_unusable(device, _one_line(error), error)
     if found != [3.0, 5.0, 7.0]:
         _fail_unusable(device, f"[1, 2, 3] * 2 + 1 came out as {found}")
+
+
+def _probed() -> list[float]:
+    """The same by a kernel of our own, which is compiled once for all processes."""
+    numbers = (ctypes.c_float * 3)(1.0, 2.0, 3.0)
+    program = compiled("probe")  # whose code it is
+    program.fxn(ctypes.c_uint64(ctypes.addressof(numbers)))
+    return list(numbers)
 
 
 def _fail_unusable(device: str, reason: str, cause: BaseException | None = None) -> NoReturn:

@@ -16,10 +16,11 @@ from tinygrad import Tensor, UOp
 
 from archdsl.backend import interpret
 from archdsl.backend.program import Program as Capture
-from archdsl.backend.tensors import get, put, zeros
+from archdsl.backend.tensors import copied, get, placed, put, zeros
 from archdsl.backend.use import TILE
 from archdsl.diagnostics import fail
 from archdsl.graph.nodes import Graph, Input
+from archdsl.graph.printer import show
 from archdsl.graph.types import Type
 from archdsl.passes.decoding_analysis import CHUNK
 from archdsl.passes.decoding_step import COLUMNS, PAST, STARTS
@@ -77,10 +78,14 @@ class Decoder:
             if each.name in self._cached
         }
         self._captures: dict[tuple[object, ...], Capture[Any]] = {}
+        self._version = executable.version()
         # What each step is given: new tokens, by how many there are, and where rows begin.
         self._new: dict[tuple[str, int], Tensor] = {}
         self._begins = self._numbers((rows,))
-        self._moved = executable.capture(self._move)
+        self._text = show(self.plan.step)
+        state = dict(_leaves(self._caches))
+        self._state = {f"cache {name}": each for name, each in state.items()}
+        self._moved = executable.capture(self._move, self._key("move"), self._state)
         self._once: dict[str, Any] = {}
         self._sizes: dict[str, int] = {}
         self.reset()
@@ -103,6 +108,10 @@ class Decoder:
             for axis in type.axes
         )
         return zeros((self.rows, *sizes), self.executable.device, self.executable.dtype)
+
+    def _key(self, *program: object) -> tuple[object, ...]:
+        """What tells a program of the decoder from others."""
+        return ("decoder", self._text, self.rows, *program)
 
     def _numbers(self, shape: tuple[int, ...]) -> Tensor:
         return zeros(shape, self.executable.device, "int32")
@@ -142,11 +151,13 @@ class Decoder:
             return
         shapes = tuple((name, tensor.shape) for name, tensor in tensors.items())
         key = ("once", shapes)
+        self._renew()
         if key not in self._captures:
-            self._captures[key] = self.executable.capture(self._compute_once)
+            named = ("once", show(self.plan.once))
+            self._captures[key] = self.executable.capture(self._compute_once, named)
         made = self._captures[key](**tensors)
         self._once |= {
-            name: _mapped(lambda name_: made[name_].clone().realize(), _names(name, each.type))
+            name: _mapped(lambda one: copied(made[one]), _names(name, each.type))
             for name, _ in self.plan.once.outputs
             for each in (self._input(name),)
         }
@@ -237,9 +248,13 @@ class Decoder:
 
     def _step(self, columns: Mapping[str, Rows], n: int, last: bool) -> Logits:
         last = last and n > 1
+        self._renew()
         key = (n, last, *sorted(self._sizes.items()))
         if key not in self._captures:
-            self._captures[key] = self.executable.capture(self._program(n, last))
+            named = self._key("step", *key)
+            self._captures[key] = self.executable.capture(
+                self._program(n, last), named, self._state
+            )
         given = {name: self._places(name, n) for name in columns}
         for name, each in columns.items():
             put(given[name], each.astype(np.int32))
@@ -248,6 +263,12 @@ class Decoder:
         logits = self._captures[key](self._begins, self._past.bind(self.columns), **given)
         self.columns += n
         return get(logits)
+
+    def _renew(self) -> None:
+        """Drops what was captured where the weights are others by now."""
+        if self._version != (version := self.executable.version()):
+            self._captures.clear()
+            self._version = version
 
     def _places(self, name: str, n: int) -> Tensor:
         """Where the new values of an input are put, [rows, n]."""
@@ -284,7 +305,7 @@ class Decoder:
         """Row i goes on as a copy of the row `parents[i]`: keys, values and all."""
         if list(parents) == list(range(self.rows)):
             return
-        index = Tensor(np.asarray(parents, np.int32), device=self.executable.device).realize()
+        index = placed(np.asarray(parents, np.int32), self.executable.device, "int32")
         self._moved(index)
         self._starts = self._starts[np.asarray(parents)]
 

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from tinygrad import Tensor
 
-from archdsl.backend.tuning import Tuner
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.formats.host import Stored
 from archdsl.graph.cost import Cost, cost
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter
 from archdsl.runtime import checkpoints, inputs
-from archdsl.runtime.executable import Executable
+from archdsl.runtime.executable import Executable, known_value
+from archdsl.runtime.recent import Recent
 from archdsl.semantics.weight_maps import WeightMap
 
 if TYPE_CHECKING:
+    from archdsl.backend.quantized import Weights
+    from archdsl.backend.tuning import Tuner
     from archdsl.runtime.decoding import Decoder
     from archdsl.runtime.generation import Generation, Reader, Said
     from archdsl.runtime.texts import TextTokenizer
+
+DECODERS = 4  # that are kept, with their caches; each belongs to one thread
 
 
 class Model:
@@ -48,10 +52,10 @@ class Model:
         self.graph = graph
         self.maps = dict(maps)
         self.seed = seed
-        self._tuner = None if tune is None else Tuner(_duration(tune))
+        self._tuner = None if tune is None else _tuner(tune)
         self.executable = Executable(graph, device, dtype, seed, kernels, quantize, self._tuner)
-        self._decoders: dict[tuple[int, int | None], Decoder] = {}
-        self._readers: dict[int, Reader] = {}
+        self._decoders: Recent[Decoder] = Recent(DECODERS)
+        self._readers: Recent[Reader] = Recent(DECODERS)
 
     @property
     def weights(self) -> Mapping[str, Parameter]:
@@ -76,34 +80,41 @@ class Model:
         return self.executable.device
 
     @property
-    def parameters(self) -> Mapping[str, Tensor]:
+    def parameters(self) -> Weights:
         """The weights by path, in the order of the spec; drawn from the seed on first use.
 
         Change one by tinygrad's `assign`, or all by `load`: captured passes read these tensors.
         """
-        return MappingProxyType(self.executable.parameters)
+        return self.executable.parameters
 
-    def __call__(
-        self, outputs: Sequence[str] | None = None, /, **given: Any
-    ) -> dict[str, Tensor]:
+    def __call__(self, *, outputs: Any = None, **given: Any) -> dict[str, Tensor]:
         """The outputs by name, each [B, …], for inputs by name, each [B, …].
 
         Inputs are numpy arrays, lists or tinygrad tensors; what does not fit the spec's types
-        raises `ArchError`. The outputs are the caller's own: no later call changes them.
-        Dropout acts under tinygrad's `Context(TRAINING=1)` alone.
+        raises `ArchError`. With `outputs`, a name or several, only what these need is computed.
+        Outputs are the caller's own: no later call changes them. Several threads may call one
+        model. Dropout acts under tinygrad's `Context(TRAINING=1)` alone.
         """
-        arrays = inputs.check(self.graph, given)
         names = [name for name, _ in self.graph.outputs]
-        return self.executable.forward(arrays, names)
+        if outputs is not None:
+            wanted = [outputs] if isinstance(outputs, str) else list(outputs)
+            names = [known_value("the model has no output", name, names) for name in wanted]
+        return self.executable.forward(inputs.check(self.graph, given), names)
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        """A model's memory belongs to a device of this process: it is no value to copy."""
+        fail(
+            "model",
+            "a model can be neither pickled nor copied",
+            help="`model.save(path)` writes its weights; compile the spec again and `load` it",
+        )
 
     def decoder(self, rows: int, limit: int | None = None) -> Decoder:
         """The model fed step by step, `rows` sequences at once: see `Decoder`."""
         from archdsl.runtime.decoding import Decoder
 
-        key = (rows, limit)
-        if key not in self._decoders:
-            self._decoders[key] = Decoder(self.executable, rows, limit)
-        return self._decoders[key]
+        key = (threading.get_ident(), rows, limit)
+        return self._decoders.get(key, lambda: Decoder(self.executable, rows, limit))
 
     def generate(
         self,
@@ -180,9 +191,8 @@ class Model:
         """A decoder for `rows` sequences that knows what it was fed: see `Reader`."""
         from archdsl.runtime.generation import Reader
 
-        if rows not in self._readers:
-            self._readers[rows] = Reader(self, rows)
-        return self._readers[rows]
+        key = (threading.get_ident(), rows)
+        return self._readers.get(key, lambda: Reader(self, rows))
 
     def loss(self, **given: Any) -> Tensor:
         """The spec's loss, a scalar that `.backward()` can follow, for inputs and labels.
@@ -237,7 +247,9 @@ class Model:
         return cost(self.graph, sizes, self.dtype)
 
 
-def _duration(seconds: float) -> float:
+def _tuner(seconds: float) -> Tuner:
+    from archdsl.backend.tuning import Tuner  # which few runs need
+
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not 0 < seconds < math.inf:
         fail(
@@ -245,7 +257,7 @@ def _duration(seconds: float) -> float:
             f"tune cannot be {seconds!r}",
             expected="seconds above 0, as in tune=60",
         )
-    return seconds
+    return Tuner(seconds)
 
 
 def _two_tokens(graph: Graph, arrays: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from archdsl.diagnostics import ArchError, fail, listing
 
@@ -61,8 +61,8 @@ def unwritten_bytes(library: Any) -> frozenset[int]:
     """
     if not isinstance(library.decoder, library_package().decoders.ByteLevel):
         return frozenset()
-    vocabulary = library.get_vocab()
-    return frozenset(byte for byte, letter in _LETTERS.items() if letter not in vocabulary)
+    known = library.token_to_id
+    return frozenset(byte for byte, letter in _LETTERS.items() if known(letter) is None)
 
 
 def letters(token: bytes) -> str:
@@ -154,14 +154,11 @@ def splits(
 
 def pairs(lines: Iterable[str], origin: Path) -> list[Pair]:
     """The two tokens of each merge, which stand on a line with a space between them."""
-    merges = []
-    for line in lines:
-        match line.split(" "):
-            case [left, right]:
-                merges.append((left, right))
-            case _:
-                fail("tokenizer", f"{origin}: a merge is two tokens", found=repr(line)[:80])
-    return merges
+    merges = [tuple(line.split(" ")) for line in lines]
+    if wrong := {*map(len, merges)} - {2}:
+        line = next(" ".join(each) for each in merges if len(each) in wrong)
+        fail("tokenizer", f"{origin}: a merge is two tokens", found=repr(line)[:80])
+    return cast(list[Pair], merges)
 
 
 def word_pieces(

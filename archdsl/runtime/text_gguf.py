@@ -39,14 +39,16 @@ def read_gguf(path: Path) -> Published:
             found=f"`{kind}`" if kind is not None else "no such field",
         )
     cuts = metadata.get("tokenizer.ggml.pre")
-    library = (_gguf_bytes if kind == "gpt2" else _gguf_pieces)(metadata, path)
+    types = _types(metadata, path)
+    library = (_gguf_bytes if kind == "gpt2" else _gguf_pieces)(metadata, types, path)
     keys = {"bos": ("bos",), "eos": ("eos", "eot", "eom"), "pad": ("padding",)}
     numbers = {
         role: [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in each]
         for role, each in keys.items()
     }
     chat = metadata.get("tokenizer.chat_template")
-    published = with_roles(library, {}, numbers, path, template(chat, path))
+    ids = {token: number for number, token in enumerate(types)}
+    published = with_roles(library, {}, numbers, path, template(chat, path), ids)
     # What llama.cpp does where a file does not say.
     usual = kind == "llama" or CUTS.get(str(cuts)) == CUTS["llama-bpe"]
     add_bos = metadata.get("tokenizer.ggml.add_bos_token", usual and published.bos is not None)
@@ -55,7 +57,7 @@ def read_gguf(path: Path) -> Published:
     return published
 
 
-def _gguf_bytes(metadata: Mapping[str, object], path: Path) -> Any:
+def _gguf_bytes(metadata: Mapping[str, object], types: Mapping[str, int], path: Path) -> Any:
     cuts = metadata.get("tokenizer.ggml.pre")
     if not isinstance(cuts, str) or cuts not in CUTS:
         fail(
@@ -65,14 +67,12 @@ def _gguf_bytes(metadata: Mapping[str, object], path: Path) -> Any:
             found=f"`{cuts}`" if cuts is not None else "no such field",
             help="use the `tokenizer.json` that is published with the model",
         )
-    types = _types(metadata, path)
     merges = pairs(_field(metadata, "merges", str, path), path)
     library = byte_level({token: n for n, token in enumerate(types)}, merges, cuts, path)
     return _with_added(library, types)
 
 
-def _gguf_pieces(metadata: Mapping[str, object], path: Path) -> Any:
-    types = _types(metadata, path)
+def _gguf_pieces(metadata: Mapping[str, object], types: Mapping[str, int], path: Path) -> Any:
     scores = _field(metadata, "scores", float, path)
     if len(scores) != len(types):
         fail("tokenizer", f"{path}: {len(types)} tokens and {len(scores)} scores")
@@ -114,8 +114,8 @@ def _types(metadata: Mapping[str, object], path: Path) -> dict[str, int]:
 
 
 def _field(metadata: Mapping[str, object], name: str, of: type[_T], path: Path) -> list[_T]:
-    values = metadata.get(f"tokenizer.ggml.{name}")
-    if not isinstance(values, list) or not all(isinstance(each, of) for each in values):
+    values: Any = metadata.get(f"tokenizer.ggml.{name}")
+    if not isinstance(values, list) or not {*map(type, values)} <= {of}:
         kind = {str: "texts", int: "whole numbers", float: "numbers"}[of]
         fail("tokenizer", f"{path}: `tokenizer.ggml.{name}` is not a list of {kind}")
     return values

@@ -21,7 +21,7 @@ class Published:
     """A tokenizer of the library (`tokenizers.Tokenizer`), and what is known of its tokens.
 
     `bos`, `eos` and `pad` are the numbers of the tokens that start a sequence, end it and
-    fill up a batch.
+    fill up a batch; `vocabulary` is one more than the largest number.
     """
 
     library: Any
@@ -29,6 +29,7 @@ class Published:
     eos: tuple[int, ...]
     pad: int | None
     chat_template: str | None = None
+    vocabulary: int = 0
 
 
 def with_roles(
@@ -37,9 +38,14 @@ def with_roles(
     numbered: Mapping[str, object],
     origin: Path,
     chat_template: str | None = None,
+    ids: Mapping[str, int] | None = None,
 ) -> Published:
-    """The tokenizer with the tokens that have a role, by name, by number or by usual name."""
-    ids: dict[str, int] = library.get_vocab()
+    """The tokenizer with the tokens that have a role, by name, by number or by usual name.
+
+    `ids` are the numbers of all its tokens, where they are known: the library takes a while
+    to say them.
+    """
+    ids = library.get_vocab() if ids is None else ids
     if not ids:
         fail("tokenizer", f"{origin}: the tokenizer has no tokens")
     found = {}
@@ -58,7 +64,8 @@ def with_roles(
         known += _known_numbers(role, numbered.get(role), set(ids.values()), origin)
         found[role] = tuple(dict.fromkeys(known)) or _usual(library, role)
     bos, pad = (next(iter(found[role]), None) for role in ("bos", "pad"))
-    return Published(library, bos, found["eos"], pad, chat_template)
+    end = max(ids.values()) + 1
+    return Published(library, bos, found["eos"], pad, chat_template, end)
 
 
 def add_ends(published: Published, add_bos: object, add_eos: object, origin: Path) -> None:

@@ -56,7 +56,8 @@ class TextTokenizer:
         self.eos: tuple[int, ...] = published.eos
         self.pad: int | None = published.pad
         self.chat_template: str | None = published.chat_template
-        self.vocabulary: int = max(self._library.get_vocab().values()) + 1
+        numbers = {} if published.vocabulary else self._library.get_vocab()
+        self.vocabulary: int = published.vocabulary or max(numbers.values()) + 1
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         """The numbers of the text's tokens, between the special ones that the files put there.

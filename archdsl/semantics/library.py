@@ -12,7 +12,7 @@ from archdsl.frozen import Frozen
 from archdsl.graph.ops import OPS
 from archdsl.semantics.report import Report
 from archdsl.syntax import ast
-from archdsl.syntax.parser import parse
+from archdsl.syntax.stored import tree_of
 
 
 @dataclass
@@ -71,7 +71,7 @@ def text_of(path: Path) -> str:
 @functools.lru_cache(maxsize=64)
 def tree(source: Source) -> ast.File:
     """The tree of a source, read once however often a run asks for it."""
-    return parse(source.text, source.path)
+    return tree_of(source)
 
 
 def load(file: ast.File, path: Path | None, report: Report) -> Scope:
