@@ -5,13 +5,11 @@ What each conversion does to shapes and arrays is a row of semantics/conversions
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from archdsl.formats.host import Groups, Stored
 from archdsl.semantics.conversions import Arrays, Conversion, Shapes
@@ -25,42 +23,24 @@ def to_ours(
         return list(theirs)
     stages = _stages(conversions, shapes, len(theirs))
 
-    def made() -> Arrays:
-        arrays = [stored.read() for stored in theirs]
+    def made(arrays: Arrays) -> Arrays:
         for each, after in zip(conversions, stages[1:], strict=True):
             arrays = each.apply(arrays, after)
         return arrays
 
-    parts = [_part(theirs[0].dtype, shape, made, i) for i, shape in enumerate(shapes)]
+    def read() -> Arrays:
+        return made([stored.read() for stored in theirs])
+
+    def groups(index: int) -> Groups:
+        given = [stored.groups() for stored in theirs if stored.groups]
+        parts = [list(part) for part in zip(*given, strict=True) if part[0] is not None]
+        return Groups(*(np.ascontiguousarray(made(part)[index]) for part in parts))
+
+    ours = [_part(theirs[0].dtype, shape, read, i) for i, shape in enumerate(shapes)]
+    # Where rows are moved whole, whole numbers and scales are moved as the numbers would be.
     if all(stored.groups for stored in theirs) and all(each.by_rows for each in conversions):
-        grouped = functools.partial(_grouped, theirs, conversions, stages)
-        return [
-            replace(part, groups=functools.partial(grouped, i)) for i, part in enumerate(parts)
-        ]
-    return parts
-
-
-def _grouped(
-    theirs: Sequence[Stored],
-    conversions: Sequence[Conversion],
-    stages: Sequence[Shapes],
-    index: int,
-) -> Groups:
-    """One of our weights as groups, of theirs whose rows are moved whole."""
-    given = [stored.groups() for stored in theirs if stored.groups]
-
-    def moved(arrays: list[NDArray[Any]]) -> NDArray[Any]:
-        for each, after in zip(conversions, stages[1:], strict=True):
-            rows = tuple((shape[0], arrays[0].shape[1]) for shape in after)
-            arrays = each.apply(arrays, rows)
-        return np.ascontiguousarray(arrays[index])
-
-    offsets = [each.offsets for each in given if each.offsets is not None]
-    return Groups(
-        moved([each.values for each in given]),
-        moved([each.scales for each in given]),
-        moved(list(offsets)) if offsets else None,
-    )
+        return [replace(part, groups=partial(groups, i)) for i, part in enumerate(ours)]
+    return ours
 
 
 def to_theirs(

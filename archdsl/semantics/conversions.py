@@ -50,7 +50,7 @@ class Conversion(Frozen):
 
     @property
     def by_rows(self) -> bool:
-        """Whether it moves rows and leaves each row as it is."""
+        """Whether it moves rows, however wide, and leaves each as it is."""
         return CONVERSIONS[self.name].by_rows
 
 
@@ -137,15 +137,17 @@ def _reshape(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
 def _halves(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
     """Rows (head, pair, 2) become (head, 2, pair)."""
     (heads,) = numbers
-    parted = [a.reshape(heads, -1, 2, *a.shape[1:]).swapaxes(1, 2) for a in arrays]
-    return _reshape(parted, numbers, shapes)
+    return [
+        a.reshape(heads, -1, 2, *a.shape[1:]).swapaxes(1, 2).reshape(a.shape) for a in arrays
+    ]
 
 
 def _pairs(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
     """Rows (head, 2, pair) become (head, pair, 2)."""
     (heads,) = numbers
-    parted = [a.reshape(heads, 2, -1, *a.shape[1:]).swapaxes(1, 2) for a in arrays]
-    return _reshape(parted, numbers, shapes)
+    return [
+        a.reshape(heads, 2, -1, *a.shape[1:]).swapaxes(1, 2).reshape(a.shape) for a in arrays
+    ]
 
 
 def _without(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
