@@ -280,8 +280,9 @@ def _run_kernel(device: str, clang: str | None) -> None:
     family = device.split(":")[0]
     try:
         if clang and family not in _STAND_INS:
-            # Some GPUs are fed by programs of the CPU's.
-            seam.use_clang(device if family == "CPU" else "CPU", clang)
+            seam.use_clang("CPU", clang)  # which others, GPUs too, are fed by
+            if family == "CPU":
+                seam.use_clang(device, clang)
         Device[device].renderer  # noqa: B018 (a property, which looks for the compiler)
         if family == "NULL":
             return

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from archdsl.backend.target import probe
 from archdsl.backend.toolchain import ensure_compiler
 
 ROOT = Path(__file__).parents[2]
@@ -185,3 +186,32 @@ def test_our_settings_hold_in_a_capture_alone() -> None:
     assert inside == [0]
     assert before[0] != 0
     assert (JIT_BATCH_SIZE.value, Device["CPU"].graph) == before
+
+
+def test_the_settings_of_webgpu_are_there_as_it_is_opened_alone() -> None:
+    pytest.importorskip("pydawn", reason="dawn-python is not installed")
+    if not probe("WEBGPU").runs:
+        pytest.skip("no WebGPU here")
+    before, after, numbers = ran(
+        "from archdsl.backend.target import open_device\n"
+        "before = state()\n"
+        "device = open_device('WEBGPU')\n"
+        "after = state()\n"
+        "x = Tensor([1.0, 2.0], device=device)\n"
+        "print(json.dumps([before, after, (x * 3).tolist()]))\n"
+    )
+    assert after == before
+    assert numbers == [3, 6]
+
+
+@pytest.mark.parametrize("device", ["CPU", "CPU:1"])
+def test_a_user_can_go_on_with_an_output(device: str) -> None:
+    """Where no clang is on the PATH, the device has been told of one."""
+    numbers = ran(
+        "from archdsl.backend.target import open_device\n"
+        f"x = Tensor([1.0, 2.0], device=open_device('{device}'))\n"
+        "print(json.dumps((x * 1.2345).tolist()))\n",
+        PATH="/nowhere",
+        CCACHE="0",
+    )
+    assert numbers == pytest.approx([1.2345, 2.469])
