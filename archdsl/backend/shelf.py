@@ -11,7 +11,7 @@ from archdsl.backend import program_store
 from archdsl.backend.kernels.sequence import usable
 from archdsl.backend.stored_program import Constants, Known, StoredProgram, entry_of, whole
 from archdsl.backend.tensors import shape
-from archdsl.backend.tinygrad_seam import DEBUG, PROFILE, TRAINING, memory, settings
+from archdsl.backend.tinygrad_seam import DEBUG, JIT, PROFILE, TRAINING, memory, settings
 from archdsl.backend.toolchain import ensure_compiler
 from archdsl.cache import key_of
 
@@ -22,7 +22,7 @@ _ASIDE = frozenset({"DEV", "PARALLEL", "CACHELEVEL", "CAPTURING", "LRU"})
 def shelved(device: str) -> bool:
     """Whether programs for an open device are stored now. Random numbers have a state that has
     no name; and who debugs tinygrad wants to see what it does."""
-    if DEBUG or PROFILE or TRAINING or not program_store.enabled():
+    if DEBUG or PROFILE or TRAINING or not JIT or not program_store.enabled():
         return False
     return usable(device)
 
@@ -65,8 +65,10 @@ class Shelf:
     def keep(self, captured: Any, newest: int) -> None:
         """Stores what was captured instead, of the inputs that were looked up; buffers with
         numbers above `newest` were made for it."""
+        if not self._key or captured is None:
+            return
         args = (captured, self._inputs, newest, self._known(), self._constants)
-        if self._key and (entry := entry_of(*args)):
+        if entry := entry_of(*args):
             program_store.write(self._key, entry)
 
 
@@ -94,5 +96,5 @@ def _settings() -> list[tuple[str, object]]:
 
 
 def _environment(function: Callable[..., Any]) -> tuple[object, ...]:
-    code = getattr(function, "__func__", function).__code__
+    code = getattr(function, "__func__", function).__code__  # a method's is its function's
     return program_store.environment(ensure_compiler(), code.co_filename)

@@ -428,6 +428,16 @@ def test_nothing_is_stored_where_it_is_turned_off(
     assert not entries(store)
 
 
+def test_nothing_is_stored_of_what_is_not_captured(store: Path) -> None:
+    calls: list[int] = []
+    with Context(JIT=0):  # type: ignore[no-untyped-call]
+        assert program(calls)(given(1, 2)).tolist() == [7, 8]
+    late = program(calls)
+    with Context(JIT=0):  # type: ignore[no-untyped-call]
+        assert late(given(1, 2)).tolist() == [7, 8]
+    assert not entries(store)
+
+
 def test_a_folder_that_cannot_be_written_is_no_error(store: Path) -> None:
     store.parent.mkdir(exist_ok=True)
     store.write_text("a file")
