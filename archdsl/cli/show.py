@@ -86,7 +86,7 @@ def _decoding(graph: Graph) -> None:
         print(show(plan.once), end="")
     print(f"# after split_decoding: a step along {plan.axis} of {plan.tokens}")
     for state in plan.states:
-        print(f"# state {state}; {state.elements * BYTES['float32']} bytes")
+        print(f"state {state}; {state.elements * BYTES['float32']} bytes")
     print(show(plan.step), end="")
 
 

@@ -30,7 +30,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_KINDS = {"line": "the end of the line", "int": "a whole number", "name": "a name", "id": "%…"}
+_KINDS = {"line": "the end of the line", "int": "a whole number", "name": "a name"}
+_KINDS |= {"float": "a number", "id": "%…"}
 
 
 class _Token(NamedTuple):
@@ -295,9 +296,10 @@ class _Parser:
         return path, self.type()
 
     def path(self) -> str:
-        path = self.take("name", "int")
+        parts = ("name", "int", "float")  # the numbers of two parts look like one
+        path = self.take(*parts)
         while self.accept("."):
-            path += "." + self.take("name", "int")
+            path += "." + self.take(*parts)
         return path
 
     # -- types --

@@ -70,7 +70,7 @@ class _Verifier:
             padded = [i.name for i in sources if i.pad is not None and len(i.type.axes) == 1]
             counted = [i.name for i in self.graph.inputs if i.type == Type("int")]
             fits = axis.ragged in (*padded, *counted)
-            _require(fits, where, f"has no padding or length from {axis.ragged}")
+            _require(fits, where, f"has no padding from {axis.ragged}")
 
     def input(self, each: Input) -> None:
         self.type(each.name, each.type)

@@ -214,9 +214,9 @@ def test_a_chat_is_fed_what_is_new_alone(
     step = Decoder._step
     chat = TextTokenizer.chat
 
-    def counted(decoder: Decoder, tokens: Any, last: bool) -> Any:
-        fed[-1] += tokens.shape[1]
-        return step(decoder, tokens, last)
+    def counted(decoder: Decoder, columns: Any, count: int, last: bool) -> Any:
+        fed[-1] += count
+        return step(decoder, columns, count, last)
 
     def asked(tokenizer: TextTokenizer, messages: list[dict[str, str]]) -> str:
         fed.append(0)

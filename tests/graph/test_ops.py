@@ -58,7 +58,7 @@ def test_accepted(use: str, told: str) -> None:
     op, here = made(use)
     lines = [f"gives {op.infer(here)}"]
     lines += [f"weight {w.name} {list(w.shape)}: {w.init}" for w in op.weights(here)]
-    costs = {"flops": op.flops, "scratch": op.scratch, "cache": op.cache}
+    costs = {"flops": op.flops, "scratch": op.scratch, "cache": op.cache, "kept": op.kept}
     lines += [
         f"{name} {cost}" for name, rule in costs.items() if str(cost := rule(here)) != "0"
     ]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archdsl.diagnostics import ArchError
-from archdsl.graph.nodes import Apply, Graph, Input, Node, Stack
+from archdsl.graph.nodes import Apply, Graph, Input, Node, Slice, Stack, Table, Tail
 from archdsl.graph.ops import OPS
 from archdsl.graph.parser import parse
 from archdsl.graph.printer import show
@@ -79,7 +79,7 @@ def test_indentation_and_empty_lines_are_not_needed() -> None:
 # -- graphs in which every field has a value other than its default --
 
 names = st.sampled_from(
-    ["T", "S", "pad", "mixed", "none", "stack", "yield", "graph", "é_1", "_"]
+    ["T", "S", "pad", "mixed", "none", "stack", "yield", "graph", "by", "each", "é_1", "_"]
 )
 ids = st.integers(1, 99).map(lambda n: f"%{n}")
 refs = ids | names
@@ -100,7 +100,10 @@ types = st.builds(
     naturals | st.none(),
     st.frozensets(names, max_size=3),
 )
-paths = st.lists(names, max_size=3).map(".".join)
+numbered = st.integers(0, 99).map(str)
+paths = st.lists(names | numbered, max_size=3).map(".".join)
+tails = st.builds(Tail, names, refs | st.none())
+slices = st.builds(Slice, ids, refs, types)
 attributes = st.one_of(
     st.none(),
     st.booleans(),
@@ -123,12 +126,16 @@ def applies(draw: st.DrawFn) -> Apply:
         tuple(draw(st.lists(st.tuples(names, attributes), max_size=4))),
         draw(paths),
         draw(types),
+        tail=tuple(draw(st.lists(tails, max_size=3))),
+        kernels=tuple(draw(st.lists(names, max_size=4))),
     )
 
 
 def stacks(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
     bodies = st.lists(inner, max_size=3).map(tuple)
-    return st.builds(Stack, ids, refs, naturals, paths, ids, types, bodies, refs, types)
+    several = st.lists(slices, max_size=2).map(tuple)
+    parts = (ids, refs, naturals, paths, ids, types, bodies, refs, types)
+    return st.builds(Stack, *parts, takes=several, gives=several)
 
 
 nodes: st.SearchStrategy[Node] = st.recursive(applies(), stacks, max_leaves=5)
@@ -149,6 +156,7 @@ graphs = st.builds(
     labels=several(inputs),
     loss=applies(),
     init=st.tuples(names, several(st.tuples(names, floats))),
+    tables=several(st.builds(Table, paths.filter(bool), naturals, naturals)),
 )
 
 
@@ -161,6 +169,7 @@ def test_generated_graphs_round_trip(graph: Graph) -> None:
 # -- what is no graph's text --
 
 HEAD = "graph G init xavier\ninput x: float[4]\n"
+PLACE = "a name or a whole number or a number"
 
 
 @pytest.mark.parametrize(
@@ -174,8 +183,18 @@ HEAD = "graph G init xavier\ninput x: float[4]\n"
         (HEAD + "%1 = relu(x", "3:12", "the line ends here", "`)`"),
         (HEAD + "%1 = relu(x; a = )", "3:18", "`)` cannot stand here", "a whole number"),
         (HEAD + "%1 = relu(x; a = 1 b = 2)", "3:20", "`b` cannot stand here", "`,`"),
-        (HEAD + "%1 = relu(x) @ h.: float", "3:18", "`:` cannot stand here", "a name"),
-        (HEAD + "%1 = relu(x) @ 0: float", "3:16", "`0` cannot stand here", "a name"),
+        (
+            HEAD + "%1 = relu(x) @ h.: float",
+            "3:18",
+            "`:` cannot stand here",
+            "a name or a whole number or a number",
+        ),
+        (
+            HEAD + "%1 = relu(x) @ (: float",
+            "3:16",
+            "`(` cannot stand here",
+            "a name or a whole number or a number",
+        ),
         (HEAD + "%1 = relu(x): float[,]", "3:21", "`,` cannot stand here", "a size"),
         (HEAD + "%1 = relu(x): float[T^]", "3:23", "`]` cannot stand here", "a whole number"),
         (

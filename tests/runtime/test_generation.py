@@ -173,9 +173,9 @@ def test_what_was_fed_is_not_fed_again(model: Model, monkeypatch: pytest.MonkeyP
     fed: list[int] = []
     step = Decoder._step
 
-    def counted(decoder: Decoder, tokens: NDArray[np.int64], last: bool) -> Any:
-        fed.append(tokens.shape[1])
-        return step(decoder, tokens, last)
+    def counted(decoder: Decoder, columns: Any, count: int, last: bool) -> Any:
+        fed.append(count)
+        return step(decoder, columns, count, last)
 
     monkeypatch.setattr(Decoder, "_step", counted)
     reader = made().reader(1)
