@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from archdsl.backend import interpret
 from archdsl.backend.program import Program as Capture
 from archdsl.backend.tensors import copied, get, placed, put, zeros
 from archdsl.backend.use import TILE
-from archdsl.diagnostics import fail
+from archdsl.diagnostics import did_you_mean, fail
 from archdsl.graph.nodes import Graph, Input
 from archdsl.graph.printer import show
 from archdsl.graph.types import Type
@@ -138,6 +138,8 @@ class Decoder:
     def begin(self, **given: Any) -> None:
         """Takes the inputs that do not come step by step, each [rows, …], and starts anew."""
         self.reset()
+        if self.plan.along and given.keys() & set(self.plan.along):
+            self._refuse_missing(next(name for name in self.plan.along if name in given))
         graph = self.executable.graph
         along = (self.plan.tokens, *self.plan.along)
         others = tuple(each for each in graph.inputs if each.name not in along)
@@ -179,7 +181,7 @@ class Decoder:
         """Feeds a prompt to each row, of whatever length each is: logits [rows, vocab] of the
         token after each."""
         self.reset()
-        self._no_others()
+        self._check_along({})
         longest, lead = max(map(len, prompts)), self.plan.lead
         self._fits(longest)
         columns = longest + lead
@@ -196,7 +198,7 @@ class Decoder:
 
         `along` are the model's other inputs that have a value for each token, [rows, n] too.
         """
-        self._no_others(along)
+        self._check_along(along)
         new = tokens.shape[1]
         lead = self.plan.lead
         longest = max(self.columns - int(self._starts.min()) - lead, 0) + new
@@ -208,24 +210,26 @@ class Decoder:
         found = self._feed(columns, last)
         return found if last else found[:, -new:]
 
-    def _no_others(self, along: Mapping[str, Any] | None = None) -> None:
+    def _check_along(self, along: Mapping[str, Any]) -> None:
         """Refuses tokens without the other inputs that have a value for each of them."""
-        given = set(along or {})
         for name in self.plan.along:
-            if name not in given:
-                each = self._input(name)
-                fail(
-                    "generation",
-                    f"`{name}` has a value for each token, and is missing",
-                    each.span,
-                    expected=f"feed(tokens, {name}=…), with a value for each new token",
-                )
-        for name in given - set(self.plan.along):
+            if name not in along:
+                self._refuse_missing(name)
+        for name in along.keys() - set(self.plan.along):
             fail(
                 "input",
                 f"no input `{name}` comes with the tokens",
                 expected=", ".join(self.plan.along) or "tokens alone",
+                help=did_you_mean(name, self.plan.along),
             )
+
+    def _refuse_missing(self, name: str) -> NoReturn:
+        fail(
+            "generation",
+            f"`{name}` has a value for each token, and is missing",
+            self._input(name).span,
+            expected=f"feed(tokens, {name}=…), with a value for each new token",
+        )
 
     def _feed(self, columns: dict[str, Rows], last: bool) -> Logits:
         found: list[Logits] = []

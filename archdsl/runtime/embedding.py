@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import fail, listing
+from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.formats import resolve
 from archdsl.formats.host import reading
 from archdsl.formats.strict_json import read_object
@@ -82,13 +82,20 @@ def read_pooling(folder: str | Path, pool: str | None = None) -> Pooling:
         )
     words = _object(modules.get("Transformer", place) / _TRANSFORMER)
     general = _object(place / _GENERAL)
-    name = general.get("default_prompt_name")
+    name, prompts = general.get("default_prompt_name"), general.get("prompts") or {}
+    if name is not None and name not in prompts:
+        fail(
+            "config",
+            f"{place / _GENERAL}: the default prompt `{name}` is not among its prompts",
+            expected=listing(prompts) or "an entry under `prompts`",
+            help=did_you_mean(name, prompts) or "add it under `prompts`, or remove the default",
+        )
     return Pooling(
         pool or _pool(modules["Pooling"] / "config.json"),
         "Normalize" in modules,
         words.get("max_seq_length"),
         bool(words.get("do_lower_case")),
-        "" if name is None else general["prompts"][name],
+        "" if name is None else prompts[name],
     )
 
 

@@ -241,3 +241,105 @@ def test_whole_tiles_of_columns_are_seen_as_columns_are(
     decoder = model.decoder(2)
     steps = [decoder.feed(tokens[:, i : i + 1])[:, 0] for i in range(19)]
     assert np.abs(np.stack(steps, 1) - right).max() < 1e-5 * np.abs(right).max()
+
+
+# -- models whose decoding is more than a cache for each attention --
+
+SHARED = """
+use "llama.arch"
+block looking(x: float[T, D], k: float[T, K, h], v: float[T, K, h], heads): float[T, D] {
+  q = x -> q: linear(heads * h, bias = false) -> split_heads(heads) -> rotary
+  attend(q, k, v, causal) -> merge_heads -> out: linear(D, bias = false)
+}
+model Shared(vocab = 97, context = 64, D = 48, heads = 6, kv_heads = 2, depth = 3) {
+  input tokens: int[T <= context] < vocab
+  y = tokens -> embed(vocab, D) -> norm(rms)
+  k = y -> k: linear(kv_heads * D // heads, bias = false) -> split_heads(kv_heads) -> rotary
+  v = y -> v: linear(kv_heads * D // heads, bias = false) -> split_heads(kv_heads)
+  h = y -> cross: rms_layer(1e-5, looking(k, v, heads), gated_mlp(40)) * depth -> norm(rms)
+  output logits: float[T, vocab] = h -> unembed(embed)
+  loss next_token(logits, tokens)
+}
+"""
+PREFIX = """
+use "blocks.arch"
+model Prefix(vocab = 97, context = 64, D = 24, heads = 4, depth = 2) {
+  input tokens: int[T <= context - 2] < vocab
+  h = tokens -> embed(vocab, D) -> prepend(p1) -> self_attention_block(heads, causal)
+    -> prepend(p2) -> posenc(learned, context)
+    -> h: self_attention_block(heads, causal) * depth -> slice(T, 2)
+  output logits: float[T, vocab] = h -> linear(vocab)
+  loss next_token(logits, tokens)
+}
+"""
+SEGMENTS = """
+model Segments(vocab = 50, context = 32, D = 32, heads = 4) {
+  input tokens: int[T <= context] < vocab
+  input kinds: int[T] < 2
+  h = (tokens -> embed(vocab, D)) + (kinds -> kinds: embed(2, D)) -> attention(heads, causal)
+  output logits: float[T, vocab] = h -> norm -> linear(vocab)
+  loss next_token(logits, tokens)
+}
+"""
+
+
+@pytest.mark.parametrize("kernels", ["best", "tinygrad"])
+@pytest.mark.parametrize(("text", "cached"), [(SHARED, "128 T"), (PREFIX, "576 T + 960")])
+def test_shared_keys_and_prepended_vectors(text: str, cached: str, kernels: str) -> None:
+    model = archdsl.compile(archdsl.parse(text), device="CPU", seed=3, kernels=kernels)
+    assert str(model.cost().cache_formula) == cached
+    tokens = random.integers(0, 97, (2, 45))
+    right = model(tokens=tokens)["logits"].numpy()
+    decoder = model.decoder(2)
+    assert sum(state.elements.at({"T": 10}) for state in decoder.plan.states) * 4 == (
+        model.cost(T=10).cache_bytes
+    )
+    for cuts in ([1, 2, 3], [32], [5, 6, 40]):
+        decoder.reset()
+        pieces = list(map(decoder.feed, np.split(tokens, cuts, axis=1)))
+        assert abs(np.concatenate(pieces, 1) - right).max() <= TOLERANCE * abs(right).max()
+    found = decoder.prefill([tokens[0, :40].tolist(), tokens[1, :3].tolist()])
+    ends = np.stack([right[0, 39], right[1, 2]])
+    assert abs(found - ends).max() <= TOLERANCE * abs(right).max()
+    following = decoder.feed(np.stack([tokens[0, 40:42], tokens[1, 3:5]]))
+    ends = np.stack([right[0, 40:42], right[1, 3:5]])
+    assert abs(following - ends).max() <= TOLERANCE * abs(right).max()
+
+    single = model.decoder(1)
+    single.feed(tokens[:1, :20])
+    assert single.keep(7) == 7
+    again = single.feed(tokens[:1, 7:9])
+    assert abs(again - right[:1, 7:9]).max() <= TOLERANCE * abs(right).max()
+    assert single.keep(0) == 0
+    assert (
+        abs(single.feed(tokens[:1, :2]) - right[:1, :2]).max() <= TOLERANCE * abs(right).max()
+    )
+
+
+def test_a_second_input_along_the_tokens_is_fed_with_them() -> None:
+    model = archdsl.compile(archdsl.parse(SEGMENTS, "s.arch"), device="CPU", seed=3)
+    tokens, kinds = random.integers(0, 50, (2, 20)), random.integers(0, 2, (2, 20))
+    right = model(tokens=tokens, kinds=kinds)["logits"].numpy()
+    decoder = model.decoder(2)
+    both = zip(np.split(tokens, [3, 4], 1), np.split(kinds, [3, 4], 1), strict=True)
+    found = np.concatenate([decoder.feed(t, kinds=k) for t, k in both], 1)
+    assert abs(found - right).max() <= TOLERANCE * abs(right).max()
+
+
+def test_tokens_without_the_input_beside_them_are_refused() -> None:
+    model = archdsl.compile(archdsl.parse(SEGMENTS, "s.arch"), device="CPU", seed=3)
+    decoder = model.decoder(1)
+    refused = (
+        lambda: decoder.feed(np.array([[1]])),
+        lambda: decoder.prefill([[1, 2]]),
+        lambda: decoder.begin(kinds=np.array([[1, 1]])),
+        lambda: next(model.generate([1, 2], 3)),
+    )
+    for call in refused:
+        with pytest.raises(ArchError, match=r"`kinds` has a value for each token") as raised:
+            call()
+        (told,) = raised.value.diagnostics
+        assert told.span
+        assert told.span.place == "s.arch:4:9"
+    with pytest.raises(ArchError, match="no input `kind` comes with the tokens"):
+        decoder.feed(np.array([[1]]), kinds=np.array([[1]]), kind=np.array([[1]]))

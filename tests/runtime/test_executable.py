@@ -1,0 +1,143 @@
+"""A model as a thing of a process: its outputs, its weights, threads, copies, and its caches."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import archdsl
+from archdsl.diagnostics import ArchError
+from archdsl.runtime.executable import CAPTURES
+from archdsl.runtime.model import DECODERS, Model
+
+SIZES: dict[str, Any] = {"vocab": 100, "context": 64, "D": 64, "heads": 4, "depth": 2}
+
+
+def gpt(seed: int = 0, **more: Any) -> Model:
+    return archdsl.compile("gpt.arch", device="CPU", seed=seed, **SIZES, **more)
+
+
+def ids(seed: int = 0, *shape: int) -> NDArray[Any]:
+    return np.random.default_rng(seed).integers(0, 100, shape or (1, 16))
+
+
+# -- outputs --
+
+
+def test_only_what_is_asked_for_is_computed() -> None:
+    sizes = {"vocab": 300, "context": 32, "D": 32, "heads": 2, "depth": 2, "inner": 64}
+    model = archdsl.compile("bert.arch:BERT", device="CPU", **sizes)
+    given = {"tokens": ids(1, 2, 9), "segments": np.zeros((2, 9), np.int64)}
+    both = model(**given)
+    (alone,) = model(**given, outputs="hidden").items()
+    assert alone[0] == "hidden"
+    assert np.array_equal(alone[1].numpy(), both["hidden"].numpy())
+    kernels = [str(c.capture._run) for c in model.executable._captures]
+    assert len(kernels) == 2
+    graphs = [model.executable.lowered(model.executable.graph, given)]
+    assert graphs[0].launches()["matmul"] > 0
+    with pytest.raises(ArchError, match="the model has no output hiden"):
+        model(**given, outputs=("hiden",))
+
+
+# -- weights --
+
+
+def test_what_is_assigned_to_quantized_weights_runs_and_is_saved(tmp_path: Path) -> None:
+    model, tokens = gpt(quantize="int8"), ids()
+    decoder = model.decoder(1)
+    before = model(tokens=tokens)["logits"].numpy()
+    assert np.allclose(decoder.feed(tokens), before, atol=1e-5)
+    quantized = list(model.parameters.quantized)
+    assert len(quantized) > 10
+
+    for name in quantized:
+        model.parameters[name].numpy()  # to read a weight changes nothing
+    assert np.array_equal(model(tokens=tokens)["logits"].numpy(), before)
+
+    for name in quantized:
+        weight = model.parameters[name]
+        weight.assign(weight * -0.5).realize()
+    after = model(tokens=tokens)["logits"].numpy()
+    assert np.abs(after - before).max() > 0.1 * np.abs(before).max()
+    decoder.reset()
+    assert np.allclose(decoder.feed(tokens), after, atol=1e-5)
+
+    model.save(tmp_path / "w.safetensors")
+    other = gpt(seed=7)
+    other.load(tmp_path / "w.safetensors")
+    right = other(tokens=tokens)["logits"].numpy()
+    assert np.abs(after - right).max() < 0.02 * np.abs(right).max()  # of 8 bits
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, pickle.dumps], ids=["copy", "deepcopy", "pickle"]
+)
+def test_a_model_is_neither_copied_nor_pickled(copied: Any) -> None:
+    with pytest.raises(ArchError, match=r"neither pickled nor copied[\s\S]*model.save\(path\)"):
+        copied(gpt())
+
+
+# -- threads --
+
+
+def test_one_model_in_several_threads() -> None:
+    """First calls of several shapes too, whose captures wait for one another."""
+    model = gpt()
+    inputs = [ids(seed, 1, length) for seed, length in enumerate((16, 16, 16, 9, 30, 64))]
+    plain = gpt()
+    right = [plain(tokens=each)["logits"].numpy() for each in inputs]
+
+    def repeated(number: int) -> bool:
+        answers = (model(tokens=inputs[number])["logits"].numpy() for _ in range(60))
+        return all(np.array_equal(answer, right[number]) for answer in answers)
+
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        assert all(pool.map(repeated, range(len(inputs))))
+
+
+def test_several_models_in_threads() -> None:
+    tokens = ids()
+    right = [gpt(seed)(tokens=tokens)["logits"].numpy() for seed in range(4)]
+
+    def first_and_later(seed: int) -> bool:
+        model = gpt(seed)
+        answers = (model(tokens=tokens)["logits"].numpy() for _ in range(30))
+        return all(np.array_equal(answer, right[seed]) for answer in answers)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(first_and_later, range(4)))
+
+
+def test_generations_of_one_model_in_threads() -> None:
+    model, prompts = gpt(), [[1, 2, 3], [7, 8], [50, 51, 52, 53]]
+
+    def spoken(prompt: list[int]) -> list[Any]:
+        return [piece.tokens for piece in model.generate(prompt, 12, temperature=0)]
+
+    right = [spoken(prompt) for prompt in prompts]
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        for _ in range(3):
+            assert list(pool.map(spoken, prompts)) == right
+
+
+# -- caches --
+
+
+def test_captures_and_decoders_are_bounded() -> None:
+    model = gpt()
+    for length in range(1, CAPTURES + 4):
+        model(tokens=ids(0, 1, length))
+    assert len(model.executable._captures) == CAPTURES
+    for rows in range(1, DECODERS + 3):
+        model.decoder(rows)
+    assert len(model._decoders) == DECODERS
+    kept = model.decoder(DECODERS + 2)
+    assert model.decoder(DECODERS + 2) is kept
