@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import field
+from typing import NoReturn
 
 from archdsl.frozen import Frozen
 
@@ -185,6 +186,27 @@ class ArchError(Exception):
             diagnostics = (diagnostics,)
         self.diagnostics = tuple(diagnostics)
         super().__init__("\n\n".join(d.render() for d in self.diagnostics))
+
+
+def fail(
+    code: str,
+    message: str,
+    span: Span | None = None,
+    *,
+    expected: str | None = None,
+    found: str | None = None,
+    notes: tuple[Note, ...] = (),
+    help: str | None = None,
+    cause: BaseException | None = None,
+) -> NoReturn:
+    """Raises an `ArchError` with one diagnostic; `cause` is the exception that led to it.
+
+    >>> fail("model", "the file has no model", help="write `model name(…): …`")
+    Traceback (most recent call last):
+    archdsl.diagnostics.ArchError: error[model]: the file has no model
+      = help: write `model name(…): …`
+    """
+    raise ArchError(Diagnostic(code, message, span, expected, found, notes, help)) from cause
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:

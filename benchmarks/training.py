@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ def ours(subject: Subject, rows: int) -> Call:
     from tinygrad.nn.optim import AdamW
     from tinygrad.nn.state import get_parameters
 
-    from archdsl.backend import walk
+    from archdsl.backend import interpret
     from archdsl.backend.program import Program
     from archdsl.runtime.inputs import check
 
@@ -78,7 +77,9 @@ def ours(subject: Subject, rows: int) -> Call:
 
     def step(**given: Tensor) -> Tensor:
         optimizer.zero_grad()
-        loss = walk.loss(replace(model.running(model.graph), trains=True), given)
+        executable = model.executable
+        program = executable.lowered(executable.graph, given, trains=True)
+        loss = interpret.loss(executable.run(program), given)
         loss.backward()
         return loss.realize(*optimizer.schedule_step())
 

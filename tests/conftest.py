@@ -26,6 +26,9 @@ hypothesis.settings.load_profile("archdsl")
 
 # tinygrad's pool of compilers takes longer to start than it saves in kernels this small.
 os.environ.setdefault("PARALLEL", "0")
+# What a test finds is not to depend on what an earlier run has stored.
+os.environ.setdefault("ARCHDSL_PROGRAMS", "0")
+os.environ.setdefault("ARCHDSL_TREES", "0")
 
 # A shell's background job ignores Ctrl-C, and nohup's a hangup. The commands that tests send
 # them would inherit that; they inherit no function.

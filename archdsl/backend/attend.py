@@ -7,61 +7,67 @@ from typing import Any
 
 from tinygrad import Tensor
 
-from archdsl.backend.kernels.attention import core
+from archdsl.backend.kernels import attention
+from archdsl.backend.kernels.products import matmul
+from archdsl.backend.positions import behind, end
 from archdsl.backend.tensors import made, shape
-from archdsl.backend.use import Use, product, softmax_fp32
-from archdsl.graph.types import Size
-from archdsl.passes.kernels import TINYGRAD, Attention
-
-
-def attention(use: Use) -> Tensor:
-    x, memory = use.x, use.tensors.get("over", use.x)  # [B, T, D], [B, S, E]
-    (batch, T, _), S = shape(x), shape(memory)[1]
-    heads, kv_heads, size = use.attr["heads"], use.attr["kv_heads"], use.attr["head_size"]
-
-    x, memory = made(x), made(memory)
-    q = product(use, x, "q.").reshape(batch, T, heads, size)  # [B, T, H, h]
-    k = product(use, memory, "k.").reshape(batch, S, kv_heads, size)  # [B, S, K, h]
-    v = product(use, memory, "v.").reshape(batch, S, kv_heads, size)  # [B, S, K, h]
-    keys = use.types.get("over", use.types["x"]).axes[0].size
-    out = _attend(use, q, k, v, keys)  # [B, T, H, h]
-    return product(use, out.reshape(batch, T, heads * size), "out.", use.finish)  # [B, T, D]
+from archdsl.backend.use import Use, softmax_fp32
+from archdsl.passes.select_kernels import TINYGRAD
 
 
 def attend(use: Use) -> Tensor:
-    # Computed once, and not again for each product that uses them.
-    q, k, v = (made(use.tensors[name]) for name in "qkv")  # as for _attend
-    return _attend(use, q, k, v, use.types["k"].axes[0].size)  # [B, T, H, w]
-
-
-def _attend(use: Use, q: Tensor, k: Tensor, v: Tensor, keys: Size) -> Tensor:
     """Queries [B, T, H, h], keys [B, S, K, h] and values [B, S, K, w]: [B, T, H, w].
 
-    `keys` is the size S, which tells what of it is padding.
+    In a step the keys and values are caches [B, C, K, h], the new positions in them.
     """
-    (batch, T, heads, size), S = shape(q), shape(k)[1]
-    widest = max(size, shape(v)[-1])
-    work = Attention(batch * heads, T, S, widest, "bias" in use.tensors)
-    if (kernel := use.run.kernel(work)) != TINYGRAD:
-        causal, window = use.attr["causal"], use.attr.get("window")
-        lengths = None if causal else use.run.length(keys)
-        return core(
-            kernel,
-            q,
-            k,
-            v,
-            use.attr["scale"],
-            causal,
-            window,
-            lengths,
-            trains=use.run.trains,
+    if "past" in use.tensors:
+        return _step(use)
+    # Computed once, and not again for each product that uses them.
+    q, k, v = (made(use.tensors[name]) for name in "qkv")
+    T, S, keys = shape(q)[1], shape(k)[1], use.types["k"].axes[0].size
+    causal, window = use.attr["causal"], use.attr["window"]
+    if (kernel := use.kernel()) == TINYGRAD:
+        return _weighted(use, q, k, v, S, _seen(use, T, S))  # [B, T, H, w]
+    lengths = None if causal else use.run.length(keys)
+    scale, trains = use.attr["scale"], use.run.trains
+    return attention.core(kernel, q, k, v, scale, causal, window, lengths, trains=trains)
+
+
+def _step(use: Use) -> Tensor:
+    """New queries [B, n, H, h] look at caches [B, C, K, h] and [B, C, K, w]: [B, n, H, w].
+
+    A cache of fixed size is a ring: each column has taken the place of the oldest.
+    """
+    q, keys, values = (use.tensors[name] for name in "qkv")
+    past, starts, window = use.tensors["past"], use.tensors["starts"], use.attr["window"]
+    ring = use.types["k"].axes[0].size.value
+    if (kernel := use.kernel()) != TINYGRAD:
+        first, places, scale = use.run.column(past), ring or 0, use.attr["scale"]
+        return attention.core(
+            kernel, q, keys, values, scale, True, window, None, first, starts, places
         )
-    return weighted(use, q, k, v, S, _seen(use, T, S, keys))  # [B, T, H, w]
+    n = shape(q)[1]
+    S = end(use.run, past, n) if ring is None else ring
+    seen = _seen_columns(use, past, n, starts, S, ring).unsqueeze(1)  # [B, 1, n, S]
+    return _weighted(use, q, keys[:, :S], values[:, :S], S, seen)  # [B, n, H, w]
 
 
-def weighted(use: Use, q: Tensor, k: Tensor, v: Tensor, S: Any, seen: Tensor | None) -> Tensor:
-    """The same, of keys that `seen` [B or 1, 1, T or 1, S] says may be looked at, all where
-    None; S may be a variable of tinygrad's."""
+def append(use: Use) -> Tensor:
+    """The cache [B, C, …] with the new positions [B, n, …] written in place."""
+    cache, new, past = (use.tensors[name] for name in ("x", "new", "past"))
+    ring = use.axes[0].size.value
+    if use.kernel() != TINYGRAD:
+        return attention.keep(cache, new, use.run.column(past), ring or 0)
+    at = past if ring is None else past % ring
+    written = cache[:, at : at + shape(new)[1]].assign(new.cast(cache.dtype))
+    Tensor.realize(written)
+    kept: Tensor = cache
+    return kept
+
+
+def _weighted(use: Use, q: Tensor, k: Tensor, v: Tensor, S: Any, seen: Tensor | None) -> Tensor:
+    """Attention by two products, of keys that `seen` [B or 1, 1, T or 1, S] says may be looked
+    at, all where None; S may be a variable of tinygrad's."""
     (batch, T, heads, size), (kv_heads, value) = shape(q), v.shape[2:]
     group = heads // kv_heads
     q = q.transpose(1, 2)  # [B, H, T, h]
@@ -73,7 +79,7 @@ def weighted(use: Use, q: Tensor, k: Tensor, v: Tensor, S: Any, seen: Tensor | N
     if use.run.trains:
         # Their gradients are made as they are here: products that tensor cores can compute.
         q, k, v = (each.contiguous_backward() for each in (q, k, v))
-    scores = use.run.matmul(q, k, flip=True) * use.attr["scale"]  # [B, K, G T, S]
+    scores = _product(use, "scores", q, k, flip=True) * use.attr["scale"]  # [B, K, G T, S]
     scores = scores.reshape(batch, heads, T, S)  # [B, H, T, S]
     if "bias" in use.tensors:
         scores = scores + use.tensors["bias"]  # [B, H, T, S]
@@ -82,19 +88,46 @@ def weighted(use: Use, q: Tensor, k: Tensor, v: Tensor, S: Any, seen: Tensor | N
     scores = scores.reshape(batch, kv_heads, group * T, S)  # [B, K, G T, S]
     # Made before the product with v, which would else compute them again for each feature.
     shares = softmax_fp32(scores, -1).cast(v.dtype).contiguous()  # [B, K, G T, S]
-    out = use.run.matmul(shares, v).cast(v.dtype)  # [B, K, G T, w]
+    out = _product(use, "values", shares, v).cast(v.dtype)  # [B, K, G T, w]
     return out.reshape(batch, heads, T, value).transpose(1, 2).contiguous()  # [B, T, H, w]
 
 
-def _seen(use: Use, T: int, S: int, keys: Size) -> Tensor | None:
+def _product(use: Use, part: str, a: Tensor, b: Tensor, flip: bool = False) -> Tensor:
+    """a @ b in float32, or a @ b^T."""
+    if use.kernel(part) == TINYGRAD:
+        return use.run.matmul(a, b, flip)
+    return matmul(a, b, flip_b=flip)
+
+
+def _seen(use: Use, T: int, S: int) -> Tensor | None:
     """Which keys each query may attend to, [B or 1, 1, T or 1, S]; None where all."""
     if not use.attr["causal"]:
-        valid = use.run.valid(keys)  # [B, S] or None
+        valid = use.run.valid(use.types["k"].axes[0].size)  # [B, S] or None
         return None if valid is None else valid.reshape(-1, 1, 1, S)  # [B, 1, 1, S]
     # Padding stands at the end, and so in the past of nothing but padding. That may see it:
     # in a window it would else see nothing, and have no shares.
-    behind = Tensor.arange(T).reshape(T, 1) - Tensor.arange(S).reshape(1, S)  # [T, S]
-    seen = behind >= 0  # [T, S]
-    if (window := use.attr.get("window")) is not None:
-        seen = seen & (behind < window)  # [T, S]
+    before = Tensor.arange(T).reshape(T, 1) - Tensor.arange(S).reshape(1, S)  # [T, S]
+    seen = before >= 0  # [T, S]
+    if (window := use.attr["window"]) is not None:
+        seen = seen & (before < window)  # [T, S]
     return seen.reshape(1, 1, T, S)  # [1, 1, T, S]
+
+
+def _seen_columns(
+    use: Use, past: Any, n: int, starts: Tensor, S: Any, ring: int | None
+) -> Tensor:
+    """[B, n, S]: which columns each new token may attend to; S are the places of a ring."""
+    if ring is None:
+        columns: Tensor = Tensor.arange(use.types["k"].axes[0].size.at(use.run.sizes))[:S]
+    else:
+        # The last column that has taken each place.
+        newest = past + n - 1
+        age = (-Tensor.arange(ring) + newest) % ring  # [S]
+        columns = -age + newest  # [S]
+    before = behind(past, n, columns)  # [n, S]
+    seen = before >= 0  # [n, S]
+    if (window := use.attr["window"]) is not None:
+        seen = seen & (before < window)  # [n, S]
+    there = columns.reshape(1, 1, -1) >= starts.reshape(-1, 1, 1)  # [B, 1, S]
+    # What stands in front of a row sees itself: seeing nothing it would be NaN.
+    return (seen & there) | (before == 0)  # [B, n, S]

@@ -11,26 +11,24 @@ import functools
 import math
 import operator
 from collections.abc import Callable
-from math import prod
 
 from tinygrad import Tensor, dtypes
 
-from archdsl.backend.attend import attend, attention
+from archdsl.backend.attend import append, attend
 from archdsl.backend.kernels import norms, tables
-from archdsl.backend.positions import alibi, posenc, relative_bias, rotary
-from archdsl.backend.products import conv1d, experts, linear, mlp
+from archdsl.backend.positions import alibi, posenc, positions, relative_bias, rotary
+from archdsl.backend.products import conv1d, experts, linear
 from archdsl.backend.tensors import made, shape
 from archdsl.backend.use import ACTIVATIONS, Use, activated, product, softmax_fp32
 from archdsl.graph import axes
-from archdsl.passes.kernels import TINYGRAD, Lookup, Norm
+from archdsl.passes.select_kernels import TINYGRAD
 
 # -- tokens and vectors --
 
 
 def embed(use: Use) -> Tensor:
     table = use.weights["weight"]  # [vocab, D]
-    rows, width = shape(table)
-    if use.run.kernel(Lookup(prod(shape(use.x)), rows, width)) != TINYGRAD:
+    if use.kernel() != TINYGRAD:
         rows_of = tables.embed(use.x, use.stored("weight", table))  # [B, …, D]
         return rows_of.cast(table.dtype)  # [B, …, D]
     return table[use.x]  # [B, …, D]
@@ -44,8 +42,8 @@ def unembed(use: Use) -> Tensor:
 
 
 def norm(use: Use) -> Tensor:
-    rows, kind = prod(shape(use.x)[:-1]), use.attr["kind"]
-    if use.run.kernel(Norm(rows, shape(use.x)[-1], kind)) != TINYGRAD:
+    kind = use.attr["kind"]
+    if use.kernel() != TINYGRAD:
         weight, bias = (use.weights.get(name) for name in ("weight", "bias"))
         return norms.norm(use.x, kind == "rms", use.attr["eps"], weight, bias)  # [B, …, D]
     x: Tensor = use.x.cast(dtypes.float32)  # [B, …, D]
@@ -70,7 +68,8 @@ def temperature(use: Use) -> Tensor:
 
 def dot(use: Use) -> Tensor:
     x, other = (t.cast(dtypes.float32) for t in use.tensors.values())  # [B, …, D] each
-    return (x * other).sum(-1).cast(use.x.dtype)  # [B, …]
+    sums: Tensor = (x * other).sum(-1)  # [B, …]
+    return sums.cast(use.x.dtype)  # [B, …]
 
 
 # -- images, and named positions --
@@ -86,6 +85,10 @@ def patches(use: Use) -> Tensor:
 
 def prepend(use: Use) -> Tensor:
     token = use.weights["weight"].reshape(1, 1, -1)  # [1, 1, D]
+    if "at" in use.tensors:
+        # A step has columns for what is prepended: position 0 is this one.
+        here: Tensor = use.tensors["at"].unsqueeze(-1) == 0  # [B, n, 1]
+        return here.where(token, use.x)  # [B, n, D]
     return token.expand(use.x.shape[0], 1, -1).cat(use.x, dim=1)  # [B, 1 + T, D]
 
 
@@ -95,6 +98,13 @@ def readout(use: Use) -> Tensor:
 
 def first(use: Use) -> Tensor:
     return use.x[:, 0]  # [B, D]
+
+
+def last(use: Use) -> Tensor:
+    axis = use.axis(0)
+    where: list[slice] = [slice(None)] * use.x.ndim
+    where[axis] = slice(shape(use.x)[axis] - 1, shape(use.x)[axis])
+    return use.x[tuple(where)]  # [B, …, 1, …]
 
 
 def at(use: Use) -> Tensor:
@@ -198,9 +208,7 @@ EMIT: dict[str, Callable[[Use], Tensor]] = {
     "relative_bias": relative_bias,
     "norm": norm,
     "linear": linear,
-    "attention": attention,
     "attend": attend,
-    "mlp": mlp,
     "experts": experts,
     "conv1d": conv1d,
     "patches": patches,
@@ -221,6 +229,11 @@ EMIT: dict[str, Callable[[Use], Tensor]] = {
     "reshape": reshape,
     "slice": slice_,
     "dropout": dropout,
+    "positions": positions,
+    "later": lambda use: use.x + use.attr["by"],
+    "append": append,
+    "last": last,
+    "length": lambda use: use.x.ne(use.attr["pad"]).sum(1).cast(dtypes.int32).contiguous(),
     "next_token": next_token,
     "cross_entropy": cross_entropy,
     **{name: lambda use, act=name: activated(use.run, act, use.x) for name in ACTIVATIONS},  # type: ignore[misc]

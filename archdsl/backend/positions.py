@@ -10,11 +10,40 @@ import numpy as np
 from tinygrad import Tensor, dtypes
 
 from archdsl.backend.tensors import shape
-from archdsl.backend.use import Use
+from archdsl.backend.use import TILE, Run, Use
+
+
+def positions(use: Use) -> Tensor:
+    """[B, n]: the position of each new token in its row, 0 for the padding in front of it."""
+    columns = _columns(use.tensors["past"], shape(use.x)[1]).reshape(1, -1)  # [1, n]
+    found: Tensor = (columns - use.tensors["starts"].reshape(-1, 1)).maximum(0)
+    return found
+
+
+def _columns(past: Any, n: int) -> Tensor:
+    """[n]: the columns of so many new tokens."""
+    columns: Tensor = Tensor.arange(n) + past
+    return columns
+
+
+def behind(past: Any, n: int, columns: Tensor) -> Tensor:
+    """[n, S]: how far each of the columns [S] stands behind each new token."""
+    return _columns(past, n).reshape(-1, 1) - columns.reshape(1, -1)
+
+
+def end(run: Run, past: Any, n: int) -> Any:
+    """How many columns there are with n new ones. Tensor cores take whole tiles of them: what
+    comes after the new ones is hidden as the future is."""
+    columns = past + n
+    return -(-columns // TILE) * TILE if run.tensor_cores else columns
 
 
 def posenc(use: Use) -> Tensor:
-    return use.x + encodings(use)[: shape(use.x)[1]].cast(use.x.dtype)  # [B, T, D]
+    if "at" in use.tensors:
+        rows = encodings(use)[use.tensors["at"]]  # [B, n, D]
+    else:
+        rows = encodings(use)[: shape(use.x)[1]]  # [T, D]
+    return use.x + rows.cast(use.x.dtype)  # [B, T, D]
 
 
 def encodings(use: Use) -> Tensor:
@@ -40,6 +69,8 @@ def sinusoids(context: int, width: int, layout: str) -> np.ndarray:
 
 
 def rotary(use: Use) -> Tensor:
+    if "at" in use.tensors:
+        return turned(use, use.run.rows(angles(use), use.tensors["at"], 1))  # [B, n, …, h]
     return turned(use, angles(use)[:, : shape(use.x)[1]].unsqueeze(1))  # [B, T, …, h]
 
 
@@ -92,6 +123,9 @@ def alibi(use: Use) -> Tensor:
     batch, T, _ = shape(use.x)
     heads = use.attr["heads"]
     steep = use.run.constant(("alibi", heads), lambda: slopes(heads))  # [H]
+    if "past" in use.tensors:
+        bias = steep.reshape(1, heads, 1, 1) * -_behind(use)  # [1, H, n, C]
+        return bias[..., : end(use.run, use.tensors["past"], T)]  # [1, H, n, S]
     ahead = Tensor.arange(T).reshape(1, T) - Tensor.arange(T).reshape(T, 1)  # [T, T]
     bias = steep.reshape(1, heads, 1, 1) * ahead  # [1, H, T, T]
     return bias.expand(batch, heads, T, T)  # [B, H, T, T]
@@ -111,6 +145,11 @@ def relative_bias(use: Use) -> Tensor:
     batch, T, _ = shape(use.x)
     bound = use.run.bound(use.axes[0].size)
     heads = use.attr["heads"]
+    if "past" in use.tensors:
+        near = (bound - 1 - _behind(use)).clip(0, 2 * bound - 2)  # [n, C]
+        bias = use.weights["weight"][distances(use, bound)[near]]  # [n, C, H]
+        bias = bias.permute(2, 0, 1).unsqueeze(0)  # [1, H, n, C]
+        return bias[..., : end(use.run, use.tensors["past"], T)]  # [1, H, n, S]
     table = distances(use, bound)[bound - T : bound + T - 1]  # [2 T - 1]
     bias = use.weights["weight"][table].transpose(0, 1).contiguous()  # [H, 2 T - 1]
     # Row i begins at T - 1 - i: copies of 2 T, read as rows of 2 T - 1, shift by one.
@@ -118,6 +157,12 @@ def relative_bias(use: Use) -> Tensor:
     rows = rows.flatten(1)[:, T - 1 : -1]  # [H, T (2 T - 1)]
     rows = rows.reshape(heads, T, 2 * T - 1)[:, :, :T]  # [H, T, T]
     return rows.unsqueeze(0).expand(batch, heads, T, T)  # [B, H, T, T]
+
+
+def _behind(use: Use) -> Tensor:
+    """[n, C]: how far each column stands behind each new token."""
+    columns = Tensor.arange(use.types["columns"].axes[0].size.at(use.run.sizes))
+    return behind(use.tensors["past"], shape(use.x)[1], columns)
 
 
 def distances(use: Use, bound: int) -> Tensor:

@@ -16,15 +16,6 @@ def linear(use: Use) -> Tensor:
     return product(use, made(use.x), finish=use.finish)  # [B, …, dim]
 
 
-def mlp(use: Use) -> Tensor:
-    x, sizes = use.x, use.attr["sizes"]
-    for i in range(len(sizes)):
-        last = i == len(sizes) - 1
-        finish = use.finish if last else Finish(use.attr["act"])
-        x = product(use, made(x), f"{i}.", finish)  # [B, …, sizes[i]]
-    return x  # [B, …, sizes[-1]]
-
-
 def experts(use: Use) -> Tensor:
     x = made(use.x)  # [B, …, D]
     shares = _shares(use, product(use, x, "router."))  # [B, …, count]

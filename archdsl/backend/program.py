@@ -5,11 +5,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tinygrad import Tensor, UOp
 
 from archdsl.backend.kernels import sequence
+from archdsl.backend.shelf import Shelf, shelved
+from archdsl.backend.stored_program import Constants, Known, StoredProgram
 from archdsl.backend.tinygrad_seam import (
     TRAINING,
     JitBase,
@@ -19,13 +21,15 @@ from archdsl.backend.tinygrad_seam import (
     not_captured,
     to_program_cache,
 )
-from archdsl.backend.tuning import Tuner
 from archdsl.progress import doing
 
 # tinygrad's settings for making kernels of these tensors. TC_OPT: sizes that are no multiple
 # of a tensor core's are filled up. SPLIT_REDUCEOP: a lookup in a large table, a sum until
 # tinygrad sees that it is none, is not cut into partial sums before.
 OPTIONS = {"TC_OPT": 2, "SPLIT_REDUCEOP": 0}
+
+if TYPE_CHECKING:
+    from archdsl.backend.tuning import Tuner
 
 T = TypeVar("T")
 
@@ -35,10 +39,26 @@ class Program(Generic[T]):
 
     What it returns is realized, and is written over by the next call. Its kernels are
     searched by a `tuner` where there is one.
+
+    With a `key`, which describes the function, a program is stored, and a later process runs it
+    without tracing: see `stored_program.py`. `known` gives the tensors that the function uses
+    beside its arguments, by name; `constants` are tables by what they are made from.
     """
 
-    def __init__(self, function: Callable[..., T], device: str, tuner: Tuner | None = None):
+    def __init__(
+        self,
+        function: Callable[..., T],
+        device: str,
+        tuner: Tuner | None = None,
+        *,
+        key: tuple[object, ...] | None = None,
+        known: Callable[[], Known] = dict,
+        constants: Constants | None = None,
+    ):
         self._run: Any = _Jit(function, device, tuner)
+        self._shelf = None
+        if key is not None and tuner is None and shelved(device):
+            self._shelf = Shelf(key, function, known, {} if constants is None else constants)
         # tinygrad would capture the second call, and so make everything twice.
         self._run.cnt = 1
         self._device = device
@@ -50,12 +70,18 @@ class Program(Generic[T]):
             Tensor.rand(1, device=device).realize()
 
     def __call__(self, *given: Any, **named: Any) -> T:
+        if self._shelf and (stored := self._shelf.find(given, named)):
+            self._run, self._shelf = stored, None
         found: T
-        if self._run.captured is None:
-            with self._compiling(), graph_runner(self._device, self._runner, self._options):
-                found = self._run(*given, **named)
-        else:
+        if isinstance(self._run, StoredProgram) or self._run.captured:
             found = self._run(*given, **named)
+            return found
+        newest = next(UOp.unique_num)
+        with self._compiling(), graph_runner(self._device, self._runner, self._options):
+            found = self._run(*given, **named)
+        if self._shelf:
+            self._shelf.keep(self._run.captured, newest)
+            self._shelf = None
         return found
 
     def _compiling(self) -> AbstractContextManager[object]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tinygrad import Tensor, dtypes
+from tinygrad import Tensor, UOp, dtypes
 
 from archdsl.backend.program import kept
-from archdsl.backend.tensors import shape
-from archdsl.backend.tinygrad_seam import default_is
+from archdsl.backend.tensors import made, shape
+from archdsl.backend.tinygrad_seam import default_is, not_captured
 from archdsl.passes.quantizable import GROUP
 
 
@@ -48,6 +49,58 @@ class Quantized:
         if self.offsets is not None:
             full = full + self.offsets.unsqueeze(-1)  # [out, in / group, group]
         return full.reshape(out, into).cast(dtype)  # [out, in]
+
+
+class Weights(Mapping[str, Tensor]):
+    """Weights by path. Those in whole numbers, `quantized`, are tensors of the model's dtype,
+    too, made when they are asked for: kernels read them as they are."""
+
+    def __init__(self, found: Mapping[str, Tensor | Quantized], dtype: str):
+        self._names = tuple(found)
+        self._whole = {n: each for n, each in found.items() if isinstance(each, Tensor)}
+        self.quantized = {n: each for n, each in found.items() if isinstance(each, Quantized)}
+        self._dtype = dtype
+        self._made: dict[str, UOp] = {}  # of those in whole numbers, as they were handed out
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._whole:
+            self._whole[name] = self.quantized[name].full(self._dtype)
+            self._made[name] = self._whole[name].uop
+        return self._whole[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def quantize_assigned(self) -> bool:
+        """Quantizes anew the weights that have been assigned to since they were asked for, so
+        that what is read here is what runs; says whether there were any."""
+        moved = [name for name, uop in self._made.items() if self._whole[name].uop is not uop]
+        changed = [name for name in moved if not self._as_stored(name)]
+        for name in changed:
+            self.quantized[name] = quantized(kept(made(self._whole[name])))
+            self._whole[name].replace(self.quantized[name].full(self._dtype))
+        self._made |= {name: self._whole[name].uop for name in moved}
+        return bool(changed)
+
+    def _as_stored(self, name: str) -> bool:
+        """Whether a weight has the values that it was made with; it may have been computed."""
+        stored = self.quantized[name].full(self._dtype)
+        with not_captured():
+            return bool((self._whole[name] == stored).all().item())
+
+    def in_memory(self) -> dict[str, Tensor]:
+        """What the weights are in memory, by name: those in whole numbers by their parts."""
+        whole = {f"weight {n}": self[n] for n in self._names if n not in self.quantized}
+        parts = {
+            f"{part} {name}": tensor
+            for name, each in self.quantized.items()
+            for part, tensor in vars(each).items()
+            if tensor is not None
+        }
+        return whole | parts
 
 
 def quantized(weight: Tensor) -> Quantized:

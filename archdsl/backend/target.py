@@ -7,6 +7,7 @@ Finding a compiler is `toolchain.py`'s work, making kernels `emit.py`'s.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 import json
@@ -16,19 +17,22 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 from archdsl.backend.toolchain import INSTALL, ensure_compiler
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
-from archdsl.passes.kernels import CPU
+from archdsl.diagnostics import ArchError, did_you_mean, fail, listing
+from archdsl.passes.select_kernels import CPU
 
 try:
     from tinygrad import Device, Tensor
 
     from archdsl.backend import tinygrad_seam as seam
     from archdsl.backend.kernels import bfloat16, sequence
+    from archdsl.backend.kernels.source import compiled
+    from archdsl.backend.opening import has_processor_alone, quick_opening
     from archdsl.backend.tinygrad_seam import (
         CACHEDB,
         CACHELEVEL,
@@ -38,14 +42,13 @@ try:
     )
 except (RuntimeError, ValueError) as error:
     # tinygrad reads its environment variables, `DEV` first, as it is imported.
-    raise ArchError(
-        Diagnostic(
-            "device",
-            "tinygrad cannot read its environment variables",
-            found=str(error),
-            help="`DEV` is DEVICE or DEVICE:RENDERER, as in DEV=CUDA",
-        )
-    ) from error
+    fail(
+        "device",
+        "tinygrad cannot read its environment variables",
+        found=str(error),
+        help="`DEV` is DEVICE or DEVICE:RENDERER, as in DEV=CUDA",
+        cause=error,
+    )
 
 
 @dataclass(frozen=True)
@@ -129,22 +132,24 @@ def open_device(name: str | None = None) -> str:
     opened or whose results are wrong: with the reason, and what mends it.
     """
     _check_kernel_cache()
-    clang, compiler_error = None, None
+    compiler, compiler_error = None, None
     try:
-        clang = ensure_compiler().path
+        compiler = ensure_compiler()
     except ArchError as error:
         compiler_error = error
+    clang = compiler.path if compiler else None
     device = _canonical(name) if name is not None else _default(clang, compiler_error)
     family = device.split(":")[0]
     if family == "CPU" and compiler_error:
         raise compiler_error
-    with seam.environment(**_settings(family)):
+    quickly = quick_opening(compiler) if family == "CPU" and compiler else nullcontext()
+    with seam.environment(**_settings(family)), quickly:
         _run_kernel(device, clang)
     return device
 
 
 def kernels_for(device: str) -> str | None:
-    """Whose kernels in `archdsl.passes.kernels` an open device can use; None for tinygrad's
+    """Whose kernels in passes/select_kernels.py an open device can use; None for tinygrad's
     alone. Those of the CPU are C, and compiled by the clang that tinygrad has been given."""
     return CPU if sequence.runner(device) else None
 
@@ -158,7 +163,7 @@ def supports(device: str, dtype: str) -> bool:
     if dtype not in DTYPES_DICT:
         names = sorted(DTYPES_DICT)
         help = did_you_mean(dtype, names) or f"the dtypes are {listing(names, 'and')}"
-        raise ArchError(Diagnostic("argument-value", f"no dtype is `{dtype}`", help=help))
+        fail("argument-value", f"no dtype is `{dtype}`", help=help)
     device = open_device(device)
     renderer = Device[device].renderer
     # tinygrad asks no clang for its age.
@@ -206,6 +211,8 @@ def with_package(environment: Mapping[str, str]) -> dict[str, str]:
 
 def backends() -> tuple[Backend, ...]:
     """Every family of tinygrad's devices, tried on this machine: some seconds."""
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return tuple(pool.map(probe, _FAMILIES))
 
@@ -222,26 +229,24 @@ def _canonical(name: str) -> str:
         suggestion = did_you_mean(family, known)
         devices = f"the devices are {listing(known, 'and')}"
         help = f"{suggestion} {devices}" if suggestion else devices
-        raise ArchError(Diagnostic("device", f"no device is `{name}`", help=help))
+        fail("device", f"no device is `{name}`", help=help)
     if not re.fullmatch(r"[A-Z]+(:\d+)?", name.upper()):
         help = f"a renderer is chosen for the whole process: DEV={family}:{rest}"
         message = f"`{name}` is not the name of a device"
-        raise ArchError(
-            Diagnostic("device", message, expected=f"`{family}` or `{family}:1`", help=help)
-        )
+        fail("device", message, expected=f"`{family}` or `{family}:1`", help=help)
     return str(Device.canonicalize(name))
 
 
 def _default(clang: str | None, compiler_error: ArchError | None) -> str:
     asked = bool(DEV.device)
+    if not asked and clang and has_processor_alone():
+        return "CPU"
     try:
         chosen = seam.default_device(clang)
     except Exception as error:
         if compiler_error:
             raise compiler_error from error
-        raise ArchError(
-            Diagnostic("device", "tinygrad finds no device", found=_one_line(error))
-        ) from error
+        fail("device", "tinygrad finds no device", found=_one_line(error), cause=error)
     if chosen == "CL" and not asked and clang and seam.is_opencl_on_processor():
         # Through OpenCL this processor is no faster than by itself, and knows fewer dtypes.
         chosen = "CPU"
@@ -281,15 +286,26 @@ def _run_kernel(device: str, clang: str | None) -> None:
         Device[device].renderer  # noqa: B018 (a property, which looks for the compiler)
         if family == "NULL":
             return
-        with seam.default_is(device):
-            found = (Tensor([1.0, 2.0, 3.0], device=device) * 2 + 1).tolist()
+        if sequence.usable(device):
+            found: Any = _probed()
+        else:
+            with seam.default_is(device):
+                found = (Tensor([1.0, 2.0, 3.0], device=device) * 2 + 1).tolist()
     except Exception as error:
-        raise _unusable(device, _one_line(error)) from error
+        _fail_unusable(device, _one_line(error), error)
     if found != [3.0, 5.0, 7.0]:
-        raise _unusable(device, f"[1, 2, 3] * 2 + 1 came out as {found}")
+        _fail_unusable(device, f"[1, 2, 3] * 2 + 1 came out as {found}")
 
 
-def _unusable(device: str, reason: str) -> ArchError:
+def _probed() -> list[float]:
+    """The same by a kernel of our own, which is compiled once for all processes."""
+    numbers = (ctypes.c_float * 3)(1.0, 2.0, 3.0)
+    program = compiled("probe")  # whose code it is
+    program.fxn(ctypes.c_uint64(ctypes.addressof(numbers)))
+    return list(numbers)
+
+
+def _fail_unusable(device: str, reason: str, cause: BaseException | None = None) -> NoReturn:
     name = device.split(":")[0]
     renderer = DEV.target(name).renderer
     family = _FAMILIES.get(name)
@@ -297,7 +313,7 @@ def _unusable(device: str, reason: str) -> ArchError:
     if renderer:
         help = f"DEV asks for the renderer `{renderer}`; DEV={name} leaves it to tinygrad"
     message = f"the device `{device}` cannot be used"
-    return ArchError(Diagnostic("device", message, found=reason, help=help))
+    fail("device", message, found=reason, help=help, cause=cause)
 
 
 def _check_kernel_cache() -> None:
@@ -308,12 +324,10 @@ def _check_kernel_cache() -> None:
     except OSError as error:
         reason = _one_line(error)
     if reason and CACHELEVEL >= 1:
-        raise ArchError(
-            Diagnostic(
-                "device",
-                f"tinygrad cannot keep its kernels in {folder}: {reason}",
-                help="set XDG_CACHE_HOME to a folder that can be written",
-            )
+        fail(
+            "device",
+            f"tinygrad cannot keep its kernels in {folder}: {reason}",
+            help="set XDG_CACHE_HOME to a folder that can be written",
         )
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from math import prod
 from typing import Any, Protocol
 
@@ -58,11 +59,35 @@ def get(tensor: Tensor) -> NDArray[np.float32]:
 
 
 def placed(values: NDArray[Any], device: str, dtype: str = "float32") -> Tensor:
-    """The values whose bits these are, of a dtype, in memory of their own on a device."""
+    """The values whose bits these are, of a dtype, in memory of their own on a device.
+
+    Values of float16 can be given for float32.
+    """
     buffer: Any = Buffer(device, values.size, getattr(dtypes, dtype), preallocate=True)
-    tensor = Tensor(UOp.from_buffer(buffer)).reshape(values.shape)
-    put(tensor, np.require(values, requirements=["W"]))
+    wide = dtype == "float32" and values.dtype == np.float16
+    if device == "CPU":  # to where they stay, in one pass
+        memory = np.frombuffer(
+            buffer.allocator._as_buffer(buffer._buf), np.float32 if wide else values.dtype
+        )
+        np.copyto(memory.reshape(values.shape), values)
+        return _over(buffer, values.shape)
+    tensor = _over(buffer, values.shape)
+    put(tensor, np.require(values, np.float32 if wide else None, requirements=["W"]))
     return tensor
+
+
+def _over(buffer: Any, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of a buffer, without what `reshape` does anew for each of a thousand."""
+    uop, sizes = UOp.from_buffer(buffer), _sizes(shape)
+    return Tensor(uop if sizes is None else UOp(Ops.RESHAPE, src=(uop, sizes)))
+
+
+@functools.cache
+def _sizes(shape: tuple[int, ...]) -> UOp | None:
+    """What tinygrad has for a shape behind a buffer in one piece; None where that has it."""
+    flat = UOp.new_buffer("CPU", prod(shape), dtypes.uint8)
+    turned: UOp = flat.reshape(shape)
+    return None if turned is flat else turned.src[1]
 
 
 def zeros(shape: tuple[int, ...], device: str, dtype: str) -> Tensor:
@@ -70,7 +95,7 @@ def zeros(shape: tuple[int, ...], device: str, dtype: str) -> Tensor:
     they are written to: it comes from the system, whose new pages are zeros, and anew."""
     options = BufferSpec(nolru=True)
     buffer: Any = Buffer(device, prod(shape), getattr(dtypes, dtype), None, options).allocate()
-    tensor = Tensor(UOp.from_buffer(buffer)).reshape(shape)
+    tensor = _over(buffer, shape)
     if device != "CPU":
         put(tensor, np.zeros(buffer.nbytes, np.uint8))
     return tensor
@@ -79,8 +104,12 @@ def zeros(shape: tuple[int, ...], device: str, dtype: str) -> Tensor:
 def copied(x: Tensor) -> Tensor:
     """A realized tensor's values in memory of their own."""
     buffer = memory(x)
-    own = Buffer(buffer.device, buffer.size, buffer.dtype, preallocate=True).copy_from(buffer)
-    return Tensor(UOp.from_buffer(own)).reshape(x.shape)
+    own: Any = Buffer(buffer.device, buffer.size, buffer.dtype, preallocate=True)
+    if buffer.device == "CPU":
+        copy_in(own, buffer.allocator._as_buffer(buffer._buf))
+    else:
+        own.copy_from(buffer)
+    return _over(own, shape(x))
 
 
 def spare(device: str) -> None:

@@ -20,20 +20,24 @@ from dataclasses import replace
 from types import FunctionType, MethodType
 from typing import Any
 
-from tinygrad import Context, Device, Tensor
+from tinygrad import Context, Device, Tensor, helpers
 from tinygrad.codegen import to_program, to_program_cache, to_program_context, to_program_key
 from tinygrad.codegen.opt import Opt
 from tinygrad.codegen.opt.postrange import args_from_ast
 from tinygrad.device import Buffer, BufferSpec, Compiled, LRUAllocator, TinyELF
 from tinygrad.dtype import DTYPES_DICT, AddrSpace, DType, storage_fmt_for_dtype
 from tinygrad.engine.jit import GraphRunner, _TinyJit
-from tinygrad.engine.realize import capturing, get_call_arg_uops, time_call
+from tinygrad.engine.realize import capturing, get_call_arg_uops, graph_cache, time_call
 from tinygrad.helpers import (
     CACHEDB,
     CACHELEVEL,
+    DEBUG,
     DEV,
+    JIT,
     NUM_CPU_THREADS,
+    PROFILE,
     TRAINING,
+    ContextVar,
     Target,
     all_int,
     diskcache_get,
@@ -42,17 +46,21 @@ from tinygrad.helpers import (
 )
 from tinygrad.renderer import Estimates
 from tinygrad.renderer.cstyle import ClangRenderer
-from tinygrad.runtime.ops_cpu import CPUProgram
 from tinygrad.runtime.support.compiler_cpu import ClangCompiler
 from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo, buffers
+
+from archdsl.backend.tinygrad_cpu import ops_cpu
 
 __all__ = [
     "BEHAVIOUR",
     "CACHEDB",
     "CACHELEVEL",
+    "DEBUG",
     "DEV",
     "DTYPES_DICT",
+    "JIT",
     "NUM_CPU_THREADS",
+    "PROFILE",
     "TRAINING",
     "AddrSpace",
     "Buffer",
@@ -69,6 +77,7 @@ __all__ = [
     "Opt",
     "ProgramInfo",
     "Target",
+    "TinyELF",
     "address",
     "all_int",
     "args_from_ast",
@@ -84,13 +93,16 @@ __all__ = [
     "environment",
     "free_cached_memory",
     "get_call_arg_uops",
+    "graph_cache",
     "graph_runner",
     "is_opencl_on_processor",
     "link_bfloat16_rounding",
     "load_program",
     "memory",
     "not_captured",
+    "one_thread",
     "set_runtime",
+    "settings",
     "storage_fmt_for_dtype",
     "time_call",
     "to_program",
@@ -101,6 +113,7 @@ __all__ = [
 ]
 
 JitBase = _TinyJit
+CPUProgram: Any = ops_cpu.CPUProgram
 
 # What is relied on of each name that is imported above.
 BEHAVIOUR = {
@@ -139,6 +152,7 @@ BEHAVIOUR = {
     "capturing": "holds the JIT that captures, with add_linear and _linears; else empty",
     "GraphRunner": "made of captured calls: calls, runtimes, uop_replace, updated_vars and "
     "supports_uop; Device[…].graph names the class, and None means call by call",
+    "graph_cache": "the runner of a captured graph, by the body of its call",
     "get_call_arg_uops": "the buffers of a call, without its bound variables",
     # -- devices --
     "Compiled": "an open device: renderer, compiler, runtime, allocator, graph and arch",
@@ -149,6 +163,11 @@ BEHAVIOUR = {
     "NUM_CPU_THREADS": "how many parts a kernel of the CPU has at most",
     "CACHEDB": "the file in which compiled kernels are kept",
     "CACHELEVEL": "below 1 nothing is kept there",
+    "DEBUG": "above 0 tinygrad prints what it does",
+    "JIT": "at 0 nothing is captured",
+    "PROFILE": "above 0 tinygrad times what it does",
+    "ContextVar": "a setting: key and value",
+    "helpers": "the module that has every ContextVar",
     "DEV": "the device asked for: device, target(family).renderer; value lists Targets",
     "diskcache_get": "what was put for a key, or None",
     "diskcache_put": "keeps a value that pickles for a key of strings",
@@ -156,7 +175,7 @@ BEHAVIOUR = {
 }
 
 # Only one thread at a time changes tinygrad's state, and captures.
-_lock = threading.RLock()
+one_thread = threading.RLock()
 
 
 # -- memory --
@@ -191,12 +210,22 @@ def copy_out(data: memoryview, buffer: Any) -> None:
 def free_cached_memory(device: str) -> None:
     """Gives back the memory of tensors that are gone, which tinygrad keeps for others of just
     their sizes."""
-    allocator = Device[device].allocator
+    allocator: Any = Device[device].allocator
     if isinstance(allocator, LRUAllocator):
-        allocator.free_cache()  # type: ignore[no-untyped-call]  # not typed there
+        # Not by `free_cache`: what is freed may free more, while it goes through the cache.
+        while allocator.cache:
+            (size, options), kept = allocator.cache.popitem()
+            for each in kept:
+                super(LRUAllocator, allocator).free(each, size, options)
 
 
 # -- programs --
+
+
+def settings() -> list[tuple[str, object]]:
+    """tinygrad's settings by name: what each ContextVar is."""
+    known = [each for each in vars(helpers).values() if isinstance(each, ContextVar)]
+    return sorted((each.key, str(each.value)) for each in known)
 
 
 def load_program(source: str, name: str) -> Any:
@@ -220,7 +249,7 @@ def link_bfloat16_rounding(make: Callable[[], Any]) -> None:
     tinygrad can load by itself it loads as before.
     """
     library: Any = CPUProgram.rt_lib
-    with _lock:
+    with one_thread:
         if not hasattr(library, "__truncsfbf2"):
             setattr(library, "__truncsfbf2", make())  # a method would mangle the name
 
@@ -237,7 +266,7 @@ def graph_runner(
     Whatever else is captured in the process, before or after, is none the wiser.
     """
     opened: Any = Device[device]
-    with _lock, Context(**options), default_is(device):  # type: ignore[no-untyped-call]
+    with one_thread, Context(**options), default_is(device):  # type: ignore[no-untyped-call]
         before = opened.graph
         opened.graph = runner or before
         try:
@@ -256,14 +285,14 @@ def default_is(device: str) -> Iterator[None]:
     first, *others = DEV.value
     if not first.device:
         first = replace(first, device=device.split(":")[0])
-    with _lock, Context(DEV=[first, *others]):  # type: ignore[no-untyped-call]
+    with one_thread, Context(DEV=[first, *others]):  # type: ignore[no-untyped-call]
         yield
 
 
 @contextmanager
 def not_captured() -> Iterator[None]:
     """What is realized in the block is run now, and no part of a program being captured."""
-    with _lock, Context(CAPTURING=0):  # type: ignore[no-untyped-call]
+    with one_thread, Context(CAPTURING=0):  # type: ignore[no-untyped-call]
         yield
 
 
@@ -315,7 +344,7 @@ def is_opencl_on_processor() -> bool:
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
     """Environment variables that tinygrad sees in the block, where they are not set already."""
-    with _lock:
+    with one_thread:
         added = {name: v for name, v in variables.items() if name not in os.environ}
         _set_environment(added)
         try:
@@ -342,7 +371,7 @@ def _compiling_by(path: str | None) -> Iterator[None]:
     if path is None or _finds(path):
         yield
         return
-    with _lock:
+    with one_thread:
         before = ClangCompiler.compile
         ClangCompiler.compile = _compile(path)  # type: ignore[method-assign]
         try:

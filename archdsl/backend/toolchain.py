@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archdsl.cache import cache_folder
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 
 INSTALL = '`pip install "archdsl[cpu]"` or `apt-get install clang`'
 
@@ -75,9 +75,7 @@ def _named(name: str) -> Compiler:
     if compiler is None:
         said = _first_line(path) if path else "no such program"
         message = f"CC names `{name}`, which is no clang that tinygrad can use: {said}"
-        raise ArchError(
-            Diagnostic("device", message, help="unset CC, or set it to the path of a clang")
-        )
+        fail("device", message, help="unset CC, or set it to the path of a clang")
     return compiler
 
 
@@ -91,7 +89,7 @@ def _found() -> Compiler:
             usable.append(compiler)
     if not usable:
         message = "tinygrad compiles for the CPU with clang, and this machine has none"
-        raise ArchError(Diagnostic("device", message, help=INSTALL))
+        fail("device", message, help=INSTALL)
     return usable[0]
 
 
@@ -120,13 +118,12 @@ def _zig_script(zig: Path) -> Path:
         try:
             _write(script, f'#!/bin/sh\nexec {shlex.quote(str(zig))} clang "$@"\n', mode=0o755)
         except OSError as error:
-            raise ArchError(
-                Diagnostic(
-                    "device",
-                    f"no script for ziglang's clang can be written: {script}: {error.strerror}",
-                    help="set XDG_CACHE_HOME to a folder that can be written",
-                )
-            ) from error
+            fail(
+                "device",
+                f"no script for ziglang's clang can be written: {script}: {error.strerror}",
+                help="set XDG_CACHE_HOME to a folder that can be written",
+                cause=error,
+            )
     return script
 
 

@@ -8,9 +8,8 @@ K heads of keys and values, G queries that share each of them, h features of a h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,9 @@ from archdsl.backend.kernels import activations, products
 from archdsl.backend.kernels.products import PLAIN, Finish
 from archdsl.backend.program import kept
 from archdsl.backend.quantized import Quantized
-from archdsl.backend.tensors import shape
-from archdsl.backend.tinygrad_seam import all_int
-from archdsl.graph.nodes import Graph
 from archdsl.graph.types import Axis, Size, Type
-from archdsl.passes.epilogues import NONE, Epilogues, epilogues
-from archdsl.passes.kernels import TINYGRAD, Product, Work, choose
+from archdsl.passes.program import Program
+from archdsl.passes.select_kernels import TINYGRAD
 
 # Devices whose products of half numbers sum in float32 by hardware.
 TENSOR_CORES = frozenset({"CUDA", "NV", "AMD", "HIP", "METAL"})
@@ -34,25 +30,31 @@ TILE = 16  # a side of what they multiply at once
 
 @dataclass
 class Run:
-    """What one forward pass has beside its values: weights, sizes, and true lengths."""
+    """One run of a program beside its values: weights, constants, and true lengths.
 
-    graph: Graph
+    A cache that the program keeps is a tensor [B, C, …], or one for each layer.
+    """
+
+    program: Program
     weights: Mapping[str, Tensor]
     constants: dict[tuple[object, ...], Tensor]
     device: str
-    target: str | None = None  # whose kernels are used beside tinygrad's own
-    trains: bool = False  # whether there will be gradients
     quantized: Mapping[str, Quantized] = field(default_factory=dict)  # of `weights`, by path
-    sizes: dict[str, int] = field(default_factory=dict)
     lengths: dict[str, Tensor] = field(default_factory=dict)
-    types: dict[str, Type] = field(default_factory=dict)
-    epilogues: Epilogues = NONE
+    shared: dict[tuple[object, ...], Tensor] = field(default_factory=dict)  # by all layers
 
-    def knows(self, graph: Graph, once: Container[str] = ()) -> None:
-        """Has it know the types of a graph's values, and what its products go on to do: on the
-        CPU, since tinygrad's own kernels find that out, and not where a gradient needs all."""
-        self.types = graph.types()
-        self.epilogues = epilogues(graph, once) if self.target and not self.trains else NONE
+    def __post_init__(self) -> None:
+        self.graph = self.program.graph
+        self.types = self.graph.types()
+        self.sizes = dict(self.program.sizes)
+
+    @property
+    def target(self) -> str | None:
+        return self.program.target
+
+    @property
+    def trains(self) -> bool:
+        return self.program.trains
 
     def valid(self, size: Size) -> Tensor | None:
         """[B, n] True where a position of an axis is there, or None where all are.
@@ -76,20 +78,12 @@ class Run:
         found: Tensor = length
         return found
 
-    def kernel(self, work: Work) -> str:
-        """The kernel for a piece of work."""
-        return choose(work, self.target)
-
     @property
     def tensor_cores(self) -> bool:
         return self.device.split(":")[0] in TENSOR_CORES
 
     def matmul(self, a: Tensor, b: Tensor, flip: bool = False) -> Tensor:
-        """a @ b in float32, or a @ b^T, of operands in the weights' dtype."""
-        if self.target and a.ndim == b.ndim and all_int((*a.shape, *b.shape)):
-            rows, into = shape(a)[-2:]
-            if self.kernel(Product(rows, into, shape(b)[-2 if flip else -1])) == "matmul":
-                return products.matmul(a, b, flip_b=flip)
+        """a @ b in float32, or a @ b^T, of operands in the weights' dtype, by tinygrad."""
         b = b.transpose(-1, -2) if flip else b
         outer = a.shape[:-1] if b.ndim == 2 else a.shape[-2:-1]
         if self.tensor_cores and any(size != 1 for size in outer):
@@ -98,9 +92,25 @@ class Run:
         # rounded before the sum.
         return a.cast(dtypes.float32) @ b.cast(dtypes.float32)
 
+    def column(self, past: Any) -> Tensor:
+        """[1]: the column of the first new token, computed once for all layers."""
+        key = ("column", id(past))
+        if key not in self.shared:
+            column = (Tensor.arange(1) + past).cast(dtypes.int32).to(self.device)
+            self.shared[key] = column.contiguous()
+        return self.shared[key]
+
+    def rows(self, table: Tensor, at: Tensor, axis: int) -> Tensor:
+        """The rows of a table at positions [B, n], looked up once for all layers."""
+        key = ("rows", id(table), id(at))
+        if key not in self.shared:
+            where: tuple[Any, ...] = (*[slice(None)] * axis, at)
+            self.shared[key] = table[where].contiguous()
+        return self.shared[key]
+
     def part(self, x: Tensor) -> Tensor:
-        """What a copy of a stack begins with, or the last one gives, made there: so tinygrad
-        schedules each copy by itself. A gradient needs the whole."""
+        """What a layer begins with, or the last one gives, computed there, so that tinygrad
+        schedules each layer by itself. A gradient needs the whole."""
         return x if self.trains else x.realize()
 
     def bound(self, size: Size) -> int:
@@ -116,21 +126,30 @@ class Run:
 
 @dataclass(frozen=True)
 class Use:
-    """One use of an operator: its tensors, their types, its weights and its attributes, and
-    what its last product goes on to do."""
+    """One call of an operator: its tensors, their types, its weights and its attributes, the
+    kernels of its parts by their names, and what is fused behind it.
 
-    op: str
-    tensors: Mapping[str, Tensor]
+    The input `past` is a number, or a variable of tinygrad's, so that one capture serves all
+    positions.
+    """
+
+    tensors: Mapping[str, Any]
     types: Mapping[str, Type]
     weights: Mapping[str, Tensor]
     attr: Mapping[str, Any]
     run: Run
     quantized: Mapping[str, Quantized] = field(default_factory=dict)  # of `weights`
+    kernels: Mapping[str, str] = field(default_factory=dict)
     finish: Finish = PLAIN
 
     @property
     def x(self) -> Tensor:
-        return next(iter(self.tensors.values()))
+        x: Tensor = next(iter(self.tensors.values()))
+        return x
+
+    def kernel(self, part: str = "") -> str:
+        """The kernel of a part, tinygrad's where none of ours was selected."""
+        return self.kernels.get(part, TINYGRAD)
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -155,8 +174,7 @@ def product(use: Use, x: Tensor, prefix: str = "", finish: Finish = PLAIN) -> Te
     """
     weight = use.weights[f"{prefix}weight"].flatten(1)  # [out, in]
     bias = use.weights.get(f"{prefix}bias")  # [out]
-    out, into = shape(weight)
-    kernel = use.run.kernel(Product(prod(shape(x)[:-1]), into, out))
+    kernel = use.kernel(prefix.rstrip("."))
     if kernel == TINYGRAD:
         y = use.run.matmul(x, weight, flip=True)  # [B, …, out]
         y = (y if bias is None else y + bias).cast(x.dtype)  # [B, …, out]

@@ -8,18 +8,17 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from archdsl.cli.common import Subparsers, command, say
-from archdsl.cli.speaking import add_model, add_sampling, begun, opened, sampling
+from archdsl.cli.speaking import Choice, add_model, add_sampling, asked, begun, choice, opened
 from archdsl.cli.waiting import put
 from archdsl.diagnostics import ArchError
 
 if TYPE_CHECKING:
     from archdsl.runtime.model import Model
-    from archdsl.runtime.sampling import Sampling
     from archdsl.runtime.texts import TextTokenizer
 
 Messages: TypeAlias = list[dict[str, str]]
@@ -39,7 +38,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    choice = sampling(args)
+    chosen = choice(args)
     model, tokenizer = opened(args)
     messages: Messages = []
     if args.system:
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         if line.strip():
             messages.append({"role": "user", "content": line})
-            messages = _answered(model, tokenizer, messages, args, choice)
+            messages = _answered(model, tokenizer, messages, args, chosen)
 
 
 @contextmanager
@@ -80,23 +79,16 @@ def _answered(
     tokenizer: TextTokenizer,
     messages: Messages,
     args: argparse.Namespace,
-    choice: Sampling,
+    chosen: Choice,
 ) -> Messages:
     """The messages and the answer, printed as it comes; the oldest go where room lacks."""
     from archdsl.runtime.generation import saying
 
     answer = problem = ""
     try:
-        messages, ids = _fitting(model, tokenizer, messages, args.max_new_tokens)
-        said = saying(
-            model,
-            tokenizer,
-            [ids],
-            max_new_tokens=args.max_new_tokens,
-            sampling=choice,
-            seed=args.seed,
-        )
-        for each in begun(said, 2):
+        how = asked(args, chosen, tokenizer, model.reader(1).decoder.limit)
+        messages, ids = _fitting(model, tokenizer, messages, how, args.usual_tokens)
+        for each in begun(saying(model, tokenizer, [ids], **how), 2):
             answer += each.text
             put(each.text, end="")
     except KeyboardInterrupt:
@@ -112,10 +104,16 @@ def _answered(
 
 
 def _fitting(
-    model: Model, tokenizer: TextTokenizer, messages: Messages, room: int
+    model: Model,
+    tokenizer: TextTokenizer,
+    messages: Messages,
+    how: Mapping[str, Any],
+    usual: int,
 ) -> tuple[Messages, list[int]]:
-    """The messages, without the oldest exchanges where the context lacks `room` behind them."""
-    limit = model.reader(1).decoder.limit
+    """The messages, without the oldest exchanges where the context lacks room for an answer:
+    as long as it may be, or where the whole has a length, the usual one or half of that."""
+    limit = how["max_length"] or model.reader(1).decoder.limit
+    room = min(usual, limit // 2) if how["max_length"] else how["max_new_tokens"]
     first = 1 if messages[0]["role"] == "system" else 0
     ids = tokenizer.encode(tokenizer.chat(messages), add_special=False)
     while len(ids) + room > limit and len(messages) > first + 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import archdsl
 from archdsl.cli.common import add_machine, compiled
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 
 if TYPE_CHECKING:
     from archdsl.runtime.model import Model
@@ -35,19 +35,15 @@ def opened(args: argparse.Namespace) -> Model:
     """The model of the checkpoint, with its weights."""
     if is_spec(args.spec):
         if not args.weights:
-            raise ArchError(
-                Diagnostic(
-                    "argument-value",
-                    f"`{args.spec}` is a spec, which has no weights",
-                    help="give them by --weights, or name the folder of a checkpoint",
-                )
+            fail(
+                "argument-value",
+                f"`{args.spec}` is a spec, which has no weights",
+                help="give them by --weights, or name the folder of a checkpoint",
             )
         return compiled(args)
     for name in ("weights", "map", "set"):
         if getattr(args, name):
-            raise ArchError(
-                Diagnostic("argument-value", f"--{name} goes with a spec, not a checkpoint")
-            )
+            fail("argument-value", f"--{name} goes with a spec, not a checkpoint")
     return archdsl.from_pretrained(
         args.spec,
         device=args.device,

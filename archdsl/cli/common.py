@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from archdsl.cli.waiting import put
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 from archdsl.semantics.models import Setting
 
 if TYPE_CHECKING:
@@ -116,17 +116,9 @@ def settings(args: argparse.Namespace) -> dict[str, Setting]:
     for each in args.set:
         name, equals, text = each.partition("=")
         if not equals or not name.strip().isidentifier() or not text.strip():
-            raise ArchError(
-                Diagnostic(
-                    "argument-value",
-                    f"--set {each}",
-                    expected="--set NAME=VALUE, as in depth=24",
-                )
-            )
+            fail("argument-value", f"--set {each}", expected="--set NAME=VALUE, as in depth=24")
         if name.strip() in found:
-            raise ArchError(
-                Diagnostic("duplicate-name", f"--set {name.strip()} is given twice")
-            )
+            fail("duplicate-name", f"--set {name.strip()} is given twice")
         found[name.strip()] = _value(text.strip())
     return found
 

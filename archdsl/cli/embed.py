@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from archdsl.cli.checkpoints import add_checkpoint, opened
 from archdsl.cli.common import Subparsers, command, say
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -56,12 +56,10 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     texts = args.texts + (_lines(args.file) if args.file else [])
     if len(texts) < 1 + args.similarity:
-        raise ArchError(
-            Diagnostic(
-                "argument-value",
-                "there are no two texts" if args.similarity else "there is no text",
-                expected="two texts or more" if args.similarity else "a line that is not empty",
-            )
+        fail(
+            "argument-value",
+            "there are no two texts" if args.similarity else "there is no text",
+            expected="two texts or more" if args.similarity else "a line that is not empty",
         )
     from archdsl.runtime.embedding import (
         embed,
@@ -121,4 +119,4 @@ def _lines(path: str) -> list[str]:
             return [line.rstrip("\r\n") for line in file if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ArchError(Diagnostic("file", f"`{path}` cannot be read: {reason}")) from error
+        fail("file", f"`{path}` cannot be read: {reason}", cause=error)

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from archdsl.cli.common import Subparsers, command, texts
-from archdsl.cli.speaking import add_model, add_sampling, begun, opened, sampling
+from archdsl.cli.speaking import add_model, add_sampling, asked, begun, choice, opened
 from archdsl.cli.waiting import put
 from archdsl.progress import doing
 
@@ -51,27 +51,27 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    choice = sampling(args)
+    chosen = choice(args)
     prompts = texts(args.prompt)
     if not prompts:
         return 0
     model, tokenizer = opened(args)
     from archdsl.runtime.generation import prompted, saying
 
+    limit = None if args.slide else model.reader(len(prompts)).decoder.limit
+    named = [tokenizer.number(name) for name in args.stop_token]
+    how = asked(args, chosen, tokenizer, limit, named)
+    how["stop_strings"] = [*args.stop, *how["stop_strings"]]
     said = saying(
         model,
         tokenizer,
         [prompted(tokenizer, prompt) for prompt in prompts],
-        max_new_tokens=args.max_new_tokens,
-        sampling=choice,
-        seed=args.seed,
-        stop_strings=args.stop,
-        stop_tokens=[tokenizer.number(name) for name in args.stop_token],
         slide=args.slide,
+        **how,
     )
     rows: list[list[Said]] = [[] for _ in prompts]
     now = shown = 0  # the row that is printed as it comes, and how much of it has been
-    task = doing("writing", "tokens", args.max_new_tokens, lambda: max(map(len, rows)))
+    task = doing("writing", "tokens", how["max_new_tokens"], lambda: max(map(len, rows)))
     seen = sys.stdout.isatty() and not args.json  # the text itself then shows how far it is
     with nullcontext() if seen else task:
         for each in begun(said, len(rows) + 1):  # the first token, and one behind it

@@ -6,7 +6,7 @@ import argparse
 from contextlib import nullcontext
 
 from archdsl.cli.common import Subparsers, command, say
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -56,4 +56,4 @@ def _check(args: argparse.Namespace) -> None:
     if "" in (args.weights, args.output, args.spec, args.checkpoint):
         problem = "an empty path names nothing"
     if problem:
-        raise ArchError(Diagnostic("file", problem))
+        fail("file", problem)

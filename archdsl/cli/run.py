@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from archdsl.cli.common import Subparsers, add_machine, add_spec, command, compiled
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -47,13 +47,9 @@ def _array(argument: str) -> tuple[str, Any]:
 
     name, equals, path = argument.partition("=")
     if not equals:
-        raise ArchError(
-            Diagnostic(
-                "argument-value", f"--input {argument}", expected="--input NAME=FILE.npy"
-            )
-        )
+        fail("argument-value", f"--input {argument}", expected="--input NAME=FILE.npy")
     try:
         return name, np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error)
-        raise ArchError(Diagnostic("file", f"`{path}` cannot be read: {reason}")) from error
+        fail("file", f"`{path}` cannot be read: {reason}", cause=error)

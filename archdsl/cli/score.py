@@ -9,7 +9,7 @@ from pathlib import Path
 
 from archdsl.cli.common import Subparsers, command
 from archdsl.cli.speaking import add_model, opened
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -67,4 +67,4 @@ def _text(path: str) -> str:
         return data.decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ArchError(Diagnostic("file", f"`{path}` cannot be read: {reason}")) from error
+        fail("file", f"`{path}` cannot be read: {reason}", cause=error)

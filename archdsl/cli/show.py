@@ -10,12 +10,13 @@ from archdsl.graph.cost import BYTES
 from archdsl.graph.nodes import Graph
 from archdsl.graph.printer import show
 from archdsl.passes import PIPELINE, apply_all, optimise
-from archdsl.passes.decoding import decoding, predicted
-from archdsl.passes.kernels import CPU, choices
+from archdsl.passes.program import lower
+from archdsl.passes.select_kernels import CPU
+from archdsl.passes.split_decoding import predicted, split_decoding
 from archdsl.semantics.analysis import analyse
 from archdsl.syntax import ast
 
-STAGES = ("ast", "typed", "passes", "kernels", "weights")
+STAGES = ("ast", "typed", "passes", "program", "weights")
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -30,8 +31,8 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--emit",
         choices=STAGES,
         default="typed",
-        help="the tree, the typed graph, the graph after each pass, the CPU's kernels, or the "
-        "weights' paths "
+        help="the tree, the typed graph, the graph after each pass, the programs that run on "
+        "the CPU, or the weights' paths "
         "(default: %(default)s)",
     )
     parser.set_defaults(run=run)
@@ -49,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
                 print(f"# after {step.__name__}")
                 print(show(graph), end="")
             _decoding(graph)
-        case "kernels":
-            _kernels(optimise(analysis.graph))
+        case "program":
+            _programs(optimise(analysis.graph))
         case "weights":
             from archdsl.graph.sites import parameters
 
@@ -59,31 +60,34 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _kernels(graph: Graph) -> None:
-    """Which kernels do what on the CPU: of a whole sequence, and of a step of decoding."""
+def _programs(graph: Graph) -> None:
+    """What runs on the CPU: a whole sequence, and where tokens are predicted what is computed
+    once, and a step of one token."""
     bounds = {axis.name: axis.bound for axis in graph.varying}
-    at = ", ".join(f"{name} = {bound}" for name, bound in bounds.items())
-    print(f"# {CPU}, batch 1" + (f", {at}" if at else ""))
-    for choice in choices(graph, CPU, bounds):
-        print(choice)
-    if not isinstance(predicted(graph), str):
-        plan = decoding(graph)
-        print(f"# {CPU}, batch 1, a step along {plan.axis} of {plan.tokens}")
-        step = bounds | {plan.axis: 1}
-        for choice in choices(plan.graph, CPU, step, bounds, once=plan.once):
-            if choice.node not in plan.once:
-                print(choice)
+    print("# whole")
+    print(lower(graph, 1, bounds, target=CPU), end="")
+    if isinstance(predicted(graph), str):
+        return
+    plan = split_decoding(graph)
+    for title, half in (("once", plan.once), (f"a step along {plan.axis}", plan.step)):
+        if half is not None:
+            sizes = {axis.name: axis.bound for axis in half.varying}
+            print(f"# {title}")
+            print(lower(half, 1, {**sizes, plan.axis: 1}, target=CPU), end="")
 
 
 def _decoding(graph: Graph) -> None:
     """How the model is computed step by step, where it predicts tokens."""
     if isinstance(predicted(graph), str):
         return
-    plan = decoding(graph)
-    print(f"# decoding, step by step along {plan.axis} of {plan.tokens}")
+    plan = split_decoding(graph)
+    if plan.once is not None:
+        print("# after split_decoding: once")
+        print(show(plan.once), end="")
+    print(f"# after split_decoding: a step along {plan.axis} of {plan.tokens}")
     for state in plan.states:
-        print(f"state {state}; {state.elements * BYTES['float32']} bytes")
-    print(show(plan.graph), end="")
+        print(f"# state {state}; {state.elements * BYTES['float32']} bytes")
+    print(show(plan.step), end="")
 
 
 def _tree(node: ast.Node, indent: str = "") -> str:

@@ -4,14 +4,15 @@ next token is chosen."""
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from archdsl.cli import checkpoints
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import ArchError, fail
 
 if TYPE_CHECKING:
+    from archdsl.runtime.generation_config import GenerationConfig
     from archdsl.runtime.model import Model
     from archdsl.runtime.sampling import Sampling
     from archdsl.runtime.texts import TextTokenizer
@@ -31,53 +32,129 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sampling(parser: argparse.ArgumentParser, tokens: int, temperature: float) -> None:
-    """How the next token is chosen, and how many there are at most."""
+    """How the next token is chosen, and how many there are at most; `tokens` and `temperature`
+    count where neither the command nor the checkpoint says."""
     parser.conflict_handler = "resolve"  # `--seed` is of weights alone elsewhere
-    of = parser.add_argument_group("choice of tokens")
+    parser.set_defaults(usual_tokens=tokens, usual_temperature=temperature)
+    of = parser.add_argument_group(
+        "choice of tokens",
+        "A checkpoint's generation_config.json says how tokens are chosen, as in\n"
+        "transformers: the likeliest where it does not say do_sample. What is given here\n"
+        "counts more.",
+    )
     of.add_argument(
         "--max-new-tokens",
         type=int,
-        default=tokens,
         metavar="N",
-        help="(default: %(default)s)",
+        help=f"(default: the checkpoint's, or {tokens})",
     )
     of.add_argument(
         "--temperature",
         type=float,
-        default=temperature,
-        help="0 is greedy (default: %(default)s)",
+        help=f"0 is greedy (default: the checkpoint's, or {temperature})",
     )
-    of.add_argument("--top-k", type=int, metavar="K", help="of the K likeliest alone")
-    of.add_argument("--top-p", type=float, metavar="P", help="of those that reach P together")
-    of.add_argument("--min-p", type=float, metavar="P", help="of P times the likeliest or more")
+    of.add_argument(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="of the K likeliest alone (default: the checkpoint's, or all)",
+    )
+    of.add_argument(
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="of those that reach P together (default: the checkpoint's, or all)",
+    )
+    of.add_argument(
+        "--min-p",
+        type=float,
+        metavar="P",
+        help="of P times the likeliest or more (default: the checkpoint's, or all)",
+    )
     of.add_argument(
         "--repetition-penalty",
         type=float,
-        default=1.0,
         metavar="R",
-        help="over 1 makes tokens seen before rarer (default: 1)",
+        help="over 1 makes tokens seen before rarer (default: the checkpoint's, or 1)",
+    )
+    of.add_argument(
+        "--ignore-generation-config",
+        action="store_true",
+        help="as if the checkpoint did not say how tokens are chosen",
     )
     of.add_argument("--seed", type=int, default=0, help="same seed, same text (default: 0)")
 
 
-def sampling(args: argparse.Namespace) -> Sampling:
-    """What `add_sampling` was given."""
-    from archdsl.runtime.sampling import Sampling
+class Choice(NamedTuple):
+    """What a checkpoint says of decoding, and how tokens are chosen after all."""
 
-    return Sampling(
-        args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty
+    config: GenerationConfig
+    sampling: Sampling
+
+
+def choice(args: argparse.Namespace) -> Choice:
+    """What `add_sampling` was given, and else what the checkpoint says."""
+    from archdsl.formats import resolve
+    from archdsl.runtime import generation_config as configs
+
+    config = configs.GenerationConfig()
+    if not args.ignore_generation_config:
+        config = configs.read_generation_config(resolve(args.spec), configs.TEXT)
+    sampling = config.sampling(
+        args.usual_temperature,
+        args.temperature,
+        args.top_k,
+        args.top_p,
+        args.min_p,
+        args.repetition_penalty,
     )
+    return Choice(config, sampling)
+
+
+def asked(
+    args: argparse.Namespace,
+    choice: Choice,
+    tokenizer: TextTokenizer,
+    limit: int | None,
+    stop_tokens: Iterable[int] = (),
+) -> dict[str, Any]:
+    """The same as arguments of `generation.saying`; `limit` is how many tokens a model has room
+    for, and `stop_tokens` are ends beside those that are known."""
+    config = choice.config
+    ends = (*tokenizer.eos, *config.eos_token_id, *stop_tokens)
+    most, longest = _lengths(args, config, limit)
+    return {
+        "max_new_tokens": most,
+        "max_length": longest,
+        "sampling": choice.sampling,
+        "seed": args.seed,
+        "stop_tokens": ends,
+        "stop_strings": config.stop_strings,
+        "processors": config.processors(ends),
+    }
+
+
+def _lengths(
+    args: argparse.Namespace, config: GenerationConfig, limit: int | None
+) -> tuple[int, int | None]:
+    """How many tokens are made at most, and how many there are then with the prompt, where that
+    is said."""
+    for most in (args.max_new_tokens, config.max_new_tokens):
+        if most is not None:
+            return most, None
+    if config.max_length is None:
+        return args.usual_tokens, None
+    longest = min(config.max_length, limit or config.max_length)
+    return longest, longest
 
 
 def opened(args: argparse.Namespace) -> tuple[Model, TextTokenizer]:
     """The model and the tokenizer of the arguments."""
     if checkpoints.is_spec(args.spec) and not args.tokenizer:
-        raise ArchError(
-            Diagnostic(
-                "argument-value",
-                f"`{args.spec}` is a spec, which has no tokenizer",
-                expected="--tokenizer PATH",
-            )
+        fail(
+            "argument-value",
+            f"`{args.spec}` is a spec, which has no tokenizer",
+            expected="--tokenizer PATH",
         )
     from archdsl.runtime.texts import read_tokenizer
 

@@ -8,7 +8,7 @@ import json
 from archdsl.cli.checkpoints import add_checkpoint, is_spec, opened
 from archdsl.cli.common import Subparsers, command, say
 from archdsl.cli.waiting import put
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -24,13 +24,15 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--tokenizer", metavar="PATH", help="a folder or a file (default: CHECKPOINT)"
     )
     parser.add_argument(
-        "--language", metavar="CODE", help="as in en (default: the likeliest of each file)"
+        "--language",
+        metavar="CODE",
+        help="as in en (default: the checkpoint's, or the likeliest of each file)",
     )
     parser.add_argument(
         "--task",
         choices=("transcribe", "translate"),
-        default="transcribe",
-        help="`translate` writes English, whatever is spoken",
+        help="`translate` writes English, whatever is spoken (default: the checkpoint's, or "
+        "transcribe)",
     )
     parser.add_argument("--json", action="store_true", help="a line of JSON for each file")
     parser.set_defaults(run=run)
@@ -38,24 +40,21 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if is_spec(args.spec) and not args.tokenizer:
-        raise ArchError(
-            Diagnostic(
-                "argument-value", "a spec has no tokenizer", help="give one: --tokenizer"
-            )
-        )
+        fail("argument-value", "a spec has no tokenizer", help="give one: --tokenizer")
     from archdsl.formats import resolve
+    from archdsl.runtime.generation_config import SPEECH, read_generation_config
     from archdsl.runtime.sound import read_spectrogram, read_wav, resample
-    from archdsl.runtime.speech import Piece, Transcriber, joined, listener, read_settings
+    from archdsl.runtime.speech import Piece, Transcriber, joined, listener
     from archdsl.runtime.texts import read_tokenizer
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)
+    folder = resolve(args.spec)  # that of a spec has none of the files
+    config = read_generation_config(folder, SPEECH)
     # All files are read before the model is: a mistake in the last one is told at once.
     sounds = [read_wav(path) for path in args.audio]
     model = opened(args)
-    folder = resolve(args.spec)  # that of a spec has neither of the files
     spectrogram = read_spectrogram(folder, listener(model.graph)[1])
-    settings = read_settings(folder)
-    write = Transcriber(model, tokenizer, spectrogram, settings, args.language, args.task)
+    write = Transcriber(model, tokenizer, spectrogram, config, args.language, args.task)
     for path, (samples, rate) in zip(args.audio, sounds, strict=True):
         if len(args.audio) > 1 and not args.json:
             put(path)

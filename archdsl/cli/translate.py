@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from archdsl.cli import checkpoints
 from archdsl.cli.common import Subparsers, command, compiled, say, texts
 from archdsl.cli.waiting import put
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 
 if TYPE_CHECKING:
     from archdsl.runtime.model import Model
@@ -117,12 +117,10 @@ def _of_spec(args: argparse.Namespace) -> _Translator:
     """By a spec, a file of weights and one of tokens."""
     _only(args, ("tokenizer",), "goes with a checkpoint, not a spec")
     if not args.vocab:
-        raise ArchError(
-            Diagnostic(
-                "argument-value",
-                f"`{args.spec}` is a spec, which has no tokens",
-                expected="--vocab PATH",
-            )
+        fail(
+            "argument-value",
+            f"`{args.spec}` is a spec, which has no tokens",
+            expected="--vocab PATH",
         )
     model = compiled(args)
     from archdsl.formats import resolve
@@ -144,20 +142,21 @@ def _of_folder(args: argparse.Namespace) -> _Translator:
     """By a published folder alone."""
     _only(args, ("vocab", *_ENDS), "goes with a spec, not a checkpoint")
     from archdsl.formats import resolve
-    from archdsl.runtime.generation_config import read_search
+    from archdsl.runtime.generation_config import SEARCH, read_generation_config
     from archdsl.runtime.texts import read_tokenizer
     from archdsl.runtime.translate import roles
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)
     model = checkpoints.opened(args)
-    search = read_search(resolve(args.spec), roles(model.graph).target_bound)
+    config = read_generation_config(resolve(args.spec), SEARCH)
+    search = config.search(roles(model.graph).target_bound)
     return _Translator(model, tokenizer.encode, tokenizer.decode, search)
 
 
 def _only(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
     for name in names:
         if getattr(args, name) is not None:
-            raise ArchError(Diagnostic("argument-value", f"--{name} {why}"))
+            fail("argument-value", f"--{name} {why}")
 
 
 def _asked(search: Search, args: argparse.Namespace) -> Search:

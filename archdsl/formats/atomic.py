@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 
 
 @contextmanager
@@ -33,7 +33,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = target.with_name(f".archdsl-{secrets.token_hex(8)}.partial")
     try:
         if target.exists() and not target.is_file():
-            raise _refusal(path, "it is not a regular file", "give the path of a file")
+            fail(
+                "file",
+                f"{path}: cannot be written: it is not a regular file",
+                help="give the path of a file",
+            )
         temporary.touch(exist_ok=False)
         try:
             yield temporary
@@ -51,7 +55,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
             raise
         missing = isinstance(error, FileNotFoundError) and not target.parent.exists()
         help = f"mkdir -p {target.parent}" if missing else "give a path that can be written"
-        raise _refusal(path, error.strerror or str(error), help) from error
+        fail(
+            "file",
+            f"{path}: cannot be written: {error.strerror or str(error)}",
+            help=help,
+            cause=error,
+        )
 
 
 def _flush(path: Path) -> None:
@@ -61,7 +70,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _refusal(path: str | Path, reason: str, help: str) -> ArchError:
-    return ArchError(Diagnostic("file", f"{path}: cannot be written: {reason}", help=help))

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from archdsl.diagnostics import did_you_mean, listing
+from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.formats.atomic import replacing
-from archdsl.formats.host import Stored, Value, reading, refusal
+from archdsl.formats.host import Stored, Value, reading
 from archdsl.formats.package import resolve
 from archdsl.formats.safetensors import stored_size, write_safetensors
 from archdsl.formats.single import read_file
@@ -112,9 +112,12 @@ def _weights(folder: Path, names: list[str]) -> str:
     others = [name for name in names if name.endswith(".safetensors")]
     if known or len(others) == 1:
         return (known or others)[0]
-    raise refusal(
-        folder,
-        "the folder does not say which file has the weights" if others else "no weights in it",
+    problem = (
+        "the folder does not say which file has the weights" if others else "no weights in it"
+    )
+    fail(
+        "checkpoint",
+        f"{folder}: {problem}",
         expected=listing(_NAMES),
         found=f"a folder with {listing(names[:12], 'and') or 'nothing in it'}",
         help="name one of its files" if names else "is the download complete?",
@@ -148,9 +151,9 @@ def _check_agreement(
     if wrong:
         tensor = wrong[0]
         more = f"; {len(wrong) - 1} more like it" if len(wrong) > 1 else ""
-        raise refusal(
-            index,
-            "the index and its shards do not agree",
+        fail(
+            "checkpoint",
+            f"{index}: the index and its shards do not agree",
             expected=f"`{tensor}` in `{named[tensor]}`"
             if tensor in named
             else "no tensor in a shard that the index does not name",
@@ -161,18 +164,17 @@ def _check_agreement(
 
 def _check_shard(index: Path, shard: str, path: Path) -> None:
     if shard in ("", ".", "..") or "/" in shard or "\\" in shard or "\0" in shard:
-        raise refusal(
-            index,
-            "a shard stands beside its index, nowhere else",
+        fail(
+            "checkpoint",
+            f"{index}: a shard stands beside its index, nowhere else",
             expected="the name of a file",
             found=repr(shard[:80]),
         )
     if not os.path.exists(path):
         beside = os.listdir(index.parent)
-        raise refusal(
-            index,
-            f"the shard `{shard}` is not there",
+        fail(
             "file",
+            f"{index}: the shard `{shard}` is not there",
             help=did_you_mean(shard, beside) or "fetch it into the folder of the index",
         )
 
@@ -208,13 +210,12 @@ def _make_empty(folder: Path) -> None:
         names = sorted(os.listdir(folder))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise refusal(folder, f"the folder cannot be made: {reason}", "file") from error
+        fail("file", f"{folder}: the folder cannot be made: {reason}", cause=error)
     taken = [name for name in names if name == _CONFIG or name.endswith(_WEIGHTS)]
     if taken:
-        raise refusal(
-            folder,
-            "the folder has a checkpoint, or a part of one, in it",
+        fail(
             "file",
+            f"{folder}: the folder has a checkpoint, or a part of one, in it",
             expected="a folder without config and weights, or none",
             found=listing(taken[:12], "and"),
             help="give another folder, or move these files away",

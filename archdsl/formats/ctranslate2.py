@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from archdsl.diagnostics import listing
+from archdsl.diagnostics import fail, listing
 from archdsl.formats.host import (
     CARRIER,
     Bytes,
@@ -23,7 +23,6 @@ from archdsl.formats.host import (
     count,
     map_file,
     reading,
-    refusal,
     window,
 )
 from archdsl.formats.strict_json import distinct
@@ -113,9 +112,9 @@ class _Variables:
 def _refuse_quantized(path: Path, tensors: Mapping[str, Stored]) -> None:
     for name in (name.removesuffix(_SCALE) for name in tensors if name.endswith(_SCALE)):
         if name in tensors:
-            raise refusal(
-                path,
-                f"`{name}` is quantized, and cannot be read",
+            fail(
+                "checkpoint",
+                f"{path}: `{name}` is quantized, and cannot be read",
                 expected=f"weights of {listing(d for d in _DTYPES if 'float' in d)}",
                 found=f"{tensors[name].dtype} with a scale",
                 help="convert the model again with `--quantization float16`",

@@ -3,24 +3,27 @@
 The layout is that of ggml's docs/gguf.md: a magic number, the version, the counts, then pairs
 of key and value, then a name, shape, type and offset for each tensor, then the data. The
 header is read here, since the reader of the `gguf` package does not end on some damaged files
-and takes seconds over a vocabulary; what the types are, and how their blocks become float32,
-is left to that package. `gguf_blocks.py` keeps blocks whole numbers.
+and takes seconds over a vocabulary; how quantized blocks become float32 is left to that
+package. `gguf_blocks.py` keeps blocks whole numbers.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import listing
+from archdsl.diagnostics import fail, listing
 from archdsl.formats.gguf_blocks import KINDS, groups
 from archdsl.formats.host import (
+    CARRIER,
     Bytes,
     Groups,
     Stored,
@@ -28,7 +31,6 @@ from archdsl.formats.host import (
     map_file,
     opened,
     reading,
-    refusal,
     window,
 )
 from archdsl.formats.strict_json import distinct
@@ -44,18 +46,32 @@ _TEXT, _ARRAY = 8, 9
 _SIZE = struct.Struct("<Q")
 _MOST_AXES = 4
 
-# The format's name of a type -> tinygrad's, for tensors that are stored as they are.
+# The format's name of a type -> its number and tinygrad's name, for tensors that are stored as
+# they are.
 _PLAIN = {
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F64": "float64",
-    "I8": "int8",
-    "I16": "int16",
-    "I32": "int32",
-    "I64": "int64",
+    "F32": (0, "float32"),
+    "F16": (1, "float16"),
+    "BF16": (30, "bfloat16"),
+    "F64": (28, "float64"),
+    "I8": (24, "int8"),
+    "I16": (25, "int16"),
+    "I32": (26, "int32"),
+    "I64": (27, "int64"),
 }
 QUANTIZED = tuple(KINDS)  # the types whose blocks are decoded to float32
+
+
+class _Kind(NamedTuple):
+    """A type of tensors: how many numbers a block has, and how many bytes."""
+
+    name: str
+    block: int
+    size: int
+
+
+_KINDS = {
+    number: _Kind(name, 1, CARRIER[dtype].itemsize) for name, (number, dtype) in _PLAIN.items()
+} | {number: _Kind(name, block, size) for name, (number, block, size, _) in KINDS.items()}
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Stored], dict[str, object]]:
@@ -66,9 +82,20 @@ def read_gguf(path: Path) -> tuple[dict[str, Stored], dict[str, object]]:
     values of the metadata are numbers, texts, booleans and lists of these.
 
     Raises ArchError: `checkpoint` where the file is damaged, one part of several or has a
-    tensor of a type that is not known, `file` where the package `gguf` is not installed.
+    tensor of a type that is not known, and when a quantized one is read, `file` where the
+    package `gguf` is not installed.
     """
-    library = _library(path)
+    with reading(path, _KIND):
+        stat = path.stat()
+        changed = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    tensors, metadata = _read(path, changed)
+    return dict(tensors), dict(metadata)
+
+
+@functools.lru_cache(maxsize=1)  # a model's file is asked for its tokenizer and for its weights
+def _read(
+    path: Path, changed: tuple[int, ...]
+) -> tuple[Mapping[str, Stored], Mapping[str, object]]:
     with reading(path, _KIND):
         raw = map_file(path)
         header = _Header(raw)
@@ -78,15 +105,16 @@ def read_gguf(path: Path) -> tuple[dict[str, Stored], dict[str, object]]:
         if type(alignment) is not int or alignment < 1 or alignment.bit_count() != 1:
             raise ValueError(f"an alignment of {alignment!r:.80}, which is no power of two")
         data = raw[header.at + -header.at % alignment :]
-        tensors, reached = {}, 0
+        tensors: dict[str, Stored] = {}
+        reached = 0
         for name, (shape, number, offset) in entries.items():
             if offset != reached:
                 raise ValueError(f"`{name}` begins at byte {offset} of the data, not {reached}")
-            kind = _kind(path, library, name, number)
-            size = _size(library, name, shape, kind)
+            kind = _kind(path, name, number)
+            size = _size(name, shape, kind)
             if offset + size > len(data):
                 raise ValueError(f"`{name}` ends at byte {offset + size} of {len(data)}")
-            tensors[name] = _stored(path, library, shape, kind, data[offset : offset + size])
+            tensors[name] = _stored(path, shape, kind, data[offset : offset + size])
             reached += size + -size % alignment
         return tensors, metadata
 
@@ -131,11 +159,30 @@ class _Header:
         (of,), (length,) = self._numbers("I"), self._numbers("Q")
         if of in _LETTERS:
             return list(self._numbers(_LETTERS[of], length))
+        if of == _TEXT:
+            return self._texts(length)
         return [self._value_of(of) for _ in range(length)]
 
     def _text(self) -> str:
-        (size,) = _SIZE.unpack(self._take(_SIZE.size))  # a vocabulary has 100,000 of them
+        (size,) = _SIZE.unpack(self._take(_SIZE.size))
         return str(self._take(size), "utf-8")
+
+    def _texts(self, length: int) -> list[str]:
+        """As many texts, without a call for each: a vocabulary has 100,000."""
+        raw, at, unpack = self._raw, self.at, _SIZE.unpack_from
+        found: list[str] = []
+        add = found.append
+        with contextlib.suppress(struct.error):  # the end of the file, of which `_text` tells
+            for _ in range(length):
+                start = at + _SIZE.size
+                until = start + unpack(raw, at)[0]
+                text = raw[start:until]
+                if len(text) != until - start:
+                    break
+                add(str(text, "utf-8"))
+                at = until
+        self.at = at
+        return found if len(found) == length else [*found, self._text()]
 
     def _numbers(self, letter: str, length: int = 1) -> tuple[Any, ...]:
         data = self._take(struct.calcsize(f"<{letter}") * length)
@@ -150,40 +197,45 @@ class _Header:
         return self._raw[start : self.at]
 
 
-def _kind(path: Path, library: Any, name: str, number: int) -> Any:
-    """The member of the library's enumeration of types that has a number."""
-    kind = {kind.value: kind for kind in library.GGMLQuantizationType}.get(number)
-    found = kind.name if kind is not None else f"number {number}"
-    if found not in _PLAIN and found not in QUANTIZED:
-        raise refusal(
-            path,
-            f"`{name}` is of a type that cannot be read",
-            expected=listing([*_PLAIN, *QUANTIZED]),
-            found=f"`{found}`",
-            help="take the same model in another quantization",
-        )
-    return kind
+def _kind(path: Path, name: str, number: int) -> _Kind:
+    """The type that has a number."""
+    if number in _KINDS:
+        return _KINDS[number]
+    fail(
+        "checkpoint",
+        f"{path}: `{name}` is of a type that cannot be read",
+        expected=listing([*_PLAIN, *QUANTIZED]),
+        found=f"`{_named(number)}`",
+        help="take the same model in another quantization",
+    )
 
 
-def _size(library: Any, name: str, shape: Sequence[int], kind: Any) -> int:
+def _named(number: int) -> str:
+    """What a type that is not read is called, where the package `gguf` is there to say it."""
+    with contextlib.suppress(ImportError, ValueError):
+        return str(importlib.import_module("gguf").GGMLQuantizationType(number).name)
+    return f"number {number}"
+
+
+def _size(name: str, shape: Sequence[int], kind: _Kind) -> int:
     """How many bytes a tensor takes; each of its rows is a whole number of blocks."""
-    block, size = library.GGML_QUANT_SIZES[kind]
-    if math.prod(shape[-1:]) % block:
+    if math.prod(shape[-1:]) % kind.block:
         raise ValueError(
-            f"`{name}`, {kind.name}{shape}, has rows that are not blocks of {block}"
+            f"`{name}`, {kind.name}{shape}, has rows that are not blocks of {kind.block}"
         )
-    return int(count(shape) // block * size)
+    return count(shape) // kind.block * kind.size
 
 
-def _stored(path: Path, library: Any, shape: Sequence[int], kind: Any, data: Bytes) -> Stored:
+def _stored(path: Path, shape: Sequence[int], kind: _Kind, data: Bytes) -> Stored:
     if kind.name in _PLAIN:
-        return window(data, _PLAIN[kind.name], shape)
-    block, size = library.GGML_QUANT_SIZES[kind]
-    rows = (*shape[:-1], shape[-1] // block * size)
+        return window(data, _PLAIN[kind.name][1], shape)
+    rows = (*shape[:-1], shape[-1] // kind.block * kind.size)
 
     def load() -> NDArray[Any]:
+        library = _library(path)
         with reading(path, _KIND):
-            numbers: NDArray[Any] = library.quants.dequantize(opened(data).reshape(rows), kind)
+            type_ = library.GGMLQuantizationType[kind.name]
+            numbers: NDArray[Any] = library.quants.dequantize(opened(data).reshape(rows), type_)
             return numbers
 
     def grouped() -> Groups:
@@ -195,9 +247,9 @@ def _stored(path: Path, library: Any, shape: Sequence[int], kind: Any, data: Byt
 def _refuse_part(path: Path, metadata: dict[str, object]) -> None:
     parts = metadata.get("split.count", 1)
     if type(parts) is int and parts > 1:
-        raise refusal(
-            path,
-            f"the file is one of {parts} parts of a model",
+        fail(
+            "checkpoint",
+            f"{path}: the file is one of {parts} parts of a model",
             expected="a whole model in one file",
             help="join the parts: llama-gguf-split --merge FIRST-PART WHOLE",
         )
@@ -208,9 +260,9 @@ def _library(path: Path) -> Any:
     try:
         return importlib.import_module("gguf")
     except ImportError as error:
-        raise refusal(
-            path,
-            "the package `gguf`, which decodes such files, is not installed",
+        fail(
             "file",
+            f"{path}: the package `gguf`, which decodes such files, is not installed",
             help="pip install 'archdsl[gguf]'",
-        ) from error
+            cause=error,
+        )

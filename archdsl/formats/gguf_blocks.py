@@ -19,7 +19,7 @@ _Floats = NDArray[np.float32]
 
 def groups(kind: str, rows: Bytes) -> Groups:
     """The rows [out, bytes] of a matrix of whole blocks; `kind` is a key of `KINDS`."""
-    size, read = KINDS[kind]
+    _, _, size, read = KINDS[kind]
     values, scales, offsets = read(np.ascontiguousarray(rows).reshape(-1, size))
     out = len(rows)
     return Groups(
@@ -31,7 +31,8 @@ def groups(kind: str, rows: Bytes) -> Groups:
 
 def _halves(blocks: Bytes, at: int, count: int = 1) -> _Floats:
     """Numbers of float16 that stand in each block from a byte on: [blocks, count]."""
-    return blocks[:, at : at + 2 * count].copy().view(np.float16).astype(np.float32)
+    # Every format's blocks are whole numbers of 2 bytes.
+    return blocks.view(np.float16)[:, at // 2 : at // 2 + count].astype(np.float32)
 
 
 def _nibbles(blocks: Bytes) -> Bytes:
@@ -104,14 +105,14 @@ def _q6_k(blocks: Bytes) -> Groups:
     return Groups((low | high << 4).view(np.int8) - np.int8(32), scales)
 
 
-# How many bytes a block has, and how it is read.
-KINDS: dict[str, tuple[int, Callable[[Bytes], Groups]]] = {
-    "Q4_0": (18, _q4_0),
-    "Q4_1": (20, _q4_1),
-    "Q5_0": (22, _q5_0),
-    "Q5_1": (24, _q5_1),
-    "Q8_0": (34, _q8_0),
-    "Q4_K": (144, _q4_k),
-    "Q5_K": (176, _q5_k),
-    "Q6_K": (210, _q6_k),
+# The format's number of a type, how many numbers and bytes a block has, and how it is read.
+KINDS: dict[str, tuple[int, int, int, Callable[[Bytes], Groups]]] = {
+    "Q4_0": (2, 32, 18, _q4_0),
+    "Q4_1": (3, 32, 20, _q4_1),
+    "Q5_0": (6, 32, 22, _q5_0),
+    "Q5_1": (7, 32, 24, _q5_1),
+    "Q8_0": (8, 32, 34, _q8_0),
+    "Q4_K": (12, 256, 144, _q4_k),
+    "Q5_K": (13, 256, 176, _q5_k),
+    "Q6_K": (14, 256, 210, _q6_k),
 }

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 
 if TYPE_CHECKING:
     from tinygrad import Tensor
@@ -77,39 +77,22 @@ _DAMAGE = (
 )
 
 
-def refusal(
-    path: Path,
-    message: str,
-    code: str = "checkpoint",
-    expected: str | None = None,
-    found: str | None = None,
-    help: str | None = None,
-) -> ArchError:
-    """The error that says why a file is not read or written.
-
-    >>> print(refusal(Path("a.pt"), "the file is empty", help="copy it again"))
-    error[checkpoint]: a.pt: the file is empty
-      = help: copy it again
-    """
-    text = f"{path}: {message}"
-    return ArchError(Diagnostic(code, text, expected=expected, found=found, help=help))
-
-
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
     """Turns whatever a damaged file makes a reader stumble over into an ArchError."""
     try:
         yield
     except OSError as error:
-        raise refusal(path, "the file cannot be read", "file", found=str(error)) from error
+        fail("file", f"{path}: the file cannot be read", found=str(error), cause=error)
     except _DAMAGE as error:
         found = str(error) if isinstance(error, ValueError) else repr(error)
-        raise refusal(
-            path,
-            f"it cannot be read as {kind}",
+        fail(
+            "checkpoint",
+            f"{path}: it cannot be read as {kind}",
             found=found,
             help="if it is damaged or cut short, fetch it again and compare the sizes",
-        ) from error
+            cause=error,
+        )
 
 
 class Groups(NamedTuple):

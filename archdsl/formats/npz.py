@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from archdsl.diagnostics import listing
+from archdsl.diagnostics import fail, listing
 from archdsl.formats.atomic import replacing
-from archdsl.formats.host import CARRIER, Stored, Value, bits_of, dtype_name, reading, refusal
+from archdsl.formats.host import CARRIER, Stored, Value, bits_of, dtype_name, reading
 
 _HELD = [name for name, carrier in CARRIER.items() if carrier.name == name]
 
@@ -41,9 +41,9 @@ def write_npz(path: str | Path, tensors: Mapping[str, Value]) -> None:
     """
     for name, value in tensors.items():
         if dtype_name(value) not in _HELD:
-            raise refusal(
-                Path(path),
-                f"`{name}` cannot be written: npz has no `{dtype_name(value)}`",
+            fail(
+                "checkpoint",
+                f"{Path(path)}: `{name}` cannot be written: npz has no `{dtype_name(value)}`",
                 expected=listing(_HELD),
                 help="write a .safetensors file, or cast the tensor to float32",
             )

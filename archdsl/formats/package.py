@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.diagnostics import did_you_mean, fail, listing
 
 _PREFIX = "package:"
 
@@ -28,8 +28,10 @@ def resolve(path: str) -> Path:
         return Path(path)
     name, _, inner = path.removeprefix(_PREFIX).partition("/")
     if not name.isidentifier() or not inner:
-        raise _refusal(
-            f"{path}: not the name of a file in a package", _PREFIX + "NAME/inner/file"
+        fail(
+            "file",
+            f"{path}: not the name of a file in a package",
+            expected=_PREFIX + "NAME/inner/file",
         )
     folders = _folders(name)
     if ".." not in inner.split("/"):
@@ -39,7 +41,7 @@ def resolve(path: str) -> Path:
                 return file
     inside = sorted(_entries(folders))
     guess = did_you_mean(inner, inside) or f"the package holds {listing(inside[:12], 'and')}"
-    raise _refusal(f"{path}: the package `{name}` has no file `{inner}`", help=guess)
+    fail("file", f"{path}: the package `{name}` has no file `{inner}`", help=guess)
 
 
 def _folders(name: str) -> list[Path]:
@@ -50,10 +52,10 @@ def _folders(name: str) -> list[Path]:
         spec = None
     if spec is None:
         help = f"pip install {name}"
-        raise _refusal(f"the package `{name}` is not installed", help=help)
+        fail("file", f"the package `{name}` is not installed", help=help)
     folders = [Path(place) for place in spec.submodule_search_locations or ()]
     if not any(folder.is_dir() for folder in folders):
-        raise _refusal(f"`{name}` is a module, not a package with files in it")
+        fail("file", f"`{name}` is a module, not a package with files in it")
     return folders
 
 
@@ -64,7 +66,3 @@ def _entries(folders: list[Path]) -> set[str]:
         for entry in folder.rglob("*")
         if entry.suffix != ".pyc" and entry.name != "__pycache__"
     }
-
-
-def _refusal(message: str, expected: str | None = None, help: str | None = None) -> ArchError:
-    return ArchError(Diagnostic("file", message, expected=expected, help=help))

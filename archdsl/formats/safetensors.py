@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from archdsl.diagnostics import listing
+from archdsl.diagnostics import fail, listing
 from archdsl.formats.atomic import replacing
 from archdsl.formats.host import (
     CARRIER,
@@ -27,7 +27,6 @@ from archdsl.formats.host import (
     dtype_name,
     map_file,
     reading,
-    refusal,
     window,
 )
 from archdsl.formats.strict_json import parse_object
@@ -112,9 +111,9 @@ def stored_size(path: Path, name: str, value: Value) -> int:
     """How many bytes a tensor takes; ArchError where the format has no such tensor."""
     dtype = dtype_name(value)
     if name == _METADATA or dtype not in _NAMES:
-        raise refusal(
-            path,
-            f"`{name}` cannot be written: safetensors has no such tensor",
+        fail(
+            "checkpoint",
+            f"{path}: `{name}` cannot be written: safetensors has no such tensor",
             expected=f"a name other than `{_METADATA}`, of {listing(_NAMES)}",
             found=f"`{name}` of `{dtype}`",
         )

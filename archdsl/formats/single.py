@@ -10,10 +10,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from archdsl.diagnostics import did_you_mean, listing
+from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.formats.ctranslate2 import START, read_ctranslate2
 from archdsl.formats.gguf import MAGIC, read_gguf
-from archdsl.formats.host import Stored, reading, refusal
+from archdsl.formats.host import Stored, reading
 from archdsl.formats.npz import read_npz
 from archdsl.formats.safetensors import read_safetensors
 from archdsl.formats.torch_pickle import read_torch
@@ -42,33 +42,33 @@ def _start(path: Path) -> bytes:
         if not path.exists():
             beside = path.parent.iterdir() if path.parent.is_dir() else ()
             guess = did_you_mean(path.name, [p.name for p in beside if p.is_file()])
-            raise refusal(path, "there is no such file", "file", help=guess)
+            fail("file", f"{path}: there is no such file", help=guess)
         if path.is_dir():
             files = sorted(p.name for p in path.iterdir() if p.is_file())[:12]
             found = f"a folder with {listing(files, 'and') or 'no files'}"
-            raise refusal(path, "a folder is not a file", "file", None, found, "name one file")
+            fail("file", f"{path}: a folder is not a file", found=found, help="name one file")
         if not path.is_file():
-            raise refusal(path, "this is not a regular file", "file")
+            fail("file", f"{path}: this is not a regular file")
         with path.open("rb") as stream:
             start = stream.read(512)
     if not start:
-        raise refusal(path, "the file is empty", help="copy or download it again")
+        fail("checkpoint", f"{path}: the file is empty", help="copy or download it again")
     return start
 
 
 def _refuse_stand_ins(path: Path, start: bytes) -> None:
     """Refuses what a failed download leaves in the place of weights."""
     if start.startswith(b"version https://git-lfs"):
-        raise refusal(
-            path,
-            "this is a pointer of Git LFS, which stands for the weights",
+        fail(
+            "checkpoint",
+            f"{path}: this is a pointer of Git LFS, which stands for the weights",
             expected=_KNOWN,
             help="in the repository it came from: git lfs pull",
         )
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGE):
-        raise refusal(
-            path,
-            "this is a web page, not weights",
+        fail(
+            "checkpoint",
+            f"{path}: this is a web page, not weights",
             expected=_KNOWN,
             found=repr(start[:40]),
             help="the address was that of a page; use the one of the page's download link",
@@ -87,9 +87,9 @@ def _reader(path: Path, start: bytes) -> Callable[[Path], dict[str, Stored]]:
         return read_safetensors
     if start[:1] == b"\x80":  # the first instruction of a pickle
         return read_torch
-    raise refusal(
-        path,
-        "this is not a file of weights that can be read",
+    fail(
+        "checkpoint",
+        f"{path}: this is not a file of weights that can be read",
         expected=_KNOWN,
         found=f"a file that begins with {start[:16]!r}",
         help="if it is damaged or cut short, fetch it again and compare the sizes",

@@ -15,10 +15,9 @@ import pickletools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
-from archdsl.diagnostics import ArchError
-from archdsl.formats.host import refusal
+from archdsl.diagnostics import fail
 
 _T = TypeVar("_T")
 
@@ -234,7 +233,7 @@ class Machine:
                 stack.append(self._storage(*expect(tuple, stack.pop())))
             case _:
                 wanted = "" if argument is None else f" with {argument!r:.80}"
-                raise self._refusal(f"the instruction `{instruction}`{wanted}")
+                self._refuse(f"the instruction `{instruction}`{wanted}")
 
     def _above_mark(self) -> list[Any]:
         items, self._stack = self._stack, self._below.pop()
@@ -242,7 +241,7 @@ class Machine:
 
     def _named(self, name: str) -> _Name:
         if name not in _BUILDERS and name not in _STORAGES and name not in _DTYPES:
-            raise self._refusal(f"`{name}`")
+            self._refuse(f"`{name}`")
         return _Name(name)
 
     def _storage(
@@ -262,10 +261,10 @@ class Machine:
             raise ValueError(f"the storage `{storage.key}` is of two dtypes")
         return storage
 
-    def _refusal(self, found: str) -> ArchError:
-        return refusal(
-            self._path,
-            f"the file asks for {found}, which no state dict has",
+    def _refuse(self, found: str) -> NoReturn:
+        fail(
+            "checkpoint",
+            f"{self._path}: the file asks for {found}, which no state dict has",
             expected="nothing but tensors by name: code in a checkpoint is never run",
             help="where the model was trained: torch.save(model.state_dict(), path)",
         )

@@ -20,7 +20,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import listing
+from archdsl.diagnostics import fail, listing
 from archdsl.formats.host import (
     CARRIER,
     Bytes,
@@ -29,7 +29,6 @@ from archdsl.formats.host import (
     map_file,
     opened,
     reading,
-    refusal,
 )
 from archdsl.formats.state_pickle import Machine, View, expect
 
@@ -149,9 +148,9 @@ def _weights(path: Path, root: object) -> dict[str, View]:
     inner = [key for key, value in held.items() if value and _is_state_dict(value)]
     kinds = [f"{key}: {_kind(value)}" for key, value in held.items()]
     if len(inner) != 1 or any(isinstance(value, View) for value in held.values()):
-        raise refusal(
-            path,
-            "the file does not say which of its tensors are the weights",
+        fail(
+            "checkpoint",
+            f"{path}: the file does not say which of its tensors are the weights",
             expected="tensors by name, or one key that holds them",
             found=listing(kinds[:12], "and") or f"a {_kind(root)}",
             help="save the weights alone: torch.save(model.state_dict(), path)",

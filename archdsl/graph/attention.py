@@ -82,6 +82,8 @@ def _mixed(site: Site, queries: Axis, keys: Axis) -> frozenset[str]:
     """The axes along which the scores look at any position."""
     if not site.attr["causal"]:
         return keys.size.vars
+    if "past" in site.tensors:  # a step, whose keys are those of all columns
+        return frozenset()
     if keys.size != queries.size:
         raise Mismatch(
             "axis",
@@ -203,14 +205,18 @@ def attend_scratch(site: Site) -> Size:
     return queries.size * _heads(site, "k")[0].size * (2 * heads)
 
 
-def attend_cache(site: Site) -> Size:
-    """The keys and values of causal attention, of a window those in it, and of another
-    sequence."""
-    queries, _, _ = _heads(site, "q")
-    keys, kv_heads, size = _heads(site, "k")
-    if not site.attr["causal"] and keys.size == queries.size:
-        return Size.of(0)
+def attend_reach(site: Site) -> int | None:
+    """How many of the last positions a query sees, where that is not all."""
     window = site.attr["window"]
-    shorter = window is not None and window < site.bound(keys.size)
-    kept = Size.of(window) if shorter else keys.size
-    return kept * (kv_heads * (size + _heads(site, "v")[2]))
+    short = window is not None and window < site.bound(site.tensors["k"].axes[0].size)
+    return window if short and "bias" not in site.tensors else None
+
+
+def attend_kept(site: Site) -> Size:
+    """How many positions of keys and values decoding keeps: those of causal attention, of a
+    window those in it, and those of another sequence."""
+    queries, keys = (site.tensors[name].axes[0].size for name in "qk")
+    if not site.attr["causal"] and keys == queries:
+        return Size.of(0)
+    reach = attend_reach(site)
+    return keys if reach is None else Size.of(reach)

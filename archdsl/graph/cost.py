@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from math import prod
 
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, Node, Stack
-from archdsl.graph.ops import OPS
+from archdsl.graph.nodes import Apply, Graph, Node, Stack, walk
+from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Op, Site
 from archdsl.graph.sites import site, sites
 from archdsl.graph.types import Size
@@ -53,18 +53,42 @@ def flops(graph: Graph) -> Size:
 def _over(graph: Graph, rule: Callable[[Op, Site], Size]) -> Size:
     """The sum of a rule over all operators, each as often as it is repeated."""
     amounts = (
-        rule(OPS[node.op], here) * prod(stack.count for stack in around)
+        rule(OPERATORS[node.op], here) * prod(stack.count for stack in around)
         for node, around, here in sites(graph)
     )
     return sum(amounts, start=Size.of(0))
 
 
+def cached_elements(graph: Graph) -> Size:
+    """The formula of the numbers that decoding keeps; what several operators look at, once."""
+    times = {each.name: 1 for each in graph.inputs}
+    for node, around in walk(graph.nodes):
+        times[node.id] = prod(stack.count for stack in around)
+        if isinstance(node, Stack):
+            times[node.carry] = times[node.id] * node.count
+    kept: dict[str, Size] = {}
+    for node, _, here in sites(graph):
+        op, inputs = OPERATORS[node.op], dict(node.inputs)
+        for param in op.keeps:
+            _, *others = here.tensors[param].axes
+            vector = prod((axis.size for axis in others), start=Size.of(1))
+            size = op.kept(here) * vector * times[inputs[param]]
+            before = kept.get(inputs[param], Size.of(0))
+            kept[inputs[param]] = max(before, size, key=lambda size: size.at(_bounds(graph)))
+    inside = _over(graph, lambda op, here: op.cache(here))
+    return sum(kept.values(), start=inside)
+
+
+def _bounds(graph: Graph) -> dict[str, int]:
+    return {axis.name: axis.bound for axis in graph.varying}
+
+
 def cost(graph: Graph, sizes: Mapping[str, int] | None = None, dtype: str = "float32") -> Cost:
     """The cost at given sizes of the varying axes; each is at its bound where not given."""
-    at = {axis.name: axis.bound for axis in graph.varying} | dict(sizes or {})
+    at = _bounds(graph) | dict(sizes or {})
     width = BYTES[dtype]
     params, formula = parameter_count(graph), flops(graph)
-    cached = _over(graph, lambda op, here: op.cache(here)) * width
+    cached = cached_elements(graph) * width
     return Cost(
         params=params,
         weight_bytes=params * width,
@@ -110,7 +134,7 @@ def _values(graph: Graph, at: Mapping[str, int]) -> list[_Value]:
                 case Apply():
                     for _, ref in node.inputs:
                         values[ref].last = len(made)
-                    beside = OPS[node.op].scratch(site(graph, node, types)).at(at)
+                    beside = OPERATORS[node.op].scratch(site(graph, node, types)).at(at)
                     values[node.id] = _Value(node.type.elements.at(at), beside, len(made))
                     made.append(values[node.id])
                 case Stack():

@@ -1,7 +1,11 @@
 """The table of operators: name, parameters, type rule, weights, cost, documentation.
 
-Each has a row here and a function of the same name in the backend's table. What can be
-written as a block of the language is no operator.
+Each has a row here and a function of the same name in the backend's table; a composite one
+has its parts in the table of passes/decompose.py instead. What can be written as a block of
+the language is no operator.
+
+`OPS` are the names of the language. `DERIVED` are operators that passes alone write: what a
+decoding step does with positions and with the keys and values of the positions before.
 """
 
 from __future__ import annotations
@@ -52,6 +56,7 @@ _ROWS = (
         "learned; as many as the axis can have when left out.",
         settle=positions.posenc_defaults,
         weights=positions.posenc_weights,
+        positions=("at",),
         example="posenc(learned, context)",
     ),
     Op(
@@ -76,6 +81,7 @@ _ROWS = (
         "fit the context `original`, leaves them where more than `high` do, and goes from one "
         "to the other between (Grattafiori et al. 2024).",
         settle=positions.rotary_defaults,
+        positions=("at",),
         example="rotary(theta = 500_000)",
     ),
     Op(
@@ -85,6 +91,7 @@ _ROWS = (
         "A bias of attention scores [heads, T, T] that falls with the distance i - j of the "
         "key j before the query i, by a slope for each head (Press et al. 2021, section 3). "
         "Of `x` only the sequence axis counts.",
+        positions=("past", "columns"),
         example="alibi(heads)",
     ),
     Op(
@@ -103,6 +110,7 @@ _ROWS = (
         "keys behind the query, or none where it is `causal`. Of `x` only the sequence axis "
         "counts.",
         weights=positions.relative_bias_weights,
+        positions=("past", "columns"),
         example="relative_bias(heads)",
     ),
     Op(
@@ -176,7 +184,10 @@ _ROWS = (
         settle=attention.attend_defaults,
         flops=attention.attend_flops,
         scratch=attention.attend_scratch,
-        cache=attention.attend_cache,
+        positions=("past", "starts"),
+        keeps=("k", "v"),
+        kept=attention.attend_kept,
+        reach=attention.attend_reach,
         example="attend(q, k, v, causal)",
     ),
     Op(
@@ -252,6 +263,7 @@ _ROWS = (
         shapes.prepend,
         "Puts a trained vector before the sequence and gives the position a name.",
         weights=shapes.prepend_weights,
+        positions=("at",),
         example="prepend(cls)",
     ),
     Op(
@@ -364,6 +376,7 @@ _ROWS = (
         ),
         shapes.slice_,
         "Positions `start` to `stop`, that one left out, of an axis.",
+        trims=True,
         example="slice(D, 0, 64)",
     ),
     Op(
@@ -394,4 +407,47 @@ _ROWS = (
     ),
 )
 
+_DERIVED_ROWS = (
+    Op(
+        "positions",
+        (_X, Param("past", Kind.TENSOR), Param("starts", Kind.TENSOR)),
+        positions.positions,
+        "The position int[T] of each new vector of `x` in its row: its column, which is its "
+        "number among the new ones and the number `past` of columns before, less the column "
+        "that the row `starts` in; 0 for the padding in front of a row.",
+        example="positions(x, past, starts)",
+    ),
+    Op(
+        "later",
+        (_X, Param("by", Kind.INT)),
+        positions.later,
+        "A whole number, and `by` more: where rows start on an axis that begins later.",
+        example="later(starts, 1)",
+    ),
+    Op(
+        "append",
+        (_X, Param("new", Kind.TENSOR), Param("past", Kind.TENSOR)),
+        positions.append,
+        "The cache `x` with the `new` vectors written in place, from column `past` on. A cache "
+        "of fixed size is a ring: a column takes the place of the one so many before it.",
+        example="append(cache, k, past)",
+    ),
+    Op(
+        "last",
+        (_X, Param("axis", Kind.AXIS)),
+        shapes.last,
+        "The last position along an axis, which is 1 long then.",
+        example="last(x, T)",
+    ),
+    Op(
+        "length",
+        (_X, Param("pad", Kind.INT, 0)),
+        positions.length,
+        "How many positions of tokens padded with `pad` are there, for each row.",
+        example="length(tokens, 0)",
+    ),
+)
+
 OPS = {op.name: op for op in _ROWS}
+DERIVED = {op.name: op for op in _DERIVED_ROWS}
+OPERATORS = OPS | DERIVED

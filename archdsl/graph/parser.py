@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 from archdsl.diagnostics import ArchError, Diagnostic, Source, Span, did_you_mean
-from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Node, Stack
-from archdsl.graph.ops import OPS
+from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Node, Slice, Stack, Table, Tail
+from archdsl.graph.ops import OPERATORS
 from archdsl.graph.types import Axis, Size, Type, Varying
 
 _T = TypeVar("_T")
@@ -127,6 +127,13 @@ class _Parser:
             found.append(one())
         return tuple(found)
 
+    def listed(self, one: Callable[[], _T]) -> tuple[_T, ...]:
+        """One or more, between commas."""
+        found = [one()]
+        while self.accept(","):
+            found.append(one())
+        return tuple(found)
+
     def lines(self, word: str, one: Callable[[], _T]) -> tuple[_T, ...]:
         """The lines that begin with a word."""
         found = []
@@ -147,13 +154,15 @@ class _Parser:
         varying = self.lines("axis", self.varying)
         inputs = self.lines("input", self.input)
         labels = self.lines("label", self.input)
+        tables = self.lines("table", self.table)
         nodes = self.nodes()
         outputs = self.lines("output", self.output)
         losses = self.lines("loss", self.apply)
         if self.next.kind != "end" or len(losses) > 1:
             raise self.expected("the end of the text")
         loss = losses[0] if losses else None
-        return Graph(name, varying, inputs, nodes, outputs, labels, loss, (rule, numbers))
+        init = rule, numbers
+        return Graph(name, varying, inputs, nodes, outputs, labels, loss, init, tables)
 
     def rate(self) -> tuple[str, float]:
         name = self.take("name")
@@ -171,6 +180,16 @@ class _Parser:
         name = self.take("name")
         self.expect(":")
         return Input(name, self.type(), self.integer() if self.accept("pad") else None)
+
+    def table(self) -> Table:
+        path = self.path()
+        self.expect(":")
+        self.expect("[")
+        vocab = self.integer()
+        self.expect(",")
+        dim = self.integer()
+        self.expect("]")
+        return Table(path, vocab, dim)
 
     def output(self) -> tuple[str, str]:
         name = self.take("name")
@@ -194,9 +213,9 @@ class _Parser:
         id = self.take("id")
         self.expect("=")
         name = self.next
-        op = OPS.get(self.take("name"))
+        op = OPERATORS.get(self.take("name"))
         if op is None:
-            help = did_you_mean(name.text, OPS)
+            help = did_you_mean(name.text, OPERATORS)
             raise self.wrong("there is no operator `{}`", name, help=help)
         self.expect("(")
         inputs = [(op.params[0].name, self.ref())]
@@ -209,8 +228,23 @@ class _Parser:
             attrs = self.several(")", self.setting)
         else:
             self.expect(")")
+        tail = self.listed(self.tail) if self.accept("then") else ()
+        kernels = self.listed(self.kernel) if self.accept("by") else ()
         path, type = self.place()
-        return Apply(id, op.name, tuple(inputs), attrs, path, type)
+        names = tuple(name for group in kernels for name in group)
+        return Apply(id, op.name, tuple(inputs), attrs, path, type, tail=tail, kernels=names)
+
+    def tail(self) -> Tail:
+        name, other = self.take("name"), None
+        if self.accept("("):
+            other = self.ref()
+            self.expect(")")
+        return Tail(name, other)
+
+    def kernel(self) -> tuple[str, ...]:
+        """A kernel's name, as often as it is launched in a row."""
+        name = self.take("name")
+        return (name,) * (self.integer() if self.accept("*") else 1)
 
     def setting(self) -> tuple[str, Attribute]:
         name = self.take("name")
@@ -233,19 +267,38 @@ class _Parser:
         self.expect(":")
         carry_type = self.type()
         self.take("line")
+        takes = self.lines("each", self.slice)
         body = self.nodes()
         self.expect("yield")
-        return Stack(id, x, count, path, carry, carry_type, body, self.ref(), type)
+        result = self.ref()
+        gives = []
+        while self.ahead(1).text == "give":
+            self.take("line")
+            self.expect("give")
+            gives.append(self.slice())
+        given = tuple(gives)
+        return Stack(
+            id, x, count, path, carry, carry_type, body, result, type, takes=takes, gives=given
+        )
+
+    def slice(self) -> Slice:
+        id = self.take("id")
+        self.expect("=")
+        of = self.ref()
+        self.expect(":")
+        return Slice(id, of, self.type())
 
     def place(self) -> tuple[str, Type]:
         """The path of a node, empty where it has none, and its type."""
-        path = ""
-        if self.accept("@"):
-            path = self.take("name")
-            while self.accept("."):
-                path += "." + self.take("name")
+        path = self.path() if self.accept("@") else ""
         self.expect(":")
         return path, self.type()
+
+    def path(self) -> str:
+        path = self.take("name", "int")
+        while self.accept("."):
+            path += "." + self.take("name", "int")
+        return path
 
     # -- types --
 

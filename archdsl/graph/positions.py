@@ -146,9 +146,12 @@ def _frequencies(attr: Any) -> None:
 
 
 def alibi(site: Site) -> Type:
-    """[heads, T, T], of the sequence axis of `x`, of which nothing else counts."""
+    """[heads, T, T] of the sequence axis of `x`, of which nothing else counts; [heads, T, C]
+    in a step, where the keys are all columns [C]."""
     sequence, _ = site.sequence()
-    return site.x.shaped((site.axis("heads"), sequence, sequence))
+    columns = site.tensors.get("columns")
+    keys = columns.axes[0] if columns else sequence
+    return site.x.shaped((site.axis("heads"), sequence, keys))
 
 
 def relative_bias(site: Site) -> Type:
@@ -179,3 +182,31 @@ def relative_bias(site: Site) -> Type:
 
 def relative_bias_weights(site: Site) -> tuple[Weight, ...]:
     return (Weight("weight", (site.attr["buckets"], site.attr["heads"]), "embedding"),)
+
+
+# -- a step of decoding --
+
+
+def positions(site: Site) -> Type:
+    return Type("int", site.x.axes[:1], None, site.x.mixed)
+
+
+def later(site: Site) -> Type:
+    return site.x
+
+
+def append(site: Site) -> Type:
+    cache, new = site.x, site.tensors["new"]
+    if [a.size for a in cache.axes[1:]] != [a.size for a in new.axes[1:]]:
+        raise Mismatch(
+            "shape-mismatch",
+            "a cache holds vectors of one shape",
+            "new",
+            expected=str(cache),
+            found=str(new),
+        )
+    return cache.mixing(new.mixed)
+
+
+def length(site: Site) -> Type:
+    return Type("int", (), None, site.x.mixed)

@@ -10,13 +10,20 @@
       yield %3
     output logits = %4
 
-Tensors stand before the semicolon and settings behind it; `@` is the place of weights.
+Tensors stand before the semicolon and settings behind it; `@` is the place of weights. In a
+lowered graph `then` are the operators fused behind one, and `by` the kernels that it launches:
+
+    %7 = linear(%5; dim = 768, bias = true) then gelu, add(%2) by matmul @ up: float[T, 768]
+
+Behind `take`, `each` is a layer's part of a value of all layers, and behind `yield`, `give` is
+a value of the body for all layers.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import groupby
 
 from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Node, Stack
 from archdsl.graph.types import Varying, digits
@@ -34,6 +41,8 @@ def _lines(graph: Graph) -> Iterator[str]:
     yield from map(_axis, graph.varying)
     yield from (f"input {_input(each)}" for each in graph.inputs)
     yield from (f"label {_input(each)}" for each in graph.labels)
+    for table in graph.tables:
+        yield f"table {table.path}: [{digits(table.vocab)}, {digits(table.dim)}]"
     yield from _nodes(graph.nodes, "")
     yield from (f"output {name} = {ref}" for name, ref in graph.outputs)
     if graph.loss:
@@ -59,8 +68,12 @@ def _nodes(nodes: tuple[Node, ...], indent: str) -> Iterator[str]:
                 times = f"stack({node.input}) * {digits(node.count)}"
                 yield f"{indent}{node.id} = {times}{_place(node)}"
                 yield f"{indent}  take {node.carry}: {node.carry_type}"
+                for each in node.takes:
+                    yield f"{indent}  each {each.id} = {each.of}: {each.type}"
                 yield from _nodes(node.body, indent + "  ")
                 yield f"{indent}  yield {node.result}"
+                for each in node.gives:
+                    yield f"{indent}  give {each.id} = {each.of}: {each.type}"
 
 
 def _apply(node: Apply) -> str:
@@ -68,7 +81,19 @@ def _apply(node: Apply) -> str:
     (_, x), *others = node.inputs
     tensors = ", ".join([x, *(f"{param} = {ref}" for param, ref in others)])
     settings = f"; {_settings(node.attrs)}" if node.attrs else ""
-    return f"{node.id} = {node.op}({tensors}{settings}){_place(node)}"
+    lowered = _tail(node) + _kernels(node)
+    return f"{node.id} = {node.op}({tensors}{settings}){lowered}{_place(node)}"
+
+
+def _tail(node: Apply) -> str:
+    fused = (f"{each.op}({each.other})" if each.other else each.op for each in node.tail)
+    return f" then {', '.join(fused)}" if node.tail else ""
+
+
+def _kernels(node: Apply) -> str:
+    runs = ((name, len(list(same))) for name, same in groupby(node.kernels))
+    named = (f"{name} * {count}" if count > 1 else name for name, count in runs)
+    return f" by {', '.join(named)}" if node.kernels else ""
 
 
 def _place(node: Node) -> str:

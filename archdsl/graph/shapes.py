@@ -44,6 +44,8 @@ def prepend(site: Site) -> Type:
         raise Mismatch(
             "duplicate-name", f"`{mark}` stands before this sequence already", "name"
         )
+    if "at" in site.tensors:  # a step feeds the prepended positions as all others
+        return site.x
     return _resized(site.x, 0, sequence.size + 1, (mark, *sequence.marks))
 
 
@@ -68,6 +70,14 @@ def readout(site: Site) -> Type:
 def first(site: Site) -> Type:
     sequence, _ = site.sequence()
     return _without(site.x, 0, sequence)
+
+
+def last(site: Site) -> Type:
+    """One position of the axis, the last, which knows all that the others do."""
+    index = site.index(0)
+    axes = list(site.x.axes)
+    axes[index] = Axis(None, Size.of(1))
+    return replace(site.x, axes=tuple(axes))
 
 
 def at(site: Site) -> Type:

@@ -187,14 +187,28 @@ def no_cost(site: Site) -> Size:
     return Size.of(0)
 
 
+def no_reach(site: Site) -> int | None:
+    return None
+
+
 class Op(Frozen):
     """A row of the table of operators.
 
     `settle` fills in what a parameter means where it was left out and depends on others.
     `flops` counts two for each multiply-add of a matrix product, for one example; `scratch`
     the elements that are alive inside the operator beside its inputs and its result;
-    `cache` the elements of keys and values that incremental decoding keeps. `loss` marks
-    what may stand only behind `loss`, `random` what differs from use to use.
+    `cache` the elements that incremental decoding keeps and that are no tensor given to the
+    operator. `loss` marks what may stand only behind `loss`, `random` what differs from use
+    to use.
+
+    How an operator is computed for new positions alone follows from three fields. `positions`
+    are the inputs by which a step tells it where they stand, and that no spec writes: `at`
+    int[T] the position of each in its row, `past` int the number of columns before, `starts`
+    int the column that a row begins in, `columns` int[C] all columns. `keeps` are the tensors
+    whose past positions it needs; a step gives it those of all columns. `kept` is how many
+    positions of them, and `reach` how many of the last ones where that is not all. `trims`
+    marks what leaves out positions in front. All others work on each position by itself, or
+    their type rule says that they mix positions, and they are refused.
     """
 
     name: str
@@ -208,6 +222,11 @@ class Op(Frozen):
     cache: Callable[[Site], Size] = no_cost
     loss: bool = False
     random: bool = False
+    positions: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
+    kept: Callable[[Site], Size] = no_cost
+    reach: Callable[[Site], int | None] = no_reach
+    trims: bool = False
     example: str = field(default="", compare=False)
 
     def param(self, name: str) -> Param:

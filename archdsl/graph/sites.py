@@ -7,7 +7,7 @@ from math import prod
 
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Apply, Graph, Node, Stack, walk
-from archdsl.graph.ops import OPS
+from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Site, Weight
 from archdsl.graph.types import Type
 
@@ -37,7 +37,7 @@ class Parameter(Frozen):
 def parameters(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
     """All trainable tensors, in the order of computing, copies of a stack one by one; of no
     stack more than the first `most` copies where that is given."""
-    weights = {node.id: OPS[node.op].weights(site) for node, _, site in sites(graph)}
+    weights = {node.id: OPERATORS[node.op].weights(site) for node, _, site in sites(graph)}
 
     def within(nodes: tuple[Node, ...], around: str) -> Iterator[Parameter]:
         for node in nodes:
@@ -56,7 +56,7 @@ def parameters(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
 def parameters_in_all(graph: Graph) -> int:
     """How many trainable tensors there are, none of them named."""
     return sum(
-        len(OPS[node.op].weights(site)) * prod(stack.count for stack in around)
+        len(OPERATORS[node.op].weights(site)) * prod(stack.count for stack in around)
         for node, around, site in sites(graph)
     )
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import isfinite
 
-from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Node, Stack, refs, walk
-from archdsl.graph.ops import OPS
-from archdsl.graph.signature import Kind, Mismatch, Op, Param
+from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Node, Slice, Stack, refs, walk
+from archdsl.graph.ops import OPERATORS
+from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site
 from archdsl.graph.sites import place, site
 from archdsl.graph.types import Size, Type, Varying
 
@@ -68,7 +68,9 @@ class _Verifier:
         _require(bool(sources), where, "is the size of no input")
         if axis.ragged is not None:
             padded = [i.name for i in sources if i.pad is not None and len(i.type.axes) == 1]
-            _require(axis.ragged in padded, where, f"has no padding from {axis.ragged}")
+            counted = [i.name for i in self.graph.inputs if i.type == Type("int")]
+            fits = axis.ragged in (*padded, *counted)
+            _require(fits, where, f"has no padding or length from {axis.ragged}")
 
     def input(self, each: Input) -> None:
         self.type(each.name, each.type)
@@ -94,7 +96,9 @@ class _Verifier:
         made = [each.name for each in (*self.graph.inputs, *self.graph.labels)]
         numbered = [self.graph.loss.id] if self.graph.loss else []
         for node, _ in walk(self.graph.nodes):
-            numbered += [node.id, node.carry] if isinstance(node, Stack) else [node.id]
+            numbered.append(node.id)
+            if isinstance(node, Stack):
+                numbered += [node.carry, *(each.id for each in (*node.takes, *node.gives))]
         for id in numbered:
             _require(id.startswith("%"), id, "is a value and has the name of an input")
         _once([*made, *numbered], "value")
@@ -111,6 +115,7 @@ class _Verifier:
                     self.apply(node, known, loss=False)
                 case Stack():
                     self.stack(node, known)
+                    known |= {each.id for each in node.gives}
             known.add(node.id)
         return known
 
@@ -122,7 +127,13 @@ class _Verifier:
         given, taken = self.types[node.input], node.carry_type
         enters = given.mixing(taken.mixed).same(taken)
         _require(enters, node.id, f"takes {given} as {taken}")
-        inner = self.nodes(node.body, known | {node.carry})
+        for each in node.takes:
+            self.made(each.id, (each.of,), known)
+            self.sliced(node, each, self.types[each.of], each.type)
+        inner = self.nodes(node.body, known | {node.carry, *(each.id for each in node.takes)})
+        for each in node.gives:
+            self.made(each.id, (each.of,), inner)
+            self.sliced(node, each, each.type, self.types[each.of])
         _require(
             node.result in inner, node.id, f"returns {node.result}, which is not made in it"
         )
@@ -131,13 +142,20 @@ class _Verifier:
         _require(returns, node.id, f"takes {taken} and returns {result}")
         _require(node.type.same(result), node.id, f"has type {node.type} and returns {result}")
 
+    def sliced(self, node: Stack, each: Slice, all: Type, one: Type) -> None:
+        """A value of all layers and that of one: its first axis counts the layers."""
+        self.type(each.id, each.type)
+        layers = all.axes[0].size.value if all.axes else None
+        same = Type(all.dtype, all.axes[1:], all.below, all.mixed).same(one)
+        _require(layers == node.count and same, each.id, f"has {one} of {all}")
+
     def made(self, where: str, used: Iterable[str], known: set[str]) -> None:
         for ref in used:
             _require(ref in known, where, f"uses {ref}, which is not made before it")
 
     def apply(self, node: Apply, known: set[str], loss: bool) -> None:
         self.made(node.id, refs(node), known)
-        op = OPS.get(node.op)
+        op = OPERATORS.get(node.op)
         if op is None:
             raise BrokenGraph(f"{node.id} is of the unknown operator {node.op}")
         _require(
@@ -148,11 +166,26 @@ class _Verifier:
         try:
             unsettled = op.settle(here)
             _require(not unsettled, node.id, f"leaves {', '.join(unsettled)} open")
-            type = op.infer(here)
+            type = self.fused(node, op.infer(here))
         except Mismatch as refused:
             message = f"{node.id} is refused by the rule of {node.op}: {refused}"
             raise BrokenGraph(message) from refused
         _require(type.same(node.type), node.id, f"has type {node.type} and should have {type}")
+
+    def fused(self, node: Apply, type: Type) -> Type:
+        """The type behind the operators that are fused behind a node."""
+        for tail in node.tail:
+            op, others = OPERATORS.get(tail.op), [tail.other] if tail.other else []
+            if op is None or op.positions or op.loss:
+                raise BrokenGraph(f"{node.id} goes on to {tail.op}, which cannot be fused")
+            tensors = [Kind.TENSOR] * (1 + len(others))
+            fits = [param.kind for param in op.params] == tensors
+            fits = fits and not op.weights(Site({"x": type}, {}, {}, {}))
+            _require(fits, node.id, f"goes on to {tail.op}, which cannot be fused")
+            names = (param.name for param in op.params)
+            given = (type, *(self.types[other] for other in others))
+            type = op.infer(Site(dict(zip(names, given, strict=True)), {}, self.varying, {}))
+        return type
 
     def parameters(self, node: Apply, op: Op) -> None:
         given = [name for name, _ in node.inputs]
@@ -160,6 +193,7 @@ class _Verifier:
             p for p in op.params if p.kind is Kind.TENSOR and (p.required or p.name in given)
         ]
         wanted = [param.name for param in tensors]
+        wanted += [name for name in op.positions if name in given]
         _require(given == wanted, node.id, f"is given the tensors {given} for {wanted}")
         settings = [param for param in op.params if param.kind is not Kind.TENSOR]
         names, wanted = [name for name, _ in node.attrs], [param.name for param in settings]
@@ -176,7 +210,7 @@ class _Verifier:
             # The only operator of a stack's body may have the place of the copy.
             if node.path or not around or isinstance(node, Stack):
                 names = node.path.split(".")
-                fits = all(map(str.isidentifier, names))
+                fits = all(name.isidentifier() or name.isdecimal() for name in names)
                 _require(fits, node.id, f"has the place {node.path!r}")
             # One place stands for all copies.
             places.append(place(node.path, around, ("{}",) * len(around)))
@@ -184,19 +218,21 @@ class _Verifier:
 
     def tables(self) -> None:
         """A tied operator uses the table of an `embed` that is not repeated."""
-        tables = {
-            node.path: node
+        tables: dict[str, tuple[Attribute, Attribute]] = {
+            node.path: (node.attr["vocab"], node.attr["dim"])
             for node in self.graph.nodes
             if isinstance(node, Apply) and node.op == "embed" and node.attr["tied"] is None
         }
+        _once((*tables, *(each.path for each in self.graph.tables)), "table")
+        tables |= {each.path: (each.vocab, each.dim) for each in self.graph.tables}
         for node, _ in walk(self.graph.nodes):
             if isinstance(node, Apply) and (tied := node.attr.get("tied")) is not None:
                 table = tables.get(str(tied))
                 if table is None:
                     raise BrokenGraph(f"{node.id} is tied to {tied}, where no table is")
-                for size in ("vocab", "dim"):
-                    equal = node.attr[size] == table.attr[size]
-                    _require(equal, node.id, f"is tied to {tied}, which has another {size}")
+                for name, size in zip(("vocab", "dim"), table, strict=True):
+                    equal = node.attr[name] == size
+                    _require(equal, node.id, f"is tied to {tied}, which has another {name}")
 
     def loss(self, known: set[str]) -> None:
         loss, labels = self.graph.loss, {each.name for each in self.graph.labels}

@@ -1,6 +1,8 @@
 """Passes over the typed graph, in the order in which they run.
 
-A pass is a pure function: a valid graph in, a valid graph out, with the same outputs.
+A pass is a pure function: a valid graph in, a valid graph out, with the same outputs. Behind
+PIPELINE, `split_decoding` makes two graphs of one for decoding, `last_position` shortens a
+step, and `program.lower` fuses, selects kernels and gives the program that runs.
 """
 
 from __future__ import annotations
@@ -9,12 +11,13 @@ from collections.abc import Callable, Iterator
 
 from archdsl.graph.nodes import Graph
 from archdsl.graph.verify import verify
+from archdsl.passes.decompose import decompose
 from archdsl.passes.prune import prune
 from archdsl.passes.share import share
 
 Pass = Callable[[Graph], Graph]
 
-PIPELINE: tuple[Pass, ...] = (prune, share)
+PIPELINE: tuple[Pass, ...] = (prune, share, decompose)
 
 
 def apply_all(graph: Graph) -> Iterator[Graph]:

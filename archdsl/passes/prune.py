@@ -37,10 +37,12 @@ def live(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
     kept: list[Node] = []
     for node in reversed(nodes):
         if isinstance(node, Stack):
-            if not used & {node.id, *(inner.id for inner, _ in walk(node.body))}:
+            gives = tuple(each for each in node.gives if each.id in used)
+            if not gives and not used & {node.id, *(each.id for each, _ in walk(node.body))}:
                 continue
-            used.add(node.result)
-            node = replace(node, body=live(node.body, used))
+            used |= {node.result, *(each.of for each in gives)}
+            node = replace(node, body=live(node.body, used), gives=gives)
+            node = replace(node, takes=tuple(each for each in node.takes if each.id in used))
         elif node.id not in used:
             continue
         used |= set(refs(node))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from archdsl.graph.nodes import Apply, Graph, Node, Stack
-from archdsl.graph.ops import OPS
+from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import parameters
 
 
@@ -48,7 +48,7 @@ def _shared(
             case Apply():
                 node = _renamed(node, renamed)
                 key = (node.op, node.inputs, node.attrs)
-                if node.id not in trained and not OPS[node.op].random:
+                if node.id not in trained and not OPERATORS[node.op].random:
                     if key in known:
                         renamed[node.id] = known[key]
                         continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from archdsl.passes import optimise
 from archdsl.runtime.model import Model
 from archdsl.semantics.analysis import analyse
 from archdsl.semantics.models import Setting
@@ -24,5 +23,4 @@ def build(
 ) -> Model:
     """What `archdsl.compile` does, its settings as a mapping of their own."""
     analysis = analyse(spec, variant, settings)
-    graph = optimise(analysis.graph)
-    return Model(graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
+    return Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NoReturn
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 
 
 def render(
@@ -39,13 +39,14 @@ def render(
         )
     except Exception as error:  # a template can end in any error that an expression can
         reason = str(error) or type(error).__name__
-        raise _refusal("the chat template cannot be filled in", found=reason) from error
+        fail("tokenizer", "the chat template cannot be filled in", found=reason, cause=error)
 
 
 def _plain(number: int, message: Mapping[str, str]) -> dict[str, str]:
     for name in ("role", "content"):
         if not isinstance(message.get(name), str):
-            raise _refusal(
+            fail(
+                "tokenizer",
                 f"message {number} of the chat has no text as its `{name}`",
                 expected='{"role": "user", "content": "…"}',
                 found=repr(dict(message))[:80],
@@ -60,13 +61,12 @@ def _sandbox() -> Any:
         jinja = importlib.import_module("jinja2")
         sandbox = importlib.import_module("jinja2.sandbox")
     except ImportError as error:
-        raise ArchError(
-            Diagnostic(
-                "file",
-                "the package `jinja2`, which fills in chat templates, is not installed",
-                help="pip install 'archdsl[text]'",
-            )
-        ) from error
+        fail(
+            "file",
+            "the package `jinja2`, which fills in chat templates, is not installed",
+            help="pip install 'archdsl[text]'",
+            cause=error,
+        )
 
     def refuse(what: str) -> NoReturn:
         raise jinja.exceptions.SecurityError(f"{what} is out of a template's reach")
@@ -97,7 +97,3 @@ def _sandbox() -> Any:
     )
     environment.globals |= {"namespace": namespace, "raise_exception": raise_exception}
     return environment
-
-
-def _refusal(message: str, expected: str | None = None, found: str | None = None) -> ArchError:
-    return ArchError(Diagnostic("tokenizer", message, None, expected, found))

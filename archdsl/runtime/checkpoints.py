@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tinygrad import Tensor
 
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.formats import read_checkpoint, write_npz, write_safetensors
 from archdsl.formats.host import Stored
 from archdsl.graph.sites import Parameter
@@ -39,13 +41,11 @@ def fit(
 ) -> dict[str, Stored]:
     """The same for tensors that are open already; `path` is for messages."""
     if map is not None and map not in maps:
-        raise ArchError(
-            Diagnostic(
-                "weights-map",
-                f"the spec has no `weights` block {map!r}",
-                expected=listing(maps) if maps else "a `weights` block in the spec",
-                help=did_you_mean(map, maps),
-            )
+        fail(
+            "weights-map",
+            f"the spec has no `weights` block {map!r}",
+            expected=listing(maps) if maps else "a `weights` block in the spec",
+            help=did_you_mean(map, maps),
         )
     ways = [_Way(m, tensors, weights) for name, m in maps.items() if map in (None, name)]
     if map is None:
@@ -57,24 +57,20 @@ def fit(
     # Names of ours are ours; of two published ones the names alone cannot tell.
     others = [way.map for way, wrong in told if not wrong and way.map.title]
     if not problems and best.map.title and len({each.pairings for each in others}) > 1:
-        raise ArchError(
-            Diagnostic(
-                "weights-map",
-                f"`{path}` could follow {listing(repr(each.title) for each in others)}",
-                help="name the `weights` block that it does: `map=` or `--map`",
-            )
+        fail(
+            "weights-map",
+            f"`{path}` could follow {listing(repr(each.title) for each in others)}",
+            help="name the `weights` block that it does: `map=` or `--map`",
         )
     if problems:
         title = best.map.title
         under = f"the names of `weights {title!r}`" if title else "the model's own names"
-        raise ArchError(
-            Diagnostic(
-                "checkpoint",
-                f"`{path}` does not hold this model's weights, under {under}",
-                expected=f"{sum(len(p.theirs[0]) for p in best.map.pairings)} tensors",
-                found=f"{len(tensors)} tensors; " + "; ".join(problems),
-                help=_help(problems),
-            )
+        fail(
+            "checkpoint",
+            f"`{path}` does not hold this model's weights, under {under}",
+            expected=f"{sum(len(p.theirs[0]) for p in best.map.pairings)} tensors",
+            found=f"{len(tensors)} tensors; " + "; ".join(problems),
+            help=_help(problems),
         )
     return best.ours()
 
@@ -94,13 +90,11 @@ def write(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     writers = {".safetensors": write_safetensors, ".npz": write_npz}
     writer = writers.get(Path(path).suffix)
     if writer is None:
-        raise ArchError(
-            Diagnostic(
-                "file",
-                f"`{path}`: weights are written to files of two kinds",
-                expected=listing(writers),
-                found=f"`{Path(path).suffix}`" if Path(path).suffix else "no suffix",
-            )
+        fail(
+            "file",
+            f"`{path}`: weights are written to files of two kinds",
+            expected=listing(writers),
+            found=f"`{Path(path).suffix}`" if Path(path).suffix else "no suffix",
         )
     writer(path, tensors)
 
@@ -188,7 +182,7 @@ class _Way:
         for names in spellings[1:]:
             for first, other in zip(spellings[0], names, strict=True):
                 one, two = self.tensors[first], self.tensors[other]
-                if one.dtype != two.dtype or not np.array_equal(one.read(), two.read()):
+                if one.dtype != two.dtype or not _equal(one.read(), two.read()):
                     yield f"{first} and {other}"
 
     def ours(self) -> dict[str, Stored]:
@@ -199,6 +193,12 @@ class _Way:
             made = to_ours(tensors, pairing.conversions, shapes)
             found |= zip(pairing.ours, made, strict=True)
         return {path: found[path] for path in self.weights}
+
+
+def _equal(one: NDArray[Any], two: NDArray[Any]) -> bool:
+    """Whether numbers are equal; most often their bits are, which is quicker to see."""
+    first, other = (np.ascontiguousarray(each).view(np.uint8) for each in (one, two))
+    return np.array_equal(first, other) or np.array_equal(one, two)
 
 
 def _some(names: list[str]) -> str:

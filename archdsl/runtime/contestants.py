@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 import archdsl
 from archdsl.graph.cost import BYTES, cost
 from archdsl.graph.nodes import Graph, Input
-from archdsl.graph.ops import OPS
+from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import parameters, sites
-from archdsl.passes.decoding import decoding, predicted
+from archdsl.passes.split_decoding import predicted, split_decoding
 from archdsl.runtime.build import build
 from archdsl.runtime.model import Model
 from archdsl.runtime.pretrained import export
@@ -128,7 +128,7 @@ def workloads(subject: Subject, rows: int, length: int, new: int) -> list[Worklo
         )
     ]
     if not isinstance(predicted(graph), str):
-        bound = {v.name: v.bound for v in graph.varying}[decoding(graph).axis]
+        bound = {v.name: v.bound for v in graph.varying}[split_decoding(graph).axis]
         before = max(min(length, bound - new), 1)
         found.append(
             Workload(
@@ -144,17 +144,17 @@ def workloads(subject: Subject, rows: int, length: int, new: int) -> list[Worklo
 
 def read_bytes(graph: Graph, dtype: str) -> int:
     """The bytes of the weights that a step of decoding reads, all experts' among them."""
-    plan = decoding(graph)
+    plan = split_decoding(graph)
     shapes = {p.path: p.weight.shape for p in parameters(graph)}
     numbers = 0
-    for node, around, here in sites(plan.graph):
-        if node.id in plan.once or node.op in ("embed", "posenc"):  # a row for each token
+    for node, around, here in sites(plan.step):
+        if node.op in ("embed", "posenc"):  # a row for each token
             continue
         tied = node.attr.get("tied")
         read = (
             [shapes[f"{tied}.weight"]]
             if tied
-            else [w.shape for w in OPS[node.op].weights(here)]
+            else [w.shape for w in OPERATORS[node.op].weights(here)]
         )
         numbers += sum(map(prod, read)) * prod(stack.count for stack in around)
     return numbers * BYTES[dtype]
@@ -291,7 +291,7 @@ def their_decode(subject: Subject, length: int, new: int) -> Call:
 
 def _tokens(subject: Subject) -> Input:
     graph = subject.graph()
-    tokens = decoding(graph).tokens
+    tokens = split_decoding(graph).tokens
     return next(each for each in graph.inputs if each.name == tokens)
 
 

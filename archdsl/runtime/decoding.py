@@ -1,39 +1,40 @@
-"""A model's tokens, a few at a time: the state that it keeps, and the logits of what is next.
+"""A model's tokens, a few at a time: the caches that it keeps, and the logits of what is next.
 
-What is kept and what is computed anew is derived by passes/decoding.py. Programs are captured
-once for a number of rows and of new tokens, and serve all positions.
+What is cached and what is computed anew is derived by passes/split_decoding.py. Programs are
+captured once for a number of rows and of new tokens, and serve all positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from tinygrad import Tensor, UOp
 
-from archdsl.backend import step
-from archdsl.backend.program import Program
-from archdsl.backend.tensors import get, put, zeros
-from archdsl.backend.use import TILE, Run
-from archdsl.backend.walk import prepared
-from archdsl.diagnostics import ArchError, Diagnostic
-from archdsl.graph.nodes import Graph, Input, walk
-from archdsl.passes.decoding import Decoding, State, decoding
+from archdsl.backend import interpret
+from archdsl.backend.program import Program as Capture
+from archdsl.backend.tensors import copied, get, placed, put, zeros
+from archdsl.backend.use import TILE
+from archdsl.diagnostics import fail
+from archdsl.graph.nodes import Graph, Input
+from archdsl.graph.printer import show
+from archdsl.graph.types import Type
+from archdsl.passes.decoding_analysis import CHUNK
+from archdsl.passes.decoding_step import COLUMNS, PAST, STARTS
+from archdsl.passes.last_position import last_position
+from archdsl.passes.program import Program, lower
+from archdsl.passes.split_decoding import Decoding, split_decoding
 from archdsl.progress import doing
 from archdsl.runtime import inputs
-from archdsl.runtime.model import Model
+from archdsl.runtime.executable import Executable
 
 Rows: TypeAlias = NDArray[np.int64]
 Logits: TypeAlias = NDArray[np.float32]
-# A value's id, and the copies of the stacks around it.
-Key: TypeAlias = tuple[str, tuple[int, ...]]
 
-CHUNK = 32  # new tokens that are computed together
-CHUNKS = (4 * CHUNK, CHUNK)  # where there is no window: fewer programs, longer ones
+CHUNKS = (4 * CHUNK, CHUNK)  # tokens fed together where there is no window: fewer programs
 FEW = 8  # fewer than these go one by one
 
 
@@ -44,54 +45,76 @@ class Decoder:
     for a model that does not predict tokens, or not causally.
     """
 
-    def __init__(self, model: Model, rows: int, limit: int | None = None):
-        self.model = model
-        self.plan: Decoding = decoding(model.graph)
+    def __init__(self, executable: Executable, rows: int, limit: int | None = None):
+        self.executable = executable
         self.rows = rows
-        self.bound = {v.name: v.bound for v in model.graph.varying}[self.plan.axis]
+        graph = executable.graph
+        self.plan: Decoding = split_decoding(graph)
+        self.bound = {v.name: v.bound for v in graph.varying}[self.plan.axis]
         self.limit = self.bound if limit is None else limit
         if not 1 <= self.limit <= self.bound:
-            raise ArchError(
-                Diagnostic(
-                    "generation",
-                    f"`{model.graph.name}` has no sequences of {limit} tokens",
-                    expected=f"1 to {self.bound}",
-                )
+            fail(
+                "generation",
+                f"`{graph.name}` has no sequences of {limit} tokens",
+                expected=f"1 to {self.bound}",
             )
         # Rows that are shorter than others, and the last chunk, need room in front; whole
         # tiles of columns are seen.
-        self.room = -(-(self.limit + CHUNK) // TILE) * TILE
-        self._rings = any(state.window for state in self.plan.states)
+        self.room = -(-(self.limit + self.plan.lead + CHUNK) // TILE) * TILE
+        self.plan = split_decoding(graph, self.room)
+        self._ended = {
+            True: last_position(self.plan.step, self.plan.axis),
+            False: self.plan.step,
+        }
+        self._rings = [
+            (size, window)
+            for name, window in self._windows()
+            if (size := self._input(name).type.axes[-3].size.value) is not None
+        ]
         self._past = UOp.variable("past", 0, self.room - 1)
-        self._keys, self._values = (self._buffers(i) for i in (0, 1))
-        self._steps: dict[tuple[object, ...], Program[Any]] = {}
+        self._caches = {
+            each.name: _zeros(each.type, self._cache)
+            for each in self.plan.step.inputs
+            if each.name in self._cached
+        }
+        self._captures: dict[tuple[object, ...], Capture[Any]] = {}
+        self._version = executable.version()
         # What each step is given: new tokens, by how many there are, and where rows begin.
-        self._new: dict[int, Tensor] = {}
-        self._begins = self._room((rows,))
-        self._moved = model.program(self._move)
-        self._kept: dict[Key, Tensor] = {}
+        self._new: dict[tuple[str, int], Tensor] = {}
+        self._begins = self._numbers((rows,))
+        self._text = show(self.plan.step)
+        state = dict(_leaves(self._caches))
+        self._state = {f"cache {name}": each for name, each in state.items()}
+        self._moved = executable.capture(self._move, self._key("move"), self._state)
+        self._once: dict[str, Any] = {}
         self._sizes: dict[str, int] = {}
-        self._lengths: dict[str, Tensor] = {}
         self.reset()
 
-    def _buffers(self, part: int) -> dict[Key, Tensor]:
-        """Room for the keys or the values of every copy of every causal attention."""
-        found = {}
+    @property
+    def _cached(self) -> frozenset[str]:
+        return frozenset(name for name, _ in self.plan.step.outputs) - {self.plan.logits}
+
+    def _windows(self) -> Iterator[tuple[str, int]]:
         for state in self.plan.states:
-            if state.past:
-                _, *sizes = (axis.size for axis in state.types[part].axes)
-                columns = self._ring(state.window) if state.window else self.room
-                for copy in _copies(self.plan, state):
-                    shape = (self.rows, columns, *(size.at({}) for size in sizes))
-                    found[state.ref, copy] = self._room(shape, self.model.dtype)
-        return found
+            if state.window is not None:
+                yield state.name, state.window
 
-    def _room(self, shape: tuple[int, ...], dtype: str = "int32") -> Tensor:
-        return zeros(shape, self.model.device, dtype)
+    def _input(self, name: str) -> Input:
+        return next(each for each in self.plan.step.inputs if each.name == name)
 
-    def _ring(self, window: int) -> int:
-        """Places for the columns in a window and those of a chunk, whole chunks of them."""
-        return min(-(-(window + CHUNK) // CHUNK) * CHUNK, self.room)
+    def _cache(self, type: Type) -> Tensor:
+        sizes = (
+            axis.size.at({v.name: self.room for v in self.plan.step.varying})
+            for axis in type.axes
+        )
+        return zeros((self.rows, *sizes), self.executable.device, self.executable.dtype)
+
+    def _key(self, *program: object) -> tuple[object, ...]:
+        """What tells a program of the decoder from others."""
+        return ("decoder", self._text, self.rows, *program)
+
+    def _numbers(self, shape: tuple[int, ...]) -> Tensor:
+        return zeros(shape, self.executable.device, "int32")
 
     def reset(self) -> None:
         """Forgets every token; what was made of the other inputs stays."""
@@ -103,53 +126,52 @@ class Decoder:
 
         How many are left is returned: none where a window has moved beyond them.
         """
-        columns = min(self.columns, int(self._starts[0]) + tokens)
-        slack = [self._ring(w) - w for s in self.plan.states if (w := s.window)]
-        if self.columns - columns > min(slack, default=self.columns):
+        lead = self.plan.lead
+        columns = min(self.columns, int(self._starts[0]) + lead + tokens)
+        slack = [size - window for size, window in self._rings]
+        if not tokens or self.columns - columns > min(slack, default=self.columns):
             self.reset()
             return 0
         self.columns = columns
-        return columns - int(self._starts[0])
+        return max(columns - int(self._starts[0]) - lead, 0)
 
     def begin(self, **given: Any) -> None:
         """Takes the inputs that do not come step by step, each [rows, …], and starts anew."""
         self.reset()
-        graph = self.plan.graph
-        others = tuple(each for each in graph.inputs if each.name != self.plan.tokens)
+        graph = self.executable.graph
+        along = (self.plan.tokens, *self.plan.along)
+        others = tuple(each for each in graph.inputs if each.name not in along)
         arrays = inputs.check(_of(graph, others), given)
-        tensors = {name: self.model._given(array).realize() for name, array in arrays.items()}
-        run = self._run()
-        prepared(run, tensors)
-        self._sizes, self._lengths = (
-            dict(run.sizes),
-            {
-                name: length.cast("int").contiguous().realize()
-                for name, length in run.lengths.items()
-            },
-        )
-        if not any(not state.past for state in self.plan.states):
+        tensors = {
+            name: self.executable.placed(array).realize() for name, array in arrays.items()
+        }
+        self._once = {name: each for name, each in tensors.items() if self._is_input(name)}
+        _, self._sizes = interpret.measured(graph, tensors)
+        if self.plan.once is None:
             return
         shapes = tuple((name, tensor.shape) for name, tensor in tensors.items())
-        once = self.model.program(self._once)
-        made = self._steps.setdefault(("once", shapes), once)(**tensors)
-        self._kept = {key: made[_name(*key)].clone().realize() for key in self._kept_keys()}
+        key = ("once", shapes)
+        self._renew()
+        if key not in self._captures:
+            named = ("once", show(self.plan.once))
+            self._captures[key] = self.executable.capture(self._compute_once, named)
+        made = self._captures[key](**tensors)
+        self._once |= {
+            name: _mapped(lambda one: copied(made[one]), _names(name, each.type))
+            for name, _ in self.plan.once.outputs
+            for each in (self._input(name),)
+        }
 
-    def _kept_keys(self) -> list[Key]:
-        return [
-            (state.ref, copy)
-            for state in self.plan.states
-            if not state.past
-            for copy in _copies(self.plan, state)
-        ]
+    def _is_input(self, name: str) -> bool:
+        return any(each.name == name for each in self.plan.step.inputs)
 
-    def _once(self, **tensors: Tensor) -> dict[str, Tensor]:
-        made = step.once(self._run(), self.plan, tensors)
-        found = {_name(*key): made[key].clone() for key in self._kept_keys()}
+    def _compute_once(self, **tensors: Tensor) -> dict[str, Tensor]:
+        assert self.plan.once is not None
+        program = self.executable.lowered(self.plan.once, tensors)
+        made = interpret.forward(self.executable.run(program), tensors)
+        found = {name: each.clone() for name, each in _leaves(made)}
         Tensor.realize(*found.values())
         return found
-
-    def _run(self) -> Run:
-        return self.model.running(self.plan.graph)
 
     # -- tokens --
 
@@ -157,30 +179,63 @@ class Decoder:
         """Feeds a prompt to each row, of whatever length each is: logits [rows, vocab] of the
         token after each."""
         self.reset()
-        longest = max(map(len, prompts))
+        self._no_others()
+        longest, lead = max(map(len, prompts)), self.plan.lead
         self._fits(longest)
-        size = longest if longest < FEW else -(-longest // CHUNK) * CHUNK
+        columns = longest + lead
+        size = columns if columns < FEW else -(-columns // CHUNK) * CHUNK
         tokens = np.zeros((self.rows, size), np.int64)
         for row, prompt in enumerate(prompts):
             tokens[row, size - len(prompt) :] = prompt
-            self._starts[row] = size - len(prompt)
-        return self._feed(tokens, last=True)[:, -1]
+            self._starts[row] = size - len(prompt) - lead
+        return self._feed({self.plan.tokens: tokens}, last=True)[:, -1]
 
-    def feed(self, tokens: Rows, last: bool = False) -> Logits:
+    def feed(self, tokens: Rows, last: bool = False, **along: Any) -> Logits:
         """Feeds [rows, n] new tokens: logits [rows, n, vocab] of the token after each, or
-        [rows, 1, vocab] of that after the `last`."""
-        longest = self.columns - int(self._starts.min()) + tokens.shape[1]
-        self._fits(longest)
-        return self._feed(tokens, last)
+        [rows, 1, vocab] of that after the `last`.
 
-    def _feed(self, tokens: Rows, last: bool) -> Logits:
+        `along` are the model's other inputs that have a value for each token, [rows, n] too.
+        """
+        self._no_others(along)
+        new = tokens.shape[1]
+        lead = self.plan.lead
+        longest = max(self.columns - int(self._starts.min()) - lead, 0) + new
+        self._fits(longest)
+        columns = {self.plan.tokens: np.asarray(tokens)}
+        columns |= {name: np.asarray(each) for name, each in along.items()}
+        if lead and not self.columns:
+            columns = {n: np.pad(c, ((0, 0), (lead, 0))) for n, c in columns.items()}
+        found = self._feed(columns, last)
+        return found if last else found[:, -new:]
+
+    def _no_others(self, along: Mapping[str, Any] | None = None) -> None:
+        """Refuses tokens without the other inputs that have a value for each of them."""
+        given = set(along or {})
+        for name in self.plan.along:
+            if name not in given:
+                each = self._input(name)
+                fail(
+                    "generation",
+                    f"`{name}` has a value for each token, and is missing",
+                    each.span,
+                    expected=f"feed(tokens, {name}=…), with a value for each new token",
+                )
+        for name in given - set(self.plan.along):
+            fail(
+                "input",
+                f"no input `{name}` comes with the tokens",
+                expected=", ".join(self.plan.along) or "tokens alone",
+            )
+
+    def _feed(self, columns: dict[str, Rows], last: bool) -> Logits:
         found: list[Logits] = []
-        before = self.columns
-        with doing("reading", "tokens", tokens.shape[1], lambda: self.columns - before):
-            while tokens.size:
-                n = self._next(tokens.shape[1])
-                found.append(self._step(tokens[:, :n], last))
-                tokens = tokens[:, n:]
+        before, left = self.columns, columns[self.plan.tokens].shape[1]
+        with doing("reading", "tokens", left, lambda: self.columns - before):
+            while left:
+                n = self._next(left)
+                found.append(self._step({k: c[:, :n] for k, c in columns.items()}, n, last))
+                columns = {k: c[:, n:] for k, c in columns.items()}
+                left -= n
         return found[-1][:, -1:] if last else np.concatenate(found, axis=1)
 
     def _next(self, count: int) -> int:
@@ -191,72 +246,113 @@ class Decoder:
         room = min(count, self.room - self.columns)
         return next((chunk for chunk in chunks if chunk <= room), 1)
 
-    def _step(self, tokens: Rows, last: bool) -> Logits:
-        n = tokens.shape[1]
+    def _step(self, columns: Mapping[str, Rows], n: int, last: bool) -> Logits:
         last = last and n > 1
-        sizes = tuple(sorted(self._sizes.items()))
-        key = (n, last, sizes)
-        if key not in self._steps:
-            self._steps[key] = self.model.program(self._program(last))
-        if n not in self._new:
-            self._new[n] = self._room((self.rows, n))
-        put(self._new[n], tokens.astype(np.int32))
+        self._renew()
+        key = (n, last, *sorted(self._sizes.items()))
+        if key not in self._captures:
+            named = self._key("step", *key)
+            self._captures[key] = self.executable.capture(
+                self._program(n, last), named, self._state
+            )
+        given = {name: self._places(name, n) for name in columns}
+        for name, each in columns.items():
+            put(given[name], each.astype(np.int32))
         put(self._begins, self._starts)
-        given = {_name(*name): tensor for name, tensor in self._kept.items()}
-        given |= {f"length_{name}": length for name, length in self._lengths.items()}
-        logits = self._steps[key](
-            self._new[n], self._begins, self._past.bind(self.columns), **given
-        )
+        given |= dict(_leaves(self._once))
+        logits = self._captures[key](self._begins, self._past.bind(self.columns), **given)
         self.columns += n
         return get(logits)
 
-    def _program(self, last: bool) -> Any:
-        def program(tokens: Tensor, starts: Tensor, past: Any, **given: Tensor) -> Tensor:
-            run = self._run()
-            run.sizes |= self._sizes
-            run.lengths |= {name: given[f"length_{name}"] for name in self._lengths}
-            kept = {key: given[_name(*key)] for key in self._kept}
-            here = step.Step(
-                run, self.plan, past, self.room, starts, kept, self._keys, self._values
-            )
-            logits = step.step(here, tokens, last)
-            return logits.cast("float").contiguous().realize()
+    def _renew(self) -> None:
+        """Drops what was captured where the weights are others by now."""
+        if self._version != (version := self.executable.version()):
+            self._captures.clear()
+            self._version = version
 
-        return program
+    def _places(self, name: str, n: int) -> Tensor:
+        """Where the new values of an input are put, [rows, n]."""
+        if (name, n) not in self._new:
+            self._new[name, n] = self._numbers((self.rows, n))
+        return self._new[name, n]
+
+    def lowered(self, n: int, last: bool) -> Program:
+        """The program of a step of n tokens, for the logits of all or of the `last`."""
+        sizes = {**self._sizes, self.plan.axis: n}
+        sizes |= {v.name: self.room for v in self.plan.step.varying if v.name not in sizes}
+        graph, executable = self._ended[last], self.executable
+        return lower(graph, self.rows, sizes, executable.dtype, executable.target)
+
+    def _program(self, n: int, last: bool) -> Callable[..., Tensor]:
+        program = self.lowered(n, last)
+
+        def step(starts: Tensor, past: Any, **given: Tensor) -> Tensor:
+            values: dict[str, Any] = {
+                name: given[name] for name in (self.plan.tokens, *self.plan.along)
+            }
+            values |= {STARTS: starts, PAST: past, COLUMNS: None}
+            for name in self._once:
+                names = _names(name, self._input(name).type)
+                values[name] = _mapped(given.__getitem__, names)
+            run = self.executable.run(program)
+            logits = interpret.forward(run, values | self._caches)[self.plan.logits]
+            found: Tensor = logits.cast("float").contiguous().realize()
+            return found
+
+        return step
 
     def reorder(self, parents: Sequence[int]) -> None:
         """Row i goes on as a copy of the row `parents[i]`: keys, values and all."""
         if list(parents) == list(range(self.rows)):
             return
-        index = Tensor(np.asarray(parents, np.int32), device=self.model.device).realize()
+        index = placed(np.asarray(parents, np.int32), self.executable.device, "int32")
         self._moved(index)
         self._starts = self._starts[np.asarray(parents)]
 
     def _move(self, index: Tensor) -> None:
-        buffers = (*self._keys.values(), *self._values.values())
+        buffers = [each for _, each in _leaves(self._caches)]
         Tensor.realize(*(each.assign(each[index].contiguous()) for each in buffers))
 
     def _fits(self, tokens: int) -> None:
         if tokens > self.limit:
-            raise ArchError(
-                Diagnostic(
-                    "generation",
-                    f"the context of `{self.model.graph.name}` ends after {self.limit} tokens",
-                    found=f"{tokens} tokens",
-                )
+            fail(
+                "generation",
+                f"the context of `{self.executable.graph.name}` ends after {self.limit} tokens",
+                found=f"{tokens} tokens",
             )
 
 
-def _copies(plan: Decoding, state: State) -> list[tuple[int, ...]]:
-    """The numbers of the copies of the stacks around a value, for each of its copies."""
-    for node, around in walk(plan.graph.nodes):
-        if node.id == state.ref:
-            return list(product(*(range(stack.count) for stack in around)))
-    return [()]
+# -- values that have one tensor for each layer, as tuples --
 
 
-def _name(ref: str, copy: tuple[int, ...]) -> str:
-    return "_".join(["kept", ref.removeprefix("%"), *map(str, copy)])
+def _zeros(type: Type, make: Callable[[Type], Tensor]) -> Any:
+    if type.axes and type.axes[0].name == "layers":
+        count, inner = type.axes[0].size.at({}), replace(type, axes=type.axes[1:])
+        return tuple(_zeros(inner, make) for _ in range(count))
+    return make(type)
+
+
+def _names(name: str, type: Type) -> Any:
+    """The names of the tensors of a value."""
+    if type.axes and type.axes[0].name == "layers":
+        count, inner = type.axes[0].size.at({}), replace(type, axes=type.axes[1:])
+        return tuple(_names(f"{name}_{i}", inner) for i in range(count))
+    return name
+
+
+def _mapped(function: Callable[[str], Tensor], names: Any) -> Any:
+    if isinstance(names, tuple):
+        return tuple(_mapped(function, each) for each in names)
+    return function(names)
+
+
+def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of values by their names, as `_names` has them."""
+    for name, value in values.items():
+        if isinstance(value, tuple):
+            yield from _leaves({f"{name}_{i}": each for i, each in enumerate(value)})
+        else:
+            yield name, value
 
 
 def _of(graph: Graph, others: tuple[Input, ...]) -> Graph:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import ArchError, Diagnostic, listing
+from archdsl.diagnostics import fail, listing
 from archdsl.formats import resolve
 from archdsl.formats.host import reading
 from archdsl.formats.strict_json import read_object
@@ -74,7 +74,8 @@ def read_pooling(folder: str | Path, pool: str | None = None) -> Pooling:
         }
     others = sorted(modules.keys() - {"Transformer", "Pooling", "Normalize"})
     if others or "Pooling" not in modules:
-        raise _refusal(
+        fail(
+            "config",
             f"{place / _MODULES}: not a transformer whose states are pooled",
             expected="Transformer, Pooling, and Normalize or nothing",
             found=listing(modules, "and"),
@@ -128,12 +129,10 @@ def encoder(graph: Graph) -> Encoder:
             return Encoder(tokens, others, hidden, length.at(bounds))
         if alike:
             problem = f"of its outputs {len(states)} are a vector for each token"
-    raise ArchError(
-        Diagnostic(
-            "model",
-            f"`{graph.name}` does not turn texts into vectors: {problem}",
-            expected="inputs `int[T]`, and one output `float[T, D]` or one called `hidden`",
-        )
+    fail(
+        "model",
+        f"`{graph.name}` does not turn texts into vectors: {problem}",
+        expected="inputs `int[T]`, and one output `float[T, D]` or one called `hidden`",
     )
 
 
@@ -151,9 +150,7 @@ def tokenised(
         text = pooling.prompt + text
         ids = tokenizer.encode(text.lower() if pooling.lower else text)
         if not ids:
-            raise ArchError(
-                Diagnostic("tokenizer", f"text {number + 1} has no tokens", found=repr(text))
-            )
+            fail("tokenizer", f"text {number + 1} has no tokens", found=repr(text))
         if len(ids) > limit:
             cut.append(number)
             end = len(list(takewhile(special.__contains__, reversed(ids))))
@@ -218,14 +215,11 @@ def _pool(path: Path) -> str:
     ways = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
     on = [name for name, value in found.items() if name.startswith("pooling_mode") and value]
     if len(on) != 1 or on[0] not in ways or found.get("include_prompt") is False:
-        raise _refusal(
+        fail(
+            "config",
             f"{path}: texts are pooled in a way that is not computed here",
             expected=listing(ways),
             found=listing(on, "and") or "none",
             help="`--pool mean` and `--pool cls` are other vectors than those it was made for",
         )
     return ways[on[0]]
-
-
-def _refusal(message: str, expected: str, found: str, help: str | None = None) -> ArchError:
-    return ArchError(Diagnostic("config", message, None, expected, found, help=help))

@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from archdsl.diagnostics import ArchError, Diagnostic, listing
+from archdsl.diagnostics import fail, listing
 from archdsl.graph.nodes import Input
-from archdsl.runtime.decoding import CHUNK, FEW, Decoder, Logits
+from archdsl.passes.decoding_analysis import CHUNK
+from archdsl.runtime.decoding import FEW, Decoder, Logits
 from archdsl.runtime.model import Model
+from archdsl.runtime.processors import DecodingLoop, Forbid, Processor, Progress, Scores
 from archdsl.runtime.sampling import Sampler, Sampling
 from archdsl.runtime.texts import TextTokenizer
 
@@ -49,7 +51,7 @@ class Reader:
     """
 
     def __init__(self, model: Model, rows: int):
-        self.decoder = Decoder(model, rows)
+        self.decoder = Decoder(model.executable, rows)
         self._fed: list[list[int]] = [[]] * rows
         self._others: Mapping[str, Any] = _NOTHING
 
@@ -88,7 +90,7 @@ def _known(fed: list[int], row: list[int]) -> int:
     return known if new < FEW else max(len(row) - -(-new // CHUNK) * CHUNK, 0)
 
 
-class Generation(Iterator[Piece]):
+class Generation(DecodingLoop[Piece]):
     """What `generate` returns: an iterator of pieces whose rows can be ended from outside."""
 
     def __init__(
@@ -101,11 +103,12 @@ class Generation(Iterator[Piece]):
         stop: Sequence[int],
         slide: bool,
         others: Mapping[str, Any],
+        processors: Sequence[Processor] = (),
+        max_length: int | None = None,
+        log_probs: bool = True,
     ):
-        if max_new_tokens < 1:
-            raise _refusal("there are no tokens to make", "1 or more", str(max_new_tokens))
         if not len(prompts):
-            raise _refusal("there is no prompt", "a list of tokens for each row")
+            fail("generation", "there is no prompt", expected="a list of tokens for each row")
         self.rows = [[int(token) for token in prompt] for prompt in prompts]
         self.ended: list[str | None] = [None] * len(self.rows)
         self._reader = model.reader(len(self.rows))
@@ -113,35 +116,43 @@ class Generation(Iterator[Piece]):
         plan = self._reader.decoder.plan
         self._tokens = next(i for i in model.graph.inputs if i.name == plan.tokens)
         _check(self._tokens, self.rows)
-        self._sampler = Sampler(sampling, seed, len(self.rows))
-        self._left, self._stop, self._slide = max_new_tokens, frozenset(stop), slide
-        self.needed = {each.name for each in plan.graph.inputs} - {plan.tokens}
-        self._others = dict(others) if others or self.needed else _NOTHING
+        self._sampler = Sampler(sampling, seed, len(self.rows), log_probs)
+        # Padding is never the next token.
+        pad = self._tokens.pad
+        self.processors = [*([] if pad is None else [Forbid(((pad,),))]), *processors]
+        self._made = 0
+        self._most = _most(self.rows, max_new_tokens, max_length)
+        self._stop, self._slide = frozenset(stop), slide
+        self.needed = {each.name for each in model.graph.inputs} - {plan.tokens}
+        self._others = _own(others) if others or self.needed else _NOTHING
 
     def end(self, row: int, reason: str) -> None:
         """Has a row end here, unless it has."""
         self.ended[row] = self.ended[row] or reason
 
-    def __next__(self) -> Piece:
+    def progress(self) -> Progress | None:
+        if all(self.ended):
+            return None
         limit = self._reader.decoder.limit
-        before = tuple(self.ended)
-        if all(before):
-            raise StopIteration
-        longest = max(len(r) for r, e in zip(self.rows, before, strict=True) if not e)
+        longest = max(len(r) for r, e in zip(self.rows, self.ended, strict=True) if not e)
         if longest > limit and not self._slide:
-            raise _context_end(self._model, limit, longest)
+            _fail_at_context_end(self._model, limit, longest)
+        return Progress(self.rows, self._made, [most - self._made for most in self._most])
+
+    def score(self, at: Progress) -> Logits:
+        limit = self._reader.decoder.limit
         visible = [_visible(row, limit) for row in self.rows]
-        logits = self._reader.following(visible, self._others)
-        if self._tokens.pad is not None:
-            logits = logits.copy()
-            logits[:, self._tokens.pad] = -np.inf  # padding is never the next token
-        tokens, log_probs = self._sampler.pick(logits, self.rows)
-        self._left -= 1
+        return self._reader.following(visible, self._others)
+
+    def choose(self, scores: Scores, at: Progress) -> Piece:
+        before = tuple(self.ended)
+        tokens, log_probs = self._sampler.pick(scores, self.rows)
+        self._made += 1
         for row, token in enumerate(tokens.tolist()):
             self.rows[row].append(_FILLER if before[row] else token)
             if token in self._stop:
                 self.end(row, STOP_TOKEN)
-            elif not self._left:
+            elif at.left[row] == 1:
                 self.end(row, LENGTH)
         return Piece(
             tuple(None if e else t for t, e in zip(tokens.tolist(), before, strict=True)),
@@ -160,19 +171,66 @@ def generate(
     stop: Sequence[int] = (),
     slide: bool = False,
     others: Mapping[str, Any] = _NOTHING,
+    processors: Sequence[Processor] = (),
+    max_length: int | None = None,
 ) -> Generation:
     """The tokens that follow each prompt, of whatever length each is, step by step.
 
-    A row ends behind a token of `stop` or after `max_new_tokens`; what it says depends on no
-    other row. At the end of the model's context `ArchError` "generation" is raised, or with
-    `slide` the older half of the row's context is forgotten, and the rest fed anew.
-    `others` are the inputs that are not tokens, each [rows, …], such as an encoder's source.
+    A row ends behind a token of `stop`, after `max_new_tokens`, or at `max_length` tokens,
+    prompt and all; what it says depends on no other row. At the end of the model's context
+    `ArchError` "generation" is raised, or with `slide` the older half of the row's context is
+    forgotten, and the rest fed anew. `others` are the inputs that are not tokens, each
+    [rows, …], such as an encoder's source. The `processors` change the logits before a token
+    is chosen.
 
     Raises `ArchError`: "generation" for a model that predicts no tokens and for numbers out of
     range, "not-causal" for one that cannot be computed step by step, "input" for prompts and
     inputs that are not the model's.
     """
-    return Generation(model, prompts, max_new_tokens, sampling, seed, stop, slide, others)
+    return Generation(
+        model,
+        prompts,
+        max_new_tokens,
+        sampling,
+        seed,
+        stop,
+        slide,
+        others,
+        processors,
+        max_length,
+    )
+
+
+def _most(
+    rows: Sequence[Sequence[int]], max_new_tokens: int, max_length: int | None
+) -> list[int]:
+    """How many tokens each row can have after its prompt."""
+    if max_new_tokens < 1:
+        fail(
+            "generation",
+            "there are no tokens to make",
+            expected="1 or more",
+            found=str(max_new_tokens),
+        )
+    if max_length is None:
+        return [max_new_tokens] * len(rows)
+    longest = max(map(len, rows))
+    if longest >= max_length:
+        fail(
+            "generation",
+            "a prompt leaves no room for a token",
+            expected=f"fewer than {max_length} tokens",
+            found=f"{longest} tokens",
+            help="`max_new_tokens` (`--max-new-tokens`) counts without the prompt",
+        )
+    return [min(max_new_tokens, max_length - len(row)) for row in rows]
+
+
+def _own(others: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Inputs that no caller changes. Who gives a mapping that cannot be changed may give it to
+    several generations, and a decoder that has begun with it does not begin anew."""
+    shared = isinstance(others, MappingProxyType) and others
+    return others if shared else dict(others)
 
 
 def _visible(row: list[int], limit: int) -> list[int]:
@@ -187,27 +245,27 @@ def _check(tokens: Input, rows: Sequence[Sequence[int]]) -> None:
     below = tokens.type.below
     for number, row in enumerate(rows):
         if not row:
-            raise _refusal(
+            fail(
+                "generation",
                 f"prompt {number} has no tokens",
-                "one token or more",
+                expected="one token or more",
                 help="a start token makes a prompt, where the model has one",
             )
         wrong = [token for token in row if token < 0 or (below and token >= below)]
         if wrong:
-            raise ArchError(
-                Diagnostic(
-                    "input",
-                    f"prompt {number} has a token that the model has not",
-                    tokens.span,
-                    expected=f"0 to {below - 1}" if below else "0 or more",
-                    found=str(wrong[0]),
-                    help="is the tokenizer the model's?",
-                )
+            fail(
+                "input",
+                f"prompt {number} has a token that the model has not",
+                tokens.span,
+                expected=f"0 to {below - 1}" if below else "0 or more",
+                found=str(wrong[0]),
+                help="is the tokenizer the model's?",
             )
 
 
-def _context_end(model: Model, limit: int, tokens: int) -> ArchError:
-    return _refusal(
+def _fail_at_context_end(model: Model, limit: int, tokens: int) -> NoReturn:
+    fail(
+        "generation",
         f"the context of `{model.graph.name}` ends after {limit} tokens",
         found=f"a text of {tokens}",
         help="`slide` (`--slide`) forgets the older half and goes on",
@@ -241,11 +299,13 @@ def saying(
     stop_strings: Sequence[str] = (),
     stop_tokens: Sequence[int] = (),
     slide: bool = False,
+    processors: Sequence[Processor] = (),
+    max_length: int | None = None,
 ) -> Iterator[Said]:
     """`generate` with the text of each token, ended by the tokenizer's end tokens, by any of
     `stop_tokens`, and by any of `stop_strings`, wherever the borders of tokens are in it."""
     if not all(stop_strings):
-        raise _refusal("a stop string is empty", "a text that ends what is said")
+        fail("generation", "a stop string is empty", expected="a text that ends what is said")
     pieces = generate(
         model,
         prompts,
@@ -254,9 +314,12 @@ def saying(
         seed=seed,
         stop=(*tokenizer.eos, *stop_tokens),
         slide=slide,
+        processors=processors,
+        max_length=max_length,
     )
     if pieces.needed:
-        raise _refusal(
+        fail(
+            "generation",
             f"`{model.graph.name}` goes on from {listing(sorted(pieces.needed), 'and')}, too",
             expected="a model that goes on from a text alone",
             help="`archdsl translate` gives it a text beside, `archdsl transcribe` sound",
@@ -301,9 +364,3 @@ def _begun(text: str, stop_strings: Sequence[str]) -> int:
     """How many characters at the end of a text could be the beginning of a stop string."""
     lengths = range(min(len(text), max(map(len, stop_strings), default=1) - 1), 0, -1)
     return next((n for n in lengths if any(s.startswith(text[-n:]) for s in stop_strings)), 0)
-
-
-def _refusal(
-    message: str, expected: str | None = None, found: str | None = None, help: str | None = None
-) -> ArchError:
-    return ArchError(Diagnostic("generation", message, None, expected, found, help=help))

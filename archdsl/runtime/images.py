@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import ArchError, Diagnostic, listing
+from archdsl.diagnostics import fail, listing
 from archdsl.formats import resolve
 from archdsl.formats.strict_json import read_object
 from archdsl.graph.nodes import Graph, Input
@@ -82,20 +82,18 @@ def read_preprocessor(folder: str | Path) -> Preprocessor:
     """
     path = resolve(str(folder)) / _FILE
     if not path.exists():
-        raise ArchError(
-            Diagnostic(
-                "file",
-                f"`{path.parent}` has no `{_FILE}`, which says how a model sees images",
-                help="name a folder that has one: --preprocessor FOLDER",
-            )
+        fail(
+            "file",
+            f"`{path.parent}` has no `{_FILE}`, which says how a model sees images",
+            help="name a folder that has one: --preprocessor FOLDER",
         )
     found = read_object(path, "a preprocessor's config")
     known = (*_FIELDS, *_STEPS, *_BOOKKEEPING)
     strange = [name for name, value in found.items() if name not in known and value]
     if strange:
-        raise _refusal(
-            path,
-            f"{listing(strange, 'and')} would change the pixels, and nobody knows how",
+        fail(
+            "config",
+            f"{path}: {listing(strange, 'and')} would change the pixels, and nobody knows how",
             expected=listing((*_STEPS, *_FIELDS), "and"),
             help="take out what does not matter to the model",
         )
@@ -106,7 +104,11 @@ def read_preprocessor(folder: str | Path) -> Preprocessor:
     size = _size(path, found, "size", cropped) if resized else None
     crop = _size(path, found, "crop_size", False) if cropped else None
     if isinstance(crop, int):
-        raise _refusal(path, "a crop has two sides", '"crop_size": {"height": …, "width": …}')
+        fail(
+            "config",
+            f"{path}: a crop has two sides",
+            expected='"crop_size": {"height": …, "width": …}',
+        )
     return Preprocessor(
         path,
         size,
@@ -143,12 +145,10 @@ def classifier(graph: Graph) -> Classifier:
         if logits is not None and len(shape) == 1 and shape[0] is not None:
             return Classifier(graph.inputs[0], logits, shape[0])
         problem = "no output of it is a number for each class"
-    raise ArchError(
-        Diagnostic(
-            "model",
-            f"`{graph.name}` does not classify images: {problem}",
-            expected="an image, and `loss cross_entropy(logits, label)`",
-        )
+    fail(
+        "model",
+        f"`{graph.name}` does not classify images: {problem}",
+        expected="an image, and `loss cross_entropy(logits, label)`",
     )
 
 
@@ -165,15 +165,13 @@ def classify(model: Model, pixels: Pixels) -> NDArray[np.float32]:
     parts = classifier(model.graph)
     wanted = tuple(axis.size.value for axis in parts.image.type.axes)
     if pixels.shape[1:] != wanted:
-        raise ArchError(
-            Diagnostic(
-                "input",
-                f"the images do not have the size that `{model.graph.name}` looks at",
-                parts.image.span,
-                expected=" x ".join(map(str, wanted)),
-                found=" x ".join(map(str, pixels.shape[1:])),
-                help=f"is {_FILE} that of this model?",
-            )
+        fail(
+            "input",
+            f"the images do not have the size that `{model.graph.name}` looks at",
+            parts.image.span,
+            expected=" x ".join(map(str, wanted)),
+            found=" x ".join(map(str, pixels.shape[1:])),
+            help=f"is {_FILE} that of this model?",
         )
     logits = model(**{parts.image.name: pixels})[parts.logits].numpy().astype(np.float32)
     raised = np.exp(logits - logits.max(-1, keepdims=True))
@@ -198,20 +196,19 @@ def _opened(path: str | Path) -> Any:
     except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
         # Pillow names the file in its own words, and what is wrong in a SyntaxError at times.
         reason = getattr(error, "strerror", None) or "it is not an image that Pillow reads"
-        raise ArchError(Diagnostic("file", f"`{path}` cannot be read: {reason}")) from error
+        fail("file", f"`{path}` cannot be read: {reason}", cause=error)
 
 
 def _pillow() -> ModuleType:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ArchError(
-            Diagnostic(
-                "file",
-                "the package Pillow, which reads images, is not installed",
-                help="pip install 'archdsl[images]'",
-            )
-        ) from error
+        fail(
+            "file",
+            "the package Pillow, which reads images, is not installed",
+            help="pip install 'archdsl[images]'",
+            cause=error,
+        )
     return Image
 
 
@@ -240,14 +237,14 @@ def _size(
             # Of a release where one number was a square to some processors, a side to others.
             sides = (side,) * (2 if found.get("default_to_square", True) else 1)
         case other:
-            raise _refusal(
-                path,
-                f"`{name}` does not say how high and how wide an image becomes",
+            fail(
+                "config",
+                f"{path}: `{name}` does not say how high and how wide an image becomes",
                 expected='{"height": …, "width": …} or {"shortest_edge": …}',
                 found=str(other),
             )
     if min(sides) < 1:
-        raise _refusal(path, f"`{name}` must be 1 or more", found=str(found[name]))
+        fail("config", f"{path}: `{name}` must be 1 or more", found=str(found[name]))
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
@@ -255,9 +252,9 @@ def _resample(path: Path, found: Mapping[str, Any]) -> int:
     number = found.get("resample")
     if type(number) is int and 0 <= number <= 5:
         return number
-    raise _refusal(
-        path,
-        "`resample` does not say by which filter images are resized",
+    fail(
+        "config",
+        f"{path}: `resample` does not say by which filter images are resized",
         expected="Pillow's: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic, 4 box, 5 hamming",
         found=str(number),
     )
@@ -272,16 +269,4 @@ def _numbers(
     fit = len(listed) == count and all(type(each) in (int, float) for each in listed)
     if fit and (name != "image_std" or all(listed)):  # which is divided by
         return tuple(map(float, listed))
-    raise _refusal(path, f"`{name}` must be {count} numbers", found=str(value))
-
-
-def _refusal(
-    path: Path,
-    message: str,
-    expected: str | None = None,
-    found: str | None = None,
-    help: str | None = None,
-) -> ArchError:
-    return ArchError(
-        Diagnostic("config", f"{path}: {message}", None, expected, found, help=help)
-    )
+    fail("config", f"{path}: `{name}` must be {count} numbers", found=str(value))

@@ -7,18 +7,23 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.graph.signature import Weight
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 
 def drawn(
     weights: Mapping[str, Weight], rule: str, numbers: Mapping[str, float], seed: int
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Every weight's first value by its path, in order; a few are drawn ahead, on all cores."""
+    from concurrent.futures import ThreadPoolExecutor  # which weights from a file do not need
+
     cores = os.cpu_count() or 1
     ahead: deque[tuple[str, Future[NDArray[np.float32]]]] = deque()
     with ThreadPoolExecutor(cores) as pool:

@@ -3,53 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
-from tinygrad import Tensor, dtypes
+from tinygrad import Tensor
 
-from archdsl.backend import walk
-from archdsl.backend.program import Program, kept
-from archdsl.backend.quantized import Quantized, quantized
-from archdsl.backend.target import kernels_for, open_device, supports
-from archdsl.backend.tensors import copied, made, placed, put, spare
-from archdsl.backend.tinygrad_seam import TRAINING
-from archdsl.backend.tuning import Tuner
-from archdsl.backend.use import Run
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.diagnostics import did_you_mean, fail
 from archdsl.formats.host import Stored
-from archdsl.graph.cost import BYTES, Cost, cost
+from archdsl.graph.cost import Cost, cost
 from archdsl.graph.nodes import Graph
-from archdsl.graph.sites import Parameter, parameters
-from archdsl.passes.quantizable import quantizable
-from archdsl.progress import each
+from archdsl.graph.sites import Parameter
 from archdsl.runtime import checkpoints, inputs
-from archdsl.runtime.initial import drawn
+from archdsl.runtime.executable import Executable, known_value
+from archdsl.runtime.recent import Recent
 from archdsl.semantics.weight_maps import WeightMap
 
 if TYPE_CHECKING:
+    from archdsl.backend.quantized import Weights
+    from archdsl.backend.tuning import Tuner
     from archdsl.runtime.decoding import Decoder
     from archdsl.runtime.generation import Generation, Reader, Said
     from archdsl.runtime.texts import TextTokenizer
 
-T = TypeVar("T")
-
-
-# What weights can be instead of numbers of the model's dtype: of 8 bits, or as they are in a
-# file that has them quantized.
-QUANTIZATIONS = ("int8", "stored")
-
-
-class _Forward(NamedTuple):
-    """A forward pass for inputs of some shapes, and the tensors that it reads them from."""
-
-    program: Program[dict[str, Tensor]]
-    inputs: dict[str, Tensor]
+DECODERS = 4  # that are kept, with their caches; each belongs to one thread
 
 
 class Model:
@@ -72,101 +51,70 @@ class Model:
     ):
         self.graph = graph
         self.maps = dict(maps)
-        self.dtype = _known("a model cannot be of dtype", dtype, BYTES)
         self.seed = seed
-        self.kernels = _known("kernels cannot be", kernels, ("best", "tinygrad"))
-        self.quantize = quantize and _known("weights cannot be", quantize, QUANTIZATIONS)
-        self._tuner = None if tune is None else Tuner(_duration(tune))
-        self.weights: dict[str, Parameter] = {p.path: p for p in parameters(graph)}
-        self._asked_device = device
-        self._device: str | None = None
-        self._parameters: dict[str, Tensor] | None = None
-        self._quantized: dict[str, Quantized] = {}  # of them
-        self._constants: dict[tuple[object, ...], Tensor] = {}
-        self._decoders: dict[tuple[int, int | None], Decoder] = {}
-        self._readers: dict[int, Reader] = {}
-        self._programs: dict[tuple[object, ...], _Forward] = {}
+        self._tuner = None if tune is None else _tuner(tune)
+        self.executable = Executable(graph, device, dtype, seed, kernels, quantize, self._tuner)
+        self._decoders: Recent[Decoder] = Recent(DECODERS)
+        self._readers: Recent[Reader] = Recent(DECODERS)
+
+    @property
+    def weights(self) -> Mapping[str, Parameter]:
+        """What each weight is, by its path."""
+        return self.executable.weights
+
+    @property
+    def dtype(self) -> str:
+        return self.executable.dtype
+
+    @property
+    def kernels(self) -> str:
+        return self.executable.kernels
+
+    @property
+    def quantize(self) -> str | None:
+        return self.executable.quantize
 
     @property
     def device(self) -> str:
         """tinygrad's name of the device, opened on first use."""
-        if self._device is None:
-            device = open_device(self._asked_device)
-            if not supports(device, self.dtype):
-                raise ArchError(
-                    Diagnostic(
-                        "device",
-                        f"{device} cannot compute in {self.dtype} on this machine",
-                        help="use float32, or another device: `archdsl doctor` lists them",
-                    )
-                )
-            self._device = device
-        return self._device
+        return self.executable.device
 
     @property
-    def parameters(self) -> Mapping[str, Tensor]:
+    def parameters(self) -> Weights:
         """The weights by path, in the order of the spec; drawn from the seed on first use.
 
         Change one by tinygrad's `assign`, or all by `load`: captured passes read these tensors.
         """
-        if self._parameters is None:
-            rule, numbers = self.graph.init[0], dict(self.graph.init[1])
-            weights = {path: each.weight for path, each in self.weights.items()}
-            values = drawn(weights, rule, numbers, self.seed)
-            tensors = ((name, placed(value, self.device)) for name, value in values)
-            self._parameters = self._placed(tensors, "drawing weights")
-        return MappingProxyType(self._parameters)
+        return self.executable.parameters
 
-    def _placed(
-        self, tensors: Iterable[tuple[str, Tensor | Quantized]], what: str
-    ) -> dict[str, Tensor]:
-        """Tensors on the model's device and in its dtype, one at a time in memory twice."""
-        found: dict[str, Tensor] = {}
-        small: dict[str, Quantized] = {}
-        shrunk = quantizable(self.graph) if self.quantize == "int8" else frozenset()
-        for name, tensor in each(tensors, what, "tensors", len(self.weights)):
-            if isinstance(tensor, Tensor):
-                found[name] = kept(made(tensor.to(self.device).cast(self.dtype)))
-                if name not in shrunk:
-                    continue
-                tensor = quantized(found[name])
-            small[name] = tensor
-            found[name] = tensor.full(self.dtype)
-        self._quantized = small  # now that nothing can fail any more
-        spare(self.device)  # what the tensors were in before they were cast
-        return found
-
-    def __call__(self, **given: Any) -> dict[str, Tensor]:
+    def __call__(self, *, outputs: Any = None, **given: Any) -> dict[str, Tensor]:
         """The outputs by name, each [B, …], for inputs by name, each [B, …].
 
         Inputs are numpy arrays, lists or tinygrad tensors; what does not fit the spec's types
-        raises `ArchError`. The outputs are the caller's own: no later call changes them.
-        Dropout acts under tinygrad's `Context(TRAINING=1)` alone.
+        raises `ArchError`. With `outputs`, a name or several, only what these need is computed.
+        Outputs are the caller's own: no later call changes them. Several threads may call one
+        model. Dropout acts under tinygrad's `Context(TRAINING=1)` alone.
         """
-        arrays = inputs.check(self.graph, given)
-        key = (TRAINING.value, *((name, array.shape) for name, array in arrays.items()))
-        if key not in self._programs:
-            places = {n: Tensor(a, device=self.device).realize() for n, a in arrays.items()}
-            self._programs[key] = _Forward(self.program(self._outputs), places)
-        program, places = self._programs[key]
-        for name, array in arrays.items():
-            put(places[name], array)
-        outputs = program(**places)
-        # A program writes every call's outputs into the same memory, so they are copied out.
-        return {name: copied(out) for name, out in outputs.items()}
+        names = [name for name, _ in self.graph.outputs]
+        if outputs is not None:
+            wanted = [outputs] if isinstance(outputs, str) else list(outputs)
+            names = [known_value("the model has no output", name, names) for name in wanted]
+        return self.executable.forward(inputs.check(self.graph, given), names)
 
-    def program(self, function: Callable[..., T]) -> Program[T]:
-        """A function of tensors as a program on the model's device, tuned if the model is."""
-        return Program(function, self.device, self._tuner)
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        """A model's memory belongs to a device of this process: it is no value to copy."""
+        fail(
+            "model",
+            "a model can be neither pickled nor copied",
+            help="`model.save(path)` writes its weights; compile the spec again and `load` it",
+        )
 
     def decoder(self, rows: int, limit: int | None = None) -> Decoder:
         """The model fed step by step, `rows` sequences at once: see `Decoder`."""
         from archdsl.runtime.decoding import Decoder
 
-        key = (rows, limit)
-        if key not in self._decoders:
-            self._decoders[key] = Decoder(self, rows, limit)
-        return self._decoders[key]
+        key = (threading.get_ident(), rows, limit)
+        return self._decoders.get(key, lambda: Decoder(self.executable, rows, limit))
 
     def generate(
         self,
@@ -243,34 +191,8 @@ class Model:
         """A decoder for `rows` sequences that knows what it was fed: see `Reader`."""
         from archdsl.runtime.generation import Reader
 
-        if rows not in self._readers:
-            self._readers[rows] = Reader(self, rows)
-        return self._readers[rows]
-
-    def _given(self, array: NDArray[Any]) -> Tensor:
-        """An input on the device; real numbers in the dtype of the weights."""
-        return self._cast(Tensor(array, device=self.device))
-
-    def _cast(self, tensor: Tensor) -> Tensor:
-        return tensor.cast(self.dtype) if tensor.is_floating_point() else tensor
-
-    def _outputs(self, **tensors: Tensor) -> dict[str, Tensor]:
-        outputs = walk.forward(self._run(), {n: self._cast(t) for n, t in tensors.items()})
-        # Where an output is an input, or a part of one, the JIT would keep that of the capture.
-        realized = [_readable(out).clone() for out in outputs.values()]
-        Tensor.realize(*realized)
-        return dict(zip(outputs, realized, strict=True))
-
-    def _run(self) -> Run:
-        return self.running(self.graph)
-
-    def running(self, graph: Graph) -> Run:
-        """What a graph of the model's is computed with."""
-        target = kernels_for(self.device) if self.kernels == "best" else None
-        weights = self.parameters
-        return Run(
-            graph, weights, self._constants, self.device, target, quantized=self._quantized
-        )
+        key = (threading.get_ident(), rows)
+        return self._readers.get(key, lambda: Reader(self, rows))
 
     def loss(self, **given: Any) -> Tensor:
         """The spec's loss, a scalar that `.backward()` can follow, for inputs and labels.
@@ -279,18 +201,15 @@ class Model:
         `.backward()` comes before its value is read: tinygrad then forgets how it was made.
         """
         if self.graph.loss is None:
-            raise ArchError(
-                Diagnostic(
-                    "model",
-                    f"`{self.graph.name}` has no loss",
-                    help="state one in the spec: `loss next_token(logits, tokens)`",
-                )
+            fail(
+                "model",
+                f"`{self.graph.name}` has no loss",
+                help="state one in the spec: `loss next_token(logits, tokens)`",
             )
         arrays = inputs.check(self.graph, given, labels=True)
         if self.graph.loss.op == "next_token":
             _two_tokens(self.graph, arrays)
-        tensors = {name: self._given(array) for name, array in arrays.items()}
-        return walk.loss(replace(self._run(), trains=True), tensors)
+        return self.executable.loss(arrays)
 
     def load(self, path: str | Path, map: str | None = None) -> None:
         """Takes all weights from a file or a folder: .safetensors, .pt, .bin, .npz, .gguf,
@@ -304,24 +223,10 @@ class Model:
 
     def fill(self, found: Mapping[str, Stored]) -> None:
         """Takes all weights from tensors by path, read one after the other."""
-        tensors = ((name, self._stored(name, stored)) for name, stored in found.items())
-        self._parameters = self._placed(tensors, "loading weights")
+        self.executable.fill(found)
         # What was captured reads the old weights.
-        self._programs.clear()
         self._decoders.clear()
         self._readers.clear()
-
-    def _stored(self, name: str, stored: Stored) -> Tensor | Quantized:
-        """A weight as it was stored: in whole numbers, if that is wanted and can be."""
-        if stored.groups is None or self.quantize != "stored":
-            return placed(stored.read(), self.device, stored.dtype)
-        values, scales, offsets = (
-            None if part is None else placed(part, self.device, part.dtype.name)
-            for part in stored.groups()
-        )
-        assert values is not None
-        assert scales is not None
-        return Quantized(values, scales, offsets)
 
     def save(self, path: str | Path) -> None:
         """Writes all weights under their own names, to .safetensors or .npz by the suffix."""
@@ -333,46 +238,26 @@ class Model:
         for name, size in sizes.items():
             if name not in bounds or not 1 <= size <= bounds[name]:
                 known = [f"{n} from 1 to {b}" for n, b in bounds.items()]
-                raise ArchError(
-                    Diagnostic(
-                        "argument-value",
-                        f"a cost cannot be told for {name} = {size}",
-                        expected=", ".join(known) or "no size: none varies",
-                        help=did_you_mean(name, bounds) if name not in bounds else None,
-                    )
+                fail(
+                    "argument-value",
+                    f"a cost cannot be told for {name} = {size}",
+                    expected=", ".join(known) or "no size: none varies",
+                    help=did_you_mean(name, bounds) if name not in bounds else None,
                 )
         return cost(self.graph, sizes, self.dtype)
 
 
-def _readable(out: Tensor) -> Tensor:
-    """An output in a dtype that NumPy has too."""
-    return out.cast(dtypes.float32) if out.is_floating_point() else out
+def _tuner(seconds: float) -> Tuner:
+    from archdsl.backend.tuning import Tuner  # which few runs need
 
-
-def _known(message: str, value: str, known: Collection[str]) -> str:
-    if value not in known:
-        raise ArchError(
-            Diagnostic(
-                "argument-value",
-                f"{message} {value}",
-                expected=listing(known),
-                help=did_you_mean(value, known),
-            )
-        )
-    return value
-
-
-def _duration(seconds: float) -> float:
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not 0 < seconds < math.inf:
-        raise ArchError(
-            Diagnostic(
-                "argument-value",
-                f"tune cannot be {seconds!r}",
-                expected="seconds above 0, as in tune=60",
-            )
+        fail(
+            "argument-value",
+            f"tune cannot be {seconds!r}",
+            expected="seconds above 0, as in tune=60",
         )
-    return seconds
+    return Tuner(seconds)
 
 
 def _two_tokens(graph: Graph, arrays: Mapping[str, Any]) -> None:
@@ -384,12 +269,10 @@ def _two_tokens(graph: Graph, arrays: Mapping[str, Any]) -> None:
         return
     lengths = (array != each.pad).sum(1) if each and each.pad is not None else [array.shape[1]]
     if max(lengths) < 2:
-        raise ArchError(
-            Diagnostic(
-                "input",
-                f"`{name}`: there is no next token to predict",
-                each.span if each else None,
-                expected="a sequence of two tokens or more",
-                found="one token",
-            )
+        fail(
+            "input",
+            f"`{name}`: there is no next token to predict",
+            each.span if each else None,
+            expected="a sequence of two tokens or more",
+            found="one token",
         )

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from archdsl.backend.target import kernels_for, open_device
-from archdsl.diagnostics import ArchError, Diagnostic, listing
+from archdsl.diagnostics import fail, listing
 from archdsl.formats import Checkpoint, read_checkpoint, write_checkpoint
 from archdsl.formats.host import Stored
 from archdsl.graph.cost import BYTES, parameter_count
 from archdsl.graph.sites import parameters
-from archdsl.passes import optimise
 from archdsl.runtime import checkpoints
 from archdsl.runtime.model import Model
 from archdsl.semantics.analysis import Analysis, analyse
@@ -40,8 +39,7 @@ def from_pretrained(
     if dtype is None and quantize is None and kernels == "best":
         quantize = "stored" if kernels_for(open_device(device)) else None
     dtype = dtype or widest(found.values())
-    graph = optimise(analysis.graph)
-    model = Model(graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
+    model = Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
     model.fill(found)
     return model
 
@@ -92,13 +90,11 @@ def widest(tensors: Iterable[Stored]) -> str:
 def _recognised(path: str | Path, spec: str | None) -> tuple[Checkpoint, Recognised]:
     opened = read_checkpoint(path)
     if opened.config is None:
-        raise ArchError(
-            Diagnostic(
-                "config",
-                f"{path}: there is no config that says which model these weights are of",
-                expected="a folder with `config.json`, or a .gguf file",
-                help="compile a spec and load them: `archdsl.compile(…).load(path)`",
-            )
+        fail(
+            "config",
+            f"{path}: there is no config that says which model these weights are of",
+            expected="a folder with `config.json`, or a .gguf file",
+            help="compile a spec and load them: `archdsl.compile(…).load(path)`",
         )
     return opened, recognise(str(path), opened.config, spec, opened.tensors.keys())
 
@@ -126,13 +122,11 @@ def _reads_back(
     lost = [n for n in names if _said(analysis.env.names[n]) != _said(again.names[n])]
     if lost:
         values = [f"{n} = {_said(analysis.env.names[n])}" for n in lost]
-        raise ArchError(
-            Diagnostic(
-                "config",
-                f"the published config has no words for {listing(values, 'and')}",
-                node.span,
-                expected=listing([f"{n} = {_said(again.names[n])}" for n in lost], "and"),
-            )
+        fail(
+            "config",
+            f"the published config has no words for {listing(values, 'and')}",
+            node.span,
+            expected=listing([f"{n} = {_said(again.names[n])}" for n in lost], "and"),
         )
 
 
@@ -152,12 +146,10 @@ def _publishable(analysis: Analysis, map: str | None) -> WeightMap:
     if map is None and maps:
         return next(iter(maps.values()))
     if map is None or map not in maps:
-        raise ArchError(
-            Diagnostic(
-                "weights-map",
-                f"`{analysis.model.name.id}` has no `weights` block with a `config.json`"
-                + (f" called {map!r}" if map else ""),
-                expected=listing(maps) or 'weights "title" for Model { config { … } … }',
-            )
+        fail(
+            "weights-map",
+            f"`{analysis.model.name.id}` has no `weights` block with a `config.json`"
+            + (f" called {map!r}" if map else ""),
+            expected=listing(maps) or 'weights "title" for Model { config { … } … }',
         )
     return maps[map]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import ArchError, Diagnostic, fail
 
 Scores = NDArray[np.float64]
 
@@ -96,7 +96,8 @@ class Sampler:
     """Draws the tokens of `rows` texts, each from random numbers of its own.
 
     Row r draws from a generator made of (seed, r), one number a token: the same seed gives
-    the same text, whatever rows are beside it. Raises `ArchError` "generation" for a seed
+    the same text, whatever rows are beside it. Log-probabilities take a pass over the
+    vocabulary; without `log_probs` they are NaN. Raises `ArchError` "generation" for a seed
     below 0.
 
     >>> sampler = Sampler(Sampling(temperature=0), seed=0, rows=1)
@@ -105,10 +106,15 @@ class Sampler:
     ([1], [0.5])
     """
 
-    def __init__(self, sampling: Sampling, seed: int, rows: int):
+    def __init__(self, sampling: Sampling, seed: int, rows: int, log_probs: bool = True):
         if seed < 0:
-            raise _refusal("the seed is below 0", "a whole number, 0 or more", str(seed))
-        self._sampling = sampling
+            fail(
+                "generation",
+                "the seed is below 0",
+                expected="a whole number, 0 or more",
+                found=str(seed),
+            )
+        self._sampling, self._log_probs = sampling, log_probs
         words = [np.random.SeedSequence([seed, row]) for row in range(rows)]
         self._random = [np.random.Generator(np.random.Philox(each)) for each in words]
 
@@ -126,10 +132,11 @@ class Sampler:
         """
         rows = len(self._random)
         if logits.ndim != 2 or len(logits) != rows or logits.shape[1] == 0 or len(seen) != rows:
-            raise _refusal(
+            fail(
+                "generation",
                 "there must be one row of logits, and one of tokens seen, for each text",
-                f"[{rows}, vocabulary], and {rows} rows of tokens",
-                f"{list(logits.shape)}, and {len(seen)} rows of tokens",
+                expected=f"[{rows}, vocabulary], and {rows} rows of tokens",
+                found=f"{list(logits.shape)}, and {len(seen)} rows of tokens",
             )
         picked = [self._pick(*row) for row in zip(logits, seen, self._random, strict=True)]
         tokens, log_probs = zip(*picked, strict=True) if picked else ((), ())
@@ -140,8 +147,11 @@ class Sampler:
     ) -> tuple[int, float]:
         scores = logits.astype(np.float64)
         _check(scores)
-        token = _draw(warp(scores, seen, self._sampling), random)
-        return token, float(scores[token] - _log_total(scores))
+        if self._sampling.temperature == 0:  # as below, but without what one token needs not
+            token = int(_penalised(scores, seen, self._sampling.repetition_penalty).argmax())
+        else:
+            token = _draw(warp(scores, seen, self._sampling), random)
+        return token, float(scores[token] - _log_total(scores)) if self._log_probs else math.nan
 
 
 def warp(scores: Scores, seen: Sequence[int], sampling: Sampling) -> Scores:
@@ -218,13 +228,10 @@ def _keep(scores: Scores, kept: NDArray[np.bool_]) -> Scores:
 def _check(scores: Scores) -> None:
     largest = float(scores.max())
     if not math.isfinite(largest):
-        raise _refusal(
+        fail(
+            "generation",
             "the logits of the next token are not finite",
-            "finite logits; minus infinity only for tokens that are forbidden",
-            f"a largest logit of {largest}",
-            "check that the weights are this model's, or compute in float32",
+            expected="finite logits; minus infinity only for tokens that are forbidden",
+            found=f"a largest logit of {largest}",
+            help="check that the weights are this model's, or compute in float32",
         )
-
-
-def _refusal(message: str, expected: str, found: str, help: str | None = None) -> ArchError:
-    return ArchError(Diagnostic("generation", message, None, expected, found, help=help))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import ArchError, Diagnostic
-from archdsl.passes.decoding import decoding
+from archdsl.passes.split_decoding import split_decoding
 from archdsl.progress import each
 from archdsl.runtime.model import Model
 
@@ -72,7 +72,7 @@ def score(
     before it in the first window that has it. Raises `ArchError` "generation" for a model
     that predicts no tokens, for sizes out of range and for fewer than two tokens.
     """
-    plan = decoding(model.graph)
+    plan = split_decoding(model.graph)
     bound = {v.name: v.bound for v in model.graph.varying}[plan.axis]
     window = min(bound, _WINDOW) if window is None else window
     stride = window if stride is None else stride

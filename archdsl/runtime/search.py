@@ -8,14 +8,14 @@ scorer's; what the tokens mean is the tokenizer's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import ArchError, Diagnostic, listing
-from archdsl.runtime.token_rules import LogProbs, Rules, log_softmax
+from archdsl.diagnostics import ArchError, Diagnostic, fail, listing
+from archdsl.runtime.processors import DecodingLoop, Processor, Progress, log_softmax
 
 Scorer: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 """Prefixes, int64 [N, t], all of one length, and the source that each is of, int64 [N], in
@@ -23,6 +23,8 @@ ascending order -> logits of the token after each, [N, V].
 
 A token whose logit is minus infinity is never taken.
 """
+
+LogProbs: TypeAlias = NDArray[np.float64]
 
 Until: TypeAlias = Literal["full", "unlikely", "hopeless"]
 UNTIL: tuple[Until, ...] = get_args(Until)
@@ -69,7 +71,8 @@ class Search:
     found only where none has. The `best` of what is found are given (default: `beams`).
 
     The `generate` of Hugging Face's transformers refills and takes what is cut off; its
-    `early_stopping` True, False and "never" are the three of `until`.
+    `early_stopping` True, False and "never" are the three of `until`. The `processors` change
+    the log-probabilities of the next tokens before any is taken.
 
     Raises `ArchError` "generation" for numbers out of range.
     """
@@ -83,27 +86,29 @@ class Search:
     refill: bool = False
     cut_off: bool = False
     best: int | None = None
-    rules: Rules = field(default_factory=Rules)
+    processors: tuple[Processor, ...] = ()
 
     def __post_init__(self) -> None:
         wrong = []
         if self.beams < 1:
             expected = "at least 1; 1 is greedy search"
-            wrong.append(_refusal("the number of beams", expected, self.beams))
+            wrong.append(_out_of_range("the number of beams", expected, self.beams))
         elif self.best is not None and not 1 <= self.best <= self.beams:
             expected = f"1 to {self.beams}, the beams"
-            wrong.append(_refusal("the number of results", expected, self.best))
+            wrong.append(_out_of_range("the number of results", expected, self.best))
         if self.max_length < 2:
             expected = "at least 2: the start token and one more"
-            wrong.append(_refusal("the maximum length", expected, self.max_length))
+            wrong.append(_out_of_range("the maximum length", expected, self.max_length))
         if not -10 <= self.penalty.alpha <= 10:
             expected = "-10 to 10; 0 is none, 0.6 to 1 is usual"
-            wrong.append(_refusal("the length penalty", expected, self.penalty.alpha))
+            wrong.append(_out_of_range("the length penalty", expected, self.penalty.alpha))
         if not 0 <= self.penalty.offset <= 1000:
             expected = "0 to 1000; 0 and 5 are usual"
-            wrong.append(_refusal("the length penalty's offset", expected, self.penalty.offset))
+            wrong.append(
+                _out_of_range("the length penalty's offset", expected, self.penalty.offset)
+            )
         if self.until not in UNTIL:
-            wrong.append(_refusal("the end of a search", listing(UNTIL), self.until))
+            wrong.append(_out_of_range("the end of a search", listing(UNTIL), self.until))
         if wrong:
             raise ArchError(wrong)
 
@@ -148,20 +153,43 @@ def beam_search(
     (0, 1, 2) 0.45
     (0, 2) 0.4
     """
-    beams = [_Beam((Hypothesis((search.start,), 0.0, finished=False),))] * sources
-    for length in range(1, search.max_length):
-        rows = [(i, h) for i, b in enumerate(beams) if not b.over(search) for h in b.live]
-        if not rows:
-            break
-        of = np.array([i for i, _ in rows], np.int64)  # [N]
-        prefixes = np.array([h.tokens for _, h in rows], np.int64)  # [N, length]
-        log_probs = _log_probabilities(scorer(prefixes, of), prefixes)  # [N, V]
-        if length == 1:
-            _check_vocabulary(log_probs.shape[1], search)
-        log_probs = search.rules.applied(log_probs, prefixes, search.ends, search.max_length)
-        for i in np.unique(of):
-            beams[i] = beams[i].grown(log_probs[of == i], search)
-    return tuple(beam.found(search) for beam in beams)
+    loop = _Beams(scorer, search, sources)
+    for _ in loop:
+        pass
+    return tuple(beam.found(search) for beam in loop.beams)
+
+
+class _Beams(DecodingLoop[None]):
+    """The beams of all sources, which are scored together."""
+
+    def __init__(self, scorer: Scorer, search: Search, sources: int):
+        self.processors = search.processors
+        self.beams = [_Beam((Hypothesis((search.start,), 0.0, finished=False),))] * sources
+        self._scorer, self._search = scorer, search
+        self._length = 1
+        self._of = self._prefixes = np.empty(0, np.int64)
+
+    def progress(self) -> Progress | None:
+        beams = enumerate(self.beams)
+        rows = [(i, h) for i, beam in beams if not beam.over(self._search) for h in beam.live]
+        left = self._search.max_length - self._length
+        if not rows or not left:
+            return None
+        self._of = np.array([i for i, _ in rows], np.int64)  # [N]
+        self._prefixes = np.array([h.tokens for _, h in rows], np.int64)  # [N, length]
+        return Progress(self._prefixes, self._length - 1, [left] * len(rows))
+
+    def score(self, at: Progress) -> LogProbs:
+        logits = self._scorer(self._prefixes, self._of)
+        log_probs = _log_probabilities(logits, self._prefixes)  # [N, V]
+        if at.made == 0:
+            _check_vocabulary(log_probs.shape[1], self._search)
+        return log_probs
+
+    def choose(self, scores: LogProbs, at: Progress) -> None:
+        for i in np.unique(self._of):
+            self.beams[i] = self.beams[i].grown(scores[self._of == i], self._search)
+        self._length += 1
 
 
 @dataclass(frozen=True)
@@ -237,42 +265,36 @@ def _log_probabilities(given: NDArray[np.float32], prefixes: NDArray[np.int64]) 
     logits = np.asarray(given, dtype=np.float64)
     count, length = prefixes.shape
     if logits.ndim != 2 or logits.shape[0] != count or logits.shape[1] == 0:
-        raise ArchError(
-            Diagnostic(
-                "generation",
-                "the scorer must give one row of logits for each prefix",
-                expected=f"[{count}, vocabulary]",
-                found=str(list(logits.shape)),
-            )
+        fail(
+            "generation",
+            "the scorer must give one row of logits for each prefix",
+            expected=f"[{count}, vocabulary]",
+            found=str(list(logits.shape)),
         )
     largest = logits.max(axis=1)  # [N]
     if not np.isfinite(largest).all():
-        raise ArchError(
-            Diagnostic(
-                "generation",
-                f"after {length} tokens, the logits of the next one are not finite",
-                expected="finite logits; minus infinity only for tokens that are forbidden",
-                found=f"a largest logit of {largest[~np.isfinite(largest)][0]}",
-                help="check that the weights are this model's, or compute in float32",
-            )
+        fail(
+            "generation",
+            f"after {length} tokens, the logits of the next one are not finite",
+            expected="finite logits; minus infinity only for tokens that are forbidden",
+            found=f"a largest logit of {largest[~np.isfinite(largest)][0]}",
+            help="check that the weights are this model's, or compute in float32",
         )
     return log_softmax(logits)
 
 
 def _check_vocabulary(vocabulary: int, search: Search) -> None:
-    named = {"the end token": search.ends, "a token of the rules": search.rules.tokens}
-    for name, tokens in named.items():
-        for token in tokens:
-            if not 0 <= token < vocabulary:
-                expected = f"0 to {vocabulary - 1}, the model's vocabulary"
-                raise ArchError(_refusal(f"the number of {name}", expected, token))
+    for token in search.ends:
+        if not 0 <= token < vocabulary:
+            expected = f"0 to {vocabulary - 1}, the model's vocabulary"
+            raise ArchError(_out_of_range("the number of the end token", expected, token))
     # The last step has the most expansions; the exponent is bounded to spare huge powers.
     steps = min(search.max_length - 2, search.beams.bit_length())
     widest = vocabulary * max(vocabulary - 1, 1) ** steps
     if search.beams > widest:
         expected = f"at most {widest}, with {vocabulary} tokens and length {search.max_length}"
-        raise ArchError(_refusal("the number of beams", expected, search.beams))
+        raise ArchError(_out_of_range("the number of beams", expected, search.beams))
 
 
-def _refusal(what: str, expected: str, found: float | str) -> Diagnostic:
+def _out_of_range(what: str, expected: str, found: float | str) -> Diagnostic:
     return Diagnostic("generation", f"{what} is out of range", None, expected, str(found))

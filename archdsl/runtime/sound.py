@@ -9,13 +9,13 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 from archdsl.formats.strict_json import read_object
 
 Samples: TypeAlias = NDArray[np.float32]
@@ -34,23 +34,35 @@ def read_wav(path: str | Path) -> tuple[Samples, int]:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise _refusal(path, error.strerror or str(error)) from error
+        fail("file", f"`{path}` cannot be heard: {error.strerror or str(error)}", cause=error)
     if (data[:4], data[8:12]) != (b"RIFF", b"WAVE"):
-        raise _refusal(path, "it is not a WAV file", f"ffmpeg -i {path} -ar 16000 -ac 1 x.wav")
+        fail(
+            "file",
+            f"`{path}` cannot be heard: it is not a WAV file",
+            help=f"ffmpeg -i {path} -ar 16000 -ac 1 x.wav",
+        )
     chunks = _chunks(data)
     head = chunks.get(b"fmt ", b"")
     if len(head) < 16 or b"data" not in chunks:
-        raise _refusal(path, "the file is damaged: it has no format, or no sound")
+        fail(
+            "file",
+            f"`{path}` cannot be heard: the file is damaged: it has no format, or no sound",
+        )
     kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", head[:16])
     if kind == _EXTENSIBLE and len(head) >= 26:
         (kind,) = struct.unpack("<H", head[24:26])
     sound = _decoded(chunks[b"data"], kind, bits)
     if sound is None or not channels or not rate:
         encoding = f"encoding {kind} of {bits} bits, {channels} channels, {rate} Hz"
-        raise _refusal(path, f"{encoding} is not known", "save it as 16-bit PCM")
+        fail(
+            "file",
+            f"`{path}` cannot be heard: {encoding} is not known",
+            help="save it as 16-bit PCM",
+        )
     sound = sound[: len(sound) // channels * channels]
     if not len(sound) or not np.isfinite(sound).all():
-        raise _refusal(path, "there is no sound in it" if not len(sound) else "it has NaNs")
+        reason = "it has NaNs" if len(sound) else "there is no sound in it"
+        fail("file", f"`{path}` cannot be heard: {reason}")
     return sound.reshape(-1, channels).mean(1).astype(np.float32), rate
 
 
@@ -121,7 +133,7 @@ def read_spectrogram(folder: Path, bins: int) -> Spectrogram:
     }
     for name, only in asked.items():
         if (found.get(name) or 0) != only and name in found:
-            raise _config(path, name, str(only), str(found[name]))
+            _fail_config(path, name, str(only), str(found[name]))
     numbers = [
         found.get(name, each)
         for name, each in (
@@ -132,7 +144,7 @@ def read_spectrogram(folder: Path, bins: int) -> Spectrogram:
     ]
     for number in numbers:
         if type(number) is not int or number < 1:
-            raise _config(path, "sampling_rate, n_fft or hop_length", "a number", str(number))
+            _fail_config(path, "sampling_rate, n_fft or hop_length", "a number", str(number))
     return Spectrogram(bins, *numbers)
 
 
@@ -179,10 +191,6 @@ def _decoded(data: bytes, kind: int, bits: int) -> NDArray[Any] | None:
     return None
 
 
-def _refusal(path: str | Path, reason: str, help: str | None = None) -> ArchError:
-    return ArchError(Diagnostic("file", f"`{path}` cannot be heard: {reason}", help=help))
-
-
-def _config(path: Path, name: str, expected: str, found: str) -> ArchError:
+def _fail_config(path: Path, name: str, expected: str, found: str) -> NoReturn:
     message = f"{path}: `{name}` is not what is computed here"
-    return ArchError(Diagnostic("config", message, None, expected, found))
+    fail("config", message, expected=expected, found=found)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
-from archdsl.formats.strict_json import read_object
+from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.graph.nodes import Graph
 from archdsl.progress import each
-from archdsl.runtime.decoding import Decoder
+from archdsl.runtime.generation import STOP_TOKEN, Generation
+from archdsl.runtime.generation_config import GenerationConfig
 from archdsl.runtime.model import Model
+from archdsl.runtime.sampling import Sampling
 from archdsl.runtime.sound import Samples, Spectrogram
 from archdsl.runtime.texts import TextTokenizer
 
@@ -29,16 +30,6 @@ _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
 # GPT-2's vocabulary, which the English-only models have, ends with this one.
 _ENGLISH_END = 50256
 _QUIET = 5.0  # seconds before a window's end in which the quietest moment is looked for
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What `generation_config.json` says of decoding: tokens that are never written, those
-    that are not written first, and whether languages are told apart, None where unsaid."""
-
-    suppressed: tuple[int, ...] = ()
-    suppressed_first: tuple[int, ...] = ()
-    multilingual: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -53,18 +44,6 @@ class Piece:
     finished: bool
 
 
-def read_settings(folder: Path) -> Settings:
-    """What a folder's `generation_config.json` says; nothing where there is none."""
-    path = folder / "generation_config.json"
-    if not path.is_file():
-        return Settings()
-    found = read_object(path, "a config of generation")
-    never, first = (
-        tuple(found.get(name) or ()) for name in ("suppress_tokens", "begin_suppress_tokens")
-    )
-    return Settings(never, first, found.get("is_multilingual"))
-
-
 def listener(graph: Graph) -> tuple[str, int, int]:
     """The input of log-mel frames, how many bins it has and how many frames; raises `ArchError`
     for a model that does not write down sound."""
@@ -74,21 +53,20 @@ def listener(graph: Graph) -> tuple[str, int, int]:
         sizes = [axis.size.value for axis in others[0].type.axes]
         if len(sizes) == 2 and sizes[0] is not None and sizes[1] is not None:
             return others[0].name, sizes[0], sizes[1]
-    raise ArchError(
-        Diagnostic(
-            "generation",
-            f"`{graph.name}` does not write down what is said",
-            expected="an input `float[bins, frames]`, a target, and "
-            "`loss next_token(logits, target)`",
-        )
+    fail(
+        "generation",
+        f"`{graph.name}` does not write down what is said",
+        expected="an input `float[bins, frames]`, a target, and "
+        "`loss next_token(logits, target)`",
     )
 
 
 class Transcriber:
     """A model that writes down sound, with its tokenizer.
 
-    `language` is a code such as "en", the most likely one of each recording where None; `task`
-    is one of `TASKS`. Raises `ArchError` for a model or a tokenizer that does no such thing.
+    `language` is a code such as "en", `task` one of `TASKS`. Where None they are what `config`
+    says, else the most likely language of each recording, and "transcribe". Raises `ArchError`
+    for a model or a tokenizer that does no such thing.
     """
 
     def __init__(
@@ -96,27 +74,38 @@ class Transcriber:
         model: Model,
         tokenizer: TextTokenizer,
         spectrogram: Spectrogram,
-        settings: Settings,
+        config: GenerationConfig,
         language: str | None = None,
-        task: str = "transcribe",
+        task: str | None = None,
     ):
         self._input, _, self._frames = listener(model.graph)
-        self._decoder: Decoder = model.decoder(1)
+        self._model, self._reader = model, model.reader(1)
+        self._heard: Mapping[str, Any] = MappingProxyType({})  # the frames of the window
         self._tokenizer = tokenizer
         self._spectrogram = spectrogram
-        self._settings = settings
         self._start, self._end, self._plain = (
             self._token(name)
             for name in ("<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>")
         )
-        multilingual = settings.multilingual
+        self._ends = (self._end, *config.eos_token_id)
+        self._processors = config.processors(self._ends)
+        limit = self._reader.decoder.limit
+        new, length = config.max_new_tokens, config.max_length
+        self._most = limit if new is None else new
+        self._longest = limit if length is None or new is not None else min(limit, length)
+        multilingual = config.is_multilingual
         if multilingual is None:
             multilingual = self._end != _ENGLISH_END
         self._languages = self._codes() if multilingual else {}
-        self._language = self._known(language)
+        code = config.language and config.language.strip("<|>")
+        self._language = self._known(language or code)
+        task = task or config.task or "transcribe"
         self._task = () if not multilingual else (self._token(f"<|{task}|>"),)
         if task != "transcribe" and not multilingual:
-            raise _refusal(f"`{model.graph.name}` knows English alone, and translates nothing")
+            fail(
+                "generation",
+                f"`{model.graph.name}` knows English alone, and translates nothing",
+            )
 
     def __call__(self, samples: Samples) -> Iterator[Piece]:
         """What is said in samples at the spectrogram's rate, a window after the other."""
@@ -134,36 +123,41 @@ class Transcriber:
     def _hear(self, samples: Samples) -> None:
         size = self._frames * self._spectrogram.hop
         sound = np.pad(samples, (0, size - len(samples)))
-        self._decoder.begin(**{self._input: self._spectrogram(sound)[None]})
+        self._heard = MappingProxyType({self._input: self._spectrogram(sound)[None]})
 
     def _write(self, language: str) -> tuple[list[int], bool]:
         """The best token at each step, to the end of the text or of the context."""
         told = [self._languages[language]] if self._languages else []
         prompt = [self._start, *told, *self._task, self._plain]
-        logits = self._decoder.prefill([prompt])[0]
-        logits[list(self._settings.suppressed_first)] = -np.inf
-        ids: list[int] = []
-        while len(prompt) + len(ids) < self._decoder.limit:
-            logits[list(self._settings.suppressed)] = -np.inf
-            token = int(logits.argmax())
-            if token == self._end:
-                return ids, True
-            ids.append(token)
-            if len(prompt) + len(ids) < self._decoder.limit:
-                logits = self._decoder.feed(np.array([[token]]))[0, -1]
-        return ids, False
+        pieces = Generation(
+            self._model,
+            [prompt],
+            max_new_tokens=self._most,
+            max_length=self._longest,
+            sampling=Sampling(temperature=0),
+            seed=0,
+            stop=self._ends,
+            slide=False,
+            others=self._heard,
+            processors=self._processors,
+            log_probs=False,
+        )
+        ids = [token for piece in pieces for token in piece.tokens if token is not None]
+        finished = pieces.ended == [STOP_TOKEN]
+        return ids[:-1] if finished else ids, finished
 
     def _most_likely(self) -> str:
         """The language whose token the model puts behind the first."""
         if not self._languages:
             return "en"
-        logits = self._decoder.prefill([[self._start]])[0]
+        logits = self._reader.following([[self._start]], self._heard)[0]
         return max(self._languages, key=lambda code: float(logits[self._languages[code]]))
 
     def _known(self, language: str | None) -> str | None:
         known: Mapping[str, Any] = self._languages or {"en": None}
         if language is not None and language not in known:
-            raise _refusal(
+            fail(
+                "generation",
                 f"`{self._tokenizer.origin}` knows no language `{language}`",
                 expected=listing(known),
                 help=did_you_mean(language, known),
@@ -174,12 +168,10 @@ class Transcriber:
         ids = self._tokenizer.encode(name, add_special=False)
         if len(ids) == 1:
             return ids[0]
-        raise ArchError(
-            Diagnostic(
-                "tokenizer",
-                f"`{self._tokenizer.origin}` has no token `{name}`",
-                help="is it the tokenizer of a model that writes down speech?",
-            )
+        fail(
+            "tokenizer",
+            f"`{self._tokenizer.origin}` has no token `{name}`",
+            help="is it the tokenizer of a model that writes down speech?",
         )
 
     def _codes(self) -> dict[str, int]:
@@ -218,7 +210,3 @@ def windows(samples: Sequence[float] | Samples, size: int, rate: int) -> list[tu
 def joined(pieces: Sequence[Piece]) -> str:
     """The text of all pieces, with a space between two."""
     return " ".join(piece.text for piece in pieces if piece.text)
-
-
-def _refusal(message: str, expected: str | None = None, help: str | None = None) -> ArchError:
-    return ArchError(Diagnostic("generation", message, None, expected, help=help))

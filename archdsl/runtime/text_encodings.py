@@ -10,9 +10,9 @@ import importlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from archdsl.diagnostics import ArchError, Diagnostic, listing
+from archdsl.diagnostics import ArchError, fail, listing
 
 Pair = tuple[str, str]
 
@@ -61,8 +61,8 @@ def unwritten_bytes(library: Any) -> frozenset[int]:
     """
     if not isinstance(library.decoder, library_package().decoders.ByteLevel):
         return frozenset()
-    vocabulary = library.get_vocab()
-    return frozenset(byte for byte, letter in _LETTERS.items() if letter not in vocabulary)
+    known = library.token_to_id
+    return frozenset(byte for byte, letter in _LETTERS.items() if known(letter) is None)
 
 
 def letters(token: bytes) -> str:
@@ -118,7 +118,7 @@ def sentence_pieces(
     """
     bytes_known = all(f"<0x{byte:02X}>" in vocabulary for byte in range(256))
     if unknown is None and not bytes_known:
-        raise refusal(origin, "neither every byte nor what is unknown has a token")
+        fail("tokenizer", f"{origin}: neither every byte nor what is unknown has a token")
     tokenizers = library_package()
     best_first = sorted(scores, key=lambda piece: (-scores[piece], vocabulary[piece]))
     merges = list(splits(best_first, vocabulary, scores))
@@ -154,14 +154,11 @@ def splits(
 
 def pairs(lines: Iterable[str], origin: Path) -> list[Pair]:
     """The two tokens of each merge, which stand on a line with a space between them."""
-    merges = []
-    for line in lines:
-        match line.split(" "):
-            case [left, right]:
-                merges.append((left, right))
-            case _:
-                raise refusal(origin, "a merge is two tokens", found=repr(line)[:80])
-    return merges
+    merges = [tuple(line.split(" ")) for line in lines]
+    if wrong := {*map(len, merges)} - {2}:
+        line = next(" ".join(each) for each in merges if len(each) in wrong)
+        fail("tokenizer", f"{origin}: a merge is two tokens", found=repr(line)[:80])
+    return cast(list[Pair], merges)
 
 
 def word_pieces(
@@ -181,7 +178,12 @@ def word_pieces(
     missing = [each for each in ("[UNK]", "[CLS]", "[SEP]") if each not in tokens]
     if missing:
         expected = "a vocabulary of word pieces, with `[UNK]`, `[CLS]` and `[SEP]`"
-        raise refusal(origin, "no word pieces", expected, f"no {listing(missing)}")
+        fail(
+            "tokenizer",
+            f"{origin}: no word pieces",
+            expected=expected,
+            found=f"no {listing(missing)}",
+        )
     special = [token for token in tokens if token in _BERT]
     if lower is None:
         lower = all(token == token.lower() for token in {*tokens} - _BERT)
@@ -207,13 +209,12 @@ def library_package() -> Any:
     try:
         return importlib.import_module("tokenizers")
     except ImportError as error:
-        raise ArchError(
-            Diagnostic(
-                "file",
-                "the package `tokenizers`, which turns text into tokens, is not installed",
-                help="pip install 'archdsl[text]'",
-            )
-        ) from error
+        fail(
+            "file",
+            "the package `tokenizers`, which turns text into tokens, is not installed",
+            help="pip install 'archdsl[text]'",
+            cause=error,
+        )
 
 
 @contextmanager
@@ -225,17 +226,11 @@ def reading(origin: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ArchError(Diagnostic("file", f"cannot read `{origin}`: {reason}")) from error
+        fail("file", f"cannot read `{origin}`: {reason}", cause=error)
     except Exception as error:  # the library raises plain exceptions
-        raise refusal(origin, "it is damaged, or no tokenizer", found=str(error)) from error
-
-
-def refusal(
-    origin: Path,
-    message: str,
-    expected: str | None = None,
-    found: str | None = None,
-    help: str | None = None,
-) -> ArchError:
-    message = f"{origin}: {message}"
-    return ArchError(Diagnostic("tokenizer", message, None, expected, found, help=help))
+        fail(
+            "tokenizer",
+            f"{origin}: it is damaged, or no tokenizer",
+            found=str(error),
+            cause=error,
+        )

@@ -13,15 +13,15 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
 
-from archdsl.diagnostics import listing
+from archdsl.diagnostics import fail, listing
 from archdsl.formats.strict_json import parse_object
+from archdsl.runtime.generation_config import token_numbers
 from archdsl.runtime.text_encodings import (
     byte_level,
     letters,
     library_package,
     pairs,
     reading,
-    refusal,
     splits,
     word_pieces,
 )
@@ -55,9 +55,9 @@ def read_published(place: Path) -> Published:
     readers = {".json": _read_json, ".tiktoken": _read_tiktoken, ".gguf": read_gguf}
     read = readers.get(place.suffix.lower())
     if read is None:
-        raise refusal(
-            place,
-            "neither a folder nor, by its suffix, a tokenizer's file",
+        fail(
+            "tokenizer",
+            f"{place}: neither a folder nor, by its suffix, a tokenizer's file",
             expected=listing(readers),
             found=f"`{place.suffix}`" if place.suffix else "no suffix",
         )
@@ -78,9 +78,7 @@ def _read_folder(folder: Path) -> Published:
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         settings |= _object(folder / name) if name in names else {}
     library = _library_of(folder, names, settings)
-    numbers: dict[str, Any] = {}
-    for name in ("config.json", "generation_config.json"):
-        numbers |= _object(folder / name) if name in names else {}
+    numbers = token_numbers(folder, [f"{role}_token_id" for role in PURPOSES])
     chat = template(settings.get("chat_template"), folder)
     if "chat_template.jinja" in names:
         chat = _text(folder / "chat_template.jinja")
@@ -108,9 +106,9 @@ def _read_tiktoken(path: Path) -> Published:
     """
     ranks = _ranks(path)
     if len(ranks) not in _RANKED:
-        raise refusal(
-            path,
-            "nothing is known of how an encoding of so many ranks cuts a text",
+        fail(
+            "tokenizer",
+            f"{path}: nothing is known of how an encoding of so many ranks cuts a text",
             expected=listing(map(str, _RANKED)) + " ranks",
             found=str(len(ranks)),
             help="use the `tokenizer.json` that is published with the model",
@@ -142,9 +140,9 @@ def _library_of(folder: Path, names: set[str], settings: Mapping[str, Any]) -> A
                 chinese=settings.get("tokenize_chinese_chars", True),
                 accents=settings.get("strip_accents"),
             )
-    raise refusal(
-        folder,
-        "the folder has no tokenizer that is read",
+    fail(
+        "tokenizer",
+        f"{folder}: the folder has no tokenizer that is read",
         expected="`tokenizer.json`, or `vocab.json` and `merges.txt`, or `vocab.txt`, without "
         "`added_tokens.json`",
         found=listing(sorted(names)[:12], "and") or "nothing in it",
@@ -174,9 +172,10 @@ def _from_merges(folder: Path, settings: Mapping[str, Any]) -> Any:
         for role, usual in USUAL_NAMES.items()
     }
     if special["bos"] and special["eos"]:
-        raise refusal(
-            folder,
-            "the vocabulary has tokens for both ends of a text, and nothing says where they go",
+        fail(
+            "tokenizer",
+            f"{folder}: the vocabulary has tokens for both ends of a text, and nothing says "
+            "where they go",
             expected="GPT-2's vocabulary, whose one special token is `<|endoftext|>`",
             found=listing(special["bos"] + special["eos"], "and"),
             help="use the `tokenizer.json` that is published with the model",
@@ -191,9 +190,9 @@ def _check_class(folder: Path, settings: Mapping[str, Any], expected: str) -> No
     """Refuses files that look alike and are read in another way."""
     found = settings.get("tokenizer_class") or expected
     if found not in (expected, f"{expected}Fast"):
-        raise refusal(
-            folder,
-            "its files do not say enough of the tokenizer",
+        fail(
+            "tokenizer",
+            f"{folder}: its files do not say enough of the tokenizer",
             expected=f"a `tokenizer.json`, or `tokenizer_class` to be `{expected}`",
             found=f"`{found}`",
             help="use the `tokenizer.json` that is published with the model",
@@ -207,7 +206,7 @@ def _ranks(path: Path) -> dict[bytes, int]:
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
     if sorted(ranks.values()) != list(range(len(ranks))):
-        raise refusal(path, "the ranks are not the numbers from 0 up, each once")
+        fail("tokenizer", f"{path}: the ranks are not the numbers from 0 up, each once")
     return ranks
 
 
@@ -218,7 +217,7 @@ def _content(token: object, origin: Path) -> str | None:
             return token
         case {"content": str() as content}:
             return content
-    raise refusal(origin, "a special token is a text", found=repr(token)[:80])
+    fail("tokenizer", f"{origin}: a special token is a text", found=repr(token)[:80])
 
 
 def _object(path: Path) -> dict[str, Any]:

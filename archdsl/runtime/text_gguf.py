@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from archdsl.diagnostics import listing
+from archdsl.diagnostics import fail, listing
 from archdsl.formats import read_checkpoint
 from archdsl.runtime.text_encodings import (
     CUTS,
     byte_level,
     library_package,
     pairs,
-    refusal,
     sentence_pieces,
 )
 from archdsl.runtime.text_roles import Published, add_ends, template, with_roles
@@ -33,21 +32,23 @@ def read_gguf(path: Path) -> Published:
     metadata = dict(read_checkpoint(path).config or {})
     kind = metadata.get("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
-        raise refusal(
-            path,
-            "the file has no tokenizer of a kind that is read",
+        fail(
+            "tokenizer",
+            f"{path}: the file has no tokenizer of a kind that is read",
             expected="`tokenizer.ggml.model` to be `gpt2` or `llama`",
             found=f"`{kind}`" if kind is not None else "no such field",
         )
     cuts = metadata.get("tokenizer.ggml.pre")
-    library = (_gguf_bytes if kind == "gpt2" else _gguf_pieces)(metadata, path)
+    types = _types(metadata, path)
+    library = (_gguf_bytes if kind == "gpt2" else _gguf_pieces)(metadata, types, path)
     keys = {"bos": ("bos",), "eos": ("eos", "eot", "eom"), "pad": ("padding",)}
     numbers = {
         role: [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in each]
         for role, each in keys.items()
     }
     chat = metadata.get("tokenizer.chat_template")
-    published = with_roles(library, {}, numbers, path, template(chat, path))
+    ids = {token: number for number, token in enumerate(types)}
+    published = with_roles(library, {}, numbers, path, template(chat, path), ids)
     # What llama.cpp does where a file does not say.
     usual = kind == "llama" or CUTS.get(str(cuts)) == CUTS["llama-bpe"]
     add_bos = metadata.get("tokenizer.ggml.add_bos_token", usual and published.bos is not None)
@@ -56,27 +57,25 @@ def read_gguf(path: Path) -> Published:
     return published
 
 
-def _gguf_bytes(metadata: Mapping[str, object], path: Path) -> Any:
+def _gguf_bytes(metadata: Mapping[str, object], types: Mapping[str, int], path: Path) -> Any:
     cuts = metadata.get("tokenizer.ggml.pre")
     if not isinstance(cuts, str) or cuts not in CUTS:
-        raise refusal(
-            path,
-            "it is not known how this vocabulary cuts a text",
+        fail(
+            "tokenizer",
+            f"{path}: it is not known how this vocabulary cuts a text",
             expected=f"`tokenizer.ggml.pre` to be {listing(CUTS)}",
             found=f"`{cuts}`" if cuts is not None else "no such field",
             help="use the `tokenizer.json` that is published with the model",
         )
-    types = _types(metadata, path)
     merges = pairs(_field(metadata, "merges", str, path), path)
     library = byte_level({token: n for n, token in enumerate(types)}, merges, cuts, path)
     return _with_added(library, types)
 
 
-def _gguf_pieces(metadata: Mapping[str, object], path: Path) -> Any:
-    types = _types(metadata, path)
+def _gguf_pieces(metadata: Mapping[str, object], types: Mapping[str, int], path: Path) -> Any:
     scores = _field(metadata, "scores", float, path)
     if len(scores) != len(types):
-        raise refusal(path, f"{len(types)} tokens and {len(scores)} scores")
+        fail("tokenizer", f"{path}: {len(types)} tokens and {len(scores)} scores")
     of_text = (_ORDINARY, _WRITTEN, _UNUSED)
     library = sentence_pieces(
         {
@@ -107,16 +106,16 @@ def _types(metadata: Mapping[str, object], path: Path) -> dict[str, int]:
     tokens = _field(metadata, "tokens", str, path)
     types = _field(metadata, "token_type", int, path)
     if len(types) != len(tokens):
-        raise refusal(path, f"{len(tokens)} tokens and {len(types)} types of tokens")
+        fail("tokenizer", f"{path}: {len(tokens)} tokens and {len(types)} types of tokens")
     if len({*tokens}) != len(tokens):
         token, count = Counter(tokens).most_common(1)[0]
-        raise refusal(path, f"the token {token!r:.80} stands {count} times")
+        fail("tokenizer", f"{path}: the token {token!r:.80} stands {count} times")
     return dict(zip(tokens, types, strict=True))
 
 
 def _field(metadata: Mapping[str, object], name: str, of: type[_T], path: Path) -> list[_T]:
-    values = metadata.get(f"tokenizer.ggml.{name}")
-    if not isinstance(values, list) or not all(isinstance(each, of) for each in values):
+    values: Any = metadata.get(f"tokenizer.ggml.{name}")
+    if not isinstance(values, list) or not {*map(type, values)} <= {of}:
         kind = {str: "texts", int: "whole numbers", float: "numbers"}[of]
-        raise refusal(path, f"`tokenizer.ggml.{name}` is not a list of {kind}")
+        fail("tokenizer", f"{path}: `tokenizer.ggml.{name}` is not a list of {kind}")
     return values

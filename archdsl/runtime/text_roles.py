@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archdsl.diagnostics import did_you_mean
-from archdsl.runtime.text_encodings import library_package, refusal
+from archdsl.diagnostics import did_you_mean, fail
+from archdsl.runtime.text_encodings import library_package
 from archdsl.runtime.tokenizers import PURPOSES, USUAL_NAMES
 
 
@@ -21,7 +21,7 @@ class Published:
     """A tokenizer of the library (`tokenizers.Tokenizer`), and what is known of its tokens.
 
     `bos`, `eos` and `pad` are the numbers of the tokens that start a sequence, end it and
-    fill up a batch.
+    fill up a batch; `vocabulary` is one more than the largest number.
     """
 
     library: Any
@@ -29,6 +29,7 @@ class Published:
     eos: tuple[int, ...]
     pad: int | None
     chat_template: str | None = None
+    vocabulary: int = 0
 
 
 def with_roles(
@@ -37,18 +38,23 @@ def with_roles(
     numbered: Mapping[str, object],
     origin: Path,
     chat_template: str | None = None,
+    ids: Mapping[str, int] | None = None,
 ) -> Published:
-    """The tokenizer with the tokens that have a role, by name, by number or by usual name."""
-    ids: dict[str, int] = library.get_vocab()
+    """The tokenizer with the tokens that have a role, by name, by number or by usual name.
+
+    `ids` are the numbers of all its tokens, where they are known: the library takes a while
+    to say them.
+    """
+    ids = library.get_vocab() if ids is None else ids
     if not ids:
-        raise refusal(origin, "the tokenizer has no tokens")
+        fail("tokenizer", f"{origin}: the tokenizer has no tokens")
     found = {}
     for role in PURPOSES:
         name = named.get(role)
         if name is not None and name not in ids:
-            raise refusal(
-                origin,
-                f"the token for {PURPOSES[role]} is not in the vocabulary",
+            fail(
+                "tokenizer",
+                f"{origin}: the token for {PURPOSES[role]} is not in the vocabulary",
                 found=f"`{name}`",
                 help=did_you_mean(name, ids),
             )
@@ -58,7 +64,8 @@ def with_roles(
         known += _known_numbers(role, numbered.get(role), set(ids.values()), origin)
         found[role] = tuple(dict.fromkeys(known)) or _usual(library, role)
     bos, pad = (next(iter(found[role]), None) for role in ("bos", "pad"))
-    return Published(library, bos, found["eos"], pad, chat_template)
+    end = max(ids.values()) + 1
+    return Published(library, bos, found["eos"], pad, chat_template, end)
 
 
 def add_ends(published: Published, add_bos: object, add_eos: object, origin: Path) -> None:
@@ -71,7 +78,10 @@ def add_ends(published: Published, add_bos: object, add_eos: object, origin: Pat
     pairs = (("bos", add_bos, published.bos), ("eos", add_eos, next(iter(published.eos), None)))
     for role, flag, number in pairs:
         if flag and number is None:
-            raise refusal(origin, f"the token for {PURPOSES[role]} is added, but none is known")
+            fail(
+                "tokenizer",
+                f"{origin}: the token for {PURPOSES[role]} is added, but none is known",
+            )
     wanted = {role: number for role, flag, number in pairs if flag}
     now = published.library.encode("").ids
     if now == list(wanted.values()) or not {*now} <= {published.bos, *published.eos}:
@@ -88,7 +98,7 @@ def template(value: object, origin: Path) -> str | None:
         value = {each.get("name"): each.get("template") for each in value}.get("default")
     if value is None or isinstance(value, str):
         return value
-    raise refusal(origin, "a chat template is a text", found=repr(value)[:80])
+    fail("tokenizer", f"{origin}: a chat template is a text", found=repr(value)[:80])
 
 
 def _known_numbers(role: str, value: object, ids: set[int], origin: Path) -> list[int]:
@@ -98,9 +108,10 @@ def _known_numbers(role: str, value: object, ids: set[int], origin: Path) -> lis
         if type(each) is int and (each < 0 or each in ids):
             numbers += [each] if each >= 0 else []
         elif each is not None:
-            raise refusal(
-                origin,
-                f"the number of the token for {PURPOSES[role]} is none of the vocabulary's",
+            fail(
+                "tokenizer",
+                f"{origin}: the number of the token for {PURPOSES[role]} is none of the "
+                "vocabulary's",
                 expected=f"0 to {max(ids)}",
                 found=repr(each)[:80],
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
+from archdsl.diagnostics import did_you_mean, fail
 from archdsl.formats import resolve
 from archdsl.runtime.chat_templates import render
 from archdsl.runtime.text_encodings import unwritten_bytes
@@ -56,7 +56,8 @@ class TextTokenizer:
         self.eos: tuple[int, ...] = published.eos
         self.pad: int | None = published.pad
         self.chat_template: str | None = published.chat_template
-        self.vocabulary: int = max(self._library.get_vocab().values()) + 1
+        numbers = {} if published.vocabulary else self._library.get_vocab()
+        self.vocabulary: int = published.vocabulary or max(numbers.values()) + 1
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         """The numbers of the text's tokens, between the special ones that the files put there.
@@ -79,10 +80,11 @@ class TextTokenizer:
         numbers = [int(number) for number in ids]
         for number in numbers:
             if not self._knows(number):
-                raise _error(
+                fail(
+                    "tokenizer",
                     f"no such token in `{self.origin}`",
-                    found=str(number),
                     expected=f"a number from 0 to {self.vocabulary - 1} that a token has",
+                    found=str(number),
                 )
         text: str = self._library.decode(numbers, skip_special_tokens=skip_special)
         return text
@@ -95,7 +97,8 @@ class TextTokenizer:
 
     def _named(self, token: str, found: int | None, alike: Iterable[str]) -> int:
         if found is None:
-            raise _error(
+            fail(
+                "tokenizer",
                 f"no token of `{self.origin}` has the name {token!a}",
                 help=did_you_mean(token, alike),
             )
@@ -113,7 +116,8 @@ class TextTokenizer:
         template, or it refuses the messages; "file" where the package jinja2 is missing.
         """
         if self.chat_template is None:
-            raise _error(
+            fail(
+                "tokenizer",
                 f"`{self.origin}` has no chat template",
                 help="a model without one continues a text: give it the text as it is",
             )
@@ -134,12 +138,10 @@ class TextTokenizer:
         except UnicodeEncodeError as error:
             place = error.start
         if place is not None:
-            raise ArchError(
-                Diagnostic(
-                    "tokenizer",
-                    f"no tokens of `{self.origin}` can write {text[place]!a}",
-                    found=ascii(text[max(place - 10, 0) : place + 11]),
-                )
+            fail(
+                "tokenizer",
+                f"no tokens of `{self.origin}` can write {text[place]!a}",
+                found=ascii(text[max(place - 10, 0) : place + 11]),
             )
 
     def _knows(self, number: int) -> bool:
@@ -223,9 +225,3 @@ class Stream:
         text = self._decode(self._said + self._held)
         # Broken bytes can undo the character before them.
         return text[len(before) :] if text.startswith(before) else self._decode(self._held)
-
-
-def _error(
-    message: str, found: str | None = None, expected: str | None = None, help: str | None = None
-) -> ArchError:
-    return ArchError(Diagnostic("tokenizer", message, None, expected, found, help=help))

@@ -18,7 +18,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
-from archdsl.diagnostics import ArchError, Diagnostic, Source, Span, did_you_mean, listing
+from archdsl.diagnostics import ArchError, Diagnostic, Source, Span, did_you_mean, fail, listing
 
 PURPOSES = {
     "bos": "the start of a sequence",
@@ -134,7 +134,8 @@ class VocabularyTokenizer:
         numbers = self.ids_of[role]
         if len(numbers) == 1:
             return numbers[0]
-        raise _error(
+        fail(
+            "tokenizer",
             f"the token for {PURPOSES[role]} is not known in `{self.origin}`",
             expected=f"one of {listing(USUAL_NAMES[role])}",
             found=listing((self.tokens[number] for number in numbers), "and") or "none of them",
@@ -148,16 +149,14 @@ class VocabularyTokenizer:
                 return token
         character = text[place]
         alike = [token for token in self._ordinary if token.startswith(character)]
-        raise ArchError(
-            Diagnostic(
-                "tokenizer",
-                f"no token of `{self.origin}` matches `{_shown(character)}`",
-                Span(Source("text", text), place, place + 1),
-                found=f"`{_shown(text[max(place - 10, 0) : place + 11])}`",
-                help=f"tokens that begin with it are {listing(alike[:6], 'and')}"
-                if alike
-                else None,
-            )
+        fail(
+            "tokenizer",
+            f"no token of `{self.origin}` matches `{_shown(character)}`",
+            Span(Source("text", text), place, place + 1),
+            found=f"`{_shown(text[max(place - 10, 0) : place + 11])}`",
+            help=f"tokens that begin with it are {listing(alike[:6], 'and')}"
+            if alike
+            else None,
         )
 
     def known(self, number: int) -> int:
@@ -165,7 +164,12 @@ class VocabularyTokenizer:
         if 0 <= number < len(self.tokens):
             return number
         expected = f"0 to {len(self.tokens) - 1}"
-        raise _error(f"no such token in `{self.origin}`", expected=expected, found=str(number))
+        fail(
+            "tokenizer",
+            f"no such token in `{self.origin}`",
+            expected=expected,
+            found=str(number),
+        )
 
 
 def read_vocabulary(
@@ -193,7 +197,8 @@ def read_vocabulary(
     origin = str(path)
     read = READERS.get(path.suffix.lower())
     if read is None:
-        raise _error(
+        fail(
+            "tokenizer",
             f"`{origin}` does not say by its suffix what kind of vocabulary it is",
             expected=listing(READERS),
             found=f"`{path.suffix}`" if path.suffix else "no suffix",
@@ -202,7 +207,7 @@ def read_vocabulary(
         data = path.read_bytes()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ArchError(Diagnostic("file", f"cannot read `{origin}`: {reason}")) from error
+        fail("file", f"cannot read `{origin}`: {reason}", cause=error)
     return VocabularyTokenizer(read(data, origin), bos=bos, eos=eos, pad=pad, origin=origin)
 
 
@@ -219,14 +224,14 @@ def _read_json(data: bytes, origin: str) -> list[str]:
         found = dict(pairs)
         if len(found) < len(pairs):
             name, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-            raise _error(f"`{origin}` has the name `{_shown(name)}` twice")
+            fail("tokenizer", f"`{origin}` has the name `{_shown(name)}` twice")
         return found
 
     text = _text(data, origin)
     try:
         return _tokens(json.loads(text, object_pairs_hook=unique), origin)
     except (ValueError, RecursionError) as error:
-        raise _error(f"`{origin}` is not JSON", found=str(error)) from error
+        fail("tokenizer", f"`{origin}` is not JSON", found=str(error), cause=error)
 
 
 def _read_pickle(data: bytes, origin: str) -> list[str]:
@@ -234,11 +239,13 @@ def _read_pickle(data: bytes, origin: str) -> list[str]:
         plain = _PlainUnpickler(io.BytesIO(data)).load()
     # A damaged pickle can end in nearly any exception.
     except Exception as error:
-        raise _error(
+        fail(
+            "tokenizer",
             f"`{origin}` is not a pickle of plain lists and dicts",
             found=str(error) or type(error).__name__,
             help="write the tokens as a JSON list, in the order of their numbers",
-        ) from error
+            cause=error,
+        )
     return _tokens(plain, origin)
 
 
@@ -266,7 +273,7 @@ def _text(data: bytes, origin: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _error(f"`{origin}` is not UTF-8 text", found=str(error)) from error
+        fail("tokenizer", f"`{origin}` is not UTF-8 text", found=str(error), cause=error)
 
 
 def _tokens(data: object, origin: str) -> list[str]:
@@ -275,13 +282,14 @@ def _tokens(data: object, origin: str) -> list[str]:
         case {"itos": list() as listed, "stoi": dict() as mapped}:
             by_list, by_map = _from_list(listed, origin), _from_mapping(mapped, origin)
             if by_list != by_map:
-                raise _disagreement(by_list, by_map, origin)
+                _fail_on_disagreement(by_list, by_map, origin)
             return by_list
         case {"itos": list() as listed} | (list() as listed):
             return _from_list(listed, origin)
         case {"stoi": dict() as mapped} | (dict() as mapped):
             return _from_mapping(mapped, origin)
-    raise _error(
+    fail(
+        "tokenizer",
         f"`{origin}` holds no vocabulary",
         expected="a list of tokens, a dict from token to number, or `itos` and `stoi`",
         found=f"a value of type `{type(data).__name__}`",
@@ -292,7 +300,7 @@ def _from_list(tokens: list[object], origin: str) -> list[str]:
     texts = [token for token in tokens if isinstance(token, str)]
     if len(texts) < len(tokens):
         wrong = next(token for token in tokens if not isinstance(token, str))
-        raise _error(f"a token of `{origin}` is not text", found=reprlib.repr(wrong))
+        fail("tokenizer", f"a token of `{origin}` is not text", found=reprlib.repr(wrong))
     return texts
 
 
@@ -300,19 +308,22 @@ def _from_mapping(numbers: dict[object, object], origin: str) -> list[str]:
     tokens: dict[int, str] = {}
     for token, number in numbers.items():
         if not isinstance(token, str) or type(number) is not int:
-            raise _error(
+            fail(
+                "tokenizer",
                 f"`{origin}` does not map tokens to numbers",
                 found=f"{reprlib.repr(token)}: {reprlib.repr(number)}",
             )
         if number in tokens:
-            raise _error(
+            fail(
+                "tokenizer",
                 f"two tokens of `{origin}` have the number {number}",
                 found=listing((tokens[number], token), "and"),
             )
         tokens[number] = token
     for number in range(len(tokens)):
         if number not in tokens:
-            raise _error(
+            fail(
+                "tokenizer",
                 f"the tokens of `{origin}` are not numbered without gaps",
                 expected=f"the numbers 0 to {len(tokens) - 1}",
                 found=f"no token {number}; the numbers go from {min(tokens)} to {max(tokens)}",
@@ -320,13 +331,13 @@ def _from_mapping(numbers: dict[object, object], origin: str) -> list[str]:
     return [tokens[number] for number in range(len(tokens))]
 
 
-def _disagreement(by_list: list[str], by_map: list[str], origin: str) -> ArchError:
+def _fail_on_disagreement(by_list: list[str], by_map: list[str], origin: str) -> NoReturn:
     found = f"{len(by_list)} tokens and {len(by_map)}"
     for number, (listed, mapped) in enumerate(zip(by_list, by_map, strict=False)):
         if listed != mapped:
             found = f"token {number} is `{listed}` and `{mapped}`"
             break
-    return _error(f"`itos` and `stoi` of `{origin}` disagree", found=found)
+    fail("tokenizer", f"`itos` and `stoi` of `{origin}` disagree", found=found)
 
 
 def _numbered(tokens: Sequence[str], origin: str) -> dict[str, int]:
@@ -334,15 +345,16 @@ def _numbered(tokens: Sequence[str], origin: str) -> dict[str, int]:
     numbers: dict[str, int] = {}
     for number, token in enumerate(tokens):
         if not token:
-            raise _error(f"token {number} of `{origin}` is empty")
+            fail("tokenizer", f"token {number} of `{origin}` is empty")
         if token in numbers:
-            raise _error(
+            fail(
+                "tokenizer",
                 f"`{origin}` has the token `{_shown(token)}` twice",
                 found=f"as {numbers[token]} and as {number}, counted from 0",
             )
         numbers[token] = number
     if not numbers:
-        raise _error(f"`{origin}` has no tokens")
+        fail("tokenizer", f"`{origin}` has no tokens")
     return numbers
 
 
@@ -371,10 +383,3 @@ def _ids_in_role(role: str, name: str | None, ids: dict[str, int]) -> tuple[int,
 def _shown(text: str) -> str:
     """The text as a message can hold it: on one line, with escapes where it must."""
     return text if text.isprintable() else repr(text)[1:-1]
-
-
-def _error(
-    message: str, expected: str | None = None, found: str | None = None, help: str | None = None
-) -> ArchError:
-    diagnostic = Diagnostic("tokenizer", message, None, expected, found, help=help)
-    return ArchError(diagnostic)

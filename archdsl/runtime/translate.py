@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 from archdsl.graph.nodes import Graph, Input
-from archdsl.passes.decoding import predicted
+from archdsl.passes.split_decoding import predicted
 from archdsl.progress import each
 from archdsl.runtime.model import Model
+from archdsl.runtime.processors import Forbid
 from archdsl.runtime.search import Hypothesis, Scorer, Search, beam_search
 
 _STEP = 16  # a source's length is rounded up to a multiple of it
@@ -48,9 +49,10 @@ def roles(graph: Graph) -> Roles:
             longest = (i.type.axes[0].size.at(bounds) for i in (sources[0], target))
             return Roles(sources[0], target, logits, *longest)
         problem = f"beside `{name}` it has {len(sources)} inputs, not one of tokens"
-    raise _refusal(
+    fail(
+        "generation",
         f"`{graph.name}` does not translate: {problem}",
-        "a source, a target, and `loss next_token(logits, target)`",
+        expected="a source, a target, and `loss next_token(logits, target)`",
     )
 
 
@@ -67,8 +69,8 @@ def translate(
     parts = roles(model.graph)
     _check(model.graph, parts, sources, search, together)
     if parts.target.pad is not None:
-        forbidden = (*search.rules.forbidden, (parts.target.pad,))
-        search = replace(search, rules=replace(search.rules, forbidden=forbidden))
+        padding = Forbid(((parts.target.pad,),))
+        search = replace(search, processors=(padding, *search.processors))
     # Without padding, sources of unequal length cannot stand in one batch.
     size = 1 if parts.source.pad is None else min(together, max(len(sources), 1))
     return _found(model, parts, sources, search, size)
@@ -133,28 +135,32 @@ def _check(
     for number, ids in enumerate(sources, 1):
         which = f"source {number}" if len(sources) > 1 else "the source"
         if not ids:
-            raise _refusal(f"{which} has no tokens", "1 token or more")
+            fail("generation", f"{which} has no tokens", expected="1 token or more")
         if len(ids) > parts.source_bound:
-            raise _refusal(
+            fail(
+                "generation",
                 f"{which} is too long for `{graph.name}`",
-                f"{parts.source_bound} tokens or fewer, both ends counted",
-                f"{len(ids)} tokens",
+                expected=f"{parts.source_bound} tokens or fewer, both ends counted",
+                found=f"{len(ids)} tokens",
             )
     if search.max_length > parts.target_bound:
-        raise _refusal(
+        fail(
+            "generation",
             f"`{graph.name}` makes no sequences of {search.max_length} tokens",
-            f"{parts.target_bound} or fewer",
+            expected=f"{parts.target_bound} or fewer",
         )
     below = parts.target.type.below
     if below is not None and not 0 <= search.start < below:
-        raise _refusal(
+        fail(
+            "generation",
             f"the target of `{graph.name}` has no such token to start with",
-            f"0 to {below - 1}",
-            str(search.start),
+            expected=f"0 to {below - 1}",
+            found=str(search.start),
         )
     if together < 1:
-        raise _refusal("there are no sources in a batch", "1 or more", str(together))
-
-
-def _refusal(message: str, expected: str, found: str | None = None) -> ArchError:
-    return ArchError(Diagnostic("generation", message, None, expected, found))
+        fail(
+            "generation",
+            "there are no sources in a batch",
+            expected="1 or more",
+            found=str(together),
+        )

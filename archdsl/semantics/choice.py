@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.syntax import ast
 
 
@@ -18,43 +18,35 @@ def choose(file: ast.File, variant: str | None) -> tuple[ast.Model, ast.Variant 
             if by_name:
                 return by_name, None
             names = [v.name.id for v in variants] + [m.name.id for m in models]
-            raise ArchError(
-                Diagnostic(
-                    "model",
-                    f"`{path}` has no variant `{variant}`",
-                    expected=listing(names) if names else None,
-                    help=did_you_mean(variant, names),
-                )
+            fail(
+                "model",
+                f"`{path}` has no variant `{variant}`",
+                expected=listing(names) if names else None,
+                help=did_you_mean(variant, names),
             )
         model = next((m for m in models if m.name.id == chosen.call.callee.id), None)
         if model is None:
             names = [m.name.id for m in models]
-            raise ArchError(
-                Diagnostic(
-                    "unknown-name",
-                    f"there is no model `{chosen.call.callee.id}` in this file",
-                    chosen.call.callee.span,
-                    expected=listing(names) if names else None,
-                    help=did_you_mean(chosen.call.callee.id, names),
-                )
+            fail(
+                "unknown-name",
+                f"there is no model `{chosen.call.callee.id}` in this file",
+                chosen.call.callee.span,
+                expected=listing(names) if names else None,
+                help=did_you_mean(chosen.call.callee.id, names),
             )
         return model, chosen
     if not models:
-        raise ArchError(
-            Diagnostic(
-                "model",
-                f"`{path}` has no model",
-                help="its blocks are for others; a model is declared by `model Name(…) { … }`",
-            )
+        fail(
+            "model",
+            f"`{path}` has no model",
+            help="its blocks are for others; a model is declared by `model Name(…) { … }`",
         )
     if len(models) > 1:
         names = [m.name.id for m in models]
-        raise ArchError(
-            Diagnostic(
-                "model",
-                f"`{path}` has {len(models)} models",
-                expected=listing(names),
-                help=f"name one behind a colon: `{path}:{names[0]}`",
-            )
+        fail(
+            "model",
+            f"`{path}` has {len(models)} models",
+            expected=listing(names),
+            help=f"name one behind a colon: `{path}:{names[0]}`",
         )
     return models[0], None

@@ -1,20 +1,29 @@
-"""What a checkpoint's tensors go through to become a model's weights, by their shapes alone.
+"""What a checkpoint's tensors go through to become a model's weights, and back.
 
-A conversion turns some tensors into some others and loses nothing, so each can be walked back:
-from the shapes of a model's weights follow those that a checkpoint must have. The tensors
-themselves are converted by the runtime, which has a function of the same name for each.
+A conversion turns some tensors into some others. It moves numbers and computes none, so it is
+exact in any dtype, and each can be walked back: from the shapes of a model's weights follow
+those that a checkpoint must have. `CONVERSIONS` has a row for each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from math import prod
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from archdsl.diagnostics import fail
 from archdsl.frozen import Frozen
+
+if TYPE_CHECKING:  # a model is checked without numpy, which takes a while to import
+    from numpy.typing import NDArray
 
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = tuple[Shape, ...]
+Numbers: TypeAlias = tuple[int, ...]
+Arrays: TypeAlias = "list[NDArray[Any]]"
+# Arrays on one side of a conversion, its numbers, and the shapes on the other side.
+Step: TypeAlias = Callable[[Arrays, Numbers, Shapes], Arrays]
 
 
 class Unfit(Exception):
@@ -25,47 +34,76 @@ class Conversion(Frozen):
     """One step on the way from a checkpoint's tensors to ours: `shaped(1, 1, D)`."""
 
     name: str
-    numbers: tuple[int, ...] = ()
+    numbers: Numbers = ()
 
     def before(self, after: Shapes, count: int) -> Shapes:
         """The shapes of the `count` tensors that become tensors of the shapes `after`."""
-        return CONVERSIONS[self.name](after, count, self.numbers)
+        return CONVERSIONS[self.name].before(after, count, self.numbers)
+
+    def apply(self, arrays: Arrays, after: Shapes) -> Arrays:
+        """What arrays become, of the shapes `after`."""
+        return CONVERSIONS[self.name].apply(arrays, self.numbers, after)
+
+    def undo(self, arrays: Arrays, before: Shapes) -> Arrays:
+        """What arrays were made of, of the shapes `before`."""
+        return CONVERSIONS[self.name].undo(arrays, self.numbers, before)
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether it moves rows, however wide, and leaves each as it is."""
+        return CONVERSIONS[self.name].by_rows
 
 
-def _transpose(after: Shapes, count: int, numbers: tuple[int, ...]) -> Shapes:
+class Row(Frozen):
+    """All of one conversion: how many numbers follow its name (None: one or more), how these
+    are written, the shapes before it, what it does to arrays, how that is undone, and whether
+    it moves whole rows."""
+
+    numbers: int | None
+    written: str
+    before: Callable[[Shapes, int, Numbers], Shapes]
+    apply: Step
+    undo: Step
+    by_rows: bool = False
+
+
+# -- shapes: those before a conversion, from those after it --
+
+
+def _before_transpose(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     if any(len(shape) != 2 for shape in after):
         raise Unfit("only a matrix is transposed")
     return tuple((columns, rows) for rows, columns in after)
 
 
-def _split(after: Shapes, count: int, numbers: tuple[int, ...]) -> Shapes:
+def _before_split(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     first, *others = after
     if not first or any(shape[1:] != first[1:] for shape in others):
         raise Unfit("the parts that a tensor is split into differ along their first axis alone")
     return ((sum(shape[0] for shape in after), *first[1:]),)
 
 
-def _concat(after: Shapes, count: int, numbers: tuple[int, ...]) -> Shapes:
+def _before_concat(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     if len(after) != 1 or not after[0] or after[0][0] % count:
         raise Unfit(f"{count} parts of one size are joined along their first axis")
     (shape,) = after
     return ((shape[0] // count, *shape[1:]),) * count
 
 
-def _shaped(after: Shapes, count: int, numbers: tuple[int, ...]) -> Shapes:
+def _before_shaped(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     if any(prod(shape) != prod(numbers) for shape in after):
         raise Unfit(f"{list(after[0])} has not as many numbers as {list(numbers)}")
     return (numbers,) * len(after)
 
 
-def _halves(after: Shapes, count: int, numbers: tuple[int, ...]) -> Shapes:
+def _before_halves(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     (heads,) = numbers
     if any(not shape or shape[0] % (2 * heads) for shape in after):
         raise Unfit(f"rows come in pairs, for each of {heads} heads")
     return after
 
 
-def _without(after: Shapes, count: int, numbers: tuple[int, ...]) -> Shapes:
+def _before_without(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     part, parts = numbers
     if not part <= parts > 1:
         raise Unfit(f"of {parts} parts there is no part {part} to leave out")
@@ -74,20 +112,76 @@ def _without(after: Shapes, count: int, numbers: tuple[int, ...]) -> Shapes:
     return tuple((shape[0] // (parts - 1) * parts, *shape[1:]) for shape in after)
 
 
-CONVERSIONS: dict[str, Callable[[Shapes, int, tuple[int, ...]], Shapes]] = {
-    "transpose": _transpose,
-    "split": _split,
-    "concat": _concat,
-    "shaped": _shaped,
-    "halves": _halves,
-    "without": _without,
-}
-# How many numbers stand behind each; None: as many as there are.
-NUMBERS: dict[str, int | None] = {
-    "transpose": 0,
-    "split": 0,
-    "concat": 0,
-    "shaped": None,
-    "halves": 1,
-    "without": 2,
+# -- arrays --
+
+
+def _transpose(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
+    return [array.T for array in arrays]
+
+
+def _split(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
+    ends = accumulate((shape[0] for shape in shapes), initial=0)
+    return [arrays[0][start:end] for start, end in pairwise(ends)]
+
+
+def _join(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
+    import numpy as np
+
+    return [np.concatenate(arrays)]
+
+
+def _reshape(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
+    return [array.reshape(shape) for array, shape in zip(arrays, shapes, strict=True)]
+
+
+def _halves(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
+    """Rows (head, pair, 2) become (head, 2, pair)."""
+    (heads,) = numbers
+    return [
+        a.reshape(heads, -1, 2, *a.shape[1:]).swapaxes(1, 2).reshape(a.shape) for a in arrays
+    ]
+
+
+def _pairs(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
+    """Rows (head, 2, pair) become (head, pair, 2)."""
+    (heads,) = numbers
+    return [
+        a.reshape(heads, 2, -1, *a.shape[1:]).swapaxes(1, 2).reshape(a.shape) for a in arrays
+    ]
+
+
+def _without(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
+    """The rows but those of one part of several, which must be zeros to the bit."""
+    import numpy as np
+
+    part, parts = numbers
+    kept = []
+    for array in arrays:
+        rows = np.split(np.ascontiguousarray(array), parts)
+        if rows.pop(part - 1).view(np.uint8).any():
+            fail(
+                "checkpoint",
+                f"part {part} of {parts} of a tensor {list(array.shape)} is no weight here",
+                expected="zeros in its place",
+                found="other numbers",
+            )
+        kept.append(np.concatenate(rows))
+    return kept
+
+
+def _with_zeros(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
+    import numpy as np
+
+    part, parts = numbers
+    rows = [np.split(array, parts - 1) for array in arrays]
+    return [np.concatenate([*r[: part - 1], np.zeros_like(r[0]), *r[part - 1 :]]) for r in rows]
+
+
+CONVERSIONS: dict[str, Row] = {
+    "transpose": Row(0, "", _before_transpose, _transpose, _transpose),
+    "split": Row(0, "", _before_split, _split, _join, by_rows=True),
+    "concat": Row(0, "", _before_concat, _join, _split),
+    "shaped": Row(None, "(1, 1, D)", _before_shaped, _reshape, _reshape),
+    "halves": Row(1, "(heads)", _before_halves, _halves, _pairs, by_rows=True),
+    "without": Row(2, "(2, 3)", _before_without, _without, _with_zeros),
 }

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import fail
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Apply, Graph, Input, Node, Stack, refs, walk
 from archdsl.graph.ops import OPS
@@ -76,13 +76,11 @@ class _File:
             if isinstance(node, Apply):
                 used |= {node.op, *(value for value in node.attr.values() if value in CHOICES)}
         for each in sorted(self.bound & used):
-            raise ArchError(
-                Diagnostic(
-                    "duplicate-name",
-                    f"`{each}` of `{self.graph.name}` has the name of an operator or a choice "
-                    "that the model uses",
-                    help="give the input or the axis another name",
-                )
+            fail(
+                "duplicate-name",
+                f"`{each}` of `{self.graph.name}` has the name of an operator or a choice "
+                "that the model uses",
+                help="give the input or the axis another name",
             )
 
     def weighted(self, node: Node) -> bool:
@@ -142,13 +140,11 @@ class _File:
         """What a stack repeats, as it stands before `* n`; `outer` are the names around it."""
         direct = [n for n in stack.body if isinstance(n, Apply) and not n.path]
         if len(stack.body) > 1 and any(self.weighted(n) for n in direct):
-            raise ArchError(
-                Diagnostic(
-                    "stack",
-                    f"`{stack.path}` of `{self.graph.name}` repeats an operator together with "
-                    "what its arguments are computed by",
-                    help="compute them before, or put the operator in a block",
-                )
+            fail(
+                "stack",
+                f"`{stack.path}` of `{self.graph.name}` repeats an operator together with "
+                "what its arguments are computed by",
+                help="compute them before, or put the operator in a block",
             )
         if flows(stack):
             inside = _Body(self, stack.body, outer)
@@ -250,12 +246,10 @@ class _Body:
     def block(self, result: str) -> tuple[ast.Statement, ...]:
         """The edges of a block, and its value."""
         if unused := self.write(set(), result):
-            raise ArchError(
-                Diagnostic(
-                    "unused-name",
-                    f"`{self.names[unused[0]]}` of `{self.file.graph.name}` is computed in a "
-                    "block and never used, which no text can say",
-                )
+            fail(
+                "unused-name",
+                f"`{self.names[unused[0]]}` of `{self.file.graph.name}` is computed in a "
+                "block and never used, which no text can say",
             )
         (value,) = self.operands((result,))
         self.flush()

@@ -7,12 +7,12 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from archdsl.diagnostics import ArchError, Diagnostic, Note, Source, Span, did_you_mean
+from archdsl.diagnostics import ArchError, Note, Source, Span, did_you_mean, fail
 from archdsl.frozen import Frozen
 from archdsl.graph.ops import OPS
 from archdsl.semantics.report import Report
 from archdsl.syntax import ast
-from archdsl.syntax.parser import parse
+from archdsl.syntax.stored import tree_of
 
 
 @dataclass
@@ -55,7 +55,7 @@ def read(path: str) -> Source:
         help = did_you_mean(Path(path).name, known)
         if Path(path).is_dir():
             help = "this is a folder; name a file in it"
-        raise ArchError(Diagnostic("file", f"there is no file `{path}`", help=help))
+        fail("file", f"there is no file `{path}`", help=help)
     return Source(str(found) if not Path(path).is_file() else path, text_of(found))
 
 
@@ -65,13 +65,13 @@ def text_of(path: Path) -> str:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        raise ArchError(Diagnostic("file", f"`{path}` cannot be read: {reason}")) from error
+        fail("file", f"`{path}` cannot be read: {reason}", cause=error)
 
 
 @functools.lru_cache(maxsize=64)
 def tree(source: Source) -> ast.File:
     """The tree of a source, read once however often a run asks for it."""
-    return parse(source.text, source.path)
+    return tree_of(source)
 
 
 def load(file: ast.File, path: Path | None, report: Report) -> Scope:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
+from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.frozen import Frozen
 from archdsl.semantics.config_values import flat
 from archdsl.semantics.configs import constants, identity, read_config
@@ -46,7 +46,7 @@ def recognise(
     if best is None:  # what the others know is worth saying
         best, known = _searched(paths, fields)
     if best is None:
-        raise _stranger(where, fields, known, spec)
+        _fail_unknown(where, fields, known, spec)
     path, file, block, node = best
     report = Report()
     scope = load(file, path, report)
@@ -110,21 +110,17 @@ def _has(fields: Mapping[str, object], names: tuple[str, ...], value: object) ->
     return any(v == value or (isinstance(v, list) and v == [value] * len(v)) for v in found)
 
 
-def _stranger(
+def _fail_unknown(
     where: str, fields: Mapping[str, object], known: Mapping[str, str], spec: str | None
-) -> ArchError:
+) -> NoReturn:
     names = ("model_type", "general.architecture", "architecture")
     kind = next((str(fields[name]) for name in names if name in fields), None)
     text = f"is of a model of type `{kind}`" if kind else "does not say of which model it is"
     stranger = f"`{spec}` does not know" if spec else "no spec of the library knows"
-    return ArchError(
-        Diagnostic(
-            "config",
-            f"{where}: the config {text}, which {stranger}"
-            if kind
-            else f"{where}: the config {text}",
-            expected=listing(sorted(known)) or None,
-            help=did_you_mean(kind or "", known)
-            or "write a spec with a `weights` block whose `config` begins with its type",
-        )
+    fail(
+        "config",
+        f"{where}: the config {text}" + (f", which {stranger}" if kind else ""),
+        expected=listing(sorted(known)) or None,
+        help=did_you_mean(kind or "", known)
+        or "write a spec with a `weights` block whose `config` begins with its type",
     )

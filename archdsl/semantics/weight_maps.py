@@ -17,7 +17,7 @@ from archdsl.diagnostics import Note, did_you_mean, listing
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter, parameters, parameters_in_all
-from archdsl.semantics.conversions import CONVERSIONS, NUMBERS, Conversion, Shapes, Unfit
+from archdsl.semantics.conversions import CONVERSIONS, Conversion, Shapes, Unfit
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.report import Report
 from archdsl.semantics.values import Env
@@ -195,9 +195,9 @@ class _Map:
             message = f"there is no conversion `{name}`"
             self.wrong(message, node.name, expected=listing(CONVERSIONS), help=help)
             return False
-        if count != NUMBERS[name] and (NUMBERS[name] is not None or not count):
-            shown = {"halves": "(heads)", "shaped": "(1, 1, D)", "without": "(2, 3)"}
-            wanted = name + shown.get(name, "")
+        row = CONVERSIONS[name]
+        if count != row.numbers and (row.numbers is not None or not count):
+            wanted = name + row.written
             self.wrong(f"`{name}` takes other numbers", node, expected=wanted)
             return False
         return True

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tinygrad import Tensor
 
 from archdsl.backend.target import kernels_for, open_device, supports
-from archdsl.passes.kernels import CPU
+from archdsl.passes.select_kernels import CPU
 
 Array = NDArray[Any]
 

@@ -294,8 +294,9 @@ def test_a_step_of_attention(
     for column in range(past):
         kept[:, :, column % room] = k[:, column], v[:, column]
     begin = Tensor(np.array([past], np.int32), device="CPU").realize()
-    keys, values = attention.keep(
-        tensor(kept[0]), tensor(kept[1]), tensor(k[:, past:]), tensor(v[:, past:]), begin, ring
+    keys, values = (
+        attention.keep(tensor(old), tensor(new[:, past:]), begin, ring)
+        for old, new in zip(kept, (k, v), strict=True)
     )
     there = Tensor(starts, device="CPU").realize()
     found = attention.core(
@@ -397,7 +398,7 @@ def test_every_kernel_compiles_for_other_processors(
         attention.core(kernel, heads, heads, heads, 0.5, True, 3, None, begin, None, 4)
         trained = attention.core(kernel, heads, heads, heads, 0.5, True, 3, trains=True)
         trained.sum().backward()
-    attention.keep(heads, heads, heads, heads, begin, 4)
+    attention.keep(heads, heads, begin, 4)
     norms.norm(tensor(normal(8, 64)), False, 1e-5, None, None).sum().backward()
     for act in ACTIVATIONS if dtype == "float32" else ():
         activations.activation(act, tensor(normal(8, 64))).sum().backward()
@@ -421,9 +422,9 @@ def test_captured_models_run_in_several_threads_at_once() -> None:
     alone = [model(tokens=ids)["logits"].numpy() for model in models]
 
     def repeated(number: int) -> Array:
-        (forward,) = models[number]._programs.values()
+        (forward,) = models[number].executable._captures.values()
         for _ in range(30):
-            out = forward.program(**forward.inputs)["logits"]
+            out = forward.capture(**forward.inputs)["logits"]
         return get(out)
 
     with ThreadPoolExecutor(len(models)) as pool:

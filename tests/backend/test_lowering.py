@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,12 @@ from tinygrad.helpers import Context
 
 import archdsl
 from archdsl.backend.emit import embed
+from archdsl.backend.interpret import forward, measured
 from archdsl.backend.program import OPTIONS
 from archdsl.backend.use import Run, Use
-from archdsl.backend.walk import forward
 from archdsl.graph.nodes import Apply, Graph, walk
+from archdsl.passes import optimise
+from archdsl.passes.program import lower as program_of
 from archdsl.runtime.model import Model
 from tests.backend.lowering import TARGETS, Kernel, lower, missing_compiler, recompiled
 
@@ -75,6 +77,19 @@ class Unopened(Run):
         return Tensor.empty(*made.shape, dtype=str(made.dtype), device=self.device)
 
 
+def unopened(
+    graph: Graph,
+    weights: Mapping[str, Tensor],
+    inputs: Mapping[str, Any],
+    device: str,
+    trains: bool = False,
+) -> Unopened:
+    """A run of a graph's program by tinygrad's own kernels, for inputs of these shapes."""
+    graph = optimise(graph)
+    program = program_of(graph, *measured(graph, inputs), trains=trains)
+    return Unopened(program, weights, {}, device)
+
+
 @functools.cache
 def described(model: str) -> Model:
     spec, settings, _ = MODELS[model]
@@ -112,7 +127,7 @@ def lowered_alone(model: str, target: str, dtype: str) -> tuple[Kernel, ...]:
             )
             for each in graph.inputs
         }
-        return [*forward(Unopened(graph, weights, {}, device), inputs).values()]
+        return [*forward(unopened(graph, weights, inputs, device), inputs).values()]
 
     with Context(**OPTIONS):  # type: ignore[no-untyped-call]
         return lower(build, target)
@@ -179,10 +194,10 @@ def test_a_lookup_in_a_large_table_is_one_kernel() -> None:
     """Not a sum over the table, in parts, of which all but one are zeros."""
 
     def build(device: str) -> list[Tensor]:
-        run = Unopened(described("gpt").graph, {}, {}, device)
+        run = unopened(described("gpt").graph, {}, {"tokens": Tensor.empty(2, 9)}, device)
         table = Tensor.empty(50257, 8, device=device)
         tokens = Tensor.empty(2, 9, dtype="int32", device=device)
-        return [embed(Use("embed", {"tokens": tokens}, {}, {"weight": table}, {}, run))]
+        return [embed(Use({"tokens": tokens}, {}, {"weight": table}, {}, run))]
 
     with Context(**OPTIONS):  # type: ignore[no-untyped-call]
         (kernel,) = lower(build, "CUDA")

@@ -16,15 +16,17 @@ from tinygrad.helpers import Context
 from tinygrad.uop.ops import Ops
 
 import archdsl
-from archdsl.backend import walk
+from archdsl.backend import interpret
 from archdsl.backend.program import OPTIONS
-from archdsl.backend.step import Step, step
-from archdsl.graph.nodes import Graph
-from archdsl.passes.decoding import decoding
-from archdsl.runtime.decoding import _copies
+from archdsl.graph.types import Type
+from archdsl.passes.decoding_step import COLUMNS, PAST, STARTS
+from archdsl.passes.last_position import last_position
+from archdsl.passes.program import lower as program_of
+from archdsl.passes.split_decoding import split_decoding
+from archdsl.runtime.decoding import _zeros
 from archdsl.runtime.model import Model
 from tests.backend.lowering import Kernel, lower, schedule
-from tests.backend.test_lowering import LARGE, Unopened
+from tests.backend.test_lowering import LARGE, Unopened, unopened
 
 # Odd sizes, which fill no tensor core.
 SIZES: dict[str, Any] = {"vocab": 91, "context": 90, "D": 44, "heads": 4, "depth": 1}
@@ -55,28 +57,21 @@ def stepping(spec: str, dtype: str, rows: int, new: int) -> Build:
     """The logits behind some new tokens, of what was kept of those before."""
 
     def build(device: str) -> list[Tensor]:
-        plan = decoding(described(spec).graph)
-        run = Unopened(plan.graph, weights(spec, dtype, device), {}, device)
-        run.sizes |= dict.fromkeys(_varying(plan.graph) - {plan.axis}, LENGTH)
+        plan = split_decoding(described(spec).graph, ROOM)
+        graph = last_position(plan.step, plan.axis) if new > 1 else plan.step
+        sizes = {axis.name: LENGTH for axis in graph.varying} | {plan.axis: new}
+        sizes |= {axis.name: ROOM for axis in graph.varying if axis.bound == ROOM}
 
-        def room(part: int, past: bool) -> dict[Any, Tensor]:
-            return {
-                (state.ref, copy): Tensor.empty(
-                    rows,
-                    *([ROOM] if past else []),
-                    *(a.size.at(run.sizes) for a in state.types[part].axes[past:]),
-                    dtype=dtype,
-                    device=device,
-                )
-                for state in plan.states
-                if state.past == past
-                for copy in _copies(plan, state)
-            }
+        def empty(type: Type) -> Tensor:
+            shape = (axis.size.at(sizes) for axis in type.axes)
+            kind = dtype if type.dtype == "float" else "int32"
+            return Tensor.empty(rows, *shape, dtype=kind, device=device)
 
+        values = {each.name: _zeros(each.type, empty) for each in graph.inputs}
         past = UOp.variable("past", 0, ROOM - 1).bind(5)
-        kept, keys, values = room(0, False), room(0, True), room(1, True)
-        here = Step(run, plan, past, ROOM, tokens(device, rows), kept, keys, values)
-        return [step(here, tokens(device, rows, new), new > 1)]
+        values |= {PAST: past, COLUMNS: None, STARTS: tokens(device, rows)}
+        run = Unopened(program_of(graph, rows, sizes), weights(spec, dtype, device), {}, device)
+        return [interpret.forward(run, values)[plan.logits]]
 
     return build
 
@@ -86,16 +81,12 @@ def training(spec: str, dtype: str, rows: int = 3) -> Build:
 
     def build(device: str) -> list[Tensor]:
         graph, learnt = described(spec).graph, weights(spec, dtype, device)
-        run = Unopened(graph, learnt, {}, device, trains=True)
         given = {each.name: tokens(device, rows, LENGTH) for each in graph.inputs}
-        loss = walk.loss(run, given)
+        run = unopened(graph, learnt, given, device, trains=True)
+        loss = interpret.loss(run, given)
         return [loss, *loss.gradient(*learnt.values())]
 
     return build
-
-
-def _varying(graph: Graph) -> set[str]:
-    return {each.name for each in graph.varying}
 
 
 PROGRAMS = (*STEPS, "training")

@@ -1,5 +1,5 @@
 """No kernel takes more of a thread's stack than any thread has, up to the sizes that its row in
-`archdsl.passes.kernels` states; beyond them tinygrad's own kernels give the same."""
+`archdsl.passes.select_kernels` states; beyond them tinygrad's own kernels give the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import archdsl
 from archdsl.backend.kernels import attention, norms, products
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.toolchain import ensure_compiler
-from archdsl.passes.kernels import (
+from archdsl.passes.select_kernels import (
     CPU,
     TINYGRAD,
     WIDEST_HEAD,

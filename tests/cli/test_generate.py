@@ -109,6 +109,44 @@ def test_generate_stops_and_slides(folder: str, capsys: pytest.CaptureFixture[st
     assert "has the name '<end>'" in capsys.readouterr().err
 
 
+def test_generate_follows_what_the_folder_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = gpt2(tmp_path / "tiny")
+
+    def says(**fields: Any) -> None:
+        path = tmp_path / "tiny" / "generation_config.json"
+        path.write_text(json.dumps(fields), encoding="utf-8")
+
+    args = ("generate", folder, "the cat")
+    greedy = spoken(capsys, *args, "--max-new-tokens", "12", "--temperature", "0").rstrip("\n")
+    says(max_new_tokens=12)
+    assert spoken(capsys, *args).rstrip("\n") == greedy
+    says(max_new_tokens=12, stop_strings=greedy[5:7])
+    assert spoken(capsys, *args).rstrip("\n") == greedy[: greedy.index(greedy[5:7])]
+    says(max_length=12)
+    assert spoken(capsys, *args).rstrip("\n") == greedy[: 12 - 7]
+    assert len(spoken(capsys, *args, "--max-new-tokens", "9").rstrip("\n")) == 9
+    says(max_length=999)  # more than there is room for
+    assert len(spoken(capsys, *args).rstrip("\n")) == 32 - 7
+    says(max_length=7)
+    assert main(list(args)) == 1
+    assert "a prompt leaves no room for a token" in capsys.readouterr().err
+    says(max_length=8, num_beams=4)
+    assert main(list(args)) == 1
+    err = capsys.readouterr().err
+    assert "num_beams is 4, which is not followed" in err
+    assert "--ignore-generation-config" in err
+    drawn = spoken(capsys, *args, "--max-new-tokens", "9", "--ignore-generation-config")
+    (tmp_path / "tiny" / "generation_config.json").unlink()
+    assert drawn == spoken(capsys, *args, "--max-new-tokens", "9") != greedy[:9]
+
+    says(max_length=30, eos_token_id=0)
+    type_in(monkeypatch, "hi", end=EOFError)
+    answer = spoken(capsys, "chat", folder).rstrip("\n")
+    assert len(answer) == 30 - len("u:hi.a:")
+
+
 def test_what_was_said_before_a_mistake_is_printed() -> None:
     def failing() -> Iterator[int]:
         yield 1

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from tinygrad import dtypes
 
 from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.formats import gguf as gguf_format
 from archdsl.formats import read_checkpoint, read_weights
 from archdsl.formats.gguf import QUANTIZED
+from archdsl.formats.gguf_blocks import KINDS
 from tests.formats.ggml_blocks import FORMULAS
 
 pytestmark = pytest.mark.reference("gguf")
@@ -284,10 +286,37 @@ def test_no_damage_is_met_with_another_error(tmp_path: Path) -> None:
 
 
 def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole numbers are read as they are; only float32 is the library's to make of them."""
     monkeypatch.setitem(sys.modules, "gguf", None)
-    diagnostic = refused(tmp_path / "a.gguf", gguf_file(ONE))
+    path = tmp_path / "a.gguf"
+    path.write_bytes(gguf_file({"w": ([2, 32], 8, bytes(68))}))
+    stored = read_checkpoint(path).tensors["w"]
+    assert stored.groups is not None
+    assert stored.groups().values.shape == (2, 32)
+    with pytest.raises(ArchError) as caught:
+        stored.read()
+    (diagnostic,) = caught.value.diagnostics
     assert diagnostic.code == "file"
     assert diagnostic.help == "pip install 'archdsl[gguf]'"
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    for number in (1.0, 2.0):
+        path.write_bytes(gguf_file({"w": ([2], 0, floats(number, 2))}))
+        for _ in range(2):
+            read_checkpoint(path).tensors.clear()  # type: ignore[attr-defined]
+            assert read_checkpoint(path).tensors["w"].read()[0] == number
+
+
+def test_types_are_those_of_the_library() -> None:
+    import gguf
+
+    kinds = gguf_format._KINDS
+    assert {each.name for each in kinds.values()} == {*gguf_format._PLAIN, *KINDS}
+    for number, kind in kinds.items():
+        theirs = gguf.GGMLQuantizationType(number)
+        assert (theirs.name, *gguf.GGML_QUANT_SIZES[theirs]) == kind
 
 
 def test_what_the_library_writes(tmp_path: Path) -> None:

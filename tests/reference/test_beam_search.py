@@ -20,7 +20,7 @@ import pytest
 
 import archdsl
 from archdsl.cli import main
-from archdsl.runtime.generation_config import read_search
+from archdsl.runtime.generation_config import SEARCH, read_generation_config
 from archdsl.runtime.search import Hypothesis, Penalty, Search, Until
 from archdsl.runtime.translate import translate
 
@@ -242,6 +242,7 @@ def fields(pair: Pair, common: Sequence[int]) -> dict[str, dict[str, Any]]:
             "max_length": LONGEST - 3,
         },
         "short": {"max_new_tokens": 6, "min_new_tokens": 4, "early_stopping": "never"},
+        "no repeats": {"no_repeat_ngram_size": 2},
         "long": {"min_length": 9, "eos_token_id": [pair.end, one], "length_penalty": -0.3},
     }
 
@@ -265,12 +266,14 @@ def published(pair: Pair, **more: Any) -> Pair:
 
 def test_what_a_folder_says_of_generation_is_done(pair: Pair) -> None:
     plain = published(pair).generated()
-    agree(pair.found(read_search(pair.folder, 40)), plain, Penalty(1.0))
+    agree(
+        pair.found(read_generation_config(pair.folder, SEARCH).search(40)), plain, Penalty(1.0)
+    )
     said = Counter(token for tokens, _ in plain for token in tokens[1:] if token != pair.end)
     common = [token for token, _ in said.most_common()]
     for name, config in fields(pair, common).items():
         published(pair, **config)
-        search = read_search(pair.folder, 40)
+        search = read_generation_config(pair.folder, SEARCH).search(40)
         theirs = pair.generated(ends=search.ends)
         agree(pair.found(search), theirs, search.penalty)
         assert {tokens for tokens, _ in theirs} != {tokens for tokens, _ in plain}, name

@@ -14,7 +14,8 @@ from tinygrad.codegen import to_program_cache
 
 import archdsl
 from archdsl.diagnostics import ArchError
-from archdsl.runtime.decoding import CHUNK, Decoder
+from archdsl.passes.decoding_analysis import CHUNK
+from archdsl.runtime.decoding import Decoder, _leaves
 from tests import predicting
 
 TOLERANCE = 1e-4  # of the largest logit, float32
@@ -54,7 +55,7 @@ class Case:
             self.model = archdsl.compile(archdsl.parse(ALIBI), device="CPU", seed=3)
         else:
             self.model = archdsl.compile(spec, device="CPU", seed=3, **SPECS[spec])
-        self.decoder = Decoder(self.model, rows=2)
+        self.decoder = Decoder(self.model.executable, rows=2)
         plan = self.decoder.plan
         self.others: dict[str, Any] = {}
         for each in self.model.graph.inputs:
@@ -144,7 +145,7 @@ def test_rows_go_on_as_copies_of_others(spec: str) -> None:
 
 def test_a_window_keeps_a_ring() -> None:
     case = Case("mistral.arch:Mistral", length=88)  # more than the ring has places
-    buffers = {tuple(each.shape) for each in case.decoder._keys.values()}
+    buffers = {tuple(each.shape) for _, each in _leaves(case.decoder._caches)}
     assert buffers == {(2, 64, 2, 10)}
     for cuts in ([40, 41, 80], [3, 70]):
         case.begin()
@@ -191,12 +192,12 @@ def test_one_capture_serves_all_positions(spec: str, monkeypatch: pytest.MonkeyP
     runs = []
     program = case.decoder._program
 
-    def counted(last: bool) -> Any:
-        inner = program(last)
+    def counted(n: int, last: bool) -> Any:
+        inner = program(n, last)
         return lambda *args, **given: (runs.append(last), inner(*args, **given))[1]
 
     monkeypatch.setattr(case.decoder, "_program", counted)
-    monkeypatch.setattr(case.decoder, "_steps", {})
+    monkeypatch.setattr(case.decoder, "_captures", {})
     case.begin()
     for i in range(20):
         case.decoder.feed(case.tokens[:, i : i + 1])
@@ -210,7 +211,7 @@ def test_the_end_of_the_context_is_told() -> None:
     with pytest.raises(ArchError, match="ends after 90 tokens"):
         case.decoder.feed(case.tokens[:, :1])
     with pytest.raises(ArchError, match="no sequences of 91 tokens"):
-        Decoder(case.model, 1, 91)
+        Decoder(case.model.executable, 1, 91)
 
 
 def test_new_weights_are_taken(tmp_path: Any) -> None:

@@ -15,6 +15,7 @@ from archdsl.formats import Stored
 from archdsl.runtime.decoding import Decoder
 from archdsl.runtime.generation import Generation, Piece, _said, generate
 from archdsl.runtime.model import Model
+from archdsl.runtime.processors import Forbid, ForceLast
 from archdsl.runtime.sampling import Sampling
 from archdsl.runtime.scoring import Score, score, windows
 from archdsl.runtime.text_roles import Published
@@ -127,6 +128,26 @@ def test_the_end_of_the_context_is_told(model: Model) -> None:
     assert "--slide" in str(error.value)
     with pytest.raises(ArchError, match="ends after 24 tokens"):
         next(model.generate([1] * 25, 1))
+
+
+def test_processors_and_a_length_with_the_prompt(model: Model) -> None:
+    prompts = [[4, 9, 2, 7], [8, 1]]
+    asked: dict[str, Any] = {"max_new_tokens": 6, "sampling": GREEDY, "seed": 0}
+    usual = {spoken(model.generate(prompt, 1, temperature=0))[0] for prompt in prompts}
+    never, last = Forbid(tuple((token,) for token in usual)), ForceLast((5,))
+    pieces = generate(model, prompts, **asked, processors=[never, last], max_length=7)
+    told = list(pieces)
+    assert [[p.tokens[row] for p in told if p.tokens[row] is not None] for row in (0, 1)] == [
+        pieces.rows[0][4:7],
+        pieces.rows[1][2:7],
+    ]
+    assert pieces.ended == ["length", "length"]
+    assert (pieces.rows[0][6], pieces.rows[1][6]) == (5, 5)
+    assert not usual & {*pieces.rows[0][4:7], *pieces.rows[1][2:7]} - {5}
+    with pytest.raises(ArchError, match="a prompt leaves no room for a token"):
+        generate(model, prompts, **asked, max_length=4)
+    with pytest.raises(ArchError, match="token of the rules is out of range"):
+        next(generate(model, prompts, **asked, processors=[ForceLast((50,))]))
 
 
 def test_sliding_forgets_the_older_half(model: Model) -> None:

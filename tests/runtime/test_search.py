@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.runtime.processors import Forbid, ForceFirst
 from archdsl.runtime.search import Hypothesis, Penalty, Search, beam_search
-from archdsl.runtime.token_rules import Rules
 
 BOS, EOS = 0, 1
 
@@ -297,8 +297,8 @@ def refusal(act: Callable[[], object]) -> Diagnostic:
         ({"until": "done"}, "the end of a search", "done"),
         ({"ends": (EOS, 3)}, "the number of the end token", "3"),
         ({"ends": (-1,)}, "the number of the end token", "-1"),
-        ({"rules": Rules(forbidden=((2, 4),))}, "the number of a token of the rules", "4"),
-        ({"rules": Rules(first=5)}, "the number of a token of the rules", "5"),
+        ({"processors": (Forbid(((2, 4),)),)}, "the number of a token of the rules", "4"),
+        ({"processors": (ForceFirst(5),)}, "the number of a token of the rules", "5"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(

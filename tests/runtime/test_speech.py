@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,17 @@ import pytest
 
 import archdsl
 from archdsl.diagnostics import ArchError
+from archdsl.runtime.generation_config import (
+    SPEECH,
+    GenerationConfig,
+    read_generation_config,
+)
 from archdsl.runtime.sound import Spectrogram
 from archdsl.runtime.speech import (
     Piece,
-    Settings,
     Transcriber,
     joined,
     listener,
-    read_settings,
     windows,
 )
 
@@ -40,9 +44,9 @@ class Words:
         return "".join(NAMES[i] if i < len(NAMES) else chr(90 + i) for i in ids)
 
 
-def transcriber(settings: Settings, **asked: str) -> Transcriber:
+def transcriber(config: GenerationConfig, **asked: str) -> Transcriber:
     model = archdsl.compile("whisper.arch", device="CPU", seed=3, **SIZES)
-    return Transcriber(model, Words(), Spectrogram(6), settings, **asked)  # type: ignore[arg-type]
+    return Transcriber(model, Words(), Spectrogram(6), config, **asked)  # type: ignore[arg-type]
 
 
 def test_only_a_model_of_frames_and_text_listens() -> None:
@@ -67,17 +71,19 @@ def test_recordings_are_cut_where_it_is_quiet() -> None:
 
 def test_suppressed_tokens_are_never_written() -> None:
     sound = np.sin(np.arange(1600) / 9).astype(np.float32)
-    (free,) = transcriber(Settings(suppressed=tuple(range(7))), language="en")(sound)
+    (free,) = transcriber(GenerationConfig(suppress_tokens=tuple(range(7))), language="en")(
+        sound
+    )
     assert not free.finished  # its end is suppressed too
     assert len(free.text) == 9 - 4  # what the context has room for behind four tokens
     first = ord(free.text[0]) - 90
-    never = Settings((*range(7), first))
+    never = GenerationConfig(suppress_tokens=(*range(7), first))
     (other,) = transcriber(never, language="en")(sound)
     assert free.text[0] not in other.text
-    begin = Settings(tuple(range(7)), (first,))
+    begin = GenerationConfig(suppress_tokens=tuple(range(7)), begin_suppress_tokens=(first,))
     (third,) = transcriber(begin, language="en")(sound)
     assert third.text[0] == other.text[0]
-    ends = Settings(tuple(i for i in range(24) if i != 6))
+    ends = GenerationConfig(suppress_tokens=tuple(i for i in range(24) if i != 6))
     (none,) = transcriber(ends, language="en")(sound)
     assert (none.text, none.finished) == ("", True)
 
@@ -85,7 +91,7 @@ def test_suppressed_tokens_are_never_written() -> None:
 def test_a_long_recording_is_heard_window_by_window() -> None:
     rng = np.random.default_rng(0)
     sound = rng.normal(0, 0.1, 4000).astype(np.float32)
-    write = transcriber(Settings(suppressed=tuple(range(7))))
+    write = transcriber(GenerationConfig(suppress_tokens=tuple(range(7))))
     pieces = list(write(sound))
     assert len(pieces) >= 3
     assert [p.start for p in pieces[1:]] == [p.end for p in pieces[:-1]]
@@ -100,8 +106,8 @@ def test_a_long_recording_is_heard_window_by_window() -> None:
 
 def test_what_cannot_be_asked_for_is_told() -> None:
     with pytest.raises(ArchError, match="knows no language `ed`"):
-        transcriber(Settings(), language="ed")
-    english = Settings(multilingual=False)
+        transcriber(GenerationConfig(), language="ed")
+    english = GenerationConfig(is_multilingual=False)
     with pytest.raises(ArchError, match="knows no language `de`"):
         transcriber(english, language="de")
     with pytest.raises(ArchError, match="translates nothing"):
@@ -109,10 +115,28 @@ def test_what_cannot_be_asked_for_is_told() -> None:
 
 
 def test_the_generation_config_of_a_checkpoint_counts(tmp_path: Path) -> None:
-    assert read_settings(tmp_path) == Settings()
-    text = {"suppress_tokens": [1, 2], "begin_suppress_tokens": None, "is_multilingual": True}
+    assert read_generation_config(tmp_path, SPEECH) == GenerationConfig()
+    text = {
+        "suppress_tokens": list(range(7)),
+        "begin_suppress_tokens": None,
+        "is_multilingual": True,
+        "language": "<|de|>",
+        "lang_to_id": {"<|de|>": 2},
+        "return_timestamps": False,
+    }
     (tmp_path / "generation_config.json").write_text(json.dumps(text))
-    assert read_settings(tmp_path) == Settings((1, 2), (), True)
+    config = read_generation_config(tmp_path, SPEECH)
+    assert config == GenerationConfig(
+        suppress_tokens=tuple(range(7)), is_multilingual=True, language="<|de|>", own=True
+    )
+    sound = np.sin(np.arange(1600) / 9).astype(np.float32)
+    (german,) = transcriber(replace(config, max_length=6))(sound)
+    assert (german.language, german.finished, len(german.text)) == ("de", False, 2)
+    (english,) = transcriber(config, language="en")(sound)
+    assert english.language == "en"
+    (tmp_path / "generation_config.json").write_text(json.dumps({"return_timestamps": True}))
+    with pytest.raises(ArchError, match="return_timestamps is true, which is not followed"):
+        read_generation_config(tmp_path, SPEECH)
 
 
 def test_silence_leaves_no_gap_in_the_text() -> None:

@@ -6,6 +6,7 @@ Which keys a query sees is told by `attend.h`; no scores of all of them are ever
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 
 from tinygrad import Tensor, UOp, dtypes
 
@@ -87,20 +88,11 @@ def _gradient(
     return back
 
 
-def keep(
-    keys: Tensor, values: Tensor, k: Tensor, v: Tensor, past: Tensor, ring: int
-) -> tuple[Tensor, Tensor]:
-    """The keys [B, room, K, h] and values [B, room, K, w] that are kept, with the new ones
-    [B, n, K, h] and [B, n, K, w] written in from column `past` [1] on."""
-    (B, T, heads, size), (_, room, _, value) = shape(k), shape(values)
-    constants = {
-        "B": B,
-        "T": T,
-        "ROOM": room,
-        "RING": ring,
-        "WIDTH": heads * size,
-        "OTHER": heads * value,
-    }
-    inputs = {"k": k.cast(keys.dtype), "v": v.cast(values.dtype), "past": past}
-    keys, values = launch("keep", constants, {"keys": keys, "values": values}, inputs)
-    return keys, values
+def keep(cache: Tensor, new: Tensor, past: Tensor, ring: int) -> Tensor:
+    """A cache [B, C, …] with new positions [B, n, …] written in from column `past` [1] on; in
+    a `ring` each column takes the place of the one so many before it."""
+    (B, T, *_), (_, room, *sizes) = shape(new), shape(cache)
+    constants = {"B": B, "T": T, "ROOM": room, "RING": ring, "WIDTH": prod(sizes)}
+    inputs = {"given": new.cast(cache.dtype), "past": past}
+    (cache,) = launch("keep", constants, {"cache": cache}, inputs)
+    return cache

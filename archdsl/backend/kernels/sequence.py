@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tinygrad import Device, UOp
 
 from archdsl.backend.kernels import team
@@ -26,8 +27,9 @@ from archdsl.backend.tinygrad_seam import (
     get_call_arg_uops,
 )
 
-_ARGUMENTS = 16  # at most; ROW in sequence.c
-_FIRST = 3  # where a row's arguments begin
+_ARGUMENTS = 16  # at most
+FIRST = 3  # where a row's arguments begin
+WIDTH = FIRST + _ARGUMENTS  # ROW in sequence.c
 
 
 class Sequence(GraphRunner):
@@ -35,7 +37,7 @@ class Sequence(GraphRunner):
 
     def __init__(self, linear: UOp, input_uops: tuple[UOp, ...] = ()):
         super().__init__(linear, input_uops)
-        self.table = np.zeros((len(self.calls), _FIRST + _ARGUMENTS), np.uint64)
+        self.table = np.zeros((len(self.calls), WIDTH), np.uint64)
         self._inputs: list[tuple[int, int, int]] = []  # a row, a place in it, the input there
         for number, (_, ast, buffers, _) in enumerate(self.calls):
             info, program = ast.arg, self.runtimes[number]
@@ -47,7 +49,7 @@ class Sequence(GraphRunner):
             self.table[number, : len(row)] = row
             for position, slot in self.uop_replace[number]:
                 if position in info.globals:
-                    place = _FIRST + info.globals.index(position)
+                    place = FIRST + info.globals.index(position)
                     self._inputs.append((number, place, slot))
 
     def __call__(
@@ -58,11 +60,8 @@ class Sequence(GraphRunner):
             self.table[row, place] = address(input_uops[slot].buffer)
         for row, variable, value in self.updated_vars(var_vals):
             count = len(self.calls[row][1].arg.globals)
-            self.table[row, _FIRST + count + variable] = value
-        program, workers = _program()
-        program.fxn(
-            ctypes.c_uint64(self.table.ctypes.data), ctypes.c_uint64(len(self.table)), workers
-        )
+            self.table[row, FIRST + count + variable] = value
+        run(self.table)
         return time.perf_counter() - start if wait else None
 
     @staticmethod
@@ -73,7 +72,7 @@ class Sequence(GraphRunner):
         return count <= _ARGUMENTS
 
 
-class Shared(CPUProgram):
+class Shared(CPUProgram):  # type: ignore[misc]  # found at run time
     """A program that is called by itself, its parts shared as those of a captured one are."""
 
     def __call__(
@@ -82,13 +81,21 @@ class Shared(CPUProgram):
         arguments = [*(each.va_addr for each in bufs), *(value or 0 for value in vals)]
         part = self.runtimevars.get("core_id")
         if part is None or len(arguments) > _ARGUMENTS:
-            return super().__call__(*bufs, global_size=global_size, vals=vals, **others)
-        table = np.zeros(_FIRST + _ARGUMENTS, np.uint64)
-        table[: _FIRST + len(arguments)] = [self.addr, global_size[0], part, *arguments]
-        program, workers = _program()
+            alone: float | None = super().__call__(
+                *bufs, global_size=global_size, vals=vals, **others
+            )
+            return alone
+        table = np.zeros(WIDTH, np.uint64)
+        table[: FIRST + len(arguments)] = [self.addr, global_size[0], part, *arguments]
         start = time.perf_counter()
-        program.fxn(ctypes.c_uint64(table.ctypes.data), ctypes.c_uint64(1), workers)
+        run(table.reshape(1, -1))
         return time.perf_counter() - start
+
+
+def run(table: NDArray[np.uint64]) -> None:
+    """Runs the programs of a table [rows, WIDTH], one behind the other."""
+    program, workers = _program()
+    program.fxn(ctypes.c_uint64(table.ctypes.data), ctypes.c_uint64(len(table)), workers)
 
 
 def usable(device: str) -> bool:

@@ -1,4 +1,4 @@
-"""Copies whose kernels are those of the second one: to the bit as if each were traced."""
+"""Layers whose kernels are those of the second one: to the bit as if each were traced."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from tinygrad import Tensor
 
 import archdsl
-from archdsl.backend import copies, step, walk
+from archdsl.backend import interpret, layers
 from archdsl.backend.program import Program, kept
 from archdsl.backend.use import Run
 from archdsl.graph.nodes import Graph
+from archdsl.passes.program import Program as Lowered
 from archdsl.runtime.decoding import Decoder
 from tests.runtime.test_decoding import SPECS
 
@@ -30,7 +31,7 @@ def outputs(spec: str, kernels: str) -> list[NDArray[Any]]:
         spec, device="CPU", kernels=kernels, seed=5, **{**SPECS[spec], "depth": DEPTH}
     )
     random = np.random.default_rng(2)
-    decoder = Decoder(model, rows=2)
+    decoder = Decoder(model.executable, rows=2)
     others: dict[str, Any] = {}
     for each in model.graph.inputs:
         if each.name != decoder.plan.tokens:
@@ -62,17 +63,14 @@ def test_the_same_as_if_each_were_traced(
     spec: str, kernels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traced: list[int] = []
-    for module in (walk, step):
-        whole = module._copy
-        monkeypatch.setattr(
-            module,
-            "_copy",
-            lambda *args, whole=whole: (traced.append(args[-2]), whole(*args))[1],
-        )
+    layer = interpret._layer
+    monkeypatch.setattr(
+        interpret, "_layer", lambda *args: (traced.append(args[-2]), layer(*args))[1]
+    )
     found = outputs(spec, kernels)
     few = traced.count(DEPTH - 1)
     assert few < len(traced) / DEPTH  # most stacks are known from two copies
-    monkeypatch.setattr(copies._Copy, "of", lambda *args: None)
+    monkeypatch.setattr(layers._Copy, "of", lambda *args: None)
     for quick, plain in zip(found, outputs(spec, kernels), strict=True):
         assert np.array_equal(quick, plain)
 
@@ -80,7 +78,7 @@ def test_the_same_as_if_each_were_traced(
 def weights(*values: Tensor) -> Run:
     """A run of a stack `h` with a weight for each of its copies."""
     named = {f"h.{i}.weight": each for i, each in enumerate(values)}
-    return Run(Graph("none", (), (), (), ()), named, {}, "CPU")
+    return Run(Lowered(Graph("none", (), (), (), ()), 1, ()), named, {}, "CPU")
 
 
 def passed(run: Run, count: int, **more: Tensor) -> tuple[list[float], list[int]]:
@@ -93,8 +91,8 @@ def passed(run: Run, count: int, **more: Tensor) -> tuple[list[float], list[int]
         made = x * run.weights[f"h.{i}.weight"] + 1
         return made + more[f"x{i}"] if f"x{i}" in more else made
 
-    own = partial(copies.owned, run, "h")
-    program = Program(lambda x: copies.through(run, count, x, one, own), "CPU")
+    own = partial(layers.owned, run, "h")
+    program = Program(lambda x: layers.through(run, count, x, one, own), "CPU")
     found = [program(ones()).tolist() for _ in range(2)]
     assert found[0] == found[1]
     return found[0], traced

@@ -1,15 +1,17 @@
-"""What products go on to do: what they may take with them, and what they must not."""
+"""What is fused behind a product, and what is not."""
 
 from __future__ import annotations
 
 import pytest
 
+from archdsl.graph.nodes import Apply
 from archdsl.graph.parser import parse
-from archdsl.passes.epilogues import epilogues
+from archdsl.graph.verify import verify
+from archdsl.passes.fuse import fuse
 
 
-def found(body: str, output: str, once: tuple[str, ...] = ()) -> dict[str, str]:
-    """The epilogues of a graph of float[4] values."""
+def found(body: str, output: str) -> dict[str, str]:
+    """The tails of a graph of float[4] values."""
     lines = ["graph G init normal(std = 0.02)", "input x: float[4]"]
     for number, line in enumerate(body.split("; ")):
         name, _, given = line.partition(" ")
@@ -18,9 +20,17 @@ def found(body: str, output: str, once: tuple[str, ...] = ()) -> dict[str, str]:
         inputs = f"{x}, other = {other[0]}" if other else f"{x}; {attrs}".removesuffix("; ")
         lines.append(f"%{number + 1} = {name}({inputs}) @ p{number + 1}: float[4]")
     graph = parse("\n".join([*lines, f"output y = {output}", ""]))
-    chains = epilogues(graph, once)
-    assert not chains.within & chains.last.keys()
-    return {ref: f"{each.product.id}: {each}" for ref, each in chains.last.items()}
+    places = {node.path: node.id for node in graph.nodes}
+    tails = {}
+    for node in verify(fuse(graph)).nodes:
+        assert isinstance(node, Apply)
+        text = "y"
+        for tail in node.tail:
+            sign = {"multiply": "*", "add": "+"}.get(tail.op)
+            text = f"{text} {sign} {tail.other}" if sign else f"{tail.op}({text})"
+        if node.tail:
+            tails[node.id] = f"{places[node.path]}: {text}"
+    return tails
 
 
 @pytest.mark.parametrize(
@@ -48,7 +58,3 @@ def found(body: str, output: str, once: tuple[str, ...] = ()) -> dict[str, str]:
 )
 def test_a_product_takes_with_it(body: str, output: str, expected: dict[str, str]) -> None:
     assert found(body, output) == expected
-
-
-def test_what_is_computed_once_stays_so() -> None:
-    assert found("linear x; gelu %1; add %2 x", "%3", ("%1", "%2")) == {"%2": "%1: gelu(y)"}

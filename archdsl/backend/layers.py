@@ -1,4 +1,4 @@
-"""The copies of a stacked block: what is captured of the second one is known of all behind it.
+"""The layers of a stack: what is captured of the second one is known of all behind it.
 
 A program's capture is a list of calls of kernels with buffers. Those of a later copy are the
 second one's with other buffers: for what a copy has of its own, such as its weights, that of

@@ -7,12 +7,15 @@ import pytest
 import archdsl
 from archdsl.diagnostics import ArchError
 from archdsl.graph.cost import cost
-from archdsl.graph.nodes import Graph, walk
+from archdsl.graph.nodes import Apply, Graph, walk
+from archdsl.graph.parser import parse
+from archdsl.graph.printer import show
 from archdsl.graph.sites import parameters
 from archdsl.graph.verify import verify
 from archdsl.passes import optimise
-from archdsl.passes.decoding import Decoding, decoding
-from archdsl.passes.open_attention import open_attention
+from archdsl.passes.decompose import COMPOSITE, decompose
+from archdsl.passes.last_position import last_position
+from archdsl.passes.split_decoding import Decoding, split_decoding
 from archdsl.semantics.analysis import analyse
 from tests import predicting
 
@@ -25,44 +28,43 @@ def graph(spec: str) -> Graph:
 
 def of(body: str) -> Decoding:
     text = f"model M(D = 8, n = 16) {{\n  input tokens: int[T <= n] < 9\n{body}\n}}\n"
-    return decoding(analyse(archdsl.parse(text, "m.arch")).graph)
+    return split_decoding(analyse(archdsl.parse(text, "m.arch")).graph)
 
 
 @pytest.mark.parametrize("spec", CAUSAL)
 def test_every_causal_spec_is_decoded(spec: str) -> None:
     whole = graph(spec)
-    plan = decoding(whole)
-    verify(plan.graph)
-    assert not any(
-        node.op == "attention" for node, _ in walk(plan.graph.nodes) if "op" in vars(node)
-    )
-    grows = sum((s.elements for s in plan.states if s.past), start=whole.varying[0].bound * 0)
-    once = sum(
-        (s.elements for s in plan.states if not s.past), start=whole.varying[0].bound * 0
-    )
+    plan = split_decoding(whole)
+    halves = [plan.step, last_position(plan.step, plan.axis)]
+    halves += [plan.once] if plan.once else []
+    for half in halves:
+        assert parse(show(verify(half))) == half
+        operators = {node.op for node, _ in walk(half.nodes) if isinstance(node, Apply)}
+        assert not operators & COMPOSITE.keys()
     # What a cost says is kept is what is kept.
     bounds = {v.name: v.bound for v in whole.varying}
-    kept = sum(e if isinstance(e, int) else e.at(bounds) for e in (grows, once))
+    kept = sum(state.elements.at(bounds) for state in plan.states)
     assert kept == cost(whole).cache_bytes // 4
 
 
 @pytest.mark.parametrize("spec", CAUSAL)
-def test_opened_attention_has_the_weights_that_it_had(spec: str) -> None:
-    whole = graph(spec)
-    opened = verify(open_attention(whole))
-    ours = [(p.path, p.weight.shape) for p in parameters(opened)]
+def test_decomposed_operators_have_the_weights_that_they_had(spec: str) -> None:
+    whole = analyse(spec).graph
+    ours = [(p.path, p.weight.shape) for p in parameters(verify(decompose(whole)))]
     assert ours == [(p.path, p.weight.shape) for p in parameters(whole)]
 
 
 def test_states_say_what_they_are() -> None:
-    plan = decoding(graph("t5.arch:small"))
+    plan = split_decoding(graph("t5.arch:small"))
     assert (plan.tokens, plan.axis, plan.logits) == ("target", "T", "logits")
     assert [str(state).split(" mixed")[0] for state in plan.states] == [
-        "decoder.{}.self.attention.attend: float[T, heads = 8, size = 64]",
+        "decoder.{}.self.attention.split_heads_2.reshape: float[T, heads = 8, size = 64]",
+        "decoder.{}.self.attention.split_heads_3.reshape: float[T, heads = 8, size = 64]",
         "decoder.{}.cross.attention.k_heads: float[T = S, heads = 8, size = 64]",
         "decoder.{}.cross.attention.v_heads: float[T = S, heads = 8, size = 64]",
     ]
-    assert [(state.past, state.copies) for state in plan.states] == [
+    assert [(state.cache, state.layers) for state in plan.states] == [
+        (True, 6),
         (True, 6),
         (False, 6),
         (False, 6),
@@ -70,8 +72,9 @@ def test_states_say_what_they_are() -> None:
 
 
 def test_grouped_heads_keep_only_their_own() -> None:
-    (state,) = decoding(graph("llama.arch:llama_3_8B")).states
-    assert str(state.elements) == "65536 T"  # 32 layers of keys and values of 8 heads of 128
+    keys, values = split_decoding(graph("llama.arch:llama_3_8B")).states
+    assert str(keys.elements) == "32768 T"  # 32 layers of 8 heads of 128
+    assert str(values.elements) == "32768 T"
 
 
 def test_what_no_logits_need_is_left_out() -> None:
@@ -81,16 +84,18 @@ def test_what_no_logits_need_is_left_out() -> None:
         "  output logits: float[T, 9] = h -> linear(9)\n"
         "  loss next_token(logits, tokens)"
     )
-    assert [name for name, _ in plan.graph.outputs] == ["logits"]
-    assert "mean" not in [getattr(node, "op", "") for node, _ in walk(plan.graph.nodes)]
+    assert "all" not in [name for name, _ in plan.step.outputs]
+    assert "mean" not in [getattr(node, "op", "") for node, _ in walk(plan.step.nodes)]
 
 
 REFUSED = {
-    "a shifted sequence": (
-        "  output logits: float[T, 9] = tokens -> embed(9, D) -> prepend(cls) -> slice(T, 1)"
-        " -> linear(9)\n  loss next_token(logits, tokens)",
-        "prepend has no position for each of `T`",
-        "prepend(cls)",
+    "an input of more positions": (
+        "  input more: int[T + 1] < 9\n"
+        '  w = more -> more: embed(9, D) -> reshape("T d -> T d") -> slice(T, 1)\n'
+        "  x = (tokens -> embed(9, D)) + w\n"
+        "  output logits: float[T, 9] = x -> linear(9)\n  loss next_token(logits, tokens)",
+        "`more` has no value for each token",
+        "more",
     ),
     "no loss": (
         "  output logits: float[T, 9] = tokens -> embed(9, 9)",

@@ -1,0 +1,200 @@
+"""Runs a program: one walk over its calls, each through its row of the emitter's table.
+
+Whole sequences, steps of decoding, training and quantized weights all come through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+from tinygrad import Tensor
+
+from archdsl.backend.emit import EMIT
+from archdsl.backend.kernels.products import Finish
+from archdsl.backend.layers import owned, through
+from archdsl.backend.tensors import made, shape
+from archdsl.backend.use import Run, Use
+from archdsl.graph.nodes import Apply, Graph, Node, Slice, Stack, walk
+from archdsl.graph.ops import OPERATORS
+from archdsl.graph.sites import place, site
+from archdsl.graph.types import Size
+from archdsl.passes.select_kernels import parts
+
+# A tensor, a tuple of them where a value has one for each layer, or a variable of tinygrad's.
+Value: TypeAlias = Any
+Layer: TypeAlias = tuple[int, ...]  # the numbers of the layers that we are in
+
+
+def forward(run: Run, inputs: Mapping[str, Value]) -> dict[str, Value]:
+    """The outputs of a program by name; caches are written in place, and are none."""
+    values = _values(run, inputs)
+    caches = run.program.caches
+    return {name: values[ref] for name, ref in run.graph.outputs if name not in caches}
+
+
+def loss(run: Run, inputs: Mapping[str, Value]) -> Tensor:
+    """The loss of a program that has one, for its inputs and labels: []."""
+    assert run.graph.loss is not None
+    return _call(run, run.graph.loss, _values(run, inputs), (), ())
+
+
+def measured(graph: Graph, inputs: Mapping[str, Value]) -> tuple[int, dict[str, int]]:
+    """The rows of the inputs, and the sizes of the varying axes."""
+    batch, sizes = 1, dict[str, int]()
+    for each in (*graph.inputs, *graph.labels):
+        if each.name in inputs and each.type.axes:
+            found = _sizes(inputs[each.name])
+            layers = len(found) - len(each.type.axes) - 1
+            batch = found.pop(max(layers, 0))
+            for axis, size in zip(each.type.axes[max(layers, 0) :], found, strict=False):
+                sizes |= {name: size for name in axis.size.vars if axis.size == Size.of(name)}
+    return batch, sizes
+
+
+def _sizes(value: Value) -> list[int]:
+    layers = []
+    while isinstance(value, tuple):
+        layers.append(len(value))
+        value = value[0]
+    return [*layers, *shape(value)]
+
+
+def _values(run: Run, inputs: Mapping[str, Value]) -> dict[str, Value]:
+    _measure_lengths(run, inputs)
+    values = dict(inputs)
+    _walk(run, run.graph.nodes, values, (), ())
+    return values
+
+
+def _measure_lengths(run: Run, inputs: Mapping[str, Value]) -> None:
+    """The true lengths of ragged axes: given, or counted in tokens that are padded."""
+    known = {each.name: each for each in run.graph.inputs}
+    for axis in run.graph.varying:
+        if axis.ragged is not None and axis.ragged in inputs:
+            each, value = known[axis.ragged], inputs[axis.ragged]
+            counted = value.ne(each.pad).sum(1) if each.pad is not None else value
+            run.lengths[axis.name] = counted  # [B]
+
+
+def _walk(
+    run: Run,
+    nodes: tuple[Node, ...],
+    values: dict[str, Value],
+    around: tuple[Stack, ...],
+    layer: Layer,
+) -> None:
+    for node in nodes:
+        match node:
+            case Apply():
+                values[node.id] = _call(run, node, values, around, layer)
+            case Stack():
+                _stack(run, node, values, around, layer)
+
+
+def _stack(
+    run: Run,
+    node: Stack,
+    values: dict[str, Value],
+    around: tuple[Stack, ...],
+    layer: Layer,
+) -> None:
+    one = partial(_layer, run, node, values, around, layer)
+    given = [each for each in node.gives if each.id not in _caches(run)]
+    if not given:
+        own = partial(_own, run, node, values, place(node.path, around, layer))
+        values[node.id] = through(run, node.count, values[node.input], one, own)
+        return
+    x = run.part(values[node.input])
+    found: list[list[Value]] = []
+    for i in range(node.count):
+        x = run.part(one(i, x))
+        found.append([values[each.of] for each in given])
+    values[node.id] = x
+    values |= {each.id: all for each, all in zip(given, zip(*found, strict=True), strict=True)}
+
+
+# The walks are no functions inside others: these would keep themselves, and all values, until
+# Python looks for cycles, and tinygrad gives what is kept a place of its own in memory.
+
+
+def _layer(
+    run: Run,
+    node: Stack,
+    values: dict[str, Value],
+    around: tuple[Stack, ...],
+    layer: Layer,
+    i: int,
+    x: Tensor,
+) -> Tensor:
+    """What the i-th layer of a stack makes of x."""
+    values[node.carry] = x
+    values |= {each.id: values[each.of][i] for each in node.takes}
+    _walk(run, node.body, values, (*around, node), (*layer, i))
+    result: Tensor = values[node.result]
+    return result
+
+
+def _own(
+    run: Run, node: Stack, values: Mapping[str, Value], path: str, i: int
+) -> dict[str, Tensor]:
+    """The tensors that the i-th layer alone has: its weights, and its parts of caches."""
+    found = owned(run, path, i)
+    for each in node.takes:
+        found |= _leaves(each, values[each.of][i])
+    return found
+
+
+def _leaves(each: Slice, value: Value, name: str = "") -> dict[str, Tensor]:
+    if not isinstance(value, tuple):
+        return {f"{each.id}{name}": value}
+    found: dict[str, Tensor] = {}
+    for i, part in enumerate(value):
+        found |= _leaves(each, part, f"{name} {i}")
+    return found
+
+
+def _caches(run: Run) -> set[str]:
+    """The values that are caches seen outside of the stacks that write them."""
+    found = {ref for name, ref in run.graph.outputs if name in run.program.caches}
+    for node, _ in walk(run.graph.nodes):
+        if isinstance(node, Stack):
+            found |= {each.of for each in node.gives if each.id in found}
+    return found
+
+
+def _call(
+    run: Run,
+    node: Apply,
+    values: Mapping[str, Value],
+    around: tuple[Stack, ...],
+    layer: Layer,
+) -> Tensor:
+    here = site(run.graph, node, run.types)
+    path = node.attr.get("tied") or place(node.path, around, layer)
+    names = [weight.name for weight in OPERATORS[node.op].weights(here)]
+    if node.attr.get("tied"):
+        names = ["weight"]
+    use = Use(
+        {param: values[ref] for param, ref in node.inputs},
+        here.tensors,
+        {name: run.weights[f"{path}.{name}"] for name in names},
+        here.attr,
+        run,
+        {name: q for name in names if (q := run.quantized.get(f"{path}.{name}"))},
+        dict(zip(parts(node, here), node.kernels, strict=True)) if node.kernels else {},
+        _finish(node, values),
+    )
+    out = EMIT[node.op](use)
+    # A sum that goes on to the next layer is computed once: for one token tinygrad would else
+    # make it of all products before it again, in every layer.
+    return made(out) if node.op == "add" and run.program.caches else out
+
+
+def _finish(node: Apply, values: Mapping[str, Value]) -> Finish:
+    """The operators fused behind a node, as its kernel does them."""
+    fused = {tail.op: tail.other for tail in node.tail}
+    times, plus = (fused.pop(name, None) for name in ("multiply", "add"))
+    act = next(iter(fused), None)
+    return Finish(act, values[times] if times else None, values[plus] if plus else None)

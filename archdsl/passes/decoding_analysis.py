@@ -1,0 +1,270 @@
+"""What of a model depends on its tokens, and what decoding keeps: what a split has to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from typing import NoReturn
+
+from archdsl.diagnostics import Note, fail
+from archdsl.graph.nodes import Apply, Graph, Input, Stack, Table, refs, walk
+from archdsl.graph.ops import OPERATORS
+from archdsl.graph.sites import place, site, sites
+from archdsl.graph.types import Axis, Size, Type, Varying
+
+CHUNK = 32  # positions that a ring leaves free beside its window, for those fed together
+
+
+@dataclass(frozen=True)
+class State:
+    """What decoding keeps, as an input of the step: `name`, for each of `layers` layers.
+
+    A `cache` grows with each token, up to the last `window` ones where no operator looks
+    further back. All else is computed once for a sequence. `path` is where it is made, `{}`
+    standing for the number of a layer.
+    """
+
+    name: str
+    path: str
+    layers: int
+    type: Type
+    cache: bool
+    window: int | None = None
+
+    @property
+    def elements(self) -> Size:
+        """How many numbers it has, in the sizes of the varying axes."""
+        type = self.type
+        if self.window:
+            type = _with_sequence(type, Axis(None, Size.of(self.window)))
+        return type.elements * self.layers
+
+    def __str__(self) -> str:
+        times = f" * {self.layers}" if self.layers > 1 else ""
+        how = "grows" if self.cache else "once"
+        how += f" to the last {self.window}" if self.window else ""
+        return f"{self.path}: {self.type}{times}, {how}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A value `ref` of the model as an input of the step; `type` is that of one layer."""
+
+    ref: str
+    type: Type
+    state: State
+
+    @property
+    def name(self) -> str:
+        return self.state.name
+
+
+class Analysis:
+    """What is known of a graph along the axis of its tokens.
+
+    `stepped` are the values that depend on the tokens, `caches` those whose past positions are
+    kept, `once` those that steps use and that depend on no token. `kept` are the last two as
+    inputs of a step. Caches have `columns` columns, which are the axis `column_axis`. A row
+    begins with `lead` columns that are no tokens, where vectors are prepended.
+
+    Raises `ArchError` "not-causal" for what cannot be stepped.
+    """
+
+    def __init__(self, graph: Graph, tokens: str, columns: int | None):
+        self.graph, self.tokens = graph, tokens
+        (self.axis,) = next(i.type.vars for i in graph.inputs if i.name == tokens)
+        self.types = graph.types()
+        self.inputs = {each.name: each for each in graph.inputs}
+        self.along = {i.name for i in graph.inputs if self.axis in i.type.vars}
+        self.stepped = _depending(graph, self.along)
+        self.around = _around(graph)
+        self._check()
+        offsets = (self.offset(ref) for ref in self.stepped)
+        self.lead = max([0, *(offset for offset in offsets if offset is not None)])
+        bound = next(v.bound for v in graph.varying if v.name == self.axis)
+        self.columns = columns or bound + self.lead
+        self.column_axis = unused("C", {v.name for v in graph.varying})
+        self.caches = dict(self._caches())
+        self.once = list(dict.fromkeys(self._once()))
+        self.kept = {each.ref: each for each in self._kept()}
+
+    def offset(self, ref: str) -> int | None:
+        """How many positions more than there are tokens a value has along the tokens' axis."""
+        offsets = {
+            (axis.size - Size.of(self.axis)).value
+            for axis in self.types[ref].axes
+            if self.axis in axis.size.vars
+        }
+        return offsets.pop() if len(offsets) == 1 else None
+
+    def ragged(self) -> Iterator[tuple[Varying, Input, str]]:
+        """The ragged axes of what is computed once, the input that says where they end, and
+        the name of the length."""
+        used = {name for ref in self.once for name in self.types[ref].vars}
+        for axis in self.graph.varying:
+            if axis.name in used and axis.ragged is not None:
+                yield axis, self.inputs[axis.ragged], f"{axis.name}_length"
+
+    # -- what can be stepped --
+
+    def _check(self) -> None:
+        """Refuses what needs more than the new positions and the caches of the old ones."""
+        for name in self.along:
+            if self.offset(name) != 0:
+                self._refuse(self.inputs[name], f"`{name}` has no value for each token")
+        applied = (node for node, _ in walk(self.graph.nodes) if isinstance(node, Apply))
+        for node in applied:
+            if node.id in self.stepped and (why := self._obstacle(node)):
+                self._refuse(node, f"{node.op} {why}")
+
+    def _refuse(self, at: Apply | Input, why: str) -> NoReturn:
+        fail(
+            "not-causal",
+            f"`{self.graph.name}` cannot be computed step by step: {why}",
+            at.span,
+            found=str(at.type),
+            notes=(Note("decoding feeds the tokens one after the other", None),),
+        )
+
+    def _obstacle(self, node: Apply) -> str | None:
+        """Why an operator cannot be computed for the new positions alone, None where it can."""
+        op = OPERATORS[node.op]
+        if self.axis in node.type.mixed:
+            return "looks at later positions"
+        along = [axis for axis in node.type.axes if self.axis in axis.size.vars]
+        if not along or self.offset(node.id) is None:
+            return f"has no position for each of `{self.axis}`"
+        keeps = {dict(node.inputs)[param] for param in op.keeps}
+        if keeps & self.stepped and not keeps <= self.stepped:
+            return "looks at positions of which only some depend on the tokens"
+        offsets = {self.offset(ref) for ref in refs(node) if ref in self.stepped}
+        moves = ("at" in op.positions or op.trims) and len(offsets) == 1
+        if offsets != {self.offset(node.id)} and not moves:
+            return f"has other positions along `{self.axis}` than its inputs"
+        return None
+
+    # -- what is kept --
+
+    def _caches(self) -> Iterator[tuple[str, int | None]]:
+        """The values whose past positions are kept, and how many of the last; None for all."""
+        reaches: dict[str, list[int | None]] = {}
+        for node, _ in walk(self.graph.nodes):
+            if isinstance(node, Apply) and node.id in self.stepped:
+                op, inputs = OPERATORS[node.op], dict(node.inputs)
+                for param in op.keeps:
+                    if inputs[param] in self.stepped:
+                        reach = op.reach(site(self.graph, node, self.types))
+                        reaches.setdefault(inputs[param], []).append(reach)
+        for ref, found in reaches.items():
+            seen = [reach for reach in found if reach is not None]
+            yield ref, max(seen) if len(seen) == len(found) else None
+
+    def _once(self) -> Iterator[str]:
+        for node, _ in walk(self.graph.nodes):
+            match node:
+                case Apply():
+                    id, used = node.id, refs(node)
+                case Stack():
+                    id, used = node.carry, (node.input, node.result)
+            if id in self.stepped:
+                yield from (ref for ref in used if ref not in self.stepped)
+        yield from (ref for _, ref in self.graph.outputs if ref not in self.stepped)
+
+    def _kept(self) -> Iterator[Kept]:
+        names = set(self.inputs)
+        for ref, reach in self.caches.items():
+            state = self._state(ref, names, reach)
+            yield Kept(ref, self._cache_type(ref, reach), state)
+        for ref in self.once:
+            yield Kept(ref, self.types[ref], self._state(ref, names))
+
+    def _state(self, ref: str, names: set[str], reach: int | None = None) -> State:
+        path, layers = self._path(ref), prod(stack.count for stack in self.around[ref])
+        if ref in self.inputs and ref in self.once:
+            name = ref
+        else:
+            words = [word for word in path.split(".") if word != "{}"]
+            name = unused("_".join(words), names)
+        return State(name, path, layers, self.types[ref], ref in self.caches, reach)
+
+    def _path(self, ref: str) -> str:
+        for node, around in walk(self.graph.nodes):
+            path = place(node.path, around, ("{}",) * len(around))
+            if node.id == ref:
+                return path
+            if isinstance(node, Stack) and node.carry == ref:
+                return f"{path}.x"
+        return f"{ref}.x"
+
+    def _cache_type(self, ref: str, reach: int | None) -> Type:
+        """A cache of a value: all columns, or a ring for a window of them."""
+        if reach is None:
+            axis = Axis(self.column_axis, Size.of(self.column_axis))
+        else:
+            places = min(-(-(reach + CHUNK) // CHUNK) * CHUNK, self.columns)
+            axis = Axis(None, Size.of(places))
+        # Nothing is causal about it: which columns a query sees is told by positions.
+        return replace(_with_sequence(self.types[ref], axis), mixed=frozenset())
+
+    def layered(self, kept: Kept) -> Type:
+        """The type of a value that is kept, of all layers of the stacks around it."""
+        layers = (layers_axis(stack) for stack in self.around[kept.ref])
+        return replace(kept.type, axes=(*layers, *kept.type.axes))
+
+
+def layers_axis(stack: Stack) -> Axis:
+    """The first axis of a value that a stack has for each layer."""
+    return Axis("layers", Size.of(stack.count))
+
+
+def unused(name: str, taken: set[str]) -> str:
+    """A name like this one that nothing has, and that is taken from now on."""
+    found, number = name, 2
+    while found in taken:
+        found, number = f"{name}_{number}", number + 1
+    taken.add(found)
+    return found
+
+
+def tables(whole: Graph, part: Graph) -> tuple[Table, ...]:
+    """The tables that a part of a model is tied to and does not have itself."""
+    embeds = {
+        node.path: Table(node.path, here.attr["vocab"], here.attr["dim"])
+        for node, _, here in sites(whole)
+        if node.op == "embed" and here.attr["tied"] is None
+    }
+    own = {node.path for node in part.nodes if isinstance(node, Apply) and node.op == "embed"}
+    nodes = (node for node, _ in walk(part.nodes) if isinstance(node, Apply))
+    tied = {str(node.attr["tied"]) for node in nodes if node.attr.get("tied") is not None}
+    return tuple(table for path, table in embeds.items() if path in tied - own)
+
+
+def _depending(graph: Graph, inputs: Iterable[str]) -> set[str]:
+    """The values that depend on any of these inputs."""
+    found = set(inputs)
+    before = 0
+    while len(found) > before:  # what one layer gives depending on them, the next one takes
+        before = len(found)
+        for node, _ in walk(graph.nodes):
+            if isinstance(node, Stack):
+                if found & {node.input, node.result}:
+                    found |= {node.carry, node.id}
+            elif found & set(refs(node)):
+                found.add(node.id)
+    return found
+
+
+def _around(graph: Graph) -> dict[str, tuple[Stack, ...]]:
+    """The stacks around each value, outermost first."""
+    found: dict[str, tuple[Stack, ...]] = {each.name: () for each in graph.inputs}
+    for node, around in walk(graph.nodes):
+        found[node.id] = around
+        if isinstance(node, Stack):
+            found[node.carry] = (*around, node)
+    return found
+
+
+def _with_sequence(type: Type, axis: Axis) -> Type:
+    """A type with another first axis, the sequence."""
+    return replace(type, axes=(axis, *type.axes[1:]))

@@ -1,0 +1,80 @@
+"""The graph of what decoding computes once for a sequence: all that depends on no token."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from archdsl.graph.nodes import Graph, Node, Slice, Stack, refs, walk
+from archdsl.passes.decoding_analysis import Analysis, layers_axis, tables
+from archdsl.passes.prune import live
+from archdsl.passes.rewrite import Builder
+
+
+def once_graph(of: Analysis) -> Graph | None:
+    """The graph whose outputs are the values that steps use, by the names of the step's inputs,
+    and the lengths of ragged axes. None where a step needs none."""
+    wanted = [ref for ref in of.once if ref not in of.inputs]
+    lengths = list(of.ragged())
+    if not wanted and not lengths:
+        return None
+    graph = of.graph
+    inputs = tuple(each for each in graph.inputs if each.name not in of.along)
+    used = {name for each in inputs for name in each.type.vars}
+    varying = tuple(axis for axis in graph.varying if axis.name in used)
+    builder = Builder(graph, varying)
+    nodes, found = _nodes(of, builder, graph.nodes, set(wanted))
+    measured = [
+        builder.apply("length", name, {"x": each.name}, pad=each.pad)
+        for _, each, name in lengths
+    ]
+    outputs = [(of.kept[ref].name, found[ref]) for ref in wanted]
+    outputs += [(node.path, node.id) for node in measured]
+    nodes = (*live(nodes, {ref for _, ref in outputs}), *measured)
+    once = replace(graph, varying=varying, inputs=inputs, nodes=nodes, outputs=tuple(outputs))
+    return replace(once, tables=tables(graph, once))
+
+
+def _nodes(
+    of: Analysis, builder: Builder, nodes: tuple[Node, ...], wanted: set[str]
+) -> tuple[tuple[Node, ...], dict[str, str]]:
+    """The nodes that depend on no token, and where the wanted values among them are found."""
+    kept: list[Node] = []
+    found: dict[str, str] = {}
+    for node in nodes:
+        if node.id not in of.stepped:
+            kept.append(node)
+            if node.id in wanted:
+                found[node.id] = node.id
+        elif isinstance(node, Stack):
+            stack, more = _stack(of, builder, node, wanted)
+            kept += [stack] if stack else []
+            found |= more
+    return tuple(kept), found
+
+
+def _stack(
+    of: Analysis, builder: Builder, node: Stack, wanted: set[str]
+) -> tuple[Stack | None, dict[str, str]]:
+    """A stack that hands on what comes in, and gives what its layers compute beside."""
+    body, found = _nodes(of, builder, node.body, wanted)
+    body = live(body, set(found.values()))
+    if not body:
+        return None, {}
+    gives = tuple(_gathered(builder, node, inner) for inner in found.values())
+    # What comes in is any value that is there before, since it passes through.
+    made = {each.id for each, _ in walk(body)}
+    x = next(ref for each in body for ref in refs(each) if ref not in made)
+    type, carry = builder.types[x], builder.id()
+    count, path, span = node.count, node.path, node.span
+    stack = Stack(
+        builder.id(), x, count, path, carry, type, body, carry, type, span, gives=gives
+    )
+    return stack, {ref: each.id for ref, each in zip(found, gives, strict=True)}
+
+
+def _gathered(builder: Builder, node: Stack, inner: str) -> Slice:
+    """A value of a body, given for all layers."""
+    type = builder.types[inner]
+    each = Slice(builder.id(), inner, replace(type, axes=(layers_axis(node), *type.axes)))
+    builder.types[each.id] = each.type
+    return each

@@ -1,0 +1,115 @@
+"""Takes composite operators apart, so that every operator left is one piece of work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from archdsl.graph.nodes import Apply, Graph, Node, Stack
+from archdsl.passes.rewrite import Builder, joined
+
+
+def decompose(graph: Graph) -> Graph:
+    """The same graph without `attention` and `mlp`. Their weights keep their paths.
+
+    >>> from archdsl.graph.parser import parse
+    >>> sizes = "heads = 2, causal = true, kv_heads = 1, head_size = 2, scale = 0.5"
+    >>> graph = parse(f'''graph G init normal(std = 0.02)
+    ... axis T <= 8
+    ... input x: float[T, 4]
+    ... %1 = attention(x; {sizes}, bias = false, out_bias = false) @ look: float[T, 4]
+    ... %2 = mlp(%1; sizes = (8, 4), act = "gelu", bias = true) @ mlp: float[T, 4]
+    ... output y = %2
+    ... ''')
+    >>> for node in decompose(graph).nodes:
+    ...     print(node.op, node.path, node.type)
+    linear look.q float[T, 4]
+    reshape look.q_heads float[T, heads = 2, size = 2]
+    linear look.k float[T, 2]
+    reshape look.k_heads float[T, heads = 1, size = 2]
+    linear look.v float[T, 2]
+    reshape look.v_heads float[T, heads = 1, size = 2]
+    attend look.attend float[T, heads = 2, size = 2]
+    reshape look.merged float[T, 4]
+    linear look.out float[T, 4]
+    linear mlp.0 float[T, 8]
+    gelu mlp.gelu_0 float[T, 8]
+    linear mlp.1 float[T, 4]
+    """
+    builder = Builder(graph)
+    return replace(graph, nodes=_decomposed(builder, graph.nodes))
+
+
+def _decomposed(builder: Builder, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    return tuple(made for node in nodes for made in _parts(builder, node))
+
+
+def _parts(builder: Builder, node: Node) -> Iterator[Node]:
+    match node:
+        case Stack():
+            yield replace(node, body=_decomposed(builder, node.body))
+        case Apply() if node.op in COMPOSITE:
+            *parts, last = COMPOSITE[node.op](builder, node)
+            yield from parts
+            # Whoever used the composite uses its last part.
+            yield replace(last, id=node.id, type=node.type)
+        case Apply():
+            yield node
+
+
+def _attention(builder: Builder, node: Apply) -> Iterator[Apply]:
+    """Projections, heads, the core, and the projection of what comes out of it."""
+    given, attr = dict(node.inputs), node.attr
+    x, memory = given["x"], given.get("over", given["x"])
+    size: Any = attr["head_size"]
+    heads: dict[str, str] = {}
+
+    def made(name: str, part: str, inputs: dict[str, str], **settings: Any) -> Apply:
+        return builder.apply(name, joined(node.path, part), inputs, node.span, **settings)
+
+    for part, source, number in (
+        ("q", x, attr["heads"]),
+        ("k", memory, attr["kv_heads"]),
+        ("v", memory, attr["kv_heads"]),
+    ):
+        features = int(str(number)) * size
+        projected = made("linear", part, {"x": source}, dim=features, bias=attr["bias"])
+        yield projected
+        pattern, sizes = "T (heads size) -> T heads size", (("heads", number),)
+        split = made(
+            "reshape", f"{part}_heads", {"x": projected.id}, pattern=pattern, sizes=sizes
+        )
+        yield split
+        heads[part] = split.id
+    core = made("attend", "attend", heads, causal=attr["causal"], scale=attr["scale"])
+    yield core
+    merged = made("reshape", "merged", {"x": core.id}, pattern="T heads size -> T (heads size)")
+    yield merged
+    width = node.type.axes[-1].size.value
+    yield made("linear", "out", {"x": merged.id}, dim=width, bias=attr["out_bias"])
+
+
+def _mlp(builder: Builder, node: Apply) -> Iterator[Apply]:
+    """Products, and an activation behind each but the last."""
+    (_, x), attr = node.inputs[0], node.attr
+    sizes: Any = attr["sizes"]
+    act = str(attr["act"])
+
+    def made(name: str, part: str, **settings: Any) -> Apply:
+        return builder.apply(name, joined(node.path, part), {"x": x}, node.span, **settings)
+
+    for i, size in enumerate(sizes):
+        product = made("linear", str(i), dim=size, bias=attr["bias"])
+        yield product
+        x = product.id
+        if i < len(sizes) - 1:
+            activation = made(act, f"{act}_{i}")
+            yield activation
+            x = activation.id
+
+
+COMPOSITE: dict[str, Callable[[Builder, Apply], Iterator[Apply]]] = {
+    "attention": _attention,
+    "mlp": _mlp,
+}

@@ -1,0 +1,101 @@
+"""Fuses activations, gates and residual sums into the product before them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+from archdsl.graph.nodes import Apply, Graph, Node, Stack, Tail, refs
+from archdsl.graph.rules import ACTIVATIONS
+
+# The operators that end with a product whose rows are those of the result.
+PRODUCTS = frozenset({"linear", "conv1d", "unembed"})
+
+
+def fuse(graph: Graph) -> Graph:
+    """The same graph, its products with a tail: at most an activation, then a factor, then a
+    summand, where nothing else uses what is between.
+
+    A kernel that has the sums of a product in its registers does all of it at once; operators
+    by themselves would write the result and read it again.
+
+    >>> from archdsl.graph.parser import parse
+    >>> from archdsl.graph.printer import show
+    >>> graph = parse('''graph G init normal(std = 0.02)
+    ... input x: float[4]
+    ... %1 = linear(x; dim = 4, bias = false) @ gate: float[4]
+    ... %2 = silu(%1) @ silu: float[4]
+    ... %3 = linear(x; dim = 4, bias = false) @ up: float[4]
+    ... %4 = multiply(%2, other = %3) @ multiply: float[4]
+    ... %5 = linear(%4; dim = 4, bias = false) @ down: float[4]
+    ... %6 = add(x, other = %5) @ add: float[4]
+    ... output y = %6
+    ... ''')
+    >>> print(show(fuse(graph)), end="")
+    graph G init normal(std = 0.02)
+    input x: float[4]
+    %3 = linear(x; dim = 4, bias = false) @ up: float[4]
+    %4 = linear(x; dim = 4, bias = false) then silu, multiply(%3) @ gate: float[4]
+    %6 = linear(%4; dim = 4, bias = false) then add(x) @ down: float[4]
+    output y = %6
+    """
+    return replace(graph, nodes=_fused(graph.nodes, Counter(_uses(graph))))
+
+
+def _fused(nodes: tuple[Node, ...], uses: Counter[str]) -> tuple[Node, ...]:
+    """The nodes of one body; a product stands where the last operator of its tail stood."""
+    users = {ref: node for node in nodes if isinstance(node, Apply) for ref in refs(node)}
+    ends: dict[str, Apply] = {}  # products, by the last operator fused into them
+    gone: set[str] = set()
+    for node in nodes:
+        if not isinstance(node, Apply) or node.op not in PRODUCTS:
+            continue
+        found, end = node, node
+        while uses[end.id] == 1 and (after := users.get(end.id)):
+            more = _with(found, after, end.id)
+            if more is None or after.id in ends or after.id in gone:
+                break
+            gone.add(end.id)
+            found, end = more, after
+        if end is not node:
+            ends[end.id] = replace(found, id=end.id, type=end.type)
+    kept = (ends.get(node.id, node) for node in nodes if node.id not in gone)
+    return tuple(
+        replace(node, body=_fused(node.body, uses)) if isinstance(node, Stack) else node
+        for node in kept
+    )
+
+
+def _with(product: Apply, node: Apply, ref: str) -> Apply | None:
+    """A product that does one operator more, of its result `ref`; None where it cannot."""
+    done = [tail.op for tail in product.tail]
+    other = next((each for _, each in node.inputs if each != ref), None)
+    if "add" in done:
+        return None
+    if node.op in ACTIVATIONS and not done:
+        tail = Tail(node.op)
+    elif other and (node.op == "add" or (node.op == "multiply" and "multiply" not in done)):
+        tail = Tail(node.op, other)
+    else:
+        return None
+    return replace(product, tail=(*product.tail, tail))
+
+
+def _uses(graph: Graph) -> Iterator[str]:
+    """Every value, as often as it is used."""
+
+    def of(nodes: tuple[Node, ...]) -> Iterator[str]:
+        for node in nodes:
+            match node:
+                case Apply():
+                    yield from refs(node)
+                case Stack():
+                    yield from (node.input, node.result)
+                    yield from (each.of for each in (*node.takes, *node.gives))
+                    yield from of(node.body)
+
+    yield from of(graph.nodes)
+    yield from (ref for _, ref in graph.outputs)
+    if graph.loss:
+        yield from refs(graph.loss)

@@ -1,0 +1,93 @@
+"""Computes what only the last position is asked for at that position alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from archdsl.graph.nodes import Apply, Graph, Node, Stack
+from archdsl.graph.types import Size
+from archdsl.passes.rewrite import Builder
+
+
+def last_position(graph: Graph, axis: str) -> Graph:
+    """A step whose outputs along an axis are those of its last position.
+
+    Behind the last operator that looks at other positions, each stands for itself: there the
+    last one is enough. Caches are written whole.
+
+    >>> from archdsl.graph.parser import parse
+    >>> from archdsl.graph.printer import show
+    >>> graph = parse('''graph G init normal(std = 0.02)
+    ... axis T <= 8
+    ... input x: float[T, 4]
+    ... %1 = linear(x; dim = 9, bias = false) @ logits: float[T, 9]
+    ... output y = %1
+    ... ''')
+    >>> print(show(last_position(graph, "T")), end="")
+    graph G init normal(std = 0.02)
+    axis T <= 8
+    input x: float[T, 4]
+    %2 = last(x; axis = 0) @ last: float[1, 4]
+    %1 = linear(%2; dim = 9, bias = false) @ logits: float[1, 9]
+    output y = %1
+    """
+    looking = [i for i, node in enumerate(graph.nodes) if _looks(node)]
+    first = looking[-1] + 1 if looking else 0
+    return _Shortener(graph, axis, graph.nodes[:first]).shortened(graph.nodes[first:])
+
+
+def _looks(node: Node) -> bool:
+    """Whether a node, or one inside it, looks at other positions, or tells which they are."""
+    if isinstance(node, Stack):
+        return any(map(_looks, node.body))
+    return "past" in dict(node.inputs)
+
+
+class _Shortener:
+    """Makes nodes again for one position; values of all positions are shortened once each."""
+
+    def __init__(self, graph: Graph, axis: str, before: tuple[Node, ...]):
+        self.graph, self.size = graph, Size.of(axis)
+        self.builder = Builder(graph)
+        self.long = dict(self.builder.types)
+        self.made: list[Node] = list(before)
+        self.ends: dict[str, str] = {}  # the last position, by the value of all
+        self.short: set[str] = set()
+
+    def shortened(self, behind: tuple[Node, ...]) -> Graph:
+        for node in behind:
+            made = self.node(node)
+            self.made.append(made)  # behind what it takes the ends of
+        caches = {each.name for each in self.graph.inputs}
+        outputs = tuple(
+            (name, ref if name in caches else self.last(ref))
+            for name, ref in self.graph.outputs
+        )
+        return replace(self.graph, nodes=tuple(self.made), outputs=outputs)
+
+    def node(self, node: Node) -> Node:
+        self.short.add(node.id)
+        if isinstance(node, Apply):
+            inputs = tuple((param, self.last(ref)) for param, ref in node.inputs)
+            return self.builder.typed(replace(node, inputs=inputs))
+        x = self.last(node.input)
+        types = self.builder.types
+        self.short.add(node.carry)
+        types[node.carry] = types[x].mixing(node.carry_type.mixed)
+        body = tuple(map(self.node, node.body))
+        types[node.id] = types[node.result]
+        return replace(
+            node, input=x, carry_type=types[node.carry], body=body, type=types[node.result]
+        )
+
+    def last(self, ref: str) -> str:
+        """The last position of a value of all positions; any other value itself."""
+        sizes = [axis.size for axis in self.long[ref].axes]
+        if ref in self.short or self.size not in sizes:
+            return ref
+        if ref not in self.ends:
+            path = f"last_{len(self.ends) + 1}" if self.ends else "last"
+            node = self.builder.apply("last", path, {"x": ref}, axis=sizes.index(self.size))
+            self.made.append(node)
+            self.ends[ref] = node.id
+        return self.ends[ref]

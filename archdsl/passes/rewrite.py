@@ -1,0 +1,72 @@
+"""What passes share: fresh ids, and operators whose types follow from their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+from archdsl.diagnostics import Span
+from archdsl.graph.nodes import Apply, Graph, Stack, walk
+from archdsl.graph.ops import OPERATORS
+from archdsl.graph.signature import Kind, Site
+from archdsl.graph.types import Type, Varying
+
+
+class Builder:
+    """Makes operators with ids that a graph does not have, and knows the types of values."""
+
+    def __init__(self, graph: Graph, varying: tuple[Varying, ...] | None = None):
+        axes = graph.varying if varying is None else varying
+        self.varying = {axis.name: axis for axis in axes}
+        self.types: dict[str, Type] = graph.types()
+        used = [self._number(node.id) for node, _ in walk(graph.nodes)]
+        used += [self._number(n.carry) for n, _ in walk(graph.nodes) if isinstance(n, Stack)]
+        used += [
+            self._number(each.id)
+            for node, _ in walk(graph.nodes)
+            if isinstance(node, Stack)
+            for each in (*node.takes, *node.gives)
+        ]
+        used += [self._number(graph.loss.id)] if graph.loss else []
+        self._ids = count(max(used, default=0) + 1)
+
+    @staticmethod
+    def _number(id: str) -> int:
+        return int(id[1:]) if id[1:].isdecimal() else 0
+
+    def id(self) -> str:
+        return f"%{next(self._ids)}"
+
+    def apply(
+        self,
+        name: str,
+        path: str,
+        inputs: Mapping[str, str],
+        span: Span | None = None,
+        **attr: Any,
+    ) -> Apply:
+        """An operator, its other settings as they are when left out, and its type."""
+        op = OPERATORS[name]
+        settings = {p.name: p.default for p in op.params if p.kind is not Kind.TENSOR} | attr
+        here = self._site(inputs, settings)
+        settled = tuple((settings | dict(op.settle(here))).items())
+        node = Apply(self.id(), name, tuple(inputs.items()), settled, path, Type("float"), span)
+        return self.typed(node)
+
+    def typed(self, node: Apply) -> Apply:
+        """The node with the type that follows from its inputs, which are known from now on."""
+        here = self._site(dict(node.inputs), dict(node.attrs))
+        node = replace(node, type=OPERATORS[node.op].infer(here))
+        self.types[node.id] = node.type
+        return node
+
+    def _site(self, inputs: Mapping[str, str], attr: Mapping[str, Any]) -> Site:
+        tensors = {param: self.types[ref] for param, ref in inputs.items()}
+        return Site(tensors, attr, self.varying, {})
+
+
+def joined(path: str, part: str) -> str:
+    """The place of a part of an operator."""
+    return f"{path}.{part}" if path else part

@@ -1,0 +1,56 @@
+"""Trees of files on the disk: a file that has not changed is not parsed again.
+
+Parsing needs Lark, whose import alone takes longer than checking a file; a tree that was stored
+needs neither. `ARCHDSL_TREES=0` turns the store off.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+import sys
+from pathlib import Path
+
+from archdsl.cache import Store, digest, key_of
+from archdsl.diagnostics import Source
+from archdsl.syntax import ast
+
+STORE = Store("trees", 2**25)
+# What has a say in what a tree is, beside its text.
+_SOURCES = ("frozen.py", "diagnostics.py", "syntax")
+
+
+def tree_of(source: Source) -> ast.File:
+    """The tree of a file's text; raises `ArchError` as `parse` does."""
+    if os.environ.get("ARCHDSL_TREES") == "0":
+        return _parsed(source)
+    key = key_of(_version(), source.path, source.text)
+    content = STORE.read(key)
+    if content is not None:
+        stored: ast.File = pickle.loads(content)
+        return stored
+    file = _parsed(source)
+    STORE.write(key, [pickle.dumps(file, protocol=pickle.HIGHEST_PROTOCOL)])
+    return file
+
+
+def _parsed(source: Source) -> ast.File:
+    from archdsl.syntax.parser import parse  # imports Lark
+
+    return parse(source.text, source.path)
+
+
+@functools.cache
+def _version() -> str:
+    """A checksum of our own files, and Python's version."""
+    root = Path(__file__).parents[1]
+    paths = [path for name in _SOURCES for path in _files(root / name)]
+    return digest([sys.version.encode(), *(path.read_bytes() for path in paths)]).hex()
+
+
+def _files(path: Path) -> list[Path]:
+    suffixes = (".py", ".lark")
+    if path.is_file():
+        return [path]
+    return sorted(each for each in path.iterdir() if each.suffix in suffixes)

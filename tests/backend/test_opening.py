@@ -1,0 +1,123 @@
+"""Opening the CPU device: quickly, and with what tinygrad itself finds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tinygrad import Device
+from tinygrad.helpers import DEV
+from tinygrad.runtime.support.c import DLL
+
+import archdsl
+from archdsl.backend import opening, program_store
+from archdsl.backend.opening import choose_processor, find_library
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux opens this way")
+
+
+@pytest.mark.parametrize("name", ["c", "m", "gcc_s", "OpenCL", "stdc++", "no-such-library"])
+def test_a_library_is_found_where_tinygrad_finds_it(name: str) -> None:
+    assert find_library(name, [name]) == DLL.findlib(name, [name])
+
+
+def test_a_variable_says_where_a_library_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "libours.so.2").write_bytes(b"\x7fELF")
+    (tmp_path / "libours.so").write_bytes(b"a linker's script")
+    monkeypatch.setenv("OURS_PATH", str(tmp_path))
+    assert find_library("ours", ["ours"]) == str(tmp_path / "libours.so.2")
+    monkeypatch.setenv("OURS_PATH", str(tmp_path / "libours.so"))
+    assert find_library("ours", ["ours"]) == str(tmp_path / "libours.so")
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without devices, whose OpenCL is PoCL."""
+    (tmp_path / "pocl.icd").write_text("libpocl.so.2")
+    monkeypatch.setattr(opening, "_OPENCL", str(tmp_path))
+    monkeypatch.setattr(opening, "_NODES", ())
+    monkeypatch.setattr(opening, "_GRAPHICS", ())
+    monkeypatch.setattr(opening, "_told", lambda folder, name: iter(()))
+    libraries = {"OpenCL": "libOpenCL.so"}
+    monkeypatch.setattr(opening, "find_library", lambda name, paths: libraries.get(name))
+    for name in (*opening._VARIABLES, *Device._devices):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def test_a_bare_machine_has_its_processor_alone(bare: Path) -> None:
+    assert opening._bare()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("_NODES", ("null",)),
+        ("_GRAPHICS", ("null",)),
+        ("_told", lambda folder, name: iter(["0x8086", "0x10de"])),
+        ("_told", lambda folder, name: iter(["0781", "add1"])),
+        ("find_library", lambda name, paths: "libcuda.so.1"),
+    ],
+)
+def test_a_machine_with_more_is_left_to_tinygrad(
+    name: str, value: object, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, name, value)
+    assert not opening._bare()
+
+
+def test_another_driver_of_opencl_is_left_to_tinygrad(bare: Path) -> None:
+    (bare / "intel.icd").write_text("libigdrcl.so")
+    assert not opening._bare()
+
+
+@pytest.mark.parametrize("name", ["REMOTE", "CUDA", "OCL_ICD_VENDORS"])
+def test_a_setting_of_tinygrads_is_left_to_it(
+    name: str, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    assert not opening._bare()
+
+
+def test_a_device_that_is_asked_for_is_not_chosen_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DEV, "value", "PYTHON")
+    monkeypatch.setattr(opening, "_bare", lambda: True)
+    choose_processor()
+    assert Device.DEFAULT == "PYTHON"
+
+
+def test_the_programs_of_the_device_are_lowered_once(tmp_path: Path) -> None:
+    script = """
+from archdsl.backend import opening
+from archdsl.backend.target import open_device
+lowered = []
+plain = opening.ops_cpu.do_to_program
+opening.ops_cpu.do_to_program = lambda *given: (lowered.append(1), plain(*given))[1]
+open_device("CPU")
+assert opening.ops_cpu.do_to_program.__name__ == "<lambda>"
+from tinygrad import Tensor
+assert (Tensor([1, 2], device="CPU") + 1).tolist() == [2, 3]
+print(len(lowered))
+"""
+    environment = {
+        **os.environ,
+        "ARCHDSL_PROGRAMS": "1",
+        "XDG_CACHE_HOME": str(tmp_path),
+        "PYTHONPATH": str(Path(archdsl.__file__).parents[1]),
+    }
+
+    def lowered() -> int:
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env=environment, check=True, capture_output=True)
+        return int(done.stdout)
+
+    assert lowered() == 4
+    assert lowered() == 0
+    (entry,) = (tmp_path / "archdsl" / program_store.STORE.name).iterdir()
+    entry.write_bytes(entry.read_bytes()[:-1] + b"?")
+    assert lowered() == 4

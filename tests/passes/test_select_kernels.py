@@ -1,0 +1,36 @@
+"""Which kernel is chosen for what."""
+
+from __future__ import annotations
+
+import pytest
+
+from archdsl.passes.select_kernels import (
+    CPU,
+    TINYGRAD,
+    Attention,
+    Lookup,
+    Norm,
+    Product,
+    Work,
+    choose,
+)
+
+
+@pytest.mark.parametrize(
+    ("work", "kernel"),
+    [
+        (Product(1, 768, 768), "matvec"),
+        (Product(4, 768, 768), "matvec"),
+        (Product(64, 768, 768), "matmul"),
+        (Product(64, 768, 10), "matvec"),  # too few columns for a register tile
+        (Attention(12, 1, 900, 64, bias=False), "attend_few"),
+        (Attention(12, 128, 128, 64, bias=False), "attend"),
+        (Attention(12, 128, 128, 64, bias=True), TINYGRAD),
+        (Norm(5, 768, "rms"), "norm"),
+        (Norm(5, 768, "l2"), TINYGRAD),
+        (Lookup(5, 50257, 768), "embed"),
+    ],
+)
+def test_the_cheapest_that_fits(work: Work, kernel: str) -> None:
+    assert choose(work, CPU) == kernel
+    assert choose(work, None) == TINYGRAD
