@@ -14,7 +14,8 @@ from tinygrad import Device, Tensor, UOp
 
 ROOT = Path(__file__).parents[3]
 SEAM = ROOT / "archdsl/backend/tinygrad_seam.py"
-TREE = ast.parse(SEAM.read_text(encoding="utf-8"))
+CPU = ROOT / "archdsl/backend/tinygrad_cpu.py"  # a part of the seam
+TREES = [ast.parse(path.read_text(encoding="utf-8")) for path in (SEAM, CPU)]
 
 # What `tinygrad/__init__.py` imports for its users.
 PUBLIC = {"Context", "Device", "GlobalCounters", "Tensor", "TinyJit", "UOp", "Variable"}
@@ -37,14 +38,15 @@ def private_imports(tree: ast.Module) -> dict[str, str]:
 
 def behaviour() -> dict[str, str]:
     """`BEHAVIOUR`, read without importing the seam, which another tinygrad may not allow."""
-    for node in TREE.body:
+    for node in TREES[0].body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "BEHAVIOUR":
             found: dict[str, str] = ast.literal_eval(node.value)
             return found
     raise AssertionError(f"no BEHAVIOUR in {SEAM}")
 
 
-IMPORTED = private_imports(TREE)
+IMPORTED = {name: module for tree in TREES for name, module in private_imports(tree).items()}
+IMPORTED["CPUProgram"] = "tinygrad.runtime.ops_cpu"  # which tinygrad_cpu.py imports by its name
 BEHAVIOUR = behaviour()
 CHECKS: dict[str, Callable[[], None]] = {}
 

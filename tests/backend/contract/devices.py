@@ -160,3 +160,32 @@ def variables() -> None:
         assert getenv("ARCHDSL_CONTRACT", "") == "after"
     finally:
         del os.environ["ARCHDSL_CONTRACT"]
+
+
+@check("DEBUG")
+@check("PROFILE")
+def silence() -> None:
+    for name in ("DEBUG", "PROFILE"):
+        assert not private(name)
+        assert private(name).key == name
+
+
+@check("ContextVar")
+@check("helpers")
+def all_settings() -> None:
+    """Every setting is found in the module, and its value is what a Context makes it."""
+    kind, module = private("ContextVar"), private("helpers")
+    found = {each.key: each for each in vars(module).values() if isinstance(each, kind)}
+    read = {each.key for each in private("to_program_context")}
+    assert read <= found.keys()
+    before = found["NOOPT"].value
+    with Context(NOOPT=before + 1):
+        assert found["NOOPT"].value == before + 1
+
+
+@check("DLL")
+def libraries() -> None:
+    found = private("DLL")
+    assert isinstance(vars(found)["findlib"], staticmethod)
+    path = found.findlib("m", ["m"], [])
+    assert path is None or Path(path).is_file()

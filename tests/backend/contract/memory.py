@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 
 import numpy as np
+import pytest
 from tinygrad import Context, Device, Tensor, UOp, dtypes
 
 from tests.backend.contract.base import check, private, program, realized, recorded
@@ -85,9 +86,14 @@ def freed_memory() -> None:
     assert isinstance(allocator, private("LRUAllocator"))
     buffer = private("Buffer")("CPU", 12345, dtypes.uint8, preallocate=True)
     buffer.deallocate()
-    assert any(allocator.cache.values())
-    allocator.free_cache()
-    assert not any(allocator.cache.values())
+    found = {size: kept for (size, _), kept in allocator.cache.items()}
+    assert len(found[12345]) == 1
+    given: list[int] = []
+    above = private("LRUAllocator").__mro__[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(above, "free", lambda self, memory, size, options: given.append(size))
+        super(private("LRUAllocator"), allocator).free(found[12345].pop(), 12345, None)
+    assert given == [12345]
 
 
 @check("DType")

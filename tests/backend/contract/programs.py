@@ -234,3 +234,34 @@ def call_arguments() -> None:
     call = program(lambda x: x * 6, 1, 2).call(y, x, n)
     assert len(call.src) == 4
     assert private("get_call_arg_uops")(call) == (y, x)
+
+
+@check("graph_cache")
+def graphs() -> None:
+    """What is captured in one piece has one call, whose body is the key of its runner."""
+
+    class Runner(private("GraphRunner")):  # type: ignore[misc]
+        def __call__(self, inputs: Any, values: Any, wait: bool = False) -> None:
+            return None
+
+    device: Any = Device["CPU"]
+    device.graph = Runner
+    try:
+        with Context(JIT_BATCH_SIZE=0):
+            jit = TinyJit(lambda x: ((x + 1).contiguous() * 3).realize())
+            for i in range(2):
+                jit(realized(1, i))
+    finally:
+        device.graph = None
+    (call,) = jit.captured.linear.src
+    assert call.src[0].op is private("Ops").CUSTOM_FUNCTION
+    assert isinstance(private("graph_cache").get(call.src[0]), Runner)
+
+
+@check("JIT")
+def not_capturing() -> None:
+    jit = TinyJit(lambda x: (x + 1).realize())
+    with Context(JIT=0):
+        for i in range(4):
+            assert jit(realized(1, i)).tolist() == [2, i + 1]
+    assert jit.captured is None
