@@ -124,7 +124,8 @@ BEHAVIOUR = {
     "Buffer": "memory on a device: allocate, copy_from, get_buf('CPU').va_addr, "
     "allocator._copyin and _copyout; UOp.from_buffer makes it a tensor's without a kernel",
     "BufferSpec": "nolru: memory comes from the system and goes back to it",
-    "LRUAllocator": "keeps freed memory for the next of its size until free_cache()",
+    "LRUAllocator": "keeps freed memory in `cache`, by its size and options; the free of the "
+    "class above gives it back",
     "DType": "the class of dtypes.float32 and others: itemsize, name and fmt",
     "DTYPES_DICT": "every dtype by its name",
     "storage_fmt_for_dtype": "the format of memoryview in which a dtype's bits are stored",
@@ -156,6 +157,7 @@ BEHAVIOUR = {
     "get_call_arg_uops": "the buffers of a call, without its bound variables",
     # -- devices --
     "Compiled": "an open device: renderer, compiler, runtime, allocator, graph and arch",
+    "DLL": "its findlib finds each library that ops_cpu looks for as it is imported",
     "CPUProgram": "a loaded program: addr, fxn, runtimevars; called with va_addr's buffers and "
     "vals; resolves what it calls by getattr on rt_lib",
     "ClangRenderer": "the C of the CPU; pickles as its class and target",

@@ -147,6 +147,7 @@ def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DEV, "value", "")
     monkeypatch.delitem(vars(Device), "_select_device", raising=False)
     monkeypatch.setattr("tinygrad.device.ALL_DEVICES", [])
+    monkeypatch.setenv("CUDA_PATH", "/nowhere")  # by which this may be no machine without a GPU
 
 
 def test_where_tinygrad_finds_nothing(no_device: None) -> None:

@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 from archdsl.backend.toolchain import ensure_compiler
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONTRACT = "tests/backend/test_tinygrad_seam.py"
 # What archdsl's front half and pytest's set-up of the tests need beside tinygrad.
 NEEDED = ("numpy", "lark", "tqdm", "pytest", "hypothesis")
