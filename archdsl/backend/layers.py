@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from tinygrad import Tensor, UOp
 
-from archdsl.backend.tinygrad_seam import Ops, buffers, capturing
+from archdsl.backend.tinygrad_seam import Ops, buffers, current_capture
 from archdsl.backend.use import Run
 
 
@@ -107,13 +107,16 @@ class _Copy:
             call.replace(src=(call.src[0], *(_moved(each, moved) for each in call.src[1:])))
             for call in self.calls
         )
-        capturing[0].add_linear(UOp(Ops.LINEAR, src=tuple(calls)), {})
+        capture = current_capture()
+        assert capture is not None  # or there would be no calls
+        capture.add_linear(UOp(Ops.LINEAR, src=tuple(calls)), {})
         return Tensor(_moved(self.end, moved))
 
 
 def _captured() -> list[UOp]:
     """What a program's capture has so far; nothing where there is none under way."""
-    found: list[UOp] = capturing[0]._linears if capturing else []
+    capture = current_capture()
+    found: list[UOp] = capture._linears if capture else []
     return found
 
 

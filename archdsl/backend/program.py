@@ -16,7 +16,7 @@ from archdsl.backend.tinygrad_seam import (
     TRAINING,
     JitBase,
     Ops,
-    capturing,
+    current_capture,
     graph_runner,
     not_captured,
     to_program_cache,
@@ -114,7 +114,7 @@ class _Jit(JitBase[Any]):
 
     def _tuned(self, *given: Any, **named: Any) -> Any:
         found = self._function(*given, **named)
-        if capturing and self._tuner:
+        if current_capture() and self._tuner:
             calls = UOp(Ops.LINEAR, src=tuple(c for part in self._linears for c in part.src))
             self._linears = [self._tuner.tuned(calls, self._device)]
         return found

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -82,10 +83,10 @@ __all__ = [
     "all_int",
     "args_from_ast",
     "buffers",
-    "capturing",
     "copy_in",
     "copy_out",
     "cpu_words",
+    "current_capture",
     "default_device",
     "default_is",
     "diskcache_get",
@@ -150,7 +151,8 @@ BEHAVIOUR = {
     # -- capturing --
     "_TinyJit": "captures the call at which cnt is 1, by way of _linears; after that "
     "captured(buffers, values) does without the function",
-    "capturing": "holds the JIT that captures, with add_linear and _linears; else empty",
+    "capturing": "holds the JIT that captures, with add_linear and _linears; else empty; each "
+    "module that asks for it has it by this name",
     "GraphRunner": "made of captured calls: calls, runtimes, uop_replace, updated_vars and "
     "supports_uop; Device[…].graph names the class, and None means call by call",
     "graph_cache": "the runner of a captured graph, by the body of its call",
@@ -259,6 +261,47 @@ def link_bfloat16_rounding(make: Callable[[], Any]) -> None:
 # -- capturing --
 
 
+class _Captures(list[Any]):
+    """tinygrad's `capturing` as the thread that captures sees it; empty to all others, whose
+    tensors are then theirs to read and realize."""
+
+    def __init__(self) -> None:
+        self._owner = threading.get_ident()
+
+    def _mine(self) -> bool:
+        return threading.get_ident() == self._owner
+
+    def __len__(self) -> int:
+        return super().__len__() if self._mine() else 0
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+
+@contextmanager
+def _captured_in_this_thread() -> Iterator[None]:
+    """Has what other threads realize in the meantime be no part of a capture in the block."""
+    modules = [each for name, each in list(sys.modules.items()) if name.startswith("tinygrad")]
+    holders = [each for each in modules if vars(each).get("capturing") is capturing]
+    if capturing:  # whoever captures already goes on as before
+        yield
+        return
+    own = _Captures()
+    for each in holders:
+        vars(each)["capturing"] = own
+    try:
+        yield
+    finally:
+        for each in holders:
+            vars(each)["capturing"] = capturing
+
+
+def current_capture() -> Any | None:
+    """The JIT that captures in this thread, if any."""
+    found = vars(sys.modules[JitBase.__module__])["capturing"]
+    return found[0] if found else None
+
+
 @contextmanager
 def graph_runner(
     device: str, runner: type[GraphRunner] | None, options: dict[str, int]
@@ -268,7 +311,8 @@ def graph_runner(
     Whatever else is captured in the process, before or after, is none the wiser.
     """
     opened: Any = Device[device]
-    with one_thread, Context(**options), default_is(device):  # type: ignore[no-untyped-call]
+    own = _captured_in_this_thread()
+    with one_thread, Context(**options), default_is(device), own:  # type: ignore[no-untyped-call]
         before = opened.graph
         opened.graph = runner or before
         try:

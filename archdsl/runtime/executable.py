@@ -225,7 +225,7 @@ class Executable:
             return {name: copied(out) for name, out in found.items()}
 
     def _captured(self, arrays: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> _Forward:
-        graph = _with_outputs(self.graph, outputs)
+        graph = with_outputs(self.graph, outputs)
         places = {n: placed(a, self.device, a.dtype.name) for n, a in arrays.items()}
         key = ("outputs", show(graph))
         return _Forward(self.capture(lambda **t: self.outputs(graph, t), key), places)
@@ -247,7 +247,7 @@ class Executable:
             return interpret.loss(self.run(program), tensors)
 
 
-def _with_outputs(graph: Graph, wanted: Sequence[str]) -> Graph:
+def with_outputs(graph: Graph, wanted: Sequence[str]) -> Graph:
     """The graph of these outputs alone, and of no loss."""
     outputs = tuple((name, ref) for name, ref in graph.outputs if name in wanted)
     nodes = live(graph.nodes, {ref for _, ref in outputs})

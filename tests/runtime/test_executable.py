@@ -1,4 +1,4 @@
-"""A model as a thing of a process: its outputs, its weights, threads, copies, and its caches."""
+"""A model in a process: its outputs, its weights, its threads, its copies and its caches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 import archdsl
 from archdsl.diagnostics import ArchError
-from archdsl.runtime.executable import CAPTURES
+from archdsl.graph.nodes import Apply
+from archdsl.runtime.executable import CAPTURES, with_outputs
 from archdsl.runtime.model import DECODERS, Model
 
 SIZES: dict[str, Any] = {"vocab": 100, "context": 64, "D": 64, "heads": 4, "depth": 2}
@@ -32,19 +33,24 @@ def ids(seed: int = 0, *shape: int) -> NDArray[Any]:
 
 
 def test_only_what_is_asked_for_is_computed() -> None:
-    sizes = {"vocab": 300, "context": 32, "D": 32, "heads": 2, "depth": 2, "inner": 64}
-    model = archdsl.compile("bert.arch:BERT", device="CPU", **sizes)
-    given = {"tokens": ids(1, 2, 9), "segments": np.zeros((2, 9), np.int64)}
-    both = model(**given)
-    (alone,) = model(**given, outputs="hidden").items()
-    assert alone[0] == "hidden"
-    assert np.array_equal(alone[1].numpy(), both["hidden"].numpy())
-    kernels = [str(c.capture._run) for c in model.executable._captures]
-    assert len(kernels) == 2
-    graphs = [model.executable.lowered(model.executable.graph, given)]
-    assert graphs[0].launches()["matmul"] > 0
-    with pytest.raises(ArchError, match="the model has no output hiden"):
-        model(**given, outputs=("hiden",))
+    text = """
+      model Two(vocab = 100, D = 64) {
+        input tokens: int[T <= 64] < vocab
+        h = tokens -> embed(vocab, D) -> linear(D)
+        output hidden: float[T, D] = h
+        output logits: float[T, vocab] = h -> linear(vocab)
+      }"""
+    model, tokens = archdsl.compile(archdsl.parse(text), device="CPU"), ids()
+    both = model(tokens=tokens)
+    for asked in ("hidden", ["hidden"]):
+        (alone,) = model(tokens=tokens, outputs=asked).items()
+        assert alone[0] == "hidden"
+        assert np.array_equal(alone[1].numpy(), both["hidden"].numpy())
+    graph = with_outputs(model.executable.graph, ["hidden"])
+    assert [node.op for node in graph.nodes if isinstance(node, Apply)] == ["embed", "linear"]
+    assert len(model.executable._captures) == 2  # of all, and of this one
+    with pytest.raises(ArchError, match=r"no output hiden[\s\S]*did you mean `hidden`"):
+        model(tokens=tokens, outputs=("hiden",))
 
 
 # -- weights --
@@ -54,7 +60,7 @@ def test_what_is_assigned_to_quantized_weights_runs_and_is_saved(tmp_path: Path)
     model, tokens = gpt(quantize="int8"), ids()
     decoder = model.decoder(1)
     before = model(tokens=tokens)["logits"].numpy()
-    assert np.allclose(decoder.feed(tokens), before, atol=1e-5)
+    assert np.abs(decoder.feed(tokens) - before).max() < 0.02 * np.abs(before).max()
     quantized = list(model.parameters.quantized)
     assert len(quantized) > 10
 
@@ -68,7 +74,7 @@ def test_what_is_assigned_to_quantized_weights_runs_and_is_saved(tmp_path: Path)
     after = model(tokens=tokens)["logits"].numpy()
     assert np.abs(after - before).max() > 0.1 * np.abs(before).max()
     decoder.reset()
-    assert np.allclose(decoder.feed(tokens), after, atol=1e-5)
+    assert np.abs(decoder.feed(tokens) - after).max() < 0.02 * np.abs(after).max()
 
     model.save(tmp_path / "w.safetensors")
     other = gpt(seed=7)

@@ -176,6 +176,9 @@ def jit() -> None:
 @check("capturing")
 def recording() -> None:
     assert private("capturing") == []
+    modules = ("engine.jit", "engine.realize", "schedule")
+    holders = [importlib.import_module(f"tinygrad.{name}") for name in modules]
+    assert all(vars(each)["capturing"] is private("capturing") for each in holders)
     x = realized(1, 2)
     with recorded() as calls:
         (x + 3).realize()
