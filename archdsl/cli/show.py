@@ -6,16 +6,22 @@ import argparse
 from dataclasses import fields
 
 from archdsl.cli.common import Subparsers, add_spec, command, settings
+from archdsl.diagnostics import fail
 from archdsl.graph.cost import BYTES
 from archdsl.graph.nodes import Graph
+from archdsl.graph.parser import parse
 from archdsl.graph.printer import show
+from archdsl.graph.sites import parameters
+from archdsl.graph.verify import BrokenGraph, verify
 from archdsl.passes import PIPELINE, apply_all, optimise
 from archdsl.passes.program import lower
 from archdsl.passes.select_kernels import CPU
 from archdsl.passes.split_decoding import predicted, split_decoding
 from archdsl.semantics.analysis import analyse
+from archdsl.semantics.library import read
 from archdsl.syntax import ast
 
+GRAPH = ".graph"  # the suffix of a file with a printed graph
 STAGES = ("ast", "typed", "passes", "program", "weights")
 
 
@@ -39,25 +45,42 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.spec.endswith(GRAPH):
+        return _emit_graph(args, _read_graph(args.spec))
     analysis = analyse(args.spec, settings=settings(args))
     match args.emit:
         case "ast":
             print(_tree(analysis.file))
-        case "typed":
-            print(show(analysis.graph), end="")
-        case "passes":
-            for step, graph in zip(PIPELINE, apply_all(analysis.graph), strict=True):
-                print(f"# after {step.__name__}")
-                print(show(graph), end="")
-            _decoding(graph)
-        case "program":
-            _programs(optimise(analysis.graph))
-        case "weights":
-            from archdsl.graph.sites import parameters
+        case _:
+            return _emit_graph(args, analysis.graph)
+    return 0
 
-            for each in parameters(analysis.graph):
+
+def _emit_graph(args: argparse.Namespace, graph: Graph) -> int:
+    match args.emit:
+        case "ast":
+            fail("argument-value", f"{args.spec} is a graph, which has no tree of a spec")
+        case "typed":
+            print(show(graph), end="")
+        case "passes":
+            for step, passed in zip(PIPELINE, apply_all(graph), strict=True):
+                print(f"# after {step.__name__}")
+                print(show(passed), end="")
+            _decoding(passed)
+        case "program":
+            _programs(optimise(graph))
+        case "weights":
+            for each in parameters(graph):
                 print(f"{each.path}: {list(each.weight.shape)}")
     return 0
+
+
+def _read_graph(path: str) -> Graph:
+    """The graph of a file that holds one as `show --emit typed` prints it."""
+    try:
+        return verify(parse(read(path).text, path))
+    except BrokenGraph as broken:
+        fail("file", f"{path}: {broken}", help="`archdsl show FILE` prints a graph that holds")
 
 
 def _programs(graph: Graph) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable
 from archdsl.graph.cost import cost
 from archdsl.graph.nodes import Apply, Graph, Stack
 from archdsl.graph.ops import OPS
+from archdsl.graph.products import PRODUCTS
 from archdsl.graph.sites import sites
 from archdsl.graph.sublayers import Attention, Feed, Wiring
 from archdsl.graph.types import Axis, Type
 
 NONE = "none"
 _POSITIONS = ("posenc", "rotary", "relative_bias", "alibi")
-_PRODUCTS = ("linear", "attention", "mlp", "conv1d")
+_COMPOSITE = frozenset({"attention", "mlp"})  # of products
 _READOUTS = ("readout", "first", "mean", "at")
 
 
@@ -200,7 +201,7 @@ def _biases(graph: Graph) -> str:
     others = False
     for node, _, here in sites(graph):
         weights = [weight.name for weight in OPS[node.op].weights(here)]
-        if node.op not in _PRODUCTS:
+        if node.op not in PRODUCTS | _COMPOSITE:
             others = others or "bias" in weights or node.op == "add_bias"
             continue
         for place in (w.removesuffix("weight") for w in weights if w.endswith("weight")):

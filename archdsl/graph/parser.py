@@ -40,8 +40,10 @@ class _Token(NamedTuple):
     start: int
 
 
-def parse(text: str) -> Graph:
+def parse(text: str, path: str = "<graph>") -> Graph:
     """The graph of a text as `show` writes it; `show(parse(text)) == text` for such a text.
+
+    `path` is what messages call it.
 
     Raises `ArchError` (code `syntax`) at the first thing that cannot stand where it does.
 
@@ -53,15 +55,15 @@ def parse(text: str) -> Graph:
     >>> graph.nodes[0].attrs, graph.outputs
     ((('rate', 0.5),), (('y', '%1'),))
     """
-    return _Parser(text).graph()
+    return _Parser(Source(path, text)).graph()
 
 
 class _Parser:
     """A text's tokens, the place reached, and a method for each part of a graph."""
 
-    def __init__(self, text: str):
-        self.source = Source("<graph>", text)
-        self.tokens = list(self.split(text))
+    def __init__(self, source: Source):
+        self.source = source
+        self.tokens = list(self.split(source.text))
         self.at = 0
 
     # -- tokens --

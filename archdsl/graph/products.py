@@ -8,6 +8,9 @@ from itertools import pairwise
 from archdsl.graph.signature import Mismatch, Site, Weight
 from archdsl.graph.types import Size, Type
 
+# The operators that are one product, behind which others can be fused.
+PRODUCTS = frozenset({"linear", "conv1d", "unembed"})
+
 
 def linear(site: Site) -> Type:
     vectors, _ = site.floats(), site.width

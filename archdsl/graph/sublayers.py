@@ -13,8 +13,6 @@ from archdsl.graph.nodes import Apply, Graph, Node, Stack, refs, walk
 from archdsl.graph.rules import ACTIVATIONS
 from archdsl.graph.types import Type
 
-PRODUCTS = ("linear", "conv1d")
-
 
 class Attention(Frozen):
     """One use of attention; `over` are the inputs of the model that a memory is made of."""

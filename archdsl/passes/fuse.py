@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from archdsl.graph.nodes import Apply, Graph, Node, Stack, Tail, refs
+from archdsl.graph.products import PRODUCTS
 from archdsl.graph.rules import ACTIVATIONS
-
-# The operators that end with a product whose rows are those of the result.
-PRODUCTS = frozenset({"linear", "conv1d", "unembed"})
 
 
 def fuse(graph: Graph) -> Graph:

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
 from archdsl.diagnostics import fail, listing
-from archdsl.graph.nodes import Input
+from archdsl.graph.nodes import Graph, Input
 from archdsl.passes.decoding_analysis import CHUNK
 from archdsl.runtime.decoding import FEW, Decoder, Logits
-from archdsl.runtime.model import Model
+from archdsl.runtime.executable import Executable
 from archdsl.runtime.processors import DecodingLoop, Forbid, Processor, Progress, Scores
 from archdsl.runtime.sampling import Sampler, Sampling
 from archdsl.runtime.texts import TextTokenizer
@@ -50,8 +50,8 @@ class Reader:
     decoder has not got is fed.
     """
 
-    def __init__(self, model: Model, rows: int):
-        self.decoder = Decoder(model.executable, rows)
+    def __init__(self, executable: Executable, rows: int):
+        self.decoder = Decoder(executable, rows)
         self._fed: list[list[int]] = [[]] * rows
         self._others: Mapping[str, Any] = _NOTHING
 
@@ -90,12 +90,21 @@ def _known(fed: list[int], row: list[int]) -> int:
     return known if new < FEW else max(len(row) - -(-new // CHUNK) * CHUNK, 0)
 
 
+class Predictor(Protocol):
+    """A model, as far as generation knows it."""
+
+    @property
+    def graph(self) -> Graph: ...
+
+    def reader(self, rows: int) -> Reader: ...
+
+
 class Generation(DecodingLoop[Piece]):
     """What `generate` returns: an iterator of pieces whose rows can be ended from outside."""
 
     def __init__(
         self,
-        model: Model,
+        model: Predictor,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
         sampling: Sampling,
@@ -162,7 +171,7 @@ class Generation(DecodingLoop[Piece]):
 
 
 def generate(
-    model: Model,
+    model: Predictor,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -263,7 +272,7 @@ def _check(tokens: Input, rows: Sequence[Sequence[int]]) -> None:
             )
 
 
-def _fail_at_context_end(model: Model, limit: int, tokens: int) -> NoReturn:
+def _fail_at_context_end(model: Predictor, limit: int, tokens: int) -> NoReturn:
     fail(
         "generation",
         f"the context of `{model.graph.name}` ends after {limit} tokens",
@@ -289,7 +298,7 @@ class Said(NamedTuple):
 
 
 def saying(
-    model: Model,
+    model: Predictor,
     tokenizer: TextTokenizer,
     prompts: Sequence[Sequence[int]],
     *,

@@ -192,7 +192,7 @@ class Model:
         from archdsl.runtime.generation import Reader
 
         key = (threading.get_ident(), rows)
-        return self._readers.get(key, lambda: Reader(self, rows))
+        return self._readers.get(key, lambda: Reader(self.executable, rows))
 
     def loss(self, **given: Any) -> Tensor:
         """The spec's loss, a scalar that `.backward()` can follow, for inputs and labels.

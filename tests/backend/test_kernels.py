@@ -422,7 +422,7 @@ def test_captured_models_run_in_several_threads_at_once() -> None:
     alone = [model(tokens=ids)["logits"].numpy() for model in models]
 
     def repeated(number: int) -> Array:
-        (forward,) = models[number].executable._captures.values()
+        (forward,) = models[number].executable._captures
         for _ in range(30):
             out = forward.capture(**forward.inputs)["logits"]
         return get(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,31 @@ def test_programs_print(
     settings = [word for n, size in sizes.items() for word in ("--set", f"{n}={size}")]
     assert main(["show", f"{spec}.arch", "--emit", "program", *settings]) == 0
     golden(f"passes/{spec}_program.txt", capsys.readouterr().out)
+
+
+def test_a_printed_graph_is_shown_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", "transformer.arch"]) == 0
+    typed = capsys.readouterr().out
+    (tmp_path / "t.graph").write_text(typed)
+    for stage in ("typed", "passes", "program", "weights"):
+        printed = []
+        for spec in ("transformer.arch", str(tmp_path / "t.graph")):
+            assert main(["show", spec, "--emit", stage]) == 0
+            printed.append(capsys.readouterr().out)
+        assert printed[0] == printed[1]
+
+    (tmp_path / "t.graph").write_text(typed.replace("%1 = embed(source;", "%1 = embd(source;"))
+    assert main(["show", str(tmp_path / "t.graph")]) == 1
+    told = capsys.readouterr().err
+    assert "t.graph:6:6: error[syntax]: there is no operator `embd`" in told
+    assert "did you mean `embed`?" in told
+    (tmp_path / "t.graph").write_text(
+        typed.replace("output logits = %27", "output logits = %99")
+    )
+    assert main(["show", str(tmp_path / "t.graph")]) == 1
+    assert "logits is %99, which is not made" in capsys.readouterr().err
 
 
 def launched(capture: Capture[Any]) -> Counter[str]:
@@ -74,7 +100,7 @@ def test_what_prints_is_what_runs(spec: str) -> None:
             random.integers(2, 50, shape) if whole else random.standard_normal(shape)
         )
     model(**given)
-    (forward,) = model.executable._captures.values()
+    (forward,) = model.executable._captures
     whole_program = model.executable.lowered(model.executable.graph, given)
     assert launched(forward.capture) == checked(whole_program)
 
