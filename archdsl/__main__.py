@@ -57,6 +57,7 @@ def script() -> int:
         for each in _ENDING:
             if signal.getsignal(each) is not signal.SIG_IGN:
                 signal.signal(each, signal.SIG_DFL)  # from here on there is nothing to clean up
+        gc.freeze()  # as Python ends it would look through everything for garbage, twice
     return 128 + ended_by[0]
 
 

@@ -75,7 +75,8 @@ def inputs(model: Model) -> dict[str, Array]:
     for each in model.graph.inputs:
         sizes = [11 if axis.size.vars else axis.size.at({}) for axis in each.type.axes]
         if each.type.dtype == "int":
-            found[each.name] = random.integers(0, each.type.below or 30, (2, *sizes))
+            below = each.type.below or 30
+            found[each.name] = random.integers(2 if below > 2 else 0, below, (2, *sizes))
         else:
             found[each.name] = random.standard_normal((2, *sizes)).astype(np.float32)
     return found
@@ -132,6 +133,22 @@ def test_a_stored_forward_pass_gives_the_same_bits(spec: str, traced: list[str])
         patch.setenv("ARCHDSL_PROGRAMS", "0")
         assert same(whole(model(2)), right[1])
     assert traced == ["_outputs", "_outputs"]
+
+
+@pytest.mark.parametrize(
+    "how", [{"quantize": "int8"}, {"dtype": "bfloat16"}, {"dtype": "float16"}], ids=str
+)
+def test_other_dtypes_are_stored_apart(how: dict[str, Any], traced: list[str]) -> None:
+    def model(**how: Any) -> Model:
+        return archdsl.compile("gpt.arch", device="CPU", seed=4, **SMALL, **how)
+
+    plain, right = whole(model()), whole(model(**how)) + stepped(model(**how))
+    before = traced.copy()
+    assert before.count("_outputs") == 2
+    assert same(whole(model(**how)) + stepped(model(**how)), right)
+    assert same(whole(model()), plain)
+    assert not same(plain, right[: len(plain)])
+    assert set(traced[len(before) :]) <= {"_move"}
 
 
 def test_two_models_share_no_memory(traced: list[str]) -> None:
