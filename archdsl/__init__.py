@@ -77,6 +77,12 @@ def compile(
     tinygrad's where they are compiled, for so many seconds at most in all.
     Raises `ArchError` with every mistake of the spec.
 
+    A program is captured at the first call with inputs of new shapes. A model keeps the last 32
+    forward passes and, for each thread, up to 4 decoders with their caches; older ones make
+    room. Several threads may call one model: their calls take turns, and those of different
+    models run in parallel. A decoder belongs to the thread that asked for it. Training, which
+    is not captured, belongs to one thread of the process.
+
     >>> model = compile("gpt.arch", vocab=100, context=8, D=32, heads=4, depth=2)
     >>> model.cost(T=8).params
     32228

@@ -43,7 +43,7 @@ T = TypeVar("T")
 # What weights can be instead of numbers of the model's dtype: of 8 bits, or as they are in a
 # file that has them quantized.
 QUANTIZATIONS = ("int8", "stored")
-CAPTURES = 32  # forward passes that are kept, by the shapes of their inputs
+CAPTURES = 32  # forward passes that are kept, by the shapes of their inputs; see `compile`
 
 
 class _Forward(NamedTuple):

@@ -130,3 +130,14 @@ def test_other_modules_are_told(tmp_path: Path) -> None:
     written(tmp_path, [*BOTH, "Dense"], mean_tokens=True)
     with pytest.raises(ArchError, match="not a transformer whose states are pooled"):
         read_pooling(tmp_path, "mean")
+
+
+@pytest.mark.parametrize("prompts", [{}, {"prompts": {}}, {"prompts": {"quary": "find: "}}])
+def test_a_default_prompt_that_is_missing_is_told(
+    prompts: dict[str, Any], tmp_path: Path
+) -> None:
+    written(tmp_path, BOTH, {**prompts, "default_prompt_name": "query"}, mean_tokens=True)
+    with pytest.raises(ArchError, match="the default prompt `query` is not among") as raised:
+        read_pooling(tmp_path)
+    help = raised.value.diagnostics[0].help or ""
+    assert ("did you mean `quary`?" in help) == bool(prompts.get("prompts"))
