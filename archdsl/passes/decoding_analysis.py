@@ -18,7 +18,9 @@ CHUNK = 32  # positions that a ring leaves free beside its window, for those fed
 
 @dataclass(frozen=True)
 class State:
-    """What decoding keeps, as an input of the step: `name`, for each of `layers` layers.
+    """What decoding keeps, as an input of the step by its `name`; `type` is that of one layer.
+
+    `stacks` are the numbers of layers of the stacks around it, outermost first.
 
     A `cache` grows with each token, up to the last `window` ones where no operator looks
     further back. All else is computed once for a sequence. `path` is where it is made, `{}`
@@ -27,10 +29,14 @@ class State:
 
     name: str
     path: str
-    layers: int
+    stacks: tuple[int, ...]
     type: Type
     cache: bool
     window: int | None = None
+
+    @property
+    def layers(self) -> int:
+        return prod(self.stacks)
 
     @property
     def elements(self) -> Size:
@@ -180,13 +186,13 @@ class Analysis:
             yield Kept(ref, self.types[ref], self._state(ref, names))
 
     def _state(self, ref: str, names: set[str], reach: int | None = None) -> State:
-        path, layers = self._path(ref), prod(stack.count for stack in self.around[ref])
+        path, stacks = self._path(ref), tuple(stack.count for stack in self.around[ref])
         if ref in self.inputs and ref in self.once:
             name = ref
         else:
             words = [word for word in path.split(".") if word != "{}"]
             name = unused("_".join(words), names)
-        return State(name, path, layers, self.types[ref], ref in self.caches, reach)
+        return State(name, path, stacks, self.types[ref], ref in self.caches, reach)
 
     def _path(self, ref: str) -> str:
         for node, around in walk(self.graph.nodes):

@@ -21,8 +21,7 @@ from archdsl.backend.use import TILE
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.graph.nodes import Graph, Input
 from archdsl.graph.printer import show
-from archdsl.graph.types import Type
-from archdsl.passes.decoding_analysis import CHUNK
+from archdsl.passes.decoding_analysis import CHUNK, State
 from archdsl.passes.decoding_step import COLUMNS, PAST, STARTS
 from archdsl.passes.last_position import last_position
 from archdsl.passes.program import Program, lower
@@ -66,22 +65,18 @@ class Decoder:
             True: last_position(self.plan.step, self.plan.axis),
             False: self.plan.step,
         }
-        self._rings = [
-            (size, window)
-            for name, window in self._windows()
-            if (size := self._input(name).type.axes[-3].size.value) is not None
-        ]
+        self._states = {state.name: state for state in self.plan.states}
         self._past = UOp.variable("past", 0, self.room - 1)
-        self._caches = {
-            each.name: _zeros(each.type, self._cache)
-            for each in self.plan.step.inputs
-            if each.name in self._cached
-        }
+        shapes = {s.name: self._shape(s) for s in self.plan.states if s.cache}
+        self._caches = {name: self._cache(name, shape) for name, shape in shapes.items()}
+        # How many columns a ring has beside those of its window.
+        windows = ((shapes[s.name][1], s.window) for s in self.plan.states if s.window)
+        self._slack = [places - window for places, window in windows]
         self._captures: dict[tuple[object, ...], Capture[Any]] = {}
         self._version = executable.version()
         # What each step is given: new tokens, by how many there are, and where rows begin.
         self._new: dict[tuple[str, int], Tensor] = {}
-        self._begins = self._numbers((rows,))
+        self._begins = self._room((rows,))
         self._text = show(self.plan.step)
         state = dict(_leaves(self._caches))
         self._state = {f"cache {name}": each for name, each in state.items()}
@@ -90,31 +85,29 @@ class Decoder:
         self._sizes: dict[str, int] = {}
         self.reset()
 
-    @property
-    def _cached(self) -> frozenset[str]:
-        return frozenset(name for name, _ in self.plan.step.outputs) - {self.plan.logits}
-
-    def _windows(self) -> Iterator[tuple[str, int]]:
-        for state in self.plan.states:
-            if state.window is not None:
-                yield state.name, state.window
-
     def _input(self, name: str) -> Input:
         return next(each for each in self.plan.step.inputs if each.name == name)
 
-    def _cache(self, type: Type) -> Tensor:
-        sizes = (
-            axis.size.at({v.name: self.room for v in self.plan.step.varying})
-            for axis in type.axes
-        )
-        return zeros((self.rows, *sizes), self.executable.device, self.executable.dtype)
+    def _shape(self, state: State) -> tuple[int, ...]:
+        """[rows, columns, …]: of one layer's cache."""
+        sizes = {axis.name: self.room for axis in self.plan.step.varying}
+        axes = self._input(state.name).type.axes[len(state.stacks) :]
+        return (self.rows, *(axis.size.at(sizes) for axis in axes))
+
+    def _cache(self, name: str, shape: tuple[int, ...]) -> Any:
+        return self._nested(name, lambda _: self._room(shape, self.executable.dtype))
+
+    def _nested(self, name: str, leaf: Callable[[str], Tensor]) -> Any:
+        """The value of an input of the step: of each layer what `leaf` gives for its name."""
+        state = self._states.get(name)
+        return _nested(name, state.stacks if state else (), leaf)
+
+    def _room(self, shape: tuple[int, ...], dtype: str = "int32") -> Tensor:
+        return zeros(shape, self.executable.device, dtype)
 
     def _key(self, *program: object) -> tuple[object, ...]:
         """What tells a program of the decoder from others."""
         return ("decoder", self._text, self.rows, *program)
-
-    def _numbers(self, shape: tuple[int, ...]) -> Tensor:
-        return zeros(shape, self.executable.device, "int32")
 
     def reset(self) -> None:
         """Forgets every token; what was made of the other inputs stays."""
@@ -128,8 +121,7 @@ class Decoder:
         """
         lead = self.plan.lead
         columns = min(self.columns, int(self._starts[0]) + lead + tokens)
-        slack = [size - window for size, window in self._rings]
-        if not tokens or self.columns - columns > min(slack, default=self.columns):
+        if not tokens or self.columns - columns > min(self._slack, default=self.columns):
             self.reset()
             return 0
         self.columns = columns
@@ -158,11 +150,8 @@ class Decoder:
             named = ("once", show(self.plan.once))
             self._captures[key] = self.executable.capture(self._compute_once, named)
         made = self._captures[key](**tensors)
-        self._once |= {
-            name: _mapped(lambda one: copied(made[one]), _names(name, each.type))
-            for name, _ in self.plan.once.outputs
-            for each in (self._input(name),)
-        }
+        for name, _ in self.plan.once.outputs:
+            self._once[name] = self._nested(name, lambda each: copied(made[each]))
 
     def _is_input(self, name: str) -> bool:
         return any(each.name == name for each in self.plan.step.inputs)
@@ -244,9 +233,9 @@ class Decoder:
 
     def _next(self, count: int) -> int:
         """How many of so many new tokens are computed together now."""
-        if self._rings and self.columns % CHUNK:
+        if self._slack and self.columns % CHUNK:
             return 1  # a chunk stands whole in a ring: it begins where one may begin
-        chunks = CHUNKS[-1:] if self._rings else CHUNKS
+        chunks = CHUNKS[-1:] if self._slack else CHUNKS
         room = min(count, self.room - self.columns)
         return next((chunk for chunk in chunks if chunk <= room), 1)
 
@@ -277,7 +266,7 @@ class Decoder:
     def _places(self, name: str, n: int) -> Tensor:
         """Where the new values of an input are put, [rows, n]."""
         if (name, n) not in self._new:
-            self._new[name, n] = self._numbers((self.rows, n))
+            self._new[name, n] = self._room((self.rows, n))
         return self._new[name, n]
 
     def lowered(self, n: int, last: bool) -> Program:
@@ -295,9 +284,7 @@ class Decoder:
                 name: given[name] for name in (self.plan.tokens, *self.plan.along)
             }
             values |= {STARTS: starts, PAST: past, COLUMNS: None}
-            for name in self._once:
-                names = _names(name, self._input(name).type)
-                values[name] = _mapped(given.__getitem__, names)
+            values |= {name: self._nested(name, given.__getitem__) for name in self._once}
             run = self.executable.run(program)
             logits = interpret.forward(run, values | self._caches)[self.plan.logits]
             found: Tensor = logits.cast("float").contiguous().realize()
@@ -329,29 +316,15 @@ class Decoder:
 # -- values that have one tensor for each layer, as tuples --
 
 
-def _zeros(type: Type, make: Callable[[Type], Tensor]) -> Any:
-    if type.axes and type.axes[0].name == "layers":
-        count, inner = type.axes[0].size.at({}), replace(type, axes=type.axes[1:])
-        return tuple(_zeros(inner, make) for _ in range(count))
-    return make(type)
-
-
-def _names(name: str, type: Type) -> Any:
-    """The names of the tensors of a value."""
-    if type.axes and type.axes[0].name == "layers":
-        count, inner = type.axes[0].size.at({}), replace(type, axes=type.axes[1:])
-        return tuple(_names(f"{name}_{i}", inner) for i in range(count))
-    return name
-
-
-def _mapped(function: Callable[[str], Tensor], names: Any) -> Any:
-    if isinstance(names, tuple):
-        return tuple(_mapped(function, each) for each in names)
-    return function(names)
+def _nested(name: str, stacks: tuple[int, ...], leaf: Callable[[str], Tensor]) -> Any:
+    """One tensor, or in a stack a tuple with that of each layer, in stacks tuples of tuples."""
+    if not stacks:
+        return leaf(name)
+    return tuple(_nested(f"{name}_{i}", stacks[1:], leaf) for i in range(stacks[0]))
 
 
 def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of values by their names, as `_names` has them."""
+    """The tensors of values by their names, as `_nested` names them."""
     for name, value in values.items():
         if isinstance(value, tuple):
             yield from _leaves({f"{name}_{i}": each for i, each in enumerate(value)})

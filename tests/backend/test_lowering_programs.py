@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import pytest
@@ -23,7 +24,7 @@ from archdsl.passes.decoding_step import COLUMNS, PAST, STARTS
 from archdsl.passes.last_position import last_position
 from archdsl.passes.program import lower as program_of
 from archdsl.passes.split_decoding import split_decoding
-from archdsl.runtime.decoding import _zeros
+from archdsl.runtime.decoding import _nested
 from archdsl.runtime.model import Model
 from tests.backend.lowering import Kernel, lower, schedule
 from tests.backend.test_lowering import LARGE, Unopened, unopened
@@ -67,7 +68,12 @@ def stepping(spec: str, dtype: str, rows: int, new: int) -> Build:
             kind = dtype if type.dtype == "float" else "int32"
             return Tensor.empty(rows, *shape, dtype=kind, device=device)
 
-        values = {each.name: _zeros(each.type, empty) for each in graph.inputs}
+        stacks = {state.name: state.stacks for state in plan.states}
+        values = {}
+        for each in graph.inputs:
+            around = stacks.get(each.name, ())
+            one = replace(each.type, axes=each.type.axes[len(around) :])
+            values[each.name] = _nested(each.name, around, lambda _, one=one: empty(one))
         past = UOp.variable("past", 0, ROOM - 1).bind(5)
         values |= {PAST: past, COLUMNS: None, STARTS: tokens(device, rows)}
         run = Unopened(program_of(graph, rows, sizes), weights(spec, dtype, device), {}, device)

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 from tinygrad import Device
-from tinygrad.helpers import DEV
 from tinygrad.runtime.support.c import DLL
 
 import archdsl
 from archdsl.backend import opening, program_store
-from archdsl.backend.opening import choose_processor, find_library
+from archdsl.backend.tinygrad_cpu import find_library
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux opens this way")
 
@@ -51,7 +50,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_bare_machine_has_its_processor_alone(bare: Path) -> None:
-    assert opening._bare()
+    assert opening.has_processor_alone()
 
 
 @pytest.mark.parametrize(
@@ -68,12 +67,12 @@ def test_a_machine_with_more_is_left_to_tinygrad(
     name: str, value: object, bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opening, name, value)
-    assert not opening._bare()
+    assert not opening.has_processor_alone()
 
 
 def test_another_driver_of_opencl_is_left_to_tinygrad(bare: Path) -> None:
     (bare / "intel.icd").write_text("libigdrcl.so")
-    assert not opening._bare()
+    assert not opening.has_processor_alone()
 
 
 @pytest.mark.parametrize("name", ["REMOTE", "CUDA", "OCL_ICD_VENDORS"])
@@ -81,14 +80,24 @@ def test_a_setting_of_tinygrads_is_left_to_it(
     name: str, bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "1")
-    assert not opening._bare()
+    assert not opening.has_processor_alone()
 
 
-def test_a_device_that_is_asked_for_is_not_chosen_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DEV, "value", "PYTHON")
-    monkeypatch.setattr(opening, "_bare", lambda: True)
-    choose_processor()
-    assert Device.DEFAULT == "PYTHON"
+def test_a_device_that_is_asked_for_is_not_chosen_away() -> None:
+    script = """
+from archdsl.backend import target
+target.has_processor_alone = lambda: True
+print(target.open_device())
+"""
+    for asked, opened in (("NULL", "NULL"), (None, "CPU")):
+        environment = {name: value for name, value in os.environ.items() if name != "DEV"}
+        environment |= {"PYTHONPATH": str(Path(archdsl.__file__).parents[1])}
+        environment |= {"DEV": asked} if asked else {}
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(
+            command, env=environment, check=True, capture_output=True, text=True
+        )
+        assert done.stdout.strip() == opened
 
 
 def test_the_programs_of_the_device_are_lowered_once(tmp_path: Path) -> None:
