@@ -227,8 +227,11 @@ class Executable:
     def _captured(self, arrays: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> _Forward:
         graph = with_outputs(self.graph, outputs)
         places = {n: placed(a, self.device, a.dtype.name) for n, a in arrays.items()}
-        key = ("outputs", show(graph))
-        return _Forward(self.capture(lambda **t: self.outputs(graph, t), key), places)
+
+        def outputs(**tensors: Tensor) -> dict[str, Tensor]:
+            return self.outputs(graph, tensors)
+
+        return _Forward(self.capture(outputs, ("outputs", show(graph))), places)
 
     def outputs(self, graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs of a graph of the model's, computed now."""

@@ -84,7 +84,7 @@ def inputs(model: Model) -> dict[str, Array]:
 
 def stepped(model: Model) -> list[Array]:
     """A prefill of two rows of unequal length, tokens behind it, and rows in another order."""
-    decoder = Decoder(model, rows=2)
+    decoder = Decoder(model.executable, rows=2)
     given = inputs(model)
     tokens = given.pop(decoder.plan.tokens)
     decoder.begin(**given)
@@ -112,7 +112,7 @@ def test_a_stored_decoder_gives_the_same_bits(
         return archdsl.compile(spec, device="CPU", seed=5, quantize=quantize, **SPECS[spec])
 
     right = stepped(model())
-    assert "program" in traced
+    assert "step" in traced
     assert entries(store)
     first = traced.copy()
     assert same(stepped(model()), right)
@@ -128,11 +128,11 @@ def test_a_stored_forward_pass_gives_the_same_bits(spec: str, traced: list[str])
 
     right = [whole(model(seed)) for seed in (1, 2)]
     assert not same(*right)
-    assert traced == ["_outputs"]  # the second model's was stored by the first
+    assert traced == ["outputs"]  # the second model's was stored by the first
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ARCHDSL_PROGRAMS", "0")
         assert same(whole(model(2)), right[1])
-    assert traced == ["_outputs", "_outputs"]
+    assert traced == ["outputs", "outputs"]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_other_dtypes_are_stored_apart(how: dict[str, Any], traced: list[str]) -
 
     plain, right = whole(model()), whole(model(**how)) + stepped(model(**how))
     before = traced.copy()
-    assert before.count("_outputs") == 2
+    assert before.count("outputs") == 2
     assert same(whole(model(**how)) + stepped(model(**how)), right)
     assert same(whole(model()), plain)
     assert not same(plain, right[: len(plain)])
@@ -156,14 +156,14 @@ def test_two_models_share_no_memory(traced: list[str]) -> None:
     alone = [
         stepped(archdsl.compile("gpt.arch", device="CPU", seed=s, **SMALL)) for s in (1, 2)
     ]
-    decoders = [Decoder(model, rows=1) for model in (first, other)]
+    decoders = [Decoder(model.executable, rows=1) for model in (first, other)]
     tokens = inputs(first)["tokens"][:1]
     for decoder in decoders:
         decoder.prefill([tokens[0, :5].tolist()])
     taken = [[d.feed(tokens[:, 5:6])[0, 0] for d in decoders] for _ in range(3)]
     single = []
     for model in (first, other):
-        decoder = Decoder(model, rows=1)
+        decoder = Decoder(model.executable, rows=1)
         decoder.prefill([tokens[0, :5].tolist()])
         single.append([decoder.feed(tokens[:, 5:6])[0, 0] for _ in range(3)])
     assert same([t[0] for t in taken], single[0])
@@ -185,7 +185,7 @@ def test_changed_weights_are_seen(tmp_path: Path, traced: list[str]) -> None:
     model(1).save(tmp_path / "one.npz")
     loaded.load(tmp_path / "one.npz")
     assert same(whole(loaded), before)
-    assert traced == ["_outputs"]
+    assert traced == ["outputs"]
 
 
 def test_a_change_that_is_still_to_be_made_is_seen(traced: list[str]) -> None:
@@ -203,16 +203,16 @@ def test_a_change_that_is_still_to_be_made_is_seen(traced: list[str]) -> None:
 def test_another_process_runs_what_was_stored(tmp_path: Path) -> None:
     script = """
 import hashlib, sys, numpy, archdsl
-from archdsl.backend import step
+from archdsl.backend import interpret
 from archdsl.runtime.decoding import Decoder
 traced = []
-plain = step.step
-step.step = lambda *given: (traced.append(1), plain(*given))[1]
+plain = interpret.forward
+interpret.forward = lambda *given: (traced.append(1), plain(*given))[1]
 model = archdsl.compile(
     "llama.arch:Llama", device="CPU", quantize="int8", vocab=64, context=32, D=64, depth=2,
     heads=4, kv_heads=2, inner=96,
 )
-decoder = Decoder(model, rows=1)
+decoder = Decoder(model.executable, rows=1)
 found = [decoder.prefill([[1, 2, 3, 4, 5]]), decoder.feed(numpy.array([[7]]))]
 print(len(traced), hashlib.sha256(b"".join(each.tobytes() for each in found)).hexdigest())
 """
