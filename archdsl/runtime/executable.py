@@ -224,8 +224,8 @@ class Executable:
             # A capture writes the outputs of every call into the same memory.
             return {name: copied(out) for name, out in found.items()}
 
-    def _captured(self, arrays: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> _Forward:
-        graph = with_outputs(self.graph, outputs)
+    def _captured(self, arrays: Mapping[str, NDArray[Any]], wanted: Sequence[str]) -> _Forward:
+        graph = with_outputs(self.graph, wanted)
         places = {n: placed(a, self.device, a.dtype.name) for n, a in arrays.items()}
 
         def outputs(**tensors: Tensor) -> dict[str, Tensor]:
