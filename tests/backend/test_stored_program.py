@@ -34,6 +34,16 @@ WHOLE = {
 }
 
 
+# Those that have most that there is: caches, a memory, a ring, images, a batch of padded rows.
+FEW = ("gpt.arch:GPT", "t5.arch:T5", "mistral.arch:Mistral", *WHOLE)
+
+
+def mostly_slow(specs: dict[str, Any]) -> list[Any]:
+    """The specs, of which all but a few are tried with `-m slow`."""
+    slow = pytest.mark.slow
+    return [pytest.param(spec, marks=() if spec in FEW else slow) for spec in sorted(specs)]
+
+
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store of the test's own."""
@@ -104,7 +114,7 @@ def same(found: list[Array], right: list[Array]) -> bool:
 
 
 @pytest.mark.parametrize("quantize", [None, "int8"])
-@pytest.mark.parametrize("spec", sorted(SPECS))
+@pytest.mark.parametrize("spec", mostly_slow(SPECS))
 def test_a_stored_decoder_gives_the_same_bits(
     spec: str, quantize: str | None, traced: list[str], store: Path
 ) -> None:
@@ -120,7 +130,7 @@ def test_a_stored_decoder_gives_the_same_bits(
     assert set(traced[len(first) :]) <= {"_move"}
 
 
-@pytest.mark.parametrize("spec", sorted({**SPECS, **WHOLE}))
+@pytest.mark.parametrize("spec", mostly_slow({**SPECS, **WHOLE}))
 def test_a_stored_forward_pass_gives_the_same_bits(spec: str, traced: list[str]) -> None:
     def model(seed: int) -> Model:
         sizes: Any = {**SPECS, **WHOLE}[spec]
