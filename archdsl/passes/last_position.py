@@ -31,15 +31,15 @@ def last_position(graph: Graph, axis: str) -> Graph:
     %1 = linear(%2; dim = 9, bias = false) @ logits: float[1, 9]
     output y = %1
     """
-    looking = [i for i, node in enumerate(graph.nodes) if _looks(node)]
+    looking = [i for i, node in enumerate(graph.nodes) if _needs_positions(node)]
     first = looking[-1] + 1 if looking else 0
     return _Shortener(graph, axis, graph.nodes[:first]).shortened(graph.nodes[first:])
 
 
-def _looks(node: Node) -> bool:
+def _needs_positions(node: Node) -> bool:
     """Whether a node, or one inside it, looks at other positions, or tells which they are."""
     if isinstance(node, Stack):
-        return any(map(_looks, node.body))
+        return any(map(_needs_positions, node.body))
     return "past" in dict(node.inputs)
 
 

@@ -215,7 +215,7 @@ class Decoder:
     def _refuse_missing(self, name: str) -> NoReturn:
         fail(
             "generation",
-            f"`{name}` has a value for each token, and is missing",
+            f"`{name}` has a value for each token, and must be given with them",
             self._input(name).span,
             expected=f"feed(tokens, {name}=…), with a value for each new token",
         )

@@ -87,17 +87,22 @@ class Executable:
     @property
     def device(self) -> str:
         """tinygrad's name of the device, opened on first use."""
-        with self.lock:
-            if self._device is None:
-                device = open_device(self._asked_device)
-                if not supports(device, self.dtype):
-                    fail(
-                        "device",
-                        f"{device} cannot compute in {self.dtype} on this machine",
-                        help="use float32, or another device: `archdsl doctor` lists them",
-                    )
-                self._device = device
-            return self._device
+        # What is there is read without the lock: a capture asks for it, and others that hold
+        # the lock may be waiting for that capture.
+        if self._device is None:
+            with self.lock:
+                self._device = self._device or self._opened()
+        return self._device
+
+    def _opened(self) -> str:
+        device = open_device(self._asked_device)
+        if not supports(device, self.dtype):
+            fail(
+                "device",
+                f"{device} cannot compute in {self.dtype} on this machine",
+                help="use float32, or another device: `archdsl doctor` lists them",
+            )
+        return device
 
     @property
     def target(self) -> str | None:
@@ -109,14 +114,17 @@ class Executable:
     @property
     def parameters(self) -> Weights:
         """The weights by path, in the order of the spec; drawn from the seed on first use."""
-        with self.lock:
-            if self._parameters is None:
-                rule, numbers = self.graph.init[0], dict(self.graph.init[1])
-                weights = {path: each.weight for path, each in self.weights.items()}
-                values = drawn(weights, rule, numbers, self.seed)
-                tensors = ((name, placed(value, self.device)) for name, value in values)
-                self._parameters = self._placed(tensors, "drawing weights")
-            return self._parameters
+        if self._parameters is None:
+            with self.lock:
+                self._parameters = self._parameters or self._drawn()
+        return self._parameters
+
+    def _drawn(self) -> Weights:
+        rule, numbers = self.graph.init[0], dict(self.graph.init[1])
+        weights = {path: each.weight for path, each in self.weights.items()}
+        values = drawn(weights, rule, numbers, self.seed)
+        tensors = ((name, placed(value, self.device)) for name, value in values)
+        return self._placed(tensors, "drawing weights")
 
     def fill(self, found: Mapping[str, Stored]) -> None:
         """Takes all weights from tensors by path, read one after the other."""
@@ -244,6 +252,7 @@ class Executable:
 
     def loss(self, arrays: Mapping[str, NDArray[Any]]) -> Tensor:
         """The graph's loss for inputs and labels, []."""
+        _ = self.parameters  # drawn now: the lock comes before `one_thread`, as everywhere
         with one_thread:
             tensors = {name: self.placed(array) for name, array in arrays.items()}
             program = self.lowered(self.graph, tensors, trains=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,29 @@ def test_generations_of_one_model_in_threads() -> None:
     with ThreadPoolExecutor(len(prompts)) as pool:
         for _ in range(3):
             assert list(pool.map(spoken, prompts)) == right
+
+
+FIRST_CALLS = """
+import threading, numpy, archdsl
+sizes = {"vocab": 100, "context": 64, "D": 64, "heads": 4, "depth": 2, "device": "CPU"}
+model, plain = (archdsl.compile("gpt.arch", **sizes) for _ in range(2))
+right = [plain(tokens=[[1] * n])["logits"].numpy() for n in range(1, 7)]
+said = [piece.tokens for piece in plain.generate([1, 2, 3], 5, temperature=0)]
+wrong = []
+def call(n):
+    if not numpy.array_equal(model(tokens=[[1] * n])["logits"].numpy(), right[n - 1]):
+        wrong.append(n)
+def speak(n):
+    if [piece.tokens for piece in model.generate([1, 2, 3], 5, temperature=0)] != said:
+        wrong.append("speak")
+threads = [threading.Thread(target=f, args=(n,)) for n in range(1, 7) for f in (call, speak)]
+[each.start() for each in threads], [each.join() for each in threads]
+assert not wrong, wrong
+"""
+
+
+def test_first_calls_and_generations_at_once_do_not_wait_for_one_another() -> None:
+    subprocess.run([sys.executable, "-c", FIRST_CALLS], check=True, timeout=100)
 
 
 # -- caches --
