@@ -16,7 +16,7 @@ from archdsl.backend.kernels.products import Finish
 from archdsl.backend.layers import owned, through
 from archdsl.backend.tensors import made, shape
 from archdsl.backend.use import Run, Use
-from archdsl.graph.nodes import Apply, Graph, Node, Slice, Stack, walk
+from archdsl.graph.nodes import Apply, Graph, Node, Slice, Stack
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import place, site
 from archdsl.graph.types import Size
@@ -101,7 +101,7 @@ def _stack(
     layer: Layer,
 ) -> None:
     one = partial(_layer, run, node, values, around, layer)
-    given = [each for each in node.gives if each.id not in _caches(run)]
+    given = [each for each in node.gives if each.id not in run.caches]
     if not given:
         own = partial(_own, run, node, values, place(node.path, around, layer))
         values[node.id] = through(run, node.count, values[node.input], one, own)
@@ -155,15 +155,6 @@ def _leaves(each: Slice, value: Value, name: str = "") -> dict[str, Tensor]:
     return found
 
 
-def _caches(run: Run) -> set[str]:
-    """The values that are caches seen outside of the stacks that write them."""
-    found = {ref for name, ref in run.graph.outputs if name in run.program.caches}
-    for node, _ in walk(run.graph.nodes):
-        if isinstance(node, Stack):
-            found |= {each.of for each in node.gives if each.id in found}
-    return found
-
-
 def _call(
     run: Run,
     node: Apply,
@@ -189,7 +180,7 @@ def _call(
     out = EMIT[node.op](use)
     # A sum that goes on to the next layer is computed once: for one token tinygrad would else
     # make it of all products before it again, in every layer.
-    return made(out) if node.op == "add" and run.program.caches else out
+    return made(out) if node.op == "add" and run.caches else out
 
 
 def _finish(node: Apply, values: Mapping[str, Value]) -> Finish:

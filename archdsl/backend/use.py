@@ -47,6 +47,7 @@ class Run:
         self.graph = self.program.graph
         self.types = self.graph.types()
         self.sizes = dict(self.program.sizes)
+        self.caches = self.program.cache_values()
 
     @property
     def target(self) -> str | None:

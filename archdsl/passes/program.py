@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, walk
+from archdsl.graph.nodes import Apply, Graph, Stack, walk
 from archdsl.graph.printer import show
 from archdsl.graph.types import digits
 from archdsl.graph.verify import verify
@@ -38,6 +38,14 @@ class Program(Frozen):
         return frozenset(name for name, _ in self.graph.outputs) & {
             each.name for each in self.graph.inputs
         }
+
+    def cache_values(self) -> set[str]:
+        """The ids of the caches as they are written, in the bodies of stacks and outside."""
+        found = {ref for name, ref in self.graph.outputs if name in self.caches}
+        for node, _ in walk(self.graph.nodes):
+            if isinstance(node, Stack):
+                found |= {each.of for each in node.gives if each.id in found}
+        return found
 
     def launches(self) -> Counter[str]:
         """How often each kernel of ours is launched, all layers counted."""

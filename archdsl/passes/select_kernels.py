@@ -83,7 +83,7 @@ class Kernel:
     """A row of the table: what the kernel does, where, which of it, and at what cost."""
 
     name: str
-    work: type
+    work: type | tuple[type, ...]
     target: str
     fits: Callable[[Any], bool]
     cost: Callable[[Any], float]
@@ -109,14 +109,7 @@ KERNELS = (
     # Lays the weight out anew, then has six rows share each of its numbers.
     Kernel(
         "matmul",
-        Product,
-        CPU,
-        lambda w: w.out >= 64 and w.rows >= 6,
-        lambda w: w.into * w.out * (6 + w.rows),
-    ),
-    Kernel(
-        "matmul",
-        Multiply,
+        (Product, Multiply),
         CPU,
         lambda w: w.out >= 64 and w.rows >= 6,
         lambda w: w.into * w.out * (6 + w.rows),

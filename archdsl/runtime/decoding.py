@@ -277,15 +277,13 @@ class Decoder:
         return lower(graph, self.rows, sizes, executable.dtype, executable.target)
 
     def _program(self, n: int, last: bool) -> Callable[..., Tensor]:
-        program = self.lowered(n, last)
-
         def step(starts: Tensor, past: Any, **given: Tensor) -> Tensor:
             values: dict[str, Any] = {
                 name: given[name] for name in (self.plan.tokens, *self.plan.along)
             }
             values |= {STARTS: starts, PAST: past, COLUMNS: None}
             values |= {name: self._nested(name, given.__getitem__) for name in self._once}
-            run = self.executable.run(program)
+            run = self.executable.run(self.lowered(n, last))
             logits = interpret.forward(run, values | self._caches)[self.plan.logits]
             found: Tensor = logits.cast("float").contiguous().realize()
             return found
