@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from archdsl.analysis import check
     from archdsl.diagnostics import ArchError, Diagnostic
-    from archdsl.runtime.model import Model
-    from archdsl.runtime.texts import read_tokenizer
-    from archdsl.semantics.analysis import check
+    from archdsl.model import Model
     from archdsl.syntax.ast import File
     from archdsl.syntax.parser import parse
     from archdsl.syntax.printer import format
+    from archdsl.text.text_tokenizer import read_tokenizer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,10 +41,10 @@ __all__ = [
 _HOMES = {
     "ArchError": "archdsl.diagnostics",
     "Diagnostic": "archdsl.diagnostics",
-    "check": "archdsl.semantics.analysis",
+    "check": "archdsl.analysis",
     "format": "archdsl.syntax.printer",
     "parse": "archdsl.syntax.parser",
-    "read_tokenizer": "archdsl.runtime.texts",
+    "read_tokenizer": "archdsl.text.text_tokenizer",
 }
 
 
@@ -87,7 +87,7 @@ def compile(
     >>> model.cost(T=8).params
     32228
     """
-    from archdsl.runtime.build import build
+    from archdsl.model import build
 
     return build(spec, variant, settings, device, dtype, seed, kernels, quantize, tune)
 
@@ -113,6 +113,6 @@ def from_pretrained(
     for a field of the config that no spec knows or can compute, and for weights that are not
     exactly the model's.
     """
-    from archdsl.runtime.pretrained import from_pretrained
+    from archdsl.pretrained import from_pretrained
 
     return from_pretrained(path, spec, device, dtype, seed, kernels, quantize, tune)

@@ -5,7 +5,7 @@
 
 A workload's file has a function `workloads(folder, small)`: the races of it, in the sizes that
 docs/performance.md tells of or in ones that take seconds; what it writes goes to the folder.
-Its name stands in `NAMES`. How races are run is in archdsl/runtime/race.py.
+Its name stands in `NAMES`. How races are run is in archdsl/bench/runner.py.
 """
 
 NAMES = (

@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from archdsl.runtime.standings import Standing, measured, report, table
+from archdsl.bench.results import Standing, measured, report, table
 from benchmarks import NAMES
 
 

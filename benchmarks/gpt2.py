@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from archdsl.bench import candidates as contestants
+from archdsl.bench.candidates import Subject, read_bytes, subject
+from archdsl.bench.results import Workload
+from archdsl.bench.runner import Contestant
 from archdsl.graph.cost import cost
 from archdsl.graph.ops import OPS
 from archdsl.graph.sites import sites
-from archdsl.runtime import contestants
-from archdsl.runtime.contestants import Subject, read_bytes, subject
-from archdsl.runtime.race import Contestant
-from archdsl.runtime.standings import Workload
 from benchmarks import plain_tinygrad
 
 TORCH = ("torch", "transformers")

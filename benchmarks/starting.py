@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from archdsl.runtime.contestants import subject
-from archdsl.runtime.race import Call, Contestant
-from archdsl.runtime.standings import Workload
+from archdsl.bench.candidates import subject
+from archdsl.bench.results import Workload
+from archdsl.bench.runner import Call, Contestant
 
 SMALL = ("vocab=100", "context=16", "D=48", "heads=4", "depth=1")
 

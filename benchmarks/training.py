@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from archdsl.runtime.contestants import THEIRS, Subject, inputs, subject
-from archdsl.runtime.race import Call, Contestant
-from archdsl.runtime.standings import Workload
+from archdsl.bench.candidates import THEIRS, Subject, inputs, subject
+from archdsl.bench.results import Workload
+from archdsl.bench.runner import Call, Contestant
 
 GPT = {"vocab": 256, "context": 256, "D": 384, "heads": 6, "depth": 6}
 VIT = {"D": 192, "heads": 3, "inner": 768, "depth": 12}
@@ -69,7 +69,7 @@ def ours(subject: Subject, rows: int) -> Call:
 
     from archdsl.backend import interpret
     from archdsl.backend.program import Program
-    from archdsl.runtime.inputs import check
+    from archdsl.execution.inputs import check
 
     model = subject.ours()
     optimizer = AdamW(list(model.parameters.values()), lr=RATE, weight_decay=0.01)

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 import archdsl
 from archdsl.formats import resolve
-from archdsl.runtime.model import Model
-from archdsl.runtime.search import Scorer, Search, beam_search
-from archdsl.runtime.tokenizers import read_vocabulary
-from archdsl.runtime.translate import Roles, cached, padded, roles
+from archdsl.generation.beam_search import Scorer, Search, beam_search
+from archdsl.model import Model
+from archdsl.tasks.translate import Roles, cached, padded, roles
+from archdsl.text.vocabularies import read_vocabulary
 
 FOLDER = "package:annalog/ckpt_and_vocab"
 MOLECULES = (

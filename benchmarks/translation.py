@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from archdsl.runtime.contestants import Subject, inputs, last, prompt_of, subject
-from archdsl.runtime.race import Call, Contestant
-from archdsl.runtime.standings import Workload
+from archdsl.bench.candidates import Subject, inputs, last, prompt_of, subject
+from archdsl.bench.results import Workload
+from archdsl.bench.runner import Call, Contestant
 
 BASE = {"vocab": 37000, "act": "relu", "pad_id": 0}
 SMALL = {"vocab": 100, "context": 32, "D": 48, "heads": 4, "depth": 2, "inner": 96, "pad_id": 0}

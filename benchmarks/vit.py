@@ -6,11 +6,11 @@ import multiprocessing
 import warnings
 from pathlib import Path
 
+from archdsl.bench import candidates as contestants
+from archdsl.bench.candidates import Subject, inputs, last, subject
+from archdsl.bench.results import Workload
+from archdsl.bench.runner import THREADS, Call, Contestant
 from archdsl.graph.cost import cost
-from archdsl.runtime import contestants
-from archdsl.runtime.contestants import Subject, inputs, last, subject
-from archdsl.runtime.race import THREADS, Call, Contestant
-from archdsl.runtime.standings import Workload
 
 TORCH = ("torch", "transformers")
 SMALL = {"image": 32, "patch": 8, "D": 48, "heads": 4, "depth": 2, "inner": 96, "classes": 10}

@@ -22,8 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from archdsl.analysis import check
 from archdsl.diagnostics import ArchError
-from archdsl.semantics.analysis import check
 from archdsl.syntax import ast
 from archdsl.syntax.parser import parse
 from archdsl.syntax.printer import format

@@ -18,7 +18,6 @@ from archdsl.backend.tinygrad_seam import (
     Ops,
     current_capture,
     graph_runner,
-    not_captured,
     to_program_cache,
 )
 from archdsl.progress import doing
@@ -118,9 +117,3 @@ class _Jit(JitBase[Any]):
             calls = UOp(Ops.LINEAR, src=tuple(c for part in self._linears for c in part.src))
             self._linears = [self._tuner.tuned(calls, self._device)]
         return found
-
-
-def kept(tensor: Tensor) -> Tensor:
-    """The tensor, made now and for good: no part of a program in whose making it is needed."""
-    with not_captured():
-        return tensor.realize()

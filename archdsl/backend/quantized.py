@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from tinygrad import Tensor, UOp, dtypes
 
-from archdsl.backend.program import kept
-from archdsl.backend.tensors import made, shape
+from archdsl.backend.tensors import kept, made, shape
 from archdsl.backend.tinygrad_seam import default_is, not_captured
 from archdsl.passes.quantizable import GROUP
 

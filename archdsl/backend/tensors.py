@@ -21,6 +21,7 @@ from archdsl.backend.tinygrad_seam import (
     copy_out,
     free_cached_memory,
     memory,
+    not_captured,
 )
 
 
@@ -116,3 +117,9 @@ def spare(device: str) -> None:
     """Gives back the memory of tensors that are gone, which tinygrad keeps for others of just
     their sizes."""
     free_cached_memory(device)
+
+
+def kept(tensor: Tensor) -> Tensor:
+    """The tensor, made now and for good: no part of a program in whose making it is needed."""
+    with not_captured():
+        return tensor.realize()

@@ -17,8 +17,8 @@ from tinygrad import Tensor, dtypes
 
 from archdsl.backend.kernels import activations, products
 from archdsl.backend.kernels.products import PLAIN, Finish
-from archdsl.backend.program import kept
 from archdsl.backend.quantized import Quantized
+from archdsl.backend.tensors import kept
 from archdsl.graph.types import Axis, Size, Type
 from archdsl.passes.program import Program
 from archdsl.passes.select_kernels import TINYGRAD

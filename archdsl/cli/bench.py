@@ -40,8 +40,8 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from archdsl.runtime import contestants
-    from archdsl.runtime.standings import measured, report, table
+    from archdsl.bench import candidates as contestants
+    from archdsl.bench.results import measured, report, table
 
     with tempfile.TemporaryDirectory() as folder:
         made = contestants.subject(folder, args.spec, settings(args), args.device, args.dtype)

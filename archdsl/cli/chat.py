@@ -18,8 +18,8 @@ from archdsl.cli.waiting import put
 from archdsl.diagnostics import ArchError
 
 if TYPE_CHECKING:
-    from archdsl.runtime.model import Model
-    from archdsl.runtime.texts import TextTokenizer
+    from archdsl.model import Model
+    from archdsl.text.text_tokenizer import TextTokenizer
 
 Messages: TypeAlias = list[dict[str, str]]
 
@@ -82,7 +82,7 @@ def _answered(
     chosen: Choice,
 ) -> Messages:
     """The messages and the answer, printed as it comes; the oldest go where room lacks."""
-    from archdsl.runtime.generation import saying
+    from archdsl.generation.generate import saying
 
     answer = problem = ""
     try:

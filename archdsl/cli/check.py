@@ -6,12 +6,12 @@ import argparse
 import sys
 from dataclasses import replace
 
+from archdsl.analysis import Analysis, analyse, checked, models
 from archdsl.cli.common import Subparsers, add_spec, command, settings
 from archdsl.diagnostics import ArchError
 from archdsl.graph.cost import cost
 from archdsl.graph.nodes import Graph
 from archdsl.graph.types import Type
-from archdsl.semantics.analysis import Analysis, analyse, checked, models
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:

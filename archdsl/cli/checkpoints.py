@@ -10,7 +10,7 @@ from archdsl.cli.common import add_machine, compiled
 from archdsl.diagnostics import fail
 
 if TYPE_CHECKING:
-    from archdsl.runtime.model import Model
+    from archdsl.model import Model
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:

@@ -39,7 +39,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     from archdsl.formats import resolve
     from archdsl.formats.strict_json import read_object
-    from archdsl.runtime.images import classifier, classify, labels, read_preprocessor
+    from archdsl.tasks.classify import classifier, classify, labels, read_preprocessor
 
     folder = resolve(args.preprocessor or args.spec)
     preprocessor = read_preprocessor(folder)

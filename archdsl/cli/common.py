@@ -13,7 +13,7 @@ from archdsl.diagnostics import fail
 from archdsl.semantics.models import Setting
 
 if TYPE_CHECKING:
-    from archdsl.runtime.model import Model
+    from archdsl.model import Model
 
 TUNING = 120  # seconds, where none are given
 
@@ -125,7 +125,7 @@ def settings(args: argparse.Namespace) -> dict[str, Setting]:
 
 def compiled(args: argparse.Namespace) -> Model:
     """The model that the arguments describe, with the weights of `--weights` if any."""
-    from archdsl.runtime.build import build  # imports tinygrad
+    from archdsl.model import build  # imports tinygrad
 
     dtype = args.dtype or "float32"
     how = (args.device, dtype, args.seed, args.kernels, args.quantize, args.tune)

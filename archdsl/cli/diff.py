@@ -6,11 +6,11 @@ import argparse
 import json
 from collections.abc import Iterator
 
+from archdsl.analysis import analyse
 from archdsl.cli.common import Subparsers, command
-from archdsl.graph.compare import difference, operators
-from archdsl.graph.features import NONE, features
+from archdsl.describe.compare import difference, operators
+from archdsl.describe.features import NONE, features
 from archdsl.graph.nodes import Graph
-from archdsl.semantics.analysis import analyse
 
 _ENDS = ("input ", "output ")
 _COLUMN = 40  # a longer left side stands above the right one

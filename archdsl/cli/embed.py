@@ -61,14 +61,14 @@ def run(args: argparse.Namespace) -> int:
             "there are no two texts" if args.similarity else "there is no text",
             expected="two texts or more" if args.similarity else "a line that is not empty",
         )
-    from archdsl.runtime.embedding import (
+    from archdsl.tasks.embed import (
         embed,
         encoder,
         read_pooling,
         similarity,
         tokenised,
     )
-    from archdsl.runtime.texts import read_tokenizer
+    from archdsl.text.text_tokenizer import read_tokenizer
 
     source = args.tokenizer or args.spec
     tokenizer = read_tokenizer(source)

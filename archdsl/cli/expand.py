@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from archdsl.analysis import analyse
 from archdsl.cli.common import Subparsers, add_spec, command, settings
-from archdsl.semantics.analysis import analyse
-from archdsl.semantics.expand import expand
+from archdsl.describe.expand import expand
 from archdsl.syntax.printer import format
 
 

@@ -36,8 +36,8 @@ def _size(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    from archdsl.runtime.pretrained import export
-    from archdsl.semantics.analysis import analyse
+    from archdsl.analysis import analyse
+    from archdsl.pretrained import export
 
     analysis = analyse(args.spec, settings=settings(args))
     count = export(analysis, args.weights, args.to, args.map, int(args.shard * _GIGA))

@@ -14,8 +14,8 @@ from archdsl.cli.waiting import put
 from archdsl.progress import doing
 
 if TYPE_CHECKING:
-    from archdsl.runtime.generation import Said
-    from archdsl.runtime.texts import TextTokenizer
+    from archdsl.generation.generate import Said
+    from archdsl.text.text_tokenizer import TextTokenizer
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if not prompts:
         return 0
     model, tokenizer = opened(args)
-    from archdsl.runtime.generation import prompted, saying
+    from archdsl.generation.generate import prompted, saying
 
     limit = None if args.slide else model.reader(len(prompts)).decoder.limit
     named = [tokenizer.number(name) for name in args.stop_token]

@@ -29,7 +29,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     from archdsl.formats import write_safetensors
     from archdsl.formats.atomic import replacing
-    from archdsl.runtime.pretrained import describe
+    from archdsl.pretrained import describe
     from archdsl.syntax.printer import format
 
     _check(args)

@@ -40,7 +40,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     text = _text(args.text)
     model, tokenizer = opened(args)
-    from archdsl.runtime.scoring import score
+    from archdsl.tasks.score import score
 
     tokens = tokenizer.encode(text)
     *_, found = score(model, tokens, args.window, args.stride)

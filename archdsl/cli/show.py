@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields
 
+from archdsl.analysis import analyse
 from archdsl.cli.common import Subparsers, add_spec, command, settings
 from archdsl.diagnostics import fail
 from archdsl.graph.cost import BYTES
@@ -17,7 +18,6 @@ from archdsl.passes import PIPELINE, apply_all, optimise
 from archdsl.passes.program import lower
 from archdsl.passes.select_kernels import CPU
 from archdsl.passes.split_decoding import predicted, split_decoding
-from archdsl.semantics.analysis import analyse
 from archdsl.semantics.library import read
 from archdsl.syntax import ast
 

@@ -12,10 +12,10 @@ from archdsl.cli import checkpoints
 from archdsl.diagnostics import ArchError, fail
 
 if TYPE_CHECKING:
-    from archdsl.runtime.generation_config import GenerationConfig
-    from archdsl.runtime.model import Model
-    from archdsl.runtime.sampling import Sampling
-    from archdsl.runtime.texts import TextTokenizer
+    from archdsl.generation.generation_config import GenerationConfig
+    from archdsl.generation.sampling import Sampling
+    from archdsl.model import Model
+    from archdsl.text.text_tokenizer import TextTokenizer
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class Choice(NamedTuple):
 def choice(args: argparse.Namespace) -> Choice:
     """What `add_sampling` was given, and else what the checkpoint says."""
     from archdsl.formats import resolve
-    from archdsl.runtime import generation_config as configs
+    from archdsl.generation import generation_config as configs
 
     config = configs.GenerationConfig()
     if not args.ignore_generation_config:
@@ -156,7 +156,7 @@ def opened(args: argparse.Namespace) -> tuple[Model, TextTokenizer]:
             f"`{args.spec}` is a spec, which has no tokenizer",
             expected="--tokenizer PATH",
         )
-    from archdsl.runtime.texts import read_tokenizer
+    from archdsl.text.text_tokenizer import read_tokenizer
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)  # it is the quicker one to fail
     return checkpoints.opened(args), tokenizer

@@ -42,10 +42,10 @@ def run(args: argparse.Namespace) -> int:
     if is_spec(args.spec) and not args.tokenizer:
         fail("argument-value", "a spec has no tokenizer", help="give one: --tokenizer")
     from archdsl.formats import resolve
-    from archdsl.runtime.generation_config import SPEECH, read_generation_config
-    from archdsl.runtime.sound import read_spectrogram, read_wav, resample
-    from archdsl.runtime.speech import Piece, Transcriber, joined, listener
-    from archdsl.runtime.texts import read_tokenizer
+    from archdsl.generation.generation_config import SPEECH, read_generation_config
+    from archdsl.tasks.sound import read_spectrogram, read_wav, resample
+    from archdsl.tasks.transcribe import Piece, Transcriber, joined, listener
+    from archdsl.text.text_tokenizer import read_tokenizer
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)
     folder = resolve(args.spec)  # that of a spec has none of the files

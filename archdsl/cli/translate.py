@@ -15,8 +15,8 @@ from archdsl.cli.waiting import put
 from archdsl.diagnostics import fail
 
 if TYPE_CHECKING:
-    from archdsl.runtime.model import Model
-    from archdsl.runtime.search import Search
+    from archdsl.generation.beam_search import Search
+    from archdsl.model import Model
 
 _ENDS = ("bos", "eos", "pad")
 
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     model, encode, decode, search = (
         _of_spec(args) if checkpoints.is_spec(args.spec) else _of_folder(args)
     )
-    from archdsl.runtime.translate import translate
+    from archdsl.tasks.translate import translate
 
     search = _asked(search, args)
     sources = texts(args.text)
@@ -124,9 +124,9 @@ def _of_spec(args: argparse.Namespace) -> _Translator:
         )
     model = compiled(args)
     from archdsl.formats import resolve
-    from archdsl.runtime.search import Search
-    from archdsl.runtime.tokenizers import read_vocabulary
-    from archdsl.runtime.translate import roles
+    from archdsl.generation.beam_search import Search
+    from archdsl.tasks.translate import roles
+    from archdsl.text.vocabularies import read_vocabulary
 
     bound = roles(model.graph).target_bound
     given = {end: getattr(args, end) for end in _ENDS}
@@ -142,9 +142,9 @@ def _of_folder(args: argparse.Namespace) -> _Translator:
     """By a published folder alone."""
     _only(args, ("vocab", *_ENDS), "goes with a spec, not a checkpoint")
     from archdsl.formats import resolve
-    from archdsl.runtime.generation_config import SEARCH, read_generation_config
-    from archdsl.runtime.texts import read_tokenizer
-    from archdsl.runtime.translate import roles
+    from archdsl.generation.generation_config import SEARCH, read_generation_config
+    from archdsl.tasks.translate import roles
+    from archdsl.text.text_tokenizer import read_tokenizer
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)
     model = checkpoints.opened(args)

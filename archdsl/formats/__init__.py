@@ -5,7 +5,7 @@ those of a file to tinygrad. `single` recognises a file's format by its content 
 to its reader, one module each: safetensors, gguf, npz, ctranslate2, torch_pickle (with
 state_pickle). `atomic` replaces files whole, `package` finds files inside installed packages,
 `strict_json` reads configs and headers, `host` is the border to tinygrad. What the names mean,
-and whether a model has all its weights, is left to the runtime.
+and whether a model has all its weights, is left to the caller.
 """
 
 from __future__ import annotations

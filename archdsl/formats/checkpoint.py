@@ -2,7 +2,7 @@
 
 A folder of Hugging Face's holds `config.json` and either one file of weights or several
 shards with an index, which names the shard of each tensor; the index is held to be exact.
-Opening a checkpoint reads headers alone. What a config's fields mean is left to the runtime.
+Opening a checkpoint reads headers alone. What a config's fields mean is left to the caller.
 """
 
 from __future__ import annotations

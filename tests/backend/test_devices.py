@@ -20,7 +20,7 @@ from tinygrad.helpers import Context
 import archdsl
 from archdsl.backend.target import probe, supports
 from archdsl.diagnostics import ArchError
-from archdsl.runtime.model import Model
+from archdsl.model import Model
 
 Inputs = dict[str, NDArray[Any]]
 

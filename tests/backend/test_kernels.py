@@ -23,7 +23,7 @@ from archdsl.backend.target import kernels_for
 from archdsl.backend.tensors import get
 from archdsl.backend.toolchain import ensure_compiler
 from archdsl.diagnostics import ArchError
-from archdsl.runtime.model import Model
+from archdsl.model import Model
 from tests.backend.on_cpu import Array, ready, tensor
 
 RANDOM = np.random.default_rng(0)

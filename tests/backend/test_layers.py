@@ -15,10 +15,10 @@ import archdsl
 from archdsl.backend import interpret, layers
 from archdsl.backend.program import Program, kept
 from archdsl.backend.use import Run
+from archdsl.execution.decoder import Decoder
 from archdsl.graph.nodes import Graph
 from archdsl.passes.program import Program as Lowered
-from archdsl.runtime.decoding import Decoder
-from tests.runtime.test_decoding import SPECS
+from tests.execution.test_decoder import SPECS
 
 DEPTH = 4
 FEW = ("gpt.arch:GPT", "mistral.arch:Mistral", "t5.arch:T5")  # which have all that there is

@@ -22,9 +22,9 @@ from archdsl.backend.interpret import forward, measured
 from archdsl.backend.program import OPTIONS
 from archdsl.backend.use import Run, Use
 from archdsl.graph.nodes import Apply, Graph, walk
+from archdsl.model import Model
 from archdsl.passes import optimise
 from archdsl.passes.program import lower as program_of
-from archdsl.runtime.model import Model
 from tests.backend.lowering import TARGETS, Kernel, lower, missing_compiler, recompiled
 
 HALVES = ("float16", "bfloat16")

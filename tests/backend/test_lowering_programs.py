@@ -19,13 +19,13 @@ from tinygrad.uop.ops import Ops
 import archdsl
 from archdsl.backend import interpret
 from archdsl.backend.program import OPTIONS
+from archdsl.execution.decoder import _nested
 from archdsl.graph.types import Type
+from archdsl.model import Model
 from archdsl.passes.decoding_step import COLUMNS, PAST, STARTS
 from archdsl.passes.last_position import last_position
 from archdsl.passes.program import lower as program_of
 from archdsl.passes.split_decoding import split_decoding
-from archdsl.runtime.decoding import _nested
-from archdsl.runtime.model import Model
 from tests.backend.lowering import Kernel, lower, schedule
 from tests.backend.test_lowering import LARGE, Unopened, unopened
 

@@ -12,7 +12,7 @@ from tinygrad import Tensor
 
 import archdsl
 from archdsl.backend.positions import slopes
-from archdsl.runtime.model import Model
+from archdsl.model import Model
 from tests.reference.agreement import apart
 
 Array = NDArray[Any]

@@ -21,9 +21,9 @@ from archdsl.backend import program_store, shelf
 from archdsl.backend.program import Program, kept
 from archdsl.backend.target import kernels_for, open_device
 from archdsl.cache import Store
-from archdsl.runtime.decoding import Decoder
-from archdsl.runtime.model import Model
-from tests.runtime.test_decoding import SPECS
+from archdsl.execution.decoder import Decoder
+from archdsl.model import Model
+from tests.execution.test_decoder import SPECS
 
 Array = NDArray[Any]
 
@@ -214,7 +214,7 @@ def test_another_process_runs_what_was_stored(tmp_path: Path) -> None:
     script = """
 import hashlib, sys, numpy, archdsl
 from archdsl.backend import interpret
-from archdsl.runtime.decoding import Decoder
+from archdsl.execution.decoder import Decoder
 traced = []
 plain = interpret.forward
 interpret.forward = lambda *given: (traced.append(1), plain(*given))[1]

@@ -21,8 +21,8 @@ from archdsl.diagnostics import ArchError
 from archdsl.graph.ops import OPERATORS, OPS
 from archdsl.graph.signature import Kind, Op, Param, Site
 from archdsl.graph.types import Type
+from archdsl.model import Model
 from archdsl.passes.split_decoding import split_decoding
-from archdsl.runtime.model import Model
 
 X = Param("x", Kind.TENSOR)
 

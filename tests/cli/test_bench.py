@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import benchmarks
+from archdsl.bench.results import Workload, measured, table
+from archdsl.bench.runner import Call, Contestant, race
 from archdsl.cli import main
-from archdsl.runtime.race import Call, Contestant, race
-from archdsl.runtime.standings import Workload, measured, table
 from benchmarks.__main__ import main as compare
 
 # -- the harness --
@@ -27,7 +27,7 @@ SECONDS = {"slow": 0.03, "quick": 0.01}
 @pytest.fixture(autouse=True)
 def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here nothing hangs on how quick one is whose neighbour has just stopped."""
-    monkeypatch.setattr("archdsl.runtime.race._REST", 0)
+    monkeypatch.setattr("archdsl.bench.runner._REST", 0)
 
 
 def sleeper(seconds: float, log: str, megabytes: int = 1) -> Call:
@@ -95,7 +95,7 @@ def test_a_race_that_is_interrupted_leaves_no_contestant(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("archdsl.runtime.race._Lane.prepare", interrupted)
+    monkeypatch.setattr("archdsl.bench.runner._Lane.prepare", interrupted)
     options = {"seconds": 0.01, "log": str(tmp_path / "log")}
     with pytest.raises(KeyboardInterrupt):
         race([Contestant("one", sleeper, options)], rounds=2)

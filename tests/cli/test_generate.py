@@ -14,9 +14,9 @@ import pytest
 from archdsl.cli import arguments, checkpoints, main
 from archdsl.cli.speaking import begun
 from archdsl.diagnostics import ArchError, Diagnostic
-from archdsl.runtime import generation
-from archdsl.runtime.decoding import CHUNK, Decoder
-from archdsl.runtime.texts import TextTokenizer
+from archdsl.execution.decoder import CHUNK, Decoder
+from archdsl.generation import generate as generation
+from archdsl.text.text_tokenizer import TextTokenizer
 from tests.cli.tiny import gpt2
 
 pytestmark = pytest.mark.reference("tokenizers")

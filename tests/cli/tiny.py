@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 import archdsl
+from archdsl.execution.checkpoints import written
 from archdsl.formats import Stored, write_checkpoint
-from archdsl.runtime.checkpoints import written
 
 CONFIG = {
     "model_type": "gpt2",

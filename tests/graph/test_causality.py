@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import pytest
 
+from archdsl.analysis import analyse
 from archdsl.graph.nodes import Graph
 from archdsl.graph.parser import parse
 from archdsl.graph.verify import BrokenGraph, verify
-from archdsl.semantics.analysis import analyse
 from archdsl.syntax.parser import parse as parse_spec
 
 MODEL = """

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from archdsl.analysis import analyse
 from archdsl.graph.cost import cost, flops, parameter_count
 from archdsl.graph.nodes import Apply, Graph, Node, Stack
 from archdsl.graph.ops import OPS
 from archdsl.graph.parser import parse
 from archdsl.graph.sites import parameters, site
-from archdsl.semantics.analysis import analyse
 
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "specs"
@@ -56,7 +56,7 @@ def test_a_cost_needs_no_tensor() -> None:
     program = f"""
 import sys
 from archdsl.graph.cost import cost
-from archdsl.semantics.analysis import analyse
+from archdsl.analysis import analyse
 cost(analyse("specs/gpt.arch", settings={GPT3}).graph)
 print(sorted({{"tinygrad", "numpy"}} & set(sys.modules)))
 """

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archdsl.analysis import analyse
 from archdsl.diagnostics import ArchError
 from archdsl.graph.nodes import Apply, Graph, Input, Node, Slice, Stack, Table, Tail
 from archdsl.graph.ops import OPS
 from archdsl.graph.parser import parse
 from archdsl.graph.printer import show
 from archdsl.graph.types import Axis, Size, Type, Varying
-from archdsl.semantics.analysis import analyse
 
 SPECS = Path(__file__).parents[2] / "specs"
 

@@ -27,7 +27,7 @@ from archdsl.passes.decompose import decompose
 from archdsl.passes.fuse import fuse
 from archdsl.passes.program import lower
 from tests.backend.on_cpu import ready
-from tests.runtime.test_decoding import SPECS
+from tests.execution.test_decoder import SPECS
 
 TOLERANCE = 1e-5
 ENCODERS = {

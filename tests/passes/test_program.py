@@ -14,12 +14,12 @@ from tinygrad.uop.ops import Ops, UOp
 import archdsl
 from archdsl.backend.program import Program as Capture
 from archdsl.cli import main
+from archdsl.execution.decoder import Decoder
 from archdsl.graph.parser import parse
 from archdsl.graph.printer import show
 from archdsl.passes.program import Program
 from archdsl.passes.select_kernels import KERNELS
-from archdsl.runtime.decoding import Decoder
-from tests.runtime.test_decoding import SPECS
+from tests.execution.test_decoder import SPECS
 
 # Of each three layers: the first two are traced, the third has the calls of the second.
 DEPTH = 3

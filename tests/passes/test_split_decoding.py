@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import archdsl
+from archdsl.analysis import analyse
 from archdsl.diagnostics import ArchError
 from archdsl.graph.cost import cost
 from archdsl.graph.nodes import Apply, Graph, walk
@@ -16,7 +17,6 @@ from archdsl.passes import optimise
 from archdsl.passes.decompose import COMPOSITE, decompose
 from archdsl.passes.last_position import last_position
 from archdsl.passes.split_decoding import Decoding, split_decoding
-from archdsl.semantics.analysis import analyse
 from tests import predicting
 
 CAUSAL = [*predicting.models(), *predicting.variants()]

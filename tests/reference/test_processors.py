@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from archdsl.runtime.processors import (
+from archdsl.generation.processors import (
     Forbid,
     ForbidFirst,
     ForceFirst,

@@ -13,7 +13,7 @@ import pytest
 
 import archdsl
 from archdsl.cli import main
-from archdsl.semantics.config_values import bookkeeping
+from archdsl.published.config_values import bookkeeping
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

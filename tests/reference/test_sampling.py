@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from archdsl.runtime.sampling import Sampling, warp
+from archdsl.generation.sampling import Sampling, warp
 
 pytestmark = pytest.mark.reference("torch", "transformers")
 

@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from archdsl.analysis import analyse
 from archdsl.graph.cost import parameter_count
-from archdsl.semantics.analysis import analyse
 from archdsl.syntax import ast
 from archdsl.syntax.parser import parse
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import archdsl
+from archdsl.analysis import analyse
 from archdsl.graph.nodes import Graph
-from archdsl.semantics.analysis import analyse
 
 
 def graph(text: str, **settings: int | float | bool | str) -> Graph:

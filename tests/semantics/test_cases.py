@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 import archdsl
+from archdsl.analysis import analyse
 from archdsl.diagnostics import CODES, ArchError, Diagnostic
-from archdsl.semantics.analysis import analyse
 from archdsl.semantics.library import read, standard_library, tree
 from archdsl.syntax import ast
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from archdsl.analysis import analyse
 from archdsl.graph.sites import parameters
-from archdsl.semantics.analysis import analyse
 from tests.semantics.small import graph, model
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from archdsl.analysis import analyse
 from archdsl.diagnostics import ArchError
 from archdsl.graph.nodes import Stack
-from archdsl.semantics.analysis import analyse
 from tests.semantics.small import graph, model, output
 
 

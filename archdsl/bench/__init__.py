@@ -1,0 +1,1 @@
+"""Time a model beside other programs: runner, candidates, results, roofline."""

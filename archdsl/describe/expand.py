@@ -1,0 +1,391 @@
+"""A typed graph back to a file of the language, with nothing left to be understood.
+
+Every number is a number, every default is written, and no block of another file is used.
+What is read back is the same graph, node for node. Values that are used once flow along
+arrows and the others have names; a repeated body that is more than a chain becomes a block,
+with the values that it uses from outside as further parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from archdsl.describe.flow import SIGNS, along, flowing, flows, outside
+from archdsl.describe.writing import (
+    CHOICES,
+    MEANT,
+    SPAN,
+    Binding,
+    Taken,
+    arg,
+    call,
+    chain,
+    name,
+    number,
+    plain,
+    settings,
+    whole,
+)
+from archdsl.diagnostics import fail
+from archdsl.frozen import Frozen
+from archdsl.graph.nodes import Apply, Graph, Input, Node, Stack, refs, walk
+from archdsl.graph.ops import OPS
+from archdsl.graph.sites import site
+from archdsl.syntax import ast
+
+_DEEPEST = 6  # brackets within brackets, before a value gets a name instead
+_WISHES = {"add": "sum", "multiply": "product", "norm": "normed", "attention": "attended"}
+
+
+def expand(graph: Graph) -> ast.File:
+    """The file whose only model is this graph.
+
+    Raises `ArchError` where an input or an axis has the name of an operator or a choice that
+    the model uses, and where a repeated operator computes its own arguments.
+    """
+    return _File(graph).written()
+
+
+class _File:
+    """The blocks of the file, and what all bodies must know of the graph."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.types = graph.types()
+        self.blocks: list[ast.Block] = []
+        nodes = [node for node, _ in walk(graph.nodes)]
+        self.bound = {each.name for each in (*graph.inputs, *graph.labels)}
+        self.bound |= {axis.name for axis in graph.varying}
+        self.refuse_clashes(nodes)
+        self.bound |= {output for output, _ in graph.outputs}
+        taken = Taken(self.bound | {node.path for node in nodes})
+        self.names = {n.id: taken.fresh(_block_name(n)) for n in nodes if _needs_block(n)}
+        embeds = [n for n in nodes if isinstance(n, Apply) and n.op == "embed"]
+        tables = [n.path for n in embeds if self.weighted(n)]
+        last = Counter(path.rpartition(".")[2] for path in tables)
+        # These can be told by their labels, in the model's own body; others by their places.
+        self.labels = {path for path in tables if last[path] == 1}
+
+    def refuse_clashes(self, nodes: Iterable[Node]) -> None:
+        """A name that comes in cannot be changed, and would hide what the model uses."""
+        used: set[object] = set()
+        for node in nodes:
+            if isinstance(node, Apply):
+                used |= {node.op, *(value for value in node.attr.values() if value in CHOICES)}
+        for each in sorted(self.bound & used):
+            fail(
+                "duplicate-name",
+                f"`{each}` of `{self.graph.name}` has the name of an operator or a choice "
+                "that the model uses",
+                help="give the input or the axis another name",
+            )
+
+    def weighted(self, node: Node) -> bool:
+        if isinstance(node, Stack):
+            return True
+        return bool(OPS[node.op].weights(site(self.graph, node, self.types)))
+
+    # -- the model --
+
+    def written(self) -> ast.File:
+        graph, seen = self.graph, set[str]()
+        body = _Body(self, graph.nodes, {each.name: each.name for each in graph.inputs})
+        body.taken.names |= self.bound
+        body.labels = self.labels
+        inputs = [
+            ast.Input(SPAN, name(each.name), self.incoming(each, seen)) for each in graph.inputs
+        ]
+        edges = body.model()
+        loss = [ast.Loss(SPAN, self.loss(graph.loss, body, seen))] if graph.loss else []
+        statements = (*inputs, self.init(), *_apart(edges), *_apart(loss))
+        model = ast.Model(
+            SPAN, name(graph.name), ast.Params(SPAN, ()), ast.Body(SPAN, statements)
+        )
+        return ast.File(SPAN, (*self.blocks, model))
+
+    def incoming(self, each: Input, seen: set[str]) -> ast.Type:
+        """The type of what comes in; an axis that varies says its bound where it is first."""
+        bounds = {axis.name: axis.bound for axis in self.graph.varying}
+        axes = []
+        for axis in plain(each.type).axes:
+            if isinstance(axis.size, ast.Name) and axis.size.id not in seen:
+                seen.add(axis.size.id)
+                axis = replace(axis, bound=whole(bounds[axis.size.id]))
+            axes.append(axis)
+        below, pad = (None if n is None else whole(n) for n in (each.type.below, each.pad))
+        return ast.Type(SPAN, each.type.dtype, tuple(axes), below, pad)
+
+    def init(self) -> ast.Init:
+        rule, numbers = self.graph.init
+        return ast.Init(SPAN, call(rule, (arg(key, number(n)) for key, n in numbers)))
+
+    def loss(self, loss: Apply, body: _Body, seen: set[str]) -> ast.Call:
+        labels = {each.name: each for each in self.graph.labels}
+        args = []
+        for _, ref in loss.inputs:
+            label = labels.get(ref)
+            args.append(
+                arg(None, ast.Typed(SPAN, name(ref), self.incoming(label, seen)))
+                if label
+                else arg(None, name(body.names[ref]))
+            )
+        return ast.Call(SPAN, name(loss.op), (*args, *settings(loss, ())))
+
+    # -- blocks --
+
+    def repeated(self, stack: Stack, outer: Mapping[str, str]) -> ast.Expr:
+        """What a stack repeats, as it stands before `* n`; `outer` are the names around it."""
+        direct = [n for n in stack.body if isinstance(n, Apply) and not n.path]
+        if len(stack.body) > 1 and any(self.weighted(n) for n in direct):
+            fail(
+                "stack",
+                f"`{stack.path}` of `{self.graph.name}` repeats an operator together with "
+                "what its arguments are computed by",
+                help="compute them before, or put the operator in a block",
+            )
+        if flows(stack):
+            inside = _Body(self, stack.body, outer)
+            steps = tuple(ast.Step(SPAN, inside.step(node)) for node in stack.body)
+            return steps[0].value if len(steps) == len(direct) == 1 else ast.Lambda(SPAN, steps)
+        return self.layer(stack, outer)
+
+    def layer(self, stack: Stack, outer: Mapping[str, str]) -> ast.Expr:
+        """The body of a stack as a block: what it takes, and from outside, are its tensors."""
+        made = self.names[stack.id]
+        taken = Taken(self.names.values())
+        known = {stack.carry: taken.fresh("x")}
+        known |= {ref: taken.fresh(outer[ref]) for ref in outside(stack)}
+        binding = Binding(taken)
+        params = tuple(
+            ast.Param(SPAN, name(param), binding.type(self.types[ref]), None)
+            for ref, param in known.items()
+        )
+        result = binding.type(stack.carry_type)
+        body = _Body(self, stack.body, known)
+        body.taken = taken
+        statements = ast.Body(SPAN, body.block(stack.result))
+        self.blocks.append(
+            ast.Block(SPAN, name(made), ast.Params(SPAN, params), result, statements)
+        )
+        return call(made, (arg(known[ref], name(outer[ref])) for ref in outside(stack)))
+
+    def along(self, node: Apply) -> str:
+        """A block that is one operator along one axis: its parameters give the axis a name."""
+        made, taken = self.names[node.id], Taken(self.names.values())
+        known = {param: taken.fresh(param) for param, _ in node.inputs}
+        types = {param: self.types[ref] for param, ref in node.inputs}
+        axes = {p: [taken.fresh(a.name or "A") for a in types[p].axes] for p in known}
+        params = tuple(
+            ast.Param(
+                SPAN,
+                name(known[p]),
+                ast.Type(
+                    SPAN,
+                    types[p].dtype,
+                    tuple(ast.Axis(SPAN, name(axis), None) for axis in axes[p]),
+                    None,
+                    None,
+                ),
+                None,
+            )
+            for p in known
+        )
+        first, *others = known
+        index = node.attr["axis"]
+        assert isinstance(index, int)
+        args = [arg(p, name(known[p])) for p in others]
+        args += [arg("axis", name(axes[first][index])), *settings(node, ())]
+        value = chain(name(known[first]), call(node.op, args))
+        statements = ast.Body(SPAN, (ast.Result(SPAN, value),))
+        self.blocks.append(
+            ast.Block(SPAN, name(made), ast.Params(SPAN, params), None, statements)
+        )
+        return made
+
+
+class _Piece(Frozen):
+    """A value that has been written and waits for the one that uses it."""
+
+    ref: str
+    expr: ast.Expr
+    depth: int
+
+
+class _Body:
+    """One body: its values in the order of computing, some along arrows, some by name."""
+
+    def __init__(self, file: _File, nodes: tuple[Node, ...], names: Mapping[str, str]):
+        self.file = file
+        self.nodes = nodes
+        self.names = dict(names)
+        self.taken = Taken((*file.names.values(), *names.values()))
+        self.labels: Collection[str] = ()
+        self.places = {node.path for node in nodes if file.weighted(node)}
+        self.statements: list[ast.Statement] = []
+        self.pending: list[_Piece] = []
+        self.outputs: list[tuple[str, str]] = []
+
+    # -- whole bodies --
+
+    def model(self) -> list[ast.Statement]:
+        """The edges and outputs of a model."""
+        graph = self.file.graph
+        self.outputs = list(graph.outputs)
+        kept = {ref for _, ref in graph.outputs} | set(refs(graph.loss) if graph.loss else ())
+        for ref in self.write(kept):
+            # Nothing but a fact may use what leads nowhere.
+            type = plain(self.file.types[ref])
+            self.statements.append(ast.ExpectType(SPAN, name(self.names[ref]), type))
+        for output, ref in self.outputs:
+            self.output(output, ref, name(self.names[ref]))
+        return self.statements
+
+    def block(self, result: str) -> tuple[ast.Statement, ...]:
+        """The edges of a block, and its value."""
+        if unused := self.write(set(), result):
+            fail(
+                "unused-name",
+                f"`{self.names[unused[0]]}` of `{self.file.graph.name}` is computed in a "
+                "block and never used, which no text can say",
+            )
+        (value,) = self.operands((result,))
+        self.flush()
+        return (*self.statements, ast.Result(SPAN, value.expr))
+
+    def write(self, kept: set[str], result: str | None = None) -> list[str]:
+        """Writes all nodes but those that wait for their use; tells the ones without any."""
+        waiting = flowing(self.nodes, kept, result)
+        self.give()
+        for node in self.nodes:
+            piece = self.piece(node)
+            if node.id in waiting and piece.depth <= _DEEPEST:
+                self.pending.append(piece)
+            else:
+                self.flush()
+                self.bind(node, piece.expr)
+        used = {ref for node in self.nodes for ref in refs(node)} | kept | {result}
+        return [node.id for node in self.nodes if node.id not in used]
+
+    # -- statements --
+
+    def flush(self) -> None:
+        """Gives what waits a name, lest it be computed later than it was."""
+        nodes = {node.id: node for node in self.nodes}
+        waiting, self.pending = self.pending, []
+        for piece in waiting:
+            self.bind(nodes[piece.ref], piece.expr)
+
+    def bind(self, node: Node, expr: ast.Expr) -> None:
+        """A named value: an output where it is the next one, else an edge."""
+        if self.outputs and self.outputs[0][1] == node.id and self.outputs[0][0] not in MEANT:
+            output, _ = self.outputs.pop(0)
+            self.output(output, node.id, expr)
+        else:
+            self.names[node.id] = self.taken.fresh(_wish(node, expr))
+            self.statements.append(ast.Edge(SPAN, name(self.names[node.id]), expr))
+        self.give()
+
+    def give(self) -> None:
+        """The next outputs, where their values have names already."""
+        while self.outputs and self.outputs[0][1] in self.names:
+            output, ref = self.outputs[0]
+            if output in MEANT:
+                return  # its name would hide what may be used below: it comes last
+            self.outputs.pop(0)
+            self.output(output, ref, name(self.names[ref]))
+
+    def output(self, output: str, ref: str, expr: ast.Expr) -> None:
+        self.names.setdefault(ref, output)
+        type = plain(self.file.types[ref])
+        self.statements.append(ast.Output(SPAN, name(output), type, expr))
+
+    # -- expressions --
+
+    def piece(self, node: Node) -> _Piece:
+        """A node and what flows into it."""
+        wanted = along(node) if isinstance(node, Apply) else (node.input,)
+        parts = self.operands(wanted)
+        if isinstance(node, Apply) and node.op in SIGNS:
+            left, right = parts
+            depth = 1 + max(left.depth, right.depth)
+            return _Piece(node.id, self.sum(node, left.expr, right.expr), depth)
+        return _Piece(node.id, chain(parts[0].expr, self.step(node)), parts[0].depth)
+
+    def sum(self, node: Apply, left: ast.Expr, right: ast.Expr) -> ast.Expr:
+        """What a sign stands for, or a call where it needs a place."""
+        if place := self.other_place(node):
+            both = ast.Call(SPAN, name(node.op), (arg(None, left), arg("other", right)))
+            return ast.Labeled(SPAN, name(place), both)
+        return ast.Binary(SPAN, left, SIGNS[node.op], right)
+
+    def operands(self, wanted: tuple[str, ...]) -> list[_Piece]:
+        """Values as they are written where they are used: what waits, or a name."""
+        waiting = [piece for piece in self.pending if piece.ref in wanted]
+        start = len(self.pending) - len(waiting)
+        inline = [ref for ref in wanted if ref in {piece.ref for piece in waiting}]
+        if inline == [piece.ref for piece in self.pending[start:]]:
+            self.pending = self.pending[:start]
+        else:
+            self.flush()
+        made = {piece.ref: piece for piece in waiting if piece.ref not in self.names}
+        return [made.get(ref) or _Piece(ref, name(self.names[ref]), 0) for ref in wanted]
+
+    def step(self, node: Node) -> ast.Expr:
+        """A node without what flows into it, as it stands behind an arrow."""
+        match node:
+            case Apply():
+                made: ast.Expr = self.operator(node)
+                label = node.path if self.file.weighted(node) else self.other_place(node)
+            case Stack():
+                count = whole(node.count)
+                made = ast.Binary(SPAN, self.file.repeated(node, self.names), "*", count)
+                label = node.path
+        return ast.Labeled(SPAN, name(label), made) if label else made
+
+    def operator(self, node: Apply) -> ast.Call | ast.Name:
+        op, tensors = OPS[node.op], node.inputs[1:]
+        others = [arg(param, name(self.names[ref])) for param, ref in tensors]
+        if node.id in self.file.names:
+            return call(self.file.along(node), others)
+        return call(op.name, (*others, *settings(node, self.labels)))
+
+    def other_place(self, node: Apply) -> str | None:
+        """A place for an operator without weights, whose own name would take another's."""
+        taken = [p for p in self.places if re.fullmatch(rf"{node.op}(_\d+)?", p)]
+        if not taken or not node.path:
+            return None
+        place = next(p for n in range(2, 10**6) if (p := f"{node.op}_{n}") not in self.places)
+        self.places.add(place)
+        return place
+
+
+def _needs_block(node: Node) -> bool:
+    if isinstance(node, Stack):
+        return not flows(node)
+    return node.attr.get("axis") is not None
+
+
+def _block_name(node: Node) -> str:
+    if isinstance(node, Apply):
+        return f"{node.op}_along"
+    last = node.path.rpartition(".")[2]
+    return last if last.endswith("layer") else f"{last}_layer"
+
+
+def _wish(node: Node, expr: ast.Expr) -> str:
+    """What a value may be called: as the last weights on its way are, or after its operator."""
+    steps = [step.value for step in expr.steps] if isinstance(expr, ast.Chain) else []
+    labels = [
+        step.label.id.rpartition(".")[2] for step in steps if isinstance(step, ast.Labeled)
+    ]
+    if labels and labels[-1] not in MEANT:
+        return labels[-1]
+    return _WISHES.get(node.op, node.op) if isinstance(node, Apply) else labels[-1]
+
+
+def _apart(statements: Iterable[ast.Statement]) -> Iterator[ast.Statement]:
+    """Statements with an empty line before each."""
+    return (replace(each, trivia=ast.Trivia(blank=True)) for each in statements)

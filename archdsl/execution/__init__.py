@@ -1,0 +1,1 @@
+"""Weights on a device, captured programs, inputs and the decoder; knows no text and no task."""

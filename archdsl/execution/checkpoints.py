@@ -1,0 +1,214 @@
+"""Weights from and to files, under a model's own names or those of a published checkpoint.
+
+Strict both ways: every weight is filled and every tensor of the file used, or nothing is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tinygrad import Tensor
+
+from archdsl.diagnostics import did_you_mean, fail, listing
+from archdsl.formats import read_checkpoint, write_npz, write_safetensors
+from archdsl.formats.host import Stored
+from archdsl.graph.sites import Parameter
+from archdsl.published.convert import to_ours, to_theirs
+from archdsl.published.weight_maps import Pairing, WeightMap
+
+_SHOWN = 8  # names listed of each kind in a message
+_FLOATS = ("float32", "float16", "bfloat16", "float64")
+
+
+def read(
+    path: str, weights: Mapping[str, Parameter], maps: Mapping[str, WeightMap], map: str | None
+) -> dict[str, Stored]:
+    """A file's or a folder's tensors by the model's paths, in its order, not yet read."""
+    return fit(path, read_checkpoint(path).tensors, weights, maps, map)
+
+
+def fit(
+    path: str,
+    tensors: Mapping[str, Stored],
+    weights: Mapping[str, Parameter],
+    maps: Mapping[str, WeightMap],
+    map: str | None,
+) -> dict[str, Stored]:
+    """The same for tensors that are open already; `path` is for messages."""
+    if map is not None and map not in maps:
+        fail(
+            "weights-map",
+            f"the spec has no `weights` block {map!r}",
+            expected=listing(maps) if maps else "a `weights` block in the spec",
+            help=did_you_mean(map, maps),
+        )
+    ways = [_Way(m, tensors, weights) for name, m in maps.items() if map in (None, name)]
+    if map is None:
+        ways.insert(0, _Way(_own(weights), tensors, weights))
+    # The file says by its names which of them it follows: the one that leaves least over.
+    least = min(way.odd for way in ways)
+    told = [(way, way.problems()) for way in ways if way.odd == least]
+    best, problems = min(told, key=lambda each: len(each[1]))
+    # Names of ours are ours; of two published ones the names alone cannot tell.
+    others = [way.map for way, wrong in told if not wrong and way.map.title]
+    if not problems and best.map.title and len({each.pairings for each in others}) > 1:
+        fail(
+            "weights-map",
+            f"`{path}` could follow {listing(repr(each.title) for each in others)}",
+            help="name the `weights` block that it does: `map=` or `--map`",
+        )
+    if problems:
+        title = best.map.title
+        under = f"the names of `weights {title!r}`" if title else "the model's own names"
+        fail(
+            "checkpoint",
+            f"`{path}` does not hold this model's weights, under {under}",
+            expected=f"{sum(len(p.theirs[0]) for p in best.map.pairings)} tensors",
+            found=f"{len(tensors)} tensors; " + "; ".join(problems),
+            help=_help(problems),
+        )
+    return best.ours()
+
+
+def written(map: WeightMap, ours: Mapping[str, Stored]) -> dict[str, Stored]:
+    """A model's weights as the checkpoint of a map has them, not yet read."""
+    theirs: dict[str, Stored] = {}
+    for pairing in map.pairings:
+        names = pairing.theirs[0]
+        tensors = to_theirs([ours[n] for n in pairing.ours], pairing.conversions, len(names))
+        theirs |= zip(names, tensors, strict=True)
+    return theirs
+
+
+def write(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """All tensors to a file in the format of its suffix."""
+    writers = {".safetensors": write_safetensors, ".npz": write_npz}
+    writer = writers.get(Path(path).suffix)
+    if writer is None:
+        fail(
+            "file",
+            f"`{path}`: weights are written to files of two kinds",
+            expected=listing(writers),
+            found=f"`{Path(path).suffix}`" if Path(path).suffix else "no suffix",
+        )
+    writer(path, tensors)
+
+
+def _own(weights: Mapping[str, Parameter]) -> WeightMap:
+    """The model's own names, as a map."""
+    return WeightMap(
+        "",
+        tuple(
+            Pairing((path,), ((path,),), (), (parameter.weight.shape,))
+            for path, parameter in weights.items()
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Tensors read under the names of one map."""
+
+    map: WeightMap
+    tensors: Mapping[str, Stored]
+    weights: Mapping[str, Parameter]
+
+    @property
+    def odd(self) -> int:
+        """How many names are lacking or left over."""
+        lacking, extra = self._beside()
+        return len(lacking) + len(extra)
+
+    def _beside(self) -> tuple[list[str], list[str]]:
+        """What the file lacks, and what it has beside what is used or ignored."""
+        lacking, used = [], set()
+        for pairing in self.map.pairings:
+            spellings = self._spellings(pairing)
+            used |= {name for names in spellings for name in names}
+            if not spellings:
+                lacking.append(self._lacking(pairing))
+        extra = (t for t in self.tensors if t not in used and not self.map.ignores(t))
+        return lacking, sorted(extra)
+
+    def _lacking(self, pairing: Pairing) -> str:
+        names = pairing.theirs[0]
+        return next((n for n in names if self._name(n) is None), names[0])
+
+    def _spellings(self, pairing: Pairing) -> list[tuple[str, ...]]:
+        """The names of the file under which it has all of a pairing's tensors."""
+        found = [[self._name(name) for name in names] for names in pairing.theirs]
+        return [tuple(n for n in names if n) for names in found if all(names)]
+
+    def _name(self, name: str) -> str | None:
+        """A checkpoint's name as the file has it, or None where it has not."""
+        bare = (name.removeprefix(p) for p in self.map.optional if name.startswith(p))
+        return next((n for n in (name, *bare) if n in self.tensors), None)
+
+    def problems(self) -> list[str]:
+        missing, extra = self._beside()
+        shapes: list[str] = []
+        kinds: list[str] = []
+        differing: list[str] = []
+        for pairing in self.map.pairings:
+            spellings = self._spellings(pairing)
+            for names in spellings:
+                for name, wanted in zip(names, pairing.shapes, strict=True):
+                    tensor = self.tensors[name]
+                    if tensor.shape != wanted:
+                        turned = ": transposed" if tensor.shape == wanted[::-1] else ""
+                        shapes.append(
+                            f"{name} is {list(tensor.shape)}, not {list(wanted)}{turned}"
+                        )
+                    elif tensor.dtype not in _FLOATS:
+                        kinds.append(f"{name} is of {tensor.dtype}")
+            if not shapes and not kinds:
+                differing += self._differing(spellings)
+        found = {
+            "missing": missing,
+            "unexpected": extra,
+            "of another shape": shapes,
+            "not of float numbers": kinds,
+            "not equal, and one weight": differing,
+        }
+        return [f"{len(v)} {what}: {_some(v)}" for what, v in found.items() if v]
+
+    def _differing(self, spellings: list[tuple[str, ...]]) -> Iterator[str]:
+        """Tensors that are one weight under several names and are not equal."""
+        for names in spellings[1:]:
+            for first, other in zip(spellings[0], names, strict=True):
+                one, two = self.tensors[first], self.tensors[other]
+                if one.dtype != two.dtype or not _equal(one.read(), two.read()):
+                    yield f"{first} and {other}"
+
+    def ours(self) -> dict[str, Stored]:
+        found: dict[str, Stored] = {}
+        for pairing in self.map.pairings:
+            tensors = [self.tensors[name] for name in self._spellings(pairing)[0]]
+            shapes = tuple(self.weights[path].weight.shape for path in pairing.ours)
+            made = to_ours(tensors, pairing.conversions, shapes)
+            found |= zip(pairing.ours, made, strict=True)
+        return {path: found[path] for path in self.weights}
+
+
+def _equal(one: NDArray[Any], two: NDArray[Any]) -> bool:
+    """Whether numbers are equal; most often their bits are, which is quicker to see."""
+    first, other = (np.ascontiguousarray(each).view(np.uint8) for each in (one, two))
+    return np.array_equal(first, other) or np.array_equal(one, two)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _help(problems: list[str]) -> str | None:
+    if all(p.endswith(": transposed") for p in problems):
+        return "a rule of the map says it: `… -> transpose`"
+    if all("of another shape" in p for p in problems):
+        return "the model's sizes are not those of the checkpoint"
+    return None

@@ -1,0 +1,1 @@
+"""The decoding loop: sampling, logits processors, beam search, generation_config.json."""

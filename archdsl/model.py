@@ -1,0 +1,297 @@
+"""A compiled model: its graph, its weights, and the forward pass that runs under a JIT."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from tinygrad import Tensor
+
+from archdsl.analysis import analyse
+from archdsl.diagnostics import did_you_mean, fail
+from archdsl.execution import checkpoints, inputs
+from archdsl.execution.executable import Executable, known_value
+from archdsl.execution.recent import Recent
+from archdsl.formats.host import Stored
+from archdsl.graph.cost import Cost, cost
+from archdsl.graph.nodes import Graph
+from archdsl.graph.sites import Parameter
+from archdsl.published.weight_maps import WeightMap
+from archdsl.semantics.models import Setting
+from archdsl.syntax import ast
+
+if TYPE_CHECKING:
+    from archdsl.backend.quantized import Weights
+    from archdsl.backend.tuning import Tuner
+    from archdsl.execution.decoder import Decoder
+    from archdsl.generation.generate import Generation, Reader, Said
+    from archdsl.text.text_tokenizer import TextTokenizer
+
+DECODERS = 4  # that are kept, with their caches; each belongs to one thread
+
+
+class Model:
+    """A model with all its sizes fixed, on one device and in one dtype.
+
+    Made by `archdsl.compile`; no weight is allocated until it is needed. `graph` is the
+    typed graph, `maps` the published checkpoints that its spec can read.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        maps: Mapping[str, WeightMap],
+        device: str | None = None,
+        dtype: str = "float32",
+        seed: int = 0,
+        kernels: str = "best",
+        quantize: str | None = None,
+        tune: float | None = None,
+    ):
+        self.graph = graph
+        self.maps = dict(maps)
+        self.seed = seed
+        self._tuner = None if tune is None else _tuner(tune)
+        self.executable = Executable(graph, device, dtype, seed, kernels, quantize, self._tuner)
+        self._decoders: Recent[Decoder] = Recent(DECODERS)
+        self._readers: Recent[Reader] = Recent(DECODERS)
+
+    @property
+    def weights(self) -> Mapping[str, Parameter]:
+        """What each weight is, by its path."""
+        return self.executable.weights
+
+    @property
+    def dtype(self) -> str:
+        return self.executable.dtype
+
+    @property
+    def kernels(self) -> str:
+        return self.executable.kernels
+
+    @property
+    def quantize(self) -> str | None:
+        return self.executable.quantize
+
+    @property
+    def device(self) -> str:
+        """tinygrad's name of the device, opened on first use."""
+        return self.executable.device
+
+    @property
+    def parameters(self) -> Weights:
+        """The weights by path, in the order of the spec; drawn from the seed on first use.
+
+        Change one by tinygrad's `assign`, or all by `load`: captured passes read these tensors.
+        """
+        return self.executable.parameters
+
+    def __call__(self, *, outputs: Any = None, **given: Any) -> dict[str, Tensor]:
+        """The outputs by name, each [B, …], for inputs by name, each [B, …].
+
+        Inputs are numpy arrays, lists or tinygrad tensors; what does not fit the spec's types
+        raises `ArchError`. With `outputs`, a name or several, only what these need is computed.
+        Outputs are the caller's own: no later call changes them. Several threads may call one
+        model. Dropout acts under tinygrad's `Context(TRAINING=1)` alone.
+        """
+        names = [name for name, _ in self.graph.outputs]
+        if outputs is not None:
+            wanted = [outputs] if isinstance(outputs, str) else list(outputs)
+            names = [known_value("the model has no output", name, names) for name in wanted]
+        return self.executable.forward(inputs.check(self.graph, given), names)
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        """A model's memory belongs to a device of this process: it is no value to copy."""
+        fail(
+            "model",
+            "a model can be neither pickled nor copied",
+            help="`model.save(path)` writes its weights; compile the spec again and `load` it",
+        )
+
+    def decoder(self, rows: int, limit: int | None = None) -> Decoder:
+        """The model fed step by step, `rows` sequences at once: see `Decoder`."""
+        from archdsl.execution.decoder import Decoder
+
+        key = (threading.get_ident(), rows, limit)
+        return self._decoders.get(key, lambda: Decoder(self.executable, rows, limit))
+
+    def generate(
+        self,
+        ids: Sequence[int] | Sequence[Sequence[int]],
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
+        stop: Sequence[int] = (),
+        slide: bool = False,
+    ) -> Generation:
+        """The tokens that follow a prompt, or each of several, piece by piece: see `Piece`.
+
+        `ids` is a list of tokens, or a list of such lists, of whatever lengths; `temperature`
+        0 takes the likeliest token; `stop` are tokens that end a row; with `slide` the older
+        half of the context is forgotten at its end, which else is an error. The same seed
+        gives the same tokens. Raises `ArchError` as `generation.generate` does.
+        """
+        from archdsl.generation.generate import generate
+        from archdsl.generation.sampling import Sampling
+
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        prompts: Any = ids if len(ids) and np.ndim(ids[0]) else [ids]
+        return generate(
+            self,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            seed=seed,
+            stop=stop,
+            slide=slide,
+        )
+
+    def say(
+        self,
+        tokenizer: TextTokenizer,
+        prompts: str | Sequence[str],
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        stop_tokens: Sequence[int] = (),
+        slide: bool = False,
+    ) -> Iterator[Said]:
+        """The text that follows a prompt, or each of several, as it comes: see `Said`.
+
+        The tokenizer is one of `archdsl.read_tokenizer`'s. A text ends with any of its end
+        tokens and of `stop_tokens`, and before any text of `stop`. All else as in `generate`.
+        """
+        from archdsl.generation.generate import prompted, saying
+        from archdsl.generation.sampling import Sampling
+
+        given = [prompts] if isinstance(prompts, str) else prompts
+        return saying(
+            self,
+            tokenizer,
+            [prompted(tokenizer, prompt) for prompt in given],
+            max_new_tokens=max_new_tokens,
+            sampling=Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
+            seed=seed,
+            stop_strings=stop,
+            stop_tokens=stop_tokens,
+            slide=slide,
+        )
+
+    def reader(self, rows: int) -> Reader:
+        """A decoder for `rows` sequences that knows what it was fed: see `Reader`."""
+        from archdsl.generation.generate import Reader
+
+        key = (threading.get_ident(), rows)
+        return self._readers.get(key, lambda: Reader(self.executable, rows))
+
+    def loss(self, **given: Any) -> Tensor:
+        """The spec's loss, a scalar that `.backward()` can follow, for inputs and labels.
+
+        It is not captured by the JIT; dropout acts under tinygrad's `Context(TRAINING=1)`.
+        `.backward()` comes before its value is read: tinygrad then forgets how it was made.
+        """
+        if self.graph.loss is None:
+            fail(
+                "model",
+                f"`{self.graph.name}` has no loss",
+                help="state one in the spec: `loss next_token(logits, tokens)`",
+            )
+        arrays = inputs.check(self.graph, given, labels=True)
+        if self.graph.loss.op == "next_token":
+            _two_tokens(self.graph, arrays)
+        return self.executable.loss(arrays)
+
+    def load(self, path: str | Path, map: str | None = None) -> None:
+        """Takes all weights from a file or a folder: .safetensors, .pt, .bin, .npz, .gguf,
+        CTranslate2's model.bin, shards with their index, or `package:NAME/file`.
+
+        The file's names are the model's own or those of one of the spec's `weights` blocks,
+        which `map` can name. Every weight must be in the file, and every tensor of the file
+        be used or ignored by name, else `ArchError` lists what is not, and nothing changes.
+        """
+        self.fill(checkpoints.read(str(path), self.weights, self.maps, map))
+
+    def fill(self, found: Mapping[str, Stored]) -> None:
+        """Takes all weights from tensors by path, read one after the other."""
+        self.executable.fill(found)
+        # What was captured reads the old weights.
+        self._decoders.clear()
+        self._readers.clear()
+
+    def save(self, path: str | Path) -> None:
+        """Writes all weights under their own names, to .safetensors or .npz by the suffix."""
+        checkpoints.write(path, self.parameters)
+
+    def cost(self, **sizes: int) -> Cost:
+        """Parameters, flops and bytes at sizes such as `T=1024`; allocates nothing."""
+        bounds = {v.name: v.bound for v in self.graph.varying}
+        for name, size in sizes.items():
+            if name not in bounds or not 1 <= size <= bounds[name]:
+                known = [f"{n} from 1 to {b}" for n, b in bounds.items()]
+                fail(
+                    "argument-value",
+                    f"a cost cannot be told for {name} = {size}",
+                    expected=", ".join(known) or "no size: none varies",
+                    help=did_you_mean(name, bounds) if name not in bounds else None,
+                )
+        return cost(self.graph, sizes, self.dtype)
+
+
+def build(
+    spec: str | ast.File,
+    variant: str | None,
+    settings: Mapping[str, Setting],
+    device: str | None,
+    dtype: str,
+    seed: int,
+    kernels: str = "best",
+    quantize: str | None = None,
+    tune: float | None = None,
+) -> Model:
+    """What `archdsl.compile` does, its settings as a mapping of their own."""
+    analysis = analyse(spec, variant, settings)
+    return Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
+
+
+def _tuner(seconds: float) -> Tuner:
+    from archdsl.backend.tuning import Tuner  # which few runs need
+
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not 0 < seconds < math.inf:
+        fail(
+            "argument-value",
+            f"tune cannot be {seconds!r}",
+            expected="seconds above 0, as in tune=60",
+        )
+    return Tuner(seconds)
+
+
+def _two_tokens(graph: Graph, arrays: Mapping[str, Any]) -> None:
+    assert graph.loss is not None
+    name = dict(graph.loss.inputs)["tokens"]
+    each = next((i for i in graph.inputs if i.name == name), None)
+    array = arrays.get(name)
+    if array is None:
+        return
+    lengths = (array != each.pad).sum(1) if each and each.pad is not None else [array.shape[1]]
+    if max(lengths) < 2:
+        fail(
+            "input",
+            f"`{name}`: there is no next token to predict",
+            each.span if each else None,
+            expected="a sequence of two tokens or more",
+            found="one token",
+        )

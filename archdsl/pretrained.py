@@ -1,0 +1,155 @@
+"""Published checkpoints as models and as specs, and models as published checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from archdsl.analysis import Analysis, analyse
+from archdsl.backend.target import kernels_for, open_device
+from archdsl.diagnostics import fail, listing
+from archdsl.execution import checkpoints
+from archdsl.formats import Checkpoint, read_checkpoint, write_checkpoint
+from archdsl.formats.host import Stored
+from archdsl.graph.cost import BYTES, parameter_count
+from archdsl.graph.sites import parameters
+from archdsl.model import Model
+from archdsl.published.configs import identity, read_config, write_config
+from archdsl.published.imported import spec_of
+from archdsl.published.recognise import Recognised, recognise
+from archdsl.published.weight_maps import WeightMap
+from archdsl.semantics.models import ModelBuilder
+from archdsl.semantics.report import Report
+from archdsl.semantics.values import Scalar, Value, said
+from archdsl.syntax import ast
+
+
+def from_pretrained(
+    path: str | Path,
+    spec: str | None,
+    device: str | None,
+    dtype: str | None,
+    seed: int,
+    kernels: str,
+    quantize: str | None,
+    tune: float | None,
+) -> Model:
+    """What `archdsl.from_pretrained` does."""
+    _, analysis, found = _held(path, spec)
+    if dtype is None and quantize is None and kernels == "best":
+        quantize = "stored" if kernels_for(open_device(device)) else None
+    dtype = dtype or widest(found.values())
+    model = Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
+    model.fill(found)
+    return model
+
+
+def describe(path: str | Path, spec: str | None = None) -> tuple[ast.File, dict[str, Stored]]:
+    """The spec of a checkpoint, its sizes the defaults, and its weights under the spec's names.
+
+    No weight is read yet; all are held against the model's by name, shape and dtype.
+    """
+    known, analysis, found = _held(path, spec)
+    return spec_of(known, parameter_count(analysis.graph)), found
+
+
+def export(
+    analysis: Analysis, weights: str, folder: str | Path, map: str | None, shard_bytes: int
+) -> int:
+    """A folder as it is published, of a spec and a file of its weights.
+
+    The weights keep their dtype and are read one after the other; how many tensors were
+    written is returned. Raises `ArchError` where the
+    spec has no map with a config, where the weights are not the model's, and where the folder
+    has a checkpoint already.
+    """
+    chosen = _publishable(analysis, map)
+    parameters_ = {p.path: p for p in parameters(analysis.graph)}
+    ours = checkpoints.read(weights, parameters_, analysis.maps, None)
+    assert chosen.config is not None
+    config = write_config(chosen.config, analysis.work, analysis.env)
+    theirs = checkpoints.written(chosen, ours)
+    _reads_back(analysis, chosen.config, config, theirs)
+    config["dtype"] = widest(ours.values())
+    write_checkpoint(folder, theirs, config, shard_bytes)
+    return len(theirs)
+
+
+def widest(tensors: Iterable[Stored]) -> str:
+    """The dtype that holds the numbers of all tensors exactly.
+
+    >>> import numpy as np
+    >>> half, brain = (Stored(d, (1,), lambda: np.zeros(1)) for d in ("float16", "bfloat16"))
+    >>> widest([half]), widest([half, brain])
+    ('float16', 'float32')
+    """
+    kinds = {tensor.dtype for tensor in tensors}
+    return kinds.pop() if len(kinds) == 1 and kinds <= BYTES.keys() else "float32"
+
+
+def _recognised(path: str | Path, spec: str | None) -> tuple[Checkpoint, Recognised]:
+    opened = read_checkpoint(path)
+    if opened.config is None:
+        fail(
+            "config",
+            f"{path}: there is no config that says which model these weights are of",
+            expected="a folder with `config.json`, or a .gguf file",
+            help="compile a spec and load them: `archdsl.compile(…).load(path)`",
+        )
+    return opened, recognise(str(path), opened.config, spec, opened.tensors.keys())
+
+
+def _held(path: str | Path, spec: str | None) -> tuple[Recognised, Analysis, dict[str, Stored]]:
+    """The spec of a checkpoint, its model, and its tensors as the weights of that."""
+    opened, known = _recognised(path, spec)
+    analysis = analyse(str(known.path), known.model.name.id, dict(known.settings))
+    weights = {p.path: p for p in parameters(analysis.graph)}
+    found = checkpoints.fit(str(path), opened.tensors, weights, analysis.maps, known.title)
+    return known, analysis, found
+
+
+def _reads_back(
+    analysis: Analysis,
+    node: ast.Config,
+    config: Mapping[str, object],
+    theirs: Mapping[str, Stored],
+) -> None:
+    """Refuses a config that says another model than the one that it was written for."""
+    scope = analysis.env.scope
+    settings = read_config("the config", node, scope, analysis.model, config, theirs.keys())
+    again = ModelBuilder(scope, analysis.model, Report()).named(settings)
+    names = [param.name.id for param in analysis.model.params.params]
+    lost = [n for n in names if _said(analysis.env.names[n]) != _said(again.names[n])]
+    if lost:
+        values = [f"{n} = {_said(analysis.env.names[n])}" for n in lost]
+        fail(
+            "config",
+            f"the published config has no words for {listing(values, 'and')}",
+            node.span,
+            expected=listing([f"{n} = {_said(again.names[n])}" for n in lost], "and"),
+        )
+
+
+def _said(value: Value) -> str:
+    return value.text if isinstance(value, Scalar) else said(value)
+
+
+def _publishable(analysis: Analysis, map: str | None) -> WeightMap:
+    """The map by which a model is published: the one that is named, or the first."""
+    maps: Mapping[str, WeightMap] = {
+        title: each
+        for title, each in analysis.maps.items()
+        # A folder has a `config.json`; what a .gguf file says stands in the file itself.
+        if each.config
+        and (identity(each.config) or ((), ""))[0][:1] != ("general.architecture",)
+    }
+    if map is None and maps:
+        return next(iter(maps.values()))
+    if map is None or map not in maps:
+        fail(
+            "weights-map",
+            f"`{analysis.model.name.id}` has no `weights` block with a `config.json`"
+            + (f" called {map!r}" if map else ""),
+            expected=listing(maps) or 'weights "title" for Model { config { … } … }',
+        )
+    return maps[map]

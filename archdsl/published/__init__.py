@@ -1,0 +1,1 @@
+"""Published weights and configs for a spec, both ways: names, conversions, fields."""

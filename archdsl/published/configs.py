@@ -1,0 +1,329 @@
+"""Published configs, both ways: the fields of a `config.json` for a model's parameters.
+
+A `config` block says of each field what it is in the model's own words. Where that is a bare
+parameter, reading sets it; all else is computed from the parameters and must agree with the
+field. So a config that is read whole is a config that was understood whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from archdsl.diagnostics import ArchError, Diagnostic, Note, did_you_mean, listing
+from archdsl.published.config_values import (
+    Unpublished,
+    bookkeeping,
+    equal,
+    flat,
+    is_named,
+    meant,
+    parameter,
+    said,
+    shown,
+    value_of,
+)
+from archdsl.published.weight_maps import lines
+from archdsl.semantics.elaborate import Elaborator
+from archdsl.semantics.library import Scope
+from archdsl.semantics.models import ModelBuilder, Setting
+from archdsl.semantics.report import Report
+from archdsl.semantics.unknown import no_choice
+from archdsl.semantics.values import Env, Scalar, Symbol, Value, fits, kind
+from archdsl.syntax import ast
+
+# What stands before a tensor's name where a line asks whether the checkpoint has it.
+TENSORS = "tensors."
+
+
+def read_config(
+    path: str,
+    node: ast.Config,
+    scope: Scope,
+    model: ast.Model,
+    config: Mapping[str, object],
+    tensors: Collection[str] = (),
+) -> dict[str, Setting]:
+    """The parameters of a model that a published config sets.
+
+    The names of the checkpoint's `tensors` say what some configs do not: the field
+    `tensors.NAME` is whether there is one.
+
+    Raises `ArchError` (code `config`) with every field that is missing, that this spec does
+    not know, or whose value it cannot be compiled for. `path` is the config's, for messages.
+    """
+    return _Reading(path, scope, model, flat(config), tensors).settings_of(node)
+
+
+def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, object]:
+    """The config of a model whose parameters are those of `env`, fields within fields.
+
+    Raises `ArchError` (code `config`) for a choice that has no published name.
+    """
+    written: dict[str, object] = {}
+    for line in lines(node.rules, work, env):
+        assert isinstance(line, ast.Setting)
+        if is_named(line.value, "any") or line.fields[0].id.startswith(TENSORS):
+            continue
+        try:
+            value = value_of(line.value, work, env)
+        except Unpublished as none:
+            work.wrong("config", str(none), none.span, expected=none.known)
+            continue
+        fixed = line.default is not None and parameter(line.value, env.names) is None
+        # A field that is fixed to what it means where it is missing need not be there.
+        if fixed and equal(value, meant(line, work, env)):
+            continue
+        *within, name = line.fields[0].id.split(".")
+        place: dict[str, object] = written
+        for part in within:
+            place = place.setdefault(part, {})  # type: ignore[assignment]
+        place[name] = value
+    work.report.raise_any()
+    return written
+
+
+def check_config(node: ast.Config, work: Elaborator, env: Env) -> None:
+    """Reports lines that mean nothing, or two things."""
+    if identity(node) is None:
+        work.wrong(
+            "config",
+            "the first line of a config says which it is for",
+            node.span,
+            expected='a field and its text, as in `model_type = "gpt2"`',
+        )
+    fields: dict[str, ast.Setting] = {}
+    for line in lines(node.rules, work, env):
+        assert isinstance(line, ast.Setting)
+        if not is_named(line.value, "any"):
+            _names_once(line.value, work, env)
+            with suppress(Unpublished):  # what has no published form can be compiled still
+                value_of(line.value, work, env)
+                if line.default is not None:
+                    meant(line, work, env)
+        name = line.fields[0].id
+        for other in fields:
+            if (
+                name == other
+                or f"{name}.".startswith(f"{other}.")
+                or f"{other}.".startswith(f"{name}.")
+            ):
+                notes = (Note("the other is here", fields[other].span),)
+                work.wrong(
+                    "config",
+                    f"`{name}` and `{other}` are told in one place",
+                    line.span,
+                    notes=notes,
+                )
+        fields[name] = line
+
+
+def _names_once(value: ast.Expr | ast.Not, work: Elaborator, env: Env) -> None:
+    """Reports choices that there are not, and published names of two of them."""
+    if not isinstance(value, ast.Call) or value.callee.id != "names":
+        return
+    taken: dict[str, str] = {}
+    for arg in value.args[1:]:
+        if arg.name is None or not isinstance(arg.value, ast.String):
+            work.wrong(
+                "config",
+                "a choice and its published name stand here",
+                arg.span,
+                expected='gelu = "gelu_new"',
+            )
+            continue
+        if arg.name.id not in env.scope.blocks and (wrong := no_choice(arg.name)):
+            work.building.tell(wrong)
+        before = taken.setdefault(arg.value.value, arg.name.id)
+        if before != arg.name.id:
+            work.wrong(
+                "config",
+                f"{said(arg.value.value)} would be `{before}` and `{arg.name.id}`",
+                arg.value.span,
+            )
+
+
+def identity(node: ast.Config) -> tuple[tuple[str, ...], str] | None:
+    """The field by which a config is known, and its value: the first line's if a text."""
+    first = next(iter(node.rules), None)
+    if isinstance(first, ast.Setting) and isinstance(first.value, ast.String):
+        return tuple(name.id for name in first.fields), first.value.value
+    return None
+
+
+def constants(node: ast.Config) -> Iterator[tuple[tuple[str, ...], object]]:
+    """All fields that a block fixes to a text, which tell it from others for its kind."""
+    for line in node.rules:
+        if isinstance(line, ast.Setting):
+            value = line.value
+            if isinstance(value, ast.Call) and value.callee.id == "list" and value.args:
+                value = value.args[0].value  # type: ignore[assignment]
+            if isinstance(value, ast.String):
+                yield tuple(name.id for name in line.fields), value.value
+
+
+@dataclass
+class _Reading:
+    """One config being read: the fields met, and the parameters that they have set."""
+
+    path: str
+    scope: Scope
+    model: ast.Model
+    fields: dict[str, object]
+    tensors: Collection[str]
+    settings: dict[str, Setting] = field(default_factory=dict)
+    met: set[str] = field(default_factory=set)
+    problems: list[Diagnostic] = field(default_factory=list)
+
+    @property
+    def known(self) -> list[str]:
+        return [param.name.id for param in self.model.params.params]
+
+    def settings_of(self, node: ast.Config) -> dict[str, Setting]:
+        computed = list(self.lines(node.rules))
+        work, env = self.names()
+        work.report.raise_any()
+        for line, found in computed:
+            self.agrees(line, found, work, env)
+        self.unknown()
+        if self.problems:
+            raise ArchError(self.problems)
+        return self.settings
+
+    def names(self) -> tuple[Elaborator, Env]:
+        """The model's parameters as they are set so far."""
+        builder = ModelBuilder(self.scope, self.model, Report())
+        return builder.work, builder.named(self.settings)
+
+    def wrong(self, line: ast.Setting | None, message: str, **more: str | None) -> None:
+        span = line.span if line else None
+        text = f"{self.path}: {message}"
+        self.problems.append(Diagnostic("config", text, span, **more))  # type: ignore[arg-type]
+
+    def lines(self, rules: Iterable[ast.Line]) -> Iterator[tuple[ast.Setting, object]]:
+        """Reads what sets a parameter, and hands on what must agree: the line and the value."""
+        absent: list[ast.Setting] = []
+        groups: list[ast.Only] = []
+        for line in rules:
+            match line:
+                case ast.Only():
+                    groups.append(line)
+                case ast.Setting():
+                    found = self.found(line)
+                    if is_named(line.value, "any"):
+                        continue
+                    if found is None and line.default is not None:
+                        absent.append(line)
+                    elif found is None and not any(n.id in self.fields for n in line.fields):
+                        names = [name.id for name in line.fields]
+                        near = did_you_mean(names[0], self.fields)
+                        self.wrong(line, f"there is no field {listing(names)}", help=near)
+                    elif not self.sets(line, found):
+                        yield line, found
+        # What a field means that is not there may need the parameters that are.
+        for line in absent:
+            work, env = self.names()
+            value = meant(line, work, env)
+            name = parameter(line.value, self.known)
+            if name is None:
+                yield line, value
+            elif name not in self.settings:
+                self.settings[name] = "none" if value is None else value  # type: ignore[assignment]
+        # And what stands under a condition, those that it speaks of.
+        for group in groups:
+            work, env = self.names()
+            if work.conditions.holds(group.condition, env) is True:
+                yield from self.lines(group.rules)
+
+    def found(self, line: ast.Setting) -> object:
+        """The value of a line's field, by the first of its names that has one."""
+        first = line.fields[0].id
+        if first.startswith(TENSORS):
+            return first.removeprefix(TENSORS) in self.tensors
+        values = [(n.id, self.fields[n.id]) for n in line.fields if n.id in self.fields]
+        self.met |= {name for name, _ in values}
+        given = [(name, value) for name, value in values if value is not None]
+        for name, value in given[1:]:
+            if not equal(value, given[0][1]):
+                self.wrong(
+                    line,
+                    f"{given[0][0]} and {name} are one thing and differ",
+                    found=f"{said(given[0][1])} and {said(value)}",
+                )
+        return given[0][1] if given else None
+
+    def sets(self, line: ast.Setting, found: object) -> bool:
+        """Sets a parameter, if that is what the field is."""
+        name = parameter(line.value, self.known)
+        if name is None:
+            return False
+        if isinstance(line.value, ast.Not):
+            found = not found if isinstance(found, bool) else found
+        elif isinstance(line.value, ast.Call) and line.value.callee.id == "labels":
+            found = len(found) if isinstance(found, Mapping | list) else found
+        elif isinstance(line.value, ast.Call):
+            known = [(a.name.id, a.value) for a in line.value.args if a.name]
+            texts = {
+                value.value: ours for ours, value in known if isinstance(value, ast.String)
+            }
+            if not isinstance(found, str) or found not in texts:
+                message = f"{line.fields[0].id} is {said(found)}, which this spec does not know"
+                near = did_you_mean(found, texts) if isinstance(found, str) else None
+                self.wrong(line, message, expected=listing(texts), help=near)
+                return True
+            found = texts[found]
+        value: Setting = "none" if found is None else found  # type: ignore[assignment]
+        wanted = self.misfit(name, found)
+        if wanted:
+            message = f"{line.fields[0].id} is {said(found)}, and `{name}` is {wanted}"
+            self.wrong(line, message)
+            return True
+        before = self.settings.setdefault(name, value)
+        if not equal(before, value):
+            message = f"{line.fields[0].id} gives another `{name}`"
+            self.wrong(line, message, expected=said(before), found=said(value))
+        return True
+
+    def misfit(self, name: str, found: object) -> str | None:
+        """What a parameter is, where a field's value cannot be its."""
+        param = next(p for p in self.model.params.params if p.name.id == name)
+        if param.default is None:
+            return None
+        work, env = self.names()
+        default = work.value(param.default, env)
+        given: Value | None = None
+        match found:
+            case None:
+                given = Symbol("none", param.span)
+            case bool() | int() | float():
+                given = Scalar(found)
+            case str() if isinstance(default, Scalar):
+                given = Scalar(found)
+            case str() if found.isidentifier():
+                given = Symbol(found, param.span)
+        return kind(default) if given is None or not fits(given, default) else None
+
+    def agrees(self, line: ast.Setting, found: object, work: Elaborator, env: Env) -> None:
+        """Holds a field against what the spec computes for it."""
+        wanted = value_of(line.value, work, env)
+        if not work.report.mistakes and not equal(found, wanted):
+            self.wrong(
+                line,
+                f"{line.fields[0].id} is {said(found)}, and this spec is for another",
+                expected=said(wanted),
+            )
+        self.problems += work.report.diagnostics
+
+    def unknown(self) -> None:
+        known = [name for name in self.fields if name in self.met]
+        for name, value in self.fields.items():
+            if value is None or name in self.met or value in ([], {}):
+                continue
+            if not bookkeeping(name):
+                self.wrong(
+                    None,
+                    f"{shown(name)} is {said(value)}, and this spec says nothing of the field",
+                    help=did_you_mean(name, known)
+                    or f"if it changes nothing that is computed: `{shown(name)} = any`",
+                )

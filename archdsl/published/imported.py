@@ -1,0 +1,71 @@
+"""A library's spec made into that of one checkpoint: its sizes the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from archdsl.published.recognise import Recognised
+from archdsl.semantics.library import standard_library
+from archdsl.semantics.models import Setting
+from archdsl.syntax import ast
+
+
+def spec_of(known: Recognised, params: int) -> ast.File:
+    """The file of a spec whose defaults are those that a published config has set.
+
+    Variants and other models are left out, and so are facts of other sizes; what the model's
+    parameters are counted to be, `params`, becomes one.
+    """
+    items = [
+        _model(item, known.settings, params)
+        if item is known.model
+        else _library(item, known.path.parent)
+        if isinstance(item, ast.Use)
+        else item
+        for item in known.file.items
+        if item is known.model
+        or isinstance(item, ast.Use | ast.Block)
+        or (isinstance(item, ast.Weights) and item.model.id == known.model.name.id)
+    ]
+    return replace(known.file, items=tuple(items), closing=())
+
+
+def _model(node: ast.Model, settings: Mapping[str, Setting], params: int) -> ast.Model:
+    parameters = tuple(
+        replace(p, default=_literal(settings[p.name.id], p)) if p.name.id in settings else p
+        for p in node.params.params
+    )
+    kept = [s for s in node.body.statements if not isinstance(s, ast.Expect)]
+    span = node.name.span
+    count = ast.Int(span, f"{params:_}")
+    fact = ast.Expect(span, ast.Name(span, "params"), "==", count)
+    body = replace(node.body, statements=(*kept, fact))
+    return replace(node, params=replace(node.params, params=parameters), body=body)
+
+
+def _literal(value: Setting, param: ast.Param) -> ast.Expr:
+    """A value as the language writes it, of the kind of the parameter's default."""
+    span = param.span
+    match value:
+        case bool():
+            return ast.Bool(span, value)
+        case str() if isinstance(param.default, ast.String):
+            return ast.String(span, value)
+        case str():
+            return ast.Name(span, value)
+        case int() | float() if value < 0:
+            return ast.Negate(span, _literal(-value, param))
+        case int() if not isinstance(param.default, ast.Float):
+            return ast.Int(span, str(value))
+        case _:
+            return ast.Float(span, repr(float(value)))
+
+
+def _library(use: ast.Use, beside: Path) -> ast.Use:
+    """What a spec uses, by a path that holds wherever the new spec stands."""
+    found = beside / use.path.value
+    if not found.is_file() or found.parent == standard_library():
+        return use
+    return replace(use, path=replace(use.path, value=found.resolve().as_posix()))

@@ -1,0 +1,126 @@
+"""Which spec a published config is for: the one whose `weights` block knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from archdsl.diagnostics import did_you_mean, fail, listing
+from archdsl.frozen import Frozen
+from archdsl.published.config_values import flat
+from archdsl.published.configs import constants, identity, read_config
+from archdsl.published.weight_maps import check_owners
+from archdsl.semantics.library import find, load, read, standard_library, tree
+from archdsl.semantics.models import Setting
+from archdsl.semantics.report import Report
+from archdsl.syntax import ast
+
+_Found: TypeAlias = tuple[Path, ast.File, ast.Weights, ast.Config]
+
+
+class Recognised(Frozen):
+    """A spec, its model and its map that a config is for, and the parameters that it sets."""
+
+    path: Path
+    file: ast.File
+    model: ast.Model
+    title: str
+    settings: Mapping[str, Setting]
+
+
+def recognise(
+    where: str,
+    config: Mapping[str, object],
+    spec: str | None = None,
+    tensors: Collection[str] = (),
+) -> Recognised:
+    """The spec that a config is for: of the library, or the one that is named.
+
+    Raises `ArchError` (code `config`) where none knows it, or where the one that does cannot
+    be compiled for it. `where` is the config's place, for messages.
+    """
+    fields = flat(config)
+    paths = [_path(spec)] if spec else sorted(standard_library().glob("*.arch"))
+    best, known = _searched([path for path in paths if _mentions(path, fields)], fields)
+    if best is None:  # what the others know is worth saying
+        best, known = _searched(paths, fields)
+    if best is None:
+        _fail_unknown(where, fields, known, spec)
+    path, file, block, node = best
+    report = Report()
+    scope = load(file, path, report)
+    check_owners(file, report)
+    report.raise_any()
+    model = next(
+        i for i in file.items if isinstance(i, ast.Model) and i.name.id == block.model.id
+    )
+    settings = read_config(where, node, scope, model, config, tensors)
+    return Recognised(path, file, model, block.title.value, settings)
+
+
+def _mentions(path: Path, fields: Mapping[str, object]) -> bool:
+    """Whether a spec's text has one of a config's texts, as it must to know it."""
+    texts = (v[0] if isinstance(v, list) and v else v for v in fields.values())
+    source = read(str(path)).text
+    return any(isinstance(text, str) and f'"{text}"' in source for text in texts)
+
+
+def _searched(
+    paths: Sequence[Path], fields: Mapping[str, object]
+) -> tuple[_Found | None, dict[str, str]]:
+    """The map that knows a config, of several the one whose fixed fields disagree least; and
+    what all the specs know, each with the spec's name."""
+    known: dict[str, str] = {}
+    best: tuple[int, _Found] | None = None
+    for path in paths:
+        file = tree(read(str(path)))
+        for block, node in _configs(file):
+            own = identity(node)
+            if own is None:
+                continue
+            known.setdefault(own[1], path.name)
+            if not _has(fields, own[0], own[1]):
+                continue
+            there = [(n, v) for n, v in constants(node) if not fields.keys().isdisjoint(n)]
+            wrong = sum(not _has(fields, names, value) for names, value in there)
+            if best is None or wrong < best[0]:
+                best = wrong, (path, file, block, node)
+    return best[1] if best else None, known
+
+
+def _path(spec: str) -> Path:
+    found = find(spec)
+    return found if found else Path(read(spec).path)
+
+
+def _configs(file: ast.File) -> list[tuple[ast.Weights, ast.Config]]:
+    return [
+        (item, rule)
+        for item in file.items
+        if isinstance(item, ast.Weights)
+        for rule in item.rules
+        if isinstance(rule, ast.Config)
+    ]
+
+
+def _has(fields: Mapping[str, object], names: tuple[str, ...], value: object) -> bool:
+    """Whether a field, by one of its names, has a value, or is a list of it."""
+    found = (fields[name] for name in names if name in fields)
+    return any(v == value or (isinstance(v, list) and v == [value] * len(v)) for v in found)
+
+
+def _fail_unknown(
+    where: str, fields: Mapping[str, object], known: Mapping[str, str], spec: str | None
+) -> NoReturn:
+    names = ("model_type", "general.architecture", "architecture")
+    kind = next((str(fields[name]) for name in names if name in fields), None)
+    text = f"is of a model of type `{kind}`" if kind else "does not say of which model it is"
+    stranger = f"`{spec}` does not know" if spec else "no spec of the library knows"
+    fail(
+        "config",
+        f"{where}: the config {text}" + (f", which {stranger}" if kind else ""),
+        expected=listing(sorted(known)) or None,
+        help=did_you_mean(kind or "", known)
+        or "write a spec with a `weights` block whose `config` begins with its type",
+    )

@@ -1,0 +1,367 @@
+"""`weights` blocks: a checkpoint's tensors for a model's weights, one to one both ways.
+
+A rule pairs two paths. `{i}` stands for one part of a path, `*` for all that is left; both
+sides have the same ones. `{q,k,v}` names several weights at once, parts of one tensor of the
+other side. Each weight of the model is named by the one rule that fits its path.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from archdsl.diagnostics import Note, did_you_mean, listing
+from archdsl.frozen import Frozen
+from archdsl.graph.nodes import Graph
+from archdsl.graph.sites import Parameter, parameters, parameters_in_all
+from archdsl.published.conversions import CONVERSIONS, Conversion, Shapes, Unfit
+from archdsl.semantics.elaborate import Elaborator
+from archdsl.semantics.report import Report
+from archdsl.semantics.values import Env
+from archdsl.syntax import ast
+
+_HOLE = re.compile(r"\{(\w+)\}|\{(\w+(?:,\w+)+)\}|\*")
+_NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")  # that is all of a part, as a copy's is
+_JOINED = re.compile(r"[0-9}*][{*]|[}*][0-9]")  # a part such as `1{i}`, of many numbers
+_SHOWN = 5
+_MOST = 100_000  # what a stack of 10**12 copies would take for ever to name
+
+
+class Pairing(Frozen):
+    """Weights of ours, and the tensors of a checkpoint that they are made of.
+
+    `theirs` are the ways in which the tensors may be called, the first being the one that is
+    written; `shapes` are those of the checkpoint's tensors.
+    """
+
+    ours: tuple[str, ...]
+    theirs: tuple[tuple[str, ...], ...]
+    conversions: tuple[Conversion, ...]
+    shapes: Shapes
+
+
+class WeightMap(Frozen):
+    """`pairings` are in the order of our weights; `ignored` are patterns of tensors that a
+    checkpoint may have beside them, `optional` what may be lacking in front of its names."""
+
+    title: str
+    pairings: tuple[Pairing, ...]
+    ignored: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    config: ast.Config | None = None
+
+    def ignores(self, name: str) -> bool:
+        names = [name, *(prefix + name for prefix in self.optional)]
+        return any(re.fullmatch(pattern, n) for pattern in self.ignored for n in names)
+
+
+def weight_maps(
+    file: ast.File,
+    model: ast.Model,
+    graph: Graph,
+    work: Elaborator,
+    env: Env,
+    whole: bool = True,
+) -> dict[str, WeightMap]:
+    """The maps that a file has for a model whose parameters are those of `env`.
+
+    Raises `ArchError` where one is not one to one. That shows already in the first copies of a
+    stack, up to one that no rule names by its number: the others are paired as that one is, and
+    only where the maps are wanted `whole`.
+    """
+    report = Report()
+    blocks = [
+        _Map(item, work, env, report)
+        for item in file.items
+        if isinstance(item, ast.Weights) and item.model.id == model.name.id
+    ]
+    most = None if whole else 2 + max((block.named for block in blocks), default=0)
+    known = list(islice(parameters(graph, most), _MOST + 1))
+    amount = parameters_in_all(graph)
+    maps: dict[str, WeightMap] = {}
+    for block in blocks:
+        title = block.node.title
+        if title.value in maps:
+            message = f"there are two maps {title.value!r}"
+            report.add("duplicate-name", message, title.span)
+        maps[title.value] = block.of(known, amount)
+    if report.mistakes and not whole:
+        return weight_maps(file, model, graph, work, env)  # which says of how many weights
+    report.raise_any()
+    return maps
+
+
+def check_owners(file: ast.File, report: Report) -> None:
+    """Reports `weights` blocks for a model that the file has not."""
+    models = [item.name.id for item in file.items if isinstance(item, ast.Model)]
+    for item in file.items:
+        if isinstance(item, ast.Weights) and item.model.id not in models:
+            report.add(
+                "unknown-name",
+                f"there is no model `{item.model.id}` in this file",
+                item.model.span,
+                help=did_you_mean(item.model.id, models),
+            )
+
+
+def lines(
+    rules: Iterable[ast.Line], work: Elaborator, env: Env
+) -> Iterator[ast.Config | ast.Optional | ast.Rule | ast.Ignore | ast.Setting]:
+    """The lines of a block that stand there for these parameters."""
+    for rule in rules:
+        if not isinstance(rule, ast.Only):
+            yield rule
+        elif work.conditions.holds(rule.condition, env) is True:
+            yield from lines(rule.rules, work, env)
+
+
+@dataclass
+class _Found:
+    """A rule where it fits: the holes of the path, and our weights by their part's name."""
+
+    rule: ast.Rule
+    holes: dict[str, str]
+    weights: dict[str, Parameter]
+
+
+class _Map:
+    """One block, read against the weights of a model."""
+
+    def __init__(self, node: ast.Weights, work: Elaborator, env: Env, report: Report):
+        self.node, self.work, self.env, self.report = node, work, env, report
+        before = work.report.mistakes
+        self.lines = list(lines(node.rules, work, env))
+        self.converted: dict[int, tuple[Conversion, ...]] = {}
+        self.whole = work.report.mistakes == before
+
+    @property
+    def named(self) -> int:
+        """The highest number of a copy that a rule may name, as `h.0.norm.*` does."""
+        rules = [line for line in self.lines if isinstance(line, ast.Rule)]
+        paths = [path.text for rule in rules for path in (rule.ours, *rule.theirs)]
+        if any(_JOINED.search(path) for path in paths):
+            return _MOST
+        return max((int(n) for path in paths for n in _NUMBER.findall(path)), default=0)
+
+    def of(self, known: list[Parameter], amount: int) -> WeightMap:
+        """The map for these of the model's weights, `amount` in all."""
+        title = self.node.title
+        configs = [line for line in self.lines if isinstance(line, ast.Config)]
+        for second in configs[1:]:
+            self.wrong("a block has one `config`", second)
+        if amount > _MOST:
+            self.wrong(f"the model has more than {_MOST:,} weights to name", title)
+            return WeightMap(title.value, ())
+        rules = [r for r in self.lines if isinstance(r, ast.Rule) and self.sound(r)]
+        found = self.fitting(rules, known)
+        self.unused(rules, found, [p.path for p in known])
+        pairings = [self.pairing(each) for each in found]
+        self.distinct(pairings)
+        ignored = (_pattern(r.theirs.text) for r in self.lines if isinstance(r, ast.Ignore))
+        optional = (r.prefix.text for r in self.lines if isinstance(r, ast.Optional))
+        config = configs[0] if configs else None
+        kept = tuple(pairing for pairing, _ in pairings)
+        return WeightMap(title.value, kept, tuple(ignored), tuple(optional), config)
+
+    def wrong(self, message: str, at: ast.Node, **more: object) -> None:
+        self.report.add("weights-map", message, at.span, **more)
+
+    # -- rules, each for itself --
+
+    def sound(self, rule: ast.Rule) -> bool:
+        """Whether both sides of a rule have the same holes, and the ways between are known."""
+        fits = True
+        for path in rule.theirs:
+            ours, theirs = _holes(rule.ours), _holes(path)
+            if sorted(ours) != sorted(theirs) or len(set(ours)) < len(ours):
+                self.wrong(
+                    "both sides of a rule have the same braces and stars, each once",
+                    rule,
+                    expected=listing(ours, "and") or "none",
+                    found=listing(theirs, "and") or "none",
+                )
+                fits = False
+        unknown = [each for each in rule.conversions if not self.known(each)]
+        return not unknown and fits and self.parts(rule)
+
+    def known(self, node: ast.Conversion) -> bool:
+        """Whether there is a conversion of this name, with as many numbers behind it."""
+        name, count = node.name.id, len(node.args)
+        if name not in CONVERSIONS:
+            help = did_you_mean(name, CONVERSIONS)
+            message = f"there is no conversion `{name}`"
+            self.wrong(message, node.name, expected=listing(CONVERSIONS), help=help)
+            return False
+        row = CONVERSIONS[name]
+        if count != row.numbers and (row.numbers is not None or not count):
+            wanted = name + row.written
+            self.wrong(f"`{name}` takes other numbers", node, expected=wanted)
+            return False
+        return True
+
+    def parts(self, rule: ast.Rule) -> bool:
+        """Whether several weights come by a split, and several tensors into a concat."""
+        names = [c.name.id for c in rule.conversions]
+        several = bool(_parts(rule.ours.text))
+        if several != ("split" in names):
+            self.wrong(
+                "`{a,b}` names the parts that a `split` makes of one tensor",
+                rule,
+                expected="ours.{a,b}.weight = theirs.weight -> split",
+            )
+            return False
+        joined = [bool(_parts(path.text)) for path in rule.theirs]
+        if any(each != ("concat" in names) for each in joined):
+            self.wrong(
+                "`{a,b}` on the right names the tensors that a `concat` joins",
+                rule,
+                expected="ours.weight = theirs.{a,b}.weight -> concat",
+            )
+            return False
+        return True
+
+    # -- rules against weights --
+
+    def fitting(self, rules: list[ast.Rule], known: list[Parameter]) -> list[_Found]:
+        """Each rule with the weights that it is for, once for all of its parts."""
+        patterns = [(rule, re.compile(_pattern(rule.ours.text)).fullmatch) for rule in rules]
+        found: dict[object, _Found] = {}
+        unnamed = []
+        for weight in known:
+            path = weight.path
+            matches = [(rule, m) for rule, ours in patterns if (m := ours(path))]
+            for other, _ in matches[1:]:
+                notes = (Note("the other is here", matches[0][0].ours.span),)
+                self.wrong(f"two rules name `{path}`", other.ours, notes=notes)
+            if not matches:
+                unnamed.append(path)
+                continue
+            rule, match = matches[0]
+            holes = match.groupdict()
+            part = holes.pop("_part", None) or ""
+            key = (id(rule), *holes.values())
+            if key not in found:
+                found[key] = _Found(rule, holes, {})
+            found[key].weights[part] = weight
+        if (
+            unnamed
+            and self.whole
+            and len(rules) == sum(isinstance(r, ast.Rule) for r in self.lines)
+        ):
+            more = f" and {len(unnamed) - _SHOWN} more" if len(unnamed) > _SHOWN else ""
+            self.wrong(
+                f"{len(unnamed)} of the model's {len(known)} weights have no name in this map",
+                self.node.title,
+                found=", ".join(unnamed[:_SHOWN]) + more,
+                help=f"add a rule such as `{unnamed[0]} = …`",
+            )
+        return list(found.values())
+
+    def unused(self, rules: list[ast.Rule], found: list[_Found], paths: list[str]) -> None:
+        used = {id(each.rule) for each in found}
+        for rule in rules:
+            if id(rule) not in used:
+                near = did_you_mean(rule.ours.text, _templates(paths))
+                self.wrong(f"no weight is at `{rule.ours.text}`", rule.ours, help=near)
+
+    def pairing(self, found: _Found) -> tuple[Pairing, ast.Rule]:
+        rule = found.rule
+        parts = _parts(rule.ours.text) or ("",)
+        lacking = [part for part in parts if part not in found.weights]
+        if lacking:
+            near = next(iter(found.weights.values())).path
+            self.wrong(f"beside `{near}` there is no {listing(lacking, 'and')}", rule.ours)
+            return Pairing((), (), (), ()), rule
+        weights = [found.weights[part] for part in parts]
+        theirs = tuple([_filled(path.text, found.holes) for path in rule.theirs])
+        conversions = self.conversions(rule)
+        shapes: Shapes = tuple([w.weight.shape for w in weights])
+        try:
+            for each in reversed(conversions):
+                shapes = each.before(shapes, len(theirs[0]))
+        except Unfit as unfit:
+            self.wrong(f"`{weights[0].path}`: {unfit}", rule)
+        return Pairing(tuple([w.path for w in weights]), theirs, conversions, shapes), rule
+
+    def conversions(self, rule: ast.Rule) -> tuple[Conversion, ...]:
+        """What a rule's tensors go through, the same in every copy that it fits."""
+        if id(rule) not in self.converted:
+            made = [self.conversion(each) for each in rule.conversions]
+            self.converted[id(rule)] = tuple(each for each in made if each is not None)
+        return self.converted[id(rule)]
+
+    def conversion(self, node: ast.Conversion) -> Conversion | None:
+        numbers = []
+        for arg in node.args:
+            value = self.work.shapes.positive(arg, self.env, "a size")
+            if value is None:
+                self.report.take(self.work.report.diagnostics)
+                return None
+            numbers.append(value)
+        return Conversion(node.name.id, tuple(numbers))
+
+    def distinct(self, pairings: list[tuple[Pairing, ast.Rule]]) -> None:
+        """Reports tensors of the checkpoint that would be two weights of ours."""
+        by: dict[str, ast.Rule] = {}
+        for pairing, rule in pairings:
+            for name in {name for names in pairing.theirs for name in names}:
+                if name in by:
+                    self.wrong(
+                        f"`{name}` would be two weights of the model",
+                        rule.theirs[0],
+                        notes=(Note("this rule names it too", by[name].theirs[0].span),),
+                        help="a place that differs between copies stands in braces: `{i}`",
+                    )
+                by[name] = rule
+
+
+# -- paths --
+
+
+def _holes(path: ast.Path) -> list[str]:
+    """The braces and stars of a path, those of parts not among them."""
+    return [m[0] for m in _HOLE.finditer(path.text) if not m[2]]
+
+
+@functools.cache
+def _parts(text: str) -> tuple[str, ...]:
+    """The names in a path's `{q,k,v}`."""
+    found = [m[2] for m in _HOLE.finditer(text) if m[2]]
+    return tuple(found[0].split(",")) if found else ()
+
+
+def _pattern(text: str) -> str:
+    """A path as a regular expression."""
+    parts: list[str] = []
+    end = 0
+    for hole in _HOLE.finditer(text):
+        parts.append(re.escape(text[end : hole.start()]))
+        if hole[2]:
+            parts.append(f"(?P<_part>{hole[2].replace(',', '|')})")
+        else:
+            parts.append(f"(?P<{hole[1]}>[^.]+)" if hole[1] else "(?P<_rest>.+)")
+        end = hole.end()
+    return "".join(parts) + re.escape(text[end:])
+
+
+def _filled(text: str, holes: dict[str, str]) -> tuple[str, ...]:
+    """The names that a path means with its holes filled: one, or one for each of its parts."""
+    return tuple([form.format_map(holes) for form in _forms(text)])
+
+
+@functools.cache
+def _forms(text: str) -> tuple[str, ...]:
+    """The same with holes for `format` to fill."""
+
+    def form(part: str) -> str:
+        return _HOLE.sub(lambda m: part if m[2] else f"{{{m[1] or '_rest'}}}", text)
+
+    return tuple(form(part) for part in _parts(text) or ("",))
+
+
+def _templates(paths: Iterable[str]) -> list[str]:
+    """Paths with the numbers of copies in braces, for suggestions."""
+    return sorted({re.sub(r"\.\d+\.", ".{i}.", path) for path in paths})

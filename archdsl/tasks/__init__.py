@@ -1,0 +1,1 @@
+"""Complete jobs on a model: translate, transcribe, classify, embed, score."""

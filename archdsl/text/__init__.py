@@ -1,0 +1,1 @@
+"""Text and tokens: tokenizers, special tokens, chat templates."""

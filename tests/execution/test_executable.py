@@ -1,0 +1,174 @@
+"""A model in a process: its outputs, its weights, its threads, its copies and its caches."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import archdsl
+from archdsl.diagnostics import ArchError
+from archdsl.execution.executable import CAPTURES, with_outputs
+from archdsl.graph.nodes import Apply
+from archdsl.model import DECODERS, Model
+
+SIZES: dict[str, Any] = {"vocab": 100, "context": 64, "D": 64, "heads": 4, "depth": 2}
+
+
+def gpt(seed: int = 0, **more: Any) -> Model:
+    return archdsl.compile("gpt.arch", device="CPU", seed=seed, **SIZES, **more)
+
+
+def ids(seed: int = 0, *shape: int) -> NDArray[Any]:
+    return np.random.default_rng(seed).integers(0, 100, shape or (1, 16))
+
+
+# -- outputs --
+
+
+def test_only_what_is_asked_for_is_computed() -> None:
+    text = """
+      model Two(vocab = 100, D = 64) {
+        input tokens: int[T <= 64] < vocab
+        h = tokens -> embed(vocab, D) -> linear(D)
+        output hidden: float[T, D] = h
+        output logits: float[T, vocab] = h -> linear(vocab)
+      }"""
+    model, tokens = archdsl.compile(archdsl.parse(text), device="CPU"), ids()
+    both = model(tokens=tokens)
+    for asked in ("hidden", ["hidden"]):
+        (alone,) = model(tokens=tokens, outputs=asked).items()
+        assert alone[0] == "hidden"
+        assert np.array_equal(alone[1].numpy(), both["hidden"].numpy())
+    graph = with_outputs(model.executable.graph, ["hidden"])
+    assert [node.op for node in graph.nodes if isinstance(node, Apply)] == ["embed", "linear"]
+    assert len(model.executable._captures) == 2  # of all, and of this one
+    with pytest.raises(ArchError, match=r"no output hiden[\s\S]*did you mean `hidden`"):
+        model(tokens=tokens, outputs=("hiden",))
+
+
+# -- weights --
+
+
+def test_what_is_assigned_to_quantized_weights_runs_and_is_saved(tmp_path: Path) -> None:
+    model, tokens = gpt(quantize="int8"), ids()
+    decoder = model.decoder(1)
+    before = model(tokens=tokens)["logits"].numpy()
+    assert np.abs(decoder.feed(tokens) - before).max() < 0.02 * np.abs(before).max()
+    quantized = list(model.parameters.quantized)
+    assert len(quantized) > 10
+
+    for name in quantized:
+        model.parameters[name].numpy()  # to read a weight changes nothing
+    assert np.array_equal(model(tokens=tokens)["logits"].numpy(), before)
+
+    for name in quantized:
+        weight = model.parameters[name]
+        weight.assign(weight * -0.5).realize()
+    after = model(tokens=tokens)["logits"].numpy()
+    assert np.abs(after - before).max() > 0.1 * np.abs(before).max()
+    decoder.reset()
+    assert np.abs(decoder.feed(tokens) - after).max() < 0.02 * np.abs(after).max()
+
+    model.save(tmp_path / "w.safetensors")
+    other = gpt(seed=7)
+    other.load(tmp_path / "w.safetensors")
+    right = other(tokens=tokens)["logits"].numpy()
+    assert np.abs(after - right).max() < 0.02 * np.abs(right).max()  # of 8 bits
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, pickle.dumps], ids=["copy", "deepcopy", "pickle"]
+)
+def test_a_model_is_neither_copied_nor_pickled(copied: Any) -> None:
+    with pytest.raises(ArchError, match=r"neither pickled nor copied[\s\S]*model.save\(path\)"):
+        copied(gpt())
+
+
+# -- threads --
+
+
+def test_one_model_in_several_threads() -> None:
+    """First calls of several shapes too, whose captures wait for one another."""
+    model = gpt()
+    inputs = [ids(seed, 1, length) for seed, length in enumerate((16, 16, 16, 9, 30, 64))]
+    plain = gpt()
+    right = [plain(tokens=each)["logits"].numpy() for each in inputs]
+
+    def repeated(number: int) -> bool:
+        answers = (model(tokens=inputs[number])["logits"].numpy() for _ in range(60))
+        return all(np.array_equal(answer, right[number]) for answer in answers)
+
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        assert all(pool.map(repeated, range(len(inputs))))
+
+
+def test_several_models_in_threads() -> None:
+    tokens = ids()
+    right = [gpt(seed)(tokens=tokens)["logits"].numpy() for seed in range(4)]
+
+    def first_and_later(seed: int) -> bool:
+        model = gpt(seed)
+        answers = (model(tokens=tokens)["logits"].numpy() for _ in range(30))
+        return all(np.array_equal(answer, right[seed]) for answer in answers)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(first_and_later, range(4)))
+
+
+def test_generations_of_one_model_in_threads() -> None:
+    model, prompts = gpt(), [[1, 2, 3], [7, 8], [50, 51, 52, 53]]
+
+    def spoken(prompt: list[int]) -> list[Any]:
+        return [piece.tokens for piece in model.generate(prompt, 12, temperature=0)]
+
+    right = [spoken(prompt) for prompt in prompts]
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        for _ in range(3):
+            assert list(pool.map(spoken, prompts)) == right
+
+
+FIRST_CALLS = """
+import threading, numpy, archdsl
+sizes = {"vocab": 100, "context": 64, "D": 64, "heads": 4, "depth": 2, "device": "CPU"}
+model, plain = (archdsl.compile("gpt.arch", **sizes) for _ in range(2))
+right = [plain(tokens=[[1] * n])["logits"].numpy() for n in range(1, 7)]
+said = [piece.tokens for piece in plain.generate([1, 2, 3], 5, temperature=0)]
+wrong = []
+def call(n):
+    if not numpy.array_equal(model(tokens=[[1] * n])["logits"].numpy(), right[n - 1]):
+        wrong.append(n)
+def speak(n):
+    if [piece.tokens for piece in model.generate([1, 2, 3], 5, temperature=0)] != said:
+        wrong.append("speak")
+threads = [threading.Thread(target=f, args=(n,)) for n in range(1, 7) for f in (call, speak)]
+[each.start() for each in threads], [each.join() for each in threads]
+assert not wrong, wrong
+"""
+
+
+def test_first_calls_and_generations_at_once_do_not_wait_for_one_another() -> None:
+    subprocess.run([sys.executable, "-c", FIRST_CALLS], check=True, timeout=100)
+
+
+# -- caches --
+
+
+def test_captures_and_decoders_are_bounded() -> None:
+    model = gpt()
+    for length in range(1, CAPTURES + 4):
+        model(tokens=ids(0, 1, length))
+    assert len(model.executable._captures) == CAPTURES
+    for rows in range(1, DECODERS + 3):
+        model.decoder(rows)
+    assert len(model._decoders) == DECODERS
+    kept = model.decoder(DECODERS + 2)
+    assert model.decoder(DECODERS + 2) is kept

@@ -1,0 +1,198 @@
+"""Published configs for parameters, and back: what is read, refused, and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archdsl.analysis import analyse
+from archdsl.diagnostics import ArchError
+from archdsl.published.config_values import flat
+from archdsl.published.configs import write_config
+from archdsl.published.recognise import Recognised, recognise
+
+SPEC = """\
+model Small(
+  vocab = 11, D = 6, heads = 3, kv_heads = heads, act = gelu, eps = 1e-5, tied = true,
+  window = none, factor = 1.0, stretched = false
+) {
+  input tokens: int[T <= 4] < vocab
+  h = tokens -> embed(vocab, D) -> norm(layer, eps) -> act
+  output logits: float[T, vocab] = h -> unembed(embed) if tied else head: linear(vocab)
+}
+
+weights "huggingface" for Small {
+  config {
+    model_type = "small"
+    architectures = list("SmallLM")
+    vocab_size = vocab
+    sizes.hidden | hidden_size = D
+    num_heads = heads
+    num_kv_heads = kv_heads default heads
+    hidden_act = names(act, gelu = "gelu", gelu_tanh = "gelu_new", gelu_tanh = "gelu_tanh")
+    norm.eps = eps default 1e-6
+    tie_word_embeddings = tied default false
+    sliding_window = window
+    is_decoder = false default false
+    head_size = D // heads default D // heads
+    layer_types = list("full", heads) default list("full", heads)
+    summary = any
+    stretched = stretched default false
+    if stretched {
+      rope.factor = factor
+    }
+  }
+  embed.* = wte.*
+  norm.* = ln.*
+  if not tied { head.* = head.* }
+}
+
+model Other() { input x: float[3]  output y: float[3] = x -> linear(3) }
+
+weights "huggingface" for Other {
+  config {
+    model_type = "small"
+    architectures = list("OtherLM")
+  }
+  linear.* = fc.*
+}
+
+weights "mute" for Other { linear.* = fc.* }
+"""
+CONFIG: dict[str, Any] = {
+    "model_type": "small",
+    "architectures": ["SmallLM"],
+    "vocab_size": 13,
+    "sizes": {"hidden": 10},
+    "num_heads": 5,
+    "hidden_act": "gelu_tanh",
+    "sliding_window": None,
+    "transformers_version": "4.0",
+    "id2label": {"0": "a"},
+    "norm": {"eps": 1},
+}
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    Path("small.arch").write_text(SPEC, encoding="utf-8")
+    return "small.arch"
+
+
+def read(config: Mapping[str, Any], spec: str, **more: Any) -> Recognised:
+    changed = {k: v for k, v in {**config, **more}.items() if v != "absent"}
+    return recognise("config.json", changed, spec)
+
+
+def test_a_config_sets_the_parameters(spec: str) -> None:
+    known = read(CONFIG, spec)
+    assert known.model.name.id == "Small"
+    assert known.settings == {
+        "vocab": 13,
+        "D": 10,
+        "heads": 5,
+        "kv_heads": 5,
+        "act": "gelu_tanh",
+        "eps": 1,
+        "tied": False,
+        "window": "none",
+        "stretched": False,
+    }
+
+
+def test_there_and_back_is_equal_in_every_field(spec: str) -> None:
+    whole = {
+        "model_type": "small",
+        "architectures": ["SmallLM"],
+        "vocab_size": 13,
+        "sizes": {"hidden": 14},
+        "num_heads": 7,
+        "num_kv_heads": 3,
+        "hidden_act": "gelu_new",
+        "norm": {"eps": 0.125},
+        "tie_word_embeddings": False,
+        "sliding_window": 9,
+        "stretched": True,
+        "rope": {"factor": 2.5},
+    }
+    # What is fixed to what it means where it is missing is read, and not written.
+    fixed = {"is_decoder": False, "head_size": 2, "layer_types": ["full"] * 7}
+    known = read(whole, spec, **fixed)
+    analysis = analyse(f"{spec}:Small", settings=known.settings)
+    config = analysis.maps["huggingface"].config
+    assert config is not None
+    assert write_config(config, analysis.work, analysis.env) == whole
+
+
+def test_the_block_that_fits_best_is_taken(spec: str) -> None:
+    assert read({"model_type": "small", "architectures": ["OtherLM"]}, spec).model.name.id == (
+        "Other"
+    )
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "unknown_field": {"rope_scalling": {"type": "yarn"}, "num_head": 3},
+    "unknown_choice": {"hidden_act": "gelu_nwe"},
+    "no_text": {"hidden_act": 3},
+    "missing": {"vocab_size": "absent"},
+    "fixed": {"is_decoder": True},
+    "computed": {"head_size": 3, "layer_types": ["full", "sliding"]},
+    "two_spellings": {"hidden_size": 11},
+    "no_value": {"vocab_size": [3]},
+    "fraction": {"vocab_size": 1.5},
+    "truth": {"num_heads": True},
+    "out_of_condition": {"rope": {"factor": 2.0}},
+    "in_condition": {"stretched": True},
+    "another_model": {"model_type": "smal"},
+    "no_type": {"model_type": "absent"},
+    "another_architecture": {"architectures": ["SmallForTokens"]},
+    "several": {"vocab_size": "absent", "hidden_act": "no", "is_decoder": True, "odd": 1},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_refused(name: str, spec: str, golden: Callable[[str, str], None]) -> None:
+    def refuse() -> None:
+        known = read(CONFIG, spec, **WRONG[name])
+        analyse(f"{spec}:Small", settings=known.settings)
+
+    with pytest.raises(ArchError) as raised:
+        refuse()
+    golden(f"semantics/configs/{name}.txt", f"{raised.value}\n")
+
+
+def test_fields_within_fields() -> None:
+    assert flat({"a": {"b": {"c": 1}, "d": None}, "e": {}}) == {"a.b.c": 1, "a.d": None}
+
+
+def test_the_tensors_say_what_the_config_does_not(spec: str) -> None:
+    text = SPEC.replace(
+        "tie_word_embeddings = tied default false", "tensors.head.weight = not tied"
+    )
+    Path("small.arch").write_text(text, encoding="utf-8")
+    for tensors, tied in (("head.weight",), False), (("wte.weight",), True):
+        known = recognise("config.json", CONFIG, spec, tensors)
+        assert known.settings["tied"] is tied
+        analysis = analyse(f"{spec}:Small", settings=known.settings)
+        config = analysis.maps["huggingface"].config
+        assert config is not None
+        assert "tensors" not in write_config(config, analysis.work, analysis.env)
+
+
+def test_classes_are_counted_by_their_labels(spec: str) -> None:
+    text = SPEC.replace(
+        "num_heads = heads", "num_heads = heads\n    id2label = labels(classes)"
+    )
+    text = text.replace("stretched = false\n)", "stretched = false, classes = 2\n)")
+    Path("small.arch").write_text(text, encoding="utf-8")
+    labels = {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
+    known = read(CONFIG, spec, id2label=labels)
+    assert known.settings["classes"] == 3
+    analysis = analyse(f"{spec}:Small", settings=known.settings)
+    config = analysis.maps["huggingface"].config
+    assert config is not None
+    assert write_config(config, analysis.work, analysis.env)["id2label"] == labels

