@@ -1,7 +1,7 @@
 """What every test can use: golden files, the mark for reference packages, a C compiler.
 
-Under ARCHDSL_REQUIRE_REFERENCES=1 a skipped test is a failed one, so that a machine that
-should hold every reference package cannot pass by leaving some out.
+tests/suite.py says which tests run. With ARCHDSL_REQUIRE_REFERENCES=1 a skipped test fails, so
+that a machine that should have every reference package cannot pass by leaving some out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TypeAlias
 
 import hypothesis
 import pytest
+
+from tests.suite import LeftOut, Times, choose_few
 
 Report: TypeAlias = pytest.TestReport | pytest.CollectReport
 
@@ -48,9 +50,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="leave out the tests of which FILE says PASSED, as `pytest -rp` prints it",
     )
+    parser.addoption(
+        "--by-folder",
+        action="store_true",
+        help="print the processor time of each folder's tests, and the twenty slowest tests",
+    )
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    choose_few(items)
     if file := config.getoption("--beyond"):
         passed = set(Path(file).read_text(encoding="utf-8").splitlines())
         left_out = [item for item in items if f"PASSED {item.nodeid}" in passed]
@@ -62,6 +71,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # Files are handed out in their order, by which backend's, the longest, come first. xdist
     # would begin with those of the most tests, and have long ones of few tests at the end.
     config.option.loadscopereorder = False
+    config.pluginmanager.register(LeftOut())
+    if config.getoption("--by-folder"):
+        config.pluginmanager.register(Times())
     # As a plugin of its own the check also covers the doctests of the package.
     if os.environ.get("ARCHDSL_REQUIRE_REFERENCES") == "1":
         config.pluginmanager.register(SkipsAreFailures())

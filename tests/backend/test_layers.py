@@ -13,7 +13,8 @@ from tinygrad import Tensor
 
 import archdsl
 from archdsl.backend import interpret, layers
-from archdsl.backend.program import Program, kept
+from archdsl.backend.program import Program
+from archdsl.backend.tensors import kept
 from archdsl.backend.use import Run
 from archdsl.execution.decoder import Decoder
 from archdsl.graph.nodes import Graph

@@ -10,7 +10,8 @@ from tinygrad import Tensor
 from tinygrad.schedule import schedule_cache
 
 import archdsl
-from archdsl.backend.program import Program, kept
+from archdsl.backend.program import Program
+from archdsl.backend.tensors import kept
 from archdsl.progress import Task, listening
 
 SIZES = {"vocab": 32, "context": 16, "D": 64, "heads": 2, "device": "CPU"}

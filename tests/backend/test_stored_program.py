@@ -18,8 +18,9 @@ from tinygrad.helpers import Context
 
 import archdsl
 from archdsl.backend import program_store, shelf
-from archdsl.backend.program import Program, kept
+from archdsl.backend.program import Program
 from archdsl.backend.target import kernels_for, open_device
+from archdsl.backend.tensors import kept
 from archdsl.cache import Store
 from archdsl.execution.decoder import Decoder
 from archdsl.model import Model
