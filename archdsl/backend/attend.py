@@ -39,7 +39,7 @@ def _step(use: Use) -> Tensor:
     A cache of fixed size is a ring: each column has taken the place of the oldest.
     """
     q, keys, values = (use.tensors[name] for name in "qkv")
-    past, starts, window = use.tensors["past"], use.tensors["starts"], use.attr["window"]
+    past, starts, window = use.tensors["past"], use.tensors["left_pad"], use.attr["window"]
     ring = use.types["k"].axes[0].size.value
     if (kernel := use.kernel()) != TINYGRAD:
         first, places, scale = use.run.column(past), ring or 0, use.attr["scale"]

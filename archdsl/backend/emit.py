@@ -61,7 +61,7 @@ def norm(use: Use) -> Tensor:
     return x.cast(use.x.dtype).contiguous()  # [B, …, D]
 
 
-def temperature(use: Use) -> Tensor:
+def logit_scale(use: Use) -> Tensor:
     factor = use.weights["weight"].cast(dtypes.float32).exp()  # []
     return (use.x.cast(dtypes.float32) * factor).cast(use.x.dtype)  # as x
 
@@ -222,7 +222,7 @@ EMIT: dict[str, Callable[[Use], Tensor]] = {
     "multiply": lambda use: use.x * use.tensors["other"],
     "dot": dot,
     "scale": lambda use: use.x * use.attr["by"],
-    "temperature": temperature,
+    "logit_scale": logit_scale,
     "layer_scale": lambda use: use.x * use.weights["weight"],
     "add_bias": lambda use: use.x + use.weights["weight"],
     "concat": concat,
@@ -230,7 +230,7 @@ EMIT: dict[str, Callable[[Use], Tensor]] = {
     "slice": slice_,
     "dropout": dropout,
     "positions": positions,
-    "later": lambda use: use.x + use.attr["by"],
+    "shift": lambda use: use.x + use.attr["by"],
     "append": append,
     "last": last,
     "length": lambda use: use.x.ne(use.attr["pad"]).sum(1).cast(dtypes.int32).contiguous(),

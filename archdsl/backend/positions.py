@@ -16,7 +16,7 @@ from archdsl.backend.use import TILE, Run, Use
 def positions(use: Use) -> Tensor:
     """[B, n]: the position of each new token in its row, 0 for the padding in front of it."""
     columns = _columns(use.tensors["past"], shape(use.x)[1]).reshape(1, -1)  # [1, n]
-    found: Tensor = (columns - use.tensors["starts"].reshape(-1, 1)).maximum(0)
+    found: Tensor = (columns - use.tensors["left_pad"].reshape(-1, 1)).maximum(0)
     return found
 
 
@@ -161,7 +161,7 @@ def relative_bias(use: Use) -> Tensor:
 
 def _behind(use: Use) -> Tensor:
     """[n, C]: how far each column stands behind each new token."""
-    columns = Tensor.arange(use.types["columns"].axes[0].size.at(use.run.sizes))
+    columns = Tensor.arange(use.types["cache_positions"].axes[0].size.at(use.run.sizes))
     return behind(use.tensors["past"], shape(use.x)[1], columns)
 
 

@@ -9,7 +9,7 @@ from tinygrad import Tensor, UOp, dtypes
 
 from archdsl.backend.tensors import kept, made, shape
 from archdsl.backend.tinygrad_seam import default_is, not_captured
-from archdsl.passes.quantizable import GROUP
+from archdsl.passes.select_quantizable import GROUP
 
 
 @dataclass(frozen=True)

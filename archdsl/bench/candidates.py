@@ -24,7 +24,7 @@ from archdsl.graph.nodes import Graph, Input
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import parameters, sites
 from archdsl.model import Model, build
-from archdsl.passes.split_decoding import predicted, split_decoding
+from archdsl.passes.split_decoding import find_tokens_and_logits, split_decoding
 from archdsl.pretrained import export
 from archdsl.semantics.models import Setting
 
@@ -126,7 +126,7 @@ def workloads(subject: Subject, rows: int, length: int, new: int) -> list[Worklo
             flops=rows * cost(graph, at).flops,
         )
     ]
-    if not isinstance(predicted(graph), str):
+    if not isinstance(find_tokens_and_logits(graph), str):
         bound = {v.name: v.bound for v in graph.varying}[split_decoding(graph).axis]
         before = max(min(length, bound - new), 1)
         found.append(

@@ -17,7 +17,7 @@ from archdsl.graph.verify import BrokenGraph, verify
 from archdsl.passes import PIPELINE, apply_all, optimise
 from archdsl.passes.program import lower
 from archdsl.passes.select_kernels import CPU
-from archdsl.passes.split_decoding import predicted, split_decoding
+from archdsl.passes.split_decoding import find_tokens_and_logits, split_decoding
 from archdsl.semantics.library import read
 from archdsl.syntax import ast
 
@@ -89,7 +89,7 @@ def _programs(graph: Graph) -> None:
     bounds = {axis.name: axis.bound for axis in graph.varying}
     print("# whole")
     print(lower(graph, 1, bounds, target=CPU), end="")
-    if isinstance(predicted(graph), str):
+    if isinstance(find_tokens_and_logits(graph), str):
         return
     plan = split_decoding(graph)
     for title, half in (("once", plan.once), (f"a step along {plan.axis}", plan.step)):
@@ -101,7 +101,7 @@ def _programs(graph: Graph) -> None:
 
 def _decoding(graph: Graph) -> None:
     """How the model is computed step by step, where it predicts tokens."""
-    if isinstance(predicted(graph), str):
+    if isinstance(find_tokens_and_logits(graph), str):
         return
     plan = split_decoding(graph)
     if plan.once is not None:

@@ -23,9 +23,9 @@ from archdsl.execution import inputs
 from archdsl.execution.executable import Executable
 from archdsl.graph.nodes import Graph, Input
 from archdsl.graph.printer import show
+from archdsl.passes.build_step_graph import CACHE_POSITIONS, LEFT_PAD, PAST
 from archdsl.passes.decoding_analysis import CHUNK, State
-from archdsl.passes.decoding_step import COLUMNS, PAST, STARTS
-from archdsl.passes.last_position import last_position
+from archdsl.passes.keep_last_position import keep_last_position
 from archdsl.passes.program import Program, lower
 from archdsl.passes.split_decoding import Decoding, split_decoding
 from archdsl.progress import doing
@@ -62,7 +62,7 @@ class Decoder:
         self.room = -(-(self.limit + self.plan.lead + CHUNK) // TILE) * TILE
         self.plan = split_decoding(graph, self.room)
         self._ended = {
-            True: last_position(self.plan.step, self.plan.axis),
+            True: keep_last_position(self.plan.step, self.plan.axis),
             False: self.plan.step,
         }
         self._states = {state.name: state for state in self.plan.states}
@@ -281,7 +281,7 @@ class Decoder:
             values: dict[str, Any] = {
                 name: given[name] for name in (self.plan.tokens, *self.plan.along)
             }
-            values |= {STARTS: starts, PAST: past, COLUMNS: None}
+            values |= {LEFT_PAD: starts, PAST: past, CACHE_POSITIONS: None}
             values |= {name: self._nested(name, given.__getitem__) for name in self._once}
             run = self.executable.run(self.lowered(n, last))
             logits = interpret.forward(run, values | self._caches)[self.plan.logits]

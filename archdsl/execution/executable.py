@@ -29,9 +29,9 @@ from archdsl.graph.nodes import Graph
 from archdsl.graph.printer import show
 from archdsl.graph.sites import Parameter, parameters
 from archdsl.passes import optimise
+from archdsl.passes.eliminate_dead_code import drop_unused
 from archdsl.passes.program import Program, lower
-from archdsl.passes.prune import live
-from archdsl.passes.quantizable import quantizable
+from archdsl.passes.select_quantizable import select_quantizable
 from archdsl.progress import each
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Executable:
     def _placed(self, tensors: Iterable[tuple[str, Tensor | Quantized]], what: str) -> Weights:
         """Tensors on the model's device and in its dtype, one at a time in memory twice."""
         found: dict[str, Tensor | Quantized] = {}
-        shrunk = quantizable(self.graph) if self.quantize == "int8" else frozenset()
+        shrunk = select_quantizable(self.graph) if self.quantize == "int8" else frozenset()
         with one_thread:
             for name, tensor in each(tensors, what, "tensors", len(self.weights)):
                 if isinstance(tensor, Tensor):
@@ -261,7 +261,7 @@ class Executable:
 def with_outputs(graph: Graph, wanted: Sequence[str]) -> Graph:
     """The graph of these outputs alone, and of no loss."""
     outputs = tuple((name, ref) for name, ref in graph.outputs if name in wanted)
-    nodes = live(graph.nodes, {ref for _, ref in outputs})
+    nodes = drop_unused(graph.nodes, {ref for _, ref in outputs})
     return replace(graph, nodes=nodes, outputs=outputs, labels=(), loss=None)
 
 

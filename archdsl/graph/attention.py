@@ -205,18 +205,18 @@ def attend_scratch(site: Site) -> Size:
     return queries.size * _heads(site, "k")[0].size * (2 * heads)
 
 
-def attend_reach(site: Site) -> int | None:
+def attend_window(site: Site) -> int | None:
     """How many of the last positions a query sees, where that is not all."""
     window = site.attr["window"]
     short = window is not None and window < site.bound(site.tensors["k"].axes[0].size)
     return window if short and "bias" not in site.tensors else None
 
 
-def attend_kept(site: Site) -> Size:
+def attend_cache_length(site: Site) -> Size:
     """How many positions of keys and values decoding keeps: those of causal attention, of a
     window those in it, and those of another sequence."""
     queries, keys = (site.tensors[name].axes[0].size for name in "qk")
     if not site.attr["causal"] and keys == queries:
         return Size.of(0)
-    reach = attend_reach(site)
+    reach = attend_window(site)
     return keys if reach is None else Size.of(reach)

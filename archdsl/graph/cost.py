@@ -69,10 +69,10 @@ def cached_elements(graph: Graph) -> Size:
     kept: dict[str, Size] = {}
     for node, _, here in sites(graph):
         op, inputs = OPERATORS[node.op], dict(node.inputs)
-        for param in op.keeps:
+        for param in op.cached:
             _, *others = here.tensors[param].axes
             vector = prod((axis.size for axis in others), start=Size.of(1))
-            size = op.kept(here) * vector * times[inputs[param]]
+            size = op.cache_length(here) * vector * times[inputs[param]]
             before = kept.get(inputs[param], Size.of(0))
             kept[inputs[param]] = max(before, size, key=lambda size: size.at(_bounds(graph)))
     inside = _over(graph, lambda op, here: op.cache(here))

@@ -11,6 +11,7 @@ decoding step does with positions and with the keys and values of the positions 
 from __future__ import annotations
 
 from archdsl.graph import attention, axes, losses, positions, products, rules, shapes
+from archdsl.graph.derived_ops import DERIVED
 from archdsl.graph.signature import Kind, Op, Param
 
 _ACTIVATIONS = rules.ACTIVATIONS
@@ -54,7 +55,7 @@ _ROWS = (
         "Vaswani et al. 2017, section 3.5, sines and cosines in turn (`pairs`) or all sines "
         "and then all cosines, as in Marian (`halves`). `context` is how many positions are "
         "learned; as many as the axis can have when left out.",
-        settle=positions.posenc_defaults,
+        resolve_defaults=positions.posenc_defaults,
         weights=positions.posenc_weights,
         positions=("at",),
         example="posenc(learned, context)",
@@ -80,7 +81,7 @@ _ROWS = (
         "angles by `factor` (Chen et al. 2023); `llama3` does so where fewer than `low` turns "
         "fit the context `original`, leaves them where more than `high` do, and goes from one "
         "to the other between (Grattafiori et al. 2024).",
-        settle=positions.rotary_defaults,
+        resolve_defaults=positions.rotary_defaults,
         positions=("at",),
         example="rotary(theta = 500_000)",
     ),
@@ -91,7 +92,7 @@ _ROWS = (
         "A bias of attention scores [heads, T, T] that falls with the distance i - j of the "
         "key j before the query i, by a slope for each head (Press et al. 2021, section 3). "
         "Of `x` only the sequence axis counts.",
-        positions=("past", "columns"),
+        positions=("past", "cache_positions"),
         example="alibi(heads)",
     ),
     Op(
@@ -110,7 +111,7 @@ _ROWS = (
         "keys behind the query, or none where it is `causal`. Of `x` only the sequence axis "
         "counts.",
         weights=positions.relative_bias_weights,
-        positions=("past", "columns"),
+        positions=("past", "cache_positions"),
         example="relative_bias(heads)",
     ),
     Op(
@@ -126,7 +127,7 @@ _ROWS = (
         "Normalises the last axis: `layer` (Ba et al. 2016), `rms` (Zhang and Sennrich 2019), "
         "or `l2`, x / max(||x||, eps). Then multiplies by a trained `scale`, by default not "
         "for `l2`, and adds a `bias`, by default for `layer` alone.",
-        settle=rules.norm_defaults,
+        resolve_defaults=rules.norm_defaults,
         weights=rules.norm_weights,
         example="norm(rms, eps = 1e-6)",
     ),
@@ -157,7 +158,7 @@ _ROWS = (
         "to a memory given as `over`. Padding of a ragged axis is never attended to. Fewer "
         "`kv_heads` than heads share keys and values (Ainslie et al. 2023). `scale` is "
         "1 / sqrt(head_size) when left out, `head_size` D / heads, and `out_bias` as `bias`.",
-        settle=attention.defaults,
+        resolve_defaults=attention.defaults,
         weights=attention.weights,
         flops=attention.flops,
         scratch=attention.scratch,
@@ -181,13 +182,13 @@ _ROWS = (
         "[T, H, w]. Padding is never attended to. `window` is how many positions a query of "
         "causal attention sees, its own among them (Beltagy et al. 2020). `bias` [H, T, S] is "
         "added to the scores; `scale` is 1 / sqrt(h) when left out.",
-        settle=attention.attend_defaults,
+        resolve_defaults=attention.attend_defaults,
         flops=attention.attend_flops,
         scratch=attention.attend_scratch,
-        positions=("past", "starts"),
-        keeps=("k", "v"),
-        kept=attention.attend_kept,
-        reach=attention.attend_reach,
+        positions=("past", "left_pad"),
+        cached=("k", "v"),
+        cache_length=attention.attend_cache_length,
+        cache_window=attention.attend_window,
         example="attend(q, k, v, causal)",
     ),
     Op(
@@ -327,13 +328,13 @@ _ROWS = (
         example="scale(sqrt(D))",
     ),
     Op(
-        "temperature",
+        "logit_scale",
         (_X, Param("start", Kind.NUMBER, 2.6592)),
         rules.same,
         "The product with the exponential of one trained number, at first `start` (Radford et "
         "al. 2021, section 2.3).",
-        weights=rules.temperature_weights,
-        example="temperature",
+        weights=rules.logit_scale_weights,
+        example="logit_scale",
     ),
     Op(
         "layer_scale",
@@ -376,7 +377,7 @@ _ROWS = (
         ),
         shapes.slice_,
         "Positions `start` to `stop`, that one left out, of an axis.",
-        trims=True,
+        drops_prefix=True,
         example="slice(D, 0, 64)",
     ),
     Op(
@@ -407,47 +408,8 @@ _ROWS = (
     ),
 )
 
-_DERIVED_ROWS = (
-    Op(
-        "positions",
-        (_X, Param("past", Kind.TENSOR), Param("starts", Kind.TENSOR)),
-        positions.positions,
-        "The position int[T] of each new vector of `x` in its row: its column, which is its "
-        "number among the new ones and the number `past` of columns before, less the column "
-        "that the row `starts` in; 0 for the padding in front of a row.",
-        example="positions(x, past, starts)",
-    ),
-    Op(
-        "later",
-        (_X, Param("by", Kind.INT)),
-        positions.later,
-        "A whole number, and `by` more: where rows start on an axis that begins later.",
-        example="later(starts, 1)",
-    ),
-    Op(
-        "append",
-        (_X, Param("new", Kind.TENSOR), Param("past", Kind.TENSOR)),
-        positions.append,
-        "The cache `x` with the `new` vectors written in place, from column `past` on. A cache "
-        "of fixed size is a ring: a column takes the place of the one so many before it.",
-        example="append(cache, k, past)",
-    ),
-    Op(
-        "last",
-        (_X, Param("axis", Kind.AXIS)),
-        shapes.last,
-        "The last position along an axis, which is 1 long then.",
-        example="last(x, T)",
-    ),
-    Op(
-        "length",
-        (_X, Param("pad", Kind.INT, 0)),
-        positions.length,
-        "How many positions of tokens padded with `pad` are there, for each row.",
-        example="length(tokens, 0)",
-    ),
-)
-
 OPS = {op.name: op for op in _ROWS}
-DERIVED = {op.name: op for op in _DERIVED_ROWS}
 OPERATORS = OPS | DERIVED
+
+# Former names of operators, for the help of a message.
+RENAMED = {"temperature": "logit_scale"}

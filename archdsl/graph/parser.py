@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from archdsl.diagnostics import ArchError, Diagnostic, Source, Span, did_you_mean
 from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Node, Slice, Stack, Table, Tail
-from archdsl.graph.ops import OPERATORS
+from archdsl.graph.ops import OPERATORS, RENAMED
 from archdsl.graph.types import Axis, Size, Type, Varying
 
 _T = TypeVar("_T")
@@ -218,7 +218,7 @@ class _Parser:
         name = self.next
         op = OPERATORS.get(self.take("name"))
         if op is None:
-            help = did_you_mean(name.text, OPERATORS)
+            help = did_you_mean(RENAMED.get(name.text, name.text), OPERATORS)
             raise self.wrong("there is no operator `{}`", name, help=help)
         self.expect("(")
         inputs = [(op.params[0].name, self.ref())]

@@ -149,7 +149,7 @@ def alibi(site: Site) -> Type:
     """[heads, T, T] of the sequence axis of `x`, of which nothing else counts; [heads, T, C]
     in a step, where the keys are all columns [C]."""
     sequence, _ = site.sequence()
-    columns = site.tensors.get("columns")
+    columns = site.tensors.get("cache_positions")
     keys = columns.axes[0] if columns else sequence
     return site.x.shaped((site.axis("heads"), sequence, keys))
 
@@ -191,7 +191,7 @@ def positions(site: Site) -> Type:
     return Type("int", site.x.axes[:1], None, site.x.mixed)
 
 
-def later(site: Site) -> Type:
+def shift(site: Site) -> Type:
     return site.x
 
 

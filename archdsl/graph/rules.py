@@ -171,5 +171,5 @@ def layer_scale_weights(site: Site) -> tuple[Weight, ...]:
     return (Weight("weight", (site.width,), site.attr["start"]),)
 
 
-def temperature_weights(site: Site) -> tuple[Weight, ...]:
+def logit_scale_weights(site: Site) -> tuple[Weight, ...]:
     return (Weight("weight", (), site.attr["start"]),)

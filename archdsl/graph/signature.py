@@ -187,7 +187,7 @@ def no_cost(site: Site) -> Size:
     return Size.of(0)
 
 
-def no_reach(site: Site) -> int | None:
+def no_window(site: Site) -> int | None:
     return None
 
 
@@ -215,7 +215,7 @@ class Op(Frozen):
     params: tuple[Param, ...]
     infer: Callable[[Site], Type]
     doc: str
-    settle: Callable[[Site], Mapping[str, Any]] = no_defaults
+    resolve_defaults: Callable[[Site], Mapping[str, Any]] = no_defaults
     weights: Callable[[Site], tuple[Weight, ...]] = no_weights
     flops: Callable[[Site], Size] = no_cost
     scratch: Callable[[Site], Size] = no_cost
@@ -223,10 +223,10 @@ class Op(Frozen):
     loss: bool = False
     random: bool = False
     positions: tuple[str, ...] = ()
-    keeps: tuple[str, ...] = ()
-    kept: Callable[[Site], Size] = no_cost
-    reach: Callable[[Site], int | None] = no_reach
-    trims: bool = False
+    cached: tuple[str, ...] = ()
+    cache_length: Callable[[Site], Size] = no_cost
+    cache_window: Callable[[Site], int | None] = no_window
+    drops_prefix: bool = False
     example: str = field(default="", compare=False)
 
     def param(self, name: str) -> Param:

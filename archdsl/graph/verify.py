@@ -164,7 +164,7 @@ class _Verifier:
         self.parameters(node, op)
         here = site(self.graph, node, self.types)
         try:
-            unsettled = op.settle(here)
+            unsettled = op.resolve_defaults(here)
             _require(not unsettled, node.id, f"leaves {', '.join(unsettled)} open")
             type = self.fused(node, op.infer(here))
         except Mismatch as refused:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from archdsl.graph.nodes import Graph
 from archdsl.graph.verify import verify
 from archdsl.passes.decompose import decompose
-from archdsl.passes.prune import prune
-from archdsl.passes.share import share
+from archdsl.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
+from archdsl.passes.eliminate_dead_code import eliminate_dead_code
 
 Pass = Callable[[Graph], Graph]
 
-PIPELINE: tuple[Pass, ...] = (prune, share, decompose)
+PIPELINE: tuple[Pass, ...] = (eliminate_dead_code, eliminate_common_subexpressions, decompose)
 
 
 def apply_all(graph: Graph) -> Iterator[Graph]:

@@ -141,11 +141,11 @@ class Analysis:
         along = [axis for axis in node.type.axes if self.axis in axis.size.vars]
         if not along or self.offset(node.id) is None:
             return f"has no position for each of `{self.axis}`"
-        keeps = {dict(node.inputs)[param] for param in op.keeps}
+        keeps = {dict(node.inputs)[param] for param in op.cached}
         if keeps & self.stepped and not keeps <= self.stepped:
             return "looks at positions of which only some depend on the tokens"
         offsets = {self.offset(ref) for ref in refs(node) if ref in self.stepped}
-        moves = ("at" in op.positions or op.trims) and len(offsets) == 1
+        moves = ("at" in op.positions or op.drops_prefix) and len(offsets) == 1
         if offsets != {self.offset(node.id)} and not moves:
             return f"has other positions along `{self.axis}` than its inputs"
         return None
@@ -158,9 +158,9 @@ class Analysis:
         for node, _ in walk(self.graph.nodes):
             if isinstance(node, Apply) and node.id in self.stepped:
                 op, inputs = OPERATORS[node.op], dict(node.inputs)
-                for param in op.keeps:
+                for param in op.cached:
                     if inputs[param] in self.stepped:
-                        reach = op.reach(site(self.graph, node, self.types))
+                        reach = op.cache_window(site(self.graph, node, self.types))
                         reaches.setdefault(inputs[param], []).append(reach)
         for ref, found in reaches.items():
             seen = [reach for reach in found if reach is not None]

@@ -51,7 +51,7 @@ class Builder:
         op = OPERATORS[name]
         settings = {p.name: p.default for p in op.params if p.kind is not Kind.TENSOR} | attr
         here = self._site(inputs, settings)
-        settled = tuple((settings | dict(op.settle(here))).items())
+        settled = tuple((settings | dict(op.resolve_defaults(here))).items())
         node = Apply(self.id(), name, tuple(inputs.items()), settled, path, Type("float"), span)
         return self.typed(node)
 

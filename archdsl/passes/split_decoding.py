@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 
 from archdsl.diagnostics import fail
 from archdsl.graph.nodes import Graph
+from archdsl.passes.build_once_graph import build_once_graph
+from archdsl.passes.build_step_graph import build_step_graph
 from archdsl.passes.decoding_analysis import Analysis, State
-from archdsl.passes.decoding_once import once_graph
-from archdsl.passes.decoding_step import step_graph
 from archdsl.passes.decompose import decompose
-from archdsl.passes.prune import live
+from archdsl.passes.eliminate_dead_code import drop_unused
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,22 @@ def split_decoding(graph: Graph, columns: int | None = None) -> Decoding:
     tokens, logits = _required(graph)
     (ref,) = (ref for name, ref in graph.outputs if name == logits)
     alone = decompose(replace(graph, outputs=((logits, ref),), labels=(), loss=None))
-    of = Analysis(replace(alone, nodes=live(alone.nodes, {ref})), tokens, columns)
+    of = Analysis(replace(alone, nodes=drop_unused(alone.nodes, {ref})), tokens, columns)
     along = tuple(each.name for each in graph.inputs if each.name in of.along - {tokens})
     states = tuple(kept.state for kept in of.kept.values())
     return Decoding(
-        once_graph(of), step_graph(of), tokens, along, of.axis, logits, of.lead, states
+        build_once_graph(of),
+        build_step_graph(of),
+        tokens,
+        along,
+        of.axis,
+        logits,
+        of.lead,
+        states,
     )
 
 
-def predicted(graph: Graph) -> tuple[str, str] | str:
+def find_tokens_and_logits(graph: Graph) -> tuple[str, str] | str:
     """The input of tokens and the output of logits for the one after each, by the loss; or
     why there are none."""
     loss = graph.loss
@@ -78,7 +85,7 @@ def predicted(graph: Graph) -> tuple[str, str] | str:
 
 
 def _required(graph: Graph) -> tuple[str, str]:
-    found = predicted(graph)
+    found = find_tokens_and_logits(graph)
     if not isinstance(found, str):
         return found
     fail(

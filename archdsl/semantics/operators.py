@@ -74,7 +74,10 @@ class Operators:
         site, refs = made
         try:
             site = Site(
-                site.tensors, {**site.attr, **op.settle(site)}, site.varying, site.named
+                site.tensors,
+                {**site.attr, **op.resolve_defaults(site)},
+                site.varying,
+                site.named,
             )
             type = op.infer(site)
             op.weights(site)

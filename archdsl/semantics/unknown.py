@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from archdsl.diagnostics import Diagnostic, Span, did_you_mean, listing
-from archdsl.graph.ops import OPS
+from archdsl.graph.ops import OPS, RENAMED
 from archdsl.graph.signature import Kind, Param
 from archdsl.semantics.library import Scope, standard_library
 from archdsl.semantics.values import Symbol
@@ -32,7 +32,7 @@ def no_block(name: str, span: Span, scope: Scope) -> Diagnostic:
         help: str | None = f"a loss stands alone: `loss {OPS[name].example}`"
         return Diagnostic("not-a-block", f"`{name}` is a loss", span, help=help)
     blocks = [*scope.blocks, *(n for n, op in OPS.items() if not op.loss)]
-    help = _elsewhere(name) or did_you_mean(name, blocks)
+    help = _elsewhere(name) or did_you_mean(RENAMED.get(name, name), blocks)
     return Diagnostic("unknown-name", f"there is no block `{name}`", span, help=help)
 
 

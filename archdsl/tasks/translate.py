@@ -17,7 +17,7 @@ from archdsl.generation.beam_search import Hypothesis, Scorer, Search, beam_sear
 from archdsl.generation.processors import Forbid
 from archdsl.graph.nodes import Graph, Input
 from archdsl.model import Model
-from archdsl.passes.split_decoding import predicted
+from archdsl.passes.split_decoding import find_tokens_and_logits
 from archdsl.progress import each
 
 _STEP = 16  # a source's length is rounded up to a multiple of it
@@ -37,7 +37,7 @@ class Roles:
 
 def roles(graph: Graph) -> Roles:
     """Which is which; raises `ArchError` for a model that does not translate."""
-    found = predicted(graph)
+    found = find_tokens_and_logits(graph)
     if isinstance(found, str):
         problem = found
     else:

@@ -22,8 +22,8 @@ from archdsl.backend.program import OPTIONS
 from archdsl.execution.decoder import _nested
 from archdsl.graph.types import Type
 from archdsl.model import Model
-from archdsl.passes.decoding_step import COLUMNS, PAST, STARTS
-from archdsl.passes.last_position import last_position
+from archdsl.passes.build_step_graph import CACHE_POSITIONS, LEFT_PAD, PAST
+from archdsl.passes.keep_last_position import keep_last_position
 from archdsl.passes.program import lower as program_of
 from archdsl.passes.split_decoding import split_decoding
 from tests.backend.lowering import Kernel, lower, schedule
@@ -59,7 +59,7 @@ def stepping(spec: str, dtype: str, rows: int, new: int) -> Build:
 
     def build(device: str) -> list[Tensor]:
         plan = split_decoding(described(spec).graph, ROOM)
-        graph = last_position(plan.step, plan.axis) if new > 1 else plan.step
+        graph = keep_last_position(plan.step, plan.axis) if new > 1 else plan.step
         sizes = {axis.name: LENGTH for axis in graph.varying} | {plan.axis: new}
         sizes |= {axis.name: ROOM for axis in graph.varying if axis.bound == ROOM}
 
@@ -75,7 +75,7 @@ def stepping(spec: str, dtype: str, rows: int, new: int) -> Build:
             one = replace(each.type, axes=each.type.axes[len(around) :])
             values[each.name] = _nested(each.name, around, lambda _, one=one: empty(one))
         past = UOp.variable("past", 0, ROOM - 1).bind(5)
-        values |= {PAST: past, COLUMNS: None, STARTS: tokens(device, rows)}
+        values |= {PAST: past, CACHE_POSITIONS: None, LEFT_PAD: tokens(device, rows)}
         run = Unopened(program_of(graph, rows, sizes), weights(spec, dtype, device), {}, device)
         return [interpret.forward(run, values)[plan.logits]]
 

@@ -242,8 +242,8 @@ def test_what_starts_as_a_number(tmp_path: Path) -> None:
     x = normal(2, 3)
     lines = """
         input x: float[3]
-        output y: float[3] = x -> temperature
-        output warm: float[3] = x -> warm: temperature(0)
+        output y: float[3] = x -> logit_scale
+        output warm: float[3] = x -> warm: logit_scale(0)
         output small: float[3] = x -> layer_scale
         output half: float[3] = x -> half: layer_scale(0.5)
         output same: float[3] = x -> add_bias
@@ -256,12 +256,12 @@ def test_what_starts_as_a_number(tmp_path: Path) -> None:
     assert (found["half"] == x / 2).all()
     assert (found["same"] == x).all()
     # A weight of no axes is kept like any other.
-    first.parameters["temperature.weight"].assign(Tensor(1.5)).realize()
+    first.parameters["logit_scale.weight"].assign(Tensor(1.5)).realize()
     for suffix in ("npz", "safetensors"):
         first.save(tmp_path / f"weights.{suffix}")
         second = model(lines)
         second.load(tmp_path / f"weights.{suffix}")
-        assert second.parameters["temperature.weight"].shape == ()
+        assert second.parameters["logit_scale.weight"].shape == ()
         assert apart(second(x=x)["y"], np.exp(1.5) * x) < 1e-6
 
 
@@ -323,7 +323,7 @@ BIASED = """
         "norm(l2)",
         "experts(3, 2, 5)",
         "conv1d(4, 3, padding = 1)",
-        "temperature",
+        "logit_scale",
         "layer_scale(2)",
         "add_bias",
         "sigmoid",

@@ -44,8 +44,8 @@ def recall(use: Use) -> Tensor:
     T, S = x.shape[1], k.shape[1]
     columns = Tensor.arange(T) + use.tensors.get("past", 0)
     seen = columns.reshape(1, T, 1) >= Tensor.arange(S).reshape(1, 1, S)  # [1, T, S]
-    if "starts" in use.tensors:
-        seen = seen & (Tensor.arange(S) >= use.tensors["starts"].reshape(-1, 1, 1))
+    if "left_pad" in use.tensors:
+        seen = seen & (Tensor.arange(S) >= use.tensors["left_pad"].reshape(-1, 1, 1))
     return seen.where(x @ k.transpose(1, 2), 0) @ k
 
 
@@ -79,9 +79,9 @@ ROWS = (
             recall_type,
             "Sums what is like x.",
             flops=lambda site: site.x.elements * site.tensors["k"].axes[0].size * 4,
-            positions=("past", "starts"),
-            keeps=("k",),
-            kept=lambda site: site.tensors["k"].axes[0].size,
+            positions=("past", "left_pad"),
+            cached=("k",),
+            cache_length=lambda site: site.tensors["k"].axes[0].size,
             example="recall(k)",
         ),
         recall,
@@ -194,9 +194,9 @@ def test_what_looks_at_later_positions_is_refused_with_its_line() -> None:
 
 def test_every_operator_says_how_it_is_stepped() -> None:
     """What keeps a tensor says how many positions of it, and what it is told is known."""
-    known = {"at", "past", "starts", "columns"}
+    known = {"at", "past", "left_pad", "cache_positions"}
     for op in OPERATORS.values():
         assert set(op.positions) <= known
         names = {param.name for param in op.params if param.kind is Kind.TENSOR}
-        assert set(op.keeps) <= names
-        assert not op.keeps or {"past", "starts"} <= set(op.positions)
+        assert set(op.cached) <= names
+        assert not op.cached or {"past", "left_pad"} <= set(op.positions)

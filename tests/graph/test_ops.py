@@ -45,7 +45,7 @@ def made(use: str) -> tuple[Op, Site]:
     op, given = OPS[name], site(graph, node, graph.types())
     attr = {p.name: p.default for p in op.params if p.kind is not Kind.TENSOR} | given.attr
     open_ = Site(given.tensors, attr, given.varying, {})
-    return op, Site(given.tensors, attr | dict(op.settle(open_)), given.varying, {})
+    return op, Site(given.tensors, attr | dict(op.resolve_defaults(open_)), given.varying, {})
 
 
 def infer(use: str) -> Type:
@@ -58,7 +58,12 @@ def test_accepted(use: str, told: str) -> None:
     op, here = made(use)
     lines = [f"gives {op.infer(here)}"]
     lines += [f"weight {w.name} {list(w.shape)}: {w.init}" for w in op.weights(here)]
-    costs = {"flops": op.flops, "scratch": op.scratch, "cache": op.cache, "kept": op.kept}
+    costs = {
+        "flops": op.flops,
+        "scratch": op.scratch,
+        "cache": op.cache,
+        "cache length": op.cache_length,
+    }
     lines += [
         f"{name} {cost}" for name, rule in costs.items() if str(cost := rule(here)) != "0"
     ]

@@ -15,7 +15,7 @@ from archdsl.graph.sites import parameters
 from archdsl.graph.verify import verify
 from archdsl.passes import optimise
 from archdsl.passes.decompose import COMPOSITE, decompose
-from archdsl.passes.last_position import last_position
+from archdsl.passes.keep_last_position import keep_last_position
 from archdsl.passes.split_decoding import Decoding, split_decoding
 from tests import predicting
 
@@ -35,7 +35,7 @@ def of(body: str) -> Decoding:
 def test_every_causal_spec_is_decoded(spec: str) -> None:
     whole = graph(spec)
     plan = split_decoding(whole)
-    halves = [plan.step, last_position(plan.step, plan.axis)]
+    halves = [plan.step, keep_last_position(plan.step, plan.axis)]
     halves += [plan.once] if plan.once else []
     for half in halves:
         assert parse(show(verify(half))) == half

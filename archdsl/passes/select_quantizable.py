@@ -8,7 +8,7 @@ from archdsl.graph.sites import parameters
 GROUP = 32  # numbers that share a scale
 
 
-def quantizable(graph: Graph) -> frozenset[str]:
+def select_quantizable(graph: Graph) -> frozenset[str]:
     """The paths of matrices of products, tables that make logits among them, whose rows are
     whole groups."""
     nodes = (node for node, _ in walk(graph.nodes) if isinstance(node, Apply))

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from archdsl.graph.nodes import Graph, Node, Slice, Stack, refs, walk
 from archdsl.passes.decoding_analysis import Analysis, layers_axis, tables
-from archdsl.passes.prune import live
+from archdsl.passes.eliminate_dead_code import drop_unused
 from archdsl.passes.rewrite import Builder
 
 
-def once_graph(of: Analysis) -> Graph | None:
+def build_once_graph(of: Analysis) -> Graph | None:
     """The graph whose outputs are the values that steps use, by the names of the step's inputs,
     and the lengths of ragged axes. None where a step needs none."""
     wanted = [ref for ref in of.once if ref not in of.inputs]
@@ -29,7 +29,7 @@ def once_graph(of: Analysis) -> Graph | None:
     ]
     outputs = [(of.kept[ref].name, found[ref]) for ref in wanted]
     outputs += [(node.path, node.id) for node in measured]
-    nodes = (*live(nodes, {ref for _, ref in outputs}), *measured)
+    nodes = (*drop_unused(nodes, {ref for _, ref in outputs}), *measured)
     once = replace(graph, varying=varying, inputs=inputs, nodes=nodes, outputs=tuple(outputs))
     return replace(once, tables=tables(graph, once))
 
@@ -57,7 +57,7 @@ def _stack(
 ) -> tuple[Stack | None, dict[str, str]]:
     """A stack that hands on what comes in, and gives what its layers compute beside."""
     body, found = _nodes(of, builder, node.body, wanted)
-    body = live(body, set(found.values()))
+    body = drop_unused(body, set(found.values()))
     if not body:
         return None, {}
     gives = tuple(_gathered(builder, node, inner) for inner in found.values())

@@ -12,10 +12,10 @@ from archdsl.graph.types import Axis, Size, Type, Varying
 from archdsl.passes.decoding_analysis import Analysis, Kept, layers_axis, tables, unused
 from archdsl.passes.rewrite import Builder
 
-PAST, STARTS, COLUMNS = "past", "starts", "columns"  # inputs of a step
+PAST, LEFT_PAD, CACHE_POSITIONS = "past", "left_pad", "cache_positions"  # inputs of a step
 
 
-def step_graph(of: Analysis) -> Graph:
+def build_step_graph(of: Analysis) -> Graph:
     """The graph of the logits of new tokens. A cache is an input and an output by one name."""
     return _Step(of).graph()
 
@@ -36,7 +36,7 @@ class _Step:
         self.caches: dict[str, str] = {}
         self.slices: list[dict[str, Slice]] = []
         self.positions: list[Apply] = []  # the graph's first nodes
-        self.starts: dict[int, str] = {0: STARTS}
+        self.starts: dict[int, str] = {0: LEFT_PAD}
         self.at: dict[int, str] = {}
         self.paths = {node.path for node in of.graph.nodes}
 
@@ -55,9 +55,9 @@ class _Step:
         of, number = self.of, Type("int")
         yield from (replace(i, pad=None) for i in of.graph.inputs if i.name in of.along)
         yield Input(PAST, number)
-        yield Input(STARTS, number)
+        yield Input(LEFT_PAD, number)
         columns = Axis(of.column_axis, Size.of(of.column_axis))
-        yield Input(COLUMNS, Type("int", (columns,)))
+        yield Input(CACHE_POSITIONS, Type("int", (columns,)))
         yield from (Input(name, number) for _, _, name in of.ragged())
         yield from (Input(kept.name, of.layered(kept)) for kept in of.kept.values())
 
@@ -111,7 +111,7 @@ class _Step:
 
     def told(self, op: Op, node: Apply) -> Iterator[tuple[str, str]]:
         """The inputs by which an operator learns of positions."""
-        if op.keeps and not self.caches.keys() & {dict(node.inputs)[p] for p in op.keeps}:
+        if op.cached and not self.caches.keys() & {dict(node.inputs)[p] for p in op.cached}:
             return  # it looks at a memory, where no position counts
         offset = self.of.offset(node.id)
         assert offset is not None
@@ -120,22 +120,22 @@ class _Step:
             match name:
                 case "at":
                     yield name, self.positions_of(later)
-                case "starts":
+                case "left_pad":
                     yield name, self.starts_of(later)
                 case _:
-                    yield name, {"past": PAST, "columns": COLUMNS}[name]
+                    yield name, {"past": PAST, "cache_positions": CACHE_POSITIONS}[name]
 
     def starts_of(self, later: int) -> str:
         """Where rows start on an axis that begins so many columns later."""
         if later not in self.starts:
-            node = self.position("later", f"starts_{later}", {"x": STARTS}, by=later)
+            node = self.position("shift", f"starts_{later}", {"x": LEFT_PAD}, by=later)
             self.starts[later] = node.id
         return self.starts[later]
 
     def positions_of(self, later: int) -> str:
         """The position of each new column on an axis that begins so many columns later."""
         if later not in self.at:
-            inputs = {"x": self.of.tokens, "past": PAST, "starts": self.starts_of(later)}
+            inputs = {"x": self.of.tokens, "past": PAST, "left_pad": self.starts_of(later)}
             name = f"positions_{later}" if later else "positions"
             self.at[later] = self.position("positions", name, inputs).id
         return self.at[later]
@@ -154,7 +154,7 @@ class _Step:
             match node:
                 case Stack():
                     yield self.stack(node)
-                case Apply() if OPERATORS[node.op].trims and self.trims_tokens(node):
+                case Apply() if OPERATORS[node.op].drops_prefix and self.trims_tokens(node):
                     # What is left out stands in front: the new positions are the same.
                     self.renamed[node.id] = self.ref(node.inputs[0][1])
                 case Apply():
@@ -170,7 +170,7 @@ class _Step:
     def apply(self, node: Apply) -> Apply:
         op, seen = OPERATORS[node.op], self.caches
         inputs = {
-            param: seen[ref] if param in op.keeps and ref in seen else self.ref(ref)
+            param: seen[ref] if param in op.cached and ref in seen else self.ref(ref)
             for param, ref in node.inputs
         }
         inputs |= self.told(op, node)

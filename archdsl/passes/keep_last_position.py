@@ -9,7 +9,7 @@ from archdsl.graph.types import Size
 from archdsl.passes.rewrite import Builder
 
 
-def last_position(graph: Graph, axis: str) -> Graph:
+def keep_last_position(graph: Graph, axis: str) -> Graph:
     """A step whose outputs along an axis are those of its last position.
 
     Behind the last operator that looks at other positions, each stands for itself: there the
@@ -23,7 +23,7 @@ def last_position(graph: Graph, axis: str) -> Graph:
     ... %1 = linear(x; dim = 9, bias = false) @ logits: float[T, 9]
     ... output y = %1
     ... ''')
-    >>> print(show(last_position(graph, "T")), end="")
+    >>> print(show(keep_last_position(graph, "T")), end="")
     graph G init normal(std = 0.02)
     axis T <= 8
     input x: float[T, 4]

@@ -9,7 +9,7 @@ from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import parameters
 
 
-def share(graph: Graph) -> Graph:
+def eliminate_common_subexpressions(graph: Graph) -> Graph:
     """The same graph in which no two operators without weights compute the same.
 
     >>> from archdsl.graph.parser import parse
@@ -21,7 +21,7 @@ def share(graph: Graph) -> Graph:
     ... %3 = add(%1, other = %2) @ add: float[4]
     ... output y = %3
     ... ''')
-    >>> print(show(share(graph)), end="")
+    >>> print(show(eliminate_common_subexpressions(graph)), end="")
     graph G init normal(std = 0.02)
     input x: float[4]
     %1 = relu(x) @ relu: float[4]

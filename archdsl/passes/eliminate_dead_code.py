@@ -8,7 +8,7 @@ from archdsl.graph.nodes import Graph, Node, Stack, refs, walk
 from archdsl.graph.sites import parameters
 
 
-def prune(graph: Graph) -> Graph:
+def eliminate_dead_code(graph: Graph) -> Graph:
     """The same graph without values that nothing uses. Those with weights stay: a weight is
     part of a model, and its checkpoints have it.
 
@@ -20,7 +20,7 @@ def prune(graph: Graph) -> Graph:
     ... %2 = tanh(x) @ tanh: float[4]
     ... output y = %2
     ... ''')
-    >>> print(show(prune(graph)), end="")
+    >>> print(show(eliminate_dead_code(graph)), end="")
     graph G init normal(std = 0.02)
     input x: float[4]
     %2 = tanh(x) @ tanh: float[4]
@@ -29,10 +29,10 @@ def prune(graph: Graph) -> Graph:
     used = {ref for _, ref in graph.outputs} | {p.node for p in parameters(graph)}
     if graph.loss:
         used |= set(refs(graph.loss))
-    return replace(graph, nodes=live(graph.nodes, used))
+    return replace(graph, nodes=drop_unused(graph.nodes, used))
 
 
-def live(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
+def drop_unused(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
     """The nodes that are used, and in `used` what they use."""
     kept: list[Node] = []
     for node in reversed(nodes):
@@ -41,7 +41,7 @@ def live(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
             if not gives and not used & {node.id, *(each.id for each, _ in walk(node.body))}:
                 continue
             used |= {node.result, *(each.of for each in gives)}
-            node = replace(node, body=live(node.body, used), gives=gives)
+            node = replace(node, body=drop_unused(node.body, used), gives=gives)
             node = replace(node, takes=tuple(each for each in node.takes if each.id in used))
         elif node.id not in used:
             continue
