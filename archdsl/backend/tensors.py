@@ -102,15 +102,22 @@ def zeros(shape: tuple[int, ...], device: str, dtype: str) -> Tensor:
     return tensor
 
 
-def copied(x: Tensor) -> Tensor:
-    """A realized tensor's values in memory of their own."""
-    buffer = memory(x)
-    own: Any = Buffer(buffer.device, buffer.size, buffer.dtype, preallocate=True)
+def copied(x: Tensor, sizes: tuple[int, ...] | None = None) -> Tensor:
+    """A realized tensor's values in memory of their own; of each axis the first `sizes`."""
+    buffer, sizes = memory(x), sizes or shape(x)
+    first = tuple(slice(size) for size in sizes)
+    if buffer.device != "CPU" and sizes != shape(x):
+        return kept(x[first].contiguous())
+    own: Any = Buffer(buffer.device, prod(sizes), buffer.dtype, preallocate=True)
     if buffer.device == "CPU":
-        copy_in(own, buffer.allocator._as_buffer(buffer._buf))
+        number = f"u{buffer.dtype.itemsize}"
+        whole, part = (
+            np.frombuffer(b.allocator._as_buffer(b._buf), number) for b in (buffer, own)
+        )
+        np.copyto(part.reshape(sizes), whole.reshape(shape(x))[first])
     else:
         own.copy_from(buffer)
-    return _over(own, shape(x))
+    return _over(own, sizes)
 
 
 def spare(device: str) -> None:

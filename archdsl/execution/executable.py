@@ -21,6 +21,7 @@ from archdsl.backend.tensors import copied, kept, made, placed, put, spare
 from archdsl.backend.tinygrad_seam import TRAINING, one_thread
 from archdsl.backend.use import Run
 from archdsl.diagnostics import did_you_mean, fail, listing
+from archdsl.execution.buckets import bucket_length, paddable_axes, padded_inputs
 from archdsl.execution.initial_weights import drawn
 from archdsl.execution.recent import Recent
 from archdsl.formats.host import Stored
@@ -28,6 +29,7 @@ from archdsl.graph.cost import BYTES
 from archdsl.graph.nodes import Graph
 from archdsl.graph.printer import show
 from archdsl.graph.sites import Parameter, parameters
+from archdsl.graph.types import Type
 from archdsl.passes import optimise
 from archdsl.passes.eliminate_dead_code import drop_unused
 from archdsl.passes.program import Program, lower
@@ -43,6 +45,14 @@ T = TypeVar("T")
 # file that has them quantized.
 QUANTIZATIONS = ("int8", "stored")
 CAPTURES = 32  # forward passes that are kept, by the shapes of their inputs; see `compile`
+
+
+class _Wanted(NamedTuple):
+    """The graph of some outputs alone, their types, and which axes can be padded."""
+
+    graph: Graph
+    types: dict[str, Type]
+    paddable: frozenset[str]
 
 
 class _Forward(NamedTuple):
@@ -82,6 +92,7 @@ class Executable:
         self._parameters: Weights | None = None
         self._constants: dict[tuple[object, ...], Tensor] = {}
         self._captures: Recent[_Forward] = Recent(CAPTURES)
+        self._wanted: dict[tuple[str, ...], _Wanted] = {}
 
     @property
     def device(self) -> str:
@@ -219,26 +230,52 @@ class Executable:
     def forward(
         self, arrays: Mapping[str, NDArray[Any]], outputs: Sequence[str]
     ) -> dict[str, Tensor]:
-        """These outputs by name, each [B, …], for inputs by name, each [B, …]."""
+        """These outputs by name, each [B, …], for inputs by name, each [B, …].
+
+        An axis that can be padded is, so that few captures serve all its lengths.
+        """
         with self.lock:
             self.version()
-            shapes = ((name, array.shape) for name, array in arrays.items())
+            wanted = self._outputs(tuple(outputs))
+            rows, sizes = interpret.measured(wanted.graph, arrays)
+            padded = padded_inputs(wanted.graph, arrays, self._bucket(wanted, sizes))
+            shapes = ((name, array.shape) for name, array in padded.items())
             key = (TRAINING.value, tuple(outputs), *shapes)
-            capture, places = self._captures.get(key, lambda: self._captured(arrays, outputs))
-            for name, array in arrays.items():
+            capture, places = self._captures.get(key, lambda: self._captured(wanted, padded))
+            for name, array in padded.items():
                 put(places[name], array)
             found = capture(**places)
             # A capture writes the outputs of every call into the same memory.
-            return {name: copied(out) for name, out in found.items()}
+            return {
+                name: copied(out, (rows, *(axis.size.at(sizes) for axis in type.axes)))
+                for (name, type), out in zip(wanted.types.items(), found.values(), strict=True)
+            }
 
-    def _captured(self, arrays: Mapping[str, NDArray[Any]], wanted: Sequence[str]) -> _Forward:
-        graph = with_outputs(self.graph, wanted)
+    def _outputs(self, names: tuple[str, ...]) -> _Wanted:
+        if names not in self._wanted:
+            graph = with_outputs(self.graph, names)
+            types = graph.types()
+            found = {name: types[ref] for name, ref in graph.outputs}
+            self._wanted[names] = _Wanted(graph, found, paddable_axes(graph))
+        return self._wanted[names]
+
+    def _bucket(self, wanted: _Wanted, sizes: dict[str, int]) -> dict[str, int]:
+        """The sizes of the varying axes with which a forward pass is captured."""
+        if TRAINING.value:  # dropout draws a number for each element
+            return sizes
+        return sizes | {
+            axis.name: bucket_length(sizes[axis.name], axis.bound)
+            for axis in wanted.graph.varying
+            if axis.name in wanted.paddable & sizes.keys()
+        }
+
+    def _captured(self, wanted: _Wanted, arrays: Mapping[str, NDArray[Any]]) -> _Forward:
         places = {n: placed(a, self.device, a.dtype.name) for n, a in arrays.items()}
 
         def outputs(**tensors: Tensor) -> dict[str, Tensor]:
-            return self.outputs(graph, tensors)
+            return self.outputs(wanted.graph, tensors)
 
-        return _Forward(self.capture(outputs, ("outputs", show(graph))), places)
+        return _Forward(self.capture(outputs, ("outputs", show(wanted.graph))), places)
 
     def outputs(self, graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs of a graph of the model's, computed now."""
