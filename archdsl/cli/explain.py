@@ -1,0 +1,44 @@
+"""`archdsl explain`: the page of an error code."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from archdsl.cli.common import Subparsers, command
+from archdsl.diagnostics import CODES, did_you_mean, fail
+
+
+def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = command(
+        commands,
+        "explain",
+        "explain an error code, with examples",
+        "archdsl explain not-causal",
+    )
+    parser.add_argument(
+        "code", metavar="CODE", nargs="?", help="the word in error[CODE] (default: list them)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.code is None:
+        width = max(map(len, CODES))
+        print("\n".join(f"{code:<{width}}  {meaning}" for code, meaning in CODES.items()))
+        return 0
+    if args.code not in CODES:
+        fail(
+            "argument-value",
+            f"there is no error code `{args.code}`",
+            help=did_you_mean(args.code, CODES) or "`archdsl explain` lists the codes",
+        )
+    print((pages() / f"{args.code}.md").read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def pages() -> Path:
+    """Returns the folder of the pages: in an installed package, or in docs/ of a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "errors"
+    return installed if installed.is_dir() else package.parent / "docs" / "errors"
