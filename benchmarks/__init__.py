@@ -1,11 +1,11 @@
-"""Comparisons of archdsl with what people would use instead, each workload in a file.
+"""Benchmarks of archdsl and of other libraries, one file per group of workloads.
 
     python -m benchmarks                     all of them
     python -m benchmarks gpt2 vit --quick    some, in small sizes
 
-A workload's file has a function `workloads(folder, small)`: the races of it, in the sizes that
-docs/performance.md tells of or in ones that take seconds; what it writes goes to the folder.
-Its name stands in `NAMES`. How races are run is in archdsl/bench/runner.py.
+Each file has a function `workloads(folder, small)`, which returns workloads in the sizes of
+docs/performance.md, or in small ones that take seconds, and writes files to the folder.
+`NAMES` lists the files. archdsl/bench/runner.py runs the workloads.
 """
 
 NAMES = (

@@ -1,4 +1,4 @@
-"""The command: chooses workloads, runs their races, prints and writes what was found."""
+"""The command: runs workloads, prints the results and writes them to files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks import NAMES
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the races; the exit status is 1 where a contestant failed."""
+    """Runs the workloads; returns 1 if a candidate failed."""
     args = _parser().parse_args(argv)
     found: list[Standing] = []
     with tempfile.TemporaryDirectory(prefix="benchmarks") as folder:
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
                 workload = replace(workload, contestants=left)
                 found.append(measured(workload, args.rounds, _progress))
                 print(table(found[-1]), flush=True)
-                if args.json:  # what there is so far, should the rest be interrupted
+                if args.json:  # partial results, in case of an interruption
                     args.json.write_text(json.dumps(report(found), indent=2) + "\n")
     if args.picture:
         from benchmarks.picture import draw
@@ -40,19 +40,25 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
-    parser.add_argument("--only", metavar="TEXT", help="races that have this in their names")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, only to test that it runs"
+    )
+    parser.add_argument(
+        "--only", metavar="TEXT", help="only workloads with this text in the name"
+    )
     parser.add_argument(
         "--without",
         metavar="NAME",
         action="append",
         default=[],
-        help="leave it out",
+        help="leave out this candidate (repeatable)",
     )
     parser.add_argument("--rounds", type=int, default=11, metavar="N", help="(default: 11)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every time taken")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help=".svg or .png")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measured times")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="write a chart (.svg or .png)"
+    )
     return parser
 
 

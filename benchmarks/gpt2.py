@@ -1,7 +1,4 @@
-"""GPT-2, 124 million weights: a prompt at once, and tokens one by one behind it.
-
-A prefill's time is the time to the first token.
-"""
+"""GPT-2, 124 million weights: prefill of a prompt (time to the first token), and decoding."""
 
 from __future__ import annotations
 
@@ -49,7 +46,7 @@ def prefill(model: Subject, length: int) -> Workload:
 
 
 def prefill_flops(model: Subject, length: int) -> float:
-    """What a prompt needs: all that the model computes, but logits of its last token alone."""
+    """FLOPs of a prefill: the whole model, with logits of the last token only."""
     graph = model.graph()
     logits = dict(graph.outputs)["logits"]
     ((node, here),) = ((node, here) for node, _, here in sites(graph) if node.id == logits)

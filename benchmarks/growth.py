@@ -1,4 +1,4 @@
-"""How the time grows: with the tokens, the batch, the depth, and what stands before a token."""
+"""Scaling of the time with prompt length, batch, depth, and number of earlier tokens."""
 
 from __future__ import annotations
 

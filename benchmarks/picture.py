@@ -1,4 +1,4 @@
-"""The standings as a picture: how many times our time each contestant takes, with quartiles."""
+"""A chart of the results: the time of each candidate relative to archdsl, with quartiles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from archdsl.bench.results import Standing
 
 
 def draw(standings: Sequence[Standing], path: Path) -> None:
-    """Writes an .svg or .png; bars beyond the line at 1 are of those slower than archdsl."""
+    """Writes an .svg or .png; a bar to the right of 1 is slower than archdsl."""
     from matplotlib import pyplot
     from matplotlib.ticker import ScalarFormatter
 

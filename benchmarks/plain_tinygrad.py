@@ -1,4 +1,4 @@
-"""GPT-2 as one writes it in tinygrad by hand, with its `nn` and its JIT: what we start from."""
+"""GPT-2 written by hand in tinygrad, with `nn` and `TinyJit`: the baseline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from archdsl.bench.runner import Call
 
 
 class Linear(nn.Linear):
-    """GPT-2's checkpoint has its matrices the other way around."""
+    """A linear layer with the transposed weight of GPT-2's checkpoint."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__(inputs, outputs)
@@ -70,7 +70,7 @@ class GPT2:
         self.ln_f = nn.LayerNorm(D)
 
     def __call__(self, tokens: Tensor, past: Any) -> Tensor:
-        """The logits [B, vocab] of what follows the tokens [B, T]."""
+        """Returns the logits [B, vocab] of the token after the tokens [B, T]."""
         places = Tensor.arange(self.wpe.weight.shape[0])[
             past : past + tokens.shape[1]
         ].unsqueeze(0)
@@ -89,7 +89,7 @@ def prefill(subject: Subject, length: int) -> Call:
 
 
 def decode(subject: Subject, length: int, new: int) -> Call:
-    """Plain tinygrad, `new` tokens one by one behind a prompt of this length."""
+    """Plain tinygrad, `new` tokens one by one after a prompt of this length."""
     model = _model(subject)
     prompt, following = prompt_of(subject, length, new)
     model(Tensor([prompt]), 0)
@@ -106,7 +106,7 @@ def decode(subject: Subject, length: int, new: int) -> Call:
 
 
 def _model(subject: Subject) -> GPT2:
-    DEV.value = open_device("CPU")  # which finds a compiler where there is no clang
+    DEV.value = open_device("CPU")  # also finds a compiler if clang is missing
     weights = {
         name.removeprefix("transformer."): tensor
         for name, tensor in safe_load(f"{subject.published}/model.safetensors").items()

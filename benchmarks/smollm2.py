@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct from its GGUF file, beside llama.cpp on the same file."""
+"""SmolLM2-135M-Instruct from its GGUF file, compared with llama.cpp on the same file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL = Subject("llama.arch:smollm2_135M", published=FILE, device="CPU", quantize
 
 
 def workloads(folder: Path, small: bool) -> list[Workload]:
-    # No small file of this kind is published: in small, ours is alone.
+    # No small GGUF file is published, so small sizes run without llama.cpp.
     model = subject(folder, "llama.arch:tiny", {}) if small else FULL
     length, new = (16, 4) if small else (128, 32)
     shared = {"subject": model, "length": length}
@@ -66,12 +66,12 @@ def llama_prefill(subject: Subject, length: int) -> Call:
 
 
 def llama_decode(subject: Subject, length: int, new: int) -> Call:
-    """llama.cpp, `new` tokens one by one behind a prompt of this length."""
+    """llama.cpp, `new` tokens one by one after a prompt of this length."""
     model, (prompt, following) = _llama(subject), prompt_of(subject, length, new)
     model.eval(prompt)
 
     def once() -> np.ndarray:
-        model.n_tokens = length  # it forgets what is behind when it goes on
+        model.n_tokens = length  # later tokens are dropped at the next call
         for token in following:
             model.eval([token])
             logits = _logits(model)
@@ -82,7 +82,7 @@ def llama_decode(subject: Subject, length: int, new: int) -> Call:
 
 
 def _logits(model) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """Those of the last token, [1, vocab]; its `scores` are those of all tokens or none."""
+    """Returns the logits of the last token, [1, vocab]; `scores` has all tokens or none."""
     return np.ctypeslib.as_array(model._ctx.get_logits_ith(-1), (1, model.n_vocab())).copy()
 
 

@@ -1,4 +1,4 @@
-"""From a spec to its first logits, and `check`: whole processes, caches empty or filled."""
+"""Start time of processes: spec to first logits, and `check`; with caches empty or filled."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
 
 
 def process(command: Sequence[str], cold: bool = False) -> Call:
-    """A command from its start to its end; `cold` gives it new folders to cache in."""
+    """Runs a whole command; with `cold`, all caches are empty."""
 
     def once() -> None:
         with tempfile.TemporaryDirectory() as empty:
             caches = {"XDG_CACHE_HOME": empty, "CACHEDB": f"{empty}/tinygrad.db"}
             environment = {**os.environ, **(caches if cold else {})}
-            # As installed: of both sides Python keeps what it has made of their sources.
+            # Python may write bytecode files, as for installed packages.
             environment.pop("PYTHONDONTWRITEBYTECODE", None)
             subprocess.run(command, env=environment, check=True, capture_output=True)
 

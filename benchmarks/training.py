@@ -1,4 +1,4 @@
-"""One step of training with AdamW: a small GPT, and the smallest ViT."""
+"""A training step with AdamW: a small GPT, and ViT-Ti."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
 
 
 def batch(subject: Subject, rows: int) -> dict[str, Any]:
-    """Inputs and labels, by our names."""
+    """Returns inputs and labels by their names in the spec."""
     graph = subject.graph()
-    given: dict[str, Any] = dict(inputs(graph, rows, 2**30))  # as long as may be
+    given: dict[str, Any] = dict(inputs(graph, rows, 2**30))  # maximal length
     for label in graph.labels:
         given[label.name] = np.arange(rows) % (label.type.below or 1)
     return given
 
 
 def ours(subject: Subject, rows: int) -> Call:
-    """archdsl, the step as a program."""
+    """archdsl, with the training step captured as a program."""
     from tinygrad import Tensor
     from tinygrad.helpers import Context
     from tinygrad.nn.optim import AdamW
@@ -73,7 +73,7 @@ def ours(subject: Subject, rows: int) -> Call:
 
     model = subject.ours()
     optimizer = AdamW(list(model.parameters.values()), lr=RATE, weight_decay=0.01)
-    Tensor.realize(*get_parameters(optimizer))  # made once, and not in every step
+    Tensor.realize(*get_parameters(optimizer))  # allocated once, not in every step
 
     def step(**given: Tensor) -> Tensor:
         optimizer.zero_grad()
@@ -99,7 +99,7 @@ def ours(subject: Subject, rows: int) -> Call:
 
 
 def theirs(subject: Subject, rows: int, compiled: bool = False) -> Call:
-    """transformers, by PyTorch's compiler or without."""
+    """transformers on PyTorch, eager or compiled."""
     import torch
 
     model = subject.theirs()

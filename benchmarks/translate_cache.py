@@ -1,14 +1,13 @@
-"""How much quicker beam search is by what is kept from step to step: annalog, by turns.
+"""The speedup of beam search by the key-value cache, measured with annalog.
 
     python -m benchmarks.translate_cache --beams 5 --repeats 9
 
-Both ways find the same molecules by the same search (tests/reference/test_annalog.py holds
-them equal). `cached` is `archdsl translate`: the source's memory and the keys and values of
-earlier tokens are kept. `uncached` computes encoder and decoder of the whole prefixes at each
-step. They run in turns, each first as often as the other, so that what else the machine does
-falls on both; before that each runs until all its programs are captured. The times are those
-of all molecules, in seconds: the median, and from the quickest to the slowest run; the ratio
-is the median of the ratios of two neighbouring runs. Needs the package annalog.
+`cached` is `archdsl translate`: it caches the encoder output and the keys and values of earlier
+tokens. `uncached` runs encoder and decoder on the whole prefixes at each step. Both find
+the same molecules (tests/reference/test_annalog.py compares them). After runs that capture all
+programs, they run alternately, so that other load on the machine affects both. Printed are the
+median, fastest and slowest time for all molecules in seconds, and the median of the ratios of
+consecutive runs. Needs the package annalog.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ MOLECULES = (
     "Cn1cnc2c1c(=O)n(C)c(=O)n2C",
     "CC(C)Cc1ccc(cc1)[C@@H](C)C(=O)O",
 )
-_STEP = 16  # a prefix is filled up to a multiple of it, or each length would be a program
-_WARM = 3  # runs before what is timed: the second one captures
+_STEP = 16  # prefixes are padded to a multiple of it, to limit the number of programs
+_WARM = 3  # runs before the measurement; the second one captures
 
 Way = Callable[[Model, Roles, Sequence[Sequence[int]], Search], Scorer]
 
@@ -43,7 +42,7 @@ Way = Callable[[Model, Roles, Sequence[Sequence[int]], Search], Scorer]
 def uncached(
     model: Model, parts: Roles, sources: Sequence[Sequence[int]], search: Search
 ) -> Scorer:
-    """As `cached`, computed anew from the sources and the whole prefixes."""
+    """Like `cached`, but computes the sources and the whole prefixes at each step."""
     rows = padded(parts, sources, search.beams)  # [rows, S]
 
     def score(prefixes: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -52,7 +51,7 @@ def uncached(
         target = np.full((len(rows), size), parts.target.pad or 0)  # [rows, T]
         target[:, :length] = prefixes[0]
         target[:count, :length] = prefixes
-        # The rows of each source stand together, and those of several go where they are asked.
+        # The rows of a source are consecutive.
         source = rows[np.resize(of * search.beams, len(rows))]  # [rows, S]
         found = model(**{parts.source.name: source, parts.target.name: target})
         logits: NDArray[np.float32] = found[parts.logits].numpy()[:count, length - 1]
@@ -62,7 +61,7 @@ def uncached(
 
 
 def times(model: Model, ways: Sequence[Way], beams: int, repeats: int) -> list[list[float]]:
-    """The seconds that each way takes for all molecules, run by run."""
+    """Returns the seconds of each run for all molecules, per way."""
     tokenizer = read_vocabulary(resolve(f"{FOLDER}/stereo_experiment_vocab_ttf.pkl"))
     sources = [tokenizer.encode(molecule, bos=True, eos=True) for molecule in MOLECULES]
     parts = roles(model.graph)
@@ -98,7 +97,7 @@ def main() -> None:
     print(
         f"{len(MOLECULES)} molecules, beams {args.beams}, {args.repeats} runs, {model.device}"
     )
-    print(f"{'way':10} {'median s':>9} {'quickest':>9} {'slowest':>9}")
+    print(f"{'way':10} {'median s':>9} {'fastest':>9} {'slowest':>9}")
     for way, seconds in zip(ways, found, strict=True):
         middle = statistics.median(seconds)
         print(f"{way.__name__:10} {middle:9.3f} {min(seconds):9.3f} {max(seconds):9.3f}")

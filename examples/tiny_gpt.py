@@ -1,6 +1,6 @@
-"""A tiny GPT from its spec: forward, a few steps of training, saved and loaded again.
+"""The Python interface with a tiny GPT: forward pass, training, saving and loading.
 
-Shows the Python interface. Takes about a minute and a half: tinygrad schedules every step anew.
+It takes about 1.5 minutes, because tinygrad schedules every training step again.
 """
 
 import tempfile
@@ -16,7 +16,7 @@ sizes = {"vocab": 32, "context": 24, "D": 48, "heads": 4, "depth": 2}
 model = archdsl.compile("gpt.arch", device="CPU", **sizes)
 print(f"{model.graph.name}: {model.cost().params:,} parameters")
 
-# Each sequence counts upwards from a number of its own, so the next token can be known.
+# Each sequence counts upwards from a random number, so the next token is predictable.
 rng = np.random.default_rng(0)
 tokens = (rng.integers(32, size=(16, 1)) + np.arange(12)) % 32  # [B, T]
 

@@ -34,7 +34,6 @@ def test_the_page_of_each_code(
 ) -> None:
     page = FOLDER / f"{code}.md"
     text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"# {code}\n\n{CODES[code]}\n\n")
     introduction, example, fix = re.split(r"^## (?:Example|Fix)\n", text, flags=re.MULTILINE)
 
     monkeypatch.chdir(tmp_path)
@@ -43,9 +42,11 @@ def test_the_page_of_each_code(
     printed = run_blocks(example, names, mistakes)
     fixed = run_blocks(fix, names, corrections)
     if request.config.getoption("--update-golden"):
-        text = f"{introduction}## Example\n{printed}## Fix\n{fixed}"
+        _, _, why = introduction.split("\n\n", 2)
+        text = f"# {code}\n\n{CODES[code]}\n\n{why}## Example\n{printed}## Fix\n{fixed}"
         page.write_text(text, encoding="utf-8", newline="\n")
     else:
+        assert introduction.startswith(f"# {code}\n\n{CODES[code]}\n\n")
         assert (printed, fixed) == (example, fix)
     assert set(re.findall(r"error\[(.*?)\]", "".join(mistakes))) == {code}
     assert "error[" not in "".join(corrections)
