@@ -87,7 +87,7 @@ def _mixed(site: Site, queries: Axis, keys: Axis) -> frozenset[str]:
     if keys.size != queries.size:
         raise Mismatch(
             "axis",
-            "causal attention needs queries and keys along one axis",
+            "causal attention needs queries and keys along the same axis",
             "causal",
             expected=f"a memory of size {queries.size}",
             found=f"size {keys.size}",
@@ -146,7 +146,7 @@ def _heads(site: Site, param: str) -> tuple[Axis, int, int]:
             "type-mismatch",
             "a sequence of heads is needed here",
             param,
-            expected="float[T, H, h]: any sequence axis, and heads of fixed number and size",
+            expected="float[T, H, h]: any sequence axis, then fixed sizes H and h",
             found=str(type),
             help='split features into heads with `reshape("T (H h) -> T H h", H = heads)`'
             if len(type.axes) == 2
@@ -158,17 +158,16 @@ def _heads(site: Site, param: str) -> tuple[Axis, int, int]:
 def attend(site: Site) -> Type:
     (queries, heads, _), (keys, kv_heads, _), _ = (_heads(site, name) for name in "qkv")
     q, k, v = (site.tensors[name] for name in "qkv")
-    one_size = "queries and keys must have heads of one size"
+    one_size = "queries and keys must have the same head size"
     _agree(site, "k", one_size, (*k.axes[:2], q.axes[2]))
     _agree(site, "v", "there must be a value for each key", (*k.axes[:2], v.axes[2]))
     _share(heads, kv_heads, "k", (q.axes[1], k.axes[1]))
     if site.attr["window"] is not None and not site.attr["causal"]:
         raise Mismatch(
             "argument-value",
-            "a window counts the positions before a query, and the one at it",
+            "`window` needs causal attention",
             "window",
-            expected="causal attention",
-            help="write `causal` too",
+            help="add `causal`, or leave out `window`",
         )
     seen = q.shaped((*q.axes[:2], v.axes[2])).mixing(k.mixed | v.mixed)
     if "bias" in site.tensors:

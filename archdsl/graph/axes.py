@@ -32,10 +32,10 @@ def parse(pattern: str) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, .
     before, after = ([n for group in side for n in group] for side in (left, right))
     for names in (before, after):
         if len(set(names)) < len(names):
-            raise _wrong("a name stands twice on one side", pattern)
+            raise _wrong("a name appears twice on one side", pattern)
     if set(before) != set(after):
         odd = sorted(set(before) ^ set(after))
-        raise _wrong(f"{listing(odd, 'and')} must stand on both sides", pattern)
+        raise _wrong(f"{listing(odd, 'and')} must appear on both sides", pattern)
     return left, right
 
 
@@ -47,7 +47,7 @@ def _side(text: str, pattern: str) -> tuple[tuple[str, ...], ...]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise _wrong(f"`{text[position:].strip()[0]}` has no meaning in a pattern", pattern)
+            raise _wrong(f"`{text[position:].strip()[0]}` is not allowed in a pattern", pattern)
         position = match.end()
         if match["name"] and inside is None:
             groups.append((match["name"],))
@@ -56,7 +56,7 @@ def _side(text: str, pattern: str) -> tuple[tuple[str, ...], ...]:
         elif match["mark"] == "(" and inside is None:
             inside = []
         elif match["mark"] == ")" and inside == []:
-            raise _wrong("nothing stands in a bracket", pattern)
+            raise _wrong("the brackets are empty", pattern)
         elif match["mark"] == ")" and inside:
             groups.append(tuple(inside))
             inside = None
@@ -71,7 +71,9 @@ def solve(pattern: str, axes: tuple[Axis, ...], given: dict[str, int]) -> dict[s
     """The size of every name of a pattern, for a tensor with these axes."""
     left, _ = parse(pattern)
     if len(left) != len(axes):
-        raise _wrong(f"the pattern has {len(left)} axes and the tensor {len(axes)}", pattern)
+        raise _wrong(
+            f"the pattern has {len(left)} axes, but the tensor has {len(axes)}", pattern
+        )
     if unknown := sorted(set(given) - {n for group in left for n in group}):
         raise Mismatch(
             "unknown-argument",
@@ -90,7 +92,7 @@ def solve(pattern: str, axes: tuple[Axis, ...], given: dict[str, int]) -> dict[s
         free = [n for n in group if n not in given]
         known = prod(given[n] for n in group if n in given)
         if len(free) > 1:
-            raise _wrong(f"say how large all but one of {listing(group, 'and')} are", pattern)
+            raise _wrong(f"give the sizes of all but one of {listing(group, 'and')}", pattern)
         if (total % known) if free else (total != known):
             raise Mismatch(
                 "divisibility",

@@ -6,47 +6,46 @@ A decoding step uses them for positions, caches and lengths.
 from __future__ import annotations
 
 from archdsl.graph import positions, shapes
-from archdsl.graph.signature import Kind, Op, Param
-
-_X = Param("x", Kind.TENSOR)
+from archdsl.graph.params import X, axis, integer, tensor
+from archdsl.graph.signature import Op
 
 _ROWS = (
     Op(
         "positions",
-        (_X, Param("past", Kind.TENSOR), Param("left_pad", Kind.TENSOR)),
+        (X, tensor("past"), tensor("left_pad")),
         positions.positions,
-        "The position int[T] of each new vector of `x` in its row: its column, which is its "
-        "number among the new ones and the number `past` of columns before, less the column "
-        "that the row `starts` in; 0 for the padding in front of a row.",
+        "The position int[T] of each new vector of `x` in its row: `past`, plus its index "
+        "among the new ones, minus the row's `left_pad`. It is 0 for padding.",
         example="positions(x, past, left_pad)",
     ),
     Op(
         "shift",
-        (_X, Param("by", Kind.INT)),
+        (X, integer("by")),
         positions.shift,
-        "A whole number, and `by` more: where rows start on an axis that begins later.",
+        "Adds `by` to a whole number: the left padding of an axis that begins with more or "
+        "fewer prepended positions.",
         example="shift(left_pad, 1)",
     ),
     Op(
         "append",
-        (_X, Param("new", Kind.TENSOR), Param("past", Kind.TENSOR)),
+        (X, tensor("new"), tensor("past")),
         positions.append,
-        "The cache `x` with the `new` vectors written in place, from column `past` on. A cache "
-        "of fixed size is a ring: a column takes the place of the one so many before it.",
+        "Writes the `new` vectors into the cache `x` in place, from cache position `past` on. "
+        "A cache of fixed size is a sliding window: new vectors overwrite the oldest ones.",
         example="append(cache, k, past)",
     ),
     Op(
         "last",
-        (_X, Param("axis", Kind.AXIS)),
+        (X, axis()),
         shapes.last,
-        "The last position along an axis, which is 1 long then.",
+        "Selects the last position along an axis and keeps the axis, with size 1.",
         example="last(x, T)",
     ),
     Op(
         "length",
-        (_X, Param("pad", Kind.INT, 0)),
+        (X, integer("pad", 0)),
         positions.length,
-        "How many positions of tokens padded with `pad` are there, for each row.",
+        "The number of positions of each row that are not `pad`.",
         example="length(tokens, 0)",
     ),
 )

@@ -21,7 +21,7 @@ def _class_scores(site: Site, labels: str) -> tuple[Type, Type]:
     if wanted.dtype != "int":
         raise Mismatch(
             "type-mismatch",
-            "the right answers are whole numbers, one for each vector of logits",
+            "labels are whole numbers, one for each vector of logits",
             labels,
             expected="int",
             found=str(wanted),
@@ -29,7 +29,7 @@ def _class_scores(site: Site, labels: str) -> tuple[Type, Type]:
     if [a.size for a in logits.axes[:-1]] != [a.size for a in wanted.axes]:
         raise Mismatch(
             "shape-mismatch",
-            "there is not one right answer for each vector of logits",
+            "there must be one label for each vector of logits",
             labels,
             expected=str(Type("int", logits.axes[:-1])),
             found=str(wanted),
@@ -38,7 +38,7 @@ def _class_scores(site: Site, labels: str) -> tuple[Type, Type]:
     if wanted.below is None or classes is None or wanted.below > classes:
         raise Mismatch(
             "element-bound",
-            f"there are logits for {logits.axes[-1].size} classes",
+            f"the logits have {logits.axes[-1].size} classes, but a label can be larger",
             labels,
             expected=f"int < {logits.axes[-1].size}",
             found=str(wanted),
@@ -53,7 +53,7 @@ def next_token(site: Site) -> Type:
     if len(varying) != 1 or len(varying[0]) != 1:
         raise Mismatch(
             "axis",
-            "the next token is predicted along one varying axis",
+            "`next_token` needs tokens along one varying axis",
             "tokens",
             expected="int[T <= context]",
             found=str(tokens),
@@ -63,7 +63,7 @@ def next_token(site: Site) -> Type:
         raise Mismatch(
             "not-causal",
             f"the logits at a position depend on later positions of `{name}`, so the next "
-            "token would be read, not predicted",
+            "token would be copied, not predicted",
             "logits",
             broken=name,
         )

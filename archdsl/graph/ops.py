@@ -1,60 +1,51 @@
 """The table of operators: name, parameters, type rule, weights, cost, documentation.
 
-Each has a row here and a function of the same name in the backend's table; a composite one
-has its parts in the table of passes/decompose.py instead. What can be written as a block of
-the language is no operator.
+Each operator also has a function in the table of backend/emit.py. A composite operator has an
+entry in the table of passes/decompose.py instead. A computation that the language can express
+is a block in specs/, not an operator.
 
-`OPS` are the names of the language. `DERIVED` are operators that passes alone write: what a
-decoding step does with positions and with the keys and values of the positions before.
+`OPS` are the operators that a spec can name, `OPERATORS` also those that only passes insert.
 """
 
 from __future__ import annotations
 
 from archdsl.graph import attention, axes, losses, positions, products, rules, shapes
 from archdsl.graph.derived_ops import DERIVED
+from archdsl.graph.params import X, activation, axis, flag, integer, number, tensor
 from archdsl.graph.signature import Kind, Op, Param
-
-_ACTIVATIONS = rules.ACTIVATIONS
-_X = Param("x", Kind.TENSOR)
-_VOCAB, _DIM = Param("vocab", Kind.INT, None), Param("dim", Kind.INT, None)
-
-
-def _on(name: str) -> Param:
-    return Param(name, Kind.BOOL, True)
-
 
 _ROWS = (
     Op(
         "embed",
-        (_X, _VOCAB, _DIM, Param("tied", Kind.LABEL, None)),
+        (X, integer("vocab", None), integer("dim", None), Param("tied", Kind.LABEL, None)),
         rules.embed,
-        "Looks up a trained vector of size `dim` for each token. `tied` names another `embed` "
-        "whose table is used (Vaswani et al. 2017, section 3.4).",
+        "Looks up a trained vector of size `dim` for each token: the rows of a table [vocab, "
+        "dim]. `tied` uses the table of another `embed` (Vaswani et al. 2017, section 3.4).",
         weights=rules.embed_weights,
         example="embed(vocab, D)",
     ),
     Op(
         "unembed",
-        (_X, Param("tied", Kind.LABEL), _VOCAB, _DIM),
+        (X, Param("tied", Kind.LABEL), integer("vocab", None), integer("dim", None)),
         rules.unembed,
-        "Logits over the vocabulary: the product with the table of the named `embed` "
-        "(Press and Wolf 2016).",
+        "Computes logits over the vocabulary: multiplies each vector by the table of the "
+        "named `embed` (Press and Wolf 2016).",
         flops=rules.unembed_flops,
         example="unembed(tokens)",
     ),
     Op(
         "posenc",
         (
-            _X,
+            X,
             Param("kind", Kind.CHOICE, choices=("learned", "sinusoidal")),
-            Param("context", Kind.INT, None),
+            integer("context", None),
             Param("layout", Kind.CHOICE, "pairs", ("pairs", "halves")),
         ),
         positions.posenc,
-        "Adds an encoding of the position: `learned` vectors, or the `sinusoidal` ones of "
-        "Vaswani et al. 2017, section 3.5, sines and cosines in turn (`pairs`) or all sines "
-        "and then all cosines, as in Marian (`halves`). `context` is how many positions are "
-        "learned; as many as the axis can have when left out.",
+        "Adds an encoding of each position: trained vectors (`learned`), or sines and cosines "
+        "(`sinusoidal`, Vaswani et al. 2017, section 3.5). With `pairs` sines and cosines "
+        "alternate; with `halves` all sines come first, as in Marian. `context` is the number "
+        "of learned positions; the default is the longest length of the axis.",
         resolve_defaults=positions.posenc_defaults,
         weights=positions.posenc_weights,
         positions=("at",),
@@ -63,53 +54,54 @@ _ROWS = (
     Op(
         "rotary",
         (
-            _X,
-            Param("theta", Kind.NUMBER, 10000.0),
+            X,
+            number("theta", 10000.0),
             Param("layout", Kind.CHOICE, "halves", ("halves", "pairs")),
-            Param("size", Kind.INT, None),
+            integer("size", None),
             Param("scaling", Kind.CHOICE, None, ("linear", "llama3")),
-            Param("factor", Kind.NUMBER, 1.0),
-            Param("low", Kind.NUMBER, 1.0),
-            Param("high", Kind.NUMBER, 4.0),
-            Param("original", Kind.INT, None),
+            number("factor", 1.0),
+            number("low", 1.0),
+            number("high", 4.0),
+            integer("original", None),
         ),
         positions.rotary,
-        "Rotates the first `size` features of each head, all when left out, by angles that "
-        "grow with the position along the first axis (Su et al. 2021, section 3.4.2). Features "
-        "that are rotated together are neighbours (`pairs`, as in the paper) or stand in the "
-        "first and the second half (`halves`, as in GPT-NeoX). `linear` scaling divides the "
-        "angles by `factor` (Chen et al. 2023); `llama3` does so where fewer than `low` turns "
-        "fit the context `original`, leaves them where more than `high` do, and goes from one "
-        "to the other between (Grattafiori et al. 2024).",
+        "Rotates pairs of features of each head by angles that grow with the position along "
+        "the first axis (Su et al. 2021, section 3.4.2). Only the first `size` features are "
+        "rotated; the default is all. With `pairs` two neighbours form a pair, as in the "
+        "paper; with `halves` one comes from each half, as in GPT-NeoX. `linear` scaling "
+        "divides the angles by `factor` (Chen et al. 2023). `llama3` scaling does so only for "
+        "features that make fewer than `low` turns in the context `original`, leaves those "
+        "with more than `high` turns unchanged, and interpolates in between (Grattafiori et "
+        "al. 2024).",
         resolve_defaults=positions.rotary_defaults,
         positions=("at",),
         example="rotary(theta = 500_000)",
     ),
     Op(
         "alibi",
-        (_X, Param("heads", Kind.INT)),
+        (X, integer("heads")),
         positions.alibi,
-        "A bias of attention scores [heads, T, T] that falls with the distance i - j of the "
-        "key j before the query i, by a slope for each head (Press et al. 2021, section 3). "
-        "Of `x` only the sequence axis counts.",
+        "Computes a bias for attention scores, [heads, T, T]: -slope * (i - j) for query i and "
+        "key j, with one slope per head (Press et al. 2021, section 3). Only the sequence axis "
+        "of `x` is used.",
         positions=("past", "cache_positions"),
         example="alibi(heads)",
     ),
     Op(
         "relative_bias",
         (
-            _X,
-            Param("heads", Kind.INT),
-            Param("buckets", Kind.INT, 32),
-            Param("distance", Kind.INT, 128),
-            Param("causal", Kind.BOOL, False),
+            X,
+            integer("heads"),
+            integer("buckets", 32),
+            integer("distance", 128),
+            flag("causal", False),
         ),
         positions.relative_bias,
-        "A trained bias of attention scores [heads, T, T] for each head and bucket of "
-        "distances (Raffel et al. 2019, section 2.1). Half of the buckets hold one distance "
-        "each, the others share those up to `distance`, and the last all beyond. Half are for "
-        "keys behind the query, or none where it is `causal`. Of `x` only the sequence axis "
-        "counts.",
+        "Computes a trained bias for attention scores, [heads, T, T], with one number per "
+        "head and bucket of distances (Raffel et al. 2019, section 2.1). Half of the buckets "
+        "hold one distance each; the others hold ranges that grow up to `distance`, and the "
+        "last also holds all larger distances. Half of all buckets are for keys after the "
+        "query; with `causal` none are. Only the sequence axis of `x` is used.",
         weights=positions.relative_bias_weights,
         positions=("past", "cache_positions"),
         example="relative_bias(heads)",
@@ -117,25 +109,25 @@ _ROWS = (
     Op(
         "norm",
         (
-            _X,
+            X,
             Param("kind", Kind.CHOICE, "layer", ("layer", "rms", "l2")),
-            Param("eps", Kind.NUMBER, 1e-5),
-            Param("scale", Kind.BOOL, None),
-            Param("bias", Kind.BOOL, None),
+            number("eps", 1e-5),
+            flag("scale", None),
+            flag("bias", None),
         ),
         rules.norm,
         "Normalises the last axis: `layer` (Ba et al. 2016), `rms` (Zhang and Sennrich 2019), "
-        "or `l2`, x / max(||x||, eps). Then multiplies by a trained `scale`, by default not "
-        "for `l2`, and adds a `bias`, by default for `layer` alone.",
+        "or `l2`, x / max(||x||, eps). Then it multiplies by a trained `scale` (default: for "
+        "`layer` and `rms`) and adds a trained `bias` (default: for `layer`).",
         resolve_defaults=rules.norm_defaults,
         weights=rules.norm_weights,
         example="norm(rms, eps = 1e-6)",
     ),
     Op(
         "linear",
-        (_X, Param("dim", Kind.INT), _on("bias")),
+        (X, integer("dim"), flag("bias", True)),
         products.linear,
-        "A product of the last axis with a trained matrix [dim, D], and a bias.",
+        "Multiplies the last axis by a trained matrix [dim, D] and adds a trained bias [dim].",
         weights=products.linear_weights,
         flops=products.linear_flops,
         example="linear(D)",
@@ -143,21 +135,22 @@ _ROWS = (
     Op(
         "attention",
         (
-            _X,
-            Param("heads", Kind.INT),
-            Param("causal", Kind.BOOL, False),
-            Param("over", Kind.TENSOR, None),
-            Param("kv_heads", Kind.INT, None),
-            Param("head_size", Kind.INT, None),
-            Param("scale", Kind.NUMBER, None),
-            _on("bias"),
-            Param("out_bias", Kind.BOOL, None),
+            X,
+            integer("heads"),
+            flag("causal", False),
+            tensor("over", None),
+            integer("kv_heads", None),
+            integer("head_size", None),
+            number("scale", None),
+            flag("bias", True),
+            flag("out_bias", None),
         ),
         attention.attention,
-        "Multi-head attention (Vaswani et al. 2017, section 3.2) of a sequence to itself, or "
-        "to a memory given as `over`. Padding of a ragged axis is never attended to. Fewer "
-        "`kv_heads` than heads share keys and values (Ainslie et al. 2023). `scale` is "
-        "1 / sqrt(head_size) when left out, `head_size` D / heads, and `out_bias` as `bias`.",
+        "Multi-head attention with its projections (Vaswani et al. 2017, section 3.2), over "
+        "the sequence itself, or over another sequence given as `over`. Padding of a ragged "
+        "axis is masked. With fewer `kv_heads` than `heads`, groups of heads share keys and "
+        "values (Ainslie et al. 2023). Defaults: `head_size` is D / heads, `scale` is 1 / "
+        "sqrt(head_size), `out_bias` is `bias`.",
         resolve_defaults=attention.defaults,
         weights=attention.weights,
         flops=attention.flops,
@@ -168,20 +161,20 @@ _ROWS = (
     Op(
         "attend",
         (
-            Param("q", Kind.TENSOR),
-            Param("k", Kind.TENSOR),
-            Param("v", Kind.TENSOR),
-            Param("causal", Kind.BOOL, False),
-            Param("window", Kind.INT, None),
-            Param("scale", Kind.NUMBER, None),
-            Param("bias", Kind.TENSOR, None),
+            tensor("q"),
+            tensor("k"),
+            tensor("v"),
+            flag("causal", False),
+            integer("window", None),
+            number("scale", None),
+            tensor("bias", None),
         ),
         attention.attend,
-        "The core of attention (Vaswani et al. 2017, section 3.2.1) of queries [T, H, h] to "
-        "keys [S, K, h] and values [S, K, w], where groups of H / K heads share those of one: "
-        "[T, H, w]. Padding is never attended to. `window` is how many positions a query of "
-        "causal attention sees, its own among them (Beltagy et al. 2020). `bias` [H, T, S] is "
-        "added to the scores; `scale` is 1 / sqrt(h) when left out.",
+        "Attention without projections (Vaswani et al. 2017, section 3.2.1): queries [T, H, "
+        "h], keys [S, K, h] and values [S, K, w] give [T, H, w]. Each group of H / K query "
+        "heads shares one head of keys and values. Padding is masked. With `window` a causal "
+        "query sees only that many positions, including its own (Beltagy et al. 2020). `bias` "
+        "[H, T, S] is added to the scores. The default of `scale` is 1 / sqrt(h).",
         resolve_defaults=attention.attend_defaults,
         flops=attention.attend_flops,
         scratch=attention.attend_scratch,
@@ -193,15 +186,10 @@ _ROWS = (
     ),
     Op(
         "mlp",
-        (
-            _X,
-            Param("sizes", Kind.SIZES),
-            Param("act", Kind.CHOICE, "gelu", tuple(_ACTIVATIONS)),
-            _on("bias"),
-        ),
+        (X, Param("sizes", Kind.SIZES), activation("gelu"), flag("bias", True)),
         products.mlp,
-        "Products with an activation between them: one or more hidden sizes, then the size "
-        "that comes out.",
+        "Linear layers with an activation between them: one or more hidden sizes, then the "
+        "output size.",
         weights=products.mlp_weights,
         flops=products.mlp_flops,
         scratch=products.mlp_scratch,
@@ -209,18 +197,13 @@ _ROWS = (
     ),
     Op(
         "experts",
-        (
-            _X,
-            Param("count", Kind.INT),
-            Param("top", Kind.INT),
-            Param("hidden", Kind.INT),
-            Param("act", Kind.CHOICE, "silu", tuple(_ACTIVATIONS)),
-        ),
+        (X, integer("count"), integer("top"), integer("hidden"), activation("silu")),
         products.experts,
-        "For each vector, the sum of what `top` of `count` experts make of it, in the shares "
-        "that a router gives them (Shazeer et al. 2017; Jiang et al. 2024, section 2.1). An "
-        "expert is down(act(gate x) * up x) with `hidden` features. The flops are those of "
-        "the experts chosen; computed are all, and those not chosen count 0.",
+        "A mixture of experts (Shazeer et al. 2017; Jiang et al. 2024, section 2.1): a router "
+        "selects `top` of `count` experts for each vector and sums their outputs, weighted by "
+        "the router's softmax over the selected ones. An expert computes down(act(gate x) * "
+        "up x) with `hidden` features. All experts are computed, and those that are not "
+        "selected get weight 0; the flops count only the selected ones.",
         weights=products.experts_weights,
         flops=products.experts_flops,
         scratch=products.experts_scratch,
@@ -229,180 +212,170 @@ _ROWS = (
     Op(
         "conv1d",
         (
-            _X,
-            Param("dim", Kind.INT),
-            Param("kernel", Kind.INT),
-            Param("stride", Kind.INT, 1),
-            Param("padding", Kind.INT, 0),
-            _on("bias"),
+            X,
+            integer("dim"),
+            integer("kernel"),
+            integer("stride", 1),
+            integer("padding", 0),
+            flag("bias", True),
         ),
         products.conv1d,
-        "A convolution along the sequence with trained kernels [dim, C, kernel]: each product "
-        "sees `kernel` positions, `stride` further than the one before, of the sequence with "
-        "`padding` zeros at both ends. A varying axis must keep its length.",
+        "A convolution along the sequence with trained kernels [dim, C, kernel] and a trained "
+        "bias [dim]; `padding` zeros are added at both ends. A varying axis must keep its "
+        "length.",
         weights=products.conv1d_weights,
         flops=products.conv1d_flops,
         scratch=products.conv1d_scratch,
         example="conv1d(D, 3, padding = 1)",
     ),
-    *(
-        Op(name, (_X,), rules.same, doc, example=name)
-        for name, doc in rules.ACTIVATIONS.items()
-    ),
+    *(Op(name, (X,), rules.same, doc, example=name) for name, doc in rules.ACTIVATIONS.items()),
     Op(
         "patches",
-        (_X, Param("patch", Kind.INT)),
+        (X, integer("patch")),
         shapes.patches,
-        "Cuts an image [C, H, W] into squares and lays each out as a vector of "
-        "C * patch * patch numbers, channel by channel and row by row (Dosovitskiy et al. "
-        "2020, section 3.1).",
+        "Cuts an image [C, H, W] into squares and flattens each into a vector of C * patch * "
+        "patch numbers, in the order channel, row, column (Dosovitskiy et al. 2020, section "
+        "3.1).",
         example="patches(16)",
     ),
     Op(
         "prepend",
-        (_X, Param("name", Kind.MARK)),
+        (X, Param("name", Kind.MARK)),
         shapes.prepend,
-        "Puts a trained vector before the sequence and gives the position a name.",
+        "Puts a trained vector before the sequence and names its position.",
         weights=shapes.prepend_weights,
         positions=("at",),
         example="prepend(cls)",
     ),
     Op(
         "readout",
-        (_X, Param("name", Kind.MARK)),
+        (X, Param("name", Kind.MARK)),
         shapes.readout,
-        "The vector at the position that `prepend` named.",
+        "Selects the vector at the position that `prepend` named.",
         example="readout(cls)",
     ),
-    Op("first", (_X,), shapes.first, "The vector at the first position.", example="first"),
+    Op("first", (X,), shapes.first, "Selects the first position.", example="first"),
     Op(
         "at",
-        (_X, Param("tokens", Kind.TENSOR), Param("token", Kind.INT)),
+        (X, tensor("tokens"), integer("token")),
         shapes.at,
-        "The vector at the first position where `tokens` have the number `token`; at the "
-        "first position of all where none has.",
+        "Selects the vector at the first position where `tokens` equals `token`, or at "
+        "position 0 if there is none.",
         example="at(tokens, 49407)",
     ),
     Op(
         "mean",
-        (_X, Param("axis", Kind.AXIS, None)),
+        (X, axis(None)),
         shapes.mean,
-        "The mean along an axis, the sequence where none is named; padding of a ragged axis "
-        "does not count.",
+        "The mean along an axis (default: the sequence). Padding of a ragged axis is ignored.",
         example="mean(T)",
     ),
     Op(
         "softmax",
-        (_X, Param("axis", Kind.AXIS, None)),
+        (X, axis(None)),
         shapes.softmax,
-        "Makes values along an axis, the last where none is named, positive with a sum of 1; "
-        "padding of a ragged axis gets 0.",
+        "The softmax along an axis (default: the last). Padding of a ragged axis gets 0.",
         example="softmax",
     ),
     Op(
         "add",
-        (_X, Param("other", Kind.TENSOR)),
+        (X, tensor("other")),
         rules.add,
-        "The sum of two tensors of one shape; written `a + b`.",
+        "The sum of two tensors of the same shape; also written `a + b`.",
         example="add(a, b)",
     ),
     Op(
         "multiply",
-        (_X, Param("other", Kind.TENSOR)),
+        (X, tensor("other")),
         rules.multiply,
-        "The product of two tensors of one shape, number by number; written `a * b`.",
+        "The elementwise product of two tensors of the same shape; also written `a * b`.",
         example="multiply(a, b)",
     ),
     Op(
         "dot",
-        (_X, Param("other", Kind.TENSOR)),
+        (X, tensor("other")),
         rules.dot,
-        "The sum of the products of two tensors of one shape along the last axis.",
+        "The dot product of two tensors of the same shape along the last axis.",
         example="dot(a, b)",
     ),
     Op(
         "scale",
-        (_X, Param("by", Kind.NUMBER)),
+        (X, number("by")),
         rules.same,
-        "The product with a number; written `x * 0.5`.",
+        "The product of a tensor and a number; also written `x * 0.5`.",
         example="scale(sqrt(D))",
     ),
     Op(
         "logit_scale",
-        (_X, Param("start", Kind.NUMBER, 2.6592)),
+        (X, number("start", 2.6592)),
         rules.same,
-        "The product with the exponential of one trained number, at first `start` (Radford et "
-        "al. 2021, section 2.3).",
+        "Multiplies by exp(s), where s is one trained number that starts at `start` (Radford "
+        "et al. 2021, section 2.3).",
         weights=rules.logit_scale_weights,
         example="logit_scale",
     ),
     Op(
         "layer_scale",
-        (_X, Param("start", Kind.NUMBER, 1e-5)),
+        (X, number("start", 1e-5)),
         rules.feature_wise,
-        "The product with a trained number for each feature, at first `start` (Touvron et al. "
+        "Multiplies each feature by a trained number that starts at `start` (Touvron et al. "
         "2021, section 2).",
         weights=rules.layer_scale_weights,
         example="layer_scale(1e-5)",
     ),
     Op(
         "add_bias",
-        (_X,),
+        (X,),
         rules.feature_wise,
-        "The sum with a trained number for each feature, at first 0.",
+        "Adds a trained number to each feature; they start at 0.",
         weights=rules.add_bias_weights,
         example="add_bias",
     ),
     Op(
         "concat",
-        (_X, Param("other", Kind.TENSOR), Param("axis", Kind.AXIS, None)),
+        (X, tensor("other"), axis(None)),
         shapes.concat,
-        "Joins two tensors along an axis, the last where none is named.",
+        "Concatenates two tensors along an axis (default: the last).",
         example="concat(a, b, T)",
     ),
     Op(
         "reshape",
-        (_X, Param("pattern", Kind.TEXT), Param("sizes", Kind.NAMED_SIZES, ())),
+        (X, Param("pattern", Kind.TEXT), Param("sizes", Kind.NAMED_SIZES, ())),
         axes.reshape,
         "Splits, merges and reorders axes by name.",
         example='reshape("T (heads size) -> heads T size", heads = 8)',
     ),
     Op(
         "slice",
-        (
-            _X,
-            Param("axis", Kind.AXIS),
-            Param("start", Kind.INT, 0),
-            Param("stop", Kind.INT, None),
-        ),
+        (X, axis(), integer("start", 0), integer("stop", None)),
         shapes.slice_,
-        "Positions `start` to `stop`, that one left out, of an axis.",
+        "Selects the positions from `start` up to, but not including, `stop` of an axis.",
         drops_prefix=True,
         example="slice(D, 0, 64)",
     ),
     Op(
         "dropout",
-        (_X, Param("rate", Kind.NUMBER)),
+        (X, number("rate")),
         rules.dropout,
-        "In training, sets each value to zero with probability `rate` and divides the others "
-        "by 1 - rate (Srivastava et al. 2014); nothing otherwise.",
+        "In training, sets each value to 0 with probability `rate` and divides the others by "
+        "1 - rate (Srivastava et al. 2014). Otherwise it does nothing.",
         random=True,
         example="dropout(0.1)",
     ),
     Op(
         "next_token",
-        (Param("logits", Kind.TENSOR), Param("tokens", Kind.TENSOR)),
+        (tensor("logits"), tensor("tokens")),
         losses.next_token,
-        "The mean cross entropy, in nats, of each token given those before it. The logits must "
-        "be causal.",
+        "The mean cross entropy, in nats, of each token given the tokens before it. The "
+        "logits must be causal.",
         loss=True,
         example="next_token(logits, tokens)",
     ),
     Op(
         "cross_entropy",
-        (Param("logits", Kind.TENSOR), Param("label", Kind.TENSOR)),
+        (tensor("logits"), tensor("label")),
         losses.cross_entropy,
-        "The mean cross entropy, in nats, of the right classes.",
+        "The mean cross entropy, in nats, of the correct classes.",
         loss=True,
         example="cross_entropy(logits, label: int < classes)",
     ),

@@ -77,7 +77,7 @@ class _Parser:
                 continue
             match = _TOKEN.match(text, start, end)
             if match is None:
-                raise self.wrong("`{}` means nothing here", _Token("", text[start], start))
+                raise self.wrong("unexpected character `{}`", _Token("", text[start], start))
             yield _Token(match.lastgroup or "", match[0], start)
             start = match.end()
         yield _Token("line", "\n", end)
@@ -99,7 +99,7 @@ class _Parser:
 
     def expected(self, what: str) -> ArchError:
         ends = {"line": "the line ends here", "end": "the text ends here"}
-        message = ends.get(self.next.kind, "`{}` cannot stand here")
+        message = ends.get(self.next.kind, "unexpected `{}`")
         return self.wrong(message, self.next, expected=what)
 
     def has(self, text: str) -> bool:
@@ -219,7 +219,7 @@ class _Parser:
         op = OPERATORS.get(self.take("name"))
         if op is None:
             help = did_you_mean(RENAMED.get(name.text, name.text), OPERATORS)
-            raise self.wrong("there is no operator `{}`", name, help=help)
+            raise self.wrong("unknown operator `{}`", name, help=help)
         self.expect("(")
         inputs = [(op.params[0].name, self.ref())]
         while self.accept(","):

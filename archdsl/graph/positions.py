@@ -21,7 +21,7 @@ def posenc(site: Site) -> Type:
     if context < bound:
         raise Mismatch(
             "shape-mismatch",
-            f"there are encodings for {context} positions, and the sequence may have {bound}",
+            f"there are encodings for {context} positions, but the sequence can have {bound}",
             "context",
             expected=f"{bound} or more",
             found=str(context),
@@ -30,7 +30,7 @@ def posenc(site: Site) -> Type:
     if site.attr["kind"] == "sinusoidal" and width % 2:
         raise Mismatch(
             "divisibility",
-            f"sines and cosines come in pairs, and the vectors have {width} numbers",
+            f"`sinusoidal` needs an even number of features, not {width}",
             "x",
             expected="an even size",
             found=str(site.x),
@@ -39,7 +39,7 @@ def posenc(site: Site) -> Type:
     if site.attr["kind"] == "learned" and site.attr["layout"] != "pairs":
         raise Mismatch(
             "argument-value",
-            "learned vectors have no sines and cosines to lay out",
+            "`layout` has an effect only with `sinusoidal`",
             "layout",
             help="leave it out, or write `sinusoidal`",
         )
@@ -68,7 +68,7 @@ def _heads(site: Site) -> tuple[Axis, int]:
             "type-mismatch",
             "a sequence of heads is needed here",
             "x",
-            expected="float[T, H, h] or float[T, h]: any sequence axis, and fixed sizes",
+            expected="float[T, H, h] or float[T, h]: any sequence axis, then fixed sizes",
             found=str(x),
         )
     return x.axes[0], site.width
@@ -80,7 +80,7 @@ def rotary(site: Site) -> Type:
     if size > width:
         raise Mismatch(
             "argument-value",
-            f"a head has {width} features",
+            f"`size` is larger than a head, which has {width} features",
             "size",
             expected=f"{width} or less",
             found=str(size),
@@ -89,7 +89,7 @@ def rotary(site: Site) -> Type:
     if size % 2:
         raise Mismatch(
             "divisibility",
-            f"features are rotated in pairs, and there are {size}",
+            f"features are rotated in pairs, but there are {size}",
             "size",
             expected="an even size",
             found=str(size),
@@ -109,7 +109,7 @@ def _frequencies(attr: Any) -> None:
         if not 0 < attr[name] < inf:
             raise Mismatch(
                 "argument-value",
-                f"wavelengths come from `{name}`",
+                f"`{name}` must be a finite number above 0",
                 name,
                 expected="a number above 0",
                 found=str(attr[name]),
@@ -119,7 +119,7 @@ def _frequencies(attr: Any) -> None:
         if name not in _USED[scaling] and attr[name] != default:
             raise Mismatch(
                 "argument-value",
-                f"`{name}` has no effect {f'on {scaling}' if scaling else 'without'} scaling",
+                f"`{name}` has no effect {f'with {scaling}' if scaling else 'without'} scaling",
                 name,
                 help=f"leave it out, or write `{'linear' if name == 'factor' else 'llama3'}`",
             )
@@ -128,13 +128,13 @@ def _frequencies(attr: Any) -> None:
     if attr["original"] is None:
         raise Mismatch(
             "missing-argument",
-            "llama3 scaling needs the context that the model was trained with before",
+            "llama3 scaling needs `original`, the context length before scaling",
             help="write `original = 8192`",
         )
     if not 0 < attr["low"] < attr["high"] < inf:
         raise Mismatch(
             "argument-value",
-            "`low` and `high` bound the wavelengths that are scaled in part",
+            "`low` must be less than `high`",
             "low",
             expected="0 < low < high",
             found=f"low = {attr['low']}, high = {attr['high']}",
@@ -160,7 +160,7 @@ def relative_bias(site: Site) -> Type:
     if buckets % (2 * sides):
         raise Mismatch(
             "divisibility",
-            "half of the buckets of each side hold one distance each",
+            "on each side, half of the buckets hold one distance each",
             "buckets",
             expected=f"a multiple of {2 * sides}",
             found=str(buckets),
@@ -170,8 +170,7 @@ def relative_bias(site: Site) -> Type:
     if distance <= exact:
         raise Mismatch(
             "argument-value",
-            f"distances below {exact} have buckets of their own, and the others share theirs "
-            "up to `distance`",
+            f"`distance` must be larger than {exact}: the distances below have a bucket each",
             "distance",
             expected=f"more than {exact}",
             found=str(distance),
@@ -200,7 +199,7 @@ def append(site: Site) -> Type:
     if [a.size for a in cache.axes[1:]] != [a.size for a in new.axes[1:]]:
         raise Mismatch(
             "shape-mismatch",
-            "a cache holds vectors of one shape",
+            "the new vectors and the cached ones must have the same shape",
             "new",
             expected=str(cache),
             found=str(new),

@@ -38,11 +38,11 @@ def mlp(site: Site) -> Type:
     if len(sizes) < 2:
         raise Mismatch(
             "missing-argument",
-            "an mlp has at least one hidden layer",
+            "`mlp` needs at least one hidden size",
             "sizes",
-            expected="the hidden sizes and then the size that comes out: `mlp(hidden, D)`",
+            expected="the hidden sizes, then the output size: `mlp(hidden, D)`",
             found=f"{len(sizes)} size",
-            help="for a single product write `linear`",
+            help="use `linear` for a single layer",
         )
     return vectors.shaped((*vectors.axes[:-1], site.axis("sizes")))
 
@@ -86,7 +86,7 @@ def experts(site: Site) -> Type:
     if top > count:
         raise Mismatch(
             "argument-value",
-            f"there are {count} experts to choose from",
+            f"`top` is larger than the number of experts, {count}",
             "top",
             expected=f"{count} or less",
             found=str(top),
@@ -134,9 +134,9 @@ def conv1d(site: Site) -> Type:
     if site.ragged(sequence.size):
         raise Mismatch(
             "axis",
-            "a convolution along a ragged axis would mix padding into what is there",
+            "a convolution along a ragged axis would mix padding into the values",
             "x",
-            expected="an axis of one length for all examples",
+            expected="an axis that has the same length in every example",
             found=str(site.x),
             bound=(sequence,),
         )
@@ -144,8 +144,8 @@ def conv1d(site: Site) -> Type:
     if length is not None and length + 2 * padding < kernel:
         raise Mismatch(
             "shape-mismatch",
-            f"{length} positions, with {padding} before and behind, are fewer than the "
-            f"{kernel} of the kernel",
+            f"the kernel covers {kernel} positions, but the padded sequence has "
+            f"{length + 2 * padding}",
             "kernel",
             expected=f"{length + 2 * padding} or less",
             found=str(kernel),
@@ -157,7 +157,7 @@ def conv1d(site: Site) -> Type:
     elif stride != 1 or 2 * padding != kernel - 1:
         raise Mismatch(
             "axis",
-            f"a varying axis of {sequence.size} must keep its length",
+            f"the varying axis {sequence.size} must keep its length",
             "x",
             expected="stride = 1, an odd kernel and padding = (kernel - 1) / 2",
             found=f"stride = {stride}, kernel = {kernel}, padding = {padding}",

@@ -49,7 +49,7 @@ def _pair(site: Site, what: str) -> Type:
         pairs = zip(left.axes, right.axes, strict=False)
         raise Mismatch(
             "shape-mismatch",
-            f"only tensors of one shape {what}",
+            f"only tensors of the same shape {what}",
             "other",
             expected=str(left),
             found=str(right),
@@ -62,7 +62,7 @@ def dropout(site: Site) -> Type:
     if not 0 <= site.attr["rate"] < 1:
         raise Mismatch(
             "argument-value",
-            "a rate of dropout is a probability",
+            "the dropout rate must be a probability less than 1",
             "rate",
             expected="0 <= rate < 1",
             found=str(site.attr["rate"]),
@@ -78,27 +78,27 @@ def embed(site: Site) -> Type:
     if tokens.dtype != "int":
         raise Mismatch(
             "type-mismatch",
-            "`embed` looks up whole numbers",
+            "`embed` needs whole-number tokens",
             "x",
             expected="int[…]",
             found=str(tokens),
         )
     if vocab is None or site.attr["dim"] is None:
-        lacking = "vocab" if vocab is None else "dim"
+        missing = "vocab" if vocab is None else "dim"
         raise Mismatch(
             "missing-argument",
-            f"`{lacking}` is needed, unless the table is `tied` to another",
+            f"`embed` needs `{missing}`, unless its table is `tied` to another",
             help="write `embed(vocab, D)`",
         )
     if tokens.below is None or tokens.below > vocab:
         raise Mismatch(
             "element-bound",
-            f"the table has {vocab} rows and a token may be "
+            f"the table has {vocab} rows, but a token can be "
             + ("any number" if tokens.below is None else f"as large as {tokens.below - 1}"),
             "vocab",
             expected=f"tokens < {vocab}",
             found=str(tokens),
-            help="state the bound where the tokens come in: `input tokens: int[…] < vocab`",
+            help="declare the bound at the input: `input tokens: int[…] < vocab`",
             bound=("x",),
         )
     return tokens.shaped((*tokens.axes, site.axis("dim")))
@@ -115,7 +115,7 @@ def unembed(site: Site) -> Type:
     if site.width != dim:
         raise Mismatch(
             "shape-mismatch",
-            f"the embedding has vectors of {dim} and this one has {site.width}",
+            f"the table has vectors of {dim} features, but these have {site.width}",
             "tied",
             expected=f"[…, {dim}]",
             found=str(vectors),
@@ -142,7 +142,7 @@ def norm(site: Site) -> Type:
     if not 0 <= site.attr["eps"] < inf:
         raise Mismatch(
             "argument-value",
-            "`eps` keeps the divisor away from 0",
+            "`eps` must be a finite number, 0 or more",
             "eps",
             expected="a small number, 0 or more",
             found=str(site.attr["eps"]),

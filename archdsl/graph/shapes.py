@@ -15,7 +15,7 @@ def patches(site: Site) -> Type:
     if image.dtype != "float" or len(image.axes) != 3 or len(sizes) != 3:
         raise Mismatch(
             "type-mismatch",
-            "`patches` cuts up an image",
+            "`patches` needs an image",
             "x",
             expected="float[channels, height, width]",
             found=str(image),
@@ -42,7 +42,7 @@ def prepend(site: Site) -> Type:
     (sequence, _), mark = site.sequence(), site.attr["name"]
     if mark in sequence.marks:
         raise Mismatch(
-            "duplicate-name", f"`{mark}` stands before this sequence already", "name"
+            "duplicate-name", f"`{mark}` is already prepended to this sequence", "name"
         )
     if "at" in site.tensors:  # a step feeds the prepended positions as all others
         return site.x
@@ -60,7 +60,7 @@ def readout(site: Site) -> Type:
             "axis",
             f"no `{mark}` was prepended to this sequence",
             "name",
-            expected=listing(sequence.marks) or f"a `prepend({mark})` before",
+            expected=listing(sequence.marks) or f"`prepend({mark})` earlier in the model",
             found=str(site.x),
             help=did_you_mean(mark, sequence.marks),
         )
@@ -86,7 +86,7 @@ def at(site: Site) -> Type:
     if tokens.dtype != "int" or [axis.size for axis in tokens.axes] != [sequence.size]:
         raise Mismatch(
             "type-mismatch",
-            "the token is sought among one whole number for each position",
+            "`tokens` must have one token for each position",
             "tokens",
             expected=str(Type("int", (sequence,))),
             found=str(tokens),
@@ -95,9 +95,9 @@ def at(site: Site) -> Type:
     if tokens.below is not None and token >= tokens.below:
         raise Mismatch(
             "element-bound",
-            f"no token is {token}",
+            f"no token can be {token}",
             "token",
-            expected=f"a number below {tokens.below}",
+            expected=f"a number less than {tokens.below}",
             found=str(token),
             bound=("tokens",),
         )
@@ -130,7 +130,7 @@ def concat(site: Site) -> Type:
     if len(left.axes) != len(right.axes) or others[0] != others[1]:
         raise Mismatch(
             "shape-mismatch",
-            "tensors to be joined must agree on every other axis",
+            "tensors to concatenate must have the same size on every other axis",
             "other",
             expected=str(left),
             found=str(right),
@@ -139,7 +139,7 @@ def concat(site: Site) -> Type:
     if site.ragged(joined):
         raise Mismatch(
             "axis",
-            "a ragged axis has a different length in each example, and cannot be joined",
+            "a ragged axis cannot be concatenated: its length differs between examples",
             "axis",
             found=str(joined),
         )
@@ -162,7 +162,7 @@ def slice_(site: Site) -> Type:
         if not start < end <= axis.size.value:
             raise Mismatch(
                 "argument-value",
-                f"positions {start} to {end} do not lie in an axis of {axis.size}",
+                f"positions {start} to {end} are not a range of an axis of size {axis.size}",
                 "start" if stop is None else "stop",
                 expected=f"0 <= start < stop <= {axis.size}",
                 found=f"start = {start}, stop = {end}",
@@ -176,7 +176,7 @@ def _from(axis: Axis, start: int, stop: int | None) -> Size:
     if stop is not None:
         raise Mismatch(
             "axis",
-            f"an axis of {axis.size} varies, so only its first positions can be cut off",
+            f"the axis {axis.size} varies, so `slice` can only drop its first positions",
             "stop",
             expected="no `stop`",
             found=f"stop = {stop}",
@@ -185,7 +185,7 @@ def _from(axis: Axis, start: int, stop: int | None) -> Size:
     if start >= least:
         raise Mismatch(
             "argument-value",
-            f"an axis of {axis.size} may have no position {start}",
+            f"the axis {axis.size} can be too short to start at position {start}",
             "start",
             expected=f"0 <= start < {least}",
             found=f"start = {start}",

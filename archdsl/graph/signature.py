@@ -86,9 +86,7 @@ class Site(Frozen):
     def width(self) -> int:
         """The size of the last axis of `x`, which must be a number."""
         if not self.x.axes:
-            raise Mismatch(
-                "axis", "a single number has no axes to work along", "x", found=str(self.x)
-            )
+            raise Mismatch("axis", "a single number has no axes", "x", found=str(self.x))
         size = self.x.axes[-1].size.value
         if size is None:
             raise Mismatch(
@@ -102,11 +100,11 @@ class Site(Frozen):
         if type.dtype != "float":
             raise Mismatch(
                 "type-mismatch",
-                f"{type.dtype} values cannot be computed with",
+                f"float values are needed here, not {type.dtype}",
                 param,
                 expected="float values",
                 found=str(type),
-                help="turn tokens into vectors with `embed(vocab, D)`"
+                help="`embed(vocab, D)` turns tokens into vectors"
                 if type.dtype == "int"
                 else None,
             )
@@ -121,7 +119,7 @@ class Site(Frozen):
                 "type-mismatch",
                 "a sequence of vectors is needed here",
                 param,
-                expected="float[T, D]: any sequence axis, and a feature axis of fixed size",
+                expected="float[T, D]: any sequence axis, then a feature axis of fixed size",
                 found=str(type),
             )
         return type.axes[0], features
@@ -134,9 +132,7 @@ class Site(Frozen):
         """Which axis of `x` is meant by `axis`, from 0; `default` where none is named."""
         count = len(self.x.axes)
         if not count:
-            raise Mismatch(
-                "axis", "a single number has no axes to work along", "x", found=str(self.x)
-            )
+            raise Mismatch("axis", "a single number has no axes", "x", found=str(self.x))
         index: int = default if self.attr["axis"] is None else self.attr["axis"]
         if not -count <= index < count:
             raise Mismatch("axis", f"there is no axis {index}", "axis", found=str(self.x))

@@ -55,7 +55,7 @@ class _Verifier:
         _once((name for name, _ in graph.outputs), "output")
         _require(bool(graph.outputs), graph.name, "has no output")
         for name, ref in graph.outputs:
-            _require(ref in known, name, f"is {ref}, which is not made")
+            _require(ref in known, name, f"refers to {ref}, which is not defined")
         self.loss(known)
 
     # -- what comes in --
@@ -65,12 +65,14 @@ class _Verifier:
         _require(axis.bound >= 1, where, f"has the bound {axis.bound}")
         size = Size.of(axis.name)
         sources = [i for i in self.graph.inputs if size in [a.size for a in i.type.axes]]
-        _require(bool(sources), where, "is the size of no input")
+        _require(bool(sources), where, "is not an axis of any input")
         if axis.ragged is not None:
             padded = [i.name for i in sources if i.pad is not None and len(i.type.axes) == 1]
             counted = [i.name for i in self.graph.inputs if i.type == Type("int")]
             fits = axis.ragged in (*padded, *counted)
-            _require(fits, where, f"has no padding from {axis.ragged}")
+            _require(
+                fits, where, f"is ragged by {axis.ragged}, which has no `pad` on this axis"
+            )
 
     def input(self, each: Input) -> None:
         self.type(each.name, each.type)
@@ -78,17 +80,19 @@ class _Verifier:
             below = each.type.below
             fits = each.type.dtype == "int" and each.pad >= 0
             fits = fits and (below is None or each.pad < below)
-            _require(fits, each.name, f"is padded with {each.pad}, which {each.type} has not")
+            _require(fits, each.name, f"has pad {each.pad}, which {each.type} does not allow")
             ragged = any(self.varying[name].ragged is not None for name in each.type.vars)
-            _require(ragged, each.name, "is padded and has no ragged axis")
+            _require(ragged, each.name, "has a pad but no ragged axis")
 
     def type(self, where: str, type: Type) -> None:
-        _require(type.dtype in ("float", "int", "bool"), where, f"has values of {type.dtype}")
+        _require(
+            type.dtype in ("float", "int", "bool"), where, f"has the unknown dtype {type.dtype}"
+        )
         bounded = type.below is None or (type.dtype == "int" and type.below >= 1)
         _require(bounded, where, f"has the bound {type.below} of {type.dtype} values")
         for axis in type.axes:
             fixed = axis.size.value
-            _require(fixed is None or fixed >= 1, where, f"has an axis of {fixed}")
+            _require(fixed is None or fixed >= 1, where, f"has an axis of size {fixed}")
         unknown = sorted((type.vars | type.mixed) - set(self.varying))
         _require(not unknown, where, f"has an undeclared axis: {', '.join(unknown)}")
 
@@ -100,7 +104,7 @@ class _Verifier:
             if isinstance(node, Stack):
                 numbered += [node.carry, *(each.id for each in (*node.takes, *node.gives))]
         for id in numbered:
-            _require(id.startswith("%"), id, "is a value and has the name of an input")
+            _require(id.startswith("%"), id, "is the id of a value and does not start with `%`")
         _once([*made, *numbered], "value")
 
     # -- nodes --
@@ -126,7 +130,7 @@ class _Verifier:
         # A copy may find mixed what it is given, by the copy before it.
         given, taken = self.types[node.input], node.carry_type
         enters = given.mixing(taken.mixed).same(taken)
-        _require(enters, node.id, f"takes {given} as {taken}")
+        _require(enters, node.id, f"passes {given} to a body that takes {taken}")
         for each in node.takes:
             self.made(each.id, (each.of,), known)
             self.sliced(node, each, self.types[each.of], each.type)
@@ -135,7 +139,9 @@ class _Verifier:
             self.made(each.id, (each.of,), inner)
             self.sliced(node, each, each.type, self.types[each.of])
         _require(
-            node.result in inner, node.id, f"returns {node.result}, which is not made in it"
+            node.result in inner,
+            node.id,
+            f"returns {node.result}, which its body does not define",
         )
         result = self.types[node.result]
         returns = result.mixing(taken.mixed).same(taken)
@@ -147,41 +153,45 @@ class _Verifier:
         self.type(each.id, each.type)
         layers = all.axes[0].size.value if all.axes else None
         same = Type(all.dtype, all.axes[1:], all.below, all.mixed).same(one)
-        _require(layers == node.count and same, each.id, f"has {one} of {all}")
+        _require(
+            layers == node.count and same,
+            each.id,
+            f"has type {one}, which is not that of one layer of {all}",
+        )
 
     def made(self, where: str, used: Iterable[str], known: set[str]) -> None:
         for ref in used:
-            _require(ref in known, where, f"uses {ref}, which is not made before it")
+            _require(ref in known, where, f"uses {ref}, which is not defined before it")
 
     def apply(self, node: Apply, known: set[str], loss: bool) -> None:
         self.made(node.id, refs(node), known)
         op = OPERATORS.get(node.op)
         if op is None:
-            raise BrokenGraph(f"{node.id} is of the unknown operator {node.op}")
+            raise BrokenGraph(f"{node.id} uses the unknown operator {node.op}")
         _require(
-            op.loss == loss, node.id, f"is {node.op}, which is {'no' if loss else 'a'} loss"
+            op.loss == loss, node.id, f"uses {node.op}, which is {'not ' if loss else ''}a loss"
         )
         self.parameters(node, op)
         here = site(self.graph, node, self.types)
         try:
-            unsettled = op.resolve_defaults(here)
-            _require(not unsettled, node.id, f"leaves {', '.join(unsettled)} open")
+            open = op.resolve_defaults(here)
+            _require(not open, node.id, f"has no value for {', '.join(open)}")
             type = self.fused(node, op.infer(here))
         except Mismatch as refused:
-            message = f"{node.id} is refused by the rule of {node.op}: {refused}"
+            message = f"{node.id} does not follow the type rule of {node.op}: {refused}"
             raise BrokenGraph(message) from refused
-        _require(type.same(node.type), node.id, f"has type {node.type} and should have {type}")
+        _require(type.same(node.type), node.id, f"has type {node.type} instead of {type}")
 
     def fused(self, node: Apply, type: Type) -> Type:
         """The type behind the operators that are fused behind a node."""
         for tail in node.tail:
             op, others = OPERATORS.get(tail.op), [tail.other] if tail.other else []
             if op is None or op.positions or op.loss:
-                raise BrokenGraph(f"{node.id} goes on to {tail.op}, which cannot be fused")
+                raise BrokenGraph(f"{node.id} is fused with {tail.op}, which cannot be fused")
             tensors = [Kind.TENSOR] * (1 + len(others))
             fits = [param.kind for param in op.params] == tensors
             fits = fits and not op.weights(Site({"x": type}, {}, {}, {}))
-            _require(fits, node.id, f"goes on to {tail.op}, which cannot be fused")
+            _require(fits, node.id, f"is fused with {tail.op}, which cannot be fused")
             names = (param.name for param in op.params)
             given = (type, *(self.types[other] for other in others))
             type = op.infer(Site(dict(zip(names, given, strict=True)), {}, self.varying, {}))
@@ -194,10 +204,10 @@ class _Verifier:
         ]
         wanted = [param.name for param in tensors]
         wanted += [name for name in op.positions if name in given]
-        _require(given == wanted, node.id, f"is given the tensors {given} for {wanted}")
+        _require(given == wanted, node.id, f"has the tensors {given} instead of {wanted}")
         settings = [param for param in op.params if param.kind is not Kind.TENSOR]
         names, wanted = [name for name, _ in node.attrs], [param.name for param in settings]
-        _require(names == wanted, node.id, f"is given {names} for {wanted}")
+        _require(names == wanted, node.id, f"has the settings {names} instead of {wanted}")
         for param, (name, value) in zip(settings, node.attrs, strict=True):
             _require(_fits(param, value), node.id, f"has {name} = {value!r}")
 
@@ -211,10 +221,10 @@ class _Verifier:
             if node.path or not around or isinstance(node, Stack):
                 names = node.path.split(".")
                 fits = all(name.isidentifier() or name.isdecimal() for name in names)
-                _require(fits, node.id, f"has the place {node.path!r}")
+                _require(fits, node.id, f"has the invalid path {node.path!r}")
             # One place stands for all copies.
             places.append(place(node.path, around, ("{}",) * len(around)))
-        _once(places, "place")
+        _once(places, "path")
 
     def tables(self) -> None:
         """A tied operator uses the table of an `embed` that is not repeated."""
@@ -229,10 +239,12 @@ class _Verifier:
             if isinstance(node, Apply) and (tied := node.attr.get("tied")) is not None:
                 table = tables.get(str(tied))
                 if table is None:
-                    raise BrokenGraph(f"{node.id} is tied to {tied}, where no table is")
+                    raise BrokenGraph(
+                        f"{node.id} is tied to {tied}, which is not a table of an `embed`"
+                    )
                 for name, size in zip(("vocab", "dim"), table, strict=True):
                     equal = node.attr[name] == size
-                    _require(equal, node.id, f"is tied to {tied}, which has another {name}")
+                    _require(equal, node.id, f"is tied to {tied}, whose {name} differs")
 
     def loss(self, known: set[str]) -> None:
         loss, labels = self.graph.loss, {each.name for each in self.graph.labels}
@@ -241,7 +253,7 @@ class _Verifier:
             self.apply(loss, known | labels, loss=True)
             used.update(refs(loss))
         unused = ", ".join(sorted(labels - used))
-        _require(not unused, unused, "is a label that no loss uses")
+        _require(not unused, unused, "is a label that the loss does not use")
 
 
 def _fits(param: Param, value: Attribute) -> bool:

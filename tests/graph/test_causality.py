@@ -158,5 +158,5 @@ def test_nothing_inside_can_forget_it() -> None:
     with pytest.raises(BrokenGraph) as broken:
         verify(stack("x", "true", " mixed T", "", ""))
     assert str(broken.value) == (
-        "%2 has type float[T, D = 4] and should have float[T, D = 4] mixed T"
+        "%2 has type float[T, D = 4] instead of float[T, D = 4] mixed T"
     )

@@ -177,47 +177,47 @@ PLACE = "a name or a whole number or a number"
     [
         ("", "1:1", "the line ends here", "`graph`"),
         ("graph G", "1:8", "the line ends here", "`init`"),
-        ("graph G init normal(std)", "1:24", "`)` cannot stand here", "`=`"),
-        ("graph G init xavier\naxis T <= x", "2:11", "`x` cannot stand here", "a whole number"),
-        (HEAD + "%1 = relu(7): float", "3:11", "`7` cannot stand here", "%… or a name"),
+        ("graph G init normal(std)", "1:24", "unexpected `)`", "`=`"),
+        ("graph G init xavier\naxis T <= x", "2:11", "unexpected `x`", "a whole number"),
+        (HEAD + "%1 = relu(7): float", "3:11", "unexpected `7`", "%… or a name"),
         (HEAD + "%1 = relu(x", "3:12", "the line ends here", "`)`"),
-        (HEAD + "%1 = relu(x; a = )", "3:18", "`)` cannot stand here", "a whole number"),
-        (HEAD + "%1 = relu(x; a = 1 b = 2)", "3:20", "`b` cannot stand here", "`,`"),
+        (HEAD + "%1 = relu(x; a = )", "3:18", "unexpected `)`", "a whole number"),
+        (HEAD + "%1 = relu(x; a = 1 b = 2)", "3:20", "unexpected `b`", "`,`"),
         (
             HEAD + "%1 = relu(x) @ h.: float",
             "3:18",
-            "`:` cannot stand here",
+            "unexpected `:`",
             "a name or a whole number or a number",
         ),
         (
             HEAD + "%1 = relu(x) @ (: float",
             "3:16",
-            "`(` cannot stand here",
+            "unexpected `(`",
             "a name or a whole number or a number",
         ),
-        (HEAD + "%1 = relu(x): float[,]", "3:21", "`,` cannot stand here", "a size"),
-        (HEAD + "%1 = relu(x): float[T^]", "3:23", "`]` cannot stand here", "a whole number"),
+        (HEAD + "%1 = relu(x): float[,]", "3:21", "unexpected `,`", "a size"),
+        (HEAD + "%1 = relu(x): float[T^]", "3:23", "unexpected `]`", "a whole number"),
         (
             HEAD + "%1 = stack(x) * 2: int\nyield x",
             "4:1",
-            "`yield` cannot stand here",
+            "unexpected `yield`",
             "`take`",
         ),
         (
             HEAD + "%1 = relu(x): float\nyield x",
             "4:1",
-            "`yield` cannot stand here",
+            "unexpected `yield`",
             "the end of the text",
         ),
         (
             HEAD + "loss %1 = relu(x): float\noutput y = x",
             "4:1",
-            "`output` cannot stand here",
+            "unexpected `output`",
             "the end of the text",
         ),
-        (HEAD + "output y = x z", "3:14", "`z` cannot stand here", "the end of the line"),
-        (HEAD + "output y = x §", "3:14", "`§` means nothing here", None),
-        (HEAD + '%1 = relu(x; a = "\\q"): float', "3:18", '`"` means nothing here', None),
+        (HEAD + "output y = x z", "3:14", "unexpected `z`", "the end of the line"),
+        (HEAD + "output y = x §", "3:14", "unexpected character `§`", None),
+        (HEAD + '%1 = relu(x; a = "\\q"): float', "3:18", 'unexpected character `"`', None),
     ],
 )
 def test_refused(text: str, place: str, message: str, expected: str | None) -> None:
@@ -235,7 +235,7 @@ def test_a_diagnostic_shows_the_place() -> None:
     assert (
         str(refused.value)
         == """\
-<graph>:3:6: error[syntax]: there is no operator `rellu`
+<graph>:3:6: error[syntax]: unknown operator `rellu`
   |
 3 | %1 = rellu(x): float[4]
   |      ^^^^^

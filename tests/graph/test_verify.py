@@ -43,22 +43,34 @@ MUTATIONS = [
     # axes
     ("axis S <= 6", "axis S <= 0", "axis S has the bound 0"),
     ("axis T <= 8", "axis T <= 8\naxis T <= 9", "T is the name of more than one axis"),
-    ("axis T <= 8", "axis T <= 8\naxis U <= 9", "axis U is the size of no input"),
-    ("ragged source", "ragged target", "axis S has no padding from target"),
-    ("ragged source", "ragged none", "axis S has no padding from none"),
-    (" pad 0\n", "\n", "axis S has no padding from source"),
-    ("source: int[S]", "source: int[S, 2]", "axis S has no padding from source"),
-    (" ragged source", "", "source is padded and has no ragged axis"),
+    ("axis T <= 8", "axis T <= 8\naxis U <= 9", "axis U is not an axis of any input"),
+    (
+        "ragged source",
+        "ragged target",
+        "axis S is ragged by target, which has no `pad` on this axis",
+    ),
+    (
+        "ragged source",
+        "ragged none",
+        "axis S is ragged by none, which has no `pad` on this axis",
+    ),
+    (" pad 0\n", "\n", "axis S is ragged by source, which has no `pad` on this axis"),
+    (
+        "source: int[S]",
+        "source: int[S, 2]",
+        "axis S is ragged by source, which has no `pad` on this axis",
+    ),
+    (" ragged source", "", "source has a pad but no ragged axis"),
     (
         "11 pad 0",
         "11 pad 11",
-        "source is padded with 11, which int[S] < 11 has not",
+        "source has pad 11, which int[S] < 11 does not allow",
     ),
     # types
-    ("target: int[T] < 11", "target: long[T] < 11", "target has values of long"),
+    ("target: int[T] < 11", "target: long[T] < 11", "target has the unknown dtype long"),
     ("target: int[T] < 11", "target: int[T] < 0", "target has the bound 0 of int values"),
     ("target: int[T] < 11", "target: float[T] < 11", "target has the bound 11 of float values"),
-    ("target: int[T] < 11", "target: int[0, T]", "target has an axis of 0"),
+    ("target: int[T] < 11", "target: int[0, T]", "target has an axis of size 0"),
     ("target: int[T] < 11", "target: int[T, U]", "target has an undeclared axis: U"),
     ("target: int[T] < 11", "target: int[T] mixed U", "target has an undeclared axis: U"),
     ("take %4: float[S", "take %4: float[U", "%4 has an undeclared axis: U"),
@@ -68,24 +80,28 @@ MUTATIONS = [
     ("take %4", "take %8", "%8 is the name of more than one value"),
     ("loss %13", "loss %1", "%1 is the name of more than one value"),
     # uses
-    ("embed(source", "embed(%8", "%1 uses %8, which is not made before it"),
-    ("stack(%1)", "stack(%8)", "%6 uses %8, which is not made before it"),
-    ("other = %1)", "other = %8)", "%7 uses %8, which is not made before it"),
-    ("mean(%6;", "mean(%3;", "%12 uses %3, which is not made before it"),
-    ("embed(target", "embed(class", "%8 uses class, which is not made before it"),
+    ("embed(source", "embed(%8", "%1 uses %8, which is not defined before it"),
+    ("stack(%1)", "stack(%8)", "%6 uses %8, which is not defined before it"),
+    ("other = %1)", "other = %8)", "%7 uses %8, which is not defined before it"),
+    ("mean(%6;", "mean(%3;", "%12 uses %3, which is not defined before it"),
+    ("embed(target", "embed(class", "%8 uses class, which is not defined before it"),
     # operators
     (
         "%9 = slice(%8;",
         "%9 = slice(%8, x = %8;",
-        "%9 is given the tensors ['x', 'x'] for ['x']",
+        "%9 has the tensors ['x', 'x'] instead of ['x']",
     ),
-    ("add(%4, other = %1)", "add(%4)", "%7 is given the tensors ['x'] for ['x', 'other']"),
+    ("add(%4, other = %1)", "add(%4)", "%7 has the tensors ['x'] instead of ['x', 'other']"),
     (
         "vocab = 11, dim = 4, tied = none",
         "dim = 4, vocab = 11, tied = none",
-        "%1 is given ['dim', 'vocab', 'tied'] for ['vocab', 'dim', 'tied']",
+        "%1 has the settings ['dim', 'vocab', 'tied'] instead of ['vocab', 'dim', 'tied']",
     ),
-    ("start = 0, ", "", "%9 is given ['axis', 'stop'] for ['axis', 'start', 'stop']"),
+    (
+        "start = 0, ",
+        "",
+        "%9 has the settings ['axis', 'stop'] instead of ['axis', 'start', 'stop']",
+    ),
     ("dim = 4, tied = none", "dim = 4.0, tied = none", "%1 has dim = 4.0"),
     ("dim = 4, tied = none", "dim = 0, tied = none", "%1 has dim = 0"),
     ("dim = 4, tied = none", "dim = true, tied = none", "%1 has dim = True"),
@@ -99,36 +115,36 @@ MUTATIONS = [
     ("(a = 1)", "(1)", "%10 has sizes = (1,)"),
     ("(a = 1)", "(a = 0)", "%10 has sizes = (('a', 0),)"),
     ('"T (a b) -> T a b"', "7", "%10 has pattern = 7"),
-    ("kv_heads = 2", "kv_heads = none", "%3 leaves kv_heads open"),
+    ("kv_heads = 2", "kv_heads = none", "%3 has no value for kv_heads"),
     (
         "@ embed: float[T, D = 4]\n%9",
         "@ embed: float[T, D = 4]\n%14 = relu(target) @ relu: float\n%9",
-        "%14 is refused by the rule of relu: int values cannot be computed with",
+        "%14 does not follow the type rule of relu: float values are needed here, not int",
     ),
-    ("axis = 1", "axis = 2", "%9 is refused by the rule of slice: there is no axis 2"),
+    ("axis = 1", "axis = 2", "%9 does not follow the type rule of slice: there is no axis 2"),
     (
         "@ slice: float[T, D = 2]",
         "@ slice: float[T, D = 3]",
-        "%9 has type float[T, D = 3] and should have float[T, D = 2]",
+        "%9 has type float[T, D = 3] instead of float[T, D = 2]",
     ),
     (
         "@ mean: float[D = 4] mixed S",
         "@ mean: float[D = 4]",
-        "%12 has type float[D = 4] and should have float[D = 4] mixed S",
+        "%12 has type float[D = 4] instead of float[D = 4] mixed S",
     ),
     (
         "%12 = mean(%6; axis = none) @ mean: float[D = 4] mixed S",
         "%12 = cross_entropy(%8, label = target) @ mean: float",
-        "%12 is cross_entropy, which is a loss",
+        "%12 uses cross_entropy, which is a loss",
     ),
     # stacks
     ("(%1) * 2", "(%1) * 0", "%6 repeats its body 0 times"),
-    ("  yield %5", "  yield %4", "%6 returns %4, which is not made in it"),
-    ("  yield %5", "  yield %8", "%6 returns %8, which is not made in it"),
+    ("  yield %5", "  yield %4", "%6 returns %4, which its body does not define"),
+    ("  yield %5", "  yield %8", "%6 returns %8, which its body does not define"),
     (
         "take %2: float[S, D = 4]",
         "take %2: float[S, 5]",
-        "%6 takes float[S, D = 4] as float[S, 5] mixed S",
+        "%6 passes float[S, D = 4] to a body that takes float[S, 5] mixed S",
     ),
     (
         "take %2: float[S, D = 4] mixed S",
@@ -141,38 +157,50 @@ MUTATIONS = [
         "%6 has type float[S, D = 4] and returns float[S, D = 4] mixed S",
     ),
     # places
-    ("@ embed", "@ tokens", "tokens is the name of more than one place"),
-    ("@ acts", "@ attention", "encoder.{}.attention is the name of more than one place"),
-    (" @ embed", "", "%8 has the place ''"),
-    (" @ acts", "", "%5 has the place ''"),
+    ("@ embed", "@ tokens", "tokens is the name of more than one path"),
+    ("@ acts", "@ attention", "encoder.{}.attention is the name of more than one path"),
+    (" @ embed", "", "%8 has the invalid path ''"),
+    (" @ acts", "", "%5 has the invalid path ''"),
     # tables
-    ('tied = "tokens") @', 'tied = "token") @', "%8 is tied to token, where no table is"),
-    ('tied = "tokens") @', 'tied = "embed") @', "%8 is tied to embed, where no table is"),
-    ('tied = "tokens") @', 'tied = "mean") @', "%8 is tied to mean, where no table is"),
+    (
+        'tied = "tokens") @',
+        'tied = "token") @',
+        "%8 is tied to token, which is not a table of an `embed`",
+    ),
+    (
+        'tied = "tokens") @',
+        'tied = "embed") @',
+        "%8 is tied to embed, which is not a table of an `embed`",
+    ),
+    (
+        'tied = "tokens") @',
+        'tied = "mean") @',
+        "%8 is tied to mean, which is not a table of an `embed`",
+    ),
     (
         "vocab = 11, dim = 4, tied = none",
         "vocab = 12, dim = 4, tied = none",
-        "%8 is tied to tokens, which has another vocab",
+        "%8 is tied to tokens, whose vocab differs",
     ),
     # outputs
     ("output parts", "output logits", "logits is the name of more than one output"),
     ("output logits = %11\noutput parts = %10\n", "", "G has no output"),
-    ("parts = %10", "parts = %3", "parts is %3, which is not made"),
-    ("parts = %10", "parts = class", "parts is class, which is not made"),
+    ("parts = %10", "parts = %3", "parts refers to %3, which is not defined"),
+    ("parts = %10", "parts = class", "parts refers to class, which is not defined"),
     # loss
-    ("entropy(%12", "entropy(%3", "%13 uses %3, which is not made before it"),
-    ("label = class", "label = klass", "%13 uses klass, which is not made before it"),
+    ("entropy(%12", "entropy(%3", "%13 uses %3, which is not defined before it"),
+    ("label = class", "label = klass", "%13 uses klass, which is not defined before it"),
     (
         "label class: int < 4",
         "label class: int < 4\nlabel kind: int < 2",
-        "kind is a label that no loss uses",
+        "kind is a label that the loss does not use",
     ),
     (
         "loss %13 = cross_entropy(%12, label = class): float\n",
         "",
-        "class is a label that no loss uses",
+        "class is a label that the loss does not use",
     ),
-    ("cross_entropy(%12, label", "add(%12, other", "%13 is add, which is no loss"),
+    ("cross_entropy(%12, label", "add(%12, other", "%13 uses add, which is not a loss"),
 ]
 
 
@@ -200,26 +228,30 @@ def first(graph: Graph, **changes: Any) -> Graph:
 
 def test_the_id_of_a_value_is_no_name() -> None:
     broken = first(parse(VALID), id="x")
-    with pytest.raises(BrokenGraph, match=r"^x is a value and has the name of an input$"):
+    with pytest.raises(
+        BrokenGraph, match=r"^x is the id of a value and does not start with `%`$"
+    ):
         verify(broken)
 
 
 def test_an_operator_is_of_the_table() -> None:
     broken = first(parse(VALID), op="embeds")
-    with pytest.raises(BrokenGraph, match=r"^%1 is of the unknown operator embeds$"):
+    with pytest.raises(BrokenGraph, match=r"^%1 uses the unknown operator embeds$"):
         verify(broken)
 
 
 @pytest.mark.parametrize("path", ["", "a.", "a.-1", "a b"])
 def test_a_place_is_made_of_names(path: str) -> None:
     broken = first(parse(VALID), path=path)
-    with pytest.raises(BrokenGraph, match=rf"^%1 has the place '{path}'$"):
+    with pytest.raises(BrokenGraph, match=rf"^%1 has the invalid path '{path}'$"):
         verify(broken)
 
 
 def test_an_operator_has_its_own_tensor_first() -> None:
     broken = first(parse(VALID), inputs=(("other", "source"),))
-    with pytest.raises(BrokenGraph, match=r"^%1 is given the tensors \['other'\] for \['x'\]$"):
+    with pytest.raises(
+        BrokenGraph, match=r"^%1 has the tensors \['other'\] instead of \['x'\]$"
+    ):
         verify(broken)
 
 

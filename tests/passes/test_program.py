@@ -54,13 +54,13 @@ def test_a_printed_graph_is_shown_again(
     (tmp_path / "t.graph").write_text(typed.replace("%1 = embed(source;", "%1 = embd(source;"))
     assert main(["show", str(tmp_path / "t.graph")]) == 1
     told = capsys.readouterr().err
-    assert "t.graph:6:6: error[syntax]: there is no operator `embd`" in told
+    assert "t.graph:6:6: error[syntax]: unknown operator `embd`" in told
     assert "did you mean `embed`?" in told
     (tmp_path / "t.graph").write_text(
         typed.replace("output logits = %27", "output logits = %99")
     )
     assert main(["show", str(tmp_path / "t.graph")]) == 1
-    assert "logits is %99, which is not made" in capsys.readouterr().err
+    assert "logits refers to %99, which is not defined" in capsys.readouterr().err
 
 
 def launched(capture: Capture[Any]) -> Counter[str]:
