@@ -98,8 +98,9 @@ def blank(match: re.Match[str]) -> str:
 
 
 def is_prose(excerpt: Excerpt) -> bool:
-    """Whether the text has six words or more; others are figures and signatures."""
-    return len(re.findall(r"\b[a-z]{2,}\b", excerpt.text)) >= 6
+    """Whether the text has six words or more and few digits, unlike tables and signatures."""
+    words = re.findall(r"\b[a-z]{2,}\b", excerpt.text)
+    return len(words) >= 6 and len(re.findall(r"\d", excerpt.text)) < 2 * len(words)
 
 
 def sample(root: Path, seed: int) -> str:
