@@ -291,7 +291,7 @@ def test_a_model_without_a_published_form_is_not_exported(
     archdsl.compile("my.arch")
     export = ["export", "my.arch", "--weights", "w.safetensors", "--to", "back"]
     assert main(export) == 1
-    assert "no published name is told for `tanh`" in capsys.readouterr().err
+    assert "`tanh` has no published name" in capsys.readouterr().err
 
 
 def test_what_the_config_cannot_say_is_not_exported(

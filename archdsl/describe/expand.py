@@ -78,8 +78,8 @@ class _File:
         for each in sorted(self.bound & used):
             fail(
                 "duplicate-name",
-                f"`{each}` of `{self.graph.name}` has the name of an operator or a choice "
-                "that the model uses",
+                f"`{each}` of `{self.graph.name}` has the same name as an operator or a "
+                "choice that the model uses",
                 help="give the input or the axis another name",
             )
 
@@ -143,8 +143,8 @@ class _File:
             fail(
                 "stack",
                 f"`{stack.path}` of `{self.graph.name}` repeats an operator together with "
-                "what its arguments are computed by",
-                help="compute them before, or put the operator in a block",
+                "the computation of its arguments",
+                help="compute the arguments before the stack, or put the operator in a block",
             )
         if flows(stack):
             inside = _Body(self, stack.body, outer)
@@ -249,7 +249,7 @@ class _Body:
             fail(
                 "unused-name",
                 f"`{self.names[unused[0]]}` of `{self.file.graph.name}` is computed in a "
-                "block and never used, which no text can say",
+                "block but never used, which a spec cannot express",
             )
         (value,) = self.operands((result,))
         self.flush()

@@ -48,8 +48,8 @@ class State:
 
     def __str__(self) -> str:
         times = f" * {self.layers}" if self.layers > 1 else ""
-        how = "grows" if self.cache else "once"
-        how += f" to the last {self.window}" if self.window else ""
+        span = f"the last {self.window}" if self.window else "all"
+        how = f"cache of {span} positions" if self.cache else "computed once"
         return f"{self.path}: {self.type}{times}, {how}"
 
 
@@ -118,7 +118,9 @@ class Analysis:
         """Refuses what needs more than the new positions and the caches of the old ones."""
         for name in self.along:
             if self.offset(name) != 0:
-                self._refuse(self.inputs[name], f"`{name}` has no value for each token")
+                self._refuse(
+                    self.inputs[name], f"the input `{name}` does not have one value per token"
+                )
         applied = (node for node, _ in walk(self.graph.nodes) if isinstance(node, Apply))
         for node in applied:
             if node.id in self.stepped and (why := self._obstacle(node)):
@@ -127,27 +129,27 @@ class Analysis:
     def _refuse(self, at: Apply | Input, why: str) -> NoReturn:
         fail(
             "not-causal",
-            f"`{self.graph.name}` cannot be computed step by step: {why}",
+            f"`{self.graph.name}` cannot be decoded step by step: {why}",
             at.span,
             found=str(at.type),
-            notes=(Note("decoding feeds the tokens one after the other", None),),
+            notes=(Note("decoding feeds the tokens in order, one at a time", None),),
         )
 
     def _obstacle(self, node: Apply) -> str | None:
         """Why an operator cannot be computed for the new positions alone, None where it can."""
         op = OPERATORS[node.op]
         if self.axis in node.type.mixed:
-            return "looks at later positions"
+            return "uses later positions"
         along = [axis for axis in node.type.axes if self.axis in axis.size.vars]
         if not along or self.offset(node.id) is None:
-            return f"has no position for each of `{self.axis}`"
+            return f"does not have one position for each of `{self.axis}`"
         keeps = {dict(node.inputs)[param] for param in op.cached}
         if keeps & self.stepped and not keeps <= self.stepped:
-            return "looks at positions of which only some depend on the tokens"
+            return "uses positions of which only some depend on the tokens"
         offsets = {self.offset(ref) for ref in refs(node) if ref in self.stepped}
         moves = ("at" in op.positions or op.drops_prefix) and len(offsets) == 1
         if offsets != {self.offset(node.id)} and not moves:
-            return f"has other positions along `{self.axis}` than its inputs"
+            return f"has different positions along `{self.axis}` than its inputs"
         return None
 
     # -- what is kept --

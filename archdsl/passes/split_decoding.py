@@ -80,7 +80,7 @@ def find_tokens_and_logits(graph: Graph) -> tuple[str, str] | str:
     tokens = next((i.name for i in graph.inputs if i.name == given["tokens"]), None)
     logits = next((name for name, ref in graph.outputs if ref == given["logits"]), None)
     if tokens is None or logits is None:
-        return "its loss is not of an input and an output"
+        return "its loss does not compare an output with an input"
     return tokens, logits
 
 
@@ -90,6 +90,6 @@ def _required(graph: Graph) -> tuple[str, str]:
         return found
     fail(
         "generation",
-        f"`{graph.name}` generates nothing: {found}",
-        expected="`loss next_token(logits, tokens)` of an output and an input",
+        f"`{graph.name}` cannot generate tokens: {found}",
+        expected="`loss next_token(logits, tokens)` with an output and an input of the model",
     )

@@ -113,9 +113,7 @@ def value_of(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -
             if arg.name and arg.name.id == ("none" if chosen is None else chosen):
                 return value_of(arg.value, work, env)
         known = listing(arg.name.id for arg in node.args if arg.name)
-        raise Unpublished(
-            f"no published name is told for `{chosen or 'none'}`", node.span, known
-        )
+        raise Unpublished(f"`{chosen or 'none'}` has no published name", node.span, known)
     value = work.value(node, env)
     match value:
         case Scalar():

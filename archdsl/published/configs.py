@@ -89,9 +89,9 @@ def check_config(node: ast.Config, work: Elaborator, env: Env) -> None:
     if identity(node) is None:
         work.wrong(
             "config",
-            "the first line of a config says which it is for",
+            "the first line of a config must identify the model type",
             node.span,
-            expected='a field and its text, as in `model_type = "gpt2"`',
+            expected='a field with a string, such as `model_type = "gpt2"`',
         )
     fields: dict[str, ast.Setting] = {}
     for line in lines(node.rules, work, env):
@@ -112,7 +112,7 @@ def check_config(node: ast.Config, work: Elaborator, env: Env) -> None:
                 notes = (Note("the other is here", fields[other].span),)
                 work.wrong(
                     "config",
-                    f"`{name}` and `{other}` are told in one place",
+                    f"`{name}` and `{other}` overlap: a config cannot have both",
                     line.span,
                     notes=notes,
                 )
@@ -128,7 +128,7 @@ def _names_once(value: ast.Expr | ast.Not, work: Elaborator, env: Env) -> None:
         if arg.name is None or not isinstance(arg.value, ast.String):
             work.wrong(
                 "config",
-                "a choice and its published name stand here",
+                "`names` takes choices with their published names",
                 arg.span,
                 expected='gelu = "gelu_new"',
             )
@@ -139,7 +139,7 @@ def _names_once(value: ast.Expr | ast.Not, work: Elaborator, env: Env) -> None:
         if before != arg.name.id:
             work.wrong(
                 "config",
-                f"{said(arg.value.value)} would be `{before}` and `{arg.name.id}`",
+                f"{said(arg.value.value)} is the name of both `{before}` and `{arg.name.id}`",
                 arg.value.span,
             )
 
@@ -218,7 +218,7 @@ class _Reading:
                     elif found is None and not any(n.id in self.fields for n in line.fields):
                         names = [name.id for name in line.fields]
                         near = did_you_mean(names[0], self.fields)
-                        self.wrong(line, f"there is no field {listing(names)}", help=near)
+                        self.wrong(line, f"the config has no field {listing(names)}", help=near)
                     elif not self.sets(line, found):
                         yield line, found
         # What a field means that is not there may need the parameters that are.
@@ -248,7 +248,7 @@ class _Reading:
             if not equal(value, given[0][1]):
                 self.wrong(
                     line,
-                    f"{given[0][0]} and {name} are one thing and differ",
+                    f"{given[0][0]} and {name} must have the same value",
                     found=f"{said(given[0][1])} and {said(value)}",
                 )
         return given[0][1] if given else None
@@ -268,7 +268,9 @@ class _Reading:
                 value.value: ours for ours, value in known if isinstance(value, ast.String)
             }
             if not isinstance(found, str) or found not in texts:
-                message = f"{line.fields[0].id} is {said(found)}, which this spec does not know"
+                message = (
+                    f"{line.fields[0].id} is {said(found)}, which this spec does not support"
+                )
                 near = did_you_mean(found, texts) if isinstance(found, str) else None
                 self.wrong(line, message, expected=listing(texts), help=near)
                 return True
@@ -276,12 +278,14 @@ class _Reading:
         value: Setting = "none" if found is None else found  # type: ignore[assignment]
         wanted = self.misfit(name, found)
         if wanted:
-            message = f"{line.fields[0].id} is {said(found)}, and `{name}` is {wanted}"
+            message = f"{line.fields[0].id} is {said(found)}, but `{name}` must be {wanted}"
             self.wrong(line, message)
             return True
         before = self.settings.setdefault(name, value)
         if not equal(before, value):
-            message = f"{line.fields[0].id} gives another `{name}`"
+            message = (
+                f"{line.fields[0].id} sets `{name}` to another value than an earlier field"
+            )
             self.wrong(line, message, expected=said(before), found=said(value))
         return True
 
@@ -310,7 +314,7 @@ class _Reading:
         if not work.report.mistakes and not equal(found, wanted):
             self.wrong(
                 line,
-                f"{line.fields[0].id} is {said(found)}, and this spec is for another",
+                f"{line.fields[0].id} is {said(found)}, but this spec needs another value",
                 expected=said(wanted),
             )
         self.problems += work.report.diagnostics
@@ -323,7 +327,7 @@ class _Reading:
             if not bookkeeping(name):
                 self.wrong(
                     None,
-                    f"{shown(name)} is {said(value)}, and this spec says nothing of the field",
+                    f"{shown(name)} is {said(value)}, but this spec does not know the field",
                     help=did_you_mean(name, known)
-                    or f"if it changes nothing that is computed: `{shown(name)} = any`",
+                    or f"if the model does not depend on it, add `{shown(name)} = any`",
                 )

@@ -72,43 +72,43 @@ class Row(Frozen):
 
 def _before_transpose(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     if any(len(shape) != 2 for shape in after):
-        raise Unfit("only a matrix is transposed")
+        raise Unfit("`transpose` needs a matrix")
     return tuple((columns, rows) for rows, columns in after)
 
 
 def _before_split(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     first, *others = after
     if not first or any(shape[1:] != first[1:] for shape in others):
-        raise Unfit("the parts that a tensor is split into differ along their first axis alone")
+        raise Unfit("the parts of a `split` must have equal sizes on all axes but the first")
     return ((sum(shape[0] for shape in after), *first[1:]),)
 
 
 def _before_concat(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     if len(after) != 1 or not after[0] or after[0][0] % count:
-        raise Unfit(f"{count} parts of one size are joined along their first axis")
+        raise Unfit(f"the first axis cannot be divided into {count} equal parts")
     (shape,) = after
     return ((shape[0] // count, *shape[1:]),) * count
 
 
 def _before_shaped(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     if any(prod(shape) != prod(numbers) for shape in after):
-        raise Unfit(f"{list(after[0])} has not as many numbers as {list(numbers)}")
+        raise Unfit(f"{list(after[0])} and {list(numbers)} have different numbers of elements")
     return (numbers,) * len(after)
 
 
 def _before_halves(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     (heads,) = numbers
     if any(not shape or shape[0] % (2 * heads) for shape in after):
-        raise Unfit(f"rows come in pairs, for each of {heads} heads")
+        raise Unfit(f"the rows cannot be divided into {heads} heads of pairs")
     return after
 
 
 def _before_without(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     part, parts = numbers
     if not part <= parts > 1:
-        raise Unfit(f"of {parts} parts there is no part {part} to leave out")
+        raise Unfit(f"there is no part {part} of {parts} to leave out")
     if any(not shape or shape[0] % (parts - 1) for shape in after):
-        raise Unfit(f"rows come in {parts} parts of one size, less one")
+        raise Unfit(f"the rows cannot be divided into {parts - 1} equal parts")
     return tuple((shape[0] // (parts - 1) * parts, *shape[1:]) for shape in after)
 
 
@@ -161,8 +161,8 @@ def _without(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
         if rows.pop(part - 1).view(np.uint8).any():
             fail(
                 "checkpoint",
-                f"part {part} of {parts} of a tensor {list(array.shape)} is no weight here",
-                expected="zeros in its place",
+                f"part {part} of {parts} of a tensor {list(array.shape)} is not in the model",
+                expected="zeros",
                 found="other numbers",
             )
         kept.append(np.concatenate(rows))

@@ -115,12 +115,12 @@ def _fail_unknown(
 ) -> NoReturn:
     names = ("model_type", "general.architecture", "architecture")
     kind = next((str(fields[name]) for name in names if name in fields), None)
-    text = f"is of a model of type `{kind}`" if kind else "does not say of which model it is"
-    stranger = f"`{spec}` does not know" if spec else "no spec of the library knows"
+    unsupported = f"`{spec}` does not" if spec else "no spec of the library"
+    unsupported += f" support{'' if spec else 's'} the model type `{kind}`"
     fail(
         "config",
-        f"{where}: the config {text}" + (f", which {stranger}" if kind else ""),
+        f"{where}: {unsupported if kind else 'the config does not name its model type'}",
         expected=listing(sorted(known)) or None,
         help=did_you_mean(kind or "", known)
-        or "write a spec with a `weights` block whose `config` begins with its type",
+        or "write a spec with a `weights` block whose `config` starts with its model type",
     )

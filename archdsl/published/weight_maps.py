@@ -85,7 +85,7 @@ def weight_maps(
     for block in blocks:
         title = block.node.title
         if title.value in maps:
-            message = f"there are two maps {title.value!r}"
+            message = f"there are two weight maps {title.value!r}"
             report.add("duplicate-name", message, title.span)
         maps[title.value] = block.of(known, amount)
     if report.mistakes and not whole:
@@ -151,9 +151,9 @@ class _Map:
         title = self.node.title
         configs = [line for line in self.lines if isinstance(line, ast.Config)]
         for second in configs[1:]:
-            self.wrong("a block has one `config`", second)
+            self.wrong("a `weights` block can have only one `config`", second)
         if amount > _MOST:
-            self.wrong(f"the model has more than {_MOST:,} weights to name", title)
+            self.wrong(f"the model has more than {_MOST:,} weights, too many for a map", title)
             return WeightMap(title.value, ())
         rules = [r for r in self.lines if isinstance(r, ast.Rule) and self.sound(r)]
         found = self.fitting(rules, known)
@@ -178,7 +178,7 @@ class _Map:
             ours, theirs = _holes(rule.ours), _holes(path)
             if sorted(ours) != sorted(theirs) or len(set(ours)) < len(ours):
                 self.wrong(
-                    "both sides of a rule have the same braces and stars, each once",
+                    "both sides of a rule must have the same `{…}` and `*`, each once",
                     rule,
                     expected=listing(ours, "and") or "none",
                     found=listing(theirs, "and") or "none",
@@ -192,13 +192,13 @@ class _Map:
         name, count = node.name.id, len(node.args)
         if name not in CONVERSIONS:
             help = did_you_mean(name, CONVERSIONS)
-            message = f"there is no conversion `{name}`"
+            message = f"unknown conversion `{name}`"
             self.wrong(message, node.name, expected=listing(CONVERSIONS), help=help)
             return False
         row = CONVERSIONS[name]
         if count != row.numbers and (row.numbers is not None or not count):
             wanted = name + row.written
-            self.wrong(f"`{name}` takes other numbers", node, expected=wanted)
+            self.wrong(f"`{name}` needs other arguments", node, expected=wanted)
             return False
         return True
 
@@ -208,7 +208,7 @@ class _Map:
         several = bool(_parts(rule.ours.text))
         if several != ("split" in names):
             self.wrong(
-                "`{a,b}` names the parts that a `split` makes of one tensor",
+                "`{a,b}` on the left is for `split`, and `split` needs it",
                 rule,
                 expected="ours.{a,b}.weight = theirs.weight -> split",
             )
@@ -216,7 +216,7 @@ class _Map:
         joined = [bool(_parts(path.text)) for path in rule.theirs]
         if any(each != ("concat" in names) for each in joined):
             self.wrong(
-                "`{a,b}` on the right names the tensors that a `concat` joins",
+                "`{a,b}` on the right is for `concat`, and `concat` needs it",
                 rule,
                 expected="ours.weight = theirs.{a,b}.weight -> concat",
             )
@@ -235,7 +235,7 @@ class _Map:
             matches = [(rule, m) for rule, ours in patterns if (m := ours(path))]
             for other, _ in matches[1:]:
                 notes = (Note("the other is here", matches[0][0].ours.span),)
-                self.wrong(f"two rules name `{path}`", other.ours, notes=notes)
+                self.wrong(f"two rules match `{path}`", other.ours, notes=notes)
             if not matches:
                 unnamed.append(path)
                 continue
@@ -253,7 +253,7 @@ class _Map:
         ):
             more = f" and {len(unnamed) - _SHOWN} more" if len(unnamed) > _SHOWN else ""
             self.wrong(
-                f"{len(unnamed)} of the model's {len(known)} weights have no name in this map",
+                f"this map has no rule for {len(unnamed)} of the model's {len(known)} weights",
                 self.node.title,
                 found=", ".join(unnamed[:_SHOWN]) + more,
                 help=f"add a rule such as `{unnamed[0]} = …`",
@@ -265,7 +265,9 @@ class _Map:
         for rule in rules:
             if id(rule) not in used:
                 near = did_you_mean(rule.ours.text, _templates(paths))
-                self.wrong(f"no weight is at `{rule.ours.text}`", rule.ours, help=near)
+                self.wrong(
+                    f"no weight of the model matches `{rule.ours.text}`", rule.ours, help=near
+                )
 
     def pairing(self, found: _Found) -> tuple[Pairing, ast.Rule]:
         rule = found.rule
@@ -273,7 +275,9 @@ class _Map:
         lacking = [part for part in parts if part not in found.weights]
         if lacking:
             near = next(iter(found.weights.values())).path
-            self.wrong(f"beside `{near}` there is no {listing(lacking, 'and')}", rule.ours)
+            self.wrong(
+                f"the model has `{near}`, but no {listing(lacking)} beside it", rule.ours
+            )
             return Pairing((), (), (), ()), rule
         weights = [found.weights[part] for part in parts]
         theirs = tuple([_filled(path.text, found.holes) for path in rule.theirs])
@@ -310,10 +314,10 @@ class _Map:
             for name in {name for names in pairing.theirs for name in names}:
                 if name in by:
                     self.wrong(
-                        f"`{name}` would be two weights of the model",
+                        f"`{name}` would become two weights of the model",
                         rule.theirs[0],
-                        notes=(Note("this rule names it too", by[name].theirs[0].span),),
-                        help="a place that differs between copies stands in braces: `{i}`",
+                        notes=(Note("this rule uses it too", by[name].theirs[0].span),),
+                        help="write `{i}` for the part of the path that differs between layers",
                     )
                 by[name] = rule
 

@@ -144,7 +144,7 @@ def test_show_tells_what_decoding_keeps_and_check_how_much(
         assert main(command) == 0
         lines = map(str.strip, capsys.readouterr().out.splitlines())
         told += [line for line in lines if line.startswith(f"{word} ")]
-    golden(f"kept/{spec.replace('.arch:', '_')}.txt", "\n".join([*told, ""]))
+    golden(f"states/{spec.replace('.arch:', '_')}.txt", "\n".join([*told, ""]))
 
 
 def test_run_computes_a_forward_pass(

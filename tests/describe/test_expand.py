@@ -198,11 +198,11 @@ def test_the_text_of_a_small_decoder() -> None:
         (
             "model M(n = 3) { input norm: float[n] output y: float[n] = norm -> f }\n"
             "block f(x: float[D]): float[D] { x -> norm }",
-            "`norm` of `M` has the name of an operator or a choice that the model uses",
+            "`norm` of `M` has the same name as an operator or a choice that the model uses",
         ),
         (
             model("float[T, D] = x -> h: attention(2, over = (x -> norm)) * 2"),
-            "`h` of `M` repeats an operator together with what its arguments are computed by",
+            "`h` of `M` repeats an operator together with the computation of its arguments",
         ),
     ],
 )

@@ -94,18 +94,18 @@ REFUSED = {
         '  w = more -> more: embed(9, D) -> reshape("T d -> T d") -> slice(T, 1)\n'
         "  x = (tokens -> embed(9, D)) + w\n"
         "  output logits: float[T, 9] = x -> linear(9)\n  loss next_token(logits, tokens)",
-        "`more` has no value for each token",
+        "the input `more` does not have one value per token",
         "more",
     ),
     "no loss": (
         "  output logits: float[T, 9] = tokens -> embed(9, 9)",
-        "`M` generates nothing: its loss is not `next_token`",
+        "`M` cannot generate tokens: its loss is not `next_token`",
         None,
     ),
     "a loss of no output": (
         "  h = tokens -> embed(9, 9)\n  output y: float[T, 9] = h -> relu\n"
         "  loss next_token(h, tokens)",
-        "`M` generates nothing: its loss is not of an input and an output",
+        "`M` cannot generate tokens: its loss does not compare an output with an input",
         None,
     ),
 }
