@@ -74,8 +74,8 @@ def _report(graph: Graph) -> str:
 
 def _type(type: Type, pad: int | None = None) -> str:
     """A type with what was derived of it."""
-    text = str(replace(type, mixed=frozenset()))
-    causal = sorted(type.vars - type.mixed) if type.dtype == "float" else []
+    text = str(replace(type, noncausal=frozenset()))
+    causal = sorted(type.vars - type.noncausal) if type.dtype == "float" else []
     text += f", causal along {' and '.join(causal)}" if causal else ""
     return text + (f", padded with {pad}" if pad is not None else "")
 

@@ -43,7 +43,7 @@ def paddable_axes(graph: Graph) -> frozenset[str]:
     """
     types = graph.types()
     outputs = [types[ref] for _, ref in graph.outputs]
-    noncausal = frozenset().union(*(type.mixed for type in outputs))
+    noncausal = frozenset().union(*(type.noncausal for type in outputs))
     axes = [axis for type in (*outputs, *(i.type for i in graph.inputs)) for axis in type.axes]
     return frozenset(
         axis.name

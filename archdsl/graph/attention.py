@@ -62,8 +62,8 @@ def attention(site: Site) -> Type:
     (queries, _), (keys, _) = site.sequence(), site.sequence(_memory(site))
     heads, kv_heads = site.attr["heads"], site.attr["kv_heads"]
     _share(heads, kv_heads, "kv_heads", ("heads", "kv_heads"))
-    seen = site.x.mixing(site.tensors[_memory(site)].mixed)
-    return seen.mixing(_mixed(site, queries, keys))
+    seen = site.x.with_noncausal(site.tensors[_memory(site)].noncausal)
+    return seen.with_noncausal(_noncausal(site, queries, keys))
 
 
 def _share(heads: int, kv_heads: int, at: str, bound: tuple[str | Axis, ...]) -> None:
@@ -78,7 +78,7 @@ def _share(heads: int, kv_heads: int, at: str, bound: tuple[str | Axis, ...]) ->
         )
 
 
-def _mixed(site: Site, queries: Axis, keys: Axis) -> frozenset[str]:
+def _noncausal(site: Site, queries: Axis, keys: Axis) -> frozenset[str]:
     """The axes along which the scores look at any position."""
     if not site.attr["causal"]:
         return keys.size.vars
@@ -169,12 +169,12 @@ def attend(site: Site) -> Type:
             "window",
             help="add `causal`, or leave out `window`",
         )
-    seen = q.shaped((*q.axes[:2], v.axes[2])).mixing(k.mixed | v.mixed)
+    seen = q.shaped((*q.axes[:2], v.axes[2])).with_noncausal(k.noncausal | v.noncausal)
     if "bias" in site.tensors:
         each_score = "there must be a bias for each score"
         _agree(site, "bias", each_score, (q.axes[1], queries, keys))
-        seen = seen.mixing(site.floats("bias").mixed)
-    return seen.mixing(_mixed(site, queries, keys))
+        seen = seen.with_noncausal(site.floats("bias").noncausal)
+    return seen.with_noncausal(_noncausal(site, queries, keys))
 
 
 def _agree(site: Site, param: str, message: str, wanted: tuple[Axis, ...]) -> None:

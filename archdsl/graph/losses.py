@@ -59,7 +59,7 @@ def next_token(site: Site) -> Type:
             found=str(tokens),
         )
     (name,) = varying[0]
-    if name in logits.mixed:
+    if name in logits.noncausal:
         raise Mismatch(
             "not-causal",
             f"the logits at a position depend on later positions of `{name}`, so the next "

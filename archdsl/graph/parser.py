@@ -310,13 +310,13 @@ class _Parser:
         dtype = self.take("name")
         axes = self.several("]", self.axis) if self.accept("[") else ()
         below = self.integer() if self.accept("<") else None
-        mixed = []
-        if self.accept("mixed"):
-            mixed.append(self.take("name"))
+        noncausal = []
+        if self.accept("noncausal"):
+            noncausal.append(self.take("name"))
             # An axis may be called `pad`; behind the word of that name stands a number.
             while self.next.kind == "name" and self.ahead(1).kind != "int":
-                mixed.append(self.take("name"))
-        return Type(dtype, axes, below, frozenset(mixed))
+                noncausal.append(self.take("name"))
+        return Type(dtype, axes, below, frozenset(noncausal))
 
     def axis(self) -> Axis:
         marks = []

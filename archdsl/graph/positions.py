@@ -187,7 +187,7 @@ def relative_bias_weights(site: Site) -> tuple[Weight, ...]:
 
 
 def positions(site: Site) -> Type:
-    return Type("int", site.x.axes[:1], None, site.x.mixed)
+    return Type("int", site.x.axes[:1], None, site.x.noncausal)
 
 
 def shift(site: Site) -> Type:
@@ -204,8 +204,8 @@ def append(site: Site) -> Type:
             expected=str(cache),
             found=str(new),
         )
-    return cache.mixing(new.mixed)
+    return cache.with_noncausal(new.noncausal)
 
 
 def length(site: Site) -> Type:
-    return Type("int", (), None, site.x.mixed)
+    return Type("int", (), None, site.x.noncausal)

@@ -163,7 +163,7 @@ def conv1d(site: Site) -> Type:
             found=f"stride = {stride}, kernel = {kernel}, padding = {padding}",
             bound=(sequence, "stride", "kernel", "padding"),
         )
-    return site.x.shaped((sequence, site.axis("dim"))).mixing(sequence.size.vars)
+    return site.x.shaped((sequence, site.axis("dim"))).with_noncausal(sequence.size.vars)
 
 
 def conv1d_weights(site: Site) -> tuple[Weight, ...]:

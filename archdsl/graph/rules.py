@@ -55,7 +55,7 @@ def _pair(site: Site, what: str) -> Type:
             found=str(right),
             bound=next(((a, b) for a, b in pairs if a.size != b.size), ()),
         )
-    return left.mixing(right.mixed)
+    return left.with_noncausal(right.noncausal)
 
 
 def dropout(site: Site) -> Type:

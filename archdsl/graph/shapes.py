@@ -101,13 +101,13 @@ def at(site: Site) -> Type:
             found=str(token),
             bound=("tokens",),
         )
-    return first(site).mixing(tokens.mixed)
+    return first(site).with_noncausal(tokens.noncausal)
 
 
 def _without(type: Type, index: int, axis: Axis) -> Type:
     """A type with one axis less; nothing is left to be causal along it."""
     axes = (*type.axes[:index], *type.axes[index + 1 :])
-    return type.shaped(axes).mixing(axis.size.vars)
+    return type.shaped(axes).with_noncausal(axis.size.vars)
 
 
 # -- any axis --
@@ -121,7 +121,7 @@ def mean(site: Site) -> Type:
 
 def softmax(site: Site) -> Type:
     type = site.floats()
-    return type.mixing(type.axes[site.index(-1)].size.vars)
+    return type.with_noncausal(type.axes[site.index(-1)].size.vars)
 
 
 def concat(site: Site) -> Type:
@@ -144,8 +144,8 @@ def concat(site: Site) -> Type:
             found=str(joined),
         )
     # What was at position i of one part is no longer at i: nothing is causal along it.
-    mixed = right.mixed | joined.vars
-    return _resized(left, index, joined, left.axes[index].marks).mixing(mixed)
+    noncausal = right.noncausal | joined.vars
+    return _resized(left, index, joined, left.axes[index].marks).with_noncausal(noncausal)
 
 
 def _other_sizes(type: Type, index: int) -> list[Size]:

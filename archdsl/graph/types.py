@@ -1,7 +1,7 @@
 """The types of values: named axes whose sizes are numbers or vary, and what is known of them.
 
 A size is a polynomial in the varying axes (`T`, `T + 1`, `768`), so that sizes compare
-exactly and a cost can be written as a formula. A type also carries `mixed`: the varying
+exactly and a cost can be written as a formula. A type also carries `noncausal`: the varying
 axes along which the value at one position may depend on any other. Along all others it
 is causal: where an axis has size T + c, the value at position i depends on positions
 up to i - c of T's input and on no later one.
@@ -136,7 +136,7 @@ class Type(Frozen):
     dtype: str
     axes: tuple[Axis, ...] = ()
     below: int | None = None
-    mixed: frozenset[str] = frozenset()
+    noncausal: frozenset[str] = frozenset()
 
     @property
     def elements(self) -> Size:
@@ -154,21 +154,21 @@ class Type(Frozen):
     @property
     def _facts(self) -> tuple[object, ...]:
         sizes = tuple((axis.size, axis.marks) for axis in self.axes)
-        return self.dtype, sizes, self.below, self.mixed
+        return self.dtype, sizes, self.below, self.noncausal
 
     def shaped(self, axes: Iterable[Axis]) -> Type:
         """A float type of other axes that depends on its input as this one does."""
-        return Type("float", tuple(axes), None, self.mixed)
+        return Type("float", tuple(axes), None, self.noncausal)
 
-    def mixing(self, names: Iterable[str]) -> Type:
+    def with_noncausal(self, names: Iterable[str]) -> Type:
         """The same type, no longer causal along the named axes."""
-        return Type(self.dtype, self.axes, self.below, self.mixed | frozenset(names))
+        return Type(self.dtype, self.axes, self.below, self.noncausal | frozenset(names))
 
     def __str__(self) -> str:
         axes = f"[{', '.join(map(str, self.axes))}]" if self.axes else ""
         below = f" < {digits(self.below)}" if self.below is not None else ""
-        mixed = f" mixed {' '.join(sorted(self.mixed))}" if self.mixed else ""
-        return f"{self.dtype}{axes}{below}{mixed}"
+        noncausal = f" noncausal {' '.join(sorted(self.noncausal))}" if self.noncausal else ""
+        return f"{self.dtype}{axes}{below}{noncausal}"
 
 
 class Varying(Frozen):

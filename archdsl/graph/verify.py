@@ -93,7 +93,7 @@ class _Verifier:
         for axis in type.axes:
             fixed = axis.size.value
             _require(fixed is None or fixed >= 1, where, f"has an axis of size {fixed}")
-        unknown = sorted((type.vars | type.mixed) - set(self.varying))
+        unknown = sorted((type.vars | type.noncausal) - set(self.varying))
         _require(not unknown, where, f"has an undeclared axis: {', '.join(unknown)}")
 
     def ids(self) -> None:
@@ -127,9 +127,9 @@ class _Verifier:
         _require(node.count >= 1, node.id, f"repeats its body {node.count} times")
         self.made(node.id, (node.input,), known)
         self.type(node.carry, node.carry_type)
-        # A copy may find mixed what it is given, by the copy before it.
+        # The layer before may have made the input noncausal.
         given, taken = self.types[node.input], node.carry_type
-        enters = given.mixing(taken.mixed).same(taken)
+        enters = given.with_noncausal(taken.noncausal).same(taken)
         _require(enters, node.id, f"passes {given} to a body that takes {taken}")
         for each in node.takes:
             self.made(each.id, (each.of,), known)
@@ -144,7 +144,7 @@ class _Verifier:
             f"returns {node.result}, which its body does not define",
         )
         result = self.types[node.result]
-        returns = result.mixing(taken.mixed).same(taken)
+        returns = result.with_noncausal(taken.noncausal).same(taken)
         _require(returns, node.id, f"takes {taken} and returns {result}")
         _require(node.type.same(result), node.id, f"has type {node.type} and returns {result}")
 
@@ -152,7 +152,7 @@ class _Verifier:
         """A value of all layers and that of one: its first axis counts the layers."""
         self.type(each.id, each.type)
         layers = all.axes[0].size.value if all.axes else None
-        same = Type(all.dtype, all.axes[1:], all.below, all.mixed).same(one)
+        same = Type(all.dtype, all.axes[1:], all.below, all.noncausal).same(one)
         _require(
             layers == node.count and same,
             each.id,

@@ -138,7 +138,7 @@ class Analysis:
     def _obstacle(self, node: Apply) -> str | None:
         """Why an operator cannot be computed for the new positions alone, None where it can."""
         op = OPERATORS[node.op]
-        if self.axis in node.type.mixed:
+        if self.axis in node.type.noncausal:
             return "uses later positions"
         along = [axis for axis in node.type.axes if self.axis in axis.size.vars]
         if not along or self.offset(node.id) is None:
@@ -213,7 +213,7 @@ class Analysis:
             places = min(-(-(reach + CHUNK) // CHUNK) * CHUNK, self.columns)
             axis = Axis(None, Size.of(places))
         # Nothing is causal about it: which columns a query sees is told by positions.
-        return replace(_with_sequence(self.types[ref], axis), mixed=frozenset())
+        return replace(_with_sequence(self.types[ref], axis), noncausal=frozenset())
 
     def layered(self, kept: Kept) -> Type:
         """The type of a value that is kept, of all layers of the stacks around it."""

@@ -73,7 +73,7 @@ class _Shortener:
         x = self.last(node.input)
         types = self.builder.types
         self.short.add(node.carry)
-        types[node.carry] = types[x].mixing(node.carry_type.mixed)
+        types[node.carry] = types[x].with_noncausal(node.carry_type.noncausal)
         body = tuple(map(self.node, node.body))
         types[node.id] = types[node.result]
         return replace(

@@ -373,11 +373,11 @@ class Elaborator:
                 result = self.step(block, env, Tensor(carry, type), named=False)
             if isinstance(result, Poison):
                 return result
-            if result.type.mixed <= type.mixed:
+            if result.type.noncausal <= type.noncausal:
                 break
-            # What one copy mixes, the next one finds mixed: walk it again knowing that.
-            type, self.building.ids = type.mixing(result.type.mixed), start
-        if not result.type.mixing(type.mixed).same(type):
+            # The output of a layer is the input of the next: elaborate again with these axes.
+            type, self.building.ids = type.with_noncausal(result.type.noncausal), start
+        if not result.type.with_noncausal(type.noncausal).same(type):
             return self.wrong(
                 "stack",
                 "a block that is repeated must return the type that it takes",

@@ -55,7 +55,9 @@ class Operators:
         if isinstance(made, Poison):
             return made
         node, site = made
-        for name in node.type.mixed.difference(*(t.mixed for t in site.tensors.values())):
+        for name in node.type.noncausal.difference(
+            *(t.noncausal for t in site.tensors.values())
+        ):
             self.broke.setdefault((name, node.id), (*self.building.calls, span))
         self.building.nodes.append(node)
         if op.name == "embed":

@@ -51,7 +51,7 @@ def recall(use: Use) -> Tensor:
 
 def recall_type(site: Site) -> Type:
     x, k = site.floats(), site.floats("k")
-    return x.mixing(k.mixed)
+    return x.with_noncausal(k.noncausal)
 
 
 def blur(use: Use) -> Tensor:
@@ -90,7 +90,7 @@ ROWS = (
         Op(
             "blur",
             (X,),
-            lambda site: site.floats().mixing(site.x.axes[0].size.vars),
+            lambda site: site.floats().with_noncausal(site.x.axes[0].size.vars),
             "Takes the mean away.",
             example="blur",
         ),

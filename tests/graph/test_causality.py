@@ -1,7 +1,7 @@
-"""`mixed`, the axes along which a value is not causal, through chains of operators.
+"""`noncausal`, the axes along which a value is not causal, through chains of operators.
 
 Where an axis has size T + c, the value at position i may depend on positions up to i - c of
-T's input. A rule that breaks this must add T to `mixed`; none may ever take it away.
+T's input. A rule that breaks this must add T to `noncausal`; none may remove it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ model M(D = 4) {{
 """
 
 
-def mixed(chain: str, type: str = "float[T, D]") -> set[str]:
-    """What the value of a chain is mixed along."""
+def noncausal(chain: str, type: str = "float[T, D]") -> set[str]:
+    """The axes along which the value of a chain is not causal."""
     graph = analyse(parse_spec(MODEL.format(chain=chain, type=type))).graph
     verify(graph)
-    return set(graph.types()[graph.outputs[0][1]].mixed)
+    return set(graph.types()[graph.outputs[0][1]].noncausal)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def mixed(chain: str, type: str = "float[T, D]") -> set[str]:
     ],
 )
 def test_causal(chain: str) -> None:
-    assert mixed(chain) == set()
+    assert noncausal(chain) == set()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_causal(chain: str) -> None:
         ("x -> softmax(T)", {"T"}),
         # A memory of another axis is seen whole, and that is no reason to refuse T.
         ("x -> attention(2, over = s)", {"S"}),
-        # What the memory has mixed comes with it, through causal attention too.
+        # Axes that are noncausal in the memory stay so through causal attention.
         ("x -> attention(2, causal, over = y -> attention(2))", {"T"}),
         ("x -> attention(2, over = s -> attention(2, over = x))", {"S", "T"}),
         # It stays, whatever follows.
@@ -85,14 +85,14 @@ def test_causal(chain: str) -> None:
         ("concat(x, y -> attention(2)) -> linear(D)", {"T"}),
         # Non-causal attention also sees positions that were put before the sequence.
         ("x -> prepend(cls) -> attention(2) -> slice(T, 1)", {"T"}),
-        # In the second copy of a block the first one's mixing is there from the beginning.
+        # The input of the second layer is already noncausal because of the first layer.
         ("x -> { norm -> attention(2) } * 2", {"T"}),
         ("x -> { attention(2, causal) -> pooled(s) } * 2", {"S"}),
         ("x -> { norm * 2 -> attention(2) * 2 } * 2", {"T"}),
     ],
 )
-def test_mixed(chain: str, axes: set[str]) -> None:
-    assert mixed(chain) == axes
+def test_noncausal(chain: str, axes: set[str]) -> None:
+    assert noncausal(chain) == axes
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_mixed(chain: str, axes: set[str]) -> None:
         ('x -> mean -> reshape("(one D) -> one D", one = 1)', "float[1, D]", {"T"}),
     ],
 )
-def test_mixed_where_the_axes_change(chain: str, type: str, axes: set[str]) -> None:
-    assert mixed(chain, type) == axes
+def test_noncausal_where_the_axes_change(chain: str, type: str, axes: set[str]) -> None:
+    assert noncausal(chain, type) == axes
 
 
 # -- stacks, as graphs that claim what is not so --
@@ -140,8 +140,8 @@ def stack(memory: str, causal: str, carry: str, inside: str, result: str) -> Gra
     [
         ("x", "true", ""),
         ("%1", "true", ""),
-        ("%1", "false", " mixed T"),
-        ("s", "false", " mixed S"),
+        ("%1", "false", " noncausal T"),
+        ("s", "false", " noncausal S"),
     ],
 )
 def test_a_stack_as_it_is(memory: str, causal: str, axes: str) -> None:
@@ -150,13 +150,15 @@ def test_a_stack_as_it_is(memory: str, causal: str, axes: str) -> None:
 
 def test_a_first_copy_that_is_causal_does_not_make_the_second_one_so() -> None:
     with pytest.raises(BrokenGraph) as broken:
-        verify(stack("%1", "false", "", " mixed T", " mixed T"))
-    assert str(broken.value) == ("%4 takes float[T, D = 4] and returns float[T, D = 4] mixed T")
+        verify(stack("%1", "false", "", " noncausal T", " noncausal T"))
+    assert str(broken.value) == (
+        "%4 takes float[T, D = 4] and returns float[T, D = 4] noncausal T"
+    )
 
 
 def test_nothing_inside_can_forget_it() -> None:
     with pytest.raises(BrokenGraph) as broken:
-        verify(stack("x", "true", " mixed T", "", ""))
+        verify(stack("x", "true", " noncausal T", "", ""))
     assert str(broken.value) == (
-        "%2 has type float[T, D = 4] instead of float[T, D = 4] mixed T"
+        "%2 has type float[T, D = 4] instead of float[T, D = 4] noncausal T"
     )

@@ -83,11 +83,11 @@ def test_refused(use: str, told: str) -> None:
 
 
 @pytest.mark.parametrize("use", [use for use, _ in cases("accepted.txt")])
-def test_no_rule_forgets_what_is_mixed(use: str) -> None:
+def test_each_rule_keeps_noncausal_axes(use: str) -> None:
     op, here = made(use)
-    tensors = {param: type.mixing("RST") for param, type in here.tensors.items()}
+    tensors = {param: type.with_noncausal("RST") for param, type in here.tensors.items()}
     if not op.loss:
-        assert op.infer(Site(tensors, here.attr, here.varying, {})).mixed == set("RST")
+        assert op.infer(Site(tensors, here.attr, here.varying, {})).noncausal == set("RST")
 
 
 @pytest.mark.parametrize("name", ["accepted.txt", "refused.txt"])

@@ -30,19 +30,19 @@ input source: int[S] < 11 pad 0
 input pixels: float[3, W = 4, T, (T)]
 label label: int[T] < 250_112
 %1 = embed(source; vocab = 11, dim = 4, tied = none) @ tokens: float[S, D = 4]
-%8 = stack(%1) * 2 @ encoder: float[S, D = 4] mixed S
-  take %2: float[S, D = 4] mixed S
+%8 = stack(%1) * 2 @ encoder: float[S, D = 4] noncausal S
+  take %2: float[S, D = 4] noncausal S
   %3 = attention(%2; heads = 1, causal = false, kv_heads = 1, head_size = 4, scale = -1.5e-07, \
-bias = true, out_bias = false) @ part.attention: float[S, D = 4] mixed S
-  %7 = stack(%3) * 3 @ inner: float[S, D = 4] mixed S
-    take %4: float[S, D = 4] mixed S
-    %5 = mlp(%4; sizes = (8, 4), act = "relu", bias = true): float[S, 4] mixed S
-    %6 = add(%4, other = %2) @ add: float[S, D = 4] mixed S
+bias = true, out_bias = false) @ part.attention: float[S, D = 4] noncausal S
+  %7 = stack(%3) * 3 @ inner: float[S, D = 4] noncausal S
+    take %4: float[S, D = 4] noncausal S
+    %5 = mlp(%4; sizes = (8, 4), act = "relu", bias = true): float[S, 4] noncausal S
+    %6 = add(%4, other = %2) @ add: float[S, D = 4] noncausal S
     yield %6
   yield %7
-%9 = prepend(%8; name = "cls") @ cls: float[cls:S = S + 1, D = 4] mixed S
+%9 = prepend(%8; name = "cls") @ cls: float[cls:S = S + 1, D = 4] noncausal S
 %10 = reshape(%9; pattern = "S (h d) -> h S d", sizes = (h = 2)) @ h: float[h = 2, \
-dist:cls:S + 1, d = 2] mixed S T
+dist:cls:S + 1, d = 2] noncausal S T
 %11 = reshape(pixels; pattern = "\\"T\\u0001\\\\é", sizes = ()): bool[-2 S^2 + 3 S T - T - 1, 0]
 output logits = %9
 output pixels = pixels
@@ -79,7 +79,7 @@ def test_indentation_and_empty_lines_are_not_needed() -> None:
 # -- graphs in which every field has a value other than its default --
 
 names = st.sampled_from(
-    ["T", "S", "pad", "mixed", "none", "stack", "yield", "graph", "by", "each", "é_1", "_"]
+    ["T", "S", "pad", "noncausal", "none", "stack", "yield", "graph", "by", "each", "é_1", "_"]
 )
 ids = st.integers(1, 99).map(lambda n: f"%{n}")
 refs = ids | names

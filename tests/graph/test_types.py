@@ -110,7 +110,7 @@ def test_axis_as_text(axis: Axis, text: str) -> None:
         (Type("int", (Axis("T", T),), 250112), "int[T] < 250_112"),
         (Type("bool", (Axis(None, Size.of(3)),)), "bool[3]"),
         (Type("float", (Axis("T", T), Axis("D", Size.of(8)))), "float[T, D = 8]"),
-        (Type("float", (Axis("T", T),), None, frozenset("TS")), "float[T] mixed S T"),
+        (Type("float", (Axis("T", T),), None, frozenset("TS")), "float[T] noncausal S T"),
     ],
 )
 def test_type_as_text(type: Type, text: str) -> None:
@@ -131,7 +131,7 @@ def test_names_and_origins_of_axes_do_not_matter() -> None:
     [
         replace(VECTORS, dtype="int"),
         replace(VECTORS, below=3),
-        replace(VECTORS, mixed=frozenset()),
+        replace(VECTORS, noncausal=frozenset()),
         replace(VECTORS, axes=VECTORS.axes[:1]),
         replace(VECTORS, axes=(replace(VECTORS.axes[0], marks=()), VECTORS.axes[1])),
         replace(VECTORS, axes=(replace(VECTORS.axes[0], size=T + 1), VECTORS.axes[1])),
@@ -146,10 +146,10 @@ def test_what_a_type_knows() -> None:
     assert elements == 8 * T
     assert Type("float").elements == Size.of(1)
     assert VECTORS.vars == {"T"}
-    assert VECTORS.mixing("T").mixed == {"S", "T"}
-    assert VECTORS.mixing(()) == VECTORS
+    assert VECTORS.with_noncausal("T").noncausal == {"S", "T"}
+    assert VECTORS.with_noncausal(()) == VECTORS
 
 
 def test_a_shaped_type_depends_on_what_the_other_did() -> None:
     tokens = Type("int", (Axis("T", T),), 11, frozenset("T"))
-    assert tokens.shaped(VECTORS.axes) == replace(VECTORS, mixed=frozenset("T"))
+    assert tokens.shaped(VECTORS.axes) == replace(VECTORS, noncausal=frozenset("T"))

@@ -19,20 +19,20 @@ input source: int[S] < 11 pad 0
 input target: int[T] < 11
 label class: int < 4
 %1 = embed(source; vocab = 11, dim = 4, tied = none) @ tokens: float[S, D = 4]
-%6 = stack(%1) * 2 @ encoder: float[S, D = 4] mixed S
-  take %2: float[S, D = 4] mixed S
+%6 = stack(%1) * 2 @ encoder: float[S, D = 4] noncausal S
+  take %2: float[S, D = 4] noncausal S
   %3 = attention(%2; heads = 2, causal = false, kv_heads = 2, head_size = 2, scale = 0.5, \
-bias = true, out_bias = true) @ attention: float[S, D = 4] mixed S
-  %5 = stack(%3) * 3 @ acts: float[S, D = 4] mixed S
-    take %4: float[S, D = 4] mixed S
-    %7 = add(%4, other = %1): float[S, D = 4] mixed S
+bias = true, out_bias = true) @ attention: float[S, D = 4] noncausal S
+  %5 = stack(%3) * 3 @ acts: float[S, D = 4] noncausal S
+    take %4: float[S, D = 4] noncausal S
+    %7 = add(%4, other = %1): float[S, D = 4] noncausal S
     yield %7
   yield %5
 %8 = embed(target; vocab = 11, dim = 4, tied = "tokens") @ embed: float[T, D = 4]
 %9 = slice(%8; axis = 1, start = 0, stop = 2) @ slice: float[T, D = 2]
 %10 = reshape(%9; pattern = "T (a b) -> T a b", sizes = (a = 1)) @ reshape: float[T, 1, 2]
 %11 = unembed(%8; tied = "tokens", vocab = 11, dim = 4) @ unembed: float[T, vocab = 11]
-%12 = mean(%6; axis = none) @ mean: float[D = 4] mixed S
+%12 = mean(%6; axis = none) @ mean: float[D = 4] noncausal S
 output logits = %11
 output parts = %10
 loss %13 = cross_entropy(%12, label = class): float
@@ -72,7 +72,7 @@ MUTATIONS = [
     ("target: int[T] < 11", "target: float[T] < 11", "target has the bound 11 of float values"),
     ("target: int[T] < 11", "target: int[0, T]", "target has an axis of size 0"),
     ("target: int[T] < 11", "target: int[T, U]", "target has an undeclared axis: U"),
-    ("target: int[T] < 11", "target: int[T] mixed U", "target has an undeclared axis: U"),
+    ("target: int[T] < 11", "target: int[T] noncausal U", "target has an undeclared axis: U"),
     ("take %4: float[S", "take %4: float[U", "%4 has an undeclared axis: U"),
     # names
     ("label class: ", "label source: ", "source is the name of more than one value"),
@@ -128,12 +128,12 @@ MUTATIONS = [
         "%9 has type float[T, D = 3] instead of float[T, D = 2]",
     ),
     (
-        "@ mean: float[D = 4] mixed S",
+        "@ mean: float[D = 4] noncausal S",
         "@ mean: float[D = 4]",
-        "%12 has type float[D = 4] instead of float[D = 4] mixed S",
+        "%12 has type float[D = 4] instead of float[D = 4] noncausal S",
     ),
     (
-        "%12 = mean(%6; axis = none) @ mean: float[D = 4] mixed S",
+        "%12 = mean(%6; axis = none) @ mean: float[D = 4] noncausal S",
         "%12 = cross_entropy(%8, label = target) @ mean: float",
         "%12 uses cross_entropy, which is a loss",
     ),
@@ -144,17 +144,17 @@ MUTATIONS = [
     (
         "take %2: float[S, D = 4]",
         "take %2: float[S, 5]",
-        "%6 passes float[S, D = 4] to a body that takes float[S, 5] mixed S",
+        "%6 passes float[S, D = 4] to a body that takes float[S, 5] noncausal S",
     ),
     (
-        "take %2: float[S, D = 4] mixed S",
+        "take %2: float[S, D = 4] noncausal S",
         "take %2: float[S, D = 4]",
-        "%6 takes float[S, D = 4] and returns float[S, D = 4] mixed S",
+        "%6 takes float[S, D = 4] and returns float[S, D = 4] noncausal S",
     ),
     (
-        "@ encoder: float[S, D = 4] mixed S",
+        "@ encoder: float[S, D = 4] noncausal S",
         "@ encoder: float[S, D = 4]",
-        "%6 has type float[S, D = 4] and returns float[S, D = 4] mixed S",
+        "%6 has type float[S, D = 4] and returns float[S, D = 4] noncausal S",
     ),
     # places
     ("@ embed", "@ tokens", "tokens is the name of more than one path"),

@@ -57,7 +57,7 @@ def test_decomposed_operators_have_the_weights_that_they_had(spec: str) -> None:
 def test_states_say_what_they_are() -> None:
     plan = split_decoding(graph("t5.arch:small"))
     assert (plan.tokens, plan.axis, plan.logits) == ("target", "T", "logits")
-    assert [str(state).split(" mixed")[0] for state in plan.states] == [
+    assert [str(state).split(" noncausal")[0] for state in plan.states] == [
         "decoder.{}.self.attention.split_heads_2.reshape: float[T, heads = 8, size = 64]",
         "decoder.{}.self.attention.split_heads_3.reshape: float[T, heads = 8, size = 64]",
         "decoder.{}.cross.attention.k_heads: float[T = S, heads = 8, size = 64]",

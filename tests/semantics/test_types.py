@@ -14,14 +14,14 @@ from tests.semantics.small import graph, model, output
     ("expression", "type"),
     [
         ("x -> attention(2, causal)", "float[T, D = 8]"),
-        ("x -> attention(2)", "float[T, D = 8] mixed T"),
-        ("x -> attention(2) -> attention(2, causal)", "float[T, D = 8] mixed T"),
+        ("x -> attention(2)", "float[T, D = 8] noncausal T"),
+        ("x -> attention(2) -> attention(2, causal)", "float[T, D = 8] noncausal T"),
         ("x -> attention(2, causal) * 3", "float[T, D = 8]"),
-        ("x -> attention(2) * 3", "float[T, D = 8] mixed T"),
-        ("x -> attention(2, causal, over = x -> attention(2))", "float[T, D = 8] mixed T"),
+        ("x -> attention(2) * 3", "float[T, D = 8] noncausal T"),
+        ("x -> attention(2, causal, over = x -> attention(2))", "float[T, D = 8] noncausal T"),
         ("x -> softmax", "float[T, D = 8]"),
-        ("x -> softmax(T)", "float[T, D = 8] mixed T"),
-        ("x + (x -> attention(2))", "float[T, D = 8] mixed T"),
+        ("x -> softmax(T)", "float[T, D = 8] noncausal T"),
+        ("x + (x -> attention(2))", "float[T, D = 8] noncausal T"),
         ("x -> norm -> mlp(4, D) -> dropout(0.1)", "float[T, D = 8]"),
     ],
 )
@@ -29,11 +29,11 @@ def test_causality_is_inferred(expression: str, type: str) -> None:
     assert output(graph(model(f"float[T, D] = {expression}"))) == type
 
 
-def test_a_stack_may_mix_what_came_in_unmixed() -> None:
-    """The second copy sees what the first one mixed, so its body is typed as mixed."""
+def test_a_stack_is_noncausal_from_its_first_layer() -> None:
+    """The output of the first layer is noncausal, so the body is typed as noncausal."""
     (stack,) = graph(model("float[T, D] = x -> { attention(2) -> norm } * 2")).nodes
     assert isinstance(stack, Stack)
-    assert stack.carry_type.mixed == {"T"}
+    assert stack.carry_type.noncausal == {"T"}
 
 
 def test_the_line_that_breaks_causality_is_one_on_the_way() -> None:
@@ -60,7 +60,7 @@ def test_axes_bear_the_callers_names_outside_of_a_block() -> None:
     block = "block f(a: float[N, E]): float[N, 2 * E] { a -> linear(2 * E) -> softmax(N) }"
     assert (
         output(graph(model("float[16] = x -> f -> mean(T)", blocks=block)))
-        == "float[16] mixed T"
+        == "float[16] noncausal T"
     )
 
 
