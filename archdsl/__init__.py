@@ -1,13 +1,13 @@
-"""archdsl: attention architectures as short as the figures they come from.
+"""archdsl: a language for attention architectures, and its compiler to tinygrad.
 
-    spec = archdsl.parse(text)                       # the tree of a spec's text
-    text = archdsl.format(spec)                      # its canonical text
-    diagnostics = archdsl.check("specs/gpt.arch")    # every mistake, none raised
-    model = archdsl.compile("specs/gpt.arch", D=768) # ready to run and to load weights
+    spec = archdsl.parse(text)                       # the syntax tree of a spec
+    text = archdsl.format(spec)                      # the formatted text
+    diagnostics = archdsl.check("specs/gpt.arch")    # all errors, as a list
+    model = archdsl.compile("specs/gpt.arch", D=768) # a model with random weights
     model = archdsl.from_pretrained("some/folder")   # a published checkpoint
-    tokenizer = archdsl.read_tokenizer("some/folder")  # what `model.say` speaks text with
+    tokenizer = archdsl.read_tokenizer("some/folder")  # the tokenizer for `model.say`
 
-Each name is imported when it is first used; tinygrad by `compile` and `from_pretrained` alone.
+Names are imported on first use. Only `compile` and `from_pretrained` import tinygrad.
 """
 
 from __future__ import annotations
@@ -66,22 +66,23 @@ def compile(
     tune: float | None = None,
     **settings: int | float | bool | str,
 ) -> Model:
-    """The model of a spec: a path, `path:variant`, or a parsed file.
+    """Compiles a spec, given as a path, `path:variant` or a parsed file, to a model.
 
-    `settings` replace the model's parameters by name. `device` is one of tinygrad's, the
-    environment's `DEV` or the best of this machine where None; `dtype` is that of the
-    weights: float32, float16 or bfloat16; `seed` is what fresh weights are drawn from;
-    `kernels` are the "best" that the device has or "tinygrad"'s own alone; `quantize` "int8"
-    keeps matrices in 8 bits, with a scale for each 32 numbers, and "stored" those of a file
-    whose matrices are quantized as they are there; `tune` searches for quicker kernels of
-    tinygrad's where they are compiled, for so many seconds at most in all.
-    Raises `ArchError` with every mistake of the spec.
+    - `settings`: values of the model's parameters.
+    - `device`: a tinygrad device. Default: the environment variable `DEV`, or the best device.
+    - `dtype`: of the weights: float32, float16 or bfloat16.
+    - `seed`: of random weights.
+    - `kernels`: "best", or "tinygrad" for tinygrad's kernels only.
+    - `quantize`: "int8" stores matrices in 8 bits with a scale per 32 numbers; "stored" keeps
+      the quantized matrices of a file as they are.
+    - `tune`: searches for faster tinygrad kernels, for at most so many seconds.
 
-    A program is captured at the first call with inputs of new shapes. A model keeps the last 32
-    forward passes and, for each thread, up to 4 decoders with their caches; older ones make
-    room. Several threads may call one model: their calls take turns, and those of different
-    models run in parallel. A decoder belongs to the thread that asked for it. Training, which
-    is not captured, belongs to one thread of the process.
+    Raises `ArchError` with all errors of the spec.
+
+    The first call with new input shapes captures a program. A model caches the last 32 forward
+    passes and up to 4 decoders per thread. Several threads may call a model; its calls run one
+    at a time, and calls of different models run in parallel. A decoder belongs to the thread
+    that requested it. Only one thread of a process may train.
 
     >>> model = compile("gpt.arch", vocab=100, context=8, D=32, heads=4, depth=2)
     >>> model.cost(T=8).params
@@ -103,15 +104,16 @@ def from_pretrained(
     quantize: str | None = None,
     tune: float | None = None,
 ) -> Model:
-    """The model of a published checkpoint, with its weights.
+    """Loads a published checkpoint as a model.
 
     `path` is a folder with `config.json` and weights (.safetensors or .bin, sharded or not), a
-    .gguf file, or `package:NAME/inner` for either in an installed package. The spec that knows
-    the config is found in the standard library, or is `spec`. `dtype` is the checkpoint's own
-    where None, float32 where it has several; on the processor the quantized matrices of a file
-    are then "stored", see `compile`, and are float32 where it is asked for. Raises `ArchError`
-    for a field of the config that no spec knows or can compute, and for weights that are not
-    exactly the model's.
+    .gguf file, or `package:NAME/inner` for either in an installed package. `spec` is the spec;
+    by default it is found in the standard library by the config. The default of `dtype` is the
+    checkpoint's dtype, or float32 if it has several; on the CPU, quantized matrices of a file
+    then stay quantized (`quantize="stored"`). For other options see `compile`.
+
+    Raises `ArchError` for a config field or value that the spec does not support, and for
+    missing, extra or misshapen weights.
     """
     from archdsl.pretrained import from_pretrained
 

@@ -1,8 +1,7 @@
-"""The process: `archdsl` and `python -m archdsl`, which a signal ends as it ends any program.
+"""The process of `archdsl` and `python -m archdsl`, and its handling of signals.
 
-What was under way is cleaned up, and then the process ends by that very signal, so that a
-shell sees what ended it. No moment of its life answers with a traceback: so little is imported
-here, and all else inside `script`.
+On a signal, the command cleans up, and the process ends by the same signal, so that a shell
+sees the cause. No signal prints a traceback, so most imports are inside `script`.
 """
 
 from __future__ import annotations
@@ -21,25 +20,25 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ended(BaseException):
-    """What SIGTERM and SIGHUP raise; a Ctrl-C raises Python's own `KeyboardInterrupt`."""
+    """Raised by SIGTERM and SIGHUP; Ctrl-C raises Python's `KeyboardInterrupt`."""
 
 
 def script() -> int:
-    """Runs the command of `sys.argv` and returns its exit status, unless a signal ends it."""
+    """Runs the command of `sys.argv`; returns its exit status unless a signal ends it."""
     ended_by: list[signal.Signals] = []
-    atexit.register(_end, ended_by)  # the first that is registered is the last to be called
-    sys.unraisablehook = _again
+    atexit.register(_end_by_signal, ended_by)  # registered first, called last
+    sys.unraisablehook = _resend_signal
     for each in _ENDING:
-        if signal.getsignal(each) is signal.SIG_DFL:  # nohup's is ignored
+        if signal.getsignal(each) is signal.SIG_DFL:  # not the ignored SIGHUP of nohup
             signal.signal(each, _raise)
-    # tinygrad's pool of compilers takes longer to start than it saves in the kernels of a
-    # model, whose layers share theirs; and a Ctrl-C while it starts is answered by each of it.
+    # tinygrad's pool of compiler processes takes longer to start than it saves, because layers
+    # share kernels; and on Ctrl-C during its start each process prints a traceback.
     os.environ.setdefault("PARALLEL", "0")
-    # Where the shell has closed one; it is ours as long as we live.
+    # The shell may have closed them. They stay open until the process ends.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
-        # What is imported is no garbage, and is never looked through for any.
+        # Imported modules are never garbage, so the collector need not scan them.
         gc.disable()
         from archdsl.cli import arguments, perform
 
@@ -52,12 +51,12 @@ def script() -> int:
     except Ended as ended:
         ended_by.append(ended.args[0])
     except BrokenPipeError:
-        ended_by.append(signal.SIGPIPE)  # whoever read our output has gone
+        ended_by.append(signal.SIGPIPE)  # the reader of the output has closed it
     finally:
         for each in _ENDING:
             if signal.getsignal(each) is not signal.SIG_IGN:
-                signal.signal(each, signal.SIG_DFL)  # from here on there is nothing to clean up
-        gc.freeze()  # as Python ends it would look through everything for garbage, twice
+                signal.signal(each, signal.SIG_DFL)  # nothing to clean up any more
+        gc.freeze()  # else Python collects garbage twice at exit
     return 128 + ended_by[0]
 
 
@@ -65,9 +64,8 @@ def _raise(number: int, frame: FrameType | None) -> NoReturn:
     raise Ended(signal.Signals(number))
 
 
-def _again(lost: sys.UnraisableHookArgs) -> None:
-    """Python drops what is raised in a `__del__`, of which tinygrad calls many: a signal that
-    came there comes again a moment later."""
+def _resend_signal(lost: sys.UnraisableHookArgs) -> None:
+    """Sends a signal again if it was raised in a `__del__`, where Python drops exceptions."""
     match lost.exc_value:
         case KeyboardInterrupt():
             number = signal.SIGINT
@@ -79,7 +77,7 @@ def _again(lost: sys.UnraisableHookArgs) -> None:
     threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
 
 
-def _end(ended_by: list[signal.Signals]) -> None:
+def _end_by_signal(ended_by: list[signal.Signals]) -> None:
     for number in ended_by:
         with contextlib.suppress(OSError):
             sys.stdout.flush()

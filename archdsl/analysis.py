@@ -1,4 +1,4 @@
-"""A spec from its text to a verified graph: what every command begins with."""
+"""From the text of a spec to a verified graph, and all errors of a file."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from archdsl.syntax import ast
 
 
 class Analysis(Frozen):
-    """A model of a file with its parameters fixed, and the file it came from.
+    """A model with fixed parameters, its graph, and its file.
 
-    `work` and `env` are what the names of its parameters mean.
+    `work` and `env` hold the values of the parameters.
     """
 
     file: ast.File
@@ -37,7 +37,7 @@ class Analysis(Frozen):
 
     @cached_property
     def maps(self) -> Mapping[str, WeightMap]:
-        """The published checkpoints that it can read, by the titles of its `weights` blocks."""
+        """Returns the weight maps by the titles of the `weights` blocks."""
         return weight_maps(self.file, self.model, self.graph, self.work, self.env)
 
 
@@ -46,9 +46,9 @@ def analyse(
     variant: str | None = None,
     settings: Mapping[str, Setting] | None = None,
 ) -> Analysis:
-    """The graph of a model in a spec: a path, `path:variant`, or a parsed file.
+    """Analyses a model of a spec, given as a path, `path:variant` or a parsed file.
 
-    Raises `ArchError` with every mistake of the model and of the file's names.
+    Raises `ArchError` with all errors of the model and all unresolved names of the file.
     """
     file, path, named = _file(spec)
     run = _Run(file, path)
@@ -59,12 +59,12 @@ def analyse(
 
 
 def check(spec: str | ast.File) -> list[Diagnostic]:
-    """Every mistake of a file: of its blocks, its models, their variants and weights."""
+    """Returns all errors of a file: of blocks, models, variants and weight maps."""
     return checked(spec)[0]
 
 
 def checked(spec: str | ast.File) -> tuple[list[Diagnostic], dict[str, Analysis]]:
-    """Every mistake of a file, and by their names the models and variants without any."""
+    """Returns all errors of a file, and its models and variants without errors by name."""
     try:
         file, path, named = _file(spec)
     except ArchError as error:
@@ -75,18 +75,18 @@ def checked(spec: str | ast.File) -> tuple[list[Diagnostic], dict[str, Analysis]
 
 
 def _alone(file: ast.File) -> Iterator[str]:
-    """The names of what can be built as it stands."""
+    """Yields the names of the variants and models that need no settings."""
     for item in file.items:
         match item:
             case ast.Variant():
                 yield item.name.id
-            # One that needs something given is seen through its variants.
+            # A model without defaults is checked through its variants.
             case ast.Model() if all(p.default or p.type for p in item.params.params):
                 yield item.name.id
 
 
 class _Run:
-    """What is known of a file while its models are built."""
+    """The analysis of a file, model by model."""
 
     def __init__(self, file: ast.File, path: Path | None):
         self.file = file
@@ -99,7 +99,7 @@ class _Run:
     def build(
         self, variant: str | None, settings: Mapping[str, Setting] | None = None
     ) -> Analysis | None:
-        """A model of the file, if nothing is wrong with it nor with the file's names."""
+        """Analyses a model; returns None if it or the names of the file have errors."""
         try:
             model, chosen = choose(self.file, variant)
             builder = ModelBuilder(self.scope, model, self.report)
@@ -108,8 +108,7 @@ class _Run:
                 return None
             verify(graph)
             maps = weight_maps(self.file, model, graph, builder.work, builder.env, whole=False)
-            # Facts are of the sizes that they were written for, and of no others; and what is
-            # set from outside need not have a published form.
+            # Facts and published configs apply only to the sizes of the file, not to settings.
             if not settings:
                 facts = chosen.facts.statements if chosen and chosen.facts else ()
                 facts = facts if chosen else tuple(builder.facts)
@@ -128,7 +127,7 @@ class _Run:
 
 
 def _file(spec: str | ast.File) -> tuple[ast.File, Path | None, str | None]:
-    """The tree of a spec, its path, and the variant named behind the path."""
+    """Returns the tree of a spec, its path, and the variant after the colon."""
     if isinstance(spec, ast.File):
         return spec, None, None
     path, variant = split(spec)
@@ -137,7 +136,7 @@ def _file(spec: str | ast.File) -> tuple[ast.File, Path | None, str | None]:
 
 
 def split(spec: str) -> tuple[str, str | None]:
-    """`FILE:VARIANT` in two; a drive's letter is no file.
+    """Splits `FILE:VARIANT`; `C:name` with a drive letter is not split.
 
     >>> split("gpt2.arch:xl"), split("gpt2.arch")
     (('gpt2.arch', 'xl'), ('gpt2.arch', None))
@@ -149,6 +148,6 @@ def split(spec: str) -> tuple[str, str | None]:
 
 
 def models(spec: str | ast.File) -> list[str | None]:
-    """The models that a spec means, by name: the one behind the colon, or all of the file."""
+    """Returns the names of the selected models: the one after the colon, or all."""
     file, _, named = _file(spec)
     return [named] if named else [i.name.id for i in file.items if isinstance(i, ast.Model)]

@@ -1,6 +1,6 @@
-"""The folder of what archdsl keeps between runs because it takes a while to make.
+"""The cache folder of archdsl: results that are slow to compute, kept between runs.
 
-Nothing in it is needed: what is gone, damaged, or made by another version is made again.
+A missing or damaged entry, or one of another version, is computed again.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _DIGEST = 16  # bytes
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/archdsl`, which may not be there yet."""
+    """Returns `$XDG_CACHE_HOME/archdsl`; the folder may not exist."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base) / "archdsl"
 
 
 def digest(data: Iterable[Data]) -> bytes:
-    """A checksum of bytes."""
+    """Computes a checksum of bytes."""
     found = hashlib.blake2b(digest_size=_DIGEST)
     for each in data:
         found.update(each)
@@ -33,16 +33,16 @@ def digest(data: Iterable[Data]) -> bytes:
 
 
 def key_of(*parts: object) -> str:
-    """A key made of everything that an entry depends on, in text."""
+    """Computes the key of an entry from everything that it depends on."""
     return digest([repr(parts).encode()]).hex()
 
 
 class Store:
-    """Entries of bytes by key, each a file under a checksum of its key and its content.
+    """A folder of cache entries: a file per key, with a checksum of key and content.
 
-    A file that is damaged, cut short or of another key is no entry. Files are written under a
-    temporary name and renamed, so several processes can share the folder; beyond
-    `bytes_at_most` in all, those that were used longest ago are removed.
+    Damaged files are ignored. Files are written to a temporary name and renamed, so several
+    processes can share the folder. Above `bytes_at_most` bytes in total, the least recently
+    used files are deleted.
     """
 
     def __init__(self, name: str, bytes_at_most: int):
@@ -54,18 +54,18 @@ class Store:
         return cache_folder() / self.name
 
     def read(self, key: str) -> memoryview | None:
-        """The content of an entry, or None where there is none or it is damaged."""
+        """Returns the content of an entry, or None if it is missing or damaged."""
         path = self.folder / key
         try:
             data = path.read_bytes()
-            os.utime(path)  # it was used
+            os.utime(path)  # the time of last use
         except OSError:
             return None
         content = memoryview(data)[_DIGEST:]
         return content if digest([key.encode(), content]) == data[:_DIGEST] else None
 
     def write(self, key: str, content: Sequence[Data]) -> None:
-        """Stores an entry, and makes room for it. What cannot be written is left out."""
+        """Stores an entry and deletes old ones. Ignores errors of the file system."""
         if sum(map(len, content)) > self.bytes_at_most // 4:
             return
         temporary = self.folder / f".{secrets.token_hex(8)}.partial"
@@ -77,18 +77,18 @@ class Store:
                 os.replace(temporary, self.folder / key)
             finally:
                 temporary.unlink(missing_ok=True)
-            self._make_room()
+            self._evict()
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         total = 0
         for _, size, path in sorted(self._entries(), reverse=True):  # the newest first
             total += size
             if total > self.bytes_at_most:
-                with contextlib.suppress(OSError):  # another process may have been quicker
+                with contextlib.suppress(OSError):  # another process may have deleted it
                     os.unlink(path)
 
     def _entries(self) -> Iterator[tuple[int, int, str]]:
-        """Time of last use, size and path of each file."""
+        """Yields the time of last use, size and path of each file."""
         with os.scandir(self.folder) as entries:
             for each in entries:
                 with contextlib.suppress(FileNotFoundError):

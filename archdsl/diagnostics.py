@@ -1,7 +1,7 @@
-"""What a user is told, as data: a source, a span in it, and a diagnostic.
+"""Error messages as data: a source, a span in it, and a diagnostic.
 
-A stage that finds a mistake makes a `Diagnostic`; only the edge (the command line, the
-message of an `ArchError`) turns it into text. This module knows nothing of the language.
+A stage that finds a mistake creates a `Diagnostic`. Only the command line and the text of an
+`ArchError` render it. Each code has a page, docs/errors/CODE.md.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ CODES = {
 
 
 class Source(Frozen):
-    """A text and the path that it is known by."""
+    """A text and its path."""
 
     path: str
     text: str = field(repr=False)
 
     def line(self, number: int) -> str:
-        """The line of that number, counted from 1, without its end."""
+        """Returns a line by its number, counted from 1, without the line end."""
         return self.text.split("\n")[number - 1].rstrip("\r")
 
 
@@ -89,18 +89,18 @@ class Span(Frozen):
         return f"{self.source.path}:{self.line}:{self.column}"
 
     def covers(self, other: Span) -> bool:
-        """Whether the other span lies in this one."""
+        """Whether the other span is inside this one."""
         return (
             self.source is other.source and self.start <= other.start <= other.end <= self.end
         )
 
     def to(self, other: Span) -> Span:
-        """The span from the start of this one to the end of the other."""
+        """Returns the span from the start of this one to the end of the other."""
         return Span(self.source, self.start, other.end)
 
 
 class Note(Frozen):
-    """A second place that a message speaks of: where the other side was bound."""
+    """An additional place of a message, such as the definition of a size."""
 
     message: str
     span: Span | None = None
@@ -109,8 +109,8 @@ class Note(Frozen):
 class Diagnostic(Frozen):
     """One mistake of a user.
 
-    `code` is a key of `CODES` and stays the same from version to version; `span` is where
-    the mistake stands (None where there is no text, as for a value given from Python).
+    `code` is a key of `CODES` and does not change between versions. `span` is the place of the
+    mistake, or None if there is no text, as for a value from Python.
     """
 
     code: str
@@ -126,7 +126,7 @@ class Diagnostic(Frozen):
             raise KeyError(f"no such diagnostic code: {self.code}")
 
     def render(self) -> str:
-        """The message as a person reads it, with the source line and carets.
+        """Returns the message as text, with the source line and carets.
 
         >>> source = Source("a.arch", "h = tokens -> nrom")
         >>> print(Diagnostic("unknown-name", "nothing is named `nrom`", Span(source, 14, 18),
@@ -155,7 +155,7 @@ class Diagnostic(Frozen):
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, object]:
-        """The same as plain data, for `--json`."""
+        """Returns the message as plain data, for `--json`."""
         place = None
         if self.span:
             place = {"path": self.span.source.path, "line": self.span.line}
@@ -175,7 +175,7 @@ class Diagnostic(Frozen):
 
 
 class ArchError(Exception):
-    """Raised at the public boundary; carries every diagnostic of the run.
+    """The exception for users' mistakes, with all diagnostics of a run.
 
     >>> str(ArchError([Diagnostic("model", "the file has no model")]))
     'error[model]: the file has no model'
@@ -199,7 +199,7 @@ def fail(
     help: str | None = None,
     cause: BaseException | None = None,
 ) -> NoReturn:
-    """Raises an `ArchError` with one diagnostic; `cause` is the exception that led to it.
+    """Raises an `ArchError` with one diagnostic; `cause` is the original exception.
 
     >>> fail("model", "the file has no model", help="write `model name(…): …`")
     Traceback (most recent call last):
@@ -210,12 +210,12 @@ def fail(
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
-    """A help line naming the candidate closest to a misspelt name, or None.
+    """Returns a help line with the candidate closest to a misspelt name, or None.
 
     >>> did_you_mean("sinusodal", ["learned", "sinusoidal"])
     'did you mean `sinusoidal`?'
     """
-    import difflib  # which most runs do without
+    import difflib  # here, because most runs do not need it
 
     folded = {candidate.casefold(): candidate for candidate in candidates}
     close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
@@ -223,7 +223,7 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def listing(names: Iterable[str], joiner: str = "or") -> str:
-    """Names as a sentence lists them.
+    """Joins names to a list in a sentence.
 
     >>> listing(["relu", "gelu", "silu"])
     '`relu`, `gelu` or `silu`'
@@ -235,11 +235,11 @@ def listing(names: Iterable[str], joiner: str = "or") -> str:
 
 
 def _excerpt(span: Span, mark: str) -> list[str]:
-    """The first line of a span between bars, with marks under the span's part of it."""
+    """Returns the first line of a span, with marks under the span."""
     line = span.source.line(span.line)
     number = str(span.line)
     bar = " " * len(number) + " |"
     width = max(1, min(span.end - span.start, len(line) - span.column + 1))
-    # Tabs stay tabs in the padding, so that the marks stand under the text.
+    # Tabs stay tabs in the padding, so that the marks are under the text.
     padding = "".join("\t" if c == "\t" else " " for c in line[: span.column - 1])
     return [bar, f"{number} | {line}", f"{bar} {padding}{mark * width}"]

@@ -1,9 +1,8 @@
-"""Frozen dataclasses whose classes are made quickly.
+"""Frozen dataclasses that are fast to define.
 
-`dataclass(frozen=True)` compiles the methods of each class anew, and so many classes stand
-between a text and its graph that this takes longer than to check the text. The methods say the
-same of every class but the names of its fields, so here they are once, for what is in sight of
-`archdsl check`; elsewhere a plain dataclass does.
+`dataclass(frozen=True)` compiles the methods of each class. For the many classes that
+`archdsl check` imports, this would take longer than the check. `Frozen` has the methods once,
+for all classes. Other modules use plain dataclasses.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _set = object.__setattr__
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 class Frozen:
-    """Makes a frozen dataclass of each class below it.
+    """A base class that turns each subclass into a frozen dataclass.
 
     >>> class Point(Frozen):
     ...     x: int
@@ -29,39 +28,39 @@ class Frozen:
     __match_args__: ClassVar[tuple[str, ...]]
     _defaults: ClassVar[dict[str, object]]
     _shown: ClassVar[tuple[str, ...]]
-    _said: ClassVar[attrgetter[Any]]  # what instances are compared by
+    _compared: ClassVar[attrgetter[Any]]  # the fields for == and hash
 
     def __init_subclass__(cls) -> None:
-        cls.__doc__ = cls.__doc__ or cls.__name__  # lest `dataclass` write its signature there
+        cls.__doc__ = cls.__doc__ or cls.__name__  # else `dataclass` writes a signature
         dataclass(init=False, repr=False, eq=False)(cls)
-        every = fields(cls)  # type: ignore[arg-type]  # which it is by now
-        assert all(f.default_factory is MISSING for f in every), "a default is frozen too"
+        every = fields(cls)  # type: ignore[arg-type]  # a dataclass by now
+        assert all(f.default_factory is MISSING for f in every), "a default must be immutable"
         cls._defaults = {f.name: f.default for f in every if f.default is not MISSING}
         cls._shown = tuple(f.name for f in every if f.repr)
-        cls._said = attrgetter("__class__", *[f.name for f in every if f.compare])
+        cls._compared = attrgetter("__class__", *[f.name for f in every if f.compare])
 
     def __init__(self, *values: object, **named: object) -> None:
         names = self.__match_args__
         if named or len(values) != len(names):
-            values = self._completed(values, named)
+            values = self._complete(values, named)
         for name, value in zip(names, values, strict=True):
             _set(self, name, value)
         self.__post_init__()
 
-    def _completed(
+    def _complete(
         self, values: tuple[object, ...], named: dict[str, object]
     ) -> tuple[object, ...]:
-        """The values of all fields, in their order."""
+        """Returns the values of all fields in order."""
         names = self.__match_args__
         given = dict(zip(names, values, strict=False), **named)
-        if len(given) == len(values) + len(named):  # each once
+        if len(given) == len(values) + len(named):  # no field is given twice
             given = {**self._defaults, **given}
             if given.keys() == set(names):
                 return tuple([given[name] for name in names])
         raise TypeError(f"{type(self).__name__} takes {', '.join(names)}, each once")
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be; a class that has something to refuse overrides it."""
+        """Checks the values; a subclass may override it."""
 
     def __setattr__(self, name: str, value: object) -> None:
         raise FrozenInstanceError(f"cannot assign to field {name!r}")
@@ -71,11 +70,11 @@ class Frozen:
 
     def __eq__(self, other: object) -> bool:
         same = type(other) is type(self)
-        return self._said(self) == self._said(other) if same else NotImplemented
+        return self._compared(self) == self._compared(other) if same else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._said(self))
+        return hash(self._compared(self))
 
     def __repr__(self) -> str:
-        said = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
-        return f"{type(self).__name__}({said})"
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
+        return f"{type(self).__name__}({shown})"

@@ -1,7 +1,7 @@
-"""What takes a while: the stages say what they are at, and know nothing of how it is shown.
+"""Progress of long steps, independent of how it is shown.
 
-A task says at any time how far it is, to whoever listens (`cli/waiting.py` does, on a
-terminal). Where nobody does, nothing is counted.
+A listener, such as `cli/waiting.py` on a terminal, can ask a task for its progress at any time.
+Without a listener nothing is counted.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ T = TypeVar("T")
 
 
 class Task(Frozen):
-    """What is under way: `done` tells how many of the `total` units are, None where that is
-    not known beforehand."""
+    """A running step: `done()` of `total` units are finished; `total` is None if unknown."""
 
     what: str
     unit: str
@@ -33,7 +32,7 @@ _listener: ContextVar[Listener] = ContextVar("listener", default=nullcontext)
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Has every task of the block stand inside the listener's own block for it."""
+    """Within the block, runs every task inside `listener(task)`."""
     token = _listener.set(listener)
     try:
         yield
@@ -44,13 +43,13 @@ def listening(listener: Listener) -> Iterator[None]:
 def doing(
     what: str, unit: str, total: int | None, done: Callable[[], int]
 ) -> AbstractContextManager[object]:
-    """The block of a task; of one with a single step there is nothing to tell."""
+    """Returns a context manager for a task. A task of a single unit is not reported."""
     listener = nullcontext if total == 1 else _listener.get()
     return listener(Task(what, unit, total, done))
 
 
 def each(items: Iterable[T], what: str, unit: str, total: int) -> Iterator[T]:
-    """The items, each of which is done when the next one is asked for.
+    """Yields the items; an item counts as done when the next one is requested.
 
     >>> tasks = []
     >>> with listening(lambda task: nullcontext(tasks.append(task))):
@@ -61,5 +60,5 @@ def each(items: Iterable[T], what: str, unit: str, total: int) -> Iterator[T]:
     """
     number = 0
     with doing(what, unit, total, lambda: number):
-        for number, item in enumerate(items):  # noqa: B007 (the task asks for it)
+        for number, item in enumerate(items):  # noqa: B007 (used by the task)
             yield item

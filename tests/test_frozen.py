@@ -91,7 +91,7 @@ def test_copies_are_equal() -> None:
 
 
 def test_a_default_that_could_change_is_refused() -> None:
-    with pytest.raises(AssertionError, match="frozen"):
+    with pytest.raises(AssertionError, match="immutable"):
 
         class Listed(Frozen):
             items: list[int] = field(default_factory=list)

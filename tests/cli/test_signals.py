@@ -21,6 +21,7 @@ TINY = ["--set", "D=16", "--set", "heads=2", "--set", "depth=1", "--set", "vocab
 # What each command is given, and a moment of its work: an audit event, and what is in it.
 WORK = {
     "check": ("import lark", "gpt.arch"),
+    "explain": ("open not-causal.md", "not-causal"),
     "fmt": ("import lark", "a.arch"),
     "show": ("import lark", "gpt.arch --emit passes"),
     "expand": ("import lark", "gpt.arch"),
