@@ -14,9 +14,9 @@ from archdsl.formats.host import Stored
 from archdsl.graph.cost import BYTES, parameter_count
 from archdsl.graph.sites import parameters
 from archdsl.model import Model
-from archdsl.published.configs import identity, read_config, write_config
-from archdsl.published.imported import spec_of
+from archdsl.published.configs import model_type_field, read_config, write_config
 from archdsl.published.recognise import Recognised, recognise
+from archdsl.published.specialise_spec import specialise_spec
 from archdsl.published.weight_maps import WeightMap
 from archdsl.semantics.models import ModelBuilder
 from archdsl.semantics.report import Report
@@ -50,7 +50,7 @@ def describe(path: str | Path, spec: str | None = None) -> tuple[ast.File, dict[
     No weight is read yet; all are held against the model's by name, shape and dtype.
     """
     known, analysis, found = _held(path, spec)
-    return spec_of(known, parameter_count(analysis.graph)), found
+    return specialise_spec(known, parameter_count(analysis.graph)), found
 
 
 def export(
@@ -141,7 +141,7 @@ def _publishable(analysis: Analysis, map: str | None) -> WeightMap:
         for title, each in analysis.maps.items()
         # A folder has a `config.json`; what a .gguf file says stands in the file itself.
         if each.config
-        and (identity(each.config) or ((), ""))[0][:1] != ("general.architecture",)
+        and (model_type_field(each.config) or ((), ""))[0][:1] != ("general.architecture",)
     }
     if map is None and maps:
         return next(iter(maps.values()))

@@ -150,8 +150,8 @@ def concat(use: Use) -> Tensor:
 
 def reshape(use: Use) -> Tensor:
     pattern = use.attr["pattern"]
-    left, right = axes.parse(pattern)
-    solved = axes.solve(pattern, use.axes, dict(use.attr["sizes"]))
+    left, right = axes.parse_pattern(pattern)
+    solved = axes.solve_sizes(pattern, use.axes, dict(use.attr["sizes"]))
     sizes = {name: size.at(use.run.sizes) for name, size in solved.items()}
     before = [name for group in left for name in group]
     after = [name for group in right for name in group]

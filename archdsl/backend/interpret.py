@@ -18,9 +18,9 @@ from archdsl.backend.tensors import made, shape
 from archdsl.backend.use import Run, Use
 from archdsl.graph.nodes import Apply, Graph, Node, Slice, Stack
 from archdsl.graph.ops import OPERATORS
-from archdsl.graph.sites import place, site
+from archdsl.graph.sites import full_path, site
 from archdsl.graph.types import Size
-from archdsl.passes.select_kernels import parts
+from archdsl.passes.select_kernels import part_names
 
 # A tensor, a tuple of them where a value has one for each layer, or a variable of tinygrad's.
 Value: TypeAlias = Any
@@ -103,7 +103,7 @@ def _stack(
     one = partial(_layer, run, node, values, around, layer)
     given = [each for each in node.gives if each.id not in run.caches]
     if not given:
-        own = partial(_own, run, node, values, place(node.path, around, layer))
+        own = partial(_own, run, node, values, full_path(node.path, around, layer))
         values[node.id] = through(run, node.count, values[node.input], one, own)
         return
     x = run.part(values[node.input])
@@ -163,7 +163,7 @@ def _call(
     layer: Layer,
 ) -> Tensor:
     here = site(run.graph, node, run.types)
-    path = node.attr.get("tied") or place(node.path, around, layer)
+    path = node.attr.get("tied") or full_path(node.path, around, layer)
     names = [weight.name for weight in OPERATORS[node.op].weights(here)]
     if node.attr.get("tied"):
         names = ["weight"]
@@ -174,7 +174,7 @@ def _call(
         here.attr,
         run,
         {name: q for name in names if (q := run.quantized.get(f"{path}.{name}"))},
-        dict(zip(parts(node, here), node.kernels, strict=True)) if node.kernels else {},
+        dict(zip(part_names(node, here), node.kernels, strict=True)) if node.kernels else {},
         _finish(node, values),
     )
     out = EMIT[node.op](use)

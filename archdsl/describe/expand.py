@@ -13,13 +13,19 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from archdsl.describe.flow import SIGNS, along, flowing, flows, outside
+from archdsl.describe.flow import (
+    SIGNS,
+    captured_values,
+    chained_inputs,
+    inline_values,
+    is_chain,
+)
 from archdsl.describe.writing import (
     CHOICES,
     MEANT,
     SPAN,
     Binding,
-    Taken,
+    NameScope,
     arg,
     call,
     chain,
@@ -37,7 +43,12 @@ from archdsl.graph.sites import site
 from archdsl.syntax import ast
 
 _DEEPEST = 6  # brackets within brackets, before a value gets a name instead
-_WISHES = {"add": "sum", "multiply": "product", "norm": "normed", "attention": "attended"}
+_SUGGESTED_NAMES = {
+    "add": "sum",
+    "multiply": "product",
+    "norm": "normed",
+    "attention": "attended",
+}
 
 
 def expand(graph: Graph) -> ast.File:
@@ -46,7 +57,7 @@ def expand(graph: Graph) -> ast.File:
     Raises `ArchError` where an input or an axis has the name of an operator or a choice that
     the model uses, and where a repeated operator computes its own arguments.
     """
-    return _File(graph).written()
+    return _File(graph).build()
 
 
 class _File:
@@ -59,17 +70,17 @@ class _File:
         nodes = [node for node, _ in walk(graph.nodes)]
         self.bound = {each.name for each in (*graph.inputs, *graph.labels)}
         self.bound |= {axis.name for axis in graph.varying}
-        self.refuse_clashes(nodes)
+        self.check_clashes(nodes)
         self.bound |= {output for output, _ in graph.outputs}
-        taken = Taken(self.bound | {node.path for node in nodes})
-        self.names = {n.id: taken.fresh(_block_name(n)) for n in nodes if _needs_block(n)}
+        taken = NameScope(self.bound | {node.path for node in nodes})
+        self.names = {n.id: taken.fresh_name(_block_name(n)) for n in nodes if _needs_block(n)}
         embeds = [n for n in nodes if isinstance(n, Apply) and n.op == "embed"]
-        tables = [n.path for n in embeds if self.weighted(n)]
+        tables = [n.path for n in embeds if self.has_weights(n)]
         last = Counter(path.rpartition(".")[2] for path in tables)
         # These can be told by their labels, in the model's own body; others by their places.
         self.labels = {path for path in tables if last[path] == 1}
 
-    def refuse_clashes(self, nodes: Iterable[Node]) -> None:
+    def check_clashes(self, nodes: Iterable[Node]) -> None:
         """A name that comes in cannot be changed, and would hide what the model uses."""
         used: set[object] = set()
         for node in nodes:
@@ -83,30 +94,36 @@ class _File:
                 help="give the input or the axis another name",
             )
 
-    def weighted(self, node: Node) -> bool:
+    def has_weights(self, node: Node) -> bool:
         if isinstance(node, Stack):
             return True
         return bool(OPS[node.op].weights(site(self.graph, node, self.types)))
 
     # -- the model --
 
-    def written(self) -> ast.File:
+    def build(self) -> ast.File:
         graph, seen = self.graph, set[str]()
         body = _Body(self, graph.nodes, {each.name: each.name for each in graph.inputs})
         body.taken.names |= self.bound
         body.labels = self.labels
         inputs = [
-            ast.Input(SPAN, name(each.name), self.incoming(each, seen)) for each in graph.inputs
+            ast.Input(SPAN, name(each.name), self.input_type(each, seen))
+            for each in graph.inputs
         ]
         edges = body.model()
         loss = [ast.Loss(SPAN, self.loss(graph.loss, body, seen))] if graph.loss else []
-        statements = (*inputs, self.init(), *_apart(edges), *_apart(loss))
+        statements = (
+            *inputs,
+            self.init(),
+            *_after_blank_lines(edges),
+            *_after_blank_lines(loss),
+        )
         model = ast.Model(
             SPAN, name(graph.name), ast.Params(SPAN, ()), ast.Body(SPAN, statements)
         )
         return ast.File(SPAN, (*self.blocks, model))
 
-    def incoming(self, each: Input, seen: set[str]) -> ast.Type:
+    def input_type(self, each: Input, seen: set[str]) -> ast.Type:
         """The type of what comes in; an axis that varies says its bound where it is first."""
         bounds = {axis.name: axis.bound for axis in self.graph.varying}
         axes = []
@@ -128,7 +145,7 @@ class _File:
         for _, ref in loss.inputs:
             label = labels.get(ref)
             args.append(
-                arg(None, ast.Typed(SPAN, name(ref), self.incoming(label, seen)))
+                arg(None, ast.Typed(SPAN, name(ref), self.input_type(label, seen)))
                 if label
                 else arg(None, name(body.names[ref]))
             )
@@ -136,17 +153,17 @@ class _File:
 
     # -- blocks --
 
-    def repeated(self, stack: Stack, outer: Mapping[str, str]) -> ast.Expr:
+    def stack_body(self, stack: Stack, outer: Mapping[str, str]) -> ast.Expr:
         """What a stack repeats, as it stands before `* n`; `outer` are the names around it."""
         direct = [n for n in stack.body if isinstance(n, Apply) and not n.path]
-        if len(stack.body) > 1 and any(self.weighted(n) for n in direct):
+        if len(stack.body) > 1 and any(self.has_weights(n) for n in direct):
             fail(
                 "stack",
                 f"`{stack.path}` of `{self.graph.name}` repeats an operator together with "
                 "the computation of its arguments",
                 help="compute the arguments before the stack, or put the operator in a block",
             )
-        if flows(stack):
+        if is_chain(stack):
             inside = _Body(self, stack.body, outer)
             steps = tuple(ast.Step(SPAN, inside.step(node)) for node in stack.body)
             return steps[0].value if len(steps) == len(direct) == 1 else ast.Lambda(SPAN, steps)
@@ -155,9 +172,9 @@ class _File:
     def layer(self, stack: Stack, outer: Mapping[str, str]) -> ast.Expr:
         """The body of a stack as a block: what it takes, and from outside, are its tensors."""
         made = self.names[stack.id]
-        taken = Taken(self.names.values())
-        known = {stack.carry: taken.fresh("x")}
-        known |= {ref: taken.fresh(outer[ref]) for ref in outside(stack)}
+        taken = NameScope(self.names.values())
+        known = {stack.carry: taken.fresh_name("x")}
+        known |= {ref: taken.fresh_name(outer[ref]) for ref in captured_values(stack)}
         binding = Binding(taken)
         params = tuple(
             ast.Param(SPAN, name(param), binding.type(self.types[ref]), None)
@@ -170,14 +187,14 @@ class _File:
         self.blocks.append(
             ast.Block(SPAN, name(made), ast.Params(SPAN, params), result, statements)
         )
-        return call(made, (arg(known[ref], name(outer[ref])) for ref in outside(stack)))
+        return call(made, (arg(known[ref], name(outer[ref])) for ref in captured_values(stack)))
 
     def along(self, node: Apply) -> str:
         """A block that is one operator along one axis: its parameters give the axis a name."""
-        made, taken = self.names[node.id], Taken(self.names.values())
-        known = {param: taken.fresh(param) for param, _ in node.inputs}
+        made, taken = self.names[node.id], NameScope(self.names.values())
+        known = {param: taken.fresh_name(param) for param, _ in node.inputs}
         types = {param: self.types[ref] for param, ref in node.inputs}
-        axes = {p: [taken.fresh(a.name or "A") for a in types[p].axes] for p in known}
+        axes = {p: [taken.fresh_name(a.name or "A") for a in types[p].axes] for p in known}
         params = tuple(
             ast.Param(
                 SPAN,
@@ -206,7 +223,7 @@ class _File:
         return made
 
 
-class _Piece(Frozen):
+class _Pending(Frozen):
     """A value that has been written and waits for the one that uses it."""
 
     ref: str
@@ -221,11 +238,11 @@ class _Body:
         self.file = file
         self.nodes = nodes
         self.names = dict(names)
-        self.taken = Taken((*file.names.values(), *names.values()))
+        self.taken = NameScope((*file.names.values(), *names.values()))
         self.labels: Collection[str] = ()
-        self.places = {node.path for node in nodes if file.weighted(node)}
+        self.places = {node.path for node in nodes if file.has_weights(node)}
         self.statements: list[ast.Statement] = []
-        self.pending: list[_Piece] = []
+        self.pending: list[_Pending] = []
         self.outputs: list[tuple[str, str]] = []
 
     # -- whole bodies --
@@ -252,26 +269,26 @@ class _Body:
                 "block but never used, which a spec cannot express",
             )
         (value,) = self.operands((result,))
-        self.flush()
+        self.name_pending()
         return (*self.statements, ast.Result(SPAN, value.expr))
 
     def write(self, kept: set[str], result: str | None = None) -> list[str]:
         """Writes all nodes but those that wait for their use; tells the ones without any."""
-        waiting = flowing(self.nodes, kept, result)
-        self.give()
+        waiting = inline_values(self.nodes, kept, result)
+        self.write_ready_outputs()
         for node in self.nodes:
-            piece = self.piece(node)
+            piece = self.write_node(node)
             if node.id in waiting and piece.depth <= _DEEPEST:
                 self.pending.append(piece)
             else:
-                self.flush()
+                self.name_pending()
                 self.bind(node, piece.expr)
         used = {ref for node in self.nodes for ref in refs(node)} | kept | {result}
         return [node.id for node in self.nodes if node.id not in used]
 
     # -- statements --
 
-    def flush(self) -> None:
+    def name_pending(self) -> None:
         """Gives what waits a name, lest it be computed later than it was."""
         nodes = {node.id: node for node in self.nodes}
         waiting, self.pending = self.pending, []
@@ -284,11 +301,11 @@ class _Body:
             output, _ = self.outputs.pop(0)
             self.output(output, node.id, expr)
         else:
-            self.names[node.id] = self.taken.fresh(_wish(node, expr))
+            self.names[node.id] = self.taken.fresh_name(_suggest_name(node, expr))
             self.statements.append(ast.Edge(SPAN, name(self.names[node.id]), expr))
-        self.give()
+        self.write_ready_outputs()
 
-    def give(self) -> None:
+    def write_ready_outputs(self) -> None:
         """The next outputs, where their values have names already."""
         while self.outputs and self.outputs[0][1] in self.names:
             output, ref = self.outputs[0]
@@ -304,24 +321,24 @@ class _Body:
 
     # -- expressions --
 
-    def piece(self, node: Node) -> _Piece:
+    def write_node(self, node: Node) -> _Pending:
         """A node and what flows into it."""
-        wanted = along(node) if isinstance(node, Apply) else (node.input,)
+        wanted = chained_inputs(node) if isinstance(node, Apply) else (node.input,)
         parts = self.operands(wanted)
         if isinstance(node, Apply) and node.op in SIGNS:
             left, right = parts
             depth = 1 + max(left.depth, right.depth)
-            return _Piece(node.id, self.sum(node, left.expr, right.expr), depth)
-        return _Piece(node.id, chain(parts[0].expr, self.step(node)), parts[0].depth)
+            return _Pending(node.id, self.sum(node, left.expr, right.expr), depth)
+        return _Pending(node.id, chain(parts[0].expr, self.step(node)), parts[0].depth)
 
     def sum(self, node: Apply, left: ast.Expr, right: ast.Expr) -> ast.Expr:
         """What a sign stands for, or a call where it needs a place."""
-        if place := self.other_place(node):
+        if place := self.disambiguating_label(node):
             both = ast.Call(SPAN, name(node.op), (arg(None, left), arg("other", right)))
             return ast.Labeled(SPAN, name(place), both)
         return ast.Binary(SPAN, left, SIGNS[node.op], right)
 
-    def operands(self, wanted: tuple[str, ...]) -> list[_Piece]:
+    def operands(self, wanted: tuple[str, ...]) -> list[_Pending]:
         """Values as they are written where they are used: what waits, or a name."""
         waiting = [piece for piece in self.pending if piece.ref in wanted]
         start = len(self.pending) - len(waiting)
@@ -329,19 +346,23 @@ class _Body:
         if inline == [piece.ref for piece in self.pending[start:]]:
             self.pending = self.pending[:start]
         else:
-            self.flush()
+            self.name_pending()
         made = {piece.ref: piece for piece in waiting if piece.ref not in self.names}
-        return [made.get(ref) or _Piece(ref, name(self.names[ref]), 0) for ref in wanted]
+        return [made.get(ref) or _Pending(ref, name(self.names[ref]), 0) for ref in wanted]
 
     def step(self, node: Node) -> ast.Expr:
         """A node without what flows into it, as it stands behind an arrow."""
         match node:
             case Apply():
                 made: ast.Expr = self.operator(node)
-                label = node.path if self.file.weighted(node) else self.other_place(node)
+                label = (
+                    node.path
+                    if self.file.has_weights(node)
+                    else self.disambiguating_label(node)
+                )
             case Stack():
                 count = whole(node.count)
-                made = ast.Binary(SPAN, self.file.repeated(node, self.names), "*", count)
+                made = ast.Binary(SPAN, self.file.stack_body(node, self.names), "*", count)
                 label = node.path
         return ast.Labeled(SPAN, name(label), made) if label else made
 
@@ -352,7 +373,7 @@ class _Body:
             return call(self.file.along(node), others)
         return call(op.name, (*others, *settings(node, self.labels)))
 
-    def other_place(self, node: Apply) -> str | None:
+    def disambiguating_label(self, node: Apply) -> str | None:
         """A place for an operator without weights, whose own name would take another's."""
         taken = [p for p in self.places if re.fullmatch(rf"{node.op}(_\d+)?", p)]
         if not taken or not node.path:
@@ -364,7 +385,7 @@ class _Body:
 
 def _needs_block(node: Node) -> bool:
     if isinstance(node, Stack):
-        return not flows(node)
+        return not is_chain(node)
     return node.attr.get("axis") is not None
 
 
@@ -375,7 +396,7 @@ def _block_name(node: Node) -> str:
     return last if last.endswith("layer") else f"{last}_layer"
 
 
-def _wish(node: Node, expr: ast.Expr) -> str:
+def _suggest_name(node: Node, expr: ast.Expr) -> str:
     """What a value may be called: as the last weights on its way are, or after its operator."""
     steps = [step.value for step in expr.steps] if isinstance(expr, ast.Chain) else []
     labels = [
@@ -383,9 +404,9 @@ def _wish(node: Node, expr: ast.Expr) -> str:
     ]
     if labels and labels[-1] not in MEANT:
         return labels[-1]
-    return _WISHES.get(node.op, node.op) if isinstance(node, Apply) else labels[-1]
+    return _SUGGESTED_NAMES.get(node.op, node.op) if isinstance(node, Apply) else labels[-1]
 
 
-def _apart(statements: Iterable[ast.Statement]) -> Iterator[ast.Statement]:
+def _after_blank_lines(statements: Iterable[ast.Statement]) -> Iterator[ast.Statement]:
     """Statements with an empty line before each."""
     return (replace(each, trivia=ast.Trivia(blank=True)) for each in statements)

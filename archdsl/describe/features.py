@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from archdsl.describe.sublayers import Attention, Feed, Wiring
+from archdsl.describe.sublayers import Attention, Mlp, Wiring
 from archdsl.graph.cost import cost
 from archdsl.graph.nodes import Apply, Graph, Stack
 from archdsl.graph.ops import OPS
-from archdsl.graph.products import PRODUCTS
+from archdsl.graph.products import MATMUL_OPS
 from archdsl.graph.sites import sites
 from archdsl.graph.types import Axis, Type
 
@@ -35,25 +35,29 @@ def features(graph: Graph) -> dict[str, str]:
         **{f"input {each.name}": _shape(each.type) for each in graph.inputs},
         **{f"output {name}": _shape(types[ref]) for name, ref in graph.outputs},
         "vocabulary": _forms(wiring, "embed", lambda n: f"{n.attr['vocab']:,}"),
-        "context": _once(f"{axis.name} <= {axis.bound:,}" for axis in graph.varying),
-        "padding": _once(f"{i.name}: {i.pad}" for i in graph.inputs if i.pad is not None),
+        "context": _join_unique(f"{axis.name} <= {axis.bound:,}" for axis in graph.varying),
+        "padding": _join_unique(
+            f"{i.name}: {i.pad}" for i in graph.inputs if i.pad is not None
+        ),
         "patch": _forms(wiring, "patches", lambda n: f"{n.attr['patch']} x {n.attr['patch']}"),
         "convolutions": _forms(wiring, "conv1d", _convolution),
         "embedding": _embedding(wiring),
         "positions": _positions(wiring),
         "depth": " + ".join(str(stack.count) for stack in stacks) or NONE,
-        "D": _once(_width(stack) for stack in stacks) if stacks else None,
+        "D": _join_unique(_width(stack) for stack in stacks) if stacks else None,
         "norm": _norm(wiring),
-        "attention": _once(map(_attention, own)),
-        "cross-attention": _once(_attention(each) for each in attentions if each.over),
+        "attention": _join_unique(map(_attention, own)),
+        "cross-attention": _join_unique(_attention(each) for each in attentions if each.over),
         "mlp": _mlps(wiring),
         "biases": _biases(graph),
         "layer scale": _forms(wiring, "layer_scale", lambda n: f"from {n.attr['start']:g}"),
         "dropout": _forms(wiring, "dropout", lambda n: f"{n.attr['rate']:g}"),
-        "readout": _once(map(_readout, wiring.outside(*_READOUTS))),
+        "readout": _join_unique(map(_readout, wiring.outside(*_READOUTS))),
         "logits": _logits(wiring),
         "loss": graph.loss.op if graph.loss else NONE,
-        "fresh weights": _said(graph.init[0], *(f"{k} {n:g}" for k, n in graph.init[1])),
+        "fresh weights": _with_details(
+            graph.init[0], *(f"{k} {n:g}" for k, n in graph.init[1])
+        ),
         "parameters": f"{amounts.params:,}",
         "flops": f"{amounts.flops:.4g}",
     }
@@ -63,17 +67,17 @@ def features(graph: Graph) -> dict[str, str]:
 # -- words --
 
 
-def _once(words: Iterable[str]) -> str:
+def _join_unique(words: Iterable[str]) -> str:
     """Each form once, in the order of their appearance."""
     return "; ".join(dict.fromkeys(words)) or NONE
 
 
 def _forms(wiring: Wiring, ops: str | tuple[str, ...], say: Callable[[Apply], str]) -> str:
     """The forms in which some operators are used."""
-    return _once(map(say, wiring.applies(*((ops,) if isinstance(ops, str) else ops))))
+    return _join_unique(map(say, wiring.applies(*((ops,) if isinstance(ops, str) else ops))))
 
 
-def _said(what: str, *more: str) -> str:
+def _with_details(what: str, *more: str) -> str:
     """`rotary (theta 10000, halves)`"""
     return f"{what} ({', '.join(more)})" if more else what
 
@@ -116,25 +120,25 @@ def _positions(wiring: Wiring) -> str | None:
     found = [_position(node) for node in wiring.applies(*_POSITIONS)]
     # Without one of these operators they may still come in, or be told by a convolution.
     others = len(wiring.graph.inputs) > 1 or any(wiring.applies("conv1d"))
-    return _once(found) if found or not others else None
+    return _join_unique(found) if found or not others else None
 
 
 def _position(node: Apply) -> str:
     attr = node.attr
     match node.op:
         case "posenc" if attr["kind"] == "learned":
-            return _said("learned", f"{attr['context']:,}")
+            return _with_details("learned", f"{attr['context']:,}")
         case "posenc":
-            return _said("sinusoidal", str(attr["layout"]))
+            return _with_details("sinusoidal", str(attr["layout"]))
         case "rotary":
             words = [f"theta {attr['theta']:.10g}", str(attr["layout"])]
             width = node.type.axes[-1].size.value
             words += [f"{attr['size']} of {width} features"] if attr["size"] != width else []
             if attr["scaling"]:
                 words.append(f"{attr['scaling']} scaling by {attr['factor']:g}")
-            return _said("rotary", *words)
+            return _with_details("rotary", *words)
         case "relative_bias":
-            return _said("relative", f"{attr['buckets']} buckets to {attr['distance']}")
+            return _with_details("relative", f"{attr['buckets']} buckets to {attr['distance']}")
         case _:
             return node.op
 
@@ -149,7 +153,7 @@ def _norm(wiring: Wiring) -> str:
         for node in wiring.applies("norm")
         if node.attr["kind"] != "l2" and len(node.type.axes) < 3
     ]
-    kinds = _once(map(_norm_kind, norms))
+    kinds = _join_unique(map(_norm_kind, norms))
     places = wiring.norm_places() if norms else None
     return f"{kinds}, {' and '.join(places)}" if places else kinds
 
@@ -157,7 +161,7 @@ def _norm(wiring: Wiring) -> str:
 def _norm_kind(node: Apply) -> str:
     lacking = [] if node.attr["scale"] else ["no scale"]
     lacking += ["no bias"] if node.attr["kind"] == "layer" and not node.attr["bias"] else []
-    return _said(str(node.attr["kind"]), f"eps {node.attr['eps']:g}", *lacking)
+    return _with_details(str(node.attr["kind"]), f"eps {node.attr['eps']:g}", *lacking)
 
 
 def _attention(each: Attention) -> str:
@@ -179,11 +183,11 @@ def _attention(each: Attention) -> str:
 
 def _mlps(wiring: Wiring) -> str | None:
     """All forms that are recognised; others there may be, so none is no answer."""
-    forms = [*map(_feed, wiring.feeds()), *map(_experts, wiring.applies("experts"))]
-    return _once(forms) if forms else None
+    forms = [*map(_mlp, wiring.mlps()), *map(_experts, wiring.applies("experts"))]
+    return _join_unique(forms) if forms else None
 
 
-def _feed(each: Feed) -> str:
+def _mlp(each: Mlp) -> str:
     act = f"gated {each.act}" if each.gated else each.act
     return f"{act}, {' and '.join(f'{size:,}' for size in each.hidden)} hidden"
 
@@ -201,7 +205,7 @@ def _biases(graph: Graph) -> str:
     others = False
     for node, _, here in sites(graph):
         weights = [weight.name for weight in OPS[node.op].weights(here)]
-        if node.op not in PRODUCTS | _COMPOSITE:
+        if node.op not in MATMUL_OPS | _COMPOSITE:
             others = others or "bias" in weights or node.op == "add_bias"
             continue
         for place in (w.removesuffix("weight") for w in weights if w.endswith("weight")):
@@ -236,9 +240,11 @@ def _logits(wiring: Wiring) -> str | None:
     vocab = max((node.attr["vocab"] for node in wiring.applies("embed")), default=None)  # type: ignore[type-var]
     words = []
     for _, ref in wiring.graph.outputs:
-        last = next((n for n in wiring.back(ref) if n.op in ("linear", "unembed")), None)
+        last = next(
+            (n for n in wiring.chain_before(ref) if n.op in ("linear", "unembed")), None
+        )
         if last and last.op == "unembed":
             words.append("tied to the embedding")
         elif last and last.attr["dim"] == vocab:
             words.append("a product of their own")
-    return _once(words) if words else None
+    return _join_unique(words) if words else None

@@ -12,40 +12,40 @@ from archdsl.graph.nodes import Apply, Node, Stack, refs
 SIGNS = {"add": "+", "multiply": "*"}  # operators that stand between what flows into them
 
 
-def along(node: Apply) -> tuple[str, ...]:
+def chained_inputs(node: Apply) -> tuple[str, ...]:
     """The tensors that stand before or around an operator: the others are arguments."""
     (_, x), *others = node.inputs
     return (x, *(ref for _, ref in others)) if node.op in SIGNS else (x,)
 
 
-def flowing(nodes: tuple[Node, ...], kept: set[str], result: str | None) -> set[str]:
+def inline_values(nodes: tuple[Node, ...], kept: set[str], result: str | None) -> set[str]:
     """The values that are used once, where an arrow can bring them."""
     times: Counter[str | None] = Counter([result])
     named = set(kept)
     for node in nodes:
         match node:
             case Apply():
-                times.update(along(node))
-                named |= {ref for _, ref in node.inputs} - set(along(node))
+                times.update(chained_inputs(node))
+                named |= {ref for _, ref in node.inputs} - set(chained_inputs(node))
             case Stack():
                 times[node.input] += 1
-                named |= set(outside(node))
+                named |= set(captured_values(node))
     return {ref for ref, count in times.items() if ref and count == 1} - named
 
 
-def outside(stack: Stack) -> tuple[str, ...]:
+def captured_values(stack: Stack) -> tuple[str, ...]:
     """The values around a stack that its body uses."""
     own = {stack.carry, *(node.id for node in stack.body)}
     used = [*(ref for node in stack.body for ref in refs(node)), stack.result]
     return tuple(dict.fromkeys(ref for ref in used if ref not in own))
 
 
-def flows(stack: Stack) -> bool:
+def is_chain(stack: Stack) -> bool:
     """Whether a body is one chain, from what it is given to what it returns."""
     own, before = {stack.carry, *(node.id for node in stack.body)}, stack.carry
     for node in stack.body:
         x, *others = refs(node) if isinstance(node, Stack) else [ref for _, ref in node.inputs]
-        inside = outside(node) if isinstance(node, Stack) else ()
+        inside = captured_values(node) if isinstance(node, Stack) else ()
         if x != before or own.intersection((*others, *inside)):
             return False
         before = node.id

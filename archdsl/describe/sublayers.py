@@ -28,7 +28,7 @@ class Attention(Frozen):
     over: tuple[str, ...]
 
 
-class Feed(Frozen):
+class Mlp(Frozen):
     """An mlp within a stack: its activation, its hidden sizes, whether gates multiply them."""
 
     act: str
@@ -42,12 +42,12 @@ class Wiring:
     def __init__(self, graph: Graph):
         self.graph = graph
         self.types: dict[str, Type] = graph.types()
-        self.made: dict[str, Node] = {}
+        self.producers: dict[str, Node] = {}
         self.around: dict[str, tuple[Stack, ...]] = {}
         self.users: dict[str, list[Node]] = {}
         self.carries: dict[str, Stack] = {}
         for node, around in walk(graph.nodes):
-            self.made[node.id], self.around[node.id] = node, around
+            self.producers[node.id], self.around[node.id] = node, around
             if isinstance(node, Stack):
                 self.carries[node.carry] = node
             direct = refs(node) if isinstance(node, Apply) else (node.input,)
@@ -56,7 +56,7 @@ class Wiring:
 
     def applies(self, *ops: str) -> Iterator[Apply]:
         """Every use of some operators, in the order of computing."""
-        for node in self.made.values():
+        for node in self.producers.values():
             if isinstance(node, Apply) and (not ops or node.op in ops):
                 yield node
 
@@ -64,15 +64,15 @@ class Wiring:
         """The same, of those that stand in no stack."""
         return (node for node in self.applies(*ops) if not self.around[node.id])
 
-    def back(self, ref: str) -> list[Apply]:
+    def chain_before(self, ref: str) -> list[Apply]:
         """The operators of one tensor that a value has just come through, the last first."""
         found = []
-        while isinstance(node := self.made.get(ref), Apply) and len(node.inputs) == 1:
+        while isinstance(node := self.producers.get(ref), Apply) and len(node.inputs) == 1:
             found.append(node)
             ref = node.inputs[0][1]
         return found
 
-    def behind(self, ref: str) -> set[str]:
+    def ancestors(self, ref: str) -> set[str]:
         """A value and all that it is made of, through stacks too."""
         found, todo = set[str](), [ref]
         while todo:
@@ -82,15 +82,15 @@ class Wiring:
             found.add(each)
             if each in self.carries:
                 todo.append(self.carries[each].input)
-            elif each in self.made:
-                node = self.made[each]
+            elif each in self.producers:
+                node = self.producers[each]
                 todo += refs(node)
                 todo += [node.result] if isinstance(node, Stack) else []
         return found
 
     def sources(self, ref: str) -> tuple[str, ...]:
         """The inputs of the model that a value is made of."""
-        behind = self.behind(ref)
+        behind = self.ancestors(ref)
         return tuple(each.name for each in self.graph.inputs if each.name in behind)
 
     # -- attention --
@@ -132,13 +132,13 @@ class Wiring:
         q, k = tensors["q"], tensors["k"]
         if around := self.around[node.id]:
             return None if around[-1].carry in self._inside(k, node) else k
-        ways = [{ref, *(n.inputs[0][1] for n in self.back(ref))} for ref in (q, k)]
+        ways = [{ref, *(n.inputs[0][1] for n in self.chain_before(ref))} for ref in (q, k)]
         return None if ways[0] & ways[1] else k
 
     def _head_norm(self, tensors: dict[str, str]) -> str | None:
         """The norm of both queries and keys, once they are split into heads."""
         kinds = [
-            [n.attr["kind"] for n in self.back(tensors[name]) if _is_head_norm(n)]
+            [n.attr["kind"] for n in self.chain_before(tensors[name]) if _is_head_norm(n)]
             for name in "qk"
         ]
         return str(kinds[0][0]) if kinds[0] and kinds[0] == kinds[1] else None
@@ -150,7 +150,7 @@ class Wiring:
 
     # -- mlps --
 
-    def feeds(self) -> Iterator[Feed]:
+    def mlps(self) -> Iterator[Mlp]:
         """The mlps of all stacks. An activation between two products is one too."""
         for node in self.applies("mlp", *ACTIVATIONS):
             if not self.around[node.id]:
@@ -158,11 +158,11 @@ class Wiring:
             sizes = node.attr.get("sizes")
             if isinstance(sizes, tuple):
                 hidden = tuple(size for size in sizes[:-1] if isinstance(size, int))
-                yield Feed(str(node.attr["act"]), hidden, gated=False)
+                yield Mlp(str(node.attr["act"]), hidden, gated=False)
             elif feed := self._between_products(node):
                 yield feed
 
-    def _between_products(self, act: Apply) -> Feed | None:
+    def _between_products(self, act: Apply) -> Mlp | None:
         before = self._product(act.inputs[0][1])
         users = self.users.get(act.id, [])
         if before is None or len(users) != 1:
@@ -172,17 +172,17 @@ class Wiring:
         if hidden is None or not isinstance(user, Apply):
             return None
         if user.op == "linear":
-            return Feed(act.op, (hidden,), gated=False)
+            return Mlp(act.op, (hidden,), gated=False)
         others = [ref for _, ref in user.inputs if ref != act.id]
         if user.op != "multiply" or len(others) != 1:
             return None
         other = self._product(others[0])
         ends = [n for n in self.users.get(user.id, []) if isinstance(n, Apply)]
         gated = other and other.inputs == before.inputs and [n.op for n in ends] == ["linear"]
-        return Feed(act.op, (hidden,), gated=True) if gated else None
+        return Mlp(act.op, (hidden,), gated=True) if gated else None
 
     def _product(self, ref: str) -> Apply | None:
-        node = self.made.get(ref)
+        node = self.producers.get(ref)
         return node if isinstance(node, Apply) and node.op == "linear" else None
 
     # -- norms --
@@ -211,14 +211,14 @@ class Wiring:
             if each in found:
                 continue
             found.add(each)
-            if each in self.made and self.around[each] == self.around[node.id]:
-                todo += refs(self.made[each])
+            if each in self.producers and self.around[each] == self.around[node.id]:
+                todo += refs(self.producers[each])
         return found
 
     def _places(self, sum: Apply, stream: str, branch: str) -> tuple[str, ...]:
         inside = self._inside(branch, sum)
         first = [node for node in self.users[stream] if node.id in inside]
-        last = self.made.get(branch)
+        last = self.producers.get(branch)
         after = self.users.get(sum.id, [])
         stack = self.around[sum.id][-1]
         places = {

@@ -11,7 +11,7 @@ from archdsl.diagnostics import Source, Span
 from archdsl.graph.nodes import Apply, Attribute
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Param
-from archdsl.graph.types import Size, Type, digits
+from archdsl.graph.types import Size, Type, format_integer
 from archdsl.syntax import ast
 from archdsl.syntax.mistakes import reserved
 
@@ -22,13 +22,13 @@ CHOICES = frozenset(c for op in OPS.values() for p in op.params for c in p.choic
 MEANT = frozenset(OPS) | CHOICES | {"sqrt", "none"}
 
 
-class Taken:
+class NameScope:
     """The names of one scope."""
 
     def __init__(self, names: Iterable[str]):
         self.names = set(names) | MEANT
 
-    def fresh(self, wish: str) -> str:
+    def fresh_name(self, wish: str) -> str:
         """A name like the one that is wished for, and now taken."""
         found, count = wish, 1
         while found in self.names or reserved(found, SPAN):
@@ -46,7 +46,7 @@ def name(text: str) -> ast.Name:
 
 
 def whole(value: int) -> ast.Int:
-    return ast.Int(SPAN, digits(value))
+    return ast.Int(SPAN, format_integer(value))
 
 
 def number(value: float) -> ast.Expr:
@@ -132,7 +132,7 @@ def plain(type: Type) -> ast.Type:
 class Binding:
     """The types of a block's parameters: sizes are numbers, and what varies has a name."""
 
-    def __init__(self, taken: Taken):
+    def __init__(self, taken: NameScope):
         self.taken = taken
         self.named: dict[Size, str] = {}
 
@@ -140,7 +140,7 @@ class Binding:
         axes = []
         for axis in type.axes:
             if axis.size.value is None and axis.size not in self.named:
-                self.named[axis.size] = self.taken.fresh(axis.name or "M")
+                self.named[axis.size] = self.taken.fresh_name(axis.name or "M")
             known = self.named.get(axis.size)
             axes.append(ast.Axis(SPAN, name(known) if known else size(axis.size), None))
         return ast.Type(SPAN, type.dtype, tuple(axes), None, None)

@@ -18,7 +18,7 @@ from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.formats import read_checkpoint, write_npz, write_safetensors
 from archdsl.formats.host import Stored
 from archdsl.graph.sites import Parameter
-from archdsl.published.convert import to_ours, to_theirs
+from archdsl.published.convert import from_checkpoint, to_checkpoint
 from archdsl.published.weight_maps import Pairing, WeightMap
 
 _SHOWN = 8  # names listed of each kind in a message
@@ -80,7 +80,9 @@ def written(map: WeightMap, ours: Mapping[str, Stored]) -> dict[str, Stored]:
     theirs: dict[str, Stored] = {}
     for pairing in map.pairings:
         names = pairing.theirs[0]
-        tensors = to_theirs([ours[n] for n in pairing.ours], pairing.conversions, len(names))
+        tensors = to_checkpoint(
+            [ours[n] for n in pairing.ours], pairing.conversions, len(names)
+        )
         theirs |= zip(names, tensors, strict=True)
     return theirs
 
@@ -190,7 +192,7 @@ class _Way:
         for pairing in self.map.pairings:
             tensors = [self.tensors[name] for name in self._spellings(pairing)[0]]
             shapes = tuple(self.weights[path].weight.shape for path in pairing.ours)
-            made = to_ours(tensors, pairing.conversions, shapes)
+            made = from_checkpoint(tensors, pairing.conversions, shapes)
             found |= zip(pairing.ours, made, strict=True)
         return {path: found[path] for path in self.weights}
 

@@ -1,9 +1,9 @@
 """The type, weight and cost rules of attention (Vaswani et al. 2017, section 3.2).
 
-`attention` has its projections: queries [T, D] look at themselves or at a memory [S, E]. `H`
-heads of size `h` make queries of `H h` numbers; `K` heads of keys and values, which groups
-of `H / K` queries share, make `K h`. `attend` is the core alone, of queries [T, H, h], keys
-[S, K, h] and values [S, K, w] that others have made.
+`attention` includes the projections: the queries come from [T, D], the keys and values from the
+same tensor or from a memory [S, E]. There are `H` query heads of size `h` and `K` heads of keys
+and values, each shared by `H / K` query heads. `attend` is the core without projections:
+queries [T, H, h], keys [S, K, h] and values [S, K, w].
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from archdsl.graph.types import Axis, Size, Type
 
 
 def _memory(site: Site) -> str:
-    """The parameter whose tensor the keys and values are made of."""
+    """The parameter whose tensor the keys and values are computed from."""
     return "over" if "over" in site.tensors else "x"
 
 
 def _inner(site: Site) -> tuple[int, int]:
-    """How many numbers the queries of one position have, and its keys: H h and K h."""
+    """The number of query features and of key features per position: H h and K h."""
     size: int = site.attr["head_size"]
     return site.attr["heads"] * size, site.attr["kv_heads"] * size
 
@@ -49,7 +49,7 @@ def defaults(site: Site) -> dict[str, int | float | bool]:
     return {name: value for name, value in derived.items() if site.attr[name] is None}
 
 
-_MANY = 1024  # more heads than any model has
+_MANY = 1024  # no model has more heads
 
 
 def _divisors(width: int, heads: int) -> str:
@@ -61,12 +61,12 @@ def _divisors(width: int, heads: int) -> str:
 def attention(site: Site) -> Type:
     (queries, _), (keys, _) = site.sequence(), site.sequence(_memory(site))
     heads, kv_heads = site.attr["heads"], site.attr["kv_heads"]
-    _share(heads, kv_heads, "kv_heads", ("heads", "kv_heads"))
+    _check_groups(heads, kv_heads, "kv_heads", ("heads", "kv_heads"))
     seen = site.x.with_noncausal(site.tensors[_memory(site)].noncausal)
-    return seen.with_noncausal(_noncausal(site, queries, keys))
+    return seen.with_noncausal(_noncausal_axes(site, queries, keys))
 
 
-def _share(heads: int, kv_heads: int, at: str, bound: tuple[str | Axis, ...]) -> None:
+def _check_groups(heads: int, kv_heads: int, at: str, bound: tuple[str | Axis, ...]) -> None:
     if heads % kv_heads:
         raise Mismatch(
             "divisibility",
@@ -78,11 +78,11 @@ def _share(heads: int, kv_heads: int, at: str, bound: tuple[str | Axis, ...]) ->
         )
 
 
-def _noncausal(site: Site, queries: Axis, keys: Axis) -> frozenset[str]:
-    """The axes along which the scores look at any position."""
+def _noncausal_axes(site: Site, queries: Axis, keys: Axis) -> frozenset[str]:
+    """The axes along which a query may use any position."""
     if not site.attr["causal"]:
         return keys.size.vars
-    if "past" in site.tensors:  # a step, whose keys are those of all columns
+    if "past" in site.tensors:  # a step, whose keys are the whole cache
         return frozenset()
     if keys.size != queries.size:
         raise Mismatch(
@@ -115,7 +115,7 @@ def flops(site: Site) -> Size:
 
 
 def scratch(site: Site) -> Size:
-    """Queries, keys, values, scores, and the softmax of the scores."""
+    """Elements of queries, keys, values, scores, and the softmax of the scores."""
     (queries, _), (keys, _) = site.sequence(), site.sequence(_memory(site))
     inner, kv = _inner(site)
     heads: int = site.attr["heads"]
@@ -123,14 +123,14 @@ def scratch(site: Site) -> Size:
 
 
 def cache(site: Site) -> Size:
-    """The keys and values of causal attention, and of a memory."""
+    """Elements of the cached keys and values: causal ones and those of a memory."""
     if not site.attr["causal"] and "over" not in site.tensors:
         return Size.of(0)
     keys, _ = site.sequence(_memory(site))
     return keys.size * (2 * _inner(site)[1])
 
 
-# -- the core alone --
+# -- the core without projections --
 
 
 def attend_defaults(site: Site) -> dict[str, float]:
@@ -138,7 +138,7 @@ def attend_defaults(site: Site) -> dict[str, float]:
 
 
 def _heads(site: Site, param: str) -> tuple[Axis, int, int]:
-    """The sequence axis of a tensor, its heads, and the size of each."""
+    """The sequence axis of a tensor, its number of heads, and the head size."""
     type = site.floats(param)
     heads, size = [a.size.value for a in type.axes[1:]] if len(type.axes) == 3 else (None, None)
     if heads is None or size is None:
@@ -159,9 +159,9 @@ def attend(site: Site) -> Type:
     (queries, heads, _), (keys, kv_heads, _), _ = (_heads(site, name) for name in "qkv")
     q, k, v = (site.tensors[name] for name in "qkv")
     one_size = "queries and keys must have the same head size"
-    _agree(site, "k", one_size, (*k.axes[:2], q.axes[2]))
-    _agree(site, "v", "there must be a value for each key", (*k.axes[:2], v.axes[2]))
-    _share(heads, kv_heads, "k", (q.axes[1], k.axes[1]))
+    _check_axes(site, "k", one_size, (*k.axes[:2], q.axes[2]))
+    _check_axes(site, "v", "there must be a value for each key", (*k.axes[:2], v.axes[2]))
+    _check_groups(heads, kv_heads, "k", (q.axes[1], k.axes[1]))
     if site.attr["window"] is not None and not site.attr["causal"]:
         raise Mismatch(
             "argument-value",
@@ -169,16 +169,16 @@ def attend(site: Site) -> Type:
             "window",
             help="add `causal`, or leave out `window`",
         )
-    seen = q.shaped((*q.axes[:2], v.axes[2])).with_noncausal(k.noncausal | v.noncausal)
+    seen = q.with_axes((*q.axes[:2], v.axes[2])).with_noncausal(k.noncausal | v.noncausal)
     if "bias" in site.tensors:
         each_score = "there must be a bias for each score"
-        _agree(site, "bias", each_score, (q.axes[1], queries, keys))
+        _check_axes(site, "bias", each_score, (q.axes[1], queries, keys))
         seen = seen.with_noncausal(site.floats("bias").noncausal)
-    return seen.with_noncausal(_noncausal(site, queries, keys))
+    return seen.with_noncausal(_noncausal_axes(site, queries, keys))
 
 
-def _agree(site: Site, param: str, message: str, wanted: tuple[Axis, ...]) -> None:
-    """Refuses a tensor that has not the axes that others ask of it."""
+def _check_axes(site: Site, param: str, message: str, wanted: tuple[Axis, ...]) -> None:
+    """Raises `Mismatch` if a tensor does not have these axes."""
     type = site.tensors[param]
     if [axis.size for axis in wanted] != [axis.size for axis in type.axes]:
         pairs = zip(wanted, type.axes, strict=False)
@@ -199,23 +199,23 @@ def attend_flops(site: Site) -> Size:
 
 
 def attend_scratch(site: Site) -> Size:
-    """The scores, and the softmax of them."""
+    """Elements of the scores and of their softmax."""
     queries, heads, _ = _heads(site, "q")
     return queries.size * _heads(site, "k")[0].size * (2 * heads)
 
 
 def attend_window(site: Site) -> int | None:
-    """How many of the last positions a query sees, where that is not all."""
+    """How many of the last positions a query sees; None if it sees all."""
     window = site.attr["window"]
     short = window is not None and window < site.bound(site.tensors["k"].axes[0].size)
     return window if short and "bias" not in site.tensors else None
 
 
 def attend_cache_length(site: Site) -> Size:
-    """How many positions of keys and values decoding keeps: those of causal attention, of a
-    window those in it, and those of another sequence."""
+    """How many positions of keys and values decoding caches: those of causal attention (or of
+    its window), and those of another sequence."""
     queries, keys = (site.tensors[name].axes[0].size for name in "qk")
     if not site.attr["causal"] and keys == queries:
         return Size.of(0)
-    reach = attend_window(site)
-    return keys if reach is None else Size.of(reach)
+    window = attend_window(site)
+    return keys if window is None else Size.of(window)

@@ -2,7 +2,7 @@
 
     T (heads size) -> heads T size
 
-Each side lists axes; a bracket groups axes that are one axis of the tensor. The notation is
+Each side lists axes; brackets group axes that form one axis of the tensor. The notation is
 that of einops (Rogozhnikov 2022).
 """
 
@@ -19,27 +19,29 @@ from archdsl.graph.types import Axis, Size, Type
 _TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_]\w*)|(?P<mark>[()]))")
 
 
-def parse(pattern: str) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:
-    """The groups of names on both sides of a pattern.
+def parse_pattern(
+    pattern: str,
+) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:
+    """Parses a pattern into the groups of names on each side.
 
-    >>> parse("T (h d) -> h T d")
+    >>> parse_pattern("T (h d) -> h T d")
     ((('T',), ('h', 'd')), (('h',), ('T',), ('d',)))
     """
     sides = pattern.split("->")
     if len(sides) != 2:
-        raise _wrong("a pattern has two sides with `->` between them", pattern)
-    left, right = (_side(side, pattern) for side in sides)
+        raise _pattern_error("a pattern has two sides with `->` between them", pattern)
+    left, right = (_parse_side(side, pattern) for side in sides)
     before, after = ([n for group in side for n in group] for side in (left, right))
     for names in (before, after):
         if len(set(names)) < len(names):
-            raise _wrong("a name appears twice on one side", pattern)
+            raise _pattern_error("a name appears twice on one side", pattern)
     if set(before) != set(after):
         odd = sorted(set(before) ^ set(after))
-        raise _wrong(f"{listing(odd, 'and')} must appear on both sides", pattern)
+        raise _pattern_error(f"{listing(odd, 'and')} must appear on both sides", pattern)
     return left, right
 
 
-def _side(text: str, pattern: str) -> tuple[tuple[str, ...], ...]:
+def _parse_side(text: str, pattern: str) -> tuple[tuple[str, ...], ...]:
     groups: list[tuple[str, ...]] = []
     inside: list[str] | None = None
     position = 0
@@ -47,7 +49,9 @@ def _side(text: str, pattern: str) -> tuple[tuple[str, ...], ...]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise _wrong(f"`{text[position:].strip()[0]}` is not allowed in a pattern", pattern)
+            raise _pattern_error(
+                f"`{text[position:].strip()[0]}` is not allowed in a pattern", pattern
+            )
         position = match.end()
         if match["name"] and inside is None:
             groups.append((match["name"],))
@@ -56,22 +60,22 @@ def _side(text: str, pattern: str) -> tuple[tuple[str, ...], ...]:
         elif match["mark"] == "(" and inside is None:
             inside = []
         elif match["mark"] == ")" and inside == []:
-            raise _wrong("the brackets are empty", pattern)
+            raise _pattern_error("the brackets are empty", pattern)
         elif match["mark"] == ")" and inside:
             groups.append(tuple(inside))
             inside = None
         else:
-            raise _wrong("the brackets do not match", pattern)
+            raise _pattern_error("the brackets do not match", pattern)
     if inside is not None:
-        raise _wrong("the brackets do not match", pattern)
+        raise _pattern_error("the brackets do not match", pattern)
     return tuple(groups)
 
 
-def solve(pattern: str, axes: tuple[Axis, ...], given: dict[str, int]) -> dict[str, Size]:
-    """The size of every name of a pattern, for a tensor with these axes."""
-    left, _ = parse(pattern)
+def solve_sizes(pattern: str, axes: tuple[Axis, ...], given: dict[str, int]) -> dict[str, Size]:
+    """Computes the size of every name in a pattern for a tensor with these axes."""
+    left, _ = parse_pattern(pattern)
     if len(left) != len(axes):
-        raise _wrong(
+        raise _pattern_error(
             f"the pattern has {len(left)} axes, but the tensor has {len(axes)}", pattern
         )
     if unknown := sorted(set(given) - {n for group in left for n in group}):
@@ -88,11 +92,13 @@ def solve(pattern: str, axes: tuple[Axis, ...], given: dict[str, int]) -> dict[s
             continue
         total = axis.size.value
         if total is None:
-            raise _wrong(f"the varying axis {axis.size} cannot be split", pattern)
+            raise _pattern_error(f"the varying axis {axis.size} cannot be split", pattern)
         free = [n for n in group if n not in given]
         known = prod(given[n] for n in group if n in given)
         if len(free) > 1:
-            raise _wrong(f"give the sizes of all but one of {listing(group, 'and')}", pattern)
+            raise _pattern_error(
+                f"give the sizes of all but one of {listing(group, 'and')}", pattern
+            )
         if (total % known) if free else (total != known):
             raise Mismatch(
                 "divisibility",
@@ -108,15 +114,15 @@ def solve(pattern: str, axes: tuple[Axis, ...], given: dict[str, int]) -> dict[s
 def reshape(site: Site) -> Type:
     """The type rule of `reshape`."""
     pattern = site.attr["pattern"]
-    left, right = parse(pattern)
-    sizes = solve(pattern, site.x.axes, dict(site.attr["sizes"]))
+    left, right = parse_pattern(pattern)
+    sizes = solve_sizes(pattern, site.x.axes, dict(site.attr["sizes"]))
     whole = {
         group[0]: axis for group, axis in zip(left, site.x.axes, strict=True) if len(group) == 1
     }
     axes = []
     for group in right:
         if len(group) > 1 and any(sizes[name].value is None for name in group):
-            raise _wrong("a varying axis cannot be merged with another", pattern)
+            raise _pattern_error("a varying axis cannot be merged with another", pattern)
         if len(group) > 1:
             axes.append(Axis(None, prod((sizes[name] for name in group), start=Size.of(1))))
         elif group[0] in whole:
@@ -126,5 +132,5 @@ def reshape(site: Site) -> Type:
     return replace(site.x, axes=tuple(axes))
 
 
-def _wrong(message: str, pattern: str) -> Mismatch:
+def _pattern_error(message: str, pattern: str) -> Mismatch:
     return Mismatch("axis", message, "pattern", found=f'"{pattern}"')

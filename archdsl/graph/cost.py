@@ -1,8 +1,8 @@
-"""What a model costs, from its graph alone: no tensor is made.
+"""The cost of a model, computed from its graph without allocating tensors.
 
-Flops count two for each multiply-add of a matrix product, those of attention among them,
-for one example and one forward pass; pointwise work is left out (Kaplan et al. 2020,
-section 2.1). Attention counts every pair of positions, also where a causal mask hides half.
+Flops are those of matrix products and attention for one example and one forward pass, two for
+each multiply-add; pointwise operators are not counted (Kaplan et al. 2020, section 2.1).
+Attention counts all pairs of positions, with or without a causal mask.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 class Cost(Frozen):
-    """`params` trainable numbers; bytes for the given dtype; formulas in the varying axes.
+    """The cost of a model: parameters, bytes in the given dtype, flops.
 
-    `activation_bytes` is the peak of all values alive at once during a forward pass of one
-    example, its inputs apart. `cache_bytes` are the keys and values that incremental decoding
-    keeps. Both are at the sizes given.
+    Formulas are in the varying axes; numbers are for `sizes`. `activation_bytes` is the peak
+    of all values alive at once in a forward pass of one example, without its inputs.
+    `cache_bytes` are the keys and values that decoding caches.
     """
 
     params: int
@@ -40,18 +40,20 @@ class Cost(Frozen):
 
 
 def parameter_count(graph: Graph) -> int:
-    """The number of trainable numbers, all copies of a stack counted."""
-    total = _over(graph, lambda op, here: Size.of(sum(prod(w.shape) for w in op.weights(here))))
+    """The number of trainable numbers, over all layers."""
+    total = _sum_over_operators(
+        graph, lambda op, here: Size.of(sum(prod(w.shape) for w in op.weights(here)))
+    )
     return total.at({})
 
 
 def flops(graph: Graph) -> Size:
-    """The formula of the flops of a forward pass."""
-    return _over(graph, lambda op, here: op.flops(here))
+    """The flops of a forward pass, as a formula."""
+    return _sum_over_operators(graph, lambda op, here: op.flops(here))
 
 
-def _over(graph: Graph, rule: Callable[[Op, Site], Size]) -> Size:
-    """The sum of a rule over all operators, each as often as it is repeated."""
+def _sum_over_operators(graph: Graph, rule: Callable[[Op, Site], Size]) -> Size:
+    """The sum of a rule over all operators, over all layers."""
     amounts = (
         rule(OPERATORS[node.op], here) * prod(stack.count for stack in around)
         for node, around, here in sites(graph)
@@ -60,23 +62,23 @@ def _over(graph: Graph, rule: Callable[[Op, Site], Size]) -> Size:
 
 
 def cached_elements(graph: Graph) -> Size:
-    """The formula of the numbers that decoding keeps; what several operators look at, once."""
+    """The number of cached elements, as a formula; a tensor with several users counts once."""
     times = {each.name: 1 for each in graph.inputs}
     for node, around in walk(graph.nodes):
         times[node.id] = prod(stack.count for stack in around)
         if isinstance(node, Stack):
             times[node.carry] = times[node.id] * node.count
-    kept: dict[str, Size] = {}
+    cached: dict[str, Size] = {}
     for node, _, here in sites(graph):
         op, inputs = OPERATORS[node.op], dict(node.inputs)
         for param in op.cached:
             _, *others = here.tensors[param].axes
             vector = prod((axis.size for axis in others), start=Size.of(1))
             size = op.cache_length(here) * vector * times[inputs[param]]
-            before = kept.get(inputs[param], Size.of(0))
-            kept[inputs[param]] = max(before, size, key=lambda size: size.at(_bounds(graph)))
-    inside = _over(graph, lambda op, here: op.cache(here))
-    return sum(kept.values(), start=inside)
+            before = cached.get(inputs[param], Size.of(0))
+            cached[inputs[param]] = max(before, size, key=lambda size: size.at(_bounds(graph)))
+    inside = _sum_over_operators(graph, lambda op, here: op.cache(here))
+    return sum(cached.values(), start=inside)
 
 
 def _bounds(graph: Graph) -> dict[str, int]:
@@ -95,7 +97,7 @@ def cost(graph: Graph, sizes: Mapping[str, int] | None = None, dtype: str = "flo
         sizes=at,
         flops_formula=formula,
         flops=formula.at(at),
-        activation_bytes=_peak(graph, at) * width,
+        activation_bytes=_peak_elements(graph, at) * width,
         cache_formula=cached,
         cache_bytes=cached.at(at),
     )
@@ -103,29 +105,29 @@ def cost(graph: Graph, sizes: Mapping[str, int] | None = None, dtype: str = "flo
 
 @dataclass
 class _Value:
-    """How many elements a value has and its operator needs beside; the step of its last use."""
+    """The elements of a value, the scratch elements of its operator, and its last use."""
 
     elements: int
-    beside: int
+    scratch: int
     last: int
 
 
-def _peak(graph: Graph, at: Mapping[str, int]) -> int:
-    """The most elements alive at once, each value from its making to its last use."""
+def _peak_elements(graph: Graph, at: Mapping[str, int]) -> int:
+    """The largest number of elements alive at once, from definition to last use."""
     alive: list[_Value] = []
     peak = 0
     for step, value in enumerate(_values(graph, at)):
         alive.append(value)
-        peak = max(peak, sum(each.elements for each in alive) + value.beside)
+        peak = max(peak, sum(each.elements for each in alive) + value.scratch)
         alive = [each for each in alive if each.last > step]
     return peak
 
 
 def _values(graph: Graph, at: Mapping[str, int]) -> list[_Value]:
-    """The values that a forward pass makes, in order; step i makes the i-th."""
+    """The values that a forward pass computes, in order: step i computes value i."""
     types = graph.types()
     made: list[_Value] = []
-    # Inputs are the caller's, and no step makes them.
+    # Inputs belong to the caller and are not counted.
     values = {each.name: _Value(0, 0, 0) for each in graph.inputs}
 
     def walk(nodes: tuple[Node, ...]) -> None:
@@ -134,12 +136,12 @@ def _values(graph: Graph, at: Mapping[str, int]) -> list[_Value]:
                 case Apply():
                     for _, ref in node.inputs:
                         values[ref].last = len(made)
-                    beside = OPERATORS[node.op].scratch(site(graph, node, types)).at(at)
-                    values[node.id] = _Value(node.type.elements.at(at), beside, len(made))
+                    scratch = OPERATORS[node.op].scratch(site(graph, node, types)).at(at)
+                    values[node.id] = _Value(node.type.elements.at(at), scratch, len(made))
                     made.append(values[node.id])
                 case Stack():
                     x = values[node.input]
-                    # The first copy, one that stands for all between, and the last.
+                    # Three layers have the same peak as more: first, middle, last.
                     for _ in range(min(node.count, 3)):
                         values[node.carry] = x
                         walk(node.body)

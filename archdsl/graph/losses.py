@@ -1,4 +1,4 @@
-"""The type rules of the losses: what a model may be trained for."""
+"""The type rules of the losses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ SCALAR = Type("float")
 
 
 def _class_scores(site: Site, labels: str) -> tuple[Type, Type]:
-    """The types of logits and labels, whose axes agree but for the logits' last."""
-    logits, wanted = site.tensors["logits"], site.tensors[labels]
+    """The types of logits and labels; the logits have one axis more, the classes."""
+    logits, given = site.tensors["logits"], site.tensors[labels]
     if logits.dtype != "float" or not logits.axes:
         raise Mismatch(
             "type-mismatch",
@@ -18,33 +18,33 @@ def _class_scores(site: Site, labels: str) -> tuple[Type, Type]:
             "logits",
             found=str(logits),
         )
-    if wanted.dtype != "int":
+    if given.dtype != "int":
         raise Mismatch(
             "type-mismatch",
             "labels are whole numbers, one for each vector of logits",
             labels,
             expected="int",
-            found=str(wanted),
+            found=str(given),
         )
-    if [a.size for a in logits.axes[:-1]] != [a.size for a in wanted.axes]:
+    if [a.size for a in logits.axes[:-1]] != [a.size for a in given.axes]:
         raise Mismatch(
             "shape-mismatch",
             "there must be one label for each vector of logits",
             labels,
             expected=str(Type("int", logits.axes[:-1])),
-            found=str(wanted),
+            found=str(given),
         )
     classes = logits.axes[-1].size.value
-    if wanted.below is None or classes is None or wanted.below > classes:
+    if given.below is None or classes is None or given.below > classes:
         raise Mismatch(
             "element-bound",
             f"the logits have {logits.axes[-1].size} classes, but a label can be larger",
             labels,
             expected=f"int < {logits.axes[-1].size}",
-            found=str(wanted),
+            found=str(given),
             bound=(logits.axes[-1],),
         )
-    return logits, wanted
+    return logits, given
 
 
 def next_token(site: Site) -> Type:

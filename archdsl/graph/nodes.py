@@ -1,12 +1,12 @@
-"""The typed graph: what a model computes, every name resolved and every size known.
+"""The typed graph: what a model computes, with all names resolved and all sizes known.
 
-A value is known by its id, unique in the graph: an input's name, or `%` and a number. A
-`Stack` keeps its body once, however often it is repeated; the body may use the values
-around it. Paths name the places of weights: those inside a stack are relative to one layer.
+Each value has a unique id: an input's name, or `%` and a number. A `Stack` stores its body
+once; the body may use values from outside. A path is the prefix of the weights' names; inside
+a stack it is relative to one layer.
 
-Passes lower the same graph. They fuse pointwise operators into the product before them (its
-`tail`), say which kernels an operator launches (`kernels`), and give each layer of a stack its
-part of a value that has one for each (`Slice`), such as a cache.
+Passes rewrite the same graph. They fuse pointwise operators into the matmul before them
+(`tail`), choose the kernels of an operator (`kernels`), and give each layer of a stack its
+slice of a value such as a cache (`Slice`).
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from archdsl.diagnostics import Span
 from archdsl.frozen import Frozen
 from archdsl.graph.types import Type, Varying
 
-# What an attribute of an operator can be; sizes of `mlp` and of `reshape` are tuples.
+# The value of an attribute. The sizes of `mlp` and `reshape` are tuples.
 Attribute: TypeAlias = (
     int | float | bool | str | tuple[int, ...] | tuple[tuple[str, int], ...] | None
 )
 
 
 class Tail(Frozen):
-    """A pointwise operator fused behind another one; `other` is its second operand."""
+    """A pointwise operator fused after another one; `other` is its second operand."""
 
     op: str
     other: str | None = None
 
 
 class Apply(Frozen):
-    """One operator applied to values. `inputs` and `attrs` go by the operator's parameters.
+    """One operator applied to values; `inputs` and `attrs` have the names of its parameters.
 
-    `tail` are the operators fused behind it, in order; `type` is the type of the last one.
-    `kernels` are the kernels that it launches, in order, once they are selected.
+    `tail` are the operators fused after it, in order, and `type` is the type of the last one.
+    `kernels` are the kernels that it launches, in order, after they are selected.
     """
 
     id: str
@@ -55,8 +55,8 @@ class Apply(Frozen):
 
 
 class Slice(Frozen):
-    """A value of a stack's body, `id`, and the value `of` all layers, whose first axis counts
-    them."""
+    """A value of one layer, `id`, and the value of all layers, `of`, with the layers as its
+    first axis."""
 
     id: str
     of: str
@@ -64,11 +64,11 @@ class Slice(Frozen):
 
 
 class Stack(Frozen):
-    """A block repeated `count` times, each layer with weights of its own under `path.i`.
+    """A body repeated `count` times; layer i has its own weights under `path.i`.
 
-    `takes` are values of which each layer has its own part: `id` in the body is that of
-    layer i, `of` is the value of all layers. `gives` are values of the body that are seen
-    outside, for all layers: `of` in the body, `id` outside, with the type seen outside.
+    `carry` is the value that a layer receives and `result` the one that it returns. `takes`
+    are slices of outer values: layer i sees slice i of `of` as `id`. `gives` stack a value of
+    the body over all layers: `of` in the body becomes `id` outside, with the outer type.
     """
 
     id: str
@@ -89,7 +89,7 @@ Node: TypeAlias = Apply | Stack
 
 
 class Input(Frozen):
-    """A value given from outside; `pad` is the number that fills a ragged axis."""
+    """An input of the model; `pad` is the token that fills a ragged axis."""
 
     name: str
     type: Type
@@ -98,7 +98,7 @@ class Input(Frozen):
 
 
 class Table(Frozen):
-    """The table [vocab, dim] of an `embed` that another graph of the model has."""
+    """The table [vocab, dim] of an `embed` in another graph of the same model."""
 
     path: str
     vocab: int
@@ -106,11 +106,10 @@ class Table(Frozen):
 
 
 class Graph(Frozen):
-    """A model with all its parameters fixed.
+    """A model with fixed parameters.
 
-    `init` is the rule by which fresh weights are drawn: its name and its numbers.
-    `labels` are inputs that only the loss has. `tables` are those of a model's other graph,
-    where a model has been split.
+    `init` is the initialization rule: its name and its numbers. `labels` are inputs that only
+    the loss uses. `tables` belong to the other graph of a model that was split.
     """
 
     name: str
@@ -137,7 +136,7 @@ class Graph(Frozen):
 def walk(
     nodes: tuple[Node, ...], prefix: tuple[Stack, ...] = ()
 ) -> Iterator[tuple[Node, tuple[Stack, ...]]]:
-    """Every node with the stacks around it, outermost first, in the order of computing."""
+    """Every node with its enclosing stacks, outermost first, in the order of execution."""
     for node in nodes:
         yield node, prefix
         if isinstance(node, Stack):
@@ -145,21 +144,21 @@ def walk(
 
 
 def refs(node: Node) -> tuple[str, ...]:
-    """The ids that a node uses from outside itself, in order."""
+    """The ids that a node uses but does not define, in order."""
     match node:
         case Apply():
             fused = (each.other for each in node.tail if each.other is not None)
             return (*(ref for _, ref in node.inputs), *fused)
         case Stack():
-            own = {node.carry, *(each.id for each in node.takes), *_made(node.body)}
+            own = {node.carry, *(each.id for each in node.takes), *_defined_ids(node.body)}
             used = [*(ref for inner in node.body for ref in refs(inner)), node.result]
             outside = (ref for ref in used if ref not in own)
             sliced = (each.of for each in node.takes)
             return tuple(dict.fromkeys((node.input, *sliced, *outside)))
 
 
-def _made(nodes: tuple[Node, ...]) -> Iterator[str]:
-    """The ids of the values that nodes make, those seen outside of a stack among them."""
+def _defined_ids(nodes: tuple[Node, ...]) -> Iterator[str]:
+    """The ids that nodes define, with those that a stack gives."""
     for node in nodes:
         yield node.id
         if isinstance(node, Stack):

@@ -1,7 +1,6 @@
-"""The inverse of graph/printer.py: a graph's text as the graph.
+"""Parses the text of graph/printer.py back into a graph.
 
-What is read is the form of a text and no more: whether the graph makes sense is asked of
-graph/verify.py.
+The parser checks only the syntax; graph/verify.py checks the graph.
 """
 
 from __future__ import annotations
@@ -41,11 +40,10 @@ class _Token(NamedTuple):
 
 
 def parse(text: str, path: str = "<graph>") -> Graph:
-    """The graph of a text as `show` writes it; `show(parse(text)) == text` for such a text.
+    """Parses a graph printed by `show`, so that `show(parse(text)) == text`.
 
-    `path` is what messages call it.
-
-    Raises `ArchError` (code `syntax`) at the first thing that cannot stand where it does.
+    `path` is the file name in messages. Raises `ArchError` (code `syntax`) at the first
+    unexpected token.
 
     >>> graph = parse('''graph G init xavier
     ... input x: float[4]
@@ -59,7 +57,7 @@ def parse(text: str, path: str = "<graph>") -> Graph:
 
 
 class _Parser:
-    """A text's tokens, the place reached, and a method for each part of a graph."""
+    """The tokens of a text, the current index, and a method for each part of a graph."""
 
     def __init__(self, source: Source):
         self.source = source
@@ -77,7 +75,7 @@ class _Parser:
                 continue
             match = _TOKEN.match(text, start, end)
             if match is None:
-                raise self.wrong("unexpected character `{}`", _Token("", text[start], start))
+                raise self.error("unexpected character `{}`", _Token("", text[start], start))
             yield _Token(match.lastgroup or "", match[0], start)
             start = match.end()
         yield _Token("line", "\n", end)
@@ -90,17 +88,17 @@ class _Parser:
     def ahead(self, count: int) -> _Token:
         return self.tokens[min(self.at + count, len(self.tokens) - 1)]
 
-    def wrong(
+    def error(
         self, message: str, token: _Token, expected: str | None = None, help: str | None = None
     ) -> ArchError:
         span = Span(self.source, token.start, token.start + len(token.text.strip()))
         message = message.format(span.text)
         return ArchError(Diagnostic("syntax", message, span, expected, help=help))
 
-    def expected(self, what: str) -> ArchError:
+    def unexpected(self, what: str) -> ArchError:
         ends = {"line": "the line ends here", "end": "the text ends here"}
         message = ends.get(self.next.kind, "unexpected `{}`")
-        return self.wrong(message, self.next, expected=what)
+        return self.error(message, self.next, expected=what)
 
     def has(self, text: str) -> bool:
         return self.next.text == text and self.next.kind in ("name", "mark")
@@ -112,17 +110,17 @@ class _Parser:
 
     def expect(self, text: str) -> None:
         if not self.accept(text):
-            raise self.expected(f"`{text}`")
+            raise self.unexpected(f"`{text}`")
 
     def take(self, *kinds: str) -> str:
         token = self.next
         if token.kind not in kinds:
-            raise self.expected(" or ".join(_KINDS[kind] for kind in kinds))
+            raise self.unexpected(" or ".join(_KINDS[kind] for kind in kinds))
         self.at += 1
         return token.text
 
-    def several(self, close: str, one: Callable[[], _T]) -> tuple[_T, ...]:
-        """What stands between commas, up to a closing mark."""
+    def items_until(self, close: str, one: Callable[[], _T]) -> tuple[_T, ...]:
+        """Comma-separated items up to a closing mark."""
         found: list[_T] = []
         while not self.accept(close):
             if found:
@@ -130,15 +128,15 @@ class _Parser:
             found.append(one())
         return tuple(found)
 
-    def listed(self, one: Callable[[], _T]) -> tuple[_T, ...]:
-        """One or more, between commas."""
+    def items(self, one: Callable[[], _T]) -> tuple[_T, ...]:
+        """One or more comma-separated items."""
         found = [one()]
         while self.accept(","):
             found.append(one())
         return tuple(found)
 
     def lines(self, word: str, one: Callable[[], _T]) -> tuple[_T, ...]:
-        """The lines that begin with a word."""
+        """The lines that start with a word."""
         found = []
         while self.accept(word):
             found.append(one())
@@ -152,7 +150,7 @@ class _Parser:
         name = self.take("name")
         self.expect("init")
         rule = self.take("name")
-        numbers = self.several(")", self.rate) if self.accept("(") else ()
+        numbers = self.items_until(")", self.rate) if self.accept("(") else ()
         self.take("line")
         varying = self.lines("axis", self.varying)
         inputs = self.lines("input", self.input)
@@ -162,7 +160,7 @@ class _Parser:
         outputs = self.lines("output", self.output)
         losses = self.lines("loss", self.apply)
         if self.next.kind != "end" or len(losses) > 1:
-            raise self.expected("the end of the text")
+            raise self.unexpected("the end of the text")
         loss = losses[0] if losses else None
         init = rule, numbers
         return Graph(name, varying, inputs, nodes, outputs, labels, loss, init, tables)
@@ -219,7 +217,7 @@ class _Parser:
         op = OPERATORS.get(self.take("name"))
         if op is None:
             help = did_you_mean(RENAMED.get(name.text, name.text), OPERATORS)
-            raise self.wrong("unknown operator `{}`", name, help=help)
+            raise self.error("unknown operator `{}`", name, help=help)
         self.expect("(")
         inputs = [(op.params[0].name, self.ref())]
         while self.accept(","):
@@ -228,12 +226,12 @@ class _Parser:
             inputs.append((param, self.ref()))
         attrs: tuple[tuple[str, Attribute], ...] = ()
         if self.accept(";"):
-            attrs = self.several(")", self.setting)
+            attrs = self.items_until(")", self.setting)
         else:
             self.expect(")")
-        tail = self.listed(self.tail) if self.accept("then") else ()
-        kernels = self.listed(self.kernel) if self.accept("by") else ()
-        path, type = self.place()
+        tail = self.items(self.tail) if self.accept("then") else ()
+        kernels = self.items(self.kernel) if self.accept("by") else ()
+        path, type = self.path_and_type()
         names = tuple(name for group in kernels for name in group)
         return Apply(id, op.name, tuple(inputs), attrs, path, type, tail=tail, kernels=names)
 
@@ -245,7 +243,7 @@ class _Parser:
         return Tail(name, other)
 
     def kernel(self) -> tuple[str, ...]:
-        """A kernel's name, as often as it is launched in a row."""
+        """The name of a kernel, once for each consecutive launch."""
         name = self.take("name")
         return (name,) * (self.integer() if self.accept("*") else 1)
 
@@ -263,7 +261,7 @@ class _Parser:
         self.expect(")")
         self.expect("*")
         count = self.integer()
-        path, type = self.place()
+        path, type = self.path_and_type()
         self.take("line")
         self.expect("take")
         carry = self.take("id")
@@ -291,14 +289,14 @@ class _Parser:
         self.expect(":")
         return Slice(id, of, self.type())
 
-    def place(self) -> tuple[str, Type]:
-        """The path of a node, empty where it has none, and its type."""
+    def path_and_type(self) -> tuple[str, Type]:
+        """The path of a node, which may be empty, and its type."""
         path = self.path() if self.accept("@") else ""
         self.expect(":")
         return path, self.type()
 
     def path(self) -> str:
-        parts = ("name", "int", "float")  # the numbers of two parts look like one
+        parts = ("name", "int", "float")  # two numbers with a dot look like a float
         path = self.take(*parts)
         while self.accept("."):
             path += "." + self.take(*parts)
@@ -308,12 +306,12 @@ class _Parser:
 
     def type(self) -> Type:
         dtype = self.take("name")
-        axes = self.several("]", self.axis) if self.accept("[") else ()
+        axes = self.items_until("]", self.axis) if self.accept("[") else ()
         below = self.integer() if self.accept("<") else None
         noncausal = []
         if self.accept("noncausal"):
             noncausal.append(self.take("name"))
-            # An axis may be called `pad`; behind the word of that name stands a number.
+            # An axis may be called `pad`; the keyword `pad` is followed by a number.
             while self.next.kind == "name" and self.ahead(1).kind != "int":
                 noncausal.append(self.take("name"))
         return Type(dtype, axes, below, frozenset(noncausal))
@@ -346,7 +344,7 @@ class _Parser:
 
     def term(self) -> Size:
         if self.next.kind not in ("int", "name"):
-            raise self.expected("a size")
+            raise self.unexpected("a size")
         product = Size.of(self.integer() if self.next.kind == "int" else 1)
         while self.next.kind == "name":
             name = self.take("name")
@@ -378,8 +376,8 @@ class _Parser:
         if not self.accept("("):
             return self.number()
         if self.next.kind == "name":
-            return self.several(")", self.named_size)
-        return self.several(")", self.integer)
+            return self.items_until(")", self.named_size)
+        return self.items_until(")", self.integer)
 
     def named_size(self) -> tuple[str, int]:
         name = self.take("name")

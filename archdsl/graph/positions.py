@@ -1,4 +1,4 @@
-"""The type and weight rules of operators that tell a model where a position stands."""
+"""The type and weight rules of operators that use positions."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def rotary_defaults(site: Site) -> dict[str, int]:
 
 
 def _heads(site: Site) -> tuple[Axis, int]:
-    """The sequence axis and the size of a head."""
+    """The sequence axis and the head size."""
     x = site.floats()
     fixed = [axis.size.value for axis in x.axes[1:]]
     if len(x.axes) not in (2, 3) or None in fixed:
@@ -95,7 +95,7 @@ def rotary(site: Site) -> Type:
             found=str(size),
             bound=("size", site.x.axes[-1]),
         )
-    _frequencies(site.attr)
+    _check_scaling(site.attr)
     return site.x
 
 
@@ -103,8 +103,8 @@ _SCALING = {"factor": 1.0, "low": 1.0, "high": 4.0, "original": None}
 _USED = {None: (), "linear": ("factor",), "llama3": tuple(_SCALING)}
 
 
-def _frequencies(attr: Any) -> None:
-    """Refuses a base or a scaling that is none, and what would be without effect."""
+def _check_scaling(attr: Any) -> None:
+    """Rejects invalid values of theta and of the scaling, and parameters without effect."""
     for name in ("theta", "factor"):
         if not 0 < attr[name] < inf:
             raise Mismatch(
@@ -146,12 +146,12 @@ def _frequencies(attr: Any) -> None:
 
 
 def alibi(site: Site) -> Type:
-    """[heads, T, T] of the sequence axis of `x`, of which nothing else counts; [heads, T, C]
-    in a step, where the keys are all columns [C]."""
+    """[heads, T, T] for the sequence axis T of `x`; in a step [heads, T, C], where C are the
+    positions of the cache."""
     sequence, _ = site.sequence()
-    columns = site.tensors.get("cache_positions")
-    keys = columns.axes[0] if columns else sequence
-    return site.x.shaped((site.axis("heads"), sequence, keys))
+    cached = site.tensors.get("cache_positions")
+    keys = cached.axes[0] if cached else sequence
+    return site.x.with_axes((site.axis("heads"), sequence, keys))
 
 
 def relative_bias(site: Site) -> Type:

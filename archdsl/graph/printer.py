@@ -1,4 +1,4 @@
-"""The typed graph as text, a line a value; `parse` of graph/parser.py reads it back.
+"""Prints the typed graph, one value per line; graph/parser.py reads it back.
 
     graph GPT init normal(std = 0.02)
     axis T <= 1024
@@ -10,13 +10,13 @@
       yield %3
     output logits = %4
 
-Tensors stand before the semicolon and settings behind it; `@` is the place of weights. In a
-lowered graph `then` are the operators fused behind one, and `by` the kernels that it launches:
+Tensors are before the semicolon and settings after it; `@` is the path of the weights. In a
+lowered graph `then` lists fused operators, and `by` the kernels that are launched:
 
     %7 = linear(%5; dim = 768, bias = true) then gelu, add(%2) by matmul @ up: float[T, 768]
 
-Behind `take`, `each` is a layer's part of a value of all layers, and behind `yield`, `give` is
-a value of the body for all layers.
+After `take`, `each` is one layer's slice of a value of all layers. After `yield`, `give` stacks
+a value of the body over all layers.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Node, Stack
-from archdsl.graph.types import Varying, digits
+from archdsl.graph.types import Varying, format_integer
 
 
 def show(graph: Graph) -> str:
-    """The graph's text. Every field of it can be read there, spans apart."""
+    """Prints a graph: all its fields except spans."""
     return "\n".join(_lines(graph)) + "\n"
 
 
@@ -42,7 +42,8 @@ def _lines(graph: Graph) -> Iterator[str]:
     yield from (f"input {_input(each)}" for each in graph.inputs)
     yield from (f"label {_input(each)}" for each in graph.labels)
     for table in graph.tables:
-        yield f"table {table.path}: [{digits(table.vocab)}, {digits(table.dim)}]"
+        sizes = ", ".join(map(format_integer, (table.vocab, table.dim)))
+        yield f"table {table.path}: [{sizes}]"
     yield from _nodes(graph.nodes, "")
     yield from (f"output {name} = {ref}" for name, ref in graph.outputs)
     if graph.loss:
@@ -51,11 +52,11 @@ def _lines(graph: Graph) -> Iterator[str]:
 
 def _axis(axis: Varying) -> str:
     ragged = f" ragged {axis.ragged}" if axis.ragged is not None else ""
-    return f"axis {axis.name} <= {digits(axis.bound)}{ragged}"
+    return f"axis {axis.name} <= {format_integer(axis.bound)}{ragged}"
 
 
 def _input(each: Input) -> str:
-    pad = f" pad {digits(each.pad)}" if each.pad is not None else ""
+    pad = f" pad {format_integer(each.pad)}" if each.pad is not None else ""
     return f"{each.name}: {each.type}{pad}"
 
 
@@ -65,8 +66,8 @@ def _nodes(nodes: tuple[Node, ...], indent: str) -> Iterator[str]:
             case Apply():
                 yield indent + _apply(node)
             case Stack():
-                times = f"stack({node.input}) * {digits(node.count)}"
-                yield f"{indent}{node.id} = {times}{_place(node)}"
+                times = f"stack({node.input}) * {format_integer(node.count)}"
+                yield f"{indent}{node.id} = {times}{_path_and_type(node)}"
                 yield f"{indent}  take {node.carry}: {node.carry_type}"
                 for each in node.takes:
                     yield f"{indent}  each {each.id} = {each.of}: {each.type}"
@@ -77,12 +78,12 @@ def _nodes(nodes: tuple[Node, ...], indent: str) -> Iterator[str]:
 
 
 def _apply(node: Apply) -> str:
-    # The first tensor is the one that flows in; all others stand by their names.
+    # The first tensor is printed without its name.
     (_, x), *others = node.inputs
     tensors = ", ".join([x, *(f"{param} = {ref}" for param, ref in others)])
     settings = f"; {_settings(node.attrs)}" if node.attrs else ""
     lowered = _tail(node) + _kernels(node)
-    return f"{node.id} = {node.op}({tensors}{settings}){lowered}{_place(node)}"
+    return f"{node.id} = {node.op}({tensors}{settings}){lowered}{_path_and_type(node)}"
 
 
 def _tail(node: Apply) -> str:
@@ -96,7 +97,7 @@ def _kernels(node: Apply) -> str:
     return f" by {', '.join(named)}" if node.kernels else ""
 
 
-def _place(node: Node) -> str:
+def _path_and_type(node: Node) -> str:
     return (f" @ {node.path}" if node.path else "") + f": {node.type}"
 
 
@@ -105,7 +106,7 @@ def _settings(values: tuple[tuple[str, Attribute], ...]) -> str:
 
 
 def literal(value: Attribute | tuple[str, int]) -> str:
-    """A setting's value.
+    """Prints the value of a setting.
 
     >>> [literal(each) for each in (None, True, 0.5, "layer", (3072, 768), (("h", 64),))]
     ['none', 'true', '0.5', '"layer"', '(3072, 768)', '(h = 64)']
@@ -114,12 +115,12 @@ def literal(value: Attribute | tuple[str, int]) -> str:
         case None | bool():
             return str(value).lower()
         case int():
-            return digits(value)
+            return format_integer(value)
         case float():
             return repr(value)
         case str():
             return json.dumps(value, ensure_ascii=False)
         case (str() as name, int() as size):
-            return f"{name} = {digits(size)}"
+            return f"{name} = {format_integer(size)}"
         case tuple():
             return f"({', '.join(literal(each) for each in value)})"

@@ -1,4 +1,4 @@
-"""The type, weight and cost rules of products with trained matrices."""
+"""The type, weight and cost rules of operators with trained matrices."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from itertools import pairwise
 from archdsl.graph.signature import Mismatch, Site, Weight
 from archdsl.graph.types import Size, Type
 
-# The operators that are one product, behind which others can be fused.
-PRODUCTS = frozenset({"linear", "conv1d", "unembed"})
+# The operators that are one matmul, so that pointwise operators can be fused after them.
+MATMUL_OPS = frozenset({"linear", "conv1d", "unembed"})
 
 
 def linear(site: Site) -> Type:
     vectors, _ = site.floats(), site.width
-    return vectors.shaped((*vectors.axes[:-1], site.axis("dim")))
+    return vectors.with_axes((*vectors.axes[:-1], site.axis("dim")))
 
 
 def affine(prefix: str, out: int, into: int, bias: bool) -> tuple[Weight, ...]:
-    """The weights of one product: a matrix [out, into], and a bias [out] if it has one."""
+    """The weights of one linear layer: a matrix [out, into], and optionally a bias [out]."""
     weight = Weight(f"{prefix}weight", (out, into), "matrix")
     return (weight, Weight(f"{prefix}bias", (out,), "zeros")) if bias else (weight,)
 
@@ -44,11 +44,11 @@ def mlp(site: Site) -> Type:
             found=f"{len(sizes)} size",
             help="use `linear` for a single layer",
         )
-    return vectors.shaped((*vectors.axes[:-1], site.axis("sizes")))
+    return vectors.with_axes((*vectors.axes[:-1], site.axis("sizes")))
 
 
 def _layers(site: Site) -> list[tuple[int, int]]:
-    """The sizes that go into each product and come out of it."""
+    """The input and output size of each layer."""
     return list(pairwise((site.width, *site.attr["sizes"])))
 
 
@@ -62,7 +62,7 @@ def mlp_weights(site: Site) -> tuple[Weight, ...]:
 
 
 def _vectors(type: Type) -> Size:
-    """How many vectors a tensor has."""
+    """The number of vectors of a tensor."""
     return Type(type.dtype, type.axes[:-1]).elements
 
 
@@ -71,7 +71,7 @@ def mlp_flops(site: Site) -> Size:
 
 
 def mlp_scratch(site: Site) -> Size:
-    """Two hidden layers that follow one another are alive at once, or the only one is."""
+    """Elements of the two consecutive hidden layers that are alive at once."""
     sizes: tuple[int, ...] = site.attr["sizes"]
     hidden = pairwise((*sizes[:-1], 0))
     return _vectors(site.x) * max(before + after for before, after in hidden)
@@ -112,14 +112,14 @@ def experts_weights(site: Site) -> tuple[Weight, ...]:
 
 
 def experts_flops(site: Site) -> Size:
-    """The router and the experts that are chosen: what a vector needs."""
+    """The flops of the router and of the selected experts."""
     chosen: int = site.attr["top"] * site.attr["hidden"]
     count: int = site.attr["count"]
     return _vectors(site.x) * (2 * site.width * (count + 3 * chosen))
 
 
 def experts_scratch(site: Site) -> Size:
-    """The shares of all experts, and the two hidden layers and the result of one."""
+    """Elements of the weights of all experts, and of the hidden layers and result of one."""
     hidden: int = site.attr["hidden"]
     count: int = site.attr["count"]
     return _vectors(site.x) * (count + 2 * hidden + site.width)
@@ -163,7 +163,7 @@ def conv1d(site: Site) -> Type:
             found=f"stride = {stride}, kernel = {kernel}, padding = {padding}",
             bound=(sequence, "stride", "kernel", "padding"),
         )
-    return site.x.shaped((sequence, site.axis("dim"))).with_noncausal(sequence.size.vars)
+    return site.x.with_axes((sequence, site.axis("dim"))).with_noncausal(sequence.size.vars)
 
 
 def conv1d_weights(site: Site) -> tuple[Weight, ...]:
@@ -178,6 +178,6 @@ def conv1d_flops(site: Site) -> Size:
 
 
 def conv1d_scratch(site: Site) -> Size:
-    """The windows of the kernel, laid out as vectors."""
+    """Elements of the kernel windows, laid out as vectors (im2col)."""
     kernel: int = site.attr["kernel"]
     return conv1d(site).axes[0].size * (site.width * kernel)

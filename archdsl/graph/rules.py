@@ -1,9 +1,8 @@
-"""The type, weight and cost rules of embeddings, norms and what works on each number alone.
+"""The type, weight and cost rules of embeddings, norms and elementwise operators.
 
-What is common to all rules: the batch axis is implied, the last axis is the feature axis,
-and the one before it is the sequence. A result is causal where its inputs are; a rule that
-mixes positions says so. Positions, products and attention have modules of their own, and so
-have the operators that change the axes of a tensor.
+All rules assume an implied batch axis first, the feature axis last and the sequence before it.
+A result is causal along an axis if all inputs are, unless the rule says that it mixes
+positions.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ ACTIVATIONS = {
 
 
 def same(site: Site) -> Type:
-    """Float values in, and values of the same type out."""
+    """The type of `x`, which must be float."""
     return site.floats()
 
 
@@ -39,11 +38,11 @@ def multiply(site: Site) -> Type:
 
 def dot(site: Site) -> Type:
     vectors, _ = _pair(site, "have a dot product"), site.width
-    return vectors.shaped(vectors.axes[:-1])
+    return vectors.with_axes(vectors.axes[:-1])
 
 
 def _pair(site: Site, what: str) -> Type:
-    """The type that `x` and `other` have in common."""
+    """The common type of `x` and `other`, which must have the same shape."""
     left, right = site.floats(), site.floats("other")
     if [axis.size for axis in left.axes] != [axis.size for axis in right.axes]:
         pairs = zip(left.axes, right.axes, strict=False)
@@ -101,7 +100,7 @@ def embed(site: Site) -> Type:
             help="declare the bound at the input: `input tokens: int[…] < vocab`",
             bound=("x",),
         )
-    return tokens.shaped((*tokens.axes, site.axis("dim")))
+    return tokens.with_axes((*tokens.axes, site.axis("dim")))
 
 
 def embed_weights(site: Site) -> tuple[Weight, ...]:
@@ -121,7 +120,7 @@ def unembed(site: Site) -> Type:
             found=str(vectors),
             bound=(vectors.axes[-1],),
         )
-    return vectors.shaped((*vectors.axes[:-1], site.axis("vocab")))
+    return vectors.with_axes((*vectors.axes[:-1], site.axis("vocab")))
 
 
 def unembed_flops(site: Site) -> Size:
@@ -129,7 +128,7 @@ def unembed_flops(site: Site) -> Size:
     return site.x.elements * (2 * vocab)
 
 
-# -- norms, and what is trained for each feature --
+# -- norms, and operators with one weight per feature --
 
 
 def norm_defaults(site: Site) -> dict[str, bool]:
@@ -158,7 +157,7 @@ def norm_weights(site: Site) -> tuple[Weight, ...]:
 
 
 def feature_wise(site: Site) -> Type:
-    """What has one trained number for each feature."""
+    """The type of `x`, which must be float with a fixed last axis."""
     vectors, _ = site.floats(), site.width
     return vectors
 

@@ -1,4 +1,4 @@
-"""The type rules of the operators that change a tensor's axes, `reshape` apart."""
+"""The type rules of operators that change a tensor's axes, except `reshape`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def patches(site: Site) -> Type:
             bound=("patch", wrong),
         )
     count, features = (height // patch) * (width // patch), channels * patch * patch
-    return image.shaped((Axis("M", Size.of(count)), Axis(None, Size.of(features))))
+    return image.with_axes((Axis("M", Size.of(count)), Axis(None, Size.of(features))))
 
 
 # -- named positions --
@@ -44,7 +44,7 @@ def prepend(site: Site) -> Type:
         raise Mismatch(
             "duplicate-name", f"`{mark}` is already prepended to this sequence", "name"
         )
-    if "at" in site.tensors:  # a step feeds the prepended positions as all others
+    if "at" in site.tensors:  # a step feeds prepended positions like all others
         return site.x
     return _resized(site.x, 0, sequence.size + 1, (mark, *sequence.marks))
 
@@ -73,7 +73,7 @@ def first(site: Site) -> Type:
 
 
 def last(site: Site) -> Type:
-    """One position of the axis, the last, which knows all that the others do."""
+    """The type of `x` with an axis of size 1. It stays causal: this is the last position."""
     index = site.index(0)
     axes = list(site.x.axes)
     axes[index] = Axis(None, Size.of(1))
@@ -105,9 +105,9 @@ def at(site: Site) -> Type:
 
 
 def _without(type: Type, index: int, axis: Axis) -> Type:
-    """A type with one axis less; nothing is left to be causal along it."""
+    """A type without one axis; the result is not causal along it."""
     axes = (*type.axes[:index], *type.axes[index + 1 :])
-    return type.shaped(axes).with_noncausal(axis.size.vars)
+    return type.with_axes(axes).with_noncausal(axis.size.vars)
 
 
 # -- any axis --
@@ -143,7 +143,7 @@ def concat(site: Site) -> Type:
             "axis",
             found=str(joined),
         )
-    # What was at position i of one part is no longer at i: nothing is causal along it.
+    # Position i of a part moves to another index, so the result is not causal.
     noncausal = right.noncausal | joined.vars
     return _resized(left, index, joined, left.axes[index].marks).with_noncausal(noncausal)
 
@@ -156,7 +156,7 @@ def slice_(site: Site) -> Type:
     index = site.index(-1)
     axis, start, stop = site.x.axes[index], site.attr["start"], site.attr["stop"]
     if axis.size.value is None:
-        size = _from(axis, start, stop)
+        size = _size_from(axis, start, stop)
     else:
         end = axis.size.value if stop is None else stop
         if not start < end <= axis.size.value:
@@ -171,8 +171,8 @@ def slice_(site: Site) -> Type:
     return _resized(site.x, index, size, axis.marks[start:stop])
 
 
-def _from(axis: Axis, start: int, stop: int | None) -> Size:
-    """The size of a varying axis from one of its positions on."""
+def _size_from(axis: Axis, start: int, stop: int | None) -> Size:
+    """The size of a varying axis from position `start` on."""
     if stop is not None:
         raise Mismatch(
             "axis",
@@ -194,6 +194,6 @@ def _from(axis: Axis, start: int, stop: int | None) -> Size:
 
 
 def _resized(type: Type, index: int, size: Size, marks: tuple[str, ...]) -> Type:
-    """A type with another size of one axis, which no text has bound."""
+    """A type with another size and other marks of one axis."""
     axis = replace(type.axes[index], size=size, marks=marks, origin=None)
     return replace(type, axes=(*type.axes[:index], axis, *type.axes[index + 1 :]))

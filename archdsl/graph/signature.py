@@ -1,8 +1,7 @@
 """What an operator is: its parameters, and its rules for types, weights and cost.
 
-A rule sees one use of the operator as a `Site` and nothing else. It refuses by raising
-`Mismatch`, which names the parameter at fault; whoever called it knows the places in the
-text and makes the diagnostic.
+A rule gets one use of the operator as a `Site`. It rejects the use by raising `Mismatch`, which
+names the parameter at fault. The caller knows the source locations and makes the diagnostic.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from archdsl.graph.types import Axis, Size, Type, Varying
 
 
 class Kind(Enum):
-    """What may be given for a parameter; the value is how a message says it."""
+    """The kind of value that a parameter takes; the enum's value is its name in messages."""
 
     TENSOR = "a tensor"
     INT = "a whole number"
@@ -35,7 +34,7 @@ class Kind(Enum):
 
 
 class Required:
-    """The default of a parameter that has none."""
+    """The default of a required parameter."""
 
     def __repr__(self) -> str:
         return "required"
@@ -56,8 +55,11 @@ class Param(Frozen):
 
 
 class Weight(Frozen):
-    """A trainable tensor of an operator. `init` says what it starts as: a `matrix` or an
-    `embedding` drawn by the model's rule, `zeros`, `ones`, or a number everywhere."""
+    """A trainable tensor of an operator.
+
+    `init` is its initial value: "matrix" or "embedding" (drawn by the model's `init` rule),
+    "zeros", "ones", or a number for all elements.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -67,9 +69,9 @@ class Weight(Frozen):
 class Site(Frozen):
     """One use of an operator: the types of its tensors and the values of its parameters.
 
-    A parameter of kind `AXIS` has been turned into the index of the axis. `named` says how
-    whole numbers were called where they were given, for the names of new axes. The methods
-    raise `Mismatch` where a tensor is not what they ask for.
+    The value of an `AXIS` parameter is the index of the axis. `named` has the name of each
+    size that the spec gave by name; new axes get these names. The methods raise `Mismatch` if
+    a tensor does not fit.
     """
 
     tensors: Mapping[str, Type]
@@ -79,12 +81,12 @@ class Site(Frozen):
 
     @property
     def x(self) -> Type:
-        """The first tensor, the one that flows in along the arrow."""
+        """The type of the first tensor, the one before the arrow."""
         return next(iter(self.tensors.values()))
 
     @property
     def width(self) -> int:
-        """The size of the last axis of `x`, which must be a number."""
+        """The size of the last axis of `x`, which must be fixed."""
         if not self.x.axes:
             raise Mismatch("axis", "a single number has no axes", "x", found=str(self.x))
         size = self.x.axes[-1].size.value
@@ -95,7 +97,7 @@ class Site(Frozen):
         return size
 
     def floats(self, param: str = "x") -> Type:
-        """The type of a tensor that must have float values."""
+        """The type of a tensor, which must be float."""
         type = self.tensors[param]
         if type.dtype != "float":
             raise Mismatch(
@@ -111,7 +113,7 @@ class Site(Frozen):
         return type
 
     def sequence(self, param: str = "x") -> tuple[Axis, int]:
-        """The sequence axis and the number of features of a tensor that must be [T, D]."""
+        """The sequence axis and the number of features of a tensor, which must be [T, D]."""
         type = self.tensors[param]
         features = type.axes[-1].size.value if len(type.axes) == 2 else None
         if type.dtype != "float" or features is None:
@@ -125,11 +127,11 @@ class Site(Frozen):
         return type.axes[0], features
 
     def ragged(self, size: Size) -> bool:
-        """Whether a size differs from example to example."""
+        """Whether a size differs between examples."""
         return any(self.varying[name].ragged is not None for name in size.vars)
 
     def index(self, default: int) -> int:
-        """Which axis of `x` is meant by `axis`, from 0; `default` where none is named."""
+        """The index, from 0, of the axis that the parameter `axis` names; else `default`."""
         count = len(self.x.axes)
         if not count:
             raise Mismatch("axis", "a single number has no axes", "x", found=str(self.x))
@@ -139,18 +141,18 @@ class Site(Frozen):
         return index % count
 
     def axis(self, param: str) -> Axis:
-        """The axis that a whole number makes, with its name where it was given by one."""
+        """A new axis with the size that a parameter gives, and with its name if it has one."""
         value = self.attr[param]
         size = value[-1] if isinstance(value, tuple) else value
         return self.named.get(param) or Axis(None, Size.of(size))
 
     def bound(self, size: Size) -> int:
-        """The largest value that a size can take."""
+        """The largest value of a size."""
         return size.at({name: self.varying[name].bound for name in size.vars})
 
 
 class Mismatch(Exception):
-    """A rule's refusal: what is wrong, the parameter at fault, and who else takes part."""
+    """Raised by a rule that rejects a use: the message and the parameter at fault, `at`."""
 
     def __init__(
         self,
@@ -167,8 +169,8 @@ class Mismatch(Exception):
         super().__init__(message)
         self.code, self.message, self.at = code, message, at
         self.expected, self.found, self.help = expected, found, help
-        self.bound = bound  # parameters and axes whose binding the message should show
-        self.broken = broken  # the varying axis whose causality was demanded
+        self.bound = bound  # parameters and axes whose definitions the message shows
+        self.broken = broken  # the varying axis that must be causal and is not
 
 
 def no_defaults(site: Site) -> Mapping[str, Any]:
@@ -190,21 +192,27 @@ def no_window(site: Site) -> int | None:
 class Op(Frozen):
     """A row of the table of operators.
 
-    `settle` fills in what a parameter means where it was left out and depends on others.
-    `flops` counts two for each multiply-add of a matrix product, for one example; `scratch`
-    the elements that are alive inside the operator beside its inputs and its result;
-    `cache` the elements that incremental decoding keeps and that are no tensor given to the
-    operator. `loss` marks what may stand only behind `loss`, `random` what differs from use
-    to use.
+    - `infer`: the type rule.
+    - `resolve_defaults`: values of omitted parameters that depend on other parameters.
+    - `flops`: for one example; a multiply-add of a matrix product counts as two.
+    - `scratch`: elements alive inside the operator, besides its inputs and its result.
+    - `cache`: elements that decoding caches inside the operator.
+    - `loss`: whether the operator may be used only after `loss`.
+    - `random`: whether two uses with the same inputs give different results.
 
-    How an operator is computed for new positions alone follows from three fields. `positions`
-    are the inputs by which a step tells it where they stand, and that no spec writes: `at`
-    int[T] the position of each in its row, `past` int the number of columns before, `starts`
-    int the column that a row begins in, `columns` int[C] all columns. `keeps` are the tensors
-    whose past positions it needs; a step gives it those of all columns. `kept` is how many
-    positions of them, and `reach` how many of the last ones where that is not all. `trims`
-    marks what leaves out positions in front. All others work on each position by itself, or
-    their type rule says that they mix positions, and they are refused.
+    Decoding feeds only the new positions to a step. These fields say what the operator needs:
+
+    - `positions`: inputs that a step adds and that no spec writes. `at` int[T] are the
+      positions of the new tokens in their rows, `past` int is the number of used cache
+      positions, `left_pad` int is the left padding of a row, `cache_positions` int[C] are all
+      positions of the cache.
+    - `cached`: tensors whose past positions the operator needs; a step passes their caches.
+    - `cache_length`: how many positions of these are cached.
+    - `cache_window`: how many of the last positions suffice; None for all.
+    - `drops_prefix`: whether it drops positions at the start.
+
+    Without these fields each position is computed independently. Decoding rejects an operator
+    whose type rule says that it mixes positions.
     """
 
     name: str

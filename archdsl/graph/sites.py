@@ -1,4 +1,4 @@
-"""Each operator of a graph as the `Site` that its rules see, and the weights it has."""
+"""The `Site` of each operator of a graph, and the weights of the graph."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from archdsl.graph.types import Type
 
 
 def site(graph: Graph, node: Apply, types: Mapping[str, Type]) -> Site:
-    """The use of an operator that a node is; `types` are those of the graph's values."""
+    """The `Site` of a node; `types` are the types of the graph's values."""
     tensors = {param: types[ref] for param, ref in node.inputs}
     return Site(tensors, dict(node.attrs), {v.name: v for v in graph.varying}, {})
 
 
 def sites(graph: Graph) -> Iterator[tuple[Apply, tuple[Stack, ...], Site]]:
-    """Every operator with the stacks around it and its site; the loss is not among them."""
+    """Every operator with its enclosing stacks and its site, without the loss."""
     types = graph.types()
     for node, around in walk(graph.nodes):
         if isinstance(node, Apply):
@@ -27,7 +27,7 @@ def sites(graph: Graph) -> Iterator[tuple[Apply, tuple[Stack, ...], Site]]:
 
 
 class Parameter(Frozen):
-    """A trainable tensor of a model: its full path and what it is."""
+    """A trainable tensor of a model: its full path, its weight, and the id of its node."""
 
     path: str
     weight: Weight
@@ -35,8 +35,8 @@ class Parameter(Frozen):
 
 
 def parameters(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
-    """All trainable tensors, in the order of computing, copies of a stack one by one; of no
-    stack more than the first `most` copies where that is given."""
+    """All trainable tensors in the order of execution, layer by layer. With `most`, only the
+    first `most` layers of each stack."""
     weights = {node.id: OPERATORS[node.op].weights(site) for node, _, site in sites(graph)}
 
     def within(nodes: tuple[Node, ...], around: str) -> Iterator[Parameter]:
@@ -53,15 +53,15 @@ def parameters(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
     return within(graph.nodes, "")
 
 
-def parameters_in_all(graph: Graph) -> int:
-    """How many trainable tensors there are, none of them named."""
+def count_parameters(graph: Graph) -> int:
+    """The number of trainable tensors, without building their names."""
     return sum(
         len(OPERATORS[node.op].weights(site)) * prod(stack.count for stack in around)
         for node, around, site in sites(graph)
     )
 
 
-def place(path: str, around: tuple[Stack, ...], copy: tuple[int | str, ...]) -> str:
-    """The full path of a node in one copy of the stacks around it."""
-    parts = [f"{stack.path}.{i}" for stack, i in zip(around, copy, strict=True)]
+def full_path(path: str, around: tuple[Stack, ...], layers: tuple[int | str, ...]) -> str:
+    """The full path of a node; `layers` are its layer numbers in the enclosing stacks."""
+    parts = [f"{stack.path}.{i}" for stack, i in zip(around, layers, strict=True)]
     return ".".join(p for p in (*parts, path) if p)

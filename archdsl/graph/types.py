@@ -1,10 +1,9 @@
-"""The types of values: named axes whose sizes are numbers or vary, and what is known of them.
+"""The types of values: dtype, named axes with fixed or varying sizes, and causality.
 
-A size is a polynomial in the varying axes (`T`, `T + 1`, `768`), so that sizes compare
-exactly and a cost can be written as a formula. A type also carries `noncausal`: the varying
-axes along which the value at one position may depend on any other. Along all others it
-is causal: where an axis has size T + c, the value at position i depends on positions
-up to i - c of T's input and on no later one.
+A size is a polynomial in the varying axes (`T`, `T + 1`, `768`), so sizes compare exactly and a
+cost is a formula. `noncausal` are the varying axes along which the value at one position may
+depend on any other. Along all others a value is causal: on an axis of size T + c, position i
+depends only on positions up to i - c of the input along T.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from archdsl.frozen import Frozen
 
 
 class Size(Frozen):
-    """A polynomial with whole coefficients; `terms` maps a product of axes to its factor.
+    """A polynomial with integer coefficients; `terms` maps a product of axes to its factor.
 
     >>> T = Size.of("T")
     >>> str((T + 1) * T * 2), ((T + 1) * T).at({"T": 4}), Size.of(3).value
@@ -58,7 +57,7 @@ class Size(Frozen):
 
     @property
     def value(self) -> int | None:
-        """The number, or None where the size varies."""
+        """The number, or None if the size varies."""
         if not self.terms:
             return 0
         return self.terms[0][1] if len(self.terms) == 1 and self.terms[0][0] == () else None
@@ -68,7 +67,7 @@ class Size(Frozen):
         return frozenset(name for axes, _ in self.terms for name in axes)
 
     def at(self, sizes: Mapping[str, int]) -> int:
-        """The number for given sizes of the varying axes."""
+        """The size for given sizes of the varying axes."""
         total = 0
         for axes, factor in self.terms:
             for name in axes:
@@ -83,16 +82,16 @@ class Size(Frozen):
         for axes, factor in sorted(self.terms, key=lambda term: (-len(term[0]), term[0])):
             counts = {axis: axes.count(axis) for axis in axes}
             powers = [f"{axis}^{n}" if n > 1 else axis for axis, n in counts.items()]
-            number = [digits(abs(factor))] if abs(factor) != 1 or not axes else []
+            number = [format_integer(abs(factor))] if abs(factor) != 1 or not axes else []
             parts += ["-" if factor < 0 else "+", " ".join(number + powers)]
         sign = "-" if parts[0] == "-" else ""
         return sign + " ".join(parts[1:])
 
 
-def digits(number: int) -> str:
-    """A whole number as the language writes it, in groups of three where it is long.
+def format_integer(number: int) -> str:
+    """Formats an integer as the language writes it, with `_` between groups of three digits.
 
-    >>> digits(50257), digits(124439808)
+    >>> format_integer(50257), format_integer(124439808)
     ('50257', '124_439_808')
     """
     return f"{number:_}" if abs(number) >= 100_000 else str(number)
@@ -103,10 +102,10 @@ def _size(terms: Mapping[tuple[str, ...], int]) -> Size:
 
 
 class Axis(Frozen):
-    """One axis: its name where it has one, its size, and the positions named by `prepend`.
+    """One axis: its name or None, its size, and the positions named by `prepend`.
 
-    `marks` are the names of the first positions, in order; `origin` is where the size was
-    bound, for messages.
+    `marks` are the names of the first positions, in order; `origin` is where the size is
+    defined, for messages.
     """
 
     name: str | None
@@ -117,7 +116,7 @@ class Axis(Frozen):
     def __str__(self) -> str:
         size = str(self.size)
         if self.name is None:
-            # In brackets where it would read as the axis of that name.
+            # In brackets, so that it does not read as the name of an axis.
             size = f"({size})" if size in self.size.vars else size
         elif self.name != size:
             size = f"{self.name} = {size}"
@@ -127,7 +126,7 @@ class Axis(Frozen):
 class Type(Frozen):
     """The type of a tensor without its batch axis; `dtype` is `float`, `int` or `bool`.
 
-    Whole numbers are 0 or more and less than `below`, where that is known.
+    Integers are at least 0, and less than `below` if it is given.
 
     >>> print(Type("float", (Axis("T", Size.of("T")), Axis("D", Size.of(768)))))
     float[T, D = 768]
@@ -147,8 +146,8 @@ class Type(Frozen):
     def vars(self) -> frozenset[str]:
         return frozenset().union(*(axis.size.vars for axis in self.axes))
 
-    def same(self, other: Type) -> bool:
-        """Whether both are one type, whatever their axes are called."""
+    def is_same(self, other: Type) -> bool:
+        """Whether two types are equal, ignoring the names of axes."""
         return self._facts == other._facts
 
     @property
@@ -156,25 +155,25 @@ class Type(Frozen):
         sizes = tuple((axis.size, axis.marks) for axis in self.axes)
         return self.dtype, sizes, self.below, self.noncausal
 
-    def shaped(self, axes: Iterable[Axis]) -> Type:
-        """A float type of other axes that depends on its input as this one does."""
+    def with_axes(self, axes: Iterable[Axis]) -> Type:
+        """A float type with other axes and the same `noncausal` axes."""
         return Type("float", tuple(axes), None, self.noncausal)
 
     def with_noncausal(self, names: Iterable[str]) -> Type:
-        """The same type, no longer causal along the named axes."""
+        """The same type, also noncausal along the named axes."""
         return Type(self.dtype, self.axes, self.below, self.noncausal | frozenset(names))
 
     def __str__(self) -> str:
         axes = f"[{', '.join(map(str, self.axes))}]" if self.axes else ""
-        below = f" < {digits(self.below)}" if self.below is not None else ""
+        below = f" < {format_integer(self.below)}" if self.below is not None else ""
         noncausal = f" noncausal {' '.join(sorted(self.noncausal))}" if self.noncausal else ""
         return f"{self.dtype}{axes}{below}{noncausal}"
 
 
 class Varying(Frozen):
-    """An axis whose size is known when the model runs: 1 to `bound`.
+    """An axis whose size is known only when the model runs: 1 to `bound`.
 
-    `ragged` names the input whose `pad` value marks positions that are not there.
+    `ragged` names the input whose `pad` value marks padding.
     """
 
     name: str

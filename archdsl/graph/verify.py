@@ -1,6 +1,6 @@
-"""What must hold of every graph, whatever made it: run after each pass and in tests.
+"""The invariants of a graph, checked after each pass and in tests.
 
-A user's mistakes are found before there is a graph; what is refused here is a bug of ours.
+A user's mistakes are reported before a graph exists; a failure here is a bug in archdsl.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from math import isfinite
 from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Node, Slice, Stack, refs, walk
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site
-from archdsl.graph.sites import place, site
+from archdsl.graph.sites import full_path, site
 from archdsl.graph.types import Size, Type, Varying
 
 
 class BrokenGraph(Exception):
-    """A graph that no compiler of ours should have made: a bug, not a user's mistake."""
+    """Raised for an invalid graph: a bug in archdsl, not a user's mistake."""
 
 
 def verify(graph: Graph) -> Graph:
-    """The graph itself, if all of this holds; else raises `BrokenGraph` naming the value.
+    """Returns the graph if it is valid; otherwise raises `BrokenGraph`, which names the value.
 
-    - Every value is made once, and before its use; labels are used by the loss alone.
-    - Every operator is of the table, has just its parameters, all settled, and the type
-      that its rule gives.
+    - Every value is defined once, before its use; only the loss uses labels.
+    - Every operator is in the table, has exactly its parameters with valid values, and has the
+      type that its rule infers.
     - The body of a stack returns the type that it takes.
-    - Every axis that varies is the size of an axis of an input, and a ragged one has padding.
-    - Every operator has a place of its own, and a tied one the table of an `embed`.
+    - Every varying axis is an axis of an input, and every ragged one has padding.
+    - Every operator has a unique path, and a tied one uses the table of an `embed`.
     - There is an output.
     """
     _Verifier(graph).run()
@@ -42,7 +42,7 @@ class _Verifier:
 
     def run(self) -> None:
         graph = self.graph
-        _once((axis.name for axis in graph.varying), "axis")
+        _require_unique((axis.name for axis in graph.varying), "axis")
         for axis in graph.varying:
             self.axis(axis)
         for each in (*graph.inputs, *graph.labels):
@@ -50,15 +50,15 @@ class _Verifier:
         self.ids()
         inputs = {each.name for each in graph.inputs}
         known = self.nodes(graph.nodes, inputs)
-        self.places()
+        self.paths()
         self.tables()
-        _once((name for name, _ in graph.outputs), "output")
+        _require_unique((name for name, _ in graph.outputs), "output")
         _require(bool(graph.outputs), graph.name, "has no output")
         for name, ref in graph.outputs:
             _require(ref in known, name, f"refers to {ref}, which is not defined")
         self.loss(known)
 
-    # -- what comes in --
+    # -- inputs --
 
     def axis(self, axis: Varying) -> None:
         where = f"axis {axis.name}"
@@ -105,12 +105,12 @@ class _Verifier:
                 numbered += [node.carry, *(each.id for each in (*node.takes, *node.gives))]
         for id in numbered:
             _require(id.startswith("%"), id, "is the id of a value and does not start with `%`")
-        _once([*made, *numbered], "value")
+        _require_unique([*made, *numbered], "value")
 
     # -- nodes --
 
     def nodes(self, nodes: tuple[Node, ...], known: set[str]) -> set[str]:
-        """The values that can be seen behind some nodes, of which `known` are seen before."""
+        """Checks nodes; returns the ids that are defined after them, given those before."""
         known = set(known)
         for node in nodes:
             self.type(node.id, node.type)
@@ -125,46 +125,48 @@ class _Verifier:
 
     def stack(self, node: Stack, known: set[str]) -> None:
         _require(node.count >= 1, node.id, f"repeats its body {node.count} times")
-        self.made(node.id, (node.input,), known)
+        self.require_defined(node.id, (node.input,), known)
         self.type(node.carry, node.carry_type)
         # The layer before may have made the input noncausal.
         given, taken = self.types[node.input], node.carry_type
-        enters = given.with_noncausal(taken.noncausal).same(taken)
+        enters = given.with_noncausal(taken.noncausal).is_same(taken)
         _require(enters, node.id, f"passes {given} to a body that takes {taken}")
         for each in node.takes:
-            self.made(each.id, (each.of,), known)
-            self.sliced(node, each, self.types[each.of], each.type)
+            self.require_defined(each.id, (each.of,), known)
+            self.check_slice(node, each, self.types[each.of], each.type)
         inner = self.nodes(node.body, known | {node.carry, *(each.id for each in node.takes)})
         for each in node.gives:
-            self.made(each.id, (each.of,), inner)
-            self.sliced(node, each, each.type, self.types[each.of])
+            self.require_defined(each.id, (each.of,), inner)
+            self.check_slice(node, each, each.type, self.types[each.of])
         _require(
             node.result in inner,
             node.id,
             f"returns {node.result}, which its body does not define",
         )
         result = self.types[node.result]
-        returns = result.with_noncausal(taken.noncausal).same(taken)
+        returns = result.with_noncausal(taken.noncausal).is_same(taken)
         _require(returns, node.id, f"takes {taken} and returns {result}")
-        _require(node.type.same(result), node.id, f"has type {node.type} and returns {result}")
+        _require(
+            node.type.is_same(result), node.id, f"has type {node.type} and returns {result}"
+        )
 
-    def sliced(self, node: Stack, each: Slice, all: Type, one: Type) -> None:
-        """A value of all layers and that of one: its first axis counts the layers."""
+    def check_slice(self, node: Stack, each: Slice, all: Type, one: Type) -> None:
+        """Checks that a value of all layers has the layers as its first axis."""
         self.type(each.id, each.type)
         layers = all.axes[0].size.value if all.axes else None
-        same = Type(all.dtype, all.axes[1:], all.below, all.noncausal).same(one)
+        same = Type(all.dtype, all.axes[1:], all.below, all.noncausal).is_same(one)
         _require(
             layers == node.count and same,
             each.id,
             f"has type {one}, which is not that of one layer of {all}",
         )
 
-    def made(self, where: str, used: Iterable[str], known: set[str]) -> None:
+    def require_defined(self, where: str, used: Iterable[str], known: set[str]) -> None:
         for ref in used:
             _require(ref in known, where, f"uses {ref}, which is not defined before it")
 
     def apply(self, node: Apply, known: set[str], loss: bool) -> None:
-        self.made(node.id, refs(node), known)
+        self.require_defined(node.id, refs(node), known)
         op = OPERATORS.get(node.op)
         if op is None:
             raise BrokenGraph(f"{node.id} uses the unknown operator {node.op}")
@@ -176,14 +178,14 @@ class _Verifier:
         try:
             open = op.resolve_defaults(here)
             _require(not open, node.id, f"has no value for {', '.join(open)}")
-            type = self.fused(node, op.infer(here))
+            type = self.type_after_tail(node, op.infer(here))
         except Mismatch as refused:
             message = f"{node.id} does not follow the type rule of {node.op}: {refused}"
             raise BrokenGraph(message) from refused
-        _require(type.same(node.type), node.id, f"has type {node.type} instead of {type}")
+        _require(type.is_same(node.type), node.id, f"has type {node.type} instead of {type}")
 
-    def fused(self, node: Apply, type: Type) -> Type:
-        """The type behind the operators that are fused behind a node."""
+    def type_after_tail(self, node: Apply, type: Type) -> Type:
+        """The type after the operators that are fused into a node."""
         for tail in node.tail:
             op, others = OPERATORS.get(tail.op), [tail.other] if tail.other else []
             if op is None or op.positions or op.loss:
@@ -211,29 +213,29 @@ class _Verifier:
         for param, (name, value) in zip(settings, node.attrs, strict=True):
             _require(_fits(param, value), node.id, f"has {name} = {value!r}")
 
-    # -- places, outputs, loss --
+    # -- paths, outputs, loss --
 
-    def places(self) -> None:
-        """Weights are told apart by the places of their operators, so these must differ."""
-        places: list[str] = []
+    def paths(self) -> None:
+        """Checks that paths are unique, since the names of weights start with them."""
+        paths: list[str] = []
         for node, around in walk(self.graph.nodes):
-            # The only operator of a stack's body may have the place of the copy.
+            # The only operator of a stack's body may have an empty path.
             if node.path or not around or isinstance(node, Stack):
                 names = node.path.split(".")
                 fits = all(name.isidentifier() or name.isdecimal() for name in names)
                 _require(fits, node.id, f"has the invalid path {node.path!r}")
-            # One place stands for all copies.
-            places.append(place(node.path, around, ("{}",) * len(around)))
-        _once(places, "path")
+            # One path for all layers.
+            paths.append(full_path(node.path, around, ("{}",) * len(around)))
+        _require_unique(paths, "path")
 
     def tables(self) -> None:
-        """A tied operator uses the table of an `embed` that is not repeated."""
+        """Checks that a tied operator uses the table of an `embed` outside of stacks."""
         tables: dict[str, tuple[Attribute, Attribute]] = {
             node.path: (node.attr["vocab"], node.attr["dim"])
             for node in self.graph.nodes
             if isinstance(node, Apply) and node.op == "embed" and node.attr["tied"] is None
         }
-        _once((*tables, *(each.path for each in self.graph.tables)), "table")
+        _require_unique((*tables, *(each.path for each in self.graph.tables)), "table")
         tables |= {each.path: (each.vocab, each.dim) for each in self.graph.tables}
         for node, _ in walk(self.graph.nodes):
             if isinstance(node, Apply) and (tied := node.attr.get("tied")) is not None:
@@ -257,7 +259,7 @@ class _Verifier:
 
 
 def _fits(param: Param, value: Attribute) -> bool:
-    """Whether a setting has a value that a parameter can have once all is settled."""
+    """Whether a parameter can have this value after its defaults are resolved."""
     if value is None:
         return param.default is None
     match param.kind:
@@ -281,7 +283,7 @@ def _fits(param: Param, value: Attribute) -> bool:
             return isinstance(value, str)
 
 
-def _once(names: Iterable[str], what: str) -> None:
+def _require_unique(names: Iterable[str], what: str) -> None:
     seen: set[str] = set()
     for name in names:
         _require(name not in seen, name, f"is the name of more than one {what}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from archdsl.graph.nodes import Graph, Node, Slice, Stack, refs, walk
-from archdsl.passes.decoding_analysis import Analysis, layers_axis, tables
+from archdsl.passes.decoding_analysis import Analysis, layers_axis, tied_tables
 from archdsl.passes.eliminate_dead_code import drop_unused
 from archdsl.passes.rewrite import Builder
 
@@ -27,11 +27,11 @@ def build_once_graph(of: Analysis) -> Graph | None:
         builder.apply("length", name, {"x": each.name}, pad=each.pad)
         for _, each, name in lengths
     ]
-    outputs = [(of.kept[ref].name, found[ref]) for ref in wanted]
+    outputs = [(of.step_inputs[ref].name, found[ref]) for ref in wanted]
     outputs += [(node.path, node.id) for node in measured]
     nodes = (*drop_unused(nodes, {ref for _, ref in outputs}), *measured)
     once = replace(graph, varying=varying, inputs=inputs, nodes=nodes, outputs=tuple(outputs))
-    return replace(once, tables=tables(graph, once))
+    return replace(once, tables=tied_tables(graph, once))
 
 
 def _nodes(

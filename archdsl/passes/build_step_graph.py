@@ -9,7 +9,13 @@ from archdsl.graph.nodes import Apply, Graph, Input, Node, Slice, Stack
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Op
 from archdsl.graph.types import Axis, Size, Type, Varying
-from archdsl.passes.decoding_analysis import Analysis, Kept, layers_axis, tables, unused
+from archdsl.passes.decoding_analysis import (
+    Analysis,
+    StepInput,
+    layers_axis,
+    tied_tables,
+    unused_name,
+)
 from archdsl.passes.rewrite import Builder
 
 PAST, LEFT_PAD, CACHE_POSITIONS = "past", "left_pad", "cache_positions"  # inputs of a step
@@ -36,14 +42,14 @@ class _Step:
         self.caches: dict[str, str] = {}
         self.slices: list[dict[str, Slice]] = []
         self.positions: list[Apply] = []  # the graph's first nodes
-        self.starts: dict[int, str] = {0: LEFT_PAD}
+        self.left_pads: dict[int, str] = {0: LEFT_PAD}
         self.at: dict[int, str] = {}
         self.paths = {node.path for node in of.graph.nodes}
 
     def varying(self) -> tuple[Varying, ...]:
         of = self.of
         lengths = {axis.name: name for axis, _, name in of.ragged()}
-        used = {name for kept in of.kept.values() for name in kept.type.vars} | {of.axis}
+        used = {name for kept in of.step_inputs.values() for name in kept.type.vars} | {of.axis}
         axes = (
             replace(axis, ragged=lengths.get(axis.name))
             for axis in of.graph.varying
@@ -59,13 +65,13 @@ class _Step:
         columns = Axis(of.column_axis, Size.of(of.column_axis))
         yield Input(CACHE_POSITIONS, Type("int", (columns,)))
         yield from (Input(name, number) for _, _, name in of.ragged())
-        yield from (Input(kept.name, of.layered(kept)) for kept in of.kept.values())
+        yield from (Input(kept.name, of.layered(kept)) for kept in of.step_inputs.values())
 
     def graph(self) -> Graph:
         of, graph = self.of, self.of.graph
-        nodes = (*self.entering(of.inputs), *self.nodes(graph.nodes))
+        nodes = (*self.append_caches(of.inputs), *self.nodes(graph.nodes))
         outputs = [(name, self.ref(ref)) for name, ref in graph.outputs]
-        outputs += [(of.kept[ref].name, self.caches[ref]) for ref in of.caches]
+        outputs += [(of.step_inputs[ref].name, self.caches[ref]) for ref in of.caches]
         step = replace(
             graph,
             varying=self.varying(),
@@ -73,16 +79,16 @@ class _Step:
             nodes=(*self.positions, *nodes),
             outputs=tuple(outputs),
         )
-        return replace(step, tables=tables(graph, step))
+        return replace(step, tables=tied_tables(graph, step))
 
     # -- values --
 
     def ref(self, ref: str) -> str:
         """What a value of the model is called in the step."""
         ref = self.renamed.get(ref, ref)
-        return self.input(self.of.kept[ref]) if ref in self.of.once else ref
+        return self.input(self.of.step_inputs[ref]) if ref in self.of.once else ref
 
-    def input(self, kept: Kept) -> str:
+    def input(self, kept: StepInput) -> str:
         """An input of the step, or its part for the layer that we are in."""
         name = kept.name
         for slices, _ in zip(self.slices, self.of.around[kept.ref], strict=False):
@@ -94,7 +100,7 @@ class _Step:
             name = slices[kept.ref].id
         return name
 
-    def entering(self, refs: Iterable[str]) -> Iterator[Node]:
+    def append_caches(self, refs: Iterable[str]) -> Iterator[Node]:
         """Writes caches of the values that are known where a body begins."""
         for ref in refs:
             if ref in self.of.caches:
@@ -102,14 +108,14 @@ class _Step:
 
     def append(self, ref: str, path: str) -> Apply:
         """The cache of a value with the new positions in it."""
-        new, cache = self.renamed.get(ref, ref), self.input(self.of.kept[ref])
+        new, cache = self.renamed.get(ref, ref), self.input(self.of.step_inputs[ref])
         node = self.builder.apply("append", path, {"x": cache, "new": new, "past": PAST})
         self.caches[ref] = node.id
         return node
 
     # -- positions --
 
-    def told(self, op: Op, node: Apply) -> Iterator[tuple[str, str]]:
+    def position_inputs(self, op: Op, node: Apply) -> Iterator[tuple[str, str]]:
         """The inputs by which an operator learns of positions."""
         if op.cached and not self.caches.keys() & {dict(node.inputs)[p] for p in op.cached}:
             return  # it looks at a memory, where no position counts
@@ -121,27 +127,27 @@ class _Step:
                 case "at":
                     yield name, self.positions_of(later)
                 case "left_pad":
-                    yield name, self.starts_of(later)
+                    yield name, self.left_pad_of(later)
                 case _:
                     yield name, {"past": PAST, "cache_positions": CACHE_POSITIONS}[name]
 
-    def starts_of(self, later: int) -> str:
+    def left_pad_of(self, later: int) -> str:
         """Where rows start on an axis that begins so many columns later."""
-        if later not in self.starts:
+        if later not in self.left_pads:
             node = self.position("shift", f"starts_{later}", {"x": LEFT_PAD}, by=later)
-            self.starts[later] = node.id
-        return self.starts[later]
+            self.left_pads[later] = node.id
+        return self.left_pads[later]
 
     def positions_of(self, later: int) -> str:
         """The position of each new column on an axis that begins so many columns later."""
         if later not in self.at:
-            inputs = {"x": self.of.tokens, "past": PAST, "left_pad": self.starts_of(later)}
+            inputs = {"x": self.of.tokens, "past": PAST, "left_pad": self.left_pad_of(later)}
             name = f"positions_{later}" if later else "positions"
             self.at[later] = self.position("positions", name, inputs).id
         return self.at[later]
 
     def position(self, op: str, name: str, inputs: dict[str, str], **attr: int) -> Apply:
-        node = self.builder.apply(op, unused(name, self.paths), inputs, None, **attr)
+        node = self.builder.apply(op, unused_name(name, self.paths), inputs, None, **attr)
         self.positions.append(node)
         return node
 
@@ -173,7 +179,7 @@ class _Step:
             param: seen[ref] if param in op.cached and ref in seen else self.ref(ref)
             for param, ref in node.inputs
         }
-        inputs |= self.told(op, node)
+        inputs |= self.position_inputs(op, node)
         return self.builder.typed(replace(node, inputs=tuple(inputs.items())))
 
     def stack(self, node: Stack) -> Stack:
@@ -181,7 +187,7 @@ class _Step:
         types[node.carry] = carry_type = self.carry_type(node)
         self.slices.append({})
         outside = set(self.caches)
-        body = (*self.entering([node.carry]), *self.nodes(node.body))
+        body = (*self.append_caches([node.carry]), *self.nodes(node.body))
         takes = tuple(self.slices.pop().values())
         gives = []
         for ref in [ref for ref in self.caches if ref not in outside]:  # written in the body

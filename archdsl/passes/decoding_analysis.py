@@ -10,7 +10,7 @@ from typing import NoReturn
 from archdsl.diagnostics import Note, fail
 from archdsl.graph.nodes import Apply, Graph, Input, Stack, Table, refs, walk
 from archdsl.graph.ops import OPERATORS
-from archdsl.graph.sites import place, site, sites
+from archdsl.graph.sites import full_path, site, sites
 from archdsl.graph.types import Axis, Size, Type, Varying
 
 CHUNK = 32  # positions that a ring leaves free beside its window, for those fed together
@@ -54,7 +54,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StepInput:
     """A value `ref` of the model as an input of the step; `type` is that of one layer."""
 
     ref: str
@@ -90,10 +90,10 @@ class Analysis:
         self.lead = max([0, *(offset for offset in offsets if offset is not None)])
         bound = next(v.bound for v in graph.varying if v.name == self.axis)
         self.columns = columns or bound + self.lead
-        self.column_axis = unused("C", {v.name for v in graph.varying})
+        self.column_axis = unused_name("C", {v.name for v in graph.varying})
         self.caches = dict(self._caches())
         self.once = list(dict.fromkeys(self._once()))
-        self.kept = {each.ref: each for each in self._kept()}
+        self.step_inputs = {each.ref: each for each in self._step_inputs()}
 
     def offset(self, ref: str) -> int | None:
         """How many positions more than there are tokens a value has along the tokens' axis."""
@@ -179,13 +179,13 @@ class Analysis:
                 yield from (ref for ref in used if ref not in self.stepped)
         yield from (ref for _, ref in self.graph.outputs if ref not in self.stepped)
 
-    def _kept(self) -> Iterator[Kept]:
+    def _step_inputs(self) -> Iterator[StepInput]:
         names = set(self.inputs)
         for ref, reach in self.caches.items():
             state = self._state(ref, names, reach)
-            yield Kept(ref, self._cache_type(ref, reach), state)
+            yield StepInput(ref, self._cache_type(ref, reach), state)
         for ref in self.once:
-            yield Kept(ref, self.types[ref], self._state(ref, names))
+            yield StepInput(ref, self.types[ref], self._state(ref, names))
 
     def _state(self, ref: str, names: set[str], reach: int | None = None) -> State:
         path, stacks = self._path(ref), tuple(stack.count for stack in self.around[ref])
@@ -193,12 +193,12 @@ class Analysis:
             name = ref
         else:
             words = [word for word in path.split(".") if word != "{}"]
-            name = unused("_".join(words), names)
+            name = unused_name("_".join(words), names)
         return State(name, path, stacks, self.types[ref], ref in self.caches, reach)
 
     def _path(self, ref: str) -> str:
         for node, around in walk(self.graph.nodes):
-            path = place(node.path, around, ("{}",) * len(around))
+            path = full_path(node.path, around, ("{}",) * len(around))
             if node.id == ref:
                 return path
             if isinstance(node, Stack) and node.carry == ref:
@@ -215,7 +215,7 @@ class Analysis:
         # Nothing is causal about it: which columns a query sees is told by positions.
         return replace(_with_sequence(self.types[ref], axis), noncausal=frozenset())
 
-    def layered(self, kept: Kept) -> Type:
+    def layered(self, kept: StepInput) -> Type:
         """The type of a value that is kept, of all layers of the stacks around it."""
         layers = (layers_axis(stack) for stack in self.around[kept.ref])
         return replace(kept.type, axes=(*layers, *kept.type.axes))
@@ -226,7 +226,7 @@ def layers_axis(stack: Stack) -> Axis:
     return Axis("layers", Size.of(stack.count))
 
 
-def unused(name: str, taken: set[str]) -> str:
+def unused_name(name: str, taken: set[str]) -> str:
     """A name like this one that nothing has, and that is taken from now on."""
     found, number = name, 2
     while found in taken:
@@ -235,7 +235,7 @@ def unused(name: str, taken: set[str]) -> str:
     return found
 
 
-def tables(whole: Graph, part: Graph) -> tuple[Table, ...]:
+def tied_tables(whole: Graph, part: Graph) -> tuple[Table, ...]:
     """The tables that a part of a model is tied to and does not have itself."""
     embeds = {
         node.path: Table(node.path, here.attr["vocab"], here.attr["dim"])

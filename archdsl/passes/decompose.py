@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from archdsl.graph.nodes import Apply, Graph, Node, Stack
-from archdsl.passes.rewrite import Builder, joined
+from archdsl.passes.rewrite import Builder, join_path
 
 
 def decompose(graph: Graph) -> Graph:
@@ -38,17 +38,17 @@ def decompose(graph: Graph) -> Graph:
     linear mlp.1 float[T, 4]
     """
     builder = Builder(graph)
-    return replace(graph, nodes=_decomposed(builder, graph.nodes))
+    return replace(graph, nodes=_decompose_nodes(builder, graph.nodes))
 
 
-def _decomposed(builder: Builder, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+def _decompose_nodes(builder: Builder, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
     return tuple(made for node in nodes for made in _parts(builder, node))
 
 
 def _parts(builder: Builder, node: Node) -> Iterator[Node]:
     match node:
         case Stack():
-            yield replace(node, body=_decomposed(builder, node.body))
+            yield replace(node, body=_decompose_nodes(builder, node.body))
         case Apply() if node.op in COMPOSITE:
             *parts, last = COMPOSITE[node.op](builder, node)
             yield from parts
@@ -65,8 +65,8 @@ def _attention(builder: Builder, node: Apply) -> Iterator[Apply]:
     size: Any = attr["head_size"]
     heads: dict[str, str] = {}
 
-    def made(name: str, part: str, inputs: dict[str, str], **settings: Any) -> Apply:
-        return builder.apply(name, joined(node.path, part), inputs, node.span, **settings)
+    def apply(name: str, part: str, inputs: dict[str, str], **settings: Any) -> Apply:
+        return builder.apply(name, join_path(node.path, part), inputs, node.span, **settings)
 
     for part, source, number in (
         ("q", x, attr["heads"]),
@@ -74,20 +74,22 @@ def _attention(builder: Builder, node: Apply) -> Iterator[Apply]:
         ("v", memory, attr["kv_heads"]),
     ):
         features = int(str(number)) * size
-        projected = made("linear", part, {"x": source}, dim=features, bias=attr["bias"])
+        projected = apply("linear", part, {"x": source}, dim=features, bias=attr["bias"])
         yield projected
         pattern, sizes = "T (heads size) -> T heads size", (("heads", number),)
-        split = made(
+        split = apply(
             "reshape", f"{part}_heads", {"x": projected.id}, pattern=pattern, sizes=sizes
         )
         yield split
         heads[part] = split.id
-    core = made("attend", "attend", heads, causal=attr["causal"], scale=attr["scale"])
+    core = apply("attend", "attend", heads, causal=attr["causal"], scale=attr["scale"])
     yield core
-    merged = made("reshape", "merged", {"x": core.id}, pattern="T heads size -> T (heads size)")
+    merged = apply(
+        "reshape", "merged", {"x": core.id}, pattern="T heads size -> T (heads size)"
+    )
     yield merged
     width = node.type.axes[-1].size.value
-    yield made("linear", "out", {"x": merged.id}, dim=width, bias=attr["out_bias"])
+    yield apply("linear", "out", {"x": merged.id}, dim=width, bias=attr["out_bias"])
 
 
 def _mlp(builder: Builder, node: Apply) -> Iterator[Apply]:
@@ -96,15 +98,15 @@ def _mlp(builder: Builder, node: Apply) -> Iterator[Apply]:
     sizes: Any = attr["sizes"]
     act = str(attr["act"])
 
-    def made(name: str, part: str, **settings: Any) -> Apply:
-        return builder.apply(name, joined(node.path, part), {"x": x}, node.span, **settings)
+    def apply(name: str, part: str, **settings: Any) -> Apply:
+        return builder.apply(name, join_path(node.path, part), {"x": x}, node.span, **settings)
 
     for i, size in enumerate(sizes):
-        product = made("linear", str(i), dim=size, bias=attr["bias"])
+        product = apply("linear", str(i), dim=size, bias=attr["bias"])
         yield product
         x = product.id
         if i < len(sizes) - 1:
-            activation = made(act, f"{act}_{i}")
+            activation = apply(act, f"{act}_{i}")
             yield activation
             x = activation.id
 

@@ -30,13 +30,13 @@ def eliminate_common_subexpressions(graph: Graph) -> Graph:
     """
     renamed: dict[str, str] = {}
     trained = {p.node for p in parameters(graph)}
-    nodes = _shared(graph.nodes, {}, renamed, trained)
+    nodes = _eliminate(graph.nodes, {}, renamed, trained)
     outputs = tuple((name, renamed.get(ref, ref)) for name, ref in graph.outputs)
-    loss = graph.loss and _renamed(graph.loss, renamed)
+    loss = graph.loss and _rename_inputs(graph.loss, renamed)
     return replace(graph, nodes=nodes, outputs=outputs, loss=loss)
 
 
-def _shared(
+def _eliminate(
     nodes: tuple[Node, ...],
     known: dict[object, str],
     renamed: dict[str, str],
@@ -46,7 +46,7 @@ def _shared(
     for node in nodes:
         match node:
             case Apply():
-                node = _renamed(node, renamed)
+                node = _rename_inputs(node, renamed)
                 key = (node.op, node.inputs, node.attrs)
                 if node.id not in trained and not OPERATORS[node.op].random:
                     if key in known:
@@ -55,12 +55,12 @@ def _shared(
                     known[key] = node.id
             case Stack():
                 # What is known outside is known inside, but not the other way round.
-                body = _shared(node.body, dict(known), renamed, trained)
+                body = _eliminate(node.body, dict(known), renamed, trained)
                 x, result = (renamed.get(ref, ref) for ref in (node.input, node.result))
                 node = replace(node, input=x, body=body, result=result)
         kept.append(node)
     return tuple(kept)
 
 
-def _renamed(node: Apply, renamed: dict[str, str]) -> Apply:
+def _rename_inputs(node: Apply, renamed: dict[str, str]) -> Apply:
     return replace(node, inputs=tuple((p, renamed.get(ref, ref)) for p, ref in node.inputs))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from archdsl.graph.nodes import Apply, Graph, Node, Stack, Tail, refs
-from archdsl.graph.products import PRODUCTS
+from archdsl.graph.products import MATMUL_OPS
 from archdsl.graph.rules import ACTIVATIONS
 
 
@@ -38,20 +38,20 @@ def fuse(graph: Graph) -> Graph:
     %6 = linear(%4; dim = 4, bias = false) then add(x) @ down: float[4]
     output y = %6
     """
-    return replace(graph, nodes=_fused(graph.nodes, Counter(_uses(graph))))
+    return replace(graph, nodes=_fuse_nodes(graph.nodes, Counter(_uses(graph))))
 
 
-def _fused(nodes: tuple[Node, ...], uses: Counter[str]) -> tuple[Node, ...]:
+def _fuse_nodes(nodes: tuple[Node, ...], uses: Counter[str]) -> tuple[Node, ...]:
     """The nodes of one body; a product stands where the last operator of its tail stood."""
     users = {ref: node for node in nodes if isinstance(node, Apply) for ref in refs(node)}
     ends: dict[str, Apply] = {}  # products, by the last operator fused into them
     gone: set[str] = set()
     for node in nodes:
-        if not isinstance(node, Apply) or node.op not in PRODUCTS:
+        if not isinstance(node, Apply) or node.op not in MATMUL_OPS:
             continue
         found, end = node, node
         while uses[end.id] == 1 and (after := users.get(end.id)):
-            more = _with(found, after, end.id)
+            more = _try_fuse(found, after, end.id)
             if more is None or after.id in ends or after.id in gone:
                 break
             gone.add(end.id)
@@ -60,12 +60,12 @@ def _fused(nodes: tuple[Node, ...], uses: Counter[str]) -> tuple[Node, ...]:
             ends[end.id] = replace(found, id=end.id, type=end.type)
     kept = (ends.get(node.id, node) for node in nodes if node.id not in gone)
     return tuple(
-        replace(node, body=_fused(node.body, uses)) if isinstance(node, Stack) else node
+        replace(node, body=_fuse_nodes(node.body, uses)) if isinstance(node, Stack) else node
         for node in kept
     )
 
 
-def _with(product: Apply, node: Apply, ref: str) -> Apply | None:
+def _try_fuse(product: Apply, node: Apply, ref: str) -> Apply | None:
     """A product that does one operator more, of its result `ref`; None where it cannot."""
     done = [tail.op for tail in product.tail]
     other = next((each for _, each in node.inputs if each != ref), None)

@@ -33,7 +33,7 @@ def keep_last_position(graph: Graph, axis: str) -> Graph:
     """
     looking = [i for i, node in enumerate(graph.nodes) if _needs_positions(node)]
     first = looking[-1] + 1 if looking else 0
-    return _Shortener(graph, axis, graph.nodes[:first]).shortened(graph.nodes[first:])
+    return _Shortener(graph, axis, graph.nodes[:first]).shorten(graph.nodes[first:])
 
 
 def _needs_positions(node: Node) -> bool:
@@ -44,26 +44,26 @@ def _needs_positions(node: Node) -> bool:
 
 
 class _Shortener:
-    """Makes nodes again for one position; values of all positions are shortened once each."""
+    """Makes nodes again for one position; values of all positions are shorten once each."""
 
     def __init__(self, graph: Graph, axis: str, before: tuple[Node, ...]):
         self.graph, self.size = graph, Size.of(axis)
         self.builder = Builder(graph)
-        self.long = dict(self.builder.types)
-        self.made: list[Node] = list(before)
-        self.ends: dict[str, str] = {}  # the last position, by the value of all
+        self.full_types = dict(self.builder.types)
+        self.nodes: list[Node] = list(before)
+        self.last_ids: dict[str, str] = {}  # the last position, by the value of all
         self.short: set[str] = set()
 
-    def shortened(self, behind: tuple[Node, ...]) -> Graph:
+    def shorten(self, behind: tuple[Node, ...]) -> Graph:
         for node in behind:
             made = self.node(node)
-            self.made.append(made)  # behind what it takes the ends of
+            self.nodes.append(made)  # behind what it takes the ends of
         caches = {each.name for each in self.graph.inputs}
         outputs = tuple(
             (name, ref if name in caches else self.last(ref))
             for name, ref in self.graph.outputs
         )
-        return replace(self.graph, nodes=tuple(self.made), outputs=outputs)
+        return replace(self.graph, nodes=tuple(self.nodes), outputs=outputs)
 
     def node(self, node: Node) -> Node:
         self.short.add(node.id)
@@ -82,12 +82,12 @@ class _Shortener:
 
     def last(self, ref: str) -> str:
         """The last position of a value of all positions; any other value itself."""
-        sizes = [axis.size for axis in self.long[ref].axes]
+        sizes = [axis.size for axis in self.full_types[ref].axes]
         if ref in self.short or self.size not in sizes:
             return ref
-        if ref not in self.ends:
-            path = f"last_{len(self.ends) + 1}" if self.ends else "last"
+        if ref not in self.last_ids:
+            path = f"last_{len(self.last_ids) + 1}" if self.last_ids else "last"
             node = self.builder.apply("last", path, {"x": ref}, axis=sizes.index(self.size))
-            self.made.append(node)
-            self.ends[ref] = node.id
-        return self.ends[ref]
+            self.nodes.append(node)
+            self.last_ids[ref] = node.id
+        return self.last_ids[ref]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Apply, Graph, Stack, walk
 from archdsl.graph.printer import show
-from archdsl.graph.types import digits
+from archdsl.graph.types import format_integer
 from archdsl.graph.verify import verify
 from archdsl.passes.fuse import fuse
 from archdsl.passes.select_kernels import TINYGRAD, select_kernels
@@ -81,8 +81,8 @@ def lower(
 
 
 def _lines(program: Program) -> Iterator[str]:
-    sizes = [f"B = {digits(program.batch)}"]
-    sizes += [f"{name} = {digits(size)}" for name, size in program.sizes]
+    sizes = [f"B = {format_integer(program.batch)}"]
+    sizes += [f"{name} = {format_integer(size)}" for name, size in program.sizes]
     kernels = f"kernels for {program.target}" if program.target else "kernels of tinygrad"
     trains = ", with gradients" if program.trains else ""
     yield f"program {', '.join(sizes)}, {program.dtype}, {kernels}{trains}"

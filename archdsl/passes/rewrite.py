@@ -67,6 +67,6 @@ class Builder:
         return Site(tensors, attr, self.varying, {})
 
 
-def joined(path: str, part: str) -> str:
+def join_path(path: str, part: str) -> str:
     """The place of a part of an operator."""
     return f"{path}.{part}" if path else part

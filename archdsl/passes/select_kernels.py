@@ -21,7 +21,7 @@ from archdsl.graph.types import Type
 
 
 @dataclass(frozen=True)
-class Product:
+class Linear:
     """[rows, into] times a weight [out, into]: [rows, out]."""
 
     rows: int
@@ -62,12 +62,12 @@ class Lookup:
 
 
 @dataclass(frozen=True)
-class Append:
+class CacheWrite:
     """New positions written into a cache."""
 
 
 @dataclass(frozen=True)
-class Multiply:
+class BatchedMatmul:
     """A batch of products [rows, into] x [into, out] of two computed tensors."""
 
     rows: int
@@ -75,7 +75,7 @@ class Multiply:
     out: int
 
 
-Work: TypeAlias = Product | Attention | Norm | Lookup | Append | Multiply
+Work: TypeAlias = Linear | Attention | Norm | Lookup | CacheWrite | BatchedMatmul
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ KERNELS = (
     # Reads the weight once for three rows, as it lies.
     Kernel(
         "matvec",
-        Product,
+        Linear,
         CPU,
         lambda w: w.into <= WIDEST_SUM,
         lambda w: w.into * w.out * (4 * -(-w.rows // 3) + 1.5 * w.rows),
@@ -109,7 +109,7 @@ KERNELS = (
     # Lays the weight out anew, then has six rows share each of its numbers.
     Kernel(
         "matmul",
-        (Product, Multiply),
+        (Linear, BatchedMatmul),
         CPU,
         lambda w: w.out >= 64 and w.rows >= 6,
         lambda w: w.into * w.out * (6 + w.rows),
@@ -138,16 +138,16 @@ KERNELS = (
         lambda w: w.rows * w.width,
     ),
     Kernel("embed", Lookup, CPU, lambda w: True, lambda w: w.count * w.width),
-    Kernel("keep", Append, CPU, lambda w: True, lambda w: 1),
+    Kernel("keep", CacheWrite, CPU, lambda w: True, lambda w: 1),
 )
 
 
 def choose(work: Work, target: str | None) -> str:
     """The name of the cheapest kernel for a piece of work, tinygrad's where there is none.
 
-    >>> choose(Product(1, 768, 3072), CPU), choose(Product(128, 768, 3072), CPU)
+    >>> choose(Linear(1, 768, 3072), CPU), choose(Linear(128, 768, 3072), CPU)
     ('matvec', 'matmul')
-    >>> choose(Product(128, 768, 3072), None)
+    >>> choose(Linear(128, 768, 3072), None)
     'tinygrad'
     """
     fitting = [
@@ -165,10 +165,10 @@ def select_kernels(
 
     An operator that tinygrad's scheduler lowers alone names none.
     """
-    return replace(graph, nodes=_selected(graph, graph.nodes, target, batch, sizes))
+    return replace(graph, nodes=_select(graph, graph.nodes, target, batch, sizes))
 
 
-def _selected(
+def _select(
     graph: Graph,
     nodes: tuple[Node, ...],
     target: str | None,
@@ -185,7 +185,7 @@ def _selected(
                 kernels = _kernels(node, here, target, batch, sizes)
                 found.append(replace(node, kernels=kernels))
             case Stack():
-                body = _selected(graph, node.body, target, batch, sizes, types)
+                body = _select(graph, node.body, target, batch, sizes, types)
                 found.append(replace(node, body=body))
     return tuple(found)
 
@@ -193,21 +193,21 @@ def _selected(
 def _kernels(
     node: Apply, here: Site, target: str | None, batch: int, sizes: Mapping[str, int]
 ) -> tuple[str, ...]:
-    chosen = tuple(choose(work, target) for _, work in works(node, here, batch, sizes))
+    chosen = tuple(choose(work, target) for _, work in work_items(node, here, batch, sizes))
     if node.op == "attend" and chosen == (TINYGRAD,) and "past" not in here.tensors:
-        chosen = tuple(choose(work, target) for work in _by_products(here, batch, sizes))
+        chosen = tuple(choose(work, target) for work in _attention_matmuls(here, batch, sizes))
     return () if set(chosen) == {TINYGRAD} else chosen
 
 
-def parts(node: Apply, here: Site) -> list[str]:
+def part_names(node: Apply, here: Site) -> list[str]:
     """The names of the pieces of work of an operator, in the order of its kernels."""
     if node.op == "attend" and len(node.kernels) == 2:
         return ["scores", "values"]
     sizes = {axis.name: axis.bound for axis in here.varying.values()}
-    return [part for part, _ in works(node, here, 1, sizes)]
+    return [part for part, _ in work_items(node, here, 1, sizes)]
 
 
-def works(
+def work_items(
     node: Apply, here: Site, batch: int, sizes: Mapping[str, int]
 ) -> Iterator[tuple[str, Work]]:
     """The pieces of work of an operator, each with the name of its part, empty for the only
@@ -224,30 +224,32 @@ def works(
             width = node.type.axes[-1].size.at(sizes)
             yield "", Lookup(rows(node.type), here.attr["vocab"], width)
         case "append":
-            yield "", Append()
+            yield "", CacheWrite()
         case "unembed":
-            yield "", Product(rows(here.x), here.width, here.attr["vocab"])
+            yield "", Linear(rows(here.x), here.width, here.attr["vocab"])
         case "attend":
-            heads, queries, keys, *widths = _core(here, batch, sizes)
+            heads, queries, keys, *widths = _attention_sizes(here, batch, sizes)
             yield "", Attention(heads, queries, keys, max(widths), "bias" in here.tensors)
         case _:
             for weight in OPERATORS[node.op].weights(here):
                 if weight.init == "matrix":
                     out, *into = weight.shape
                     part = weight.name.removesuffix("weight").rstrip(".")
-                    yield part, Product(rows(node.type), prod(into), out)
+                    yield part, Linear(rows(node.type), prod(into), out)
 
 
-def _core(here: Site, batch: int, sizes: Mapping[str, int]) -> tuple[int, int, int, int, int]:
+def _attention_sizes(
+    here: Site, batch: int, sizes: Mapping[str, int]
+) -> tuple[int, int, int, int, int]:
     """An attention's heads of all rows, queries, keys, and the sizes of a key and a value."""
     queries, heads, size = (axis.size.at(sizes) for axis in here.tensors["q"].axes)
     keys, _, value = (axis.size.at(sizes) for axis in here.tensors["v"].axes)
     return batch * heads, queries, keys, size, value
 
 
-def _by_products(here: Site, batch: int, sizes: Mapping[str, int]) -> tuple[Work, Work]:
+def _attention_matmuls(here: Site, batch: int, sizes: Mapping[str, int]) -> tuple[Work, Work]:
     """Attention with its scores in memory: their product, and the product with the values."""
-    heads, queries, keys, size, value = _core(here, batch, sizes)
+    heads, queries, keys, size, value = _attention_sizes(here, batch, sizes)
     shared = heads // (batch * here.tensors["k"].axes[1].size.at(sizes))
     rows = shared * queries
-    return Multiply(rows, size, keys), Multiply(rows, keys, value)
+    return BatchedMatmul(rows, size, keys), BatchedMatmul(rows, keys, value)

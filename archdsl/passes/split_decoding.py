@@ -57,7 +57,7 @@ def split_decoding(graph: Graph, columns: int | None = None) -> Decoding:
     alone = decompose(replace(graph, outputs=((logits, ref),), labels=(), loss=None))
     of = Analysis(replace(alone, nodes=drop_unused(alone.nodes, {ref})), tokens, columns)
     along = tuple(each.name for each in graph.inputs if each.name in of.along - {tokens})
-    states = tuple(kept.state for kept in of.kept.values())
+    states = tuple(kept.state for kept in of.step_inputs.values())
     return Decoding(
         build_once_graph(of),
         build_step_graph(of),

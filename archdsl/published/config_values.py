@@ -40,31 +40,31 @@ BOOKKEEPING = tuple(_FIELDS.split())
 _MANY = 100_000  # more than a list of a config has
 
 
-def flat(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """A config's fields by dotted names; a field with nothing in it is not there.
 
     What is numbered is a list, and stays whole.
 
-    >>> flat({"a": {"b": 1, "c": {}}, "d": [2], "id2label": {"0": "cat"}})
+    >>> flatten({"a": {"b": 1, "c": {}}, "d": [2], "id2label": {"0": "cat"}})
     {'a.b': 1, 'd': [2], 'id2label': {'0': 'cat'}}
     """
     fields: dict[str, object] = {}
     for name, value in config.items():
         if isinstance(value, Mapping) and not (value and all(map(str.isdigit, value))):
-            fields |= flat(value, f"{prefix}{name}.")
+            fields |= flatten(value, f"{prefix}{name}.")
         else:
             fields[prefix + name] = value
     return fields
 
 
-def bookkeeping(name: str) -> bool:
+def is_bookkeeping(name: str) -> bool:
     """Whether a field, or one that it is within, is among those that change no computation."""
     # A part of a model has a config within the whole's: `text_config.dropout`.
     inner = re.sub(r"^(\w+_config\.)+", "", name)
     return any(fnmatchcase(n, pattern) for n in (name, inner) for pattern in BOOKKEEPING)
 
 
-class Unpublished(Exception):
+class NoPublishedName(Exception):
     """A choice that a config has no word for."""
 
     def __init__(self, message: str, span: Span, known: str):
@@ -72,7 +72,7 @@ class Unpublished(Exception):
         self.span, self.known = span, known
 
 
-def meant(line: ast.Setting, work: Elaborator, env: Env) -> object:
+def value_when_absent(line: ast.Setting, work: Elaborator, env: Env) -> object:
     """What a field means that is not there: a value, or one of the choices."""
     node = line.default
     assert node is not None
@@ -83,7 +83,7 @@ def meant(line: ast.Setting, work: Elaborator, env: Env) -> object:
     return value_of(node, work, env)
 
 
-def parameter(value: ast.Expr | ast.Not, names: Iterable[str]) -> str | None:
+def parameter_name(value: ast.Expr | ast.Not, names: Iterable[str]) -> str | None:
     """The parameter of a model that a field is, itself, denied, or by names of its own."""
     if isinstance(value, ast.Not):
         value = value.operand
@@ -113,7 +113,7 @@ def value_of(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -
             if arg.name and arg.name.id == ("none" if chosen is None else chosen):
                 return value_of(arg.value, work, env)
         known = listing(arg.name.id for arg in node.args if arg.name)
-        raise Unpublished(f"`{chosen or 'none'}` has no published name", node.span, known)
+        raise NoPublishedName(f"`{chosen or 'none'}` has no published name", node.span, known)
     value = work.value(node, env)
     match value:
         case Scalar():
@@ -134,7 +134,7 @@ def value_of(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -
             return None
 
 
-def equal(one: object, other: object) -> bool:
+def values_equal(one: object, other: object) -> bool:
     match one, other:
         case bool(), _:
             return one is other
@@ -145,15 +145,15 @@ def equal(one: object, other: object) -> bool:
         case int() | float(), int() | float() if abs(one) < 1e30 and abs(other) < 1e30:
             return math.isclose(one, other, rel_tol=1e-9)
         case list(), list():
-            return len(one) == len(other) and all(map(equal, one, other))
+            return len(one) == len(other) and all(map(values_equal, one, other))
         case _:
             return one == other
 
 
-def said(value: object) -> str:
+def quote(value: object) -> str:
     """A config's value as a message says it."""
     if isinstance(value, list):
-        inside = ", ".join(map(said, value[:4]))
+        inside = ", ".join(map(quote, value[:4]))
         return f"[{inside}{', …' if len(value) > 4 else ''}]"
     words = {None: "null", True: "true", False: "false"}
     if value is None or isinstance(value, bool):
@@ -166,6 +166,6 @@ def said(value: object) -> str:
     )
 
 
-def shown(field: str) -> str:
+def quote_name(field: str) -> str:
     """A field's name as a message says it."""
     return json.dumps(field[:80], ensure_ascii=False)[1:-1]

@@ -13,18 +13,18 @@ from dataclasses import dataclass, field
 
 from archdsl.diagnostics import ArchError, Diagnostic, Note, did_you_mean, listing
 from archdsl.published.config_values import (
-    Unpublished,
-    bookkeeping,
-    equal,
-    flat,
+    NoPublishedName,
+    flatten,
+    is_bookkeeping,
     is_named,
-    meant,
-    parameter,
-    said,
-    shown,
+    parameter_name,
+    quote,
+    quote_name,
     value_of,
+    value_when_absent,
+    values_equal,
 )
-from archdsl.published.weight_maps import lines
+from archdsl.published.weight_maps import active_lines
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.library import Scope
 from archdsl.semantics.models import ModelBuilder, Setting
@@ -53,7 +53,7 @@ def read_config(
     Raises `ArchError` (code `config`) with every field that is missing, that this spec does
     not know, or whose value it cannot be compiled for. `path` is the config's, for messages.
     """
-    return _Reading(path, scope, model, flat(config), tensors).settings_of(node)
+    return _ConfigReader(path, scope, model, flatten(config), tensors).read(node)
 
 
 def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, object]:
@@ -62,18 +62,18 @@ def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, obje
     Raises `ArchError` (code `config`) for a choice that has no published name.
     """
     written: dict[str, object] = {}
-    for line in lines(node.rules, work, env):
+    for line in active_lines(node.rules, work, env):
         assert isinstance(line, ast.Setting)
         if is_named(line.value, "any") or line.fields[0].id.startswith(TENSORS):
             continue
         try:
             value = value_of(line.value, work, env)
-        except Unpublished as none:
+        except NoPublishedName as none:
             work.wrong("config", str(none), none.span, expected=none.known)
             continue
-        fixed = line.default is not None and parameter(line.value, env.names) is None
+        fixed = line.default is not None and parameter_name(line.value, env.names) is None
         # A field that is fixed to what it means where it is missing need not be there.
-        if fixed and equal(value, meant(line, work, env)):
+        if fixed and values_equal(value, value_when_absent(line, work, env)):
             continue
         *within, name = line.fields[0].id.split(".")
         place: dict[str, object] = written
@@ -86,7 +86,7 @@ def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, obje
 
 def check_config(node: ast.Config, work: Elaborator, env: Env) -> None:
     """Reports lines that mean nothing, or two things."""
-    if identity(node) is None:
+    if model_type_field(node) is None:
         work.wrong(
             "config",
             "the first line of a config must identify the model type",
@@ -94,14 +94,14 @@ def check_config(node: ast.Config, work: Elaborator, env: Env) -> None:
             expected='a field with a string, such as `model_type = "gpt2"`',
         )
     fields: dict[str, ast.Setting] = {}
-    for line in lines(node.rules, work, env):
+    for line in active_lines(node.rules, work, env):
         assert isinstance(line, ast.Setting)
         if not is_named(line.value, "any"):
-            _names_once(line.value, work, env)
-            with suppress(Unpublished):  # what has no published form can be compiled still
+            _check_names(line.value, work, env)
+            with suppress(NoPublishedName):  # what has no published form can be compiled still
                 value_of(line.value, work, env)
                 if line.default is not None:
-                    meant(line, work, env)
+                    value_when_absent(line, work, env)
         name = line.fields[0].id
         for other in fields:
             if (
@@ -119,7 +119,7 @@ def check_config(node: ast.Config, work: Elaborator, env: Env) -> None:
         fields[name] = line
 
 
-def _names_once(value: ast.Expr | ast.Not, work: Elaborator, env: Env) -> None:
+def _check_names(value: ast.Expr | ast.Not, work: Elaborator, env: Env) -> None:
     """Reports choices that there are not, and published names of two of them."""
     if not isinstance(value, ast.Call) or value.callee.id != "names":
         return
@@ -139,12 +139,12 @@ def _names_once(value: ast.Expr | ast.Not, work: Elaborator, env: Env) -> None:
         if before != arg.name.id:
             work.wrong(
                 "config",
-                f"{said(arg.value.value)} is the name of both `{before}` and `{arg.name.id}`",
+                f"{quote(arg.value.value)} is the name of both `{before}` and `{arg.name.id}`",
                 arg.value.span,
             )
 
 
-def identity(node: ast.Config) -> tuple[tuple[str, ...], str] | None:
+def model_type_field(node: ast.Config) -> tuple[tuple[str, ...], str] | None:
     """The field by which a config is known, and its value: the first line's if a text."""
     first = next(iter(node.rules), None)
     if isinstance(first, ast.Setting) and isinstance(first.value, ast.String):
@@ -152,7 +152,7 @@ def identity(node: ast.Config) -> tuple[tuple[str, ...], str] | None:
     return None
 
 
-def constants(node: ast.Config) -> Iterator[tuple[tuple[str, ...], object]]:
+def fixed_fields(node: ast.Config) -> Iterator[tuple[tuple[str, ...], object]]:
     """All fields that a block fixes to a text, which tell it from others for its kind."""
     for line in node.rules:
         if isinstance(line, ast.Setting):
@@ -164,7 +164,7 @@ def constants(node: ast.Config) -> Iterator[tuple[tuple[str, ...], object]]:
 
 
 @dataclass
-class _Reading:
+class _ConfigReader:
     """One config being read: the fields met, and the parameters that they have set."""
 
     path: str
@@ -173,30 +173,30 @@ class _Reading:
     fields: dict[str, object]
     tensors: Collection[str]
     settings: dict[str, Setting] = field(default_factory=dict)
-    met: set[str] = field(default_factory=set)
+    used: set[str] = field(default_factory=set)
     problems: list[Diagnostic] = field(default_factory=list)
 
     @property
     def known(self) -> list[str]:
         return [param.name.id for param in self.model.params.params]
 
-    def settings_of(self, node: ast.Config) -> dict[str, Setting]:
+    def read(self, node: ast.Config) -> dict[str, Setting]:
         computed = list(self.lines(node.rules))
-        work, env = self.names()
+        work, env = self.environment()
         work.report.raise_any()
         for line, found in computed:
-            self.agrees(line, found, work, env)
-        self.unknown()
+            self.check_value(line, found, work, env)
+        self.report_unknown()
         if self.problems:
             raise ArchError(self.problems)
         return self.settings
 
-    def names(self) -> tuple[Elaborator, Env]:
+    def environment(self) -> tuple[Elaborator, Env]:
         """The model's parameters as they are set so far."""
         builder = ModelBuilder(self.scope, self.model, Report())
         return builder.work, builder.named(self.settings)
 
-    def wrong(self, line: ast.Setting | None, message: str, **more: str | None) -> None:
+    def report_error(self, line: ast.Setting | None, message: str, **more: str | None) -> None:
         span = line.span if line else None
         text = f"{self.path}: {message}"
         self.problems.append(Diagnostic("config", text, span, **more))  # type: ignore[arg-type]
@@ -210,7 +210,7 @@ class _Reading:
                 case ast.Only():
                     groups.append(line)
                 case ast.Setting():
-                    found = self.found(line)
+                    found = self.field_value(line)
                     if is_named(line.value, "any"):
                         continue
                     if found is None and line.default is not None:
@@ -218,44 +218,46 @@ class _Reading:
                     elif found is None and not any(n.id in self.fields for n in line.fields):
                         names = [name.id for name in line.fields]
                         near = did_you_mean(names[0], self.fields)
-                        self.wrong(line, f"the config has no field {listing(names)}", help=near)
-                    elif not self.sets(line, found):
+                        self.report_error(
+                            line, f"the config has no field {listing(names)}", help=near
+                        )
+                    elif not self.set_parameter(line, found):
                         yield line, found
         # What a field means that is not there may need the parameters that are.
         for line in absent:
-            work, env = self.names()
-            value = meant(line, work, env)
-            name = parameter(line.value, self.known)
+            work, env = self.environment()
+            value = value_when_absent(line, work, env)
+            name = parameter_name(line.value, self.known)
             if name is None:
                 yield line, value
             elif name not in self.settings:
                 self.settings[name] = "none" if value is None else value  # type: ignore[assignment]
         # And what stands under a condition, those that it speaks of.
         for group in groups:
-            work, env = self.names()
+            work, env = self.environment()
             if work.conditions.holds(group.condition, env) is True:
                 yield from self.lines(group.rules)
 
-    def found(self, line: ast.Setting) -> object:
+    def field_value(self, line: ast.Setting) -> object:
         """The value of a line's field, by the first of its names that has one."""
         first = line.fields[0].id
         if first.startswith(TENSORS):
             return first.removeprefix(TENSORS) in self.tensors
         values = [(n.id, self.fields[n.id]) for n in line.fields if n.id in self.fields]
-        self.met |= {name for name, _ in values}
+        self.used |= {name for name, _ in values}
         given = [(name, value) for name, value in values if value is not None]
         for name, value in given[1:]:
-            if not equal(value, given[0][1]):
-                self.wrong(
+            if not values_equal(value, given[0][1]):
+                self.report_error(
                     line,
                     f"{given[0][0]} and {name} must have the same value",
-                    found=f"{said(given[0][1])} and {said(value)}",
+                    found=f"{quote(given[0][1])} and {quote(value)}",
                 )
         return given[0][1] if given else None
 
-    def sets(self, line: ast.Setting, found: object) -> bool:
+    def set_parameter(self, line: ast.Setting, found: object) -> bool:
         """Sets a parameter, if that is what the field is."""
-        name = parameter(line.value, self.known)
+        name = parameter_name(line.value, self.known)
         if name is None:
             return False
         if isinstance(line.value, ast.Not):
@@ -269,32 +271,32 @@ class _Reading:
             }
             if not isinstance(found, str) or found not in texts:
                 message = (
-                    f"{line.fields[0].id} is {said(found)}, which this spec does not support"
+                    f"{line.fields[0].id} is {quote(found)}, which this spec does not support"
                 )
                 near = did_you_mean(found, texts) if isinstance(found, str) else None
-                self.wrong(line, message, expected=listing(texts), help=near)
+                self.report_error(line, message, expected=listing(texts), help=near)
                 return True
             found = texts[found]
         value: Setting = "none" if found is None else found  # type: ignore[assignment]
-        wanted = self.misfit(name, found)
+        wanted = self.wanted_kind(name, found)
         if wanted:
-            message = f"{line.fields[0].id} is {said(found)}, but `{name}` must be {wanted}"
-            self.wrong(line, message)
+            message = f"{line.fields[0].id} is {quote(found)}, but `{name}` must be {wanted}"
+            self.report_error(line, message)
             return True
         before = self.settings.setdefault(name, value)
-        if not equal(before, value):
+        if not values_equal(before, value):
             message = (
                 f"{line.fields[0].id} sets `{name}` to another value than an earlier field"
             )
-            self.wrong(line, message, expected=said(before), found=said(value))
+            self.report_error(line, message, expected=quote(before), found=quote(value))
         return True
 
-    def misfit(self, name: str, found: object) -> str | None:
+    def wanted_kind(self, name: str, found: object) -> str | None:
         """What a parameter is, where a field's value cannot be its."""
         param = next(p for p in self.model.params.params if p.name.id == name)
         if param.default is None:
             return None
-        work, env = self.names()
+        work, env = self.environment()
         default = work.value(param.default, env)
         given: Value | None = None
         match found:
@@ -308,26 +310,26 @@ class _Reading:
                 given = Symbol(found, param.span)
         return kind(default) if given is None or not fits(given, default) else None
 
-    def agrees(self, line: ast.Setting, found: object, work: Elaborator, env: Env) -> None:
+    def check_value(self, line: ast.Setting, found: object, work: Elaborator, env: Env) -> None:
         """Holds a field against what the spec computes for it."""
         wanted = value_of(line.value, work, env)
-        if not work.report.mistakes and not equal(found, wanted):
-            self.wrong(
+        if not work.report.mistakes and not values_equal(found, wanted):
+            self.report_error(
                 line,
-                f"{line.fields[0].id} is {said(found)}, but this spec needs another value",
-                expected=said(wanted),
+                f"{line.fields[0].id} is {quote(found)}, but this spec needs another value",
+                expected=quote(wanted),
             )
         self.problems += work.report.diagnostics
 
-    def unknown(self) -> None:
-        known = [name for name in self.fields if name in self.met]
+    def report_unknown(self) -> None:
+        known = [name for name in self.fields if name in self.used]
         for name, value in self.fields.items():
-            if value is None or name in self.met or value in ([], {}):
+            if value is None or name in self.used or value in ([], {}):
                 continue
-            if not bookkeeping(name):
-                self.wrong(
+            if not is_bookkeeping(name):
+                field, near = quote_name(name), did_you_mean(name, known)
+                self.report_error(
                     None,
-                    f"{shown(name)} is {said(value)}, but this spec does not know the field",
-                    help=did_you_mean(name, known)
-                    or f"if the model does not depend on it, add `{shown(name)} = any`",
+                    f"{field} is {quote(value)}, but this spec does not know the field",
+                    help=near or f"if the model does not depend on it, add `{field} = any`",
                 )

@@ -26,7 +26,7 @@ Arrays: TypeAlias = "list[NDArray[Any]]"
 Step: TypeAlias = Callable[[Arrays, Numbers, Shapes], Arrays]
 
 
-class Unfit(Exception):
+class ConversionError(Exception):
     """Why a conversion cannot have made tensors of these shapes."""
 
 
@@ -72,43 +72,47 @@ class Row(Frozen):
 
 def _before_transpose(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     if any(len(shape) != 2 for shape in after):
-        raise Unfit("`transpose` needs a matrix")
+        raise ConversionError("`transpose` needs a matrix")
     return tuple((columns, rows) for rows, columns in after)
 
 
 def _before_split(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     first, *others = after
     if not first or any(shape[1:] != first[1:] for shape in others):
-        raise Unfit("the parts of a `split` must have equal sizes on all axes but the first")
+        raise ConversionError(
+            "the parts of a `split` must have equal sizes on all axes but the first"
+        )
     return ((sum(shape[0] for shape in after), *first[1:]),)
 
 
 def _before_concat(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     if len(after) != 1 or not after[0] or after[0][0] % count:
-        raise Unfit(f"the first axis cannot be divided into {count} equal parts")
+        raise ConversionError(f"the first axis cannot be divided into {count} equal parts")
     (shape,) = after
     return ((shape[0] // count, *shape[1:]),) * count
 
 
 def _before_shaped(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     if any(prod(shape) != prod(numbers) for shape in after):
-        raise Unfit(f"{list(after[0])} and {list(numbers)} have different numbers of elements")
+        raise ConversionError(
+            f"{list(after[0])} and {list(numbers)} have different numbers of elements"
+        )
     return (numbers,) * len(after)
 
 
 def _before_halves(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     (heads,) = numbers
     if any(not shape or shape[0] % (2 * heads) for shape in after):
-        raise Unfit(f"the rows cannot be divided into {heads} heads of pairs")
+        raise ConversionError(f"the rows cannot be divided into {heads} heads of pairs")
     return after
 
 
 def _before_without(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     part, parts = numbers
     if not part <= parts > 1:
-        raise Unfit(f"there is no part {part} of {parts} to leave out")
+        raise ConversionError(f"there is no part {part} of {parts} to leave out")
     if any(not shape or shape[0] % (parts - 1) for shape in after):
-        raise Unfit(f"the rows cannot be divided into {parts - 1} equal parts")
+        raise ConversionError(f"the rows cannot be divided into {parts - 1} equal parts")
     return tuple((shape[0] // (parts - 1) * parts, *shape[1:]) for shape in after)
 
 

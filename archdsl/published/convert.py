@@ -15,7 +15,7 @@ from archdsl.formats.host import Groups, Stored
 from archdsl.published.conversions import Arrays, Conversion, Shapes
 
 
-def to_ours(
+def from_checkpoint(
     theirs: Sequence[Stored], conversions: Sequence[Conversion], shapes: Shapes
 ) -> list[Stored]:
     """Our weights, of these shapes, made of a checkpoint's tensors; nothing is read yet."""
@@ -43,7 +43,7 @@ def to_ours(
     return ours
 
 
-def to_theirs(
+def to_checkpoint(
     ours: Sequence[Stored], conversions: Sequence[Conversion], count: int = 1
 ) -> list[Stored]:
     """The `count` tensors of a checkpoint that our weights are made of; nothing is read yet."""

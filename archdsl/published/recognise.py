@@ -8,15 +8,15 @@ from typing import NoReturn, TypeAlias
 
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.frozen import Frozen
-from archdsl.published.config_values import flat
-from archdsl.published.configs import constants, identity, read_config
+from archdsl.published.config_values import flatten
+from archdsl.published.configs import fixed_fields, model_type_field, read_config
 from archdsl.published.weight_maps import check_owners
 from archdsl.semantics.library import find, load, read, standard_library, tree
 from archdsl.semantics.models import Setting
 from archdsl.semantics.report import Report
 from archdsl.syntax import ast
 
-_Found: TypeAlias = tuple[Path, ast.File, ast.Weights, ast.Config]
+_Candidate: TypeAlias = tuple[Path, ast.File, ast.Weights, ast.Config]
 
 
 class Recognised(Frozen):
@@ -40,11 +40,11 @@ def recognise(
     Raises `ArchError` (code `config`) where none knows it, or where the one that does cannot
     be compiled for it. `where` is the config's place, for messages.
     """
-    fields = flat(config)
+    fields = flatten(config)
     paths = [_path(spec)] if spec else sorted(standard_library().glob("*.arch"))
-    best, known = _searched([path for path in paths if _mentions(path, fields)], fields)
+    best, known = _search([path for path in paths if _mentions(path, fields)], fields)
     if best is None:  # what the others know is worth saying
-        best, known = _searched(paths, fields)
+        best, known = _search(paths, fields)
     if best is None:
         _fail_unknown(where, fields, known, spec)
     path, file, block, node = best
@@ -66,23 +66,23 @@ def _mentions(path: Path, fields: Mapping[str, object]) -> bool:
     return any(isinstance(text, str) and f'"{text}"' in source for text in texts)
 
 
-def _searched(
+def _search(
     paths: Sequence[Path], fields: Mapping[str, object]
-) -> tuple[_Found | None, dict[str, str]]:
+) -> tuple[_Candidate | None, dict[str, str]]:
     """The map that knows a config, of several the one whose fixed fields disagree least; and
     what all the specs know, each with the spec's name."""
     known: dict[str, str] = {}
-    best: tuple[int, _Found] | None = None
+    best: tuple[int, _Candidate] | None = None
     for path in paths:
         file = tree(read(str(path)))
         for block, node in _configs(file):
-            own = identity(node)
+            own = model_type_field(node)
             if own is None:
                 continue
             known.setdefault(own[1], path.name)
             if not _has(fields, own[0], own[1]):
                 continue
-            there = [(n, v) for n, v in constants(node) if not fields.keys().isdisjoint(n)]
+            there = [(n, v) for n, v in fixed_fields(node) if not fields.keys().isdisjoint(n)]
             wrong = sum(not _has(fields, names, value) for names, value in there)
             if best is None or wrong < best[0]:
                 best = wrong, (path, file, block, node)

@@ -16,8 +16,8 @@ from itertools import islice
 from archdsl.diagnostics import Note, did_you_mean, listing
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
-from archdsl.graph.sites import Parameter, parameters, parameters_in_all
-from archdsl.published.conversions import CONVERSIONS, Conversion, Shapes, Unfit
+from archdsl.graph.sites import Parameter, count_parameters, parameters
+from archdsl.published.conversions import CONVERSIONS, Conversion, ConversionError, Shapes
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.report import Report
 from archdsl.semantics.values import Env
@@ -74,13 +74,13 @@ def weight_maps(
     """
     report = Report()
     blocks = [
-        _Map(item, work, env, report)
+        _MapBuilder(item, work, env, report)
         for item in file.items
         if isinstance(item, ast.Weights) and item.model.id == model.name.id
     ]
     most = None if whole else 2 + max((block.named for block in blocks), default=0)
     known = list(islice(parameters(graph, most), _MOST + 1))
-    amount = parameters_in_all(graph)
+    amount = count_parameters(graph)
     maps: dict[str, WeightMap] = {}
     for block in blocks:
         title = block.node.title
@@ -107,7 +107,7 @@ def check_owners(file: ast.File, report: Report) -> None:
             )
 
 
-def lines(
+def active_lines(
     rules: Iterable[ast.Line], work: Elaborator, env: Env
 ) -> Iterator[ast.Config | ast.Optional | ast.Rule | ast.Ignore | ast.Setting]:
     """The lines of a block that stand there for these parameters."""
@@ -115,11 +115,11 @@ def lines(
         if not isinstance(rule, ast.Only):
             yield rule
         elif work.conditions.holds(rule.condition, env) is True:
-            yield from lines(rule.rules, work, env)
+            yield from active_lines(rule.rules, work, env)
 
 
 @dataclass
-class _Found:
+class _Match:
     """A rule where it fits: the holes of the path, and our weights by their part's name."""
 
     rule: ast.Rule
@@ -127,13 +127,13 @@ class _Found:
     weights: dict[str, Parameter]
 
 
-class _Map:
+class _MapBuilder:
     """One block, read against the weights of a model."""
 
     def __init__(self, node: ast.Weights, work: Elaborator, env: Env, report: Report):
         self.node, self.work, self.env, self.report = node, work, env, report
         before = work.report.mistakes
-        self.lines = list(lines(node.rules, work, env))
+        self.lines = list(active_lines(node.rules, work, env))
         self.converted: dict[int, tuple[Conversion, ...]] = {}
         self.whole = work.report.mistakes == before
 
@@ -151,63 +151,65 @@ class _Map:
         title = self.node.title
         configs = [line for line in self.lines if isinstance(line, ast.Config)]
         for second in configs[1:]:
-            self.wrong("a `weights` block can have only one `config`", second)
+            self.report_error("a `weights` block can have only one `config`", second)
         if amount > _MOST:
-            self.wrong(f"the model has more than {_MOST:,} weights, too many for a map", title)
+            self.report_error(
+                f"the model has more than {_MOST:,} weights, too many for a map", title
+            )
             return WeightMap(title.value, ())
-        rules = [r for r in self.lines if isinstance(r, ast.Rule) and self.sound(r)]
-        found = self.fitting(rules, known)
-        self.unused(rules, found, [p.path for p in known])
+        rules = [r for r in self.lines if isinstance(r, ast.Rule) and self.is_valid(r)]
+        found = self.match_rules(rules, known)
+        self.report_unused(rules, found, [p.path for p in known])
         pairings = [self.pairing(each) for each in found]
-        self.distinct(pairings)
+        self.report_duplicates(pairings)
         ignored = (_pattern(r.theirs.text) for r in self.lines if isinstance(r, ast.Ignore))
         optional = (r.prefix.text for r in self.lines if isinstance(r, ast.Optional))
         config = configs[0] if configs else None
         kept = tuple(pairing for pairing, _ in pairings)
         return WeightMap(title.value, kept, tuple(ignored), tuple(optional), config)
 
-    def wrong(self, message: str, at: ast.Node, **more: object) -> None:
+    def report_error(self, message: str, at: ast.Node, **more: object) -> None:
         self.report.add("weights-map", message, at.span, **more)
 
     # -- rules, each for itself --
 
-    def sound(self, rule: ast.Rule) -> bool:
+    def is_valid(self, rule: ast.Rule) -> bool:
         """Whether both sides of a rule have the same holes, and the ways between are known."""
         fits = True
         for path in rule.theirs:
             ours, theirs = _holes(rule.ours), _holes(path)
             if sorted(ours) != sorted(theirs) or len(set(ours)) < len(ours):
-                self.wrong(
+                self.report_error(
                     "both sides of a rule must have the same `{…}` and `*`, each once",
                     rule,
                     expected=listing(ours, "and") or "none",
                     found=listing(theirs, "and") or "none",
                 )
                 fits = False
-        unknown = [each for each in rule.conversions if not self.known(each)]
-        return not unknown and fits and self.parts(rule)
+        unknown = [each for each in rule.conversions if not self.is_known(each)]
+        return not unknown and fits and self.has_valid_parts(rule)
 
-    def known(self, node: ast.Conversion) -> bool:
+    def is_known(self, node: ast.Conversion) -> bool:
         """Whether there is a conversion of this name, with as many numbers behind it."""
         name, count = node.name.id, len(node.args)
         if name not in CONVERSIONS:
             help = did_you_mean(name, CONVERSIONS)
             message = f"unknown conversion `{name}`"
-            self.wrong(message, node.name, expected=listing(CONVERSIONS), help=help)
+            self.report_error(message, node.name, expected=listing(CONVERSIONS), help=help)
             return False
         row = CONVERSIONS[name]
         if count != row.numbers and (row.numbers is not None or not count):
             wanted = name + row.written
-            self.wrong(f"`{name}` needs other arguments", node, expected=wanted)
+            self.report_error(f"`{name}` needs other arguments", node, expected=wanted)
             return False
         return True
 
-    def parts(self, rule: ast.Rule) -> bool:
+    def has_valid_parts(self, rule: ast.Rule) -> bool:
         """Whether several weights come by a split, and several tensors into a concat."""
         names = [c.name.id for c in rule.conversions]
         several = bool(_parts(rule.ours.text))
         if several != ("split" in names):
-            self.wrong(
+            self.report_error(
                 "`{a,b}` on the left is for `split`, and `split` needs it",
                 rule,
                 expected="ours.{a,b}.weight = theirs.weight -> split",
@@ -215,7 +217,7 @@ class _Map:
             return False
         joined = [bool(_parts(path.text)) for path in rule.theirs]
         if any(each != ("concat" in names) for each in joined):
-            self.wrong(
+            self.report_error(
                 "`{a,b}` on the right is for `concat`, and `concat` needs it",
                 rule,
                 expected="ours.weight = theirs.{a,b}.weight -> concat",
@@ -225,17 +227,17 @@ class _Map:
 
     # -- rules against weights --
 
-    def fitting(self, rules: list[ast.Rule], known: list[Parameter]) -> list[_Found]:
+    def match_rules(self, rules: list[ast.Rule], known: list[Parameter]) -> list[_Match]:
         """Each rule with the weights that it is for, once for all of its parts."""
         patterns = [(rule, re.compile(_pattern(rule.ours.text)).fullmatch) for rule in rules]
-        found: dict[object, _Found] = {}
+        found: dict[object, _Match] = {}
         unnamed = []
         for weight in known:
             path = weight.path
             matches = [(rule, m) for rule, ours in patterns if (m := ours(path))]
             for other, _ in matches[1:]:
                 notes = (Note("the other is here", matches[0][0].ours.span),)
-                self.wrong(f"two rules match `{path}`", other.ours, notes=notes)
+                self.report_error(f"two rules match `{path}`", other.ours, notes=notes)
             if not matches:
                 unnamed.append(path)
                 continue
@@ -244,7 +246,7 @@ class _Map:
             part = holes.pop("_part", None) or ""
             key = (id(rule), *holes.values())
             if key not in found:
-                found[key] = _Found(rule, holes, {})
+                found[key] = _Match(rule, holes, {})
             found[key].weights[part] = weight
         if (
             unnamed
@@ -252,7 +254,7 @@ class _Map:
             and len(rules) == sum(isinstance(r, ast.Rule) for r in self.lines)
         ):
             more = f" and {len(unnamed) - _SHOWN} more" if len(unnamed) > _SHOWN else ""
-            self.wrong(
+            self.report_error(
                 f"this map has no rule for {len(unnamed)} of the model's {len(known)} weights",
                 self.node.title,
                 found=", ".join(unnamed[:_SHOWN]) + more,
@@ -260,34 +262,36 @@ class _Map:
             )
         return list(found.values())
 
-    def unused(self, rules: list[ast.Rule], found: list[_Found], paths: list[str]) -> None:
+    def report_unused(
+        self, rules: list[ast.Rule], found: list[_Match], paths: list[str]
+    ) -> None:
         used = {id(each.rule) for each in found}
         for rule in rules:
             if id(rule) not in used:
                 near = did_you_mean(rule.ours.text, _templates(paths))
-                self.wrong(
+                self.report_error(
                     f"no weight of the model matches `{rule.ours.text}`", rule.ours, help=near
                 )
 
-    def pairing(self, found: _Found) -> tuple[Pairing, ast.Rule]:
+    def pairing(self, found: _Match) -> tuple[Pairing, ast.Rule]:
         rule = found.rule
         parts = _parts(rule.ours.text) or ("",)
         lacking = [part for part in parts if part not in found.weights]
         if lacking:
             near = next(iter(found.weights.values())).path
-            self.wrong(
+            self.report_error(
                 f"the model has `{near}`, but no {listing(lacking)} beside it", rule.ours
             )
             return Pairing((), (), (), ()), rule
         weights = [found.weights[part] for part in parts]
-        theirs = tuple([_filled(path.text, found.holes) for path in rule.theirs])
+        theirs = tuple([_fill(path.text, found.holes) for path in rule.theirs])
         conversions = self.conversions(rule)
         shapes: Shapes = tuple([w.weight.shape for w in weights])
         try:
             for each in reversed(conversions):
                 shapes = each.before(shapes, len(theirs[0]))
-        except Unfit as unfit:
-            self.wrong(f"`{weights[0].path}`: {unfit}", rule)
+        except ConversionError as unfit:
+            self.report_error(f"`{weights[0].path}`: {unfit}", rule)
         return Pairing(tuple([w.path for w in weights]), theirs, conversions, shapes), rule
 
     def conversions(self, rule: ast.Rule) -> tuple[Conversion, ...]:
@@ -307,13 +311,13 @@ class _Map:
             numbers.append(value)
         return Conversion(node.name.id, tuple(numbers))
 
-    def distinct(self, pairings: list[tuple[Pairing, ast.Rule]]) -> None:
+    def report_duplicates(self, pairings: list[tuple[Pairing, ast.Rule]]) -> None:
         """Reports tensors of the checkpoint that would be two weights of ours."""
         by: dict[str, ast.Rule] = {}
         for pairing, rule in pairings:
             for name in {name for names in pairing.theirs for name in names}:
                 if name in by:
-                    self.wrong(
+                    self.report_error(
                         f"`{name}` would become two weights of the model",
                         rule.theirs[0],
                         notes=(Note("this rule uses it too", by[name].theirs[0].span),),
@@ -351,7 +355,7 @@ def _pattern(text: str) -> str:
     return "".join(parts) + re.escape(text[end:])
 
 
-def _filled(text: str, holes: dict[str, str]) -> tuple[str, ...]:
+def _fill(text: str, holes: dict[str, str]) -> tuple[str, ...]:
     """The names that a path means with its holes filled: one, or one for each of its parts."""
     return tuple([form.format_map(holes) for form in _forms(text)])
 

@@ -377,7 +377,7 @@ class Elaborator:
                 break
             # The output of a layer is the input of the next: elaborate again with these axes.
             type, self.building.ids = type.with_noncausal(result.type.noncausal), start
-        if not result.type.with_noncausal(type.noncausal).same(type):
+        if not result.type.with_noncausal(type.noncausal).is_same(type):
             return self.wrong(
                 "stack",
                 "a block that is repeated must return the type that it takes",

@@ -24,7 +24,7 @@ from archdsl.passes.select_kernels import (
     WIDEST_HEAD,
     WIDEST_SUM,
     Attention,
-    Product,
+    Linear,
     choose,
 )
 from tests.backend.on_cpu import Array, ready, tensor
@@ -118,9 +118,9 @@ def test_sizes_are_stated_and_what_is_larger_is_tinygrads() -> None:
     for queries, kernel in ((1, "attend_few"), (300, "attend")):
         assert choose(Attention(2, queries, 300, WIDEST_HEAD, bias=False), CPU) == kernel
         assert choose(Attention(2, queries, 300, WIDEST_HEAD + 1, bias=False), CPU) == TINYGRAD
-    assert choose(Product(1, WIDEST_SUM, 512), CPU) == "matvec"
-    assert choose(Product(1, WIDEST_SUM + 1, 512), CPU) == TINYGRAD
-    assert choose(Product(64, WIDEST_SUM + 1, 512), CPU) == "matmul"
+    assert choose(Linear(1, WIDEST_SUM, 512), CPU) == "matvec"
+    assert choose(Linear(1, WIDEST_SUM + 1, 512), CPU) == TINYGRAD
+    assert choose(Linear(64, WIDEST_SUM + 1, 512), CPU) == "matmul"
 
 
 SPEC = """

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archdsl.graph.types import Axis, Size, Type, digits
+from archdsl.graph.types import Axis, Size, Type, format_integer
 
 S, T = Size.of("S"), Size.of("T")
 
@@ -82,7 +82,7 @@ def test_the_varying_axes_of_a_size() -> None:
     [(0, "0"), (99999, "99999"), (100000, "100_000"), (-1234567, "-1_234_567")],
 )
 def test_digits(number: int, text: str) -> None:
-    assert digits(number) == text
+    assert format_integer(number) == text
     assert int(text) == number
 
 
@@ -122,7 +122,7 @@ VECTORS = Type("float", (Axis("T", T, ("cls",)), Axis("D", Size.of(8))), None, f
 
 def test_names_and_origins_of_axes_do_not_matter() -> None:
     other = replace(VECTORS, axes=tuple(replace(a, name="X") for a in VECTORS.axes))
-    assert VECTORS.same(other)
+    assert VECTORS.is_same(other)
     assert other != VECTORS
 
 
@@ -138,7 +138,7 @@ def test_names_and_origins_of_axes_do_not_matter() -> None:
     ],
 )
 def test_all_else_does(other: Type) -> None:
-    assert not VECTORS.same(other)
+    assert not VECTORS.is_same(other)
 
 
 def test_what_a_type_knows() -> None:
@@ -152,4 +152,4 @@ def test_what_a_type_knows() -> None:
 
 def test_a_shaped_type_depends_on_what_the_other_did() -> None:
     tokens = Type("int", (Axis("T", T),), 11, frozenset("T"))
-    assert tokens.shaped(VECTORS.axes) == replace(VECTORS, noncausal=frozenset("T"))
+    assert tokens.with_axes(VECTORS.axes) == replace(VECTORS, noncausal=frozenset("T"))

@@ -8,9 +8,9 @@ from archdsl.passes.select_kernels import (
     CPU,
     TINYGRAD,
     Attention,
+    Linear,
     Lookup,
     Norm,
-    Product,
     Work,
     choose,
 )
@@ -19,10 +19,10 @@ from archdsl.passes.select_kernels import (
 @pytest.mark.parametrize(
     ("work", "kernel"),
     [
-        (Product(1, 768, 768), "matvec"),
-        (Product(4, 768, 768), "matvec"),
-        (Product(64, 768, 768), "matmul"),
-        (Product(64, 768, 10), "matvec"),  # too few columns for a register tile
+        (Linear(1, 768, 768), "matvec"),
+        (Linear(4, 768, 768), "matvec"),
+        (Linear(64, 768, 768), "matmul"),
+        (Linear(64, 768, 10), "matvec"),  # too few columns for a register tile
         (Attention(12, 1, 900, 64, bias=False), "attend_few"),
         (Attention(12, 128, 128, 64, bias=False), "attend"),
         (Attention(12, 128, 128, 64, bias=True), TINYGRAD),

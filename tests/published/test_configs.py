@@ -10,7 +10,7 @@ import pytest
 
 from archdsl.analysis import analyse
 from archdsl.diagnostics import ArchError
-from archdsl.published.config_values import flat
+from archdsl.published.config_values import flatten
 from archdsl.published.configs import write_config
 from archdsl.published.recognise import Recognised, recognise
 
@@ -166,7 +166,7 @@ def test_what_is_refused(name: str, spec: str, golden: Callable[[str, str], None
 
 
 def test_fields_within_fields() -> None:
-    assert flat({"a": {"b": {"c": 1}, "d": None}, "e": {}}) == {"a.b.c": 1, "a.d": None}
+    assert flatten({"a": {"b": {"c": 1}, "d": None}, "e": {}}) == {"a.b.c": 1, "a.d": None}
 
 
 def test_the_tensors_say_what_the_config_does_not(spec: str) -> None:

@@ -8,8 +8,8 @@ import pytest
 from archdsl.diagnostics import ArchError
 from archdsl.formats import Stored
 from archdsl.formats.host import Groups
-from archdsl.published.conversions import CONVERSIONS, Conversion, Shapes, Unfit
-from archdsl.published.convert import to_ours, to_theirs
+from archdsl.published.conversions import CONVERSIONS, Conversion, ConversionError, Shapes
+from archdsl.published.convert import from_checkpoint, to_checkpoint
 
 # Ways to our shapes, and the shapes that the checkpoint's tensors must have had.
 WAYS: list[tuple[list[Conversion], Shapes, Shapes]] = [
@@ -44,11 +44,11 @@ def test_there_and_back(
     way: list[Conversion], ours: Shapes, theirs: Shapes, dtype: str
 ) -> None:
     given = stored(theirs, dtype)
-    made = to_ours(given, way, ours)
+    made = from_checkpoint(given, way, ours)
     assert [(each.dtype, each.shape) for each in made] == [(dtype, shape) for shape in ours]
     numbers = np.concatenate([each.read().reshape(-1) for each in made])
     assert sorted(numbers) == list(range(len(numbers)))
-    back = to_theirs(made, way, len(theirs))
+    back = to_checkpoint(made, way, len(theirs))
     for each, right in zip(back, given, strict=True):
         np.testing.assert_array_equal(each.read(), right.read())
 
@@ -71,7 +71,7 @@ def test_rows_of_groups_are_moved_as_those_of_numbers(
         return Stored("float32", (rows, width), lambda: full, lambda: groups)
 
     for offsets in (False, True):
-        made = to_ours([quantized(*shape, offsets) for shape in theirs], way, ours)
+        made = from_checkpoint([quantized(*shape, offsets) for shape in theirs], way, ours)
         kept = {each.name for each in way} <= {"split", "halves"}
         for each in made:
             assert (each.groups is not None) == kept
@@ -84,7 +84,7 @@ def test_rows_of_groups_are_moved_as_those_of_numbers(
 
 def test_what_each_does() -> None:
     def first(name: str, theirs: Shapes, ours: Shapes, *numbers: int) -> list[list[float]]:
-        made = to_ours(stored(theirs), [Conversion(name, numbers)], ours)
+        made = from_checkpoint(stored(theirs), [Conversion(name, numbers)], ours)
         return [each.read().reshape(-1).tolist() for each in made]
 
     assert first("transpose", ((2, 3),), ((3, 2),)) == [[0, 3, 1, 4, 2, 5]]
@@ -99,15 +99,15 @@ def test_a_part_of_zeros_is_left_out_and_put_back(part: int) -> None:
     way = [Conversion("without", (part, 3)), Conversion("split")]
     theirs = np.arange(1, 13, dtype=np.float32).reshape(6, 2)
     theirs[2 * part - 2 : 2 * part] = 0
-    made = to_ours([Stored("float32", (6, 2), lambda: theirs)], way, ((2, 2), (2, 2)))
+    made = from_checkpoint([Stored("float32", (6, 2), lambda: theirs)], way, ((2, 2), (2, 2)))
     assert [each.read().all() for each in made] == [True, True]
-    (back,) = to_theirs(made, way)
+    (back,) = to_checkpoint(made, way)
     np.testing.assert_array_equal(back.read(), theirs)
 
 
 def test_a_part_that_is_left_out_has_no_number_in_it() -> None:
     given = stored(((6,),))
-    (made,) = to_ours(given, [Conversion("without", (2, 3))], ((4,),))
+    (made,) = from_checkpoint(given, [Conversion("without", (2, 3))], ((4,),))
     with pytest.raises(ArchError, match=r"part 2 of 3 of a tensor \[6\]"):
         made.read()
 
@@ -117,7 +117,7 @@ def test_nothing_is_read_before_it_is_asked_for() -> None:
         raise AssertionError("read")
 
     lazy = [Stored("float32", (6, 2), refuse)]
-    made = to_ours(lazy, [Conversion("split")], ((2, 2), (4, 2)))
+    made = from_checkpoint(lazy, [Conversion("split")], ((2, 2), (4, 2)))
     assert [each.shape for each in made] == [(2, 2), (4, 2)]
     with pytest.raises(AssertionError, match="read"):
         made[1].read()
@@ -144,5 +144,5 @@ def test_every_conversion_is_tried_there_and_back() -> None:
 def test_shapes_that_it_cannot_have_made(
     name: str, numbers: tuple[int, ...], ours: Shapes
 ) -> None:
-    with pytest.raises(Unfit):
+    with pytest.raises(ConversionError):
         Conversion(name, numbers).before(ours, 2)

@@ -13,7 +13,7 @@ import pytest
 
 import archdsl
 from archdsl.cli import main
-from archdsl.published.config_values import bookkeeping
+from archdsl.published.config_values import is_bookkeeping
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -37,7 +37,7 @@ def matters(config: dict[str, object]) -> dict[str, object]:
     return {
         name: matters(value) if isinstance(value, dict) else value
         for name, value in config.items()
-        if not bookkeeping(name)
+        if not is_bookkeeping(name)
     }
 
 

@@ -12,7 +12,7 @@ from archdsl.semantics.models import Setting
 from archdsl.syntax import ast
 
 
-def spec_of(known: Recognised, params: int) -> ast.File:
+def specialise_spec(known: Recognised, params: int) -> ast.File:
     """The file of a spec whose defaults are those that a published config has set.
 
     Variants and other models are left out, and so are facts of other sizes; what the model's
