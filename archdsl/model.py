@@ -1,4 +1,4 @@
-"""A compiled model: its graph, its weights, and the forward pass that runs under a JIT."""
+"""The model that users hold: call, generate, compute a loss, load and save weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinygrad import Tensor
 from archdsl.analysis import analyse
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.execution import checkpoints, inputs
-from archdsl.execution.executable import Executable, known_value
+from archdsl.execution.executable import Executable, check_choice
 from archdsl.execution.recent import Recent
 from archdsl.formats.host import Stored
 from archdsl.graph.cost import Cost, cost
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from archdsl.generation.generate import Generation, Reader, Said
     from archdsl.text.text_tokenizer import TextTokenizer
 
-DECODERS = 4  # that are kept, with their caches; each belongs to one thread
+DECODERS = 4  # decoders kept with their caches; each belongs to one thread
 
 
 class Model:
-    """A model with all its sizes fixed, on one device and in one dtype.
+    """A model with all sizes fixed, on one device, in one dtype. `archdsl.compile` makes it.
 
-    Made by `archdsl.compile`; no weight is allocated until it is needed. `graph` is the
-    typed graph, `maps` the published checkpoints that its spec can read.
+    Weights are allocated on first use. `graph` is the typed graph; `maps` are the `weights`
+    blocks of the spec, by title: the published layouts that it can load.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Model:
 
     @property
     def weights(self) -> Mapping[str, Parameter]:
-        """What each weight is, by its path."""
+        """The description of each weight, by path."""
         return self.executable.weights
 
     @property
@@ -86,30 +86,31 @@ class Model:
     def parameters(self) -> Weights:
         """The weights by path, in the order of the spec; drawn from the seed on first use.
 
-        Change one by tinygrad's `assign`, or all by `load`: captured passes read these tensors.
+        Change one with tinygrad's `assign`, or all with `load`. Captured programs read these
+        tensors.
         """
         return self.executable.parameters
 
     def __call__(self, *, outputs: Any = None, **given: Any) -> dict[str, Tensor]:
         """The outputs by name, each [B, …], for inputs by name, each [B, …].
 
-        Inputs are numpy arrays, lists or tinygrad tensors; what does not fit the spec's types
-        raises `ArchError`. With `outputs`, a name or several, only what these need is computed.
-        Outputs are the caller's own: no later call changes them. Several threads may call one
-        model. Dropout acts under tinygrad's `Context(TRAINING=1)` alone.
+        Inputs are numpy arrays, lists or tinygrad tensors. A value that does not fit its type
+        in the spec raises `ArchError`. `outputs` is a name or several: only what they need is
+        computed. Later calls do not change the returned tensors. Threads may share a model.
+        Dropout is active only under tinygrad's `Context(TRAINING=1)`.
         """
         names = [name for name, _ in self.graph.outputs]
         if outputs is not None:
             wanted = [outputs] if isinstance(outputs, str) else list(outputs)
-            names = [known_value("the model has no output", name, names) for name in wanted]
+            names = [check_choice("the model has no output", name, names) for name in wanted]
         return self.executable.forward(inputs.check(self.graph, given), names)
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        """A model's memory belongs to a device of this process: it is no value to copy."""
+        """Refuses pickling and copying: its memory belongs to a device of this process."""
         fail(
             "model",
-            "a model can be neither pickled nor copied",
-            help="`model.save(path)` writes its weights; compile the spec again and `load` it",
+            "a model cannot be pickled or copied",
+            help="save its weights with `model.save(path)`, compile the spec again and load them",
         )
 
     def decoder(self, rows: int, limit: int | None = None) -> Decoder:
@@ -198,16 +199,16 @@ class Model:
         return self._readers.get(key, lambda: Reader(self.executable, rows))
 
     def loss(self, **given: Any) -> Tensor:
-        """The spec's loss, a scalar that `.backward()` can follow, for inputs and labels.
+        """The loss of the spec for inputs and labels: a scalar tensor for `.backward()`.
 
-        It is not captured by the JIT; dropout acts under tinygrad's `Context(TRAINING=1)`.
-        `.backward()` comes before its value is read: tinygrad then forgets how it was made.
+        It is not captured. Dropout is active under tinygrad's `Context(TRAINING=1)`. Call
+        `.backward()` before you read the value: reading drops the graph of the computation.
         """
         if self.graph.loss is None:
             fail(
                 "model",
                 f"`{self.graph.name}` has no loss",
-                help="state one in the spec: `loss next_token(logits, tokens)`",
+                help="add one to the spec: `loss next_token(logits, tokens)`",
             )
         arrays = inputs.check(self.graph, given, labels=True)
         if self.graph.loss.op == "next_token":
@@ -215,36 +216,37 @@ class Model:
         return self.executable.loss(arrays)
 
     def load(self, path: str | Path, map: str | None = None) -> None:
-        """Takes all weights from a file or a folder: .safetensors, .pt, .bin, .npz, .gguf,
+        """Loads all weights from a file or a folder: .safetensors, .pt, .bin, .npz, .gguf,
         CTranslate2's model.bin, shards with their index, or `package:NAME/file`.
 
-        The file's names are the model's own or those of one of the spec's `weights` blocks,
-        which `map` can name. Every weight must be in the file, and every tensor of the file
-        be used or ignored by name, else `ArchError` lists what is not, and nothing changes.
+        Tensors have the model's own names or those of a `weights` block of the spec; `map` is
+        the block's title. Every weight must be in the file, and every tensor of the file must
+        be used or ignored by name. Otherwise `ArchError` lists the mismatches, and nothing
+        changes.
         """
         self.fill(checkpoints.read(str(path), self.weights, self.maps, map))
 
     def fill(self, found: Mapping[str, Stored]) -> None:
-        """Takes all weights from tensors by path, read one after the other."""
+        """Sets all weights from tensors by path, read one at a time."""
         self.executable.fill(found)
-        # What was captured reads the old weights.
+        # Their captured programs read the old memory.
         self._decoders.clear()
         self._readers.clear()
 
     def save(self, path: str | Path) -> None:
-        """Writes all weights under their own names, to .safetensors or .npz by the suffix."""
+        """Writes all weights under the model's own names, to a .safetensors or .npz file."""
         checkpoints.write(path, self.parameters)
 
     def cost(self, **sizes: int) -> Cost:
-        """Parameters, flops and bytes at sizes such as `T=1024`; allocates nothing."""
+        """Parameters, flops and bytes at sizes such as `T=1024`. Allocates nothing."""
         bounds = {v.name: v.bound for v in self.graph.varying}
         for name, size in sizes.items():
             if name not in bounds or not 1 <= size <= bounds[name]:
                 known = [f"{n} from 1 to {b}" for n, b in bounds.items()]
                 fail(
                     "argument-value",
-                    f"a cost cannot be told for {name} = {size}",
-                    expected=", ".join(known) or "no size: none varies",
+                    f"the cost at {name} = {size} is undefined",
+                    expected=", ".join(known) or "no size: this model has no varying axis",
                     help=did_you_mean(name, bounds) if name not in bounds else None,
                 )
         return cost(self.graph, sizes, self.dtype)
@@ -261,13 +263,13 @@ def build(
     quantize: str | None = None,
     tune: float | None = None,
 ) -> Model:
-    """What `archdsl.compile` does, its settings as a mapping of their own."""
+    """`archdsl.compile` with its settings as a mapping."""
     analysis = analyse(spec, variant, settings)
     return Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
 
 
 def _tuner(seconds: float) -> Tuner:
-    from archdsl.backend.tuning import Tuner  # which few runs need
+    from archdsl.backend.tuning import Tuner  # rarely needed
 
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not 0 < seconds < math.inf:
@@ -290,8 +292,8 @@ def _two_tokens(graph: Graph, arrays: Mapping[str, Any]) -> None:
     if max(lengths) < 2:
         fail(
             "input",
-            f"`{name}`: there is no next token to predict",
+            f"`{name}` has no next token to predict",
             each.span if each else None,
-            expected="a sequence of two tokens or more",
+            expected="at least two tokens",
             found="one token",
         )

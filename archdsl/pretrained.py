@@ -68,7 +68,7 @@ def export(
     ours = checkpoints.read(weights, parameters_, analysis.maps, None)
     assert chosen.config is not None
     config = write_config(chosen.config, analysis.work, analysis.env)
-    theirs = checkpoints.written(chosen, ours)
+    theirs = checkpoints.to_published(chosen, ours)
     _reads_back(analysis, chosen.config, config, theirs)
     config["dtype"] = widest(ours.values())
     write_checkpoint(folder, theirs, config, shard_bytes)

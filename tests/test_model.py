@@ -294,11 +294,11 @@ def test_mistakes_in_use_are_told() -> None:
     with pytest.raises(ArchError) as caught:
         model.loss(tokens=[[1], [2]])
     assert str(caught.value).endswith(
-        "error[input]: `tokens`: there is no next token to predict\n"
+        "error[input]: `tokens` has no next token to predict\n"
         "  |\n"
         "7 |   input tokens: int[T <= context] < vocab\n"
         "  |         ^^^^^^\n"
-        "  = expected: a sequence of two tokens or more\n"
+        "  = expected: at least two tokens\n"
         "  = found: one token"
     )
     spec = "model M() { input x: float[2] output y: float[2] = x * 2 }"
@@ -306,7 +306,7 @@ def test_mistakes_in_use_are_told() -> None:
         archdsl.compile(archdsl.parse(spec), device="CPU").loss(x=[[1, 2]])
     assert str(caught.value) == (
         "error[model]: `M` has no loss\n"
-        "  = help: state one in the spec: `loss next_token(logits, tokens)`"
+        "  = help: add one to the spec: `loss next_token(logits, tokens)`"
     )
     with pytest.raises(ArchError) as caught:
         gpt(dtype="flaot16")
@@ -318,5 +318,5 @@ def test_mistakes_in_use_are_told() -> None:
     with pytest.raises(ArchError) as caught:
         model.cost(T=7)
     assert str(caught.value) == (
-        "error[argument-value]: a cost cannot be told for T = 7\n  = expected: T from 1 to 6"
+        "error[argument-value]: the cost at T = 7 is undefined\n  = expected: T from 1 to 6"
     )

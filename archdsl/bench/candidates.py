@@ -243,7 +243,7 @@ def decode(subject: Subject, length: int, new: int) -> Call:
     decoder.prefill([prompt])
 
     def once() -> NDArray[Any]:
-        if decoder.keep(length) < length:  # what has left a window is gone
+        if decoder.truncate(length) < length:  # what has left a window is gone
             decoder.prefill([prompt])
         for token in following:
             logits = decoder.feed(np.array([[token]]))

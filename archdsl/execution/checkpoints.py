@@ -1,6 +1,7 @@
-"""Weights from and to files, under a model's own names or those of a published checkpoint.
+"""Weights read from and written to files, under the model's own or published names.
 
-Strict both ways: every weight is filled and every tensor of the file used, or nothing is.
+Strict both ways: either every weight is set and every tensor of the file is used, or nothing
+changes.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from archdsl.graph.sites import Parameter
 from archdsl.published.convert import from_checkpoint, to_checkpoint
 from archdsl.published.weight_maps import Pairing, WeightMap
 
-_SHOWN = 8  # names listed of each kind in a message
+_SHOWN = 8  # names of each kind that a message lists
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
 def read(
     path: str, weights: Mapping[str, Parameter], maps: Mapping[str, WeightMap], map: str | None
 ) -> dict[str, Stored]:
-    """A file's or a folder's tensors by the model's paths, in its order, not yet read."""
+    """The tensors of a file or folder by the model's paths, in the model's order; lazy."""
     return fit(path, read_checkpoint(path).tensors, weights, maps, map)
 
 
@@ -39,7 +40,7 @@ def fit(
     maps: Mapping[str, WeightMap],
     map: str | None,
 ) -> dict[str, Stored]:
-    """The same for tensors that are open already; `path` is for messages."""
+    """The same for tensors of an open file; `path` is only for messages."""
     if map is not None and map not in maps:
         fail(
             "weights-map",
@@ -47,27 +48,29 @@ def fit(
             expected=listing(maps) if maps else "a `weights` block in the spec",
             help=did_you_mean(map, maps),
         )
-    ways = [_Way(m, tensors, weights) for name, m in maps.items() if map in (None, name)]
+    attempts = [
+        _Attempt(m, tensors, weights) for name, m in maps.items() if map in (None, name)
+    ]
     if map is None:
-        ways.insert(0, _Way(_own(weights), tensors, weights))
-    # The file says by its names which of them it follows: the one that leaves least over.
-    least = min(way.odd for way in ways)
-    told = [(way, way.problems()) for way in ways if way.odd == least]
+        attempts.insert(0, _Attempt(_own(weights), tensors, weights))
+    # The names in the file decide which map it follows: the one with the fewest mismatches.
+    least = min(way.odd for way in attempts)
+    told = [(way, way.problems()) for way in attempts if way.odd == least]
     best, problems = min(told, key=lambda each: len(each[1]))
-    # Names of ours are ours; of two published ones the names alone cannot tell.
+    # Two published maps may have the same names; then the names cannot decide.
     others = [way.map for way, wrong in told if not wrong and way.map.title]
     if not problems and best.map.title and len({each.pairings for each in others}) > 1:
         fail(
             "weights-map",
-            f"`{path}` could follow {listing(repr(each.title) for each in others)}",
-            help="name the `weights` block that it does: `map=` or `--map`",
+            f"`{path}` fits more than one map: {listing(repr(each.title) for each in others)}",
+            help="choose the `weights` block: `map=` in Python, `--map` in a command",
         )
     if problems:
         title = best.map.title
         under = f"the names of `weights {title!r}`" if title else "the model's own names"
         fail(
             "checkpoint",
-            f"`{path}` does not hold this model's weights, under {under}",
+            f"`{path}` does not have the weights of this model under {under}",
             expected=f"{sum(len(p.theirs[0]) for p in best.map.pairings)} tensors",
             found=f"{len(tensors)} tensors; " + "; ".join(problems),
             help=_help(problems),
@@ -75,8 +78,8 @@ def fit(
     return best.ours()
 
 
-def written(map: WeightMap, ours: Mapping[str, Stored]) -> dict[str, Stored]:
-    """A model's weights as the checkpoint of a map has them, not yet read."""
+def to_published(map: WeightMap, ours: Mapping[str, Stored]) -> dict[str, Stored]:
+    """A model's weights under the names and in the layout of a map; lazy."""
     theirs: dict[str, Stored] = {}
     for pairing in map.pairings:
         names = pairing.theirs[0]
@@ -88,13 +91,13 @@ def written(map: WeightMap, ours: Mapping[str, Stored]) -> dict[str, Stored]:
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """All tensors to a file in the format of its suffix."""
+    """Writes all tensors to a file; its suffix chooses the format."""
     writers = {".safetensors": write_safetensors, ".npz": write_npz}
     writer = writers.get(Path(path).suffix)
     if writer is None:
         fail(
             "file",
-            f"`{path}`: weights are written to files of two kinds",
+            f"`{path}`: the suffix does not name a format for weights",
             expected=listing(writers),
             found=f"`{Path(path).suffix}`" if Path(path).suffix else "no suffix",
         )
@@ -113,8 +116,8 @@ def _own(weights: Mapping[str, Parameter]) -> WeightMap:
 
 
 @dataclass(frozen=True)
-class _Way:
-    """Tensors read under the names of one map."""
+class _Attempt:
+    """An attempt to read the tensors of a file by one map."""
 
     map: WeightMap
     tensors: Mapping[str, Stored]
@@ -122,37 +125,37 @@ class _Way:
 
     @property
     def odd(self) -> int:
-        """How many names are lacking or left over."""
-        lacking, extra = self._beside()
-        return len(lacking) + len(extra)
+        """How many names are missing or unexpected."""
+        missing, extra = self._mismatches()
+        return len(missing) + len(extra)
 
-    def _beside(self) -> tuple[list[str], list[str]]:
-        """What the file lacks, and what it has beside what is used or ignored."""
-        lacking, used = [], set()
+    def _mismatches(self) -> tuple[list[str], list[str]]:
+        """The names that are missing from the file, and those that no rule uses or ignores."""
+        missing, used = [], set()
         for pairing in self.map.pairings:
             spellings = self._spellings(pairing)
             used |= {name for names in spellings for name in names}
             if not spellings:
-                lacking.append(self._lacking(pairing))
+                missing.append(self._missing(pairing))
         extra = (t for t in self.tensors if t not in used and not self.map.ignores(t))
-        return lacking, sorted(extra)
+        return missing, sorted(extra)
 
-    def _lacking(self, pairing: Pairing) -> str:
+    def _missing(self, pairing: Pairing) -> str:
         names = pairing.theirs[0]
         return next((n for n in names if self._name(n) is None), names[0])
 
     def _spellings(self, pairing: Pairing) -> list[tuple[str, ...]]:
-        """The names of the file under which it has all of a pairing's tensors."""
+        """The spellings under which the file has all tensors of a pairing."""
         found = [[self._name(name) for name in names] for names in pairing.theirs]
         return [tuple(n for n in names if n) for names in found if all(names)]
 
     def _name(self, name: str) -> str | None:
-        """A checkpoint's name as the file has it, or None where it has not."""
+        """The name of a tensor as the file spells it, or None if it is missing."""
         bare = (name.removeprefix(p) for p in self.map.optional if name.startswith(p))
         return next((n for n in (name, *bare) if n in self.tensors), None)
 
     def problems(self) -> list[str]:
-        missing, extra = self._beside()
+        missing, extra = self._mismatches()
         shapes: list[str] = []
         kinds: list[str] = []
         differing: list[str] = []
@@ -167,20 +170,20 @@ class _Way:
                             f"{name} is {list(tensor.shape)}, not {list(wanted)}{turned}"
                         )
                     elif tensor.dtype not in _FLOATS:
-                        kinds.append(f"{name} is of {tensor.dtype}")
+                        kinds.append(f"{name} is {tensor.dtype}")
             if not shapes and not kinds:
                 differing += self._differing(spellings)
         found = {
             "missing": missing,
             "unexpected": extra,
-            "of another shape": shapes,
-            "not of float numbers": kinds,
-            "not equal, and one weight": differing,
+            "with a wrong shape": shapes,
+            "not floating point": kinds,
+            "different, but one weight in this model": differing,
         }
         return [f"{len(v)} {what}: {_some(v)}" for what, v in found.items() if v]
 
     def _differing(self, spellings: list[tuple[str, ...]]) -> Iterator[str]:
-        """Tensors that are one weight under several names and are not equal."""
+        """Pairs of tensors that are one tied weight but differ."""
         for names in spellings[1:]:
             for first, other in zip(spellings[0], names, strict=True):
                 one, two = self.tensors[first], self.tensors[other]
@@ -198,7 +201,7 @@ class _Way:
 
 
 def _equal(one: NDArray[Any], two: NDArray[Any]) -> bool:
-    """Whether numbers are equal; most often their bits are, which is quicker to see."""
+    """Whether arrays are equal. Bits are compared first, which is quicker."""
     first, other = (np.ascontiguousarray(each).view(np.uint8) for each in (one, two))
     return np.array_equal(first, other) or np.array_equal(one, two)
 
@@ -210,7 +213,7 @@ def _some(names: list[str]) -> str:
 
 def _help(problems: list[str]) -> str | None:
     if all(p.endswith(": transposed") for p in problems):
-        return "a rule of the map says it: `… -> transpose`"
-    if all("of another shape" in p for p in problems):
-        return "the model's sizes are not those of the checkpoint"
+        return "add `-> transpose` to the rules of the map for these tensors"
+    if all("with a wrong shape" in p for p in problems):
+        return "the model's sizes differ from the checkpoint's"
     return None

@@ -1,7 +1,7 @@
-"""A model's tokens, a few at a time: the caches that it keeps, and the logits of what is next.
+"""Step-by-step decoding: the caches of a batch of sequences, and the logits of the next token.
 
-What is cached and what is computed anew is derived by passes/split_decoding.py. Programs are
-captured once for a number of rows and of new tokens, and serve all positions.
+passes/split_decoding.py derives what is cached and what is computed at each step. A program is
+captured once per batch size and number of new tokens; it serves all positions.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from archdsl.progress import doing
 Rows: TypeAlias = NDArray[np.int64]
 Logits: TypeAlias = NDArray[np.float32]
 
-CHUNKS = (4 * CHUNK, CHUNK)  # tokens fed together where there is no window: fewer programs
-FEW = 8  # fewer than these go one by one
+CHUNKS = (4 * CHUNK, CHUNK)  # how many tokens of a prompt one step takes: few captures
+FEW = 8  # a prompt of fewer tokens is fed token by token
 
 
 class Decoder:
-    """A model fed with its tokens step by step, `rows` sequences at once.
+    """A model that takes its tokens step by step, for a batch of `rows` sequences.
 
-    `limit` is how many tokens a row can have, the model's bound where None. Raises `ArchError`
-    for a model that does not predict tokens, or not causally.
+    `limit` is the most tokens of a sequence, by default the model's bound. Raises `ArchError`
+    for a model that predicts no tokens, or is not causal.
     """
 
     def __init__(self, executable: Executable, rows: int, limit: int | None = None):
@@ -57,30 +57,32 @@ class Decoder:
                 f"`{graph.name}` has no sequences of {limit} tokens",
                 expected=f"1 to {self.bound}",
             )
-        # Rows that are shorter than others, and the last chunk, need room in front; whole
-        # tiles of columns are seen.
-        self.room = -(-(self.limit + self.plan.lead + CHUNK) // TILE) * TILE
-        self.plan = split_decoding(graph, self.room)
-        self._ended = {
+        # Cache positions of a row. Shorter rows are padded on the left, and the last chunk may
+        # be padded too. Attention reads whole tiles.
+        self.capacity = -(-(self.limit + self.plan.lead + CHUNK) // TILE) * TILE
+        self.plan = split_decoding(graph, self.capacity)
+        self._step_graphs = {
             True: keep_last_position(self.plan.step, self.plan.axis),
             False: self.plan.step,
         }
         self._states = {state.name: state for state in self.plan.states}
-        self._past = UOp.variable("past", 0, self.room - 1)
+        self._past = UOp.variable("past", 0, self.capacity - 1)
         shapes = {s.name: self._shape(s) for s in self.plan.states if s.cache}
         self._caches = {name: self._cache(name, shape) for name, shape in shapes.items()}
-        # How many columns a ring has beside those of its window.
+        # How many positions a sliding-window cache has beyond its window.
         windows = ((shapes[s.name][1], s.window) for s in self.plan.states if s.window)
         self._slack = [places - window for places, window in windows]
         self._captures: dict[tuple[object, ...], Capture[Any]] = {}
         self._version = executable.version()
-        # What each step is given: new tokens, by how many there are, and where rows begin.
+        # Inputs of a step: new tokens, by their number, and the left padding of each row.
         self._new: dict[tuple[str, int], Tensor] = {}
-        self._begins = self._room((rows,))
+        self._left_pad_input = self._zeros((rows,))
         self._text = show(self.plan.step)
         state = dict(_leaves(self._caches))
         self._state = {f"cache {name}": each for name, each in state.items()}
-        self._moved = executable.capture(self._move, self._key("move"), self._state)
+        self._reorder_capture = executable.capture(
+            self._reorder_caches, self._key("move"), self._state
+        )
         self._once: dict[str, Any] = {}
         self._sizes: dict[str, int] = {}
         self.reset()
@@ -89,46 +91,46 @@ class Decoder:
         return next(each for each in self.plan.step.inputs if each.name == name)
 
     def _shape(self, state: State) -> tuple[int, ...]:
-        """[rows, columns, …]: of one layer's cache."""
-        sizes = {axis.name: self.room for axis in self.plan.step.varying}
+        """The shape of one layer's cache: [rows, positions, …]."""
+        sizes = {axis.name: self.capacity for axis in self.plan.step.varying}
         axes = self._input(state.name).type.axes[len(state.stacks) :]
         return (self.rows, *(axis.size.at(sizes) for axis in axes))
 
     def _cache(self, name: str, shape: tuple[int, ...]) -> Any:
-        return self._nested(name, lambda _: self._room(shape, self.executable.dtype))
+        return self._nested(name, lambda _: self._zeros(shape, self.executable.dtype))
 
     def _nested(self, name: str, leaf: Callable[[str], Tensor]) -> Any:
-        """The value of an input of the step: of each layer what `leaf` gives for its name."""
+        """A step input, made by `leaf` from a name: one tensor per layer inside a stack."""
         state = self._states.get(name)
         return _nested(name, state.stacks if state else (), leaf)
 
-    def _room(self, shape: tuple[int, ...], dtype: str = "int32") -> Tensor:
+    def _zeros(self, shape: tuple[int, ...], dtype: str = "int32") -> Tensor:
         return zeros(shape, self.executable.device, dtype)
 
     def _key(self, *program: object) -> tuple[object, ...]:
-        """What tells a program of the decoder from others."""
+        """The key of a stored program of this decoder."""
         return ("decoder", self._text, self.rows, *program)
 
     def reset(self) -> None:
-        """Forgets every token; what was made of the other inputs stays."""
-        self.columns = 0
-        self._starts = np.zeros(self.rows, np.int32)
+        """Empties the caches. What `begin` computed from the other inputs stays."""
+        self.filled = 0
+        self._left_pad = np.zeros(self.rows, np.int32)
 
-    def keep(self, tokens: int) -> int:
-        """Forgets all but the first `tokens` of every row, which are of one length.
+    def truncate(self, tokens: int) -> int:
+        """Drops all but the first `tokens` of every row. All rows must have one length.
 
-        How many are left is returned: none where a window has moved beyond them.
+        Returns how many tokens are left: 0 if a sliding window has already overwritten them.
         """
         lead = self.plan.lead
-        columns = min(self.columns, int(self._starts[0]) + lead + tokens)
-        if not tokens or self.columns - columns > min(self._slack, default=self.columns):
+        filled = min(self.filled, int(self._left_pad[0]) + lead + tokens)
+        if not tokens or self.filled - filled > min(self._slack, default=self.filled):
             self.reset()
             return 0
-        self.columns = columns
-        return max(columns - int(self._starts[0]) - lead, 0)
+        self.filled = filled
+        return max(filled - int(self._left_pad[0]) - lead, 0)
 
     def begin(self, **given: Any) -> None:
-        """Takes the inputs that do not come step by step, each [rows, …], and starts anew."""
+        """Empties the caches and takes the inputs that are given once, each [rows, …]."""
         self.reset()
         if self.plan.along and given.keys() & set(self.plan.along):
             self._refuse_missing(next(name for name in self.plan.along if name in given))
@@ -145,7 +147,7 @@ class Decoder:
             return
         shapes = tuple((name, tensor.shape) for name, tensor in tensors.items())
         key = ("once", shapes)
-        self._renew()
+        self._drop_stale_captures()
         if key not in self._captures:
             named = ("once", show(self.plan.once))
             self._captures[key] = self.executable.capture(self._compute_once, named)
@@ -167,121 +169,123 @@ class Decoder:
     # -- tokens --
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Logits:
-        """Feeds a prompt to each row, of whatever length each is: logits [rows, vocab] of the
-        token after each."""
+        """Feeds one prompt per row; their lengths may differ. Returns the logits of the next
+        token, [rows, vocab]."""
         self.reset()
         self._check_along({})
         longest, lead = max(map(len, prompts)), self.plan.lead
-        self._fits(longest)
-        columns = longest + lead
-        size = columns if columns < FEW else -(-columns // CHUNK) * CHUNK
+        self._check_length(longest)
+        length = longest + lead
+        size = length if length < FEW else -(-length // CHUNK) * CHUNK
         tokens = np.zeros((self.rows, size), np.int64)
         for row, prompt in enumerate(prompts):
             tokens[row, size - len(prompt) :] = prompt
-            self._starts[row] = size - len(prompt) - lead
+            self._left_pad[row] = size - len(prompt) - lead
         return self._feed({self.plan.tokens: tokens}, last=True)[:, -1]
 
     def feed(self, tokens: Rows, last: bool = False, **along: Any) -> Logits:
-        """Feeds [rows, n] new tokens: logits [rows, n, vocab] of the token after each, or
-        [rows, 1, vocab] of that after the `last`.
+        """Feeds new tokens [rows, n]. Returns the logits of the token after each, [rows, n,
+        vocab], or with `last` only after the last one, [rows, 1, vocab].
 
-        `along` are the model's other inputs that have a value for each token, [rows, n] too.
+        `along` are the model's other inputs with one value per token, also [rows, n].
         """
         self._check_along(along)
         new = tokens.shape[1]
         lead = self.plan.lead
-        longest = max(self.columns - int(self._starts.min()) - lead, 0) + new
-        self._fits(longest)
-        columns = {self.plan.tokens: np.asarray(tokens)}
-        columns |= {name: np.asarray(each) for name, each in along.items()}
-        if lead and not self.columns:
-            columns = {n: np.pad(c, ((0, 0), (lead, 0))) for n, c in columns.items()}
-        found = self._feed(columns, last)
+        longest = max(self.filled - int(self._left_pad.min()) - lead, 0) + new
+        self._check_length(longest)
+        values = {self.plan.tokens: np.asarray(tokens)}
+        values |= {name: np.asarray(each) for name, each in along.items()}
+        if lead and not self.filled:
+            values = {n: np.pad(v, ((0, 0), (lead, 0))) for n, v in values.items()}
+        found = self._feed(values, last)
         return found if last else found[:, -new:]
 
     def _check_along(self, along: Mapping[str, Any]) -> None:
-        """Refuses tokens without the other inputs that have a value for each of them."""
+        """Raises unless each input with one value per token is given."""
         for name in self.plan.along:
             if name not in along:
                 self._refuse_missing(name)
         for name in along.keys() - set(self.plan.along):
             fail(
                 "input",
-                f"no input `{name}` comes with the tokens",
-                expected=", ".join(self.plan.along) or "tokens alone",
+                f"no input `{name}` is given with the tokens",
+                expected=", ".join(self.plan.along) or "only tokens",
                 help=did_you_mean(name, self.plan.along),
             )
 
     def _refuse_missing(self, name: str) -> NoReturn:
         fail(
             "generation",
-            f"`{name}` has a value for each token, and must be given with them",
+            f"`{name}` has one value per token and must be given with the tokens",
             self._input(name).span,
-            expected=f"feed(tokens, {name}=…), with a value for each new token",
+            expected=f"feed(tokens, {name}=…) with one value per new token",
         )
 
-    def _feed(self, columns: dict[str, Rows], last: bool) -> Logits:
+    def _feed(self, values: dict[str, Rows], last: bool) -> Logits:
         found: list[Logits] = []
-        before, left = self.columns, columns[self.plan.tokens].shape[1]
-        with doing("reading", "tokens", left, lambda: self.columns - before):
+        before, left = self.filled, values[self.plan.tokens].shape[1]
+        with doing("reading", "tokens", left, lambda: self.filled - before):
             while left:
                 n = self._next(left)
-                found.append(self._step({k: c[:, :n] for k, c in columns.items()}, n, last))
-                columns = {k: c[:, n:] for k, c in columns.items()}
+                found.append(self._step({k: c[:, :n] for k, c in values.items()}, n, last))
+                values = {k: c[:, n:] for k, c in values.items()}
                 left -= n
         return found[-1][:, -1:] if last else np.concatenate(found, axis=1)
 
     def _next(self, count: int) -> int:
-        """How many of so many new tokens are computed together now."""
-        if self._slack and self.columns % CHUNK:
-            return 1  # a chunk stands whole in a ring: it begins where one may begin
+        """How many of the remaining `count` tokens the next step takes."""
+        if self._slack and self.filled % CHUNK:
+            return 1  # a chunk may not wrap around in a sliding-window cache
         chunks = CHUNKS[-1:] if self._slack else CHUNKS
-        room = min(count, self.room - self.columns)
-        return next((chunk for chunk in chunks if chunk <= room), 1)
+        most = min(count, self.capacity - self.filled)
+        return next((chunk for chunk in chunks if chunk <= most), 1)
 
-    def _step(self, columns: Mapping[str, Rows], n: int, last: bool) -> Logits:
+    def _step(self, values: Mapping[str, Rows], n: int, last: bool) -> Logits:
         last = last and n > 1
-        self._renew()
+        self._drop_stale_captures()
         key = (n, last, *sorted(self._sizes.items()))
         if key not in self._captures:
             named = self._key("step", *key)
             self._captures[key] = self.executable.capture(
                 self._program(n, last), named, self._state
             )
-        given = {name: self._places(name, n) for name in columns}
-        for name, each in columns.items():
+        given = {name: self._input_buffer(name, n) for name in values}
+        for name, each in values.items():
             put(given[name], each.astype(np.int32))
-        put(self._begins, self._starts)
+        put(self._left_pad_input, self._left_pad)
         given |= dict(_leaves(self._once))
-        logits = self._captures[key](self._begins, self._past.bind(self.columns), **given)
-        self.columns += n
+        logits = self._captures[key](
+            self._left_pad_input, self._past.bind(self.filled), **given
+        )
+        self.filled += n
         return get(logits)
 
-    def _renew(self) -> None:
-        """Drops what was captured where the weights are others by now."""
+    def _drop_stale_captures(self) -> None:
+        """Drops the captured programs if the weights have been replaced."""
         if self._version != (version := self.executable.version()):
             self._captures.clear()
             self._version = version
 
-    def _places(self, name: str, n: int) -> Tensor:
-        """Where the new values of an input are put, [rows, n]."""
+    def _input_buffer(self, name: str, n: int) -> Tensor:
+        """The tensor that holds n new values of an input per row, [rows, n]."""
         if (name, n) not in self._new:
-            self._new[name, n] = self._room((self.rows, n))
+            self._new[name, n] = self._zeros((self.rows, n))
         return self._new[name, n]
 
     def lowered(self, n: int, last: bool) -> Program:
-        """The program of a step of n tokens, for the logits of all or of the `last`."""
+        """The program of a step of n tokens: all logits, or only those of the `last` token."""
         sizes = {**self._sizes, self.plan.axis: n}
-        sizes |= {v.name: self.room for v in self.plan.step.varying if v.name not in sizes}
-        graph, executable = self._ended[last], self.executable
+        sizes |= {v.name: self.capacity for v in self.plan.step.varying if v.name not in sizes}
+        graph, executable = self._step_graphs[last], self.executable
         return lower(graph, self.rows, sizes, executable.dtype, executable.target)
 
     def _program(self, n: int, last: bool) -> Callable[..., Tensor]:
-        def step(starts: Tensor, past: Any, **given: Tensor) -> Tensor:
+        def step(left_pad: Tensor, past: Any, **given: Tensor) -> Tensor:
             values: dict[str, Any] = {
                 name: given[name] for name in (self.plan.tokens, *self.plan.along)
             }
-            values |= {LEFT_PAD: starts, PAST: past, CACHE_POSITIONS: None}
+            values |= {LEFT_PAD: left_pad, PAST: past, CACHE_POSITIONS: None}
             values |= {name: self._nested(name, given.__getitem__) for name in self._once}
             run = self.executable.run(self.lowered(n, last))
             logits = interpret.forward(run, values | self._caches)[self.plan.logits]
@@ -291,18 +295,18 @@ class Decoder:
         return step
 
     def reorder(self, parents: Sequence[int]) -> None:
-        """Row i goes on as a copy of the row `parents[i]`: keys, values and all."""
+        """Row i continues as a copy of row `parents[i]`, caches included (beam search)."""
         if list(parents) == list(range(self.rows)):
             return
         index = placed(np.asarray(parents, np.int32), self.executable.device, "int32")
-        self._moved(index)
-        self._starts = self._starts[np.asarray(parents)]
+        self._reorder_capture(index)
+        self._left_pad = self._left_pad[np.asarray(parents)]
 
-    def _move(self, index: Tensor) -> None:
+    def _reorder_caches(self, index: Tensor) -> None:
         buffers = [each for _, each in _leaves(self._caches)]
         Tensor.realize(*(each.assign(each[index].contiguous()) for each in buffers))
 
-    def _fits(self, tokens: int) -> None:
+    def _check_length(self, tokens: int) -> None:
         if tokens > self.limit:
             fail(
                 "generation",
@@ -311,18 +315,18 @@ class Decoder:
             )
 
 
-# -- values that have one tensor for each layer, as tuples --
+# -- values with one tensor per layer, as tuples --
 
 
 def _nested(name: str, stacks: tuple[int, ...], leaf: Callable[[str], Tensor]) -> Any:
-    """One tensor, or in a stack a tuple with that of each layer, in stacks tuples of tuples."""
+    """One tensor; inside a stack a tuple with one per layer; nested stacks nest."""
     if not stacks:
         return leaf(name)
     return tuple(_nested(f"{name}_{i}", stacks[1:], leaf) for i in range(stacks[0]))
 
 
 def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of values by their names, as `_nested` names them."""
+    """All tensors of nested values, with the names that `_nested` gives them."""
     for name, value in values.items():
         if isinstance(value, tuple):
             yield from _leaves({f"{name}_{i}": each for i, each in enumerate(value)})
@@ -331,7 +335,7 @@ def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _of(graph: Graph, others: tuple[Input, ...]) -> Graph:
-    """A graph of these inputs alone, to hold values against."""
+    """The graph with only these inputs, to check values against."""
     names = {name for each in others for name in each.type.vars}
     varying = tuple(v for v in graph.varying if v.name in names)
     return replace(graph, inputs=others, varying=varying)

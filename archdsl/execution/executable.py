@@ -1,6 +1,6 @@
-"""A graph with its weights on a device, and the programs that have been captured for it.
+"""A graph with its weights on a device, and its captured programs.
 
-Knows no generation and no text: arrays go in, tensors come out.
+Nothing here knows generation or text: arrays go in, tensors come out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from archdsl.backend.tinygrad_seam import TRAINING, one_thread
 from archdsl.backend.use import Run
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.execution.buckets import bucket_length, paddable_axes, padded_inputs
-from archdsl.execution.initial_weights import drawn
+from archdsl.execution.initial_weights import initial_weights
 from archdsl.execution.recent import Recent
 from archdsl.formats.host import Stored
 from archdsl.graph.cost import BYTES
@@ -41,14 +41,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What weights can be instead of numbers of the model's dtype: of 8 bits, or as they are in a
-# file that has them quantized.
+# How matrices are kept if not in the model's dtype: in 8 bits, or quantized as in their file.
 QUANTIZATIONS = ("int8", "stored")
-CAPTURES = 32  # forward passes that are kept, by the shapes of their inputs; see `compile`
+CAPTURES = 32  # forward passes kept, one per combination of input shapes; see `compile`
 
 
 class _Wanted(NamedTuple):
-    """The graph of some outputs alone, their types, and which axes can be padded."""
+    """The graph of some outputs only, their types, and the axes that can be padded."""
 
     graph: Graph
     types: dict[str, Type]
@@ -56,17 +55,17 @@ class _Wanted(NamedTuple):
 
 
 class _Forward(NamedTuple):
-    """A forward pass for inputs of some shapes, and the tensors that it reads them from."""
+    """A forward pass captured for some input shapes, and the tensors that hold its inputs."""
 
     capture: Capture[dict[str, Tensor]]
     inputs: dict[str, Tensor]
 
 
 class Executable:
-    """A graph on one device and in one dtype. No weight is allocated until it is needed.
+    """A graph on one device, in one dtype. Weights are allocated on first use.
 
-    Several threads may call one: `lock` is held while a forward pass runs, whose memory is
-    shared. Several executables run in parallel; only captures wait for one another.
+    Threads may share an executable: a forward pass holds `lock`, since its memory is shared.
+    Different executables run in parallel; only their captures wait for each other.
     """
 
     def __init__(
@@ -80,9 +79,9 @@ class Executable:
         tuner: Tuner | None,
     ):
         self.graph = optimise(graph)
-        self.dtype = known_value("a model cannot be of dtype", dtype, BYTES)
-        self.kernels = known_value("kernels cannot be", kernels, ("best", "tinygrad"))
-        self.quantize = quantize and known_value("weights cannot be", quantize, QUANTIZATIONS)
+        self.dtype = check_choice("a model cannot be of dtype", dtype, BYTES)
+        self.kernels = check_choice("kernels cannot be", kernels, ("best", "tinygrad"))
+        self.quantize = quantize and check_choice("weights cannot be", quantize, QUANTIZATIONS)
         self.seed, self.tuner = seed, tuner
         self.weights: dict[str, Parameter] = {p.path: p for p in parameters(graph)}
         self.lock = threading.RLock()
@@ -97,14 +96,14 @@ class Executable:
     @property
     def device(self) -> str:
         """tinygrad's name of the device, opened on first use."""
-        # What is there is read without the lock: a capture asks for it, and others that hold
-        # the lock may be waiting for that capture.
+        # Read without the lock if it is set: a capture reads it, and a thread that holds the
+        # lock may be waiting for that capture.
         if self._device is None:
             with self.lock:
-                self._device = self._device or self._opened()
+                self._device = self._device or self._open_device()
         return self._device
 
-    def _opened(self) -> str:
+    def _open_device(self) -> str:
         device = open_device(self._asked_device)
         if not supports(device, self.dtype):
             fail(
@@ -116,7 +115,7 @@ class Executable:
 
     @property
     def target(self) -> str | None:
-        """Whose kernels are used beside tinygrad's own."""
+        """The device whose kernels of ours are used, None if only tinygrad's are."""
         return kernels_for(self.device) if self.kernels == "best" else None
 
     # -- weights --
@@ -126,40 +125,40 @@ class Executable:
         """The weights by path, in the order of the spec; drawn from the seed on first use."""
         if self._parameters is None:
             with self.lock:
-                self._parameters = self._parameters or self._drawn()
+                self._parameters = self._parameters or self._initial_weights()
         return self._parameters
 
-    def _drawn(self) -> Weights:
+    def _initial_weights(self) -> Weights:
         rule, numbers = self.graph.init[0], dict(self.graph.init[1])
         weights = {path: each.weight for path, each in self.weights.items()}
-        values = drawn(weights, rule, numbers, self.seed)
+        values = initial_weights(weights, rule, numbers, self.seed)
         tensors = ((name, placed(value, self.device)) for name, value in values)
-        return self._placed(tensors, "drawing weights")
+        return self._load_weights(tensors, "drawing weights")
 
     def fill(self, found: Mapping[str, Stored]) -> None:
-        """Takes all weights from tensors by path, read one after the other."""
+        """Sets all weights from tensors by path, read one at a time."""
         with self.lock:
-            tensors = ((name, self._stored(stored)) for name, stored in found.items())
-            self._parameters = self._placed(tensors, "loading weights")
-            self._renew()
+            tensors = ((name, self._read_weight(stored)) for name, stored in found.items())
+            self._parameters = self._load_weights(tensors, "loading weights")
+            self._drop_captures()
 
     def version(self) -> int:
-        """The number of the weights: another one where they lie in other memory than before,
-        so that what was captured has to be captured again.
+        """A number that changes when the weights move to other memory, so that programs must be
+        captured again.
 
-        Weights in whole numbers that a user has assigned to are quantized anew.
+        Quantized weights that a user has assigned to are quantized again.
         """
         if self.parameters.quantize_assigned():
             with self.lock:
-                self._renew()
+                self._drop_captures()
         return self._version
 
-    def _renew(self) -> None:
-        self._captures.clear()  # they read the old weights
+    def _drop_captures(self) -> None:
+        self._captures.clear()  # they read the old memory
         self._version += 1
 
-    def _stored(self, stored: Stored) -> Tensor | Quantized:
-        """A weight as it was stored: in whole numbers, if that is wanted and can be."""
+    def _read_weight(self, stored: Stored) -> Tensor | Quantized:
+        """A weight of a file; quantized as it is there if that is asked for."""
         if stored.groups is None or self.quantize != "stored":
             widened = (stored.dtype, self.dtype) == ("float16", "float32")
             return placed(stored.read(), self.device, self.dtype if widened else stored.dtype)
@@ -171,8 +170,10 @@ class Executable:
         assert scales is not None
         return Quantized(values, scales, offsets)
 
-    def _placed(self, tensors: Iterable[tuple[str, Tensor | Quantized]], what: str) -> Weights:
-        """Tensors on the model's device and in its dtype, one at a time in memory twice."""
+    def _load_weights(
+        self, tensors: Iterable[tuple[str, Tensor | Quantized]], what: str
+    ) -> Weights:
+        """Moves tensors to the device and its dtype; only one at a time is in memory twice."""
         found: dict[str, Tensor | Quantized] = {}
         shrunk = select_quantizable(self.graph) if self.quantize == "int8" else frozenset()
         with one_thread:
@@ -183,18 +184,18 @@ class Executable:
                     if name in shrunk:
                         tensor = quantized(tensor)
                 found[name] = tensor
-            spare(self.device)  # what the tensors were in before they were cast
+            spare(self.device)  # the memory of the tensors before the cast
         return Weights(found, self.dtype)
 
     # -- programs --
 
     def lowered(self, graph: Graph, inputs: Mapping[str, Any], trains: bool = False) -> Program:
-        """The program of a graph of the model's, for inputs of these shapes."""
+        """The program of one of the model's graphs, for inputs of these shapes."""
         batch, sizes = interpret.measured(graph, inputs)
         return lower(graph, batch, sizes, self.dtype, self.target, trains)
 
     def run(self, program: Program) -> Run:
-        """What a program of the model's is run with."""
+        """The weights, constants and device that a program runs with."""
         weights = self.parameters
         return Run(program, weights, self._constants, self.device, weights.quantized)
 
@@ -204,10 +205,11 @@ class Executable:
         key: tuple[object, ...],
         state: Mapping[str, Tensor] | None = None,
     ) -> Capture[T]:
-        """A function of tensors, captured at its first call; tuned if the model is.
+        """Captures a function of tensors at its first call, and tunes it if the model is tuned.
 
-        It is stored for later processes by its `key`, which says what the function computes;
-        `state` are the tensors beside the weights that it reads and writes, by name.
+        The capture is stored for later processes under `key`, which must identify what the
+        function computes. `state` are the tensors besides the weights that it reads or
+        writes, by name.
         """
         return Capture(
             function,
@@ -219,7 +221,7 @@ class Executable:
         )
 
     def placed(self, array: NDArray[Any]) -> Tensor:
-        """An input on the device; real numbers in the dtype of the weights."""
+        """An input on the device; floats in the dtype of the weights."""
         return self._cast(placed(array, self.device, array.dtype.name))
 
     def _cast(self, tensor: Tensor) -> Tensor:
@@ -232,7 +234,7 @@ class Executable:
     ) -> dict[str, Tensor]:
         """These outputs by name, each [B, …], for inputs by name, each [B, …].
 
-        An axis that can be padded is, so that few captures serve all its lengths.
+        Axes that can be padded are, so that a few captures serve all lengths.
         """
         with self.lock:
             self.version()
@@ -245,7 +247,7 @@ class Executable:
             for name, array in padded.items():
                 put(places[name], array)
             found = capture(**places)
-            # A capture writes the outputs of every call into the same memory.
+            # Every call of a capture writes its outputs to the same memory.
             return {
                 name: copied(out, (rows, *(axis.size.at(sizes) for axis in type.axes)))
                 for (name, type), out in zip(wanted.types.items(), found.values(), strict=True)
@@ -260,8 +262,8 @@ class Executable:
         return self._wanted[names]
 
     def _bucket(self, wanted: _Wanted, sizes: dict[str, int]) -> dict[str, int]:
-        """The sizes of the varying axes with which a forward pass is captured."""
-        if TRAINING.value:  # dropout draws a number for each element
+        """The sizes of the varying axes that the capture of a forward pass has."""
+        if TRAINING.value:  # dropout draws one number per element
             return sizes
         return sizes | {
             axis.name: bucket_length(sizes[axis.name], axis.bound)
@@ -278,17 +280,18 @@ class Executable:
         return _Forward(self.capture(outputs, ("outputs", show(wanted.graph))), places)
 
     def outputs(self, graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs of a graph of the model's, computed now."""
+        """Computes the outputs of one of the model's graphs."""
         given = {n: self._cast(t) for n, t in tensors.items()}
         outputs = interpret.forward(self.run(self.lowered(graph, given)), given)
-        # Where an output is an input, or a part of one, the JIT would keep that of the capture.
-        realized = [_readable(out).clone() for out in outputs.values()]
+        # Cloned, since the JIT would always return the input of the capture for an output that
+        # is an input or a part of one.
+        realized = [_to_numpy_dtype(out).clone() for out in outputs.values()]
         Tensor.realize(*realized)
         return dict(zip(outputs, realized, strict=True))
 
     def loss(self, arrays: Mapping[str, NDArray[Any]]) -> Tensor:
         """The graph's loss for inputs and labels, []."""
-        _ = self.parameters  # drawn now: the lock comes before `one_thread`, as everywhere
+        _ = self.parameters  # loaded first: everywhere `lock` is taken before `one_thread`
         with one_thread:
             tensors = {name: self.placed(array) for name, array in arrays.items()}
             program = self.lowered(self.graph, tensors, trains=True)
@@ -296,19 +299,19 @@ class Executable:
 
 
 def with_outputs(graph: Graph, wanted: Sequence[str]) -> Graph:
-    """The graph of these outputs alone, and of no loss."""
+    """The graph that computes only these outputs, without its loss."""
     outputs = tuple((name, ref) for name, ref in graph.outputs if name in wanted)
     nodes = drop_unused(graph.nodes, {ref for _, ref in outputs})
     return replace(graph, nodes=nodes, outputs=outputs, labels=(), loss=None)
 
 
-def _readable(out: Tensor) -> Tensor:
-    """An output in a dtype that NumPy has too."""
+def _to_numpy_dtype(out: Tensor) -> Tensor:
+    """An output in a dtype that NumPy has."""
     return out.cast(dtypes.float32) if out.is_floating_point() else out
 
 
-def known_value(message: str, value: str, known: Collection[str]) -> str:
-    """A value that is one of those known; `ArchError` for any other."""
+def check_choice(message: str, value: str, known: Collection[str]) -> str:
+    """Returns `value` if it is one of `known`; else raises `ArchError`."""
     if value not in known:
         fail(
             "argument-value",

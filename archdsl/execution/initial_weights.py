@@ -1,5 +1,5 @@
-"""Fresh weights: drawn on the host from the seed and the weight's path, so that they are the
-same on every device and do not change when another part of a model does."""
+"""Initial weights, drawn on the host from the seed and the weight's path. So they are equal on
+every device, and a change elsewhere in the model does not change them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 
-def drawn(
+def initial_weights(
     weights: Mapping[str, Weight], rule: str, numbers: Mapping[str, float], seed: int
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Every weight's first value by its path, in order; a few are drawn ahead, on all cores."""
-    from concurrent.futures import ThreadPoolExecutor  # which weights from a file do not need
+    """The initial value of every weight, by path, in order. All cores draw a few ahead."""
+    from concurrent.futures import (
+        ThreadPoolExecutor,
+    )  # not needed when weights come from a file
 
     cores = os.cpu_count() or 1
     ahead: deque[tuple[str, Future[NDArray[np.float32]]]] = deque()
     with ThreadPoolExecutor(cores) as pool:
         for path, weight in weights.items():
-            ahead.append((path, pool.submit(draw, path, weight, rule, numbers, seed)))
+            ahead.append((path, pool.submit(draw_weight, path, weight, rule, numbers, seed)))
             if len(ahead) > cores:
                 first, value = ahead.popleft()
                 yield first, value.result()
@@ -36,15 +38,15 @@ def drawn(
             yield path, value.result()
 
 
-def draw(
+def draw_weight(
     path: str, weight: Weight, rule: str, numbers: Mapping[str, float], seed: int
 ) -> NDArray[np.float32]:
-    """A weight's first value, float32 of the weight's shape.
+    """The initial value of a weight, float32, of the weight's shape.
 
-    `normal(std)`: matrices and embeddings from N(0, std), 0.02 when not said, as in Radford
-    et al. 2018, section 4.1. `xavier`: matrices uniform within sqrt(6 / (in + out)) (Glorot
-    and Bengio 2010, equation 16), and embeddings from N(0, 1 / sqrt(D)), of unit length in
-    the mean. Biases start at 0 and scales at 1, or at the number that their operator says.
+    `normal(std)`: matrices and embeddings from N(0, std), by default 0.02 (Radford et al. 2018,
+    section 4.1). `xavier`: matrices uniform within ±sqrt(6 / (in + out)) (Glorot and Bengio
+    2010, equation 16), embeddings from N(0, 1 / sqrt(D)), of unit length on average. Biases
+    start at 0 and scales at 1, unless their operator states another number.
     """
     match weight.init:
         case float():
@@ -60,5 +62,5 @@ def draw(
         return (2 * random.random(weight.shape, np.float32) - 1) * reach
     std = weight.shape[-1] ** -0.5 if rule == "xavier" else numbers["std"]
     value = random.standard_normal(weight.shape, np.float32)
-    value *= np.float32(std)  # in place: the largest would else be in memory twice
+    value *= np.float32(std)  # in place, so that the largest weight is not in memory twice
     return value

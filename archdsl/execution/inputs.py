@@ -1,4 +1,4 @@
-"""Values given to a model, held against the types of its inputs before anything runs."""
+"""Checks the values given to a model against the types of its inputs, before anything runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ def check(
 ) -> dict[str, NDArray[Any]]:
     """The inputs of a graph as arrays of int32, float32 or bool, batch axis first.
 
-    Each value is an array, a tinygrad Tensor or nested lists of shape [B, …] as its input's
-    type says. Raises `ArchError` (code `input`) with every value that does not fit: an
-    unknown or missing name, the wrong kind of numbers, another rank or size, numbers beyond
-    a bound, padding anywhere but at the end or not as long as another input's along the same
-    axis, and numbers that are not finite.
+    A value is an array, a tinygrad tensor or nested lists, of shape [B, …] with the axes of its
+    input's type. Raises `ArchError` (code `input`) with every mistake: an unknown or missing
+    name, a wrong dtype, rank or size, numbers outside of a bound, padding that is not at the
+    end, two inputs whose lengths along one axis differ, NaN and infinity.
     """
     wanted = {i.name: i for i in (*graph.inputs, *(graph.labels if labels else ()))}
     problems = _names(graph, wanted, given)
@@ -53,7 +52,7 @@ def _names(
     for name in given:
         if name not in wanted:
             label = any(i.name == name for i in graph.labels)
-            help = "only `loss` takes labels" if label else did_you_mean(name, wanted)
+            help = "labels are for `model.loss` only" if label else did_you_mean(name, wanted)
             message = f"`{graph.name}` has no input `{name}`"
             problems.append(
                 Diagnostic("input", message, expected=listing(wanted, "and"), help=help)
@@ -66,7 +65,7 @@ def _names(
 
 
 def _array(value: Any) -> NDArray[Any] | None:
-    """The value as an array, or None where its rows have different lengths."""
+    """The value as an array, or None if its rows have different lengths."""
     if hasattr(value, "numpy") and not isinstance(value, np.ndarray):
         value = value.numpy()
     try:
@@ -78,33 +77,33 @@ def _array(value: Any) -> NDArray[Any] | None:
 def _value(
     graph: Graph, each: Input, array: NDArray[Any] | None, sizes: dict[str, tuple[int, str]]
 ) -> NDArray[Any] | Diagnostic:
-    def wrong(message: str, found: str, help: str | None = None) -> Diagnostic:
+    def mistake(message: str, found: str, help: str | None = None) -> Diagnostic:
         message = f"`{each.name}`: {message}"
         return Diagnostic("input", message, each.span, _type(each), found, help=help)
 
     if array is None:
-        help = f"fill shorter rows up with {each.pad}" if each.pad is not None else None
-        return wrong("the rows have different lengths", "a ragged list", help)
+        help = f"pad shorter rows with {each.pad}" if each.pad is not None else None
+        return mistake("the rows have different lengths", "a ragged list", help)
     shape = f"shape {list(array.shape)}"
     if 0 in array.shape:
-        return wrong("nothing is in it", shape)
+        return mistake("it is empty", shape)
     kinds = {"int": "iu", "float": "fiu", "bool": "b"}[each.type.dtype]
     if array.dtype.kind not in kinds:
-        return wrong(f"{each.type.dtype} values are needed", f"dtype {array.dtype}")
+        return mistake(f"{each.type.dtype} values are needed", f"dtype {array.dtype}")
     if array.ndim != len(each.type.axes) + 1:
         help = None
         if array.ndim == len(each.type.axes):
             help = "the batch axis comes first: give `x[None]` for a batch of one"
-        return wrong(f"{len(each.type.axes) + 1} axes are needed", shape, help)
+        return mistake(f"{len(each.type.axes) + 1} axes are needed", shape, help)
     problem = _sizes(graph, each, array.shape, sizes)
     if problem:
-        return wrong(problem, shape)
+        return mistake(problem, shape)
     if each.type.dtype == "float":
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told
+        with np.errstate(over="ignore"):  # too large becomes infinite, which is reported
             array = np.ascontiguousarray(array, dtype=np.float32)
         if not np.isfinite(array).all():
             place = np.argwhere(~np.isfinite(array))[0].tolist()
-            return wrong("all numbers must be finite", f"{array[tuple(place)]} at {place}")
+            return mistake("all numbers must be finite", f"{array[tuple(place)]} at {place}")
         return array
     if each.type.dtype == "bool":
         return array.astype(np.bool_)
@@ -113,24 +112,24 @@ def _value(
     if len(beyond):
         place = beyond[0].tolist()
         number = array[tuple(place)]
-        return wrong(f"numbers are {least} to {most}", f"{number} at {place}, {shape}")
+        return mistake(f"numbers must be {least} to {most}", f"{number} at {place}, {shape}")
     if each.pad is not None:
         problem = _padding(array, each.pad)
         if problem:
-            return wrong(problem, f"{each.pad} among other numbers")
+            return mistake(problem, f"{each.pad} before other numbers")
     return array.astype(np.int32)
 
 
 def _sizes(
     graph: Graph, each: Input, shape: Sequence[int], sizes: dict[str, tuple[int, str]]
 ) -> str | None:
-    """What is wrong with the sizes of an input's axes; those that vary are remembered."""
+    """What is wrong with the sizes of an input's axes, if anything; varying sizes are noted."""
     batch = sizes.setdefault("", (shape[0], each.name))
     if batch[0] != shape[0]:
         return f"the batch is {shape[0]}, and `{batch[1]}` has {batch[0]}"
     bounds = {v.name: v.bound for v in graph.varying}
     for index, (axis, size) in enumerate(zip(each.type.axes, shape[1:], strict=True), 1):
-        # An axis that varies is declared by an input of just its size, before any of `T + 1`.
+        # The first input with axis `T` fixes its size; `T + 1` follows from it.
         name = next((name for name in axis.size.vars if axis.size == Size.of(name)), None)
         if name is None:
             known = {name: size for name, (size, _) in sizes.items()}
@@ -139,7 +138,7 @@ def _sizes(
                 return f"axis {index} must be {axis}{value}"
             continue
         if not 1 <= size <= bounds[name]:
-            return f"axis {index} is `{name}`, from 1 to {bounds[name]}"
+            return f"axis {index} is `{name}`, which is 1 to {bounds[name]}"
         before = sizes.setdefault(name, (size, each.name))
         if before[0] != size:
             return f"`{name}` is {size} here and {before[0]} in `{before[1]}`"
@@ -147,11 +146,11 @@ def _sizes(
 
 
 def _padding(array: NDArray[Any], pad: int) -> str | None:
-    """What is wrong with the padding of [B, T] tokens."""
+    """What is wrong with the padding of tokens [B, T], if anything."""
     there = array != pad
     if not there[:, 0].all():
         row = int(np.argmin(there[:, 0]))
-        return f"row {row} begins with padding, which may only stand at the end"
+        return f"row {row} begins with padding, which is only allowed at the end"
     after_padding = there[:, 1:] & ~there[:, :-1]
     if after_padding.any():
         row = int(np.argmax(after_padding.any(axis=1)))
@@ -162,7 +161,7 @@ def _padding(array: NDArray[Any], pad: int) -> str | None:
 def _lengths(
     graph: Graph, wanted: Mapping[str, Input], arrays: Mapping[str, NDArray[Any]]
 ) -> list[Diagnostic]:
-    """Inputs that are padded along one axis and do not agree where it ends."""
+    """Inputs that are padded along the same axis to different lengths."""
     problems = []
     for axis in graph.varying:
         padded = [i for i in wanted.values() if i.pad is not None and i.name in arrays]
@@ -171,9 +170,8 @@ def _lengths(
             differing = np.flatnonzero(lengths[0] != lengths[1])
             if len(differing):
                 row = int(differing[0])
-                message = (
-                    f"`{other.name}`: another length along `{axis.name}` than `{first.name}`"
-                )
+                names = f"`{other.name}` and `{first.name}`"
+                message = f"{names} have different lengths along `{axis.name}`"
                 expected, found = (f"length {n[row]} in row {row}" for n in lengths)
                 problems.append(Diagnostic("input", message, other.span, expected, found))
     return problems

@@ -1,4 +1,4 @@
-"""A cache of a bounded number of things: the one that was used longest ago makes room."""
+"""A cache of bounded size that evicts the least recently used entry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """What was used last, by its key.
+    """The most recently used values, by key; at most `most` of them.
 
     >>> squares: Recent[int] = Recent(2)
     >>> [squares.get(n, lambda n=n: n * n) for n in (2, 3, 2, 4)], list(squares)
@@ -22,7 +22,7 @@ class Recent(Generic[T]):
         self._found: OrderedDict[Hashable, T] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What a key stands for, made where it is not there."""
+        """The value of a key; `make` computes it if it is not cached."""
         if key in self._found:
             self._found.move_to_end(key)
             return self._found[key]

@@ -67,7 +67,7 @@ class Reader:
             self.decoder.begin(**others)
             self._others = others
         if len(rows) == 1:
-            known = self.decoder.keep(_known(fed[0], rows[0]))
+            known = self.decoder.truncate(_known(fed[0], rows[0]))
             fed = [rows[0][:known]]
         new = [row[len(f) :] for row, f in zip(rows, fed, strict=True) if row[: len(f)] == f]
         same = len(new) == len(rows) and len(set(map(len, new))) == 1 and bool(new[0])

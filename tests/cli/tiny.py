@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import archdsl
-from archdsl.execution.checkpoints import written
+from archdsl.execution.checkpoints import to_published
 from archdsl.formats import Stored, write_checkpoint
 
 CONFIG = {
@@ -34,7 +34,7 @@ def gpt2(place: Path, context: int = 32, dtype: str = "float32") -> str:
         for name, w in model.parameters.items()
     }
     config = CONFIG | {"n_positions": context}
-    write_checkpoint(place, written(model.maps["huggingface"], ours), config)
+    write_checkpoint(place, to_published(model.maps["huggingface"], ours), config)
     import tokenizers
 
     letters = ["<eos>", " ", ".", ",", ":", "?", *"abcdefghijklmnopqrstuvwxyz"]

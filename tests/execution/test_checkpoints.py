@@ -148,7 +148,8 @@ def refused(model: Model, path: Path, map: str | None = None) -> str:
 
 
 OWN = (
-    "error[checkpoint]: `w.npz` does not hold this model's weights, under the model's own names"
+    "error[checkpoint]: `w.npz` does not have the weights of this model "
+    "under the model's own names"
 )
 
 
@@ -176,14 +177,15 @@ def changed(**changes: Any) -> dict[str, Any]:
         (
             changed(**{"out.weight": np.ones((3, 4)), "layer.1.linear.bias": np.ones((1, 3))}),
             [
-                "found: 5 tensors; 2 of another shape: layer.1.linear.bias is [1, 3], not [3], "
+                "found: 5 tensors; 2 with a wrong shape: "
+                "layer.1.linear.bias is [1, 3], not [3], "
                 "out.weight is [3, 4], not [3, 3]",
-                "help: the model's sizes are not those of the checkpoint",
+                "help: the model's sizes differ from the checkpoint's",
             ],
         ),
         (
             changed(**{"out.weight": np.ones((3, 3), np.int8)}),
-            ["found: 5 tensors; 1 not of float numbers: out.weight is of int8"],
+            ["found: 5 tensors; 1 not floating point: out.weight is int8"],
         ),
         (
             changed(**{f"extra.{i}": np.ones(1, np.float32) for i in range(10)}),
@@ -209,7 +211,7 @@ def test_a_file_that_fits_a_map_best_is_held_against_it(tmp_path: Path) -> None:
     del named["h.1.b"]
     np.savez(tmp_path / "w.npz", **named, **{"h.1.masks": np.ones(1)})
     assert refused(tiny(), tmp_path / "w.npz") == (
-        "error[checkpoint]: `w.npz` does not hold this model's weights, "
+        "error[checkpoint]: `w.npz` does not have the weights of this model "
         "under the names of `weights 'published'`\n"
         "  = expected: 5 tensors\n"
         "  = found: 5 tensors; 1 missing: h.1.b; 1 unexpected: h.1.masks"
@@ -244,7 +246,7 @@ def test_weights_are_written_in_two_formats(tmp_path: Path, name: str, found: st
     with pytest.raises(ArchError) as caught:
         tiny().save(tmp_path / name)
     assert str(caught.value) == (
-        f"error[file]: `{tmp_path / name}`: weights are written to files of two kinds\n"
+        f"error[file]: `{tmp_path / name}`: the suffix does not name a format for weights\n"
         "  = expected: `.safetensors` or `.npz`\n"
         f"  = found: {found}"
     )

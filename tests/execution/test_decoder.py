@@ -154,9 +154,9 @@ def test_a_window_keeps_a_ring() -> None:
     unequal(case, (80, 20))
     case.begin()
     case.decoder.feed(case.tokens)
-    assert case.decoder.keep(5) == 0  # which no place holds any more
+    assert case.decoder.truncate(5) == 0  # which no place holds any more
     case.decoder.feed(case.tokens[:, :70])
-    assert case.decoder.keep(60) == 60
+    assert case.decoder.truncate(60) == 60
     found = case.decoder.feed(case.tokens[:, 60:65])
     assert case.apart(found, case.logits[:, 60:65]) <= TOLERANCE
 
@@ -164,10 +164,10 @@ def test_a_window_keeps_a_ring() -> None:
 def test_what_stood_behind_is_forgotten() -> None:
     case = Case("gpt.arch:GPT")
     case.decoder.feed(case.tokens[:, ::-1])
-    case.decoder.keep(0)
+    case.decoder.truncate(0)
     case.decoder.feed(case.tokens[:, :6])
     case.decoder.feed(case.tokens[:, ::-1])
-    case.decoder.keep(6)
+    case.decoder.truncate(6)
     found = case.decoder.feed(case.tokens[:, 6:9])
     assert case.apart(found, case.logits[:, 6:9]) <= TOLERANCE
 
@@ -182,7 +182,7 @@ def test_the_context_grows_with_no_new_kernel(spec: str) -> None:
     case.decoder.reset()
     for piece in np.split(tokens, [CHUNK, CHUNK + 1, 2 * CHUNK + 1], axis=1):
         case.decoder.feed(piece)
-    assert case.decoder.columns == 90
+    assert case.decoder.filled == 90
     assert len(to_program_cache) == known
 
 
@@ -307,10 +307,10 @@ def test_shared_keys_and_prepended_vectors(text: str, cached: str, kernels: str)
 
     single = model.decoder(1)
     single.feed(tokens[:1, :20])
-    assert single.keep(7) == 7
+    assert single.truncate(7) == 7
     again = single.feed(tokens[:1, 7:9])
     assert abs(again - right[:1, 7:9]).max() <= TOLERANCE * abs(right).max()
-    assert single.keep(0) == 0
+    assert single.truncate(0) == 0
     assert (
         abs(single.feed(tokens[:1, :2]) - right[:1, :2]).max() <= TOLERANCE * abs(right).max()
     )
@@ -341,5 +341,5 @@ def test_tokens_without_the_input_beside_them_are_refused() -> None:
         (told,) = raised.value.diagnostics
         assert told.span
         assert told.span.place == "s.arch:4:9"
-    with pytest.raises(ArchError, match="no input `kind` comes with the tokens"):
+    with pytest.raises(ArchError, match="no input `kind` is given with the tokens"):
         decoder.feed(np.array([[1]]), kinds=np.array([[1]]), kind=np.array([[1]]))

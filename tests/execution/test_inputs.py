@@ -116,7 +116,7 @@ WRONG = {
             "`tokens`: the rows have different lengths",
             "expected: int[B, T] < 9",
             "found: a ragged list",
-            "help: fill shorter rows up with 0",
+            "help: pad shorter rows with 0",
         ),
     ),
     "ragged without padding": (
@@ -132,7 +132,7 @@ WRONG = {
         {"tokens": []},
         message(
             "tokens",
-            "`tokens`: nothing is in it",
+            "`tokens`: it is empty",
             "expected: int[B, T] < 9",
             "found: shape [0]",
         ),
@@ -141,7 +141,7 @@ WRONG = {
         {"tokens": np.zeros((2, 0), int)},
         message(
             "tokens",
-            "`tokens`: nothing is in it",
+            "`tokens`: it is empty",
             "expected: int[B, T] < 9",
             "found: shape [2, 0]",
         ),
@@ -247,7 +247,7 @@ WRONG = {
         {"tokens": np.ones((2, 5), int)},
         message(
             "tokens",
-            "`tokens`: axis 1 is `T`, from 1 to 4",
+            "`tokens`: axis 1 is `T`, which is 1 to 4",
             "expected: int[B, T] < 9",
             "found: shape [2, 5]",
         ),
@@ -283,7 +283,7 @@ WRONG = {
         {"tokens": [[1, 2, 9], [3, 4, 5]]},
         message(
             "tokens",
-            "`tokens`: numbers are 0 to 8",
+            "`tokens`: numbers must be 0 to 8",
             "expected: int[B, T] < 9",
             "found: 9 at [0, 2], shape [2, 3]",
         ),
@@ -292,7 +292,7 @@ WRONG = {
         {"tokens": [[1, 2, 3], [3, -1, 5]]},
         message(
             "tokens",
-            "`tokens`: numbers are 0 to 8",
+            "`tokens`: numbers must be 0 to 8",
             "expected: int[B, T] < 9",
             "found: -1 at [1, 1], shape [2, 3]",
         ),
@@ -301,7 +301,7 @@ WRONG = {
         {"count": [1, 2**31]},
         message(
             "count",
-            "`count`: numbers are -2147483648 to 2147483647",
+            "`count`: numbers must be -2147483648 to 2147483647",
             "expected: int[B]",
             "found: 2147483648 at [1], shape [2]",
         ),
@@ -337,9 +337,9 @@ WRONG = {
         {"tokens": [[1, 2, 3], [0, 0, 0]]},
         message(
             "tokens",
-            "`tokens`: row 1 begins with padding, which may only stand at the end",
+            "`tokens`: row 1 begins with padding, which is only allowed at the end",
             "expected: int[B, T] < 9",
-            "found: 0 among other numbers",
+            "found: 0 before other numbers",
         ),
     ),
     "padding before the end": (
@@ -348,14 +348,14 @@ WRONG = {
             "tokens",
             "`tokens`: row 1 has padding before its end",
             "expected: int[B, T] < 9",
-            "found: 0 among other numbers",
+            "found: 0 before other numbers",
         ),
     ),
     "padded otherwise": (
         {"kinds": [[0, 1, 0], [1, 1, 2]]},
         message(
             "kinds",
-            "`kinds`: another length along `T` than `tokens`",
+            "`kinds` and `tokens` have different lengths along `T`",
             "expected: length 1 in row 1",
             "found: length 2 in row 1",
         ),
@@ -370,7 +370,7 @@ WRONG = {
         {"label": [1, 2]},
         "error[input]: `Two` has no input `label`\n"
         "  = expected: `tokens`, `kinds`, `table`, `longer`, `both`, `marks` and `count`\n"
-        "  = help: only `loss` takes labels",
+        "  = help: labels are for `model.loss` only",
     ),
 }
 
