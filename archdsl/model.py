@@ -110,7 +110,7 @@ class Model:
         fail(
             "model",
             "a model cannot be pickled or copied",
-            help="save its weights with `model.save(path)`, compile the spec again and load them",
+            help="`model.save(path)` saves its weights; compile the spec again and load them",
         )
 
     def decoder(self, rows: int, limit: int | None = None) -> Decoder:
