@@ -23,8 +23,8 @@ Report: TypeAlias = pytest.TestReport | pytest.CollectReport
 GOLDEN = Path(__file__).parent / "golden"
 
 # A shared machine is slow at times, and a failure should belong to the change at hand.
-hypothesis.settings.register_profile("archdsl", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("archdsl")
+hypothesis.settings.register_profile("few", deadline=None, derandomize=True, max_examples=20)
+hypothesis.settings.register_profile("many", deadline=None, derandomize=True, max_examples=120)
 
 # tinygrad's pool of compilers takes longer to start than it saves in kernels this small.
 os.environ.setdefault("PARALLEL", "0")
@@ -62,12 +62,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     choose_few(items)
     if file := config.getoption("--beyond"):
         passed = set(Path(file).read_text(encoding="utf-8").splitlines())
-        left_out = [item for item in items if f"PASSED {item.nodeid}" in passed]
-        items[:] = [item for item in items if f"PASSED {item.nodeid}" not in passed]
-        config.hook.pytest_deselected(items=left_out)
+        # Tests of hypothesis had few examples.
+        left_out = {
+            item
+            for item in items
+            if f"PASSED {item.nodeid}" in passed
+            and not getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        }
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=list(left_out))
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    few = "not long" in config.getoption("markexpr")
+    hypothesis.settings.load_profile("few" if few else "many")
     # Files are handed out in their order, by which backend's, the longest, come first. xdist
     # would begin with those of the most tests, and have long ones of few tests at the end.
     config.option.loadscopereorder = False

@@ -23,6 +23,12 @@ ROOT = Path(__file__).parents[1]
 GROUPS = {"long": "repeat shorter tests with more cases", "slow": "take minutes"}
 
 
+def some(values: Iterable[Any], *plain: Any) -> list[Any]:
+    """Parameters of a test; the cases with all others than the plain values are long."""
+    long = pytest.mark.long
+    return [pytest.param(value, marks=() if value in plain else long) for value in values]
+
+
 def choose_few(items: Iterable[pytest.Item]) -> None:
     """Mark as `long` the cases of each test marked `few(n)` beyond the n it keeps."""
     tests: dict[str, list[pytest.Function]] = {}
@@ -113,7 +119,8 @@ class LeftOut:
 
 def skip_reason(report: Report) -> str:
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
-    return text.removeprefix("Skipped: ").partition(";")[0]
+    text = text.removeprefix("Skipped: ").partition(";")[0]
+    return re.sub(r"could not import '([\w-]+)\b.*", r"\1 is not installed", text)
 
 
 def count_tests(file: Path) -> int:
@@ -126,7 +133,9 @@ def count_tests(file: Path) -> int:
 
 def how_to_run(reason: str) -> str:
     """The commands that install a package and run what was skipped without it."""
-    if not (found := re.match(r"(\S+) is (?:not installed|absent)", reason)):
+    if not (
+        found := re.match(r"(?:the )?(\S+) (?:package )?is (?:not installed|absent)", reason)
+    ):
         return ""
     pins = re.search(
         rf"\b{found[1].replace('_', '-')}==[\d.]+",

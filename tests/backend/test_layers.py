@@ -20,6 +20,7 @@ from archdsl.execution.decoder import Decoder
 from archdsl.graph.nodes import Graph
 from archdsl.passes.program import Program as Lowered
 from tests.execution.test_decoder import SPECS
+from tests.suite import some
 
 DEPTH = 4
 FEW = ("gpt.arch:GPT", "mistral.arch:Mistral", "t5.arch:T5")  # which have all that there is
@@ -51,28 +52,31 @@ def outputs(spec: str, kernels: str) -> list[NDArray[Any]]:
 
 
 @pytest.mark.parametrize(
-    ("spec", "kernels"),
+    "case",
     [
-        *((spec, "best") for spec in LAYERED),
+        *some([(spec, "best") for spec in LAYERED], ("gpt.arch:GPT", "best")),
+        *some([(spec, "tinygrad") for spec in FEW], ("t5.arch:T5", "tinygrad")),
         *(
-            pytest.param(spec, "tinygrad", marks=() if spec in FEW else pytest.mark.slow)
+            pytest.param((spec, "tinygrad"), marks=pytest.mark.slow)
             for spec in LAYERED
+            if spec not in FEW
         ),
     ],
+    ids="-".join,
 )
 def test_the_same_as_if_each_were_traced(
-    spec: str, kernels: str, monkeypatch: pytest.MonkeyPatch
+    case: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traced: list[int] = []
     layer = interpret._layer
     monkeypatch.setattr(
         interpret, "_layer", lambda *args: (traced.append(args[-2]), layer(*args))[1]
     )
-    found = outputs(spec, kernels)
+    found = outputs(*case)
     few = traced.count(DEPTH - 1)
     assert few < len(traced) / DEPTH  # most stacks are known from two copies
     monkeypatch.setattr(layers._Copy, "of", lambda *args: None)
-    for quick, plain in zip(found, outputs(spec, kernels), strict=True):
+    for quick, plain in zip(found, outputs(*case), strict=True):
         assert np.array_equal(quick, plain)
 
 

@@ -28,6 +28,7 @@ from archdsl.passes.program import lower as program_of
 from archdsl.passes.split_decoding import split_decoding
 from tests.backend.lowering import Kernel, lower, schedule
 from tests.backend.test_lowering import LARGE, Unopened, unopened
+from tests.suite import some
 
 # Odd sizes, which fill no tensor core.
 SIZES: dict[str, Any] = {"vocab": 91, "context": 90, "D": 44, "heads": 4, "depth": 1}
@@ -98,9 +99,15 @@ def training(spec: str, dtype: str, rows: int = 3) -> Build:
 PROGRAMS = (*STEPS, "training")
 FEW = 8  # rows that fill half of a tensor core
 CASES = [
-    *(("gpt.arch", program, "AMD", "float16") for program in PROGRAMS),
-    ("gpt.arch", "training", "CUDA", "float16"),
-    *(("transformer.arch", program, "CUDA", "bfloat16") for program in STEPS),
+    *some(
+        [
+            *(("gpt.arch", program, "AMD", "float16") for program in PROGRAMS),
+            ("gpt.arch", "training", "CUDA", "float16"),
+            *(("transformer.arch", program, "CUDA", "bfloat16") for program in STEPS),
+        ],
+        ("gpt.arch", "prefill", "AMD", "float16"),
+        ("gpt.arch", "training", "AMD", "float16"),
+    ),
     # Neighbours of the above: a GPT's steps on AMD, a Transformer's on CUDA.
     *(
         pytest.param(("gpt.arch", program, "CUDA", "float16"), marks=pytest.mark.slow)

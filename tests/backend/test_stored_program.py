@@ -114,6 +114,7 @@ def same(found: list[Array], right: list[Array]) -> bool:
     return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("quantize", [None, "int8"])
 @pytest.mark.parametrize("spec", mostly_slow(SPECS))
 def test_a_stored_decoder_gives_the_same_bits(
@@ -131,6 +132,7 @@ def test_a_stored_decoder_gives_the_same_bits(
     assert set(traced[len(first) :]) <= {"_move"}
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("spec", mostly_slow({**SPECS, **WHOLE}))
 def test_a_stored_forward_pass_gives_the_same_bits(spec: str, traced: list[str]) -> None:
     def model(seed: int) -> Model:

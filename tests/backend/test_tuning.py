@@ -147,6 +147,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Schedule]:
     return taken
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize(("name", "rows", "columns", "seed"), CASES)
 def test_what_may_be_found_computes_the_same(
     device: str, name: str, rows: int, columns: int, seed: int, drawn: list[Schedule]

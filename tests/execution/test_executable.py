@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 import archdsl
 from archdsl.diagnostics import ArchError
-from archdsl.execution.executable import CAPTURES, with_outputs
+from archdsl.execution.executable import with_outputs
 from archdsl.graph.nodes import Apply
-from archdsl.model import DECODERS, Model
+from archdsl.model import Model
 
 SIZES: dict[str, Any] = {"vocab": 100, "context": 64, "D": 64, "heads": 4, "depth": 2}
 
@@ -162,13 +162,13 @@ def test_first_calls_and_generations_at_once_do_not_wait_for_one_another() -> No
 # -- caches --
 
 
-def test_captures_and_decoders_are_bounded() -> None:
+def test_captures_and_decoders_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archdsl.execution.executable.CAPTURES", 3)
+    monkeypatch.setattr("archdsl.model.DECODERS", 2)
     model = gpt()
-    for rows in range(1, CAPTURES + 4):
-        model(tokens=ids(0, rows, 1))
-    assert len(model.executable._captures) == CAPTURES
-    for rows in range(1, DECODERS + 3):
+    for rows in range(1, 6):
+        model(tokens=ids(0, rows, 8))
         model.decoder(rows)
-    assert len(model._decoders) == DECODERS
-    kept = model.decoder(DECODERS + 2)
-    assert model.decoder(DECODERS + 2) is kept
+    assert len(model.executable._captures) == 3
+    assert len(model._decoders) == 2
+    assert model.decoder(5) is model.decoder(5)

@@ -17,9 +17,9 @@ from archdsl.passes import optimise
 from archdsl.passes.decompose import COMPOSITE, decompose
 from archdsl.passes.keep_last_position import keep_last_position
 from archdsl.passes.split_decoding import Decoding, split_decoding
-from tests import predicting
+from tests import specs
 
-CAUSAL = [*predicting.models(), *predicting.variants()]
+CAUSAL = [*specs.causal_models(), *specs.causal_variants()]
 
 
 def graph(spec: str) -> Graph:

@@ -25,7 +25,7 @@ TEXTS = [*SPECS, EVERYTHING]
 
 each_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
 # Trees are large things to make; that this takes a moment is no fault.
-made = settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
+made = settings(suppress_health_check=[HealthCheck.too_slow])
 
 block = ast.Name(SPAN, "block_of_all")
 blocks = st.builds(ast.Block, st.just(SPAN), st.just(block), params, types, bodies)
@@ -132,6 +132,7 @@ def survives(text: str, places: list[int]) -> None:
     same(tree)
 
 
+@pytest.mark.few(4)
 @each_text
 @pytest.mark.parametrize("behind", [False, True])
 def test_comments_in_all_places_at_once_survive(path: Path, behind: bool) -> None:
@@ -139,6 +140,7 @@ def test_comments_in_all_places_at_once_survive(path: Path, behind: bool) -> Non
     survives(text, gaps(text, behind))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("apart", [2, 3, 13])
 @pytest.mark.parametrize("behind", [False, True])
 def test_comments_here_and_there_survive(apart: int, behind: bool) -> None:

@@ -1,6 +1,6 @@
 """Makes the stored references: seeded small models of PyTorch, as one npz for each spec.
 
-    python -m tests.data.make_references
+    python -m tests.reference.stored.make_references
 
 from the project's folder, with the packages of the `reference` extra. A file holds, for the
 spec of its name, `sizes/…` that the model's parameters are set to, `weights/…` under our

@@ -1,4 +1,4 @@
-"""The models of specs/ that predict tokens, found by looking: a new one is tested by itself."""
+"""The models of specs/ that predict the next token, found by their loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from archdsl.syntax import ast
 from archdsl.syntax.parser import parse
 
 
-def models() -> dict[str, frozenset[str]]:
+def causal_models() -> dict[str, frozenset[str]]:
     """`file.arch:Name` of each model whose loss is `next_token`, with its parameters' names."""
     return {
         f"{file.span.source.path}:{model.name.id}": frozenset(
@@ -19,7 +19,7 @@ def models() -> dict[str, frozenset[str]]:
     }
 
 
-def variants() -> list[str]:
+def causal_variants() -> list[str]:
     """`file.arch:name` of each published size of theirs."""
     return [
         f"{file.span.source.path}:{item.name.id}"

@@ -1,6 +1,6 @@
-"""Our specs give the outputs and losses that PyTorch gave when tests/data was made.
+"""Our specs give the outputs and losses that PyTorch gave when stored/*.npz was made.
 
-tests/data/make_references.py says how, and tests/reference compares with PyTorch itself.
+stored/make_references.py says how; the other tests of this folder compare with PyTorch itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import archdsl
 from archdsl.backend.program import OPTIONS
 from tests.reference.agreement import TOLERANCE, apart
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "stored"
 
 
 @pytest.mark.parametrize("name", ["gpt", "transformer", "vit"])
