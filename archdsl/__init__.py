@@ -5,7 +5,7 @@
     diagnostics = archdsl.check("specs/gpt.arch")    # all errors, as a list
     model = archdsl.compile("specs/gpt.arch", D=768) # a model with random weights
     model = archdsl.from_pretrained("some/folder")   # a published checkpoint
-    tokenizer = archdsl.read_tokenizer("some/folder")  # the tokenizer for `model.say`
+    tokenizer = archdsl.read_tokenizer("some/folder")  # the tokenizer for `model.stream_text`
 
 Names are imported on first use. Only `compile` and `from_pretrained` import tinygrad.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from archdsl.syntax.ast import File
     from archdsl.syntax.parser import parse
     from archdsl.syntax.printer import format
-    from archdsl.text.text_tokenizer import read_tokenizer
+    from archdsl.text.tokenizer import read_tokenizer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -44,7 +44,7 @@ _HOMES = {
     "check": "archdsl.analysis",
     "format": "archdsl.syntax.printer",
     "parse": "archdsl.syntax.parser",
-    "read_tokenizer": "archdsl.text.text_tokenizer",
+    "read_tokenizer": "archdsl.text.tokenizer",
 }
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from archdsl.backend.quantized import Weights
     from archdsl.backend.tuning import Tuner
     from archdsl.execution.decoder import Decoder
-    from archdsl.generation.generate import Generation, Reader, Said
-    from archdsl.text.text_tokenizer import TextTokenizer
+    from archdsl.generation.generate import Generation, Session, TextChunk
+    from archdsl.text.tokenizer import TextTokenizer
 
 DECODERS = 4  # decoders kept with their caches; each belongs to one thread
 
@@ -58,7 +58,7 @@ class Model:
         self._tuner = None if tune is None else _tuner(tune)
         self.executable = Executable(graph, device, dtype, seed, kernels, quantize, self._tuner)
         self._decoders: Recent[Decoder] = Recent(DECODERS)
-        self._readers: Recent[Reader] = Recent(DECODERS)
+        self._sessions: Recent[Session] = Recent(DECODERS)
 
     @property
     def weights(self) -> Mapping[str, Parameter]:
@@ -133,12 +133,14 @@ class Model:
         stop: Sequence[int] = (),
         slide: bool = False,
     ) -> Generation:
-        """The tokens that follow a prompt, or each of several, piece by piece: see `Piece`.
+        """Generates tokens for one prompt or several: an iterator of `TokenEvent`s.
 
-        `ids` is a list of tokens, or a list of such lists, of whatever lengths; `temperature`
-        0 takes the likeliest token; `stop` are tokens that end a row; with `slide` the older
-        half of the context is forgotten at its end, which else is an error. The same seed
-        gives the same tokens. Raises `ArchError` as `generation.generate` does.
+        - `ids`: a list of token ids, or a list of such lists; lengths may differ.
+        - `temperature`: 0 takes the most likely token.
+        - `stop`: tokens that end a row.
+        - `slide`: at the end of the context, drop its older half. Without it, that is an error.
+
+        The same seed gives the same tokens. Raises `ArchError` as `generation.generate` does.
         """
         from archdsl.generation.generate import generate
         from archdsl.generation.sampling import Sampling
@@ -155,7 +157,7 @@ class Model:
             slide=slide,
         )
 
-    def say(
+    def stream_text(
         self,
         tokenizer: TextTokenizer,
         prompts: str | Sequence[str],
@@ -169,20 +171,21 @@ class Model:
         stop: Sequence[str] = (),
         stop_tokens: Sequence[int] = (),
         slide: bool = False,
-    ) -> Iterator[Said]:
-        """The text that follows a prompt, or each of several, as it comes: see `Said`.
+    ) -> Iterator[TextChunk]:
+        """Generates text for one prompt or several: an iterator of `TextChunk`, one per token.
 
-        The tokenizer is one of `archdsl.read_tokenizer`'s. A text ends with any of its end
-        tokens and of `stop_tokens`, and before any text of `stop`. All else as in `generate`.
+        `tokenizer` comes from `archdsl.read_tokenizer`. A text ends at an end token of the
+        tokenizer, at a token of `stop_tokens`, or before a string of `stop`. The other
+        arguments are those of `generate`.
         """
-        from archdsl.generation.generate import prompted, saying
+        from archdsl.generation.generate import encode_prompt, stream_text
         from archdsl.generation.sampling import Sampling
 
         given = [prompts] if isinstance(prompts, str) else prompts
-        return saying(
+        return stream_text(
             self,
             tokenizer,
-            [prompted(tokenizer, prompt) for prompt in given],
+            [encode_prompt(tokenizer, prompt) for prompt in given],
             max_new_tokens=max_new_tokens,
             sampling=Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
             seed=seed,
@@ -191,12 +194,12 @@ class Model:
             slide=slide,
         )
 
-    def reader(self, rows: int) -> Reader:
-        """A decoder for `rows` sequences that knows what it was fed: see `Reader`."""
-        from archdsl.generation.generate import Reader
+    def session(self, rows: int) -> Session:
+        """A decoder for `rows` sequences that reuses cached prefixes: see `Session`."""
+        from archdsl.generation.generate import Session
 
         key = (threading.get_ident(), rows)
-        return self._readers.get(key, lambda: Reader(self.executable, rows))
+        return self._sessions.get(key, lambda: Session(self.executable, rows))
 
     def loss(self, **given: Any) -> Tensor:
         """The loss of the spec for inputs and labels: a scalar tensor for `.backward()`.
@@ -231,7 +234,7 @@ class Model:
         self.executable.fill(found)
         # Their captured programs read the old memory.
         self._decoders.clear()
-        self._readers.clear()
+        self._sessions.clear()
 
     def save(self, path: str | Path) -> None:
         """Writes all weights under the model's own names, to a .safetensors or .npz file."""

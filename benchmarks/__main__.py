@@ -10,14 +10,14 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from archdsl.bench.results import Standing, measured, report, table
+from archdsl.bench.results import WorkloadResult, measure, report, table
 from benchmarks import NAMES
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the workloads; returns 1 if a candidate failed."""
     args = _parser().parse_args(argv)
-    found: list[Standing] = []
+    found: list[WorkloadResult] = []
     with tempfile.TemporaryDirectory(prefix="benchmarks") as folder:
         for name in args.names or NAMES:
             own = Path(folder) / name
@@ -25,9 +25,9 @@ def main(argv: list[str] | None = None) -> int:
             for workload in import_module(f"benchmarks.{name}").workloads(own, args.quick):
                 if args.only and args.only not in workload.name:
                     continue
-                left = tuple(c for c in workload.contestants if c.name not in args.without)
-                workload = replace(workload, contestants=left)
-                found.append(measured(workload, args.rounds, _progress))
+                left = tuple(c for c in workload.candidates if c.name not in args.without)
+                workload = replace(workload, candidates=left)
+                found.append(measure(workload, args.rounds, _progress))
                 print(table(found[-1]), flush=True)
                 if args.json:  # partial results, in case of an interruption
                     args.json.write_text(json.dumps(report(found), indent=2) + "\n")
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         from benchmarks.picture import draw
 
         draw(found, args.picture)
-    return 1 if any(each.failed for standing in found for each in standing.timed) else 0
+    return 1 if any(each.failed for result in found for each in result.timed) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         help="leave out this candidate (repeatable)",
     )
     parser.add_argument("--rounds", type=int, default=11, metavar="N", help="(default: 11)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measured times")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measure times")
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="write a chart (.svg or .png)"
     )

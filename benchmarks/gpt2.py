@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from archdsl.bench import candidates as contestants
+from archdsl.bench import candidates
 from archdsl.bench.candidates import Subject, read_bytes, subject
 from archdsl.bench.results import Workload
-from archdsl.bench.runner import Contestant
+from archdsl.bench.runner import Candidate
 from archdsl.graph.cost import cost
 from archdsl.graph.ops import OPS
 from archdsl.graph.sites import sites
@@ -29,15 +29,15 @@ def prefill(model: Subject, length: int) -> Workload:
     return Workload(
         f"GPT-2, prefill of {length}",
         (
-            Contestant("archdsl", contestants.prefill, options),
-            Contestant("PyTorch", contestants.their_prefill, options, TORCH),
-            Contestant(
+            Candidate("archdsl", candidates.prefill, options),
+            Candidate("PyTorch", candidates.their_prefill, options, TORCH),
+            Candidate(
                 "PyTorch, compiled",
-                contestants.their_prefill,
+                candidates.their_prefill,
                 {**options, "compiled": True},
                 TORCH,
             ),
-            Contestant("plain tinygrad", plain_tinygrad.prefill, options),
+            Candidate("plain tinygrad", plain_tinygrad.prefill, options),
         ),
         "tokens",
         length,
@@ -59,8 +59,8 @@ def forward(model: Subject, rows: int, length: int) -> Workload:
     return Workload(
         f"GPT-2, batch of {rows}",
         (
-            Contestant("archdsl", contestants.forward, options),
-            Contestant("PyTorch", contestants.their_forward, options, TORCH),
+            Candidate("archdsl", candidates.forward, options),
+            Candidate("PyTorch", candidates.their_forward, options, TORCH),
         ),
         "rows",
         rows,
@@ -73,18 +73,16 @@ def decode(model: Subject, length: int, new: int) -> Workload:
     return Workload(
         f"GPT-2, decoding behind {length}",
         (
-            Contestant("archdsl", contestants.decode, options),
+            Candidate("archdsl", candidates.decode, options),
             *(
-                Contestant(
-                    f"archdsl, {bits}", contestants.decode, {**options, "subject": other}
-                )
+                Candidate(f"archdsl, {bits}", candidates.decode, {**options, "subject": other})
                 for bits, other in {
                     "bfloat16": replace(model, dtype="bfloat16"),
                     "8 bits": replace(model, quantize="int8"),
                 }.items()
             ),
-            Contestant("PyTorch", contestants.their_decode, options, TORCH),
-            Contestant("plain tinygrad", plain_tinygrad.decode, options),
+            Candidate("PyTorch", candidates.their_decode, options, TORCH),
+            Candidate("plain tinygrad", plain_tinygrad.decode, options),
         ),
         "tokens",
         new,

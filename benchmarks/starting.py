@@ -13,7 +13,7 @@ import numpy as np
 
 from archdsl.bench.candidates import subject
 from archdsl.bench.results import Workload
-from archdsl.bench.runner import Call, Contestant
+from archdsl.bench.runner import Call, Candidate
 
 SMALL = ("vocab=100", "context=16", "D=48", "heads=4", "depth=1")
 
@@ -40,8 +40,8 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
         Workload(
             f"GPT-2, from nothing to logits, {caches}",
             (
-                Contestant("archdsl", process, {"command": run, "cold": cold}),
-                Contestant(
+                Candidate("archdsl", process, {"command": run, "cold": cold}),
+                Candidate(
                     "PyTorch",
                     process,
                     {"command": peer, "cold": False},
@@ -53,7 +53,7 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
     ] + [
         Workload(
             "check of GPT-2",
-            (Contestant("archdsl", process, {"command": [*ours, "check", *spec]}),),
+            (Candidate("archdsl", process, {"command": [*ours, "check", *spec]}),),
         )
     ]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from archdsl.bench.candidates import THEIRS, Subject, inputs, subject
 from archdsl.bench.results import Workload
-from archdsl.bench.runner import Call, Contestant
+from archdsl.bench.runner import Call, Candidate
 
 GPT = {"vocab": 256, "context": 256, "D": 384, "heads": 6, "depth": 6}
 VIT = {"D": 192, "heads": 3, "inner": 768, "depth": 12}
@@ -37,17 +37,17 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
         own.mkdir()
         settings: dict[str, Any] = less if small else full
         options = {"subject": subject(own, spec, settings, "CPU"), "rows": 2 if small else 8}
-        contestants = (
-            Contestant("archdsl", ours, options),
-            Contestant("PyTorch", theirs, options, ("torch", "transformers")),
-            Contestant(
+        candidates = (
+            Candidate("archdsl", ours, options),
+            Candidate("PyTorch", theirs, options, ("torch", "transformers")),
+            Candidate(
                 "PyTorch, compiled",
                 theirs,
                 {**options, "compiled": True},
                 ("torch", "transformers"),
             ),
         )
-        made.append(Workload(f"{name}, a step of AdamW", contestants, "steps"))
+        made.append(Workload(f"{name}, a step of AdamW", candidates, "steps"))
     return made
 
 

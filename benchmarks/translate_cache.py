@@ -25,7 +25,7 @@ from archdsl.formats import resolve
 from archdsl.generation.beam_search import Scorer, Search, beam_search
 from archdsl.model import Model
 from archdsl.tasks.translate import Roles, cached, padded, roles
-from archdsl.text.vocabularies import read_vocabulary
+from archdsl.text.vocabulary_tokenizer import read_vocabulary
 
 FOLDER = "package:annalog/ckpt_and_vocab"
 MOLECULES = (

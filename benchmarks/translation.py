@@ -11,7 +11,7 @@ import numpy as np
 
 from archdsl.bench.candidates import Subject, inputs, last, prompt_of, subject
 from archdsl.bench.results import Workload
-from archdsl.bench.runner import Call, Contestant
+from archdsl.bench.runner import Call, Candidate
 
 BASE = {"vocab": 37000, "act": "relu", "pad_id": 0}
 SMALL = {"vocab": 100, "context": 32, "D": 48, "heads": 4, "depth": 2, "inner": 96, "pad_id": 0}
@@ -25,8 +25,8 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
         Workload(
             f"Transformer base, {length} encoded and {length} decoded",
             (
-                Contestant("archdsl", ours, options),
-                Contestant("PyTorch", theirs, options, ("torch", "transformers")),
+                Candidate("archdsl", ours, options),
+                Candidate("PyTorch", theirs, options, ("torch", "transformers")),
             ),
             "tokens",
             length,

@@ -6,10 +6,10 @@ import multiprocessing
 import warnings
 from pathlib import Path
 
-from archdsl.bench import candidates as contestants
+from archdsl.bench import candidates
 from archdsl.bench.candidates import Subject, inputs, last, subject
 from archdsl.bench.results import Workload
-from archdsl.bench.runner import THREADS, Call, Contestant
+from archdsl.bench.runner import THREADS, Call, Candidate
 from archdsl.graph.cost import cost
 
 TORCH = ("torch", "transformers")
@@ -28,10 +28,10 @@ def _forward(model: Subject, rows: int) -> Workload:
     return Workload(
         f"ViT-B/16, batch of {rows}",
         (
-            Contestant("archdsl", contestants.forward, options),
-            Contestant("PyTorch", contestants.their_forward, options, TORCH),
-            Contestant("PyTorch, compiled", contestants.their_forward, compiled, TORCH),
-            Contestant("ONNX Runtime", by_onnx, onnx, (*TORCH, "onnx", "onnxruntime")),
+            Candidate("archdsl", candidates.forward, options),
+            Candidate("PyTorch", candidates.their_forward, options, TORCH),
+            Candidate("PyTorch, compiled", candidates.their_forward, compiled, TORCH),
+            Candidate("ONNX Runtime", by_onnx, onnx, (*TORCH, "onnx", "onnxruntime")),
         ),
         "images",
         rows,

@@ -1,4 +1,4 @@
-"""A model as contestants of a race: archdsl's own, and the library's that published its form.
+"""A model as candidates of a race: archdsl's own, and the library's that published its form.
 
 All are given the same weights and the same inputs. The other library is transformers, which
 reads what we export; which class it takes is in the config.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import archdsl
 from archdsl.analysis import analyse
 from archdsl.bench.results import Workload
-from archdsl.bench.runner import THREADS, Call, Contestant
+from archdsl.bench.runner import THREADS, Call, Candidate
 from archdsl.graph.cost import BYTES, cost
 from archdsl.graph.nodes import Graph, Input
 from archdsl.graph.ops import OPERATORS
@@ -43,7 +43,7 @@ THEIRS = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A model as every contestant opens it for itself.
+    """A model as every candidate opens it for itself.
 
     `published` is its published form, where it has one, which ours opens too where there are
     no `weights` of a form of our own.
@@ -113,10 +113,10 @@ def workloads(subject: Subject, rows: int, length: int, new: int) -> list[Worklo
     at = {v.name: min(length, v.bound) for v in graph.varying}
     beside = subject.published is not None and all(i.name in THEIRS for i in graph.inputs)
 
-    def pair(ours: Any, theirs: Any, **options: Any) -> tuple[Contestant, ...]:
+    def pair(ours: Any, theirs: Any, **options: Any) -> tuple[Candidate, ...]:
         options = {"subject": subject, "length": length, **options}
-        other = Contestant("transformers", theirs, options, ("torch", "transformers"))
-        return (Contestant("archdsl", ours, options), *([other] if beside else []))
+        other = Candidate("transformers", theirs, options, ("torch", "transformers"))
+        return (Candidate("archdsl", ours, options), *([other] if beside else []))
 
     sizes = "".join(f", {name} = {size}" for name, size in at.items())
     found = [

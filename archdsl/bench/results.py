@@ -13,8 +13,8 @@ from statistics import quantiles
 from typing import Any
 
 import archdsl
-from archdsl.bench.roofline import LIMITS, PRODUCT_FLOPS, READ_BYTES
-from archdsl.bench.runner import THREADS, Contestant, Timed, apart, race
+from archdsl.bench.roofline import PRODUCT_FLOPS, READ_BYTES, ROOFLINE
+from archdsl.bench.runner import THREADS, Candidate, Timing, relative_difference, run_rounds
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Workload:
     """
 
     name: str
-    contestants: tuple[Contestant, ...]
+    candidates: tuple[Candidate, ...]
     unit: str = "run"
     amount: float = 1.0
     flops: float | None = None
@@ -34,13 +34,13 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A workload's times: those of its contestants, and of the machine's limits beside them."""
+class WorkloadResult:
+    """A workload's times: those of its candidates, and of the machine's limits beside them."""
 
     workload: Workload
-    timed: tuple[Timed, ...]
-    product: Timed
-    read: Timed
+    timed: tuple[Timing, ...]
+    product: Timing
+    read: Timing
 
     def as_dict(self) -> dict[str, Any]:
         """All that is known, for JSON."""
@@ -49,16 +49,17 @@ class Standing:
             "workload": work.name,
             "unit": work.unit,
             "amount": work.amount,
-            "product_limit_flops_per_second": PRODUCT_FLOPS / middle(self.product.seconds)[1],
-            "read_limit_bytes_per_second": READ_BYTES / middle(self.read.seconds)[1],
-            "contestants": [self._entry(each) for each in self.timed],
+            "compute_roofline_flops_per_second": PRODUCT_FLOPS
+            / quartiles(self.product.seconds)[1],
+            "memory_roofline_bytes_per_second": READ_BYTES / quartiles(self.read.seconds)[1],
+            "candidates": [self._entry(each) for each in self.timed],
         }
 
-    def _entry(self, each: Timed) -> dict[str, Any]:
+    def _entry(self, each: Timing) -> dict[str, Any]:
         if not each.seconds:
             return {"name": each.name, "absent": each.absent, "failed": each.failed}
         work, ours = self.workload, self.timed[0]
-        low, median, high = middle(each.seconds)
+        low, median, high = quartiles(each.seconds)
         entry: dict[str, Any] = {
             "name": each.name,
             "seconds": list(each.seconds),
@@ -69,34 +70,34 @@ class Standing:
         }
         if ours.seconds and each is not ours:
             pairs = zip(each.seconds, ours.seconds, strict=True)
-            entry["times_ours"] = list(middle([theirs / own for theirs, own in pairs]))
+            entry["relative_time"] = list(quartiles([theirs / own for theirs, own in pairs]))
         if work.flops:
             pairs = zip(each.seconds, self.product.seconds, strict=True)
             shares = [work.flops / s / (PRODUCT_FLOPS / limit) for s, limit in pairs]
-            entry["of_product_limit"] = middle(shares)[1]
+            entry["compute_roofline_share"] = quartiles(shares)[1]
         if work.bytes:
             pairs = zip(each.seconds, self.read.seconds, strict=True)
             shares = [work.bytes / s / (READ_BYTES / limit) for s, limit in pairs]
-            entry["of_read_limit"] = middle(shares)[1]
+            entry["memory_roofline_share"] = quartiles(shares)[1]
         if each is not ours and each.answer is not None and ours.answer is not None:
-            entry["difference"] = apart(ours.answer, each.answer)
+            entry["difference"] = relative_difference(ours.answer, each.answer)
         return entry
 
 
-def measured(
+def measure(
     workload: Workload, rounds: int, told: Callable[[str], None] = lambda what: None
-) -> Standing:
-    """A race of a workload's contestants and of the machine's limits."""
-    *timed, product, read = race(
-        (*workload.contestants, *LIMITS), rounds, lambda what: told(f"{workload.name}: {what}")
+) -> WorkloadResult:
+    """A race of a workload's candidates and of the machine's limits."""
+    *timed, product, read = run_rounds(
+        (*workload.candidates, *ROOFLINE), rounds, lambda what: told(f"{workload.name}: {what}")
     )
-    return Standing(workload, tuple(timed), product, read)
+    return WorkloadResult(workload, tuple(timed), product, read)
 
 
-def middle(numbers: Sequence[float]) -> tuple[float, float, float]:
+def quartiles(numbers: Sequence[float]) -> tuple[float, float, float]:
     """The quartiles: a quarter of the numbers is below the first, half below the second.
 
-    >>> middle([3.0, 1.0, 2.0, 5.0, 4.0])
+    >>> quartiles([3.0, 1.0, 2.0, 5.0, 4.0])
     (2.0, 3.0, 4.0)
     """
     if len(numbers) == 1:
@@ -105,14 +106,14 @@ def middle(numbers: Sequence[float]) -> tuple[float, float, float]:
     return low, median, high
 
 
-def report(standings: Sequence[Standing]) -> dict[str, Any]:
+def report(results: Sequence[WorkloadResult]) -> dict[str, Any]:
     """All that is known, for JSON, with the machine, the day and the versions."""
     packages = ("numpy", "tinygrad", "torch", "transformers", "onnxruntime", "llama_cpp_python")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"system": platform.platform(), "cpu": _processor(), "threads": THREADS},
         "versions": {"archdsl": archdsl.__version__, **dict(_versions(packages))},
-        "workloads": [each.as_dict() for each in standings],
+        "workloads": [each.as_dict() for each in results],
     }
 
 
@@ -131,15 +132,15 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def table(standing: Standing) -> str:
-    """A workload's standings for a terminal, a contestant a line."""
-    found = standing.as_dict()
-    work = standing.workload
-    width = max(len(each["name"]) for each in found["contestants"])
-    product = found["product_limit_flops_per_second"] / 1e9
-    read = found["read_limit_bytes_per_second"] / 1e9
+def table(result: WorkloadResult) -> str:
+    """A workload's results for a terminal, a candidate a line."""
+    found = result.as_dict()
+    work = result.workload
+    width = max(len(each["name"]) for each in found["candidates"])
+    product = found["compute_roofline_flops_per_second"] / 1e9
+    read = found["memory_roofline_bytes_per_second"] / 1e9
     lines = [f"{work.name}  (this machine: {product:.0f} GFLOP/s, {read:.1f} GB/s)"]
-    for each in found["contestants"]:
+    for each in found["candidates"]:
         said = each.get("absent") or each.get("failed") or _line(each, work)
         lines.append(f"  {each['name']:<{width}}  {said}")
     return "\n".join(lines)
@@ -150,12 +151,12 @@ def _line(entry: dict[str, Any], work: Workload) -> str:
     parts = [f"{median:9.2f} ms  [{low:.2f}, {high:.2f}]"]
     if work.unit != "run":
         parts.append(f"{entry['per_second']:.4g} {work.unit}/s")
-    if "times_ours" in entry:
-        low, median, high = entry["times_ours"]
+    if "relative_time" in entry:
+        low, median, high = entry["relative_time"]
         parts.append(f"{median:.2f}x [{low:.2f}, {high:.2f}]")
-    for limit in ("product", "read"):
-        if f"of_{limit}_limit" in entry:
-            parts.append(f"{entry[f'of_{limit}_limit']:.0%} of {limit}")
+    for roof in ("compute", "memory"):
+        if f"{roof}_roofline_share" in entry:
+            parts.append(f"{entry[f'{roof}_roofline_share']:.0%} of {roof} roofline")
     parts.append(f"{entry['peak_bytes'] / 1e6:.0f} MB")
     if "difference" in entry:
         parts.append(f"differs {entry['difference']:.0e}")

@@ -1,4 +1,4 @@
-"""What a machine can do at most, as contestants: products of matrices, and reading memory.
+"""What a machine can do at most, as candidates: products of matrices, and reading memory.
 
 Raced beside what is to be judged, they tell how far that is from the machine's own limits in
 the very same minutes.
@@ -16,7 +16,7 @@ import numpy as np
 
 from archdsl.backend.kernels import limits
 from archdsl.backend.target import kernels_for, open_device
-from archdsl.bench.runner import THREADS, Call, Contestant
+from archdsl.bench.runner import THREADS, Call, Candidate
 from archdsl.diagnostics import ArchError
 
 _SIDE = 1024  # of the matrices
@@ -64,7 +64,7 @@ def _own() -> bool:
         return False
 
 
-LIMITS = (Contestant("product limit", product), Contestant("read limit", reading))
+ROOFLINE = (Candidate("product limit", product), Candidate("read limit", reading))
 
 
 def _quickest(calls: list[Callable[[], Any]]) -> Call:

@@ -1,9 +1,9 @@
 """Programs timed beside each other: each in a process of its own, taking turns.
 
 Taking turns, what else a machine does falls on all of them, and the times of one round can be
-compared pair by pair. In a process of its own, the peak of memory is a contestant's own. What
-is raced is left to `contestants` and to whoever else has something to time; what the times
-mean is told by `standings`.
+compared pair by pair. In a process of its own, the peak of memory is a candidate's own. What
+is raced is left to `candidates` and to whoever else has something to time; what the times
+mean is told by `results`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-# Computes once what is timed. The answer is an array by which contestants are compared.
+# Computes once what is timed. The answer is an array by which candidates are compared.
 Call: TypeAlias = Callable[[], NDArray[Any] | None]
 
-THREADS = os.cpu_count() or 1  # of every contestant that is told a number
+THREADS = os.cpu_count() or 1  # of every candidate that is told a number
 WARM = 3  # calls before the first round: tinygrad captures a program at the second one
 _FAREWELL = 10  # s that an ended process has to put away what it used
 _REST = 0.3  # s between turns, for threads that wait busily to fall asleep
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Candidate:
     """`make(**options)`, a function of a module, prepares a process and returns its call.
 
     `packages` are what it needs and may lack.
@@ -47,8 +47,8 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class Timed:
-    """What became of a contestant: seconds of each round, or why it did not run.
+class Timing:
+    """What became of a candidate: seconds of each round, or why it did not run.
 
     `first` are the seconds from its preparation to its first answer.
     """
@@ -62,23 +62,23 @@ class Timed:
     failed: str | None = None
 
 
-def race(
-    contestants: Sequence[Contestant],
+def run_rounds(
+    candidates: Sequence[Candidate],
     rounds: int,
     told: Callable[[str], None] = lambda what: None,
-) -> list[Timed]:
-    """The contestants' times, in their order; `told` hears what is being done."""
-    lanes: list[_Lane | Timed] = []
-    ready: list[_Lane] = []
+) -> list[Timing]:
+    """The candidates' times, in their order; `told` hears what is being done."""
+    lanes: list[_Process | Timing] = []
+    ready: list[_Process] = []
     try:
-        for each in contestants:
+        for each in candidates:
             told(f"preparing {each.name}")
             missing = [package for package in each.packages if find_spec(package) is None]
             if missing:
                 absent = f"{' and '.join(missing)} not installed"
-                lanes.append(Timed(each.name, absent=absent))
+                lanes.append(Timing(each.name, absent=absent))
             else:
-                ready.append(_Lane(each))
+                ready.append(_Process(each))
                 lanes.append(ready[-1])
                 ready[-1].prepare()
         for number in range(rounds):
@@ -87,24 +87,24 @@ def race(
             for runner in (*ready[first:], *ready[:first]):
                 time.sleep(_REST)
                 runner.turn()
-        return [lane.end() if isinstance(lane, _Lane) else lane for lane in lanes]
+        return [lane.end() if isinstance(lane, _Process) else lane for lane in lanes]
     finally:
         for runner in ready:
             runner.close()
 
 
-class _Lane:
-    """A contestant's process, and once it is prepared and warm the times of its turns."""
+class _Process:
+    """A candidate's process, and once it is prepared and warm the times of its turns."""
 
-    def __init__(self, contestant: Contestant):
-        self.name = contestant.name
+    def __init__(self, candidate: Candidate):
+        self.name = candidate.name
         self.seconds: list[float] = []
         self.failed: str | None = None
         self.ended = False
         # A process that begins anew has nothing of ours in its memory.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, contestant))
+        self.process = context.Process(target=_work, args=(theirs, candidate))
         with _unheard():
             self.process.start()
         theirs.close()
@@ -117,12 +117,12 @@ class _Lane:
         if not self.failed and (seconds := self._asked("turn")):
             self.seconds.append(seconds)
 
-    def end(self) -> Timed:
+    def end(self) -> Timing:
         peak = 0 if self.failed else self._asked("end") or 0
         self.ended = True
         if self.failed:
-            return Timed(self.name, failed=self.failed)
-        return Timed(self.name, tuple(self.seconds), self.first, peak, self.answer)
+            return Timing(self.name, failed=self.failed)
+        return Timing(self.name, tuple(self.seconds), self.first, peak, self.answer)
 
     def close(self) -> None:
         """Ends the process: by its own will where it has said its peak."""
@@ -158,13 +158,13 @@ def _unheard() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(pipe: Connection, contestant: Contestant) -> None:
-    """The process of a contestant: prepared, warm, and then a call whenever it is asked."""
+def _work(pipe: Connection, candidate: Candidate) -> None:
+    """The process of a candidate: prepared, warm, and then a call whenever it is asked."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a library may unblock it
     with suppress(BrokenPipeError):  # whoever asked has gone
         try:
             start = time.perf_counter()
-            call = contestant.make(**contestant.options)
+            call = candidate.make(**candidate.options)
             answer = call()
             first = time.perf_counter() - start
             for _ in range(WARM - 1):
@@ -175,7 +175,7 @@ def _work(pipe: Connection, contestant: Contestant) -> None:
                 call()
                 pipe.send(("took", time.perf_counter() - start))
             pipe.send(("peak", peak_bytes()))
-        except Exception as error:  # whatever ends a contestant is said beside its name
+        except Exception as error:  # whatever ends a candidate is said beside its name
             lines = str(error).strip().splitlines() or [""]
             pipe.send(("failed", f"{type(error).__name__}: {lines[0]}"))
 
@@ -197,10 +197,10 @@ def peak_bytes() -> int:
     return max(own, others)
 
 
-def apart(answer: NDArray[Any], right: NDArray[Any]) -> float:
+def relative_difference(answer: NDArray[Any], right: NDArray[Any]) -> float:
     """max |answer - right| / max |right|.
 
-    >>> apart(np.array([0.0, 4.0]), np.array([1.0, -4.0]))
+    >>> relative_difference(np.array([0.0, 4.0]), np.array([1.0, -4.0]))
     2.0
     """
     if answer.shape != right.shape:

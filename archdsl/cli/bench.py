@@ -40,22 +40,22 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from archdsl.bench import candidates as contestants
-    from archdsl.bench.results import measured, report, table
+    from archdsl.bench import candidates
+    from archdsl.bench.results import measure, report, table
 
     with tempfile.TemporaryDirectory() as folder:
-        made = contestants.subject(folder, args.spec, settings(args), args.device, args.dtype)
+        made = candidates.subject(folder, args.spec, settings(args), args.device, args.dtype)
         if not made.published:
             say(f"`{made.graph().name}` has no published form: nothing is timed beside it")
         found = []
-        for workload in contestants.workloads(made, args.rows, args.length, args.new):
-            found.append(measured(workload, args.rounds, _progress))
+        for workload in candidates.workloads(made, args.rows, args.length, args.new):
+            found.append(measure(workload, args.rounds, _progress))
             _progress("")
             if not args.json:
                 print(table(found[-1]), flush=True)
     if args.json:
         print(json.dumps(report(found), indent=2))
-    return 1 if any(each.failed for standing in found for each in standing.timed) else 0
+    return 1 if any(each.failed for result in found for each in result.timed) else 0
 
 
 def _progress(what: str) -> None:

@@ -19,7 +19,7 @@ from archdsl.diagnostics import ArchError
 
 if TYPE_CHECKING:
     from archdsl.model import Model
-    from archdsl.text.text_tokenizer import TextTokenizer
+    from archdsl.text.tokenizer import TextTokenizer
 
 Messages: TypeAlias = list[dict[str, str]]
 
@@ -82,13 +82,13 @@ def _answered(
     chosen: Choice,
 ) -> Messages:
     """The messages and the answer, printed as it comes; the oldest go where room lacks."""
-    from archdsl.generation.generate import saying
+    from archdsl.generation.generate import stream_text
 
     answer = problem = ""
     try:
-        how = asked(args, chosen, tokenizer, model.reader(1).decoder.limit)
+        how = asked(args, chosen, tokenizer, model.session(1).decoder.limit)
         messages, ids = _fitting(model, tokenizer, messages, how, args.usual_tokens)
-        for each in begun(saying(model, tokenizer, [ids], **how), 2):
+        for each in begun(stream_text(model, tokenizer, [ids], **how), 2):
             answer += each.text
             put(each.text, end="")
     except KeyboardInterrupt:
@@ -112,7 +112,7 @@ def _fitting(
 ) -> tuple[Messages, list[int]]:
     """The messages, without the oldest exchanges where the context lacks room for an answer:
     as long as it may be, or where the whole has a length, the usual one or half of that."""
-    limit = how["max_length"] or model.reader(1).decoder.limit
+    limit = how["max_length"] or model.session(1).decoder.limit
     room = min(usual, limit // 2) if how["max_length"] else how["max_new_tokens"]
     first = 1 if messages[0]["role"] == "system" else 0
     ids = tokenizer.encode(tokenizer.chat(messages), add_special=False)

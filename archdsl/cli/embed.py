@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         similarity,
         tokenised,
     )
-    from archdsl.text.text_tokenizer import read_tokenizer
+    from archdsl.text.tokenizer import read_tokenizer
 
     source = args.tokenizer or args.spec
     tokenizer = read_tokenizer(source)

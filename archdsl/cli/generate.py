@@ -14,8 +14,8 @@ from archdsl.cli.waiting import put
 from archdsl.progress import doing
 
 if TYPE_CHECKING:
-    from archdsl.generation.generate import Said
-    from archdsl.text.text_tokenizer import TextTokenizer
+    from archdsl.generation.generate import TextChunk
+    from archdsl.text.tokenizer import TextTokenizer
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -56,20 +56,20 @@ def run(args: argparse.Namespace) -> int:
     if not prompts:
         return 0
     model, tokenizer = opened(args)
-    from archdsl.generation.generate import prompted, saying
+    from archdsl.generation.generate import encode_prompt, stream_text
 
-    limit = None if args.slide else model.reader(len(prompts)).decoder.limit
+    limit = None if args.slide else model.session(len(prompts)).decoder.limit
     named = [tokenizer.number(name) for name in args.stop_token]
     how = asked(args, chosen, tokenizer, limit, named)
     how["stop_strings"] = [*args.stop, *how["stop_strings"]]
-    said = saying(
+    said = stream_text(
         model,
         tokenizer,
-        [prompted(tokenizer, prompt) for prompt in prompts],
+        [encode_prompt(tokenizer, prompt) for prompt in prompts],
         slide=args.slide,
         **how,
     )
-    rows: list[list[Said]] = [[] for _ in prompts]
+    rows: list[list[TextChunk]] = [[] for _ in prompts]
     now = shown = 0  # the row that is printed as it comes, and how much of it has been
     task = doing("writing", "tokens", how["max_new_tokens"], lambda: max(map(len, rows)))
     seen = sys.stdout.isatty() and not args.json  # the text itself then shows how far it is
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _finish(row: list[Said], tokenizer: TextTokenizer, log_probs: bool) -> None:
+def _finish(row: list[TextChunk], tokenizer: TextTokenizer, log_probs: bool) -> None:
     put("")
     if log_probs:
         for each in row:
@@ -98,7 +98,7 @@ def _finish(row: list[Said], tokenizer: TextTokenizer, log_probs: bool) -> None:
             put(f"{each.log_prob:10.4f}  {each.token:6}  {text!r}")
 
 
-def _record(prompt: str, row: list[Said], log_probs: bool) -> dict[str, object]:
+def _record(prompt: str, row: list[TextChunk], log_probs: bool) -> dict[str, object]:
     found: dict[str, object] = {
         "prompt": prompt,
         "text": "".join(each.text for each in row),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from archdsl.generation.generation_config import GenerationConfig
     from archdsl.generation.sampling import Sampling
     from archdsl.model import Model
-    from archdsl.text.text_tokenizer import TextTokenizer
+    from archdsl.text.tokenizer import TextTokenizer
 
 T = TypeVar("T")
 
@@ -118,8 +118,8 @@ def asked(
     limit: int | None,
     stop_tokens: Iterable[int] = (),
 ) -> dict[str, Any]:
-    """The same as arguments of `generation.saying`; `limit` is how many tokens a model has room
-    for, and `stop_tokens` are ends beside those that are known."""
+    """Returns the arguments of `stream_text`. `limit` is the length of the model's context,
+    `stop_tokens` are end tokens in addition to the checkpoint's."""
     config = choice.config
     ends = (*tokenizer.eos, *config.eos_token_id, *stop_tokens)
     most, longest = _lengths(args, config, limit)
@@ -156,7 +156,7 @@ def opened(args: argparse.Namespace) -> tuple[Model, TextTokenizer]:
             f"`{args.spec}` is a spec, which has no tokenizer",
             expected="--tokenizer PATH",
         )
-    from archdsl.text.text_tokenizer import read_tokenizer
+    from archdsl.text.tokenizer import read_tokenizer
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)  # it is the quicker one to fail
     return checkpoints.opened(args), tokenizer

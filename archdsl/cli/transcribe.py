@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     from archdsl.formats import resolve
     from archdsl.generation.generation_config import SPEECH, read_generation_config
     from archdsl.tasks.sound import read_spectrogram, read_wav, resample
-    from archdsl.tasks.transcribe import Piece, Transcriber, joined, listener
-    from archdsl.text.text_tokenizer import read_tokenizer
+    from archdsl.tasks.transcribe import Segment, Transcriber, join_text, listener
+    from archdsl.text.tokenizer import read_tokenizer
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)
     folder = resolve(args.spec)  # that of a spec has none of the files
@@ -58,18 +58,22 @@ def run(args: argparse.Namespace) -> int:
     for path, (samples, rate) in zip(args.audio, sounds, strict=True):
         if len(args.audio) > 1 and not args.json:
             put(path)
-        pieces: list[Piece] = []
-        for piece in write(resample(samples, rate, spectrogram.rate)):
-            pieces.append(piece)
+        segments: list[Segment] = []
+        for segment in write(resample(samples, rate, spectrogram.rate)):
+            segments.append(segment)
             if not args.json:
-                put(piece.text)
-            if not piece.finished:
-                say(f"{path}: the text from {piece.start:.1f} s on came to no end; cut off")
+                put(segment.text)
+            if not segment.finished:
+                say(f"{path}: the text from {segment.start:.1f} s on came to no end; cut off")
         if args.json:
             windows = [
                 {"start": p.start, "end": p.end, "text": p.text, "finished": p.finished}
-                for p in pieces
+                for p in segments
             ]
-            found = {"file": path, "language": pieces[0].language, "text": joined(pieces)}
+            found = {
+                "file": path,
+                "language": segments[0].language,
+                "text": join_text(segments),
+            }
             put(json.dumps({**found, "windows": windows}))
     return 0

@@ -15,10 +15,11 @@ from archdsl.cli.waiting import put
 from archdsl.diagnostics import fail
 
 if TYPE_CHECKING:
-    from archdsl.generation.beam_search import Search
+    from archdsl.generation.beam_search import EarlyStopping, Search
     from archdsl.model import Model
 
 _ENDS = ("bos", "eos", "pad")
+_EARLY_STOPPING: dict[str, EarlyStopping] = {"true": True, "false": False, "never": "never"}
 
 
 class _Translator(NamedTuple):
@@ -70,9 +71,11 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--length-offset", type=float, metavar="N", help="(default: 0; Wu et al. 2016: 5)"
     )
     of.add_argument(
-        "--until",
-        choices=("full", "unlikely", "hopeless"),
-        help="stop when all beams have ended, and no better end is likely, or possible",
+        "--early-stopping",
+        choices=_EARLY_STOPPING,
+        help="stop when N sequences have ended (true), when also the live ones score lower "
+        "at their current length (false), or when they cannot score higher at any length "
+        "(never)",
     )
     parser.add_argument(
         "--together", type=int, default=8, metavar="N", help="sources in a batch (default: 8)"
@@ -126,7 +129,7 @@ def _of_spec(args: argparse.Namespace) -> _Translator:
     from archdsl.formats import resolve
     from archdsl.generation.beam_search import Search
     from archdsl.tasks.translate import roles
-    from archdsl.text.vocabularies import read_vocabulary
+    from archdsl.text.vocabulary_tokenizer import read_vocabulary
 
     bound = roles(model.graph).target_bound
     given = {end: getattr(args, end) for end in _ENDS}
@@ -144,7 +147,7 @@ def _of_folder(args: argparse.Namespace) -> _Translator:
     from archdsl.formats import resolve
     from archdsl.generation.generation_config import SEARCH, read_generation_config
     from archdsl.tasks.translate import roles
-    from archdsl.text.text_tokenizer import read_tokenizer
+    from archdsl.text.tokenizer import read_tokenizer
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)
     model = checkpoints.opened(args)
@@ -162,7 +165,9 @@ def _only(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
 def _asked(search: Search, args: argparse.Namespace) -> Search:
     """The search with what the arguments say of it."""
     penalty: dict[str, Any] = {"alpha": args.length_penalty, "offset": args.length_offset}
-    given = {name: getattr(args, name) for name in ("beams", "best", "max_length", "until")}
+    given = {name: getattr(args, name) for name in ("beams", "best", "max_length")}
     changes = {name: value for name, value in given.items() if value is not None}
+    if args.early_stopping:
+        changes["early_stopping"] = _EARLY_STOPPING[args.early_stopping]
     known = {name: value for name, value in penalty.items() if value is not None}
     return replace(search, **changes, penalty=replace(search.penalty, **known))

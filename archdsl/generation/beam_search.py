@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import ArchError, Diagnostic, fail, listing
+from archdsl.diagnostics import ArchError, Diagnostic, fail
 from archdsl.generation.processors import DecodingLoop, Processor, Progress, log_softmax
 
 Scorer: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
@@ -26,8 +26,7 @@ A token whose logit is minus infinity is never taken.
 
 LogProbs: TypeAlias = NDArray[np.float64]
 
-Until: TypeAlias = Literal["full", "unlikely", "hopeless"]
-UNTIL: tuple[Until, ...] = get_args(Until)
+EarlyStopping: TypeAlias = bool | Literal["never"]
 
 
 @dataclass(frozen=True)
@@ -59,20 +58,20 @@ class Search:
     prefixes are looked at: those that end are put aside, the others live on. Once `beams`
     have ended, worse ones fall out; one beam is greedy, and its first end is the end.
 
-    `until` says when the search is over:
-    - "full": when `beams` have ended;
-    - "unlikely": when moreover the best live one is no better than the worst of those, even
-      if the penalty of its length is taken as it is now;
-    - "hopeless": when it could not overtake that one by growing to `max_length` at no cost.
+    `early_stopping` says when the search stops, as in transformers:
+    - True: when `beams` sequences have ended.
+    - False: when also the best live sequence, with the length penalty of its current length,
+      scores no higher than the worst ended one.
+    - "never": when also no live sequence can score higher, even if it grows to `max_length`
+      and its log-probability does not fall.
 
     With `refill`, the places of those that end go at once to the next best ones that live,
     so that `beams` live at every step; without it they are empty for a step. With `cut_off`,
     those that live at `max_length` stand beside those that have ended; without it they are
     found only where none has. The `best` of what is found are given (default: `beams`).
 
-    The `generate` of Hugging Face's transformers refills and takes what is cut off; its
-    `early_stopping` True, False and "never" are the three of `until`. The `processors` change
-    the log-probabilities of the next tokens before any is taken.
+    transformers' `generate` uses `refill` and `cut_off`. `processors` change the
+    log-probabilities of the next tokens before tokens are chosen.
 
     Raises `ArchError` "generation" for numbers out of range.
     """
@@ -82,7 +81,7 @@ class Search:
     max_length: int
     beams: int = 1
     penalty: Penalty = Penalty()
-    until: Until = "full"
+    early_stopping: EarlyStopping = True
     refill: bool = False
     cut_off: bool = False
     best: int | None = None
@@ -107,8 +106,9 @@ class Search:
             wrong.append(
                 _out_of_range("the length penalty's offset", expected, self.penalty.offset)
             )
-        if self.until not in UNTIL:
-            wrong.append(_out_of_range("the end of a search", listing(UNTIL), self.until))
+        if self.early_stopping not in (True, False, "never"):
+            expected = 'True, False or "never"'
+            wrong.append(_out_of_range("early_stopping", expected, self.early_stopping))
         if wrong:
             raise ArchError(wrong)
 
@@ -215,11 +215,11 @@ class _Beam:
             return True
         if len(self.ended) < search.beams:
             return False
-        if search.beams == 1 or search.until == "full":
+        if search.beams == 1 or search.early_stopping is True:
             return True
         length = len(self.live[0].tokens) - 1
         # Growing lowers a score; the penalty of a greater length can only make up for it.
-        if search.until == "hopeless" and search.penalty.alpha > 0:
+        if search.early_stopping == "never" and search.penalty.alpha > 0:
             length = search.max_length - 1
         hope = self.live[0].score / search.penalty.of(length)
         return hope <= self.ended[-1].penalised(search.penalty)

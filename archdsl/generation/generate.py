@@ -1,8 +1,8 @@
-"""Tokens and text that a model goes on with, as they come, for several prompts at once.
+"""Streaming generation: the tokens and the text that follow one prompt or several.
 
-How a token is chosen is in `sampling`, how logits are computed step by step in `decoding`, and
-how tokens become text in `texts`. Of what a decoder was fed before, in this call or an earlier
-one, nothing is fed again.
+`sampling` chooses tokens, `execution.decoder` computes logits step by step, and
+`text.tokenizer` turns tokens into text. A prefix that is still in the decoder's cache, from
+this call or an earlier one, is not computed again.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from archdsl.generation.processors import DecodingLoop, Forbid, Processor, Progr
 from archdsl.generation.sampling import Sampler, Sampling
 from archdsl.graph.nodes import Graph, Input
 from archdsl.passes.decoding_analysis import CHUNK
-from archdsl.text.text_tokenizer import TextTokenizer
+from archdsl.text.tokenizer import TextTokenizer
 
 STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
 
-_FILLER = 0  # the token that a row is fed once it has ended
-_PRIMING = 8  # tokens of the prompt that the first new one is decoded with
+_FILLER = 0  # the token that is fed to a row that has ended
+_TEXT_CONTEXT = 8  # last prompt tokens, which the text of the first new token depends on
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Piece:
-    """The next token of every row, its natural log-probability, and why the row has ended.
+class TokenEvent:
+    """One step of generation: for each row, its new token, log-probability and end reason.
 
-    A row that had ended before has no token and no log-probability; the reason, "stop token",
-    "stop string" or "length", stays. A stop token is among the tokens, as the row's last.
+    Log-probabilities are natural logarithms. `ended` is None, "stop token", "stop string" or
+    "length". A row that ended in an earlier step has token None and log-probability None, and
+    keeps its reason. A stop token is returned as the last token of its row.
     """
 
     tokens: tuple[int | None, ...]
@@ -43,64 +44,68 @@ class Piece:
     ended: tuple[str | None, ...]
 
 
-class Reader:
-    """A decoder of a model's, and the sequences that it was fed.
+class Session:
+    """A decoder that remembers which tokens are in its cache (a prefix cache).
 
-    Several generations can take turns on it: each says whole sequences, and what of them the
-    decoder has not got is fed.
+    Callers pass whole sequences. Only the tokens after the cached prefix are computed, so
+    several generations can use one session in turn.
     """
 
     def __init__(self, executable: Executable, rows: int):
         self.decoder = Decoder(executable, rows)
-        self._fed: list[list[int]] = [[]] * rows
+        self._cached: list[list[int]] = [[]] * rows
         self._others: Mapping[str, Any] = _NOTHING
 
-    def following(self, rows: Sequence[list[int]], others: Mapping[str, Any]) -> Logits:
-        """The logits [rows, vocab] of the token after each of these sequences.
+    def next_logits(self, rows: Sequence[list[int]], others: Mapping[str, Any]) -> Logits:
+        """Returns the logits [rows, vocab] of the token after each sequence.
 
-        `others` are the inputs that are not tokens, each [rows, …]; they are looked at anew
-        only where the mapping is another one than before.
+        `others` are the inputs that are not tokens, each [rows, …]. They are computed again
+        only if `others` is not the same object as in the last call.
         """
-        fed, self._fed = self._fed, [[]] * len(rows)  # should it be interrupted
+        # The cache counts as empty until this call succeeds; it may be interrupted.
+        cached, self._cached = self._cached, [[]] * len(rows)
         if others is not self._others:
-            self._others, fed = {}, [[]] * len(rows)
+            self._others, cached = {}, [[]] * len(rows)
             self.decoder.begin(**others)
             self._others = others
         if len(rows) == 1:
-            known = self.decoder.truncate(_known(fed[0], rows[0]))
-            fed = [rows[0][:known]]
-        new = [row[len(f) :] for row, f in zip(rows, fed, strict=True) if row[: len(f)] == f]
+            length = self.decoder.truncate(_reusable_length(cached[0], rows[0]))
+            cached = [rows[0][:length]]
+        pairs = zip(rows, cached, strict=True)
+        new = [row[len(prefix) :] for row, prefix in pairs if row[: len(prefix)] == prefix]
         same = len(new) == len(rows) and len(set(map(len, new))) == 1 and bool(new[0])
-        if same and all(fed):
+        if same and all(cached):
             logits = self.decoder.feed(np.array(new, np.int64), last=True)[:, -1]
         else:
             logits = self.decoder.prefill(rows)
-        self._fed = [list(row) for row in rows]
+        self._cached = [list(row) for row in rows]
         return logits
 
 
-def _known(fed: list[int], row: list[int]) -> int:
-    """How many tokens of a row need not be fed again.
+def _reusable_length(cached: list[int], row: list[int]) -> int:
+    """Returns how many cached tokens of a row are reused.
 
-    The last one needs it, for its logits; and whole chunks are quicker than single tokens.
+    The last token is always computed, for its logits. Many new tokens are rounded up to
+    whole chunks, which are faster than single tokens.
     """
-    pairs = zip(fed, row[:-1], strict=False)
-    known = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(fed), len(row) - 1))
-    new = len(row) - known
-    return known if new < FEW else max(len(row) - -(-new // CHUNK) * CHUNK, 0)
+    pairs = zip(cached, row[:-1], strict=False)
+    longest = min(len(cached), len(row) - 1)
+    common = next((i for i, (a, b) in enumerate(pairs) if a != b), longest)
+    new = len(row) - common
+    return common if new < FEW else max(len(row) - -(-new // CHUNK) * CHUNK, 0)
 
 
 class Predictor(Protocol):
-    """A model, as far as generation knows it."""
+    """The part of `Model` that generation needs."""
 
     @property
     def graph(self) -> Graph: ...
 
-    def reader(self, rows: int) -> Reader: ...
+    def session(self, rows: int) -> Session: ...
 
 
-class Generation(DecodingLoop[Piece]):
-    """What `generate` returns: an iterator of pieces whose rows can be ended from outside."""
+class Generation(DecodingLoop[TokenEvent]):
+    """The result of `generate`: an iterator of `TokenEvent`. `end` stops a row from outside."""
 
     def __init__(
         self,
@@ -120,50 +125,50 @@ class Generation(DecodingLoop[Piece]):
             fail("generation", "there is no prompt", expected="a list of tokens for each row")
         self.rows = [[int(token) for token in prompt] for prompt in prompts]
         self.ended: list[str | None] = [None] * len(self.rows)
-        self._reader = model.reader(len(self.rows))
+        self._session = model.session(len(self.rows))
         self._model = model
-        plan = self._reader.decoder.plan
+        plan = self._session.decoder.plan
         self._tokens = next(i for i in model.graph.inputs if i.name == plan.tokens)
-        _check(self._tokens, self.rows)
+        _check_prompts(self._tokens, self.rows)
         self._sampler = Sampler(sampling, seed, len(self.rows), log_probs)
         # Padding is never the next token.
         pad = self._tokens.pad
         self.processors = [*([] if pad is None else [Forbid(((pad,),))]), *processors]
-        self._made = 0
-        self._most = _most(self.rows, max_new_tokens, max_length)
+        self._step = 0
+        self._max_new = _max_new_tokens(self.rows, max_new_tokens, max_length)
         self._stop, self._slide = frozenset(stop), slide
         self.needed = {each.name for each in model.graph.inputs} - {plan.tokens}
-        self._others = _own(others) if others or self.needed else _NOTHING
+        self._others = _copy_inputs(others) if others or self.needed else _NOTHING
 
     def end(self, row: int, reason: str) -> None:
-        """Has a row end here, unless it has."""
+        """Ends a row, unless it has ended."""
         self.ended[row] = self.ended[row] or reason
 
     def progress(self) -> Progress | None:
         if all(self.ended):
             return None
-        limit = self._reader.decoder.limit
+        limit = self._session.decoder.limit
         longest = max(len(r) for r, e in zip(self.rows, self.ended, strict=True) if not e)
         if longest > limit and not self._slide:
-            _fail_at_context_end(self._model, limit, longest)
-        return Progress(self.rows, self._made, [most - self._made for most in self._most])
+            _report_full_context(self._model, limit, longest)
+        return Progress(self.rows, self._step, [most - self._step for most in self._max_new])
 
     def score(self, at: Progress) -> Logits:
-        limit = self._reader.decoder.limit
-        visible = [_visible(row, limit) for row in self.rows]
-        return self._reader.following(visible, self._others)
+        limit = self._session.decoder.limit
+        visible = [_visible_tokens(row, limit) for row in self.rows]
+        return self._session.next_logits(visible, self._others)
 
-    def choose(self, scores: Scores, at: Progress) -> Piece:
+    def choose(self, scores: Scores, at: Progress) -> TokenEvent:
         before = tuple(self.ended)
         tokens, log_probs = self._sampler.pick(scores, self.rows)
-        self._made += 1
+        self._step += 1
         for row, token in enumerate(tokens.tolist()):
             self.rows[row].append(_FILLER if before[row] else token)
             if token in self._stop:
                 self.end(row, STOP_TOKEN)
             elif at.left[row] == 1:
                 self.end(row, LENGTH)
-        return Piece(
+        return TokenEvent(
             tuple(None if e else t for t, e in zip(tokens.tolist(), before, strict=True)),
             tuple(None if e else p for p, e in zip(log_probs.tolist(), before, strict=True)),
             tuple(self.ended),
@@ -183,18 +188,21 @@ def generate(
     processors: Sequence[Processor] = (),
     max_length: int | None = None,
 ) -> Generation:
-    """The tokens that follow each prompt, of whatever length each is, step by step.
+    """Generates the tokens that follow each prompt, one step at a time.
 
-    A row ends behind a token of `stop`, after `max_new_tokens`, or at `max_length` tokens,
-    prompt and all; what it says depends on no other row. At the end of the model's context
-    `ArchError` "generation" is raised, or with `slide` the older half of the row's context is
-    forgotten, and the rest fed anew. `others` are the inputs that are not tokens, each
-    [rows, …], such as an encoder's source. The `processors` change the logits before a token
-    is chosen.
+    Prompts may differ in length, and the tokens of a row do not depend on the other rows.
+
+    - `max_new_tokens`: a row ends after so many new tokens.
+    - `max_length`: a row ends at so many tokens, prompt included.
+    - `stop`: a row ends after one of these tokens.
+    - `slide`: at the end of the model's context, drop the older half of the row's context and
+      compute the rest again. Without it, the end of the context is an `ArchError`.
+    - `others`: the inputs that are not tokens, each [rows, …], such as an encoder's source.
+    - `processors`: change the logits before a token is chosen.
 
     Raises `ArchError`: "generation" for a model that predicts no tokens and for numbers out of
-    range, "not-causal" for one that cannot be computed step by step, "input" for prompts and
-    inputs that are not the model's.
+    range, "not-causal" for a model that cannot be decoded step by step, "input" for prompts
+    and inputs that do not fit the model.
     """
     return Generation(
         model,
@@ -210,14 +218,14 @@ def generate(
     )
 
 
-def _most(
+def _max_new_tokens(
     rows: Sequence[Sequence[int]], max_new_tokens: int, max_length: int | None
 ) -> list[int]:
-    """How many tokens each row can have after its prompt."""
+    """Returns the maximum number of new tokens of each row."""
     if max_new_tokens < 1:
         fail(
             "generation",
-            "there are no tokens to make",
+            "max_new_tokens is out of range",
             expected="1 or more",
             found=str(max_new_tokens),
         )
@@ -227,30 +235,34 @@ def _most(
     if longest >= max_length:
         fail(
             "generation",
-            "a prompt leaves no room for a token",
+            "a prompt is as long as max_length, so no token can follow",
             expected=f"fewer than {max_length} tokens",
             found=f"{longest} tokens",
-            help="`max_new_tokens` (`--max-new-tokens`) counts without the prompt",
+            help="set `max_new_tokens` (`--max-new-tokens`), which does not count the prompt",
         )
     return [min(max_new_tokens, max_length - len(row)) for row in rows]
 
 
-def _own(others: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Inputs that no caller changes. Who gives a mapping that cannot be changed may give it to
-    several generations, and a decoder that has begun with it does not begin anew."""
+def _copy_inputs(others: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Copies the inputs, so that the caller may change its mapping.
+
+    A read-only mapping is not copied: a session recognises it and does not compute it again.
+    """
     shared = isinstance(others, MappingProxyType) and others
     return others if shared else dict(others)
 
 
-def _visible(row: list[int], limit: int) -> list[int]:
-    """What the next token is predicted from: all of a row, or what is left of it when, half a
-    context at a time, enough has slid out. It depends on the row alone."""
+def _visible_tokens(row: list[int], limit: int) -> list[int]:
+    """Returns the tokens that the next one is predicted from: the whole row, or its end.
+
+    A row that is too long loses half a context at a time. The result depends only on the row.
+    """
     half = max(limit // 2, 1)
     beyond = max(len(row) - limit, 0)
     return row[-(-beyond // half) * half :]
 
 
-def _check(tokens: Input, rows: Sequence[Sequence[int]]) -> None:
+def _check_prompts(tokens: Input, rows: Sequence[Sequence[int]]) -> None:
     below = tokens.type.below
     for number, row in enumerate(rows):
         if not row:
@@ -258,36 +270,38 @@ def _check(tokens: Input, rows: Sequence[Sequence[int]]) -> None:
                 "generation",
                 f"prompt {number} has no tokens",
                 expected="one token or more",
-                help="a start token makes a prompt, where the model has one",
+                help="start with the start token, if the model has one",
             )
         wrong = [token for token in row if token < 0 or (below and token >= below)]
         if wrong:
             fail(
                 "input",
-                f"prompt {number} has a token that the model has not",
+                f"prompt {number} has a token outside the model's vocabulary",
                 tokens.span,
                 expected=f"0 to {below - 1}" if below else "0 or more",
                 found=str(wrong[0]),
-                help="is the tokenizer the model's?",
+                help="check that the tokenizer belongs to this model",
             )
 
 
-def _fail_at_context_end(model: Predictor, limit: int, tokens: int) -> NoReturn:
+def _report_full_context(model: Predictor, limit: int, tokens: int) -> NoReturn:
     fail(
         "generation",
-        f"the context of `{model.graph.name}` ends after {limit} tokens",
-        found=f"a text of {tokens}",
-        help="`slide` (`--slide`) forgets the older half and goes on",
+        f"the text is longer than the context of `{model.graph.name}`",
+        expected=f"at most {limit} tokens",
+        found=f"{tokens} tokens",
+        help="`slide` (`--slide`) drops the older half of the context and continues",
     )
 
 
 # -- text --
 
 
-class Said(NamedTuple):
-    """A new token of a row, the text that is certain with it (perhaps none), and as in Piece.
+class TextChunk(NamedTuple):
+    """A new token of a row, with the text that it completes.
 
-    The text comes without stop strings, and without stop tokens.
+    `text` is empty while a character or a possible stop string is incomplete. It contains no
+    stop strings and no stop tokens. `ended` is that of `TokenEvent`.
     """
 
     row: int
@@ -297,7 +311,7 @@ class Said(NamedTuple):
     ended: str | None
 
 
-def saying(
+def stream_text(
     model: Predictor,
     tokenizer: TextTokenizer,
     prompts: Sequence[Sequence[int]],
@@ -310,12 +324,15 @@ def saying(
     slide: bool = False,
     processors: Sequence[Processor] = (),
     max_length: int | None = None,
-) -> Iterator[Said]:
-    """`generate` with the text of each token, ended by the tokenizer's end tokens, by any of
-    `stop_tokens`, and by any of `stop_strings`, wherever the borders of tokens are in it."""
+) -> Iterator[TextChunk]:
+    """Generates text: `generate`, with the text of each token.
+
+    A row ends after an end token of the tokenizer, after a token of `stop_tokens`, and before
+    a string of `stop_strings`, which may start and end inside a token.
+    """
     if not all(stop_strings):
-        fail("generation", "a stop string is empty", expected="a text that ends what is said")
-    pieces = generate(
+        fail("generation", "a stop string is empty", expected="one character or more")
+    events = generate(
         model,
         prompts,
         max_new_tokens=max_new_tokens,
@@ -326,50 +343,52 @@ def saying(
         processors=processors,
         max_length=max_length,
     )
-    if pieces.needed:
+    if events.needed:
         fail(
             "generation",
-            f"`{model.graph.name}` goes on from {listing(sorted(pieces.needed), 'and')}, too",
-            expected="a model that goes on from a text alone",
-            help="`archdsl translate` gives it a text beside, `archdsl transcribe` sound",
+            f"`{model.graph.name}` needs more inputs than tokens",
+            expected="a model whose only input is tokens",
+            found=f"the inputs {listing(sorted(events.needed), 'and')}",
+            help="use `archdsl translate` for text to text, `archdsl transcribe` for speech",
         )
-    return _said(pieces, tokenizer, stop_strings)
+    return _text_chunks(events, tokenizer, stop_strings)
 
 
-def _said(
-    pieces: Generation, tokenizer: TextTokenizer, stop_strings: Sequence[str]
-) -> Iterator[Said]:
-    streams = [tokenizer.stream() for _ in pieces.rows]
-    for stream, prompt in zip(streams, pieces.rows, strict=True):
-        for before in prompt[-_PRIMING:]:
-            stream.push(before)
+def _text_chunks(
+    events: Generation, tokenizer: TextTokenizer, stop_strings: Sequence[str]
+) -> Iterator[TextChunk]:
+    """Decodes the events to text. Text that a stop string may begin with is held back."""
+    streams = [tokenizer.stream() for _ in events.rows]
+    for stream, prompt in zip(streams, events.rows, strict=True):
+        for token in prompt[-_TEXT_CONTEXT:]:
+            stream.push(token)
     held = [""] * len(streams)
-    for piece in pieces:
-        for row, token in enumerate(piece.tokens):
-            log_prob, ended = piece.log_probs[row], piece.ended[row]
-            if token is None or log_prob is None:
+    for event in events:
+        for row, new in enumerate(event.tokens):
+            log_prob, ended = event.log_probs[row], event.ended[row]
+            if new is None or log_prob is None:
                 continue
             text = held[row]
             if ended != STOP_TOKEN:
-                text += streams[row].push(token)
+                text += streams[row].push(new)
             if ended:
                 text += streams[row].flush()
             places = [place for s in stop_strings if (place := text.find(s)) >= 0]
             if places:
-                pieces.end(row, STOP_STRING)
+                events.end(row, STOP_STRING)
                 text, ended = text[: min(places)], STOP_STRING
-            cut = len(text) - (0 if ended else _begun(text, stop_strings))
+            cut = len(text) - (0 if ended else _partial_stop_length(text, stop_strings))
             held[row] = text[cut:]
-            yield Said(row, text[:cut], token, log_prob, ended)
+            yield TextChunk(row, text[:cut], new, log_prob, ended)
 
 
-def prompted(tokenizer: TextTokenizer, text: str) -> list[int]:
-    """A prompt's tokens; for an empty one the start token, where one is known."""
+def encode_prompt(tokenizer: TextTokenizer, text: str) -> list[int]:
+    """Returns the tokens of a prompt: for an empty text the start token, if there is one."""
     ids = tokenizer.encode(text)
     return [tokenizer.bos] if not ids and tokenizer.bos is not None else ids
 
 
-def _begun(text: str, stop_strings: Sequence[str]) -> int:
-    """How many characters at the end of a text could be the beginning of a stop string."""
+def _partial_stop_length(text: str, stop_strings: Sequence[str]) -> int:
+    """Returns how many characters at the end of a text may begin a stop string."""
     lengths = range(min(len(text), max(map(len, stop_strings), default=1) - 1), 0, -1)
     return next((n for n in lengths if any(s.startswith(text[-n:]) for s in stop_strings)), 0)

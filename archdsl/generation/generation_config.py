@@ -16,7 +16,7 @@ from typing import Any
 
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.formats.strict_json import read_object
-from archdsl.generation.beam_search import Penalty, Search, Until
+from archdsl.generation.beam_search import EarlyStopping, Penalty, Search
 from archdsl.generation.processors import (
     Forbid,
     ForbidFirst,
@@ -64,7 +64,7 @@ class GenerationConfig:
     num_beams: int = 1
     num_return_sequences: int = 1
     length_penalty: float = 1.0
-    early_stopping: bool | str = False
+    early_stopping: EarlyStopping = False
     renormalize_logits: bool = False
     is_multilingual: bool | None = None
     language: str | None = None
@@ -132,14 +132,13 @@ class GenerationConfig:
         start = _first(self.decoder_start_token_id, self.bos_token_id)
         assert start is not None
         new = self.max_new_tokens
-        until: dict[object, Until] = {True: "full", False: "unlikely", "never": "hopeless"}
         return Search(
             start=start,
             ends=ends,
             max_length=_first(self.max_length, longest) if new is None else new + 1,
             beams=self.num_beams,
             penalty=Penalty(self.length_penalty),
-            until=until[self.early_stopping],
+            early_stopping=self.early_stopping,
             refill=True,
             cut_off=True,
             best=self.num_return_sequences,

@@ -24,7 +24,7 @@ from archdsl.formats.strict_json import read_object
 from archdsl.graph.nodes import Graph, Input
 from archdsl.model import Model
 from archdsl.progress import each
-from archdsl.text.text_tokenizer import TextTokenizer
+from archdsl.text.tokenizer import TextTokenizer
 
 Vectors: TypeAlias = NDArray[np.float32]
 

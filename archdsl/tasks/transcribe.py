@@ -22,7 +22,7 @@ from archdsl.graph.nodes import Graph
 from archdsl.model import Model
 from archdsl.progress import each
 from archdsl.tasks.sound import Samples, Spectrogram
-from archdsl.text.text_tokenizer import TextTokenizer
+from archdsl.text.tokenizer import TextTokenizer
 
 TASKS = ("transcribe", "translate")
 
@@ -33,7 +33,7 @@ _QUIET = 5.0  # seconds before a window's end in which the quietest moment is lo
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """What is said from `start` to `end`, in seconds; `finished` is false where the model came
     to no end within its context."""
 
@@ -79,7 +79,7 @@ class Transcriber:
         task: str | None = None,
     ):
         self._input, _, self._frames = listener(model.graph)
-        self._model, self._reader = model, model.reader(1)
+        self._model, self._session = model, model.session(1)
         self._heard: Mapping[str, Any] = MappingProxyType({})  # the frames of the window
         self._tokenizer = tokenizer
         self._spectrogram = spectrogram
@@ -89,7 +89,7 @@ class Transcriber:
         )
         self._ends = (self._end, *config.eos_token_id)
         self._processors = config.processors(self._ends)
-        limit = self._reader.decoder.limit
+        limit = self._session.decoder.limit
         new, length = config.max_new_tokens, config.max_length
         self._most = limit if new is None else new
         self._longest = limit if length is None or new is not None else min(limit, length)
@@ -107,7 +107,7 @@ class Transcriber:
                 f"`{model.graph.name}` knows English alone, and translates nothing",
             )
 
-    def __call__(self, samples: Samples) -> Iterator[Piece]:
+    def __call__(self, samples: Samples) -> Iterator[Segment]:
         """What is said in samples at the spectrogram's rate, a window after the other."""
         rate = self._spectrogram.rate
         language = self._language
@@ -118,7 +118,7 @@ class Transcriber:
                 language = self._most_likely()
             ids, finished = self._write(language)
             text = self._tokenizer.decode(ids)
-            yield Piece(start / rate, end / rate, text.strip(), language, finished)
+            yield Segment(start / rate, end / rate, text.strip(), language, finished)
 
     def _hear(self, samples: Samples) -> None:
         size = self._frames * self._spectrogram.hop
@@ -129,7 +129,7 @@ class Transcriber:
         """The best token at each step, to the end of the text or of the context."""
         told = [self._languages[language]] if self._languages else []
         prompt = [self._start, *told, *self._task, self._plain]
-        pieces = Generation(
+        segments = Generation(
             self._model,
             [prompt],
             max_new_tokens=self._most,
@@ -142,15 +142,15 @@ class Transcriber:
             processors=self._processors,
             log_probs=False,
         )
-        ids = [token for piece in pieces for token in piece.tokens if token is not None]
-        finished = pieces.ended == [STOP_TOKEN]
+        ids = [token for segment in segments for token in segment.tokens if token is not None]
+        finished = segments.ended == [STOP_TOKEN]
         return ids[:-1] if finished else ids, finished
 
     def _most_likely(self) -> str:
         """The language whose token the model puts behind the first."""
         if not self._languages:
             return "en"
-        logits = self._reader.following([[self._start]], self._heard)[0]
+        logits = self._session.next_logits([[self._start]], self._heard)[0]
         return max(self._languages, key=lambda code: float(logits[self._languages[code]]))
 
     def _known(self, language: str | None) -> str | None:
@@ -207,6 +207,6 @@ def windows(samples: Sequence[float] | Samples, size: int, rate: int) -> list[tu
     return [*found, (start, len(sound))]
 
 
-def joined(pieces: Sequence[Piece]) -> str:
-    """The text of all pieces, with a space between two."""
-    return " ".join(piece.text for piece in pieces if piece.text)
+def join_text(segments: Sequence[Segment]) -> str:
+    """The text of all segments, with a space between two."""
+    return " ".join(segment.text for segment in segments if segment.text)

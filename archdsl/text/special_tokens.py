@@ -13,8 +13,8 @@ from typing import Any
 
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.formats.strict_json import read_object
-from archdsl.text.encodings import library_package
-from archdsl.text.vocabularies import PURPOSES, USUAL_NAMES
+from archdsl.text.subword_models import library_package
+from archdsl.text.vocabulary_tokenizer import PURPOSES, USUAL_NAMES
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from typing import Any
 
 from archdsl.diagnostics import fail, listing
 from archdsl.formats.strict_json import parse_object
-from archdsl.text.encodings import (
+from archdsl.text.gguf_tokenizer import read_gguf
+from archdsl.text.special_tokens import Published, add_ends, template, token_numbers, with_roles
+from archdsl.text.subword_models import (
     byte_level,
     letters,
     library_package,
@@ -24,9 +26,7 @@ from archdsl.text.encodings import (
     splits,
     word_pieces,
 )
-from archdsl.text.gguf import read_gguf
-from archdsl.text.special_tokens import Published, add_ends, template, token_numbers, with_roles
-from archdsl.text.vocabularies import PURPOSES, USUAL_NAMES, read_vocabulary
+from archdsl.text.vocabulary_tokenizer import PURPOSES, USUAL_NAMES, read_vocabulary
 
 _RANKED = {
     50256: ("gpt-2", {"<|endoftext|>": 50256}),

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import benchmarks
-from archdsl.bench.results import Workload, measured, table
-from archdsl.bench.runner import Call, Contestant, race
+from archdsl.bench.results import Workload, measure, table
+from archdsl.bench.runner import Call, Candidate, run_rounds
 from archdsl.cli import main
 from benchmarks.__main__ import main as compare
 
@@ -51,13 +51,13 @@ def dying() -> Call:
     raise SystemExit(3)
 
 
-def test_contestants_take_turns_each_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_candidates_take_turns_each_in_a_process_of_its_own(tmp_path: Path) -> None:
     log = tmp_path / "log"
     options = [{"seconds": s, "log": str(log)} for s in SECONDS.values()]
-    slow, quick = race(
+    slow, quick = run_rounds(
         [
-            Contestant("slow", sleeper, options[0]),
-            Contestant("quick", sleeper, {**options[1], "megabytes": 300}),
+            Candidate("slow", sleeper, options[0]),
+            Candidate("quick", sleeper, {**options[1], "megabytes": 300}),
         ],
         rounds=4,
     )
@@ -71,7 +71,7 @@ def test_contestants_take_turns_each_in_a_process_of_its_own(tmp_path: Path) -> 
     assert slow.first >= 0.03
 
 
-def test_a_contestant_hears_no_ctrl_c_from_its_first_moment(
+def test_a_candidate_hears_no_ctrl_c_from_its_first_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     process = multiprocessing.get_context("spawn").Process
@@ -84,21 +84,21 @@ def test_a_contestant_hears_no_ctrl_c_from_its_first_moment(
 
     monkeypatch.setattr(process, "start", interrupted)
     options = {"seconds": 0.01, "log": str(tmp_path / "log")}
-    (timed,) = race([Contestant("one", sleeper, options)], rounds=2)
+    (timed,) = run_rounds([Candidate("one", sleeper, options)], rounds=2)
     assert (timed.failed, len(timed.seconds)) == (None, 2)
     assert capfd.readouterr().err == ""
 
 
-def test_a_race_that_is_interrupted_leaves_no_contestant(
+def test_a_race_that_is_interrupted_leaves_no_candidate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("archdsl.bench.runner._Lane.prepare", interrupted)
+    monkeypatch.setattr("archdsl.bench.runner._Process.prepare", interrupted)
     options = {"seconds": 0.01, "log": str(tmp_path / "log")}
     with pytest.raises(KeyboardInterrupt):
-        race([Contestant("one", sleeper, options)], rounds=2)
+        run_rounds([Candidate("one", sleeper, options)], rounds=2)
     assert multiprocessing.active_children() == []
     assert capfd.readouterr().err == ""
 
@@ -108,30 +108,30 @@ def test_who_is_absent_or_fails_is_told_and_the_others_go_on(tmp_path: Path) -> 
     workload = Workload(
         "sleep",
         (
-            Contestant("archdsl", sleeper, options),
-            Contestant("half", sleeper, {**options, "seconds": 0.02}),
-            Contestant("nobody", sleeper, options, ("no_such_package",)),
-            Contestant("wrong", failing),
-            Contestant("gone", dying),
+            Candidate("archdsl", sleeper, options),
+            Candidate("half", sleeper, {**options, "seconds": 0.02}),
+            Candidate("nobody", sleeper, options, ("no_such_package",)),
+            Candidate("wrong", failing),
+            Candidate("gone", dying),
         ),
         "naps",
         2,
         flops=1e6,
         bytes=1e6,
     )
-    standing = measured(workload, rounds=3)
-    text = table(standing)
+    result = measure(workload, rounds=3)
+    text = table(result)
     assert "nobody   no_such_package not installed" in text
     assert "wrong    ValueError: no such matrix\n" in text
     assert "gone     its process ended with status 3" in text
-    ours, half, *_ = standing.as_dict()["contestants"]
-    assert 1.5 < half["times_ours"][1] < 2.5
+    ours, half, *_ = result.as_dict()["candidates"]
+    assert 1.5 < half["relative_time"][1] < 2.5
     assert half["difference"] == pytest.approx(0.01 / 1.02)
     assert ours["per_second"] == pytest.approx(2 / ours["quartiles"][1])
-    limits = standing.as_dict()
-    share = 1e6 / ours["quartiles"][1] / limits["product_limit_flops_per_second"]
-    assert ours["of_product_limit"] == pytest.approx(share, rel=0.5)
-    assert limits["read_limit_bytes_per_second"] > 1e8
+    limits = result.as_dict()
+    share = 1e6 / ours["quartiles"][1] / limits["compute_roofline_flops_per_second"]
+    assert ours["compute_roofline_share"] == pytest.approx(share, rel=0.5)
+    assert limits["memory_roofline_bytes_per_second"] > 1e8
 
 
 # -- a spec --
@@ -151,7 +151,7 @@ def test_a_spec_is_timed_beside_its_reference(capsys: pytest.CaptureFixture[str]
     names = [each["workload"] for each in found["workloads"]]
     assert names == ["forward, batch of 1, T = 8", "decoding of 2 behind 8"]
     for workload in found["workloads"]:
-        ours, theirs = workload["contestants"]
+        ours, theirs = workload["candidates"]
         assert (ours["name"], theirs["name"]) == ("archdsl", "transformers")
         assert theirs["difference"] <= 1e-4  # they compute the same
         assert len(ours["seconds"]) == len(theirs["seconds"]) == 2
@@ -193,6 +193,6 @@ def test_every_comparison_runs_and_agrees(name: str, tmp_path: Path) -> None:
     arguments = [name, "--quick", "--rounds", "2", "--json", str(found)]
     assert compare([*arguments, "--picture", str(picture)]) == 0
     for workload in json.loads(found.read_text())["workloads"]:
-        for each in workload["contestants"]:
+        for each in workload["candidates"]:
             assert each.get("difference", 0) <= 1e-3, (workload["workload"], each["name"])
     assert picture.stat().st_size > 1000

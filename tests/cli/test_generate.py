@@ -16,7 +16,7 @@ from archdsl.cli.speaking import begun
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.execution.decoder import CHUNK, Decoder
 from archdsl.generation import generate as generation
-from archdsl.text.text_tokenizer import TextTokenizer
+from archdsl.text.tokenizer import TextTokenizer
 from tests.cli.tiny import gpt2
 
 pytestmark = pytest.mark.reference("tokenizers")
@@ -97,7 +97,7 @@ def test_generate_stops_and_slides(folder: str, capsys: pytest.CaptureFixture[st
     assert main(list(args)) == 1
     out, err = capsys.readouterr()
     assert len(out) >= 20  # what was said until then
-    assert "ends after 32 tokens" in err
+    assert "at most 32 tokens" in err
     text = spoken(capsys, *args, "--slide").rstrip("\n")
     assert len(text) == 40
     stop = text[20:22]
@@ -131,7 +131,7 @@ def test_generate_follows_what_the_folder_says(
     assert len(spoken(capsys, *args).rstrip("\n")) == 32 - 7
     says(max_length=7)
     assert main(list(args)) == 1
-    assert "a prompt leaves no room for a token" in capsys.readouterr().err
+    assert "a prompt is as long as max_length" in capsys.readouterr().err
     says(max_length=8, num_beams=4)
     assert main(list(args)) == 1
     err = capsys.readouterr().err
@@ -239,16 +239,16 @@ def test_a_chat_is_fed_what_is_new_alone(
 def test_ctrl_c_stops_the_answer_then_the_chat(
     folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saying, calls = generation.saying, []
+    stream_text, calls = generation.stream_text, []
 
     def interrupted(*args: Any, **given: Any) -> Iterator[Any]:
         calls.append(args)
-        for number, each in enumerate(saying(*args, **given)):
+        for number, each in enumerate(stream_text(*args, **given)):
             if len(calls) == 1 and number == 2:
                 raise KeyboardInterrupt
             yield each
 
-    monkeypatch.setattr(generation, "saying", interrupted)
+    monkeypatch.setattr(generation, "stream_text", interrupted)
     type_in(monkeypatch, "hi", "so", end=KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         main(["chat", folder, "--max-new-tokens", "4", "--seed", "1"])
@@ -264,7 +264,7 @@ def test_a_full_context_forgets_the_oldest(
     assert main(["chat", folder, "--max-new-tokens", "4"]) == 0
     out, err = capsys.readouterr()
     assert "the oldest question and its answer are forgotten" in err
-    assert "ends after 32 tokens" in err  # one message that is too long alone
+    assert "at most 32 tokens" in err  # one message that is too long alone
     assert len(out.splitlines()) == 4
 
 

@@ -104,7 +104,7 @@ def test_a_beam_wide_enough_finds_all_sequences_best_first(seed: int, alpha: flo
 def test_patience_never_finds_less(seed: int) -> None:
     scorer = chain(random_chain(seed, 5))
     hasty = search(scorer, 3, 12)
-    patient = search(scorer, 3, 12, until="hopeless")
+    patient = search(scorer, 3, 12, early_stopping="never")
     assert len(patient) >= len(hasty)
     assert all(a.score >= b.score for a, b in zip(patient, hasty, strict=False))
 
@@ -113,7 +113,7 @@ def test_stopping_early_can_miss_what_patience_finds() -> None:
     rows: Any = [0, 0.4, 0.6, 0], [1, 0, 0, 0], [0, 0.45, 0, 0.55], [0, 1, 0, 0]
     scorer = from_probabilities(*rows)
     hasty = search(scorer, 2, 9)
-    patient = search(scorer, 2, 9, until="hopeless")
+    patient = search(scorer, 2, 9, early_stopping="never")
     assert [h.tokens for h in hasty] == [(0, 1), (0, 2, 1)]
     assert [h.tokens for h in patient] == [(0, 1), (0, 2, 3, 1)]
     assert np.exp([h.score for h in patient]).tolist() == pytest.approx([0.4, 0.33])
@@ -125,7 +125,7 @@ def test_stopping_early_can_miss_what_patience_finds() -> None:
 def test_patience_ends_when_nothing_can_overtake(alpha: float, steps: int) -> None:
     scorer = from_probabilities([0, 0.9, 0.1], [1, 0, 0], [0, 0.5, 0.5])
     shapes: list[tuple[int, ...]] = []
-    search(counted(scorer, shapes), 2, 30, alpha, until="hopeless")
+    search(counted(scorer, shapes), 2, 30, alpha, early_stopping="never")
     assert len(shapes) == steps
 
 
@@ -181,7 +181,7 @@ def test_the_length_penalty_favours_long_sequences_and_leaves_scores_alone() -> 
 
 def test_ties_go_to_the_better_prefix_then_to_the_lower_token() -> None:
     scorer = chain(np.zeros((5, 5), dtype=np.float32))
-    found = search(scorer, 3, 4, until="hopeless")
+    found = search(scorer, 3, 4, early_stopping="never")
     assert [h.tokens for h in found] == [(0, 1), (0, 0, 1), (0, 0, 0, 1)]
     many = search(chain(np.zeros((40, 40), dtype=np.float32)), 30, 2, ends=(39,))
     assert [h.tokens for h in many] == [(0, token) for token in range(30)]
@@ -238,10 +238,10 @@ def test_what_is_unlikely_can_still_happen() -> None:
     rows: Any = [0, 0.6, 0.4, 0], [1, 0, 0, 0], [0, 0.925, 0, 0.075], [0, 0.01, 0, 0.99]
     scorer = from_probabilities(*rows)
     more: Any = {"penalty": Penalty(2.0), "refill": True, "cut_off": True}
-    for until in ("full", "unlikely"):
-        found = search(scorer, 2, 12, until=until, **more)
+    for early_stopping in (True, False):
+        found = search(scorer, 2, 12, early_stopping=early_stopping, **more)
         assert [h.tokens for h in found] == [(0, 2, 1), (0, 1)]
-    found = search(scorer, 2, 12, until="hopeless", **more)
+    found = search(scorer, 2, 12, early_stopping="never", **more)
     assert [h.tokens for h in found] == [(0, 2, *[3] * 10), (0, 2, *[3] * 9, 1)]
 
 
@@ -249,7 +249,7 @@ def test_what_is_unlikely_can_still_happen() -> None:
 def test_sources_in_one_batch_are_searched_each_by_itself(seed: int) -> None:
     chains = np.stack([random_chain(3 * seed + i, 7) for i in range(3)])
     chains[1, :, EOS] += 4  # it is at an end before the others are
-    asked = Search(BOS, (EOS,), 15, 4, Penalty(0.7), "hopeless", refill=True, cut_off=True)
+    asked = Search(BOS, (EOS,), 15, 4, Penalty(0.7), "never", refill=True, cut_off=True)
     seen: list[set[int]] = []
 
     def scorer(prefixes: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -294,7 +294,7 @@ def refusal(act: Callable[[], object]) -> Diagnostic:
         ({"penalty": Penalty(-11)}, "the length penalty", "-11"),
         ({"penalty": Penalty(float("nan"))}, "the length penalty", "nan"),
         ({"penalty": Penalty(1, -1)}, "the length penalty's offset", "-1"),
-        ({"until": "done"}, "the end of a search", "done"),
+        ({"early_stopping": "done"}, "early_stopping", "done"),
         ({"ends": (EOS, 3)}, "the number of the end token", "3"),
         ({"ends": (-1,)}, "the number of the end token", "-1"),
         ({"processors": (Forbid(((2, 4),)),)}, "the number of a token of the rules", "4"),

@@ -13,13 +13,13 @@ import archdsl
 from archdsl.diagnostics import ArchError
 from archdsl.execution.decoder import Decoder
 from archdsl.formats import Stored
-from archdsl.generation.generate import Generation, Piece, _said, generate
+from archdsl.generation.generate import Generation, TokenEvent, _text_chunks, generate
 from archdsl.generation.processors import Forbid, ForceLast
 from archdsl.generation.sampling import Sampling
 from archdsl.model import Model
 from archdsl.tasks.score import Score, score, windows
 from archdsl.text.special_tokens import Published
-from archdsl.text.text_tokenizer import TextTokenizer
+from archdsl.text.tokenizer import TextTokenizer
 
 GREEDY = Sampling(temperature=0)
 NONE: dict[str, Any] = {}
@@ -121,12 +121,12 @@ def test_rows_that_have_ended_do_not_use_up_the_context(model: Model) -> None:
 
 def test_the_end_of_the_context_is_told(model: Model) -> None:
     pieces = model.generate(list(range(20)), 64, temperature=0)
-    told: list[Piece] = []
-    with pytest.raises(ArchError, match="ends after 24 tokens") as error:
+    told: list[TokenEvent] = []
+    with pytest.raises(ArchError, match="longer than the context") as error:
         told.extend(pieces)
     assert error.value.diagnostics[0].code == "generation"
     assert "--slide" in str(error.value)
-    with pytest.raises(ArchError, match="ends after 24 tokens"):
+    with pytest.raises(ArchError, match="longer than the context"):
         next(model.generate([1] * 25, 1))
 
 
@@ -144,7 +144,7 @@ def test_processors_and_a_length_with_the_prompt(model: Model) -> None:
     assert pieces.ended == ["length", "length"]
     assert (pieces.rows[0][6], pieces.rows[1][6]) == (5, 5)
     assert not usual & {*pieces.rows[0][4:7], *pieces.rows[1][2:7]} - {5}
-    with pytest.raises(ArchError, match="a prompt leaves no room for a token"):
+    with pytest.raises(ArchError, match="a prompt is as long as max_length"):
         generate(model, prompts, **asked, max_length=4)
     with pytest.raises(ArchError, match="token of the rules is out of range"):
         next(generate(model, prompts, **asked, processors=[ForceLast((50,))]))
@@ -178,12 +178,12 @@ def test_what_was_fed_is_not_fed_again(model: Model, monkeypatch: pytest.MonkeyP
         return step(decoder, columns, count, last)
 
     monkeypatch.setattr(Decoder, "_step", counted)
-    reader = made().reader(1)
+    session = made().session(1)
     prompt = [5, 9, 4, 17, 3, 30, 2, 2, 8, 41]
     cases = [(prompt, 32), ([*prompt, 6], 1), ([*prompt[:6], 1, 2], 2), (prompt[:4], 1)]
     for row, count in cases:
         fed.clear()
-        found = reader.following([row], NONE)[0]
+        found = session.next_logits([row], NONE)[0]
         assert sum(fed) == count
         np.testing.assert_allclose(found, full(model, row), atol=1e-4)
 
@@ -236,8 +236,8 @@ def test_an_encoders_source_is_given_beside_the_tokens() -> None:
 @pytest.mark.reference("tokenizers")
 def test_a_text_is_not_enough_for_an_encoder_and_decoder() -> None:
     model = archdsl.compile("transformer.arch", device="CPU", **SMALL, heads=3)
-    with pytest.raises(ArchError, match="goes on from `source`, too"):
-        model.say(letters(), "a")
+    with pytest.raises(ArchError, match="needs more inputs than tokens"):
+        model.stream_text(letters(), "a")
 
 
 @pytest.mark.parametrize(
@@ -245,9 +245,9 @@ def test_a_text_is_not_enough_for_an_encoder_and_decoder() -> None:
     [
         ([[]], {}, "prompt 0 has no tokens"),
         ([], {}, "prompt 0 has no tokens"),
-        ([[1], [50]], {}, "prompt 1 has a token that the model has not"),
-        ([1, -1], {}, "prompt 0 has a token that the model has not"),
-        ([1], {"max_new_tokens": 0}, "there are no tokens to make"),
+        ([[1], [50]], {}, "prompt 1 has a token outside the model's vocabulary"),
+        ([1, -1], {}, "prompt 0 has a token outside the model's vocabulary"),
+        ([1], {"max_new_tokens": 0}, "max_new_tokens is out of range"),
         ([1], {"temperature": -1}, "the temperature is out of range"),
         ([1], {"seed": -1}, "the seed is below 0"),
     ],
@@ -284,10 +284,10 @@ def test_text_is_that_of_the_tokens(model: Model) -> None:
     tokenizer = letters()
     ids = tokenizer.encode("hello")
     plain = tokenizer.decode(spoken(model.generate(ids, 9, temperature=0)))
-    found = list(model.say(tokenizer, ["hello", "bc"], 9, temperature=0))
+    found = list(model.stream_text(tokenizer, ["hello", "bc"], 9, temperature=0))
     assert "".join(each.text for each in found if each.row == 0) == plain
     assert {each.row for each in found} == {0, 1}
-    alone = model.say(tokenizer, "hello", 9, temperature=0)
+    alone = model.stream_text(tokenizer, "hello", 9, temperature=0)
     assert "".join(each.text for each in alone) == plain
 
 
@@ -295,31 +295,33 @@ def test_text_is_that_of_the_tokens(model: Model) -> None:
 def test_a_stop_string_ends_the_text_before_it(model: Model) -> None:
     tokenizer = letters()
     options: Any = {"max_new_tokens": 12, "temperature": 3.0, "seed": 4}
-    plain = "".join(each.text for each in model.say(tokenizer, "ab", **options))
+    plain = "".join(each.text for each in model.stream_text(tokenizer, "ab", **options))
     assert len(set(plain[:8])) > 4
     stop = plain[4:7]  # three tokens
     unmet = plain[1:3] + "~"  # begins, and is not met
     assert plain.index(stop) == 4
-    found = list(model.say(tokenizer, "ab", stop=[unmet, stop], **options))
+    found = list(model.stream_text(tokenizer, "ab", stop=[unmet, stop], **options))
     assert "".join(each.text for each in found) == plain[:4]
     assert len(found) == 7
     assert [each.ended for each in found] == [None] * 6 + ["stop string"]
     with pytest.raises(ArchError, match="a stop string is empty"):
-        model.say(tokenizer, "a", stop=[""], **options)
+        model.stream_text(tokenizer, "a", stop=[""], **options)
     token = tokenizer.number(plain[4])
-    found = list(model.say(tokenizer, "ab", stop_tokens=[token], **options))
+    found = list(model.stream_text(tokenizer, "ab", stop_tokens=[token], **options))
     assert "".join(each.text for each in found) == plain[: plain.index(plain[4])]
     assert (found[-1].token, found[-1].ended) == (token, "stop token")
 
 
 class Fixed:
-    """Pieces that are known, where a Generation stands in `_said`."""
+    """Pieces that are known, where a Generation stands in `_text_chunks`."""
 
     def __init__(self, prompt: list[int], tokens: list[int], stop: int):
         self.rows = [prompt]
         ends: list[Any] = [None] * (len(tokens) - 1)
         ends.append("stop token" if tokens[-1] == stop else "length")
-        self.pieces = [Piece((t,), (-1.0,), (e,)) for t, e in zip(tokens, ends, strict=True)]
+        self.pieces = [
+            TokenEvent((t,), (-1.0,), (e,)) for t, e in zip(tokens, ends, strict=True)
+        ]
         self.stopped = False
 
     def __iter__(self) -> Any:
@@ -346,7 +348,7 @@ def test_characters_are_never_split_and_what_is_held_comes_at_the_end() -> None:
     def told(text: str, *stops: str, drop: int = 0) -> list[str]:
         tokens = tokenizer.encode(text)
         pieces: Any = Fixed(tokenizer.encode("x"), tokens[: len(tokens) - drop], -1)
-        return [each.text for each in _said(pieces, tokenizer, stops)]
+        return [each.text for each in _text_chunks(pieces, tokenizer, stops)]
 
     assert told("né€") == ["n", "", "é", "", "", "€"]
     assert told("a€", drop=1) == ["a", "", "\N{REPLACEMENT CHARACTER}"]

@@ -55,7 +55,7 @@ def refusals(place: Path, job: Job = SEARCH) -> list[str]:
 def test_what_is_left_out_is_as_transformers_has_it(tmp_path: Path) -> None:
     search = read_search(folder(tmp_path, **KNOWN), 20)
     assert (search.start, search.ends, search.beams, search.best) == (3, (1,), 1, 1)
-    assert (search.penalty, search.until) == (Penalty(1.0), "unlikely")
+    assert (search.penalty, search.early_stopping) == (Penalty(1.0), False)
     assert (search.refill, search.cut_off, search.processors) == (True, True, ())
     assert search.max_length == 20  # the model's bound: transformers would stop at 21
 
@@ -87,7 +87,7 @@ def test_every_field_that_is_followed(tmp_path: Path) -> None:
     search = read_search(folder(tmp_path, **fields), 20)
     assert (search.start, search.ends) == (9, (1, 2))
     assert (search.max_length, search.beams, search.best) == (12, 4, 3)
-    assert (search.penalty, search.until) == (Penalty(0.5), "hopeless")
+    assert (search.penalty, search.early_stopping) == (Penalty(0.5), "never")
     # An end that is a forbidden word by itself stays one.
     assert search.processors == (
         Forbid(((7,), (8, 9), (4,))),

@@ -24,7 +24,7 @@ from archdsl.cli import main
 from archdsl.generation.beam_search import Scorer, Search, beam_search
 from archdsl.model import Model
 from archdsl.tasks.translate import cached, roles, translate
-from archdsl.text.vocabularies import read_vocabulary
+from archdsl.text.vocabulary_tokenizer import read_vocabulary
 from benchmarks.translate_cache import FOLDER, MOLECULES, uncached
 
 pytestmark = pytest.mark.reference("torch")

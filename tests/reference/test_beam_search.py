@@ -20,7 +20,7 @@ import pytest
 
 import archdsl
 from archdsl.cli import main
-from archdsl.generation.beam_search import Hypothesis, Penalty, Search, Until
+from archdsl.generation.beam_search import EarlyStopping, Hypothesis, Penalty, Search
 from archdsl.generation.generation_config import SEARCH, read_generation_config
 from archdsl.tasks.translate import translate
 
@@ -28,11 +28,7 @@ pytestmark = pytest.mark.reference("torch", "transformers")
 
 LONGEST = 18
 PENALTIES = (0.0, 0.6, 1.0, 2.0, -0.5)
-STOPS: tuple[tuple[Any, Until], ...] = (
-    (True, "full"),
-    (False, "unlikely"),
-    ("never", "hopeless"),
-)
+STOPS: tuple[EarlyStopping, ...] = (True, False, "never")
 
 
 @dataclass(frozen=True)
@@ -180,7 +176,7 @@ def agree(ours: Sequence[Hypothesis], theirs: Any, penalty: Penalty) -> None:
 @pytest.mark.parametrize("beams", [2, 5])
 def test_beam_search_finds_what_generate_finds(pair: Pair, beams: int) -> None:
     found = []
-    for alpha, (early, until) in product(PENALTIES, STOPS):
+    for alpha, early in product(PENALTIES, STOPS):
         theirs = pair.generated(
             max_length=LONGEST,
             num_beams=beams,
@@ -189,7 +185,7 @@ def test_beam_search_finds_what_generate_finds(pair: Pair, beams: int) -> None:
             early_stopping=early,
         )
         penalty = Penalty(alpha)
-        search = replace(search_of(pair, beams), penalty=penalty, until=until)
+        search = replace(search_of(pair, beams), penalty=penalty, early_stopping=early)
         agree(pair.found(search), theirs, penalty)
         found.append(tuple(tokens for tokens, _ in theirs))
     # What is asked for matters; texts end at many places, and some do not.
@@ -201,8 +197,8 @@ def test_beam_search_finds_what_generate_finds(pair: Pair, beams: int) -> None:
 
 def test_one_beam_is_greedy(pair: Pair) -> None:
     theirs = pair.generated(max_length=LONGEST, num_beams=1)
-    for _, until in STOPS:
-        found = pair.found(replace(search_of(pair, 1), until=until))
+    for early in STOPS:
+        found = pair.found(replace(search_of(pair, 1), early_stopping=early))
         assert [h.tokens for h in found] == [tokens for tokens, _ in theirs]
 
 
@@ -308,7 +304,7 @@ def test_the_command_prints_what_generate_finds(
     assert scores == pytest.approx([score for _, score in theirs], abs=1e-4)
 
     # What is asked for on the line counts more than what the folder says.
-    options = ("--best", "1", "--length-penalty", "2", "--until", "hopeless")
+    options = ("--best", "1", "--length-penalty", "2", "--early-stopping", "never")
     assert main([*args, *options]) == 0, capsys.readouterr().err
     lines = capsys.readouterr().out.splitlines()
     theirs = pair.generated(num_return_sequences=1, length_penalty=2.0, early_stopping="never")

@@ -18,9 +18,9 @@ from archdsl.generation.generation_config import (
 )
 from archdsl.tasks.sound import Spectrogram
 from archdsl.tasks.transcribe import (
-    Piece,
+    Segment,
     Transcriber,
-    joined,
+    join_text,
     listener,
     windows,
 )
@@ -92,16 +92,16 @@ def test_a_long_recording_is_heard_window_by_window() -> None:
     rng = np.random.default_rng(0)
     sound = rng.normal(0, 0.1, 4000).astype(np.float32)
     write = transcriber(GenerationConfig(suppress_tokens=tuple(range(7))))
-    pieces = list(write(sound))
-    assert len(pieces) >= 3
-    assert [p.start for p in pieces[1:]] == [p.end for p in pieces[:-1]]
-    assert (pieces[0].start, pieces[-1].end) == (0, 0.25)
-    assert len({p.language for p in pieces}) == 1
+    segments = list(write(sound))
+    assert len(segments) >= 3
+    assert [p.start for p in segments[1:]] == [p.end for p in segments[:-1]]
+    assert (segments[0].start, segments[-1].end) == (0, 0.25)
+    assert len({p.language for p in segments}) == 1
     # Nothing of a window is left in the next: alone it is the same.
-    start, end = (round(t * 16000) for t in (pieces[1].start, pieces[1].end))
-    write._language = pieces[0].language
+    start, end = (round(t * 16000) for t in (segments[1].start, segments[1].end))
+    write._language = segments[0].language
     (alone,) = write(sound[start:end])
-    assert alone.text == pieces[1].text
+    assert alone.text == segments[1].text
 
 
 def test_what_cannot_be_asked_for_is_told() -> None:
@@ -140,5 +140,5 @@ def test_the_generation_config_of_a_checkpoint_counts(tmp_path: Path) -> None:
 
 
 def test_silence_leaves_no_gap_in_the_text() -> None:
-    pieces = [Piece(0, 1, text, "en", True) for text in ("a", "", "b")]
-    assert joined(pieces) == "a b"
+    segments = [Segment(0, 1, text, "en", True) for text in ("a", "", "b")]
+    assert join_text(segments) == "a b"

@@ -16,7 +16,7 @@ import pytest
 
 from archdsl.diagnostics import ArchError
 from archdsl.formats import resolve
-from archdsl.text.text_tokenizer import TextTokenizer, read_tokenizer
+from archdsl.text.tokenizer import TextTokenizer, read_tokenizer
 from tests.text.tokenizer_files import (
     BYTE_FIELDS,
     BYTES,

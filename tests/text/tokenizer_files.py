@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from archdsl.diagnostics import ArchError, Diagnostic
-from archdsl.text.encodings import letters
-from archdsl.text.text_tokenizer import TextTokenizer
+from archdsl.text.subword_models import letters
+from archdsl.text.tokenizer import TextTokenizer
 
 
 def needs(package: str) -> pytest.MarkDecorator:

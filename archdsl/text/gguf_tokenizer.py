@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 
 from archdsl.diagnostics import fail, listing
 from archdsl.formats import read_checkpoint
-from archdsl.text.encodings import (
+from archdsl.text.special_tokens import Published, add_ends, template, with_roles
+from archdsl.text.subword_models import (
     CUTS,
     byte_level,
     library_package,
     pairs,
     sentence_pieces,
 )
-from archdsl.text.special_tokens import Published, add_ends, template, with_roles
 
 _T = TypeVar("_T", str, int, float)
 

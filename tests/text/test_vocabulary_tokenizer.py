@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from archdsl.diagnostics import ArchError, Diagnostic
-from archdsl.text.vocabularies import VocabularyTokenizer, read_vocabulary
+from archdsl.text.vocabulary_tokenizer import VocabularyTokenizer, read_vocabulary
 
 TOKENS = ["<unk>", "<pad>", "<sos>", "<eos>", "C", "Cl", "O", "(", ")", "=", "[nH]", " ", "Ω"]
 

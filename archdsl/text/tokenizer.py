@@ -1,7 +1,7 @@
-"""Text to tokens and back, by the tokenizers that people publish with their models.
+"""Text to tokens and back, by the tokenizer of a published checkpoint.
 
-The work is done by the package `tokenizers`. Reading the files is left to `tokenizer_files`, chat
-templates to `chat_templates`; a plain list of tokens without merges is read by `tokenizers`.
+The package `tokenizers` does the work. `tokenizer_files` reads the files, `chat_templates`
+renders chats. A plain list of tokens without merges is read by `vocabulary_tokenizer`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.formats import resolve
 from archdsl.text.chat_templates import render
-from archdsl.text.encodings import unwritten_bytes
 from archdsl.text.special_tokens import Published
+from archdsl.text.subword_models import unwritten_bytes
 from archdsl.text.tokenizer_files import read_published
-from archdsl.text.vocabularies import READERS, VocabularyTokenizer, read_vocabulary
+from archdsl.text.vocabulary_tokenizer import READERS, VocabularyTokenizer, read_vocabulary
 
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archdsl.text.text_tokenizer import TextTokenizer, read_tokenizer
+from archdsl.text.tokenizer import TextTokenizer, read_tokenizer
 from tests.text.tokenizer_files import (
     END,
     MINILM,
