@@ -1,8 +1,8 @@
 """Passes over the typed graph, in the order in which they run.
 
-A pass is a pure function: a valid graph in, a valid graph out, with the same outputs. Behind
-PIPELINE, `split_decoding` makes two graphs of one for decoding, `last_position` shortens a
-step, and `program.lower` fuses, selects kernels and gives the program that runs.
+A pass is a pure function from a valid graph to a valid graph with the same outputs. After
+PIPELINE, `split_decoding` splits a model for decoding, `keep_last_position` shortens a step,
+and `program.lower` fuses operators, selects kernels and returns the program that runs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ PIPELINE: tuple[Pass, ...] = (eliminate_dead_code, eliminate_common_subexpressio
 
 
 def apply_all(graph: Graph) -> Iterator[Graph]:
-    """The graph after each pass of the pipeline, verified."""
+    """Runs PIPELINE; yields the verified graph after each pass."""
     for step in PIPELINE:
         graph = verify(step(graph))
         yield graph
 
 
 def optimise(graph: Graph) -> Graph:
-    """The graph after all passes."""
+    """Runs PIPELINE and returns the last graph."""
     *_, last = apply_all(graph)
     return last

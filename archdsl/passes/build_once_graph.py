@@ -1,4 +1,4 @@
-"""The graph of what decoding computes once for a sequence: all that depends on no token."""
+"""Builds the graph that decoding runs once per sequence: all that no token affects."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from archdsl.passes.rewrite import Builder
 
 
 def build_once_graph(of: Analysis) -> Graph | None:
-    """The graph whose outputs are the values that steps use, by the names of the step's inputs,
-    and the lengths of ragged axes. None where a step needs none."""
+    """Builds the graph whose outputs are inputs of a step: values that depend on no token, and
+    the lengths of ragged axes. None if a step needs neither."""
     wanted = [ref for ref in of.once if ref not in of.inputs]
     lengths = list(of.ragged())
     if not wanted and not lengths:
@@ -37,7 +37,7 @@ def build_once_graph(of: Analysis) -> Graph | None:
 def _nodes(
     of: Analysis, builder: Builder, nodes: tuple[Node, ...], wanted: set[str]
 ) -> tuple[tuple[Node, ...], dict[str, str]]:
-    """The nodes that depend on no token, and where the wanted values among them are found."""
+    """The nodes that depend on no token, and the new ids of the wanted values."""
     kept: list[Node] = []
     found: dict[str, str] = {}
     for node in nodes:
@@ -55,15 +55,15 @@ def _nodes(
 def _stack(
     of: Analysis, builder: Builder, node: Stack, wanted: set[str]
 ) -> tuple[Stack | None, dict[str, str]]:
-    """A stack that hands on what comes in, and gives what its layers compute beside."""
+    """A stack that passes its input through and gives the wanted values of its layers."""
     body, found = _nodes(of, builder, node.body, wanted)
     body = drop_unused(body, set(found.values()))
     if not body:
         return None, {}
-    gives = tuple(_gathered(builder, node, inner) for inner in found.values())
-    # What comes in is any value that is there before, since it passes through.
-    made = {each.id for each, _ in walk(body)}
-    x = next(ref for each in body for ref in refs(each) if ref not in made)
+    gives = tuple(_give(builder, node, inner) for inner in found.values())
+    # The input only passes through, so any earlier value will do.
+    defined = {each.id for each, _ in walk(body)}
+    x = next(ref for each in body for ref in refs(each) if ref not in defined)
     type, carry = builder.types[x], builder.id()
     count, path, span = node.count, node.path, node.span
     stack = Stack(
@@ -72,8 +72,8 @@ def _stack(
     return stack, {ref: each.id for ref, each in zip(found, gives, strict=True)}
 
 
-def _gathered(builder: Builder, node: Stack, inner: str) -> Slice:
-    """A value of a body, given for all layers."""
+def _give(builder: Builder, node: Stack, inner: str) -> Slice:
+    """Gives a value of a body for all layers."""
     type = builder.types[inner]
     each = Slice(builder.id(), inner, replace(type, axes=(layers_axis(node), *type.axes)))
     builder.types[each.id] = each.type

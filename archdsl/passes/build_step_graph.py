@@ -1,4 +1,4 @@
-"""The graph of a step: the new positions alone, with caches and positions as inputs."""
+"""Builds the graph of a step: only new positions, with caches and positions as inputs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ PAST, LEFT_PAD, CACHE_POSITIONS = "past", "left_pad", "cache_positions"  # input
 
 
 def build_step_graph(of: Analysis) -> Graph:
-    """The graph of the logits of new tokens. A cache is an input and an output by one name."""
+    """Builds the graph that computes the logits of new tokens and updates the caches."""
     return _Step(of).graph()
 
 
 class _Step:
-    """Makes the nodes of a step; values keep their ids.
+    """Builds the nodes of a step; values keep their ids.
 
-    `caches` are the caches with the new positions in them, by the value that is kept;
-    `slices` the layer's parts of inputs, for each of the stacks that we are in.
+    `caches` has the id of the updated cache for each cached value. `slices` has, for each
+    enclosing stack, one layer's slices of inputs.
     """
 
     def __init__(self, of: Analysis):
@@ -49,23 +49,25 @@ class _Step:
     def varying(self) -> tuple[Varying, ...]:
         of = self.of
         lengths = {axis.name: name for axis, _, name in of.ragged()}
-        used = {name for kept in of.step_inputs.values() for name in kept.type.vars} | {of.axis}
+        used = {name for value in of.step_inputs.values() for name in value.type.vars} | {
+            of.axis
+        }
         axes = (
             replace(axis, ragged=lengths.get(axis.name))
             for axis in of.graph.varying
             if axis.name in used
         )
-        return (*axes, Varying(of.column_axis, of.columns))
+        return (*axes, Varying(of.cache_axis, of.capacity))
 
     def step_inputs(self) -> Iterator[Input]:
         of, number = self.of, Type("int")
         yield from (replace(i, pad=None) for i in of.graph.inputs if i.name in of.along)
         yield Input(PAST, number)
         yield Input(LEFT_PAD, number)
-        columns = Axis(of.column_axis, Size.of(of.column_axis))
-        yield Input(CACHE_POSITIONS, Type("int", (columns,)))
+        cached = Axis(of.cache_axis, Size.of(of.cache_axis))
+        yield Input(CACHE_POSITIONS, Type("int", (cached,)))
         yield from (Input(name, number) for _, _, name in of.ragged())
-        yield from (Input(kept.name, of.layered(kept)) for kept in of.step_inputs.values())
+        yield from (Input(value.name, of.layered(value)) for value in of.step_inputs.values())
 
     def graph(self) -> Graph:
         of, graph = self.of, self.of.graph
@@ -84,30 +86,30 @@ class _Step:
     # -- values --
 
     def ref(self, ref: str) -> str:
-        """What a value of the model is called in the step."""
+        """The id of a model's value in the step."""
         ref = self.renamed.get(ref, ref)
         return self.input(self.of.step_inputs[ref]) if ref in self.of.once else ref
 
-    def input(self, kept: StepInput) -> str:
-        """An input of the step, or its part for the layer that we are in."""
-        name = kept.name
-        for slices, _ in zip(self.slices, self.of.around[kept.ref], strict=False):
-            if kept.ref not in slices:
+    def input(self, value: StepInput) -> str:
+        """The id of a step's input, or of its slice inside stacks."""
+        name = value.name
+        for slices, _ in zip(self.slices, self.of.around[value.ref], strict=False):
+            if value.ref not in slices:
                 all = self.builder.types[name]
                 type = replace(all, axes=all.axes[1:])
-                slices[kept.ref] = Slice(self.builder.id(), name, type)
-                self.builder.types[slices[kept.ref].id] = type
-            name = slices[kept.ref].id
+                slices[value.ref] = Slice(self.builder.id(), name, type)
+                self.builder.types[slices[value.ref].id] = type
+            name = slices[value.ref].id
         return name
 
     def append_caches(self, refs: Iterable[str]) -> Iterator[Node]:
-        """Writes caches of the values that are known where a body begins."""
+        """Updates the caches of values that exist before a body."""
         for ref in refs:
             if ref in self.of.caches:
                 yield self.append(ref, f"{ref.strip('%')}_cache")
 
     def append(self, ref: str, path: str) -> Apply:
-        """The cache of a value with the new positions in it."""
+        """Updates the cache of a value with the new positions."""
         new, cache = self.renamed.get(ref, ref), self.input(self.of.step_inputs[ref])
         node = self.builder.apply("append", path, {"x": cache, "new": new, "past": PAST})
         self.caches[ref] = node.id
@@ -116,9 +118,9 @@ class _Step:
     # -- positions --
 
     def position_inputs(self, op: Op, node: Apply) -> Iterator[tuple[str, str]]:
-        """The inputs by which an operator learns of positions."""
+        """The position inputs that an operator needs."""
         if op.cached and not self.caches.keys() & {dict(node.inputs)[p] for p in op.cached}:
-            return  # it looks at a memory, where no position counts
+            return  # attention to a memory needs no positions
         offset = self.of.offset(node.id)
         assert offset is not None
         later = self.of.lead - offset
@@ -132,14 +134,14 @@ class _Step:
                     yield name, {"past": PAST, "cache_positions": CACHE_POSITIONS}[name]
 
     def left_pad_of(self, later: int) -> str:
-        """Where rows start on an axis that begins so many columns later."""
+        """The left padding on an axis that starts `later` positions later."""
         if later not in self.left_pads:
-            node = self.position("shift", f"starts_{later}", {"x": LEFT_PAD}, by=later)
+            node = self.position("shift", f"left_pad_{later}", {"x": LEFT_PAD}, by=later)
             self.left_pads[later] = node.id
         return self.left_pads[later]
 
     def positions_of(self, later: int) -> str:
-        """The position of each new column on an axis that begins so many columns later."""
+        """The position of each new token on an axis that starts `later` positions later."""
         if later not in self.at:
             inputs = {"x": self.of.tokens, "past": PAST, "left_pad": self.left_pad_of(later)}
             name = f"positions_{later}" if later else "positions"
@@ -160,15 +162,15 @@ class _Step:
             match node:
                 case Stack():
                     yield self.stack(node)
-                case Apply() if OPERATORS[node.op].drops_prefix and self.trims_tokens(node):
-                    # What is left out stands in front: the new positions are the same.
+                case Apply() if OPERATORS[node.op].drops_prefix and self.drops_tokens(node):
+                    # Only positions at the start are dropped: the new positions are the same.
                     self.renamed[node.id] = self.ref(node.inputs[0][1])
                 case Apply():
                     yield self.apply(node)
             if node.id in self.of.caches:
                 yield self.append(node.id, f"{node.path or 'x'}_cache")
 
-    def trims_tokens(self, node: Apply) -> bool:
+    def drops_tokens(self, node: Apply) -> bool:
         index = node.attr["axis"]
         assert isinstance(index, int)
         return self.of.axis in node.type.axes[index].size.vars
@@ -190,7 +192,7 @@ class _Step:
         body = (*self.append_caches([node.carry]), *self.nodes(node.body))
         takes = tuple(self.slices.pop().values())
         gives = []
-        for ref in [ref for ref in self.caches if ref not in outside]:  # written in the body
+        for ref in [ref for ref in self.caches if ref not in outside]:  # updated in the body
             type = types[self.caches[ref]]
             all = replace(type, axes=(layers_axis(node), *type.axes))
             gives.append(Slice(self.builder.id(), self.caches[ref], all))
@@ -210,7 +212,7 @@ class _Step:
         )
 
     def carry_type(self, node: Stack) -> Type:
-        """What a layer takes, of the new positions alone."""
+        """The type that a layer receives, with only the new positions."""
         axes = (
             replace(axis, size=Size.of(self.of.axis), marks=())
             if self.of.axis in axis.size.vars

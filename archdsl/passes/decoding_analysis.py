@@ -1,4 +1,4 @@
-"""What of a model depends on its tokens, and what decoding keeps: what a split has to know."""
+"""Finds the values of a model that depend on its tokens, and those that decoding keeps."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import full_path, site, sites
 from archdsl.graph.types import Axis, Size, Type, Varying
 
-CHUNK = 32  # positions that a ring leaves free beside its window, for those fed together
+CHUNK = 32  # tokens fed at once; a sliding-window cache has room for its window and this many
 
 
 @dataclass(frozen=True)
 class State:
-    """What decoding keeps, as an input of the step by its `name`; `type` is that of one layer.
+    """A value that decoding keeps, an input of the step by its `name`; `type` is for one layer.
 
-    `stacks` are the numbers of layers of the stacks around it, outermost first.
-
-    A `cache` grows with each token, up to the last `window` ones where no operator looks
-    further back. All else is computed once for a sequence. `path` is where it is made, `{}`
-    standing for the number of a layer.
+    `stacks` are the layer counts of the enclosing stacks, outermost first. A `cache` grows
+    with each token; with a `window`, no operator needs more than the last `window` positions.
+    All other states are computed once per sequence. `path` is where the value is computed, with
+    `{}` for the number of a layer.
     """
 
     name: str
@@ -40,7 +39,7 @@ class State:
 
     @property
     def elements(self) -> Size:
-        """How many numbers it has, in the sizes of the varying axes."""
+        """The number of elements over all layers, as a formula in the varying axes."""
         type = self.type
         if self.window:
             type = _with_sequence(type, Axis(None, Size.of(self.window)))
@@ -55,7 +54,7 @@ class State:
 
 @dataclass(frozen=True)
 class StepInput:
-    """A value `ref` of the model as an input of the step; `type` is that of one layer."""
+    """A value `ref` of the model as an input of the step; `type` is for one layer."""
 
     ref: str
     type: Type
@@ -67,17 +66,19 @@ class StepInput:
 
 
 class Analysis:
-    """What is known of a graph along the axis of its tokens.
+    """Facts about a graph along the axis of its tokens.
 
-    `stepped` are the values that depend on the tokens, `caches` those whose past positions are
-    kept, `once` those that steps use and that depend on no token. `kept` are the last two as
-    inputs of a step. Caches have `columns` columns, which are the axis `column_axis`. A row
-    begins with `lead` columns that are no tokens, where vectors are prepended.
+    - `stepped`: values that depend on the tokens.
+    - `caches`: stepped values whose past positions are cached, with their windows.
+    - `once`: values that steps use and that depend on no token.
+    - `step_inputs`: both of these, as inputs of a step.
+    - `capacity`: the number of cache positions, the size of the axis `cache_axis`.
+    - `lead`: the number of prepended positions at the start of a row, which are not tokens.
 
-    Raises `ArchError` "not-causal" for what cannot be stepped.
+    Raises `ArchError` "not-causal" if a value cannot be computed step by step.
     """
 
-    def __init__(self, graph: Graph, tokens: str, columns: int | None):
+    def __init__(self, graph: Graph, tokens: str, capacity: int | None):
         self.graph, self.tokens = graph, tokens
         (self.axis,) = next(i.type.vars for i in graph.inputs if i.name == tokens)
         self.types = graph.types()
@@ -89,14 +90,14 @@ class Analysis:
         offsets = (self.offset(ref) for ref in self.stepped)
         self.lead = max([0, *(offset for offset in offsets if offset is not None)])
         bound = next(v.bound for v in graph.varying if v.name == self.axis)
-        self.columns = columns or bound + self.lead
-        self.column_axis = unused_name("C", {v.name for v in graph.varying})
+        self.capacity = capacity or bound + self.lead
+        self.cache_axis = unused_name("C", {v.name for v in graph.varying})
         self.caches = dict(self._caches())
         self.once = list(dict.fromkeys(self._once()))
         self.step_inputs = {each.ref: each for each in self._step_inputs()}
 
     def offset(self, ref: str) -> int | None:
-        """How many positions more than there are tokens a value has along the tokens' axis."""
+        """How many positions more than tokens a value has along the tokens' axis."""
         offsets = {
             (axis.size - Size.of(self.axis)).value
             for axis in self.types[ref].axes
@@ -105,28 +106,28 @@ class Analysis:
         return offsets.pop() if len(offsets) == 1 else None
 
     def ragged(self) -> Iterator[tuple[Varying, Input, str]]:
-        """The ragged axes of what is computed once, the input that says where they end, and
-        the name of the length."""
+        """The ragged axes of the values computed once, each with the input that defines its
+        length and the name of the length."""
         used = {name for ref in self.once for name in self.types[ref].vars}
         for axis in self.graph.varying:
             if axis.name in used and axis.ragged is not None:
                 yield axis, self.inputs[axis.ragged], f"{axis.name}_length"
 
-    # -- what can be stepped --
+    # -- which values can be stepped --
 
     def _check(self) -> None:
-        """Refuses what needs more than the new positions and the caches of the old ones."""
+        """Rejects values that need more than new positions and caches of past ones."""
         for name in self.along:
             if self.offset(name) != 0:
-                self._refuse(
+                self._reject(
                     self.inputs[name], f"the input `{name}` does not have one value per token"
                 )
         applied = (node for node, _ in walk(self.graph.nodes) if isinstance(node, Apply))
         for node in applied:
             if node.id in self.stepped and (why := self._obstacle(node)):
-                self._refuse(node, f"{node.op} {why}")
+                self._reject(node, f"{node.op} {why}")
 
-    def _refuse(self, at: Apply | Input, why: str) -> NoReturn:
+    def _reject(self, at: Apply | Input, why: str) -> NoReturn:
         fail(
             "not-causal",
             f"`{self.graph.name}` cannot be decoded step by step: {why}",
@@ -136,15 +137,15 @@ class Analysis:
         )
 
     def _obstacle(self, node: Apply) -> str | None:
-        """Why an operator cannot be computed for the new positions alone, None where it can."""
+        """Why an operator cannot be computed at the new positions only; None if it can."""
         op = OPERATORS[node.op]
         if self.axis in node.type.noncausal:
             return "uses later positions"
         along = [axis for axis in node.type.axes if self.axis in axis.size.vars]
         if not along or self.offset(node.id) is None:
             return f"does not have one position for each of `{self.axis}`"
-        keeps = {dict(node.inputs)[param] for param in op.cached}
-        if keeps & self.stepped and not keeps <= self.stepped:
+        cached = {dict(node.inputs)[param] for param in op.cached}
+        if cached & self.stepped and not cached <= self.stepped:
             return "uses positions of which only some depend on the tokens"
         offsets = {self.offset(ref) for ref in refs(node) if ref in self.stepped}
         moves = ("at" in op.positions or op.drops_prefix) and len(offsets) == 1
@@ -152,20 +153,20 @@ class Analysis:
             return f"has different positions along `{self.axis}` than its inputs"
         return None
 
-    # -- what is kept --
+    # -- which values are kept --
 
     def _caches(self) -> Iterator[tuple[str, int | None]]:
-        """The values whose past positions are kept, and how many of the last; None for all."""
-        reaches: dict[str, list[int | None]] = {}
+        """The cached values, each with the number of last positions needed; None for all."""
+        windows: dict[str, list[int | None]] = {}
         for node, _ in walk(self.graph.nodes):
             if isinstance(node, Apply) and node.id in self.stepped:
                 op, inputs = OPERATORS[node.op], dict(node.inputs)
                 for param in op.cached:
                     if inputs[param] in self.stepped:
-                        reach = op.cache_window(site(self.graph, node, self.types))
-                        reaches.setdefault(inputs[param], []).append(reach)
-        for ref, found in reaches.items():
-            seen = [reach for reach in found if reach is not None]
+                        window = op.cache_window(site(self.graph, node, self.types))
+                        windows.setdefault(inputs[param], []).append(window)
+        for ref, found in windows.items():
+            seen = [window for window in found if window is not None]
             yield ref, max(seen) if len(seen) == len(found) else None
 
     def _once(self) -> Iterator[str]:
@@ -181,20 +182,20 @@ class Analysis:
 
     def _step_inputs(self) -> Iterator[StepInput]:
         names = set(self.inputs)
-        for ref, reach in self.caches.items():
-            state = self._state(ref, names, reach)
-            yield StepInput(ref, self._cache_type(ref, reach), state)
+        for ref, window in self.caches.items():
+            state = self._state(ref, names, window)
+            yield StepInput(ref, self._cache_type(ref, window), state)
         for ref in self.once:
             yield StepInput(ref, self.types[ref], self._state(ref, names))
 
-    def _state(self, ref: str, names: set[str], reach: int | None = None) -> State:
+    def _state(self, ref: str, names: set[str], window: int | None = None) -> State:
         path, stacks = self._path(ref), tuple(stack.count for stack in self.around[ref])
         if ref in self.inputs and ref in self.once:
             name = ref
         else:
             words = [word for word in path.split(".") if word != "{}"]
             name = unused_name("_".join(words), names)
-        return State(name, path, stacks, self.types[ref], ref in self.caches, reach)
+        return State(name, path, stacks, self.types[ref], ref in self.caches, window)
 
     def _path(self, ref: str) -> str:
         for node, around in walk(self.graph.nodes):
@@ -205,29 +206,29 @@ class Analysis:
                 return f"{path}.x"
         return f"{ref}.x"
 
-    def _cache_type(self, ref: str, reach: int | None) -> Type:
-        """A cache of a value: all columns, or a ring for a window of them."""
-        if reach is None:
-            axis = Axis(self.column_axis, Size.of(self.column_axis))
+    def _cache_type(self, ref: str, window: int | None) -> Type:
+        """The type of a value's cache: of all positions, or of a sliding window."""
+        if window is None:
+            axis = Axis(self.cache_axis, Size.of(self.cache_axis))
         else:
-            places = min(-(-(reach + CHUNK) // CHUNK) * CHUNK, self.columns)
-            axis = Axis(None, Size.of(places))
-        # Nothing is causal about it: which columns a query sees is told by positions.
+            size = min(-(-(window + CHUNK) // CHUNK) * CHUNK, self.capacity)
+            axis = Axis(None, Size.of(size))
+        # Causality of a step follows from the position inputs, not from types.
         return replace(_with_sequence(self.types[ref], axis), noncausal=frozenset())
 
-    def layered(self, kept: StepInput) -> Type:
-        """The type of a value that is kept, of all layers of the stacks around it."""
-        layers = (layers_axis(stack) for stack in self.around[kept.ref])
-        return replace(kept.type, axes=(*layers, *kept.type.axes))
+    def layered(self, each: StepInput) -> Type:
+        """The type of a step's input, for all layers of the enclosing stacks."""
+        layers = (layers_axis(stack) for stack in self.around[each.ref])
+        return replace(each.type, axes=(*layers, *each.type.axes))
 
 
 def layers_axis(stack: Stack) -> Axis:
-    """The first axis of a value that a stack has for each layer."""
+    """The first axis of a value for all layers."""
     return Axis("layers", Size.of(stack.count))
 
 
 def unused_name(name: str, taken: set[str]) -> str:
-    """A name like this one that nothing has, and that is taken from now on."""
+    """Returns `name`, with a number if it is taken, and adds it to `taken`."""
     found, number = name, 2
     while found in taken:
         found, number = f"{name}_{number}", number + 1
@@ -236,7 +237,7 @@ def unused_name(name: str, taken: set[str]) -> str:
 
 
 def tied_tables(whole: Graph, part: Graph) -> tuple[Table, ...]:
-    """The tables that a part of a model is tied to and does not have itself."""
+    """The tables that a part of a model uses but does not contain."""
     embeds = {
         node.path: Table(node.path, here.attr["vocab"], here.attr["dim"])
         for node, _, here in sites(whole)
@@ -249,10 +250,10 @@ def tied_tables(whole: Graph, part: Graph) -> tuple[Table, ...]:
 
 
 def _depending(graph: Graph, inputs: Iterable[str]) -> set[str]:
-    """The values that depend on any of these inputs."""
+    """The values that depend on any of the given inputs."""
     found = set(inputs)
     before = 0
-    while len(found) > before:  # what one layer gives depending on them, the next one takes
+    while len(found) > before:  # until stable: the output of a layer is the input of the next
         before = len(found)
         for node, _ in walk(graph.nodes):
             if isinstance(node, Stack):
@@ -264,7 +265,7 @@ def _depending(graph: Graph, inputs: Iterable[str]) -> set[str]:
 
 
 def _around(graph: Graph) -> dict[str, tuple[Stack, ...]]:
-    """The stacks around each value, outermost first."""
+    """The enclosing stacks of each value, outermost first."""
     found: dict[str, tuple[Stack, ...]] = {each.name: () for each in graph.inputs}
     for node, around in walk(graph.nodes):
         found[node.id] = around
@@ -274,5 +275,5 @@ def _around(graph: Graph) -> dict[str, tuple[Stack, ...]]:
 
 
 def _with_sequence(type: Type, axis: Axis) -> Type:
-    """A type with another first axis, the sequence."""
+    """A type with another first axis, the sequence axis."""
     return replace(type, axes=(axis, *type.axes[1:]))

@@ -1,4 +1,4 @@
-"""Takes composite operators apart, so that every operator left is one piece of work."""
+"""Splits composite operators, so that each remaining operator is one unit of work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from archdsl.passes.rewrite import Builder, join_path
 
 
 def decompose(graph: Graph) -> Graph:
-    """The same graph without `attention` and `mlp`. Their weights keep their paths.
+    """Replaces `attention` and `mlp` by their parts. Weights keep their paths.
 
     >>> from archdsl.graph.parser import parse
     >>> sizes = "heads = 2, causal = true, kv_heads = 1, head_size = 2, scale = 0.5"
@@ -52,14 +52,14 @@ def _parts(builder: Builder, node: Node) -> Iterator[Node]:
         case Apply() if node.op in COMPOSITE:
             *parts, last = COMPOSITE[node.op](builder, node)
             yield from parts
-            # Whoever used the composite uses its last part.
+            # The last part takes the id of the composite.
             yield replace(last, id=node.id, type=node.type)
         case Apply():
             yield node
 
 
 def _attention(builder: Builder, node: Apply) -> Iterator[Apply]:
-    """Projections, heads, the core, and the projection of what comes out of it."""
+    """Projections, heads, attention without projections, and the output projection."""
     given, attr = dict(node.inputs), node.attr
     x, memory = given["x"], given.get("over", given["x"])
     size: Any = attr["head_size"]
@@ -93,7 +93,7 @@ def _attention(builder: Builder, node: Apply) -> Iterator[Apply]:
 
 
 def _mlp(builder: Builder, node: Apply) -> Iterator[Apply]:
-    """Products, and an activation behind each but the last."""
+    """Linear layers, with an activation after each but the last."""
     (_, x), attr = node.inputs[0], node.attr
     sizes: Any = attr["sizes"]
     act = str(attr["act"])

@@ -1,4 +1,4 @@
-"""Computes once what is written twice: the same operator of the same values."""
+"""Computes an operator that is applied twice to the same values only once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from archdsl.graph.sites import parameters
 
 
 def eliminate_common_subexpressions(graph: Graph) -> Graph:
-    """The same graph in which no two operators without weights compute the same.
+    """Removes operators that repeat an earlier one; those with weights or randomness stay.
 
     >>> from archdsl.graph.parser import parse
     >>> from archdsl.graph.printer import show
@@ -54,7 +54,7 @@ def _eliminate(
                         continue
                     known[key] = node.id
             case Stack():
-                # What is known outside is known inside, but not the other way round.
+                # The body sees values from outside, but not the other way round.
                 body = _eliminate(node.body, dict(known), renamed, trained)
                 x, result = (renamed.get(ref, ref) for ref in (node.input, node.result))
                 node = replace(node, input=x, body=body, result=result)

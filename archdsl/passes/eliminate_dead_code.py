@@ -1,4 +1,4 @@
-"""Leaves out what no output and no loss depends on."""
+"""Removes values that no output and no loss depends on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from archdsl.graph.sites import parameters
 
 
 def eliminate_dead_code(graph: Graph) -> Graph:
-    """The same graph without values that nothing uses. Those with weights stay: a weight is
-    part of a model, and its checkpoints have it.
+    """Removes unused values. Values with weights stay, because checkpoints contain them.
 
     >>> from archdsl.graph.parser import parse
     >>> from archdsl.graph.printer import show
@@ -33,7 +32,7 @@ def eliminate_dead_code(graph: Graph) -> Graph:
 
 
 def drop_unused(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
-    """The nodes that are used, and in `used` what they use."""
+    """Removes nodes that `used` does not contain, and adds to `used` what the others use."""
     kept: list[Node] = []
     for node in reversed(nodes):
         if isinstance(node, Stack):

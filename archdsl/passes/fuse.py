@@ -1,4 +1,4 @@
-"""Fuses activations, gates and residual sums into the product before them."""
+"""Fuses activations, gates and residual adds into the matmul before them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from archdsl.graph.rules import ACTIVATIONS
 
 
 def fuse(graph: Graph) -> Graph:
-    """The same graph, its products with a tail: at most an activation, then a factor, then a
-    summand, where nothing else uses what is between.
+    """Fuses into each matmul at most an activation, then a `multiply`, then an `add`.
 
-    A kernel that has the sums of a product in its registers does all of it at once; operators
-    by themselves would write the result and read it again.
+    A value with other users is not fused. The kernel applies the tail in registers; separate
+    operators would write the result and read it again.
 
     >>> from archdsl.graph.parser import parse
     >>> from archdsl.graph.printer import show
@@ -42,9 +41,9 @@ def fuse(graph: Graph) -> Graph:
 
 
 def _fuse_nodes(nodes: tuple[Node, ...], uses: Counter[str]) -> tuple[Node, ...]:
-    """The nodes of one body; a product stands where the last operator of its tail stood."""
+    """Fuses the nodes of one body; a matmul moves to the place of its last fused operator."""
     users = {ref: node for node in nodes if isinstance(node, Apply) for ref in refs(node)}
-    ends: dict[str, Apply] = {}  # products, by the last operator fused into them
+    ends: dict[str, Apply] = {}  # matmuls, by the last operator fused into them
     gone: set[str] = set()
     for node in nodes:
         if not isinstance(node, Apply) or node.op not in MATMUL_OPS:
@@ -66,7 +65,7 @@ def _fuse_nodes(nodes: tuple[Node, ...], uses: Counter[str]) -> tuple[Node, ...]
 
 
 def _try_fuse(product: Apply, node: Apply, ref: str) -> Apply | None:
-    """A product that does one operator more, of its result `ref`; None where it cannot."""
+    """Fuses `node`, which uses `ref`, into a matmul; None if that is not possible."""
     done = [tail.op for tail in product.tail]
     other = next((each for _, each in node.inputs if each != ref), None)
     if "add" in done:
@@ -81,7 +80,7 @@ def _try_fuse(product: Apply, node: Apply, ref: str) -> Apply | None:
 
 
 def _uses(graph: Graph) -> Iterator[str]:
-    """Every value, as often as it is used."""
+    """The id of each use of a value."""
 
     def of(nodes: tuple[Node, ...]) -> Iterator[str]:
         for node in nodes:

@@ -1,4 +1,4 @@
-"""Computes what only the last position is asked for at that position alone."""
+"""Computes the outputs of a step only at the last position."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from archdsl.passes.rewrite import Builder
 
 
 def keep_last_position(graph: Graph, axis: str) -> Graph:
-    """A step whose outputs along an axis are those of its last position.
+    """Reduces the outputs along an axis to their last position.
 
-    Behind the last operator that looks at other positions, each stands for itself: there the
-    last one is enough. Caches are written whole.
+    After the last operator that uses other positions, positions are independent, and the last
+    one is enough. Caches are still written at all positions.
 
     >>> from archdsl.graph.parser import parse
     >>> from archdsl.graph.printer import show
@@ -37,27 +37,27 @@ def keep_last_position(graph: Graph, axis: str) -> Graph:
 
 
 def _needs_positions(node: Node) -> bool:
-    """Whether a node, or one inside it, looks at other positions, or tells which they are."""
+    """Whether a node, or one inside it, uses other positions or computes positions."""
     if isinstance(node, Stack):
         return any(map(_needs_positions, node.body))
     return "past" in dict(node.inputs)
 
 
 class _Shortener:
-    """Makes nodes again for one position; values of all positions are shorten once each."""
+    """Rebuilds nodes for one position; each value of all positions is sliced once."""
 
     def __init__(self, graph: Graph, axis: str, before: tuple[Node, ...]):
         self.graph, self.size = graph, Size.of(axis)
         self.builder = Builder(graph)
         self.full_types = dict(self.builder.types)
         self.nodes: list[Node] = list(before)
-        self.last_ids: dict[str, str] = {}  # the last position, by the value of all
+        self.last_ids: dict[str, str] = {}  # the last position of a value, by its id
         self.short: set[str] = set()
 
-    def shorten(self, behind: tuple[Node, ...]) -> Graph:
-        for node in behind:
-            made = self.node(node)
-            self.nodes.append(made)  # behind what it takes the ends of
+    def shorten(self, after: tuple[Node, ...]) -> Graph:
+        for node in after:
+            shortened = self.node(node)
+            self.nodes.append(shortened)  # after the slices that it uses
         caches = {each.name for each in self.graph.inputs}
         outputs = tuple(
             (name, ref if name in caches else self.last(ref))
@@ -81,7 +81,7 @@ class _Shortener:
         )
 
     def last(self, ref: str) -> str:
-        """The last position of a value of all positions; any other value itself."""
+        """The last position of a value that has all positions; any other value itself."""
         sizes = [axis.size for axis in self.full_types[ref].axes]
         if ref in self.short or self.size not in sizes:
             return ref

@@ -1,4 +1,4 @@
-"""A program: a graph lowered for one machine, at fixed sizes, as it is run and printed."""
+"""A program: a graph lowered for one target at fixed sizes, as it runs and prints."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from archdsl.passes.select_kernels import TINYGRAD, select_kernels
 
 
 class Program(Frozen):
-    """What runs: a graph whose calls are in order, each with its operands, the operators fused
-    behind it, and the kernels that it launches; tinygrad lowers what names none.
+    """A graph as it runs: calls in order, with operands, fused operators and kernels.
 
-    `batch` rows at `sizes` of the varying axes, in `dtype`, which is that of the weights and of
-    all values between calls; kernels sum in float32. `target` are the kernels of ours that may
-    be used, None for tinygrad's alone; a program that `trains` has gradients, so that nothing
-    is fused. An input and an output of one name is a cache: written in place, and kept from
-    step to step.
+    Tinygrad lowers the calls that name no kernel. `batch` is the number of rows and `sizes` are
+    the sizes of the varying axes. `dtype` is that of weights and of values between calls;
+    kernels sum in float32. `target` selects archdsl's own kernels, None only tinygrad's. If it
+    `trains`, gradients are needed and nothing is fused. An input and an output with the same
+    name are a cache, which is written in place and persists between steps.
     """
 
     graph: Graph
@@ -34,13 +33,13 @@ class Program(Frozen):
 
     @property
     def caches(self) -> frozenset[str]:
-        """The inputs that are written in place and kept from step to step."""
+        """The inputs that are written in place and persist between steps."""
         return frozenset(name for name, _ in self.graph.outputs) & {
             each.name for each in self.graph.inputs
         }
 
     def cache_values(self) -> set[str]:
-        """The ids of the caches as they are written, in the bodies of stacks and outside."""
+        """The ids of the written caches, inside and outside of stacks."""
         found = {ref for name, ref in self.graph.outputs if name in self.caches}
         for node, _ in walk(self.graph.nodes):
             if isinstance(node, Stack):
@@ -48,7 +47,7 @@ class Program(Frozen):
         return found
 
     def launches(self) -> Counter[str]:
-        """How often each kernel of ours is launched, all layers counted."""
+        """How often each of archdsl's own kernels is launched, over all layers."""
         found: Counter[str] = Counter()
         for node, around in walk(self.graph.nodes):
             if isinstance(node, Apply):
@@ -72,7 +71,7 @@ def lower(
     target: str | None = None,
     trains: bool = False,
 ) -> Program:
-    """The program of a graph that PIPELINE has been through, or of a half of a decoding."""
+    """Lowers a graph after PIPELINE, or one graph of a `Decoding`, to a program."""
     if target and not trains:
         graph = fuse(graph)
     graph = verify(select_kernels(graph, target, batch, sizes))

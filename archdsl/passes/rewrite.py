@@ -1,4 +1,4 @@
-"""What passes share: fresh ids, and operators whose types follow from their inputs."""
+"""Helpers for passes: new ids, and new operators with inferred types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from archdsl.graph.types import Type, Varying
 
 
 class Builder:
-    """Makes operators with ids that a graph does not have, and knows the types of values."""
+    """Creates operators with unused ids, and tracks the types of values."""
 
     def __init__(self, graph: Graph, varying: tuple[Varying, ...] | None = None):
         axes = graph.varying if varying is None else varying
@@ -47,7 +47,7 @@ class Builder:
         span: Span | None = None,
         **attr: Any,
     ) -> Apply:
-        """An operator, its other settings as they are when left out, and its type."""
+        """Creates an operator with default settings, except those given, and its type."""
         op = OPERATORS[name]
         settings = {p.name: p.default for p in op.params if p.kind is not Kind.TENSOR} | attr
         here = self._site(inputs, settings)
@@ -56,7 +56,7 @@ class Builder:
         return self.typed(node)
 
     def typed(self, node: Apply) -> Apply:
-        """The node with the type that follows from its inputs, which are known from now on."""
+        """Infers the type of a node from its inputs, and records it."""
         here = self._site(dict(node.inputs), dict(node.attrs))
         node = replace(node, type=OPERATORS[node.op].infer(here))
         self.types[node.id] = node.type
@@ -68,5 +68,5 @@ class Builder:
 
 
 def join_path(path: str, part: str) -> str:
-    """The place of a part of an operator."""
+    """The path of a part of an operator."""
     return f"{path}.{part}" if path else part

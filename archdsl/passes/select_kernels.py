@@ -1,9 +1,9 @@
-"""Which kernel does what: a table of them, and the choice for every operator of a graph.
+"""Selects a kernel for each operator from a table of kernels.
 
-A piece of work is a product with a weight, the core of an attention, a norm, a lookup or a
-write into a cache. Of the kernels that fit it on a target the cheapest is taken; tinygrad does
-what none fits. Costs are in multiply-adds of one processor's lane, measured where they are not
-counted, and serve to compare kernels for the same work.
+A unit of work is a matmul with a weight, attention without projections, a norm, a table lookup
+or a cache write. The cheapest kernel that fits is selected; if none fits, tinygrad does the
+work. A cost is a number of multiply-adds of one SIMD lane, counted or measured, and only
+compares kernels for the same work.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from archdsl.graph.types import Type
 
 @dataclass(frozen=True)
 class Linear:
-    """[rows, into] times a weight [out, into]: [rows, out]."""
+    """A matmul of [rows, into] with a weight [out, into]: [rows, out]."""
 
     rows: int
     into: int
@@ -31,9 +31,9 @@ class Linear:
 
 @dataclass(frozen=True)
 class Attention:
-    """`queries` positions of each of `heads` heads, all rows counted, looking at `keys`.
+    """Attention of `queries` to `keys` positions; `heads` counts the heads of all rows.
 
-    `size` is that of a head's queries, or of its values where they are larger.
+    `size` is the larger of the head sizes of queries and values.
     """
 
     heads: int
@@ -45,7 +45,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class Norm:
-    """Each of `rows` rows of `width` features."""
+    """A norm of `rows` rows of `width` features."""
 
     rows: int
     width: int
@@ -54,7 +54,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class Lookup:
-    """`count` rows of a table [rows, width]."""
+    """A lookup of `count` rows in a table [rows, width]."""
 
     count: int
     rows: int
@@ -63,12 +63,12 @@ class Lookup:
 
 @dataclass(frozen=True)
 class CacheWrite:
-    """New positions written into a cache."""
+    """A write of new positions into a cache."""
 
 
 @dataclass(frozen=True)
 class BatchedMatmul:
-    """A batch of products [rows, into] x [into, out] of two computed tensors."""
+    """A batched matmul [rows, into] x [into, out] of two activations."""
 
     rows: int
     into: int
@@ -80,7 +80,7 @@ Work: TypeAlias = Linear | Attention | Norm | Lookup | CacheWrite | BatchedMatmu
 
 @dataclass(frozen=True)
 class Kernel:
-    """A row of the table: what the kernel does, where, which of it, and at what cost."""
+    """A row of the table: the kinds of work, the target, the condition and the cost."""
 
     name: str
     work: type | tuple[type, ...]
@@ -92,13 +92,13 @@ class Kernel:
 TINYGRAD = "tinygrad"
 CPU = "cpu"
 
-# Scratch of a kernel lies on the stack of the thread that runs it: less than 1 MiB, where
-# threads have 2 or more. It grows with these sizes; what is larger is left to tinygrad.
-WIDEST_HEAD = 512  # features of a head, its gradients included
-WIDEST_SUM = 2**16  # numbers that `matvec` sums, which it shortens where weights are quantized
+# The scratch memory of a kernel is on its thread's stack: less than 1 MiB of at least 2 MiB. It
+# grows with these sizes; tinygrad computes what is larger.
+WIDEST_HEAD = 512  # features of a head, also in the gradient
+WIDEST_SUM = 2**16  # length of a row of `matvec`, which copies it when weights are quantized
 
 KERNELS = (
-    # Reads the weight once for three rows, as it lies.
+    # Reads the weight in its layout, once for three rows.
     Kernel(
         "matvec",
         Linear,
@@ -106,7 +106,7 @@ KERNELS = (
         lambda w: w.into <= WIDEST_SUM,
         lambda w: w.into * w.out * (4 * -(-w.rows // 3) + 1.5 * w.rows),
     ),
-    # Lays the weight out anew, then has six rows share each of its numbers.
+    # Repacks the weight, then uses each of its numbers for six rows.
     Kernel(
         "matmul",
         (Linear, BatchedMatmul),
@@ -114,7 +114,7 @@ KERNELS = (
         lambda w: w.out >= 64 and w.rows >= 6,
         lambda w: w.into * w.out * (6 + w.rows),
     ),
-    # Goes through the keys for each query.
+    # Reads the keys once per query.
     Kernel(
         "attend_few",
         Attention,
@@ -122,7 +122,7 @@ KERNELS = (
         lambda w: not w.bias and w.size <= WIDEST_HEAD,
         lambda w: w.heads * w.queries * w.keys * w.size * 6,
     ),
-    # Goes through them for 72 at once, six sharing each number.
+    # Reads the keys once for 72 queries and uses each number for six.
     Kernel(
         "attend",
         Attention,
@@ -143,7 +143,7 @@ KERNELS = (
 
 
 def choose(work: Work, target: str | None) -> str:
-    """The name of the cheapest kernel for a piece of work, tinygrad's where there is none.
+    """The name of the cheapest kernel for a unit of work; `TINYGRAD` if none fits.
 
     >>> choose(Linear(1, 768, 3072), CPU), choose(Linear(128, 768, 3072), CPU)
     ('matvec', 'matmul')
@@ -161,9 +161,24 @@ def choose(work: Work, target: str | None) -> str:
 def select_kernels(
     graph: Graph, target: str | None, batch: int, sizes: Mapping[str, int]
 ) -> Graph:
-    """The graph with the kernels that each operator launches on a target, at these sizes.
+    """Adds to each operator the kernels that it launches on a target at these sizes.
 
-    An operator that tinygrad's scheduler lowers alone names none.
+    An operator without kernels is lowered by tinygrad.
+
+    >>> from archdsl.graph.parser import parse
+    >>> from archdsl.graph.printer import show
+    >>> graph = parse('''graph G init normal(std = 0.02)
+    ... input x: float[512]
+    ... %1 = linear(x; dim = 256, bias = true) @ up: float[256]
+    ... %2 = relu(%1) @ relu: float[256]
+    ... output y = %2
+    ... ''')
+    >>> print(show(select_kernels(graph, CPU, 1, {})), end="")
+    graph G init normal(std = 0.02)
+    input x: float[512]
+    %1 = linear(x; dim = 256, bias = true) by matvec @ up: float[256]
+    %2 = relu(%1) @ relu: float[256]
+    output y = %2
     """
     return replace(graph, nodes=_select(graph, graph.nodes, target, batch, sizes))
 
@@ -200,7 +215,7 @@ def _kernels(
 
 
 def part_names(node: Apply, here: Site) -> list[str]:
-    """The names of the pieces of work of an operator, in the order of its kernels."""
+    """The names of the units of work of an operator, in the order of its kernels."""
     if node.op == "attend" and len(node.kernels) == 2:
         return ["scores", "values"]
     sizes = {axis.name: axis.bound for axis in here.varying.values()}
@@ -210,11 +225,10 @@ def part_names(node: Apply, here: Site) -> list[str]:
 def work_items(
     node: Apply, here: Site, batch: int, sizes: Mapping[str, int]
 ) -> Iterator[tuple[str, Work]]:
-    """The pieces of work of an operator, each with the name of its part, empty for the only
-    one."""
+    """The units of work of an operator, each with its name; a single one has the name ""."""
 
     def rows(type: Type) -> int:
-        """All positions of all rows."""
+        """The number of vectors of a tensor, over all rows of the batch."""
         return batch * type.elements.at(sizes) // type.axes[-1].size.at(sizes)
 
     match node.op:
@@ -241,14 +255,14 @@ def work_items(
 def _attention_sizes(
     here: Site, batch: int, sizes: Mapping[str, int]
 ) -> tuple[int, int, int, int, int]:
-    """An attention's heads of all rows, queries, keys, and the sizes of a key and a value."""
+    """Heads over all rows, queries, keys, and the head sizes of keys and values."""
     queries, heads, size = (axis.size.at(sizes) for axis in here.tensors["q"].axes)
     keys, _, value = (axis.size.at(sizes) for axis in here.tensors["v"].axes)
     return batch * heads, queries, keys, size, value
 
 
 def _attention_matmuls(here: Site, batch: int, sizes: Mapping[str, int]) -> tuple[Work, Work]:
-    """Attention with its scores in memory: their product, and the product with the values."""
+    """Attention as two batched matmuls, with the scores in memory."""
     heads, queries, keys, size, value = _attention_sizes(here, batch, sizes)
     shared = heads // (batch * here.tensors["k"].axes[1].size.at(sizes))
     rows = shared * queries

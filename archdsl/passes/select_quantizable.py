@@ -1,4 +1,4 @@
-"""Which weights of a model can have 8 bits: matrices, in which most of it lies."""
+"""Selects the weights of a model that can be quantized to 8 bits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,18 @@ GROUP = 32  # numbers that share a scale
 
 
 def select_quantizable(graph: Graph) -> frozenset[str]:
-    """The paths of matrices of products, tables that make logits among them, whose rows are
-    whole groups."""
+    """The paths of matmul weights and `unembed` tables whose rows are whole groups.
+
+    >>> from archdsl.graph.parser import parse
+    >>> graph = parse('''graph G init normal(std = 0.02)
+    ... input x: float[64]
+    ... %1 = linear(x; dim = 9, bias = true) @ up: float[9]
+    ... %2 = linear(%1; dim = 4, bias = false) @ down: float[4]
+    ... output y = %2
+    ... ''')
+    >>> select_quantizable(graph)
+    frozenset({'up.weight'})
+    """
     nodes = (node for node, _ in walk(graph.nodes) if isinstance(node, Apply))
     tables = {f"{node.attr['tied']}.weight" for node in nodes if node.op == "unembed"}
     return frozenset(

@@ -1,14 +1,13 @@
-"""Splits a model for decoding: a graph that is computed once, and one that is stepped.
+"""Splits a model for decoding: one graph runs once per sequence, one runs for each step.
 
-A model that is proved causal along its tokens can be fed a few at a time. What does not depend
-on the tokens is computed once for a sequence: the memory of an encoder, and the keys and values
-that each layer makes of it. All else is computed for the new positions alone; where an operator
-needs the past ones, they are in a cache. Both graphs are ordinary ones. Caches, positions and
-what the first graph gives are inputs of the second, so that no operator has a rule of its own
-for decoding: its row in graph/ops.py says which of these inputs it takes.
+A model that is causal along its tokens can be fed a few tokens at a time. Values that do not
+depend on the tokens are computed once: the output of an encoder, and the keys and values that
+each layer computes from it. All other values are computed only at the new positions; past
+positions come from a cache. Caches, positions and the results of the first graph are ordinary
+inputs of the second, and an operator's row in graph/ops.py says which of them it needs.
 
-The positions of all rows stand in columns. Rows of unequal length are padded in front, so row b
-begins in column `starts[b]`, and `past` columns were fed before.
+All rows of a batch share cache positions: `past` of them are used before a step. Shorter rows
+are padded on the left, so row b starts at cache position `left_pad[b]`.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from archdsl.passes.eliminate_dead_code import drop_unused
 
 @dataclass(frozen=True)
 class Decoding:
-    """A model as it is decoded.
+    """A model split for decoding.
 
-    `tokens` is the input that comes step by step along `axis`, `along` are the other inputs
-    that do, and `logits` is the output. `once` is the graph that is computed once, None where
-    there is nothing to compute; its outputs are inputs of `step`. A cache is an input and an
-    output of `step` by one name. A row begins with `lead` columns that are no tokens, where
-    vectors are prepended.
+    `tokens` is the input that is fed along `axis`, `along` are the other inputs with a value
+    per token, and `logits` is the output. `once` is the graph that runs once, None if there is
+    nothing to compute; its outputs are inputs of `step`. A cache is an input and an output of
+    `step` with the same name. Each row starts with `lead` prepended positions, which are not
+    tokens.
     """
 
     once: Graph | None
@@ -45,19 +44,34 @@ class Decoding:
     states: tuple[State, ...]
 
 
-def split_decoding(graph: Graph, columns: int | None = None) -> Decoding:
-    """How the logits of a model are computed step by step, with caches of so many columns, as
-    many as a sequence can have where None.
+def split_decoding(graph: Graph, capacity: int | None = None) -> Decoding:
+    """Splits a model for decoding, with caches of `capacity` positions (default: the longest
+    sequence).
 
-    Raises `ArchError`, code `generation`, for a model that predicts no tokens, and code
-    `not-causal`, with the line, for what cannot be computed without later tokens.
+    Raises `ArchError` with code `generation` if the model does not predict tokens, and with
+    code `not-causal` and the line if a value depends on later tokens.
+
+    >>> from archdsl.graph.parser import parse
+    >>> sizes = "heads = 2, causal = true, kv_heads = 2, head_size = 2, scale = 0.5"
+    >>> graph = parse(f'''graph G init normal(std = 0.02)
+    ... axis T <= 8
+    ... input tokens: int[T] < 4
+    ... %1 = embed(tokens; vocab = 4, dim = 4, tied = none) @ embed: float[T, 4]
+    ... %2 = attention(%1; {sizes}, bias = false, out_bias = false) @ attention: float[T, 4]
+    ... output logits = %2
+    ... loss %3 = next_token(%2, tokens = tokens): float
+    ... ''')
+    >>> for state in split_decoding(graph).states:
+    ...     print(state)
+    attention.k_heads: float[T, heads = 2, size = 2], cache of all positions
+    attention.v_heads: float[T, heads = 2, size = 2], cache of all positions
     """
-    tokens, logits = _required(graph)
+    tokens, logits = _require_tokens_and_logits(graph)
     (ref,) = (ref for name, ref in graph.outputs if name == logits)
     alone = decompose(replace(graph, outputs=((logits, ref),), labels=(), loss=None))
-    of = Analysis(replace(alone, nodes=drop_unused(alone.nodes, {ref})), tokens, columns)
+    of = Analysis(replace(alone, nodes=drop_unused(alone.nodes, {ref})), tokens, capacity)
     along = tuple(each.name for each in graph.inputs if each.name in of.along - {tokens})
-    states = tuple(kept.state for kept in of.step_inputs.values())
+    states = tuple(each.state for each in of.step_inputs.values())
     return Decoding(
         build_once_graph(of),
         build_step_graph(of),
@@ -71,8 +85,8 @@ def split_decoding(graph: Graph, columns: int | None = None) -> Decoding:
 
 
 def find_tokens_and_logits(graph: Graph) -> tuple[str, str] | str:
-    """The input of tokens and the output of logits for the one after each, by the loss; or
-    why there are none."""
+    """The names of the token input and the logits output of the `next_token` loss; if it has
+    none, the reason."""
     loss = graph.loss
     if loss is None or loss.op != "next_token":
         return "its loss is not `next_token`"
@@ -84,7 +98,7 @@ def find_tokens_and_logits(graph: Graph) -> tuple[str, str] | str:
     return tokens, logits
 
 
-def _required(graph: Graph) -> tuple[str, str]:
+def _require_tokens_and_logits(graph: Graph) -> tuple[str, str]:
     found = find_tokens_and_logits(graph)
     if not isinstance(found, str):
         return found
