@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -11,13 +12,13 @@ from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
 from archdsl.graph.verify import verify
 from archdsl.published.configs import check_config
-from archdsl.published.weight_maps import WeightMap, check_owners, weight_maps
+from archdsl.published.weight_maps import WeightMap, active_lines, check_owners, weight_maps
 from archdsl.semantics.choice import choose
 from archdsl.semantics.elaborate import Elaborator
-from archdsl.semantics.facts import hold
+from archdsl.semantics.facts import check_facts
 from archdsl.semantics.library import load, read, tree
 from archdsl.semantics.models import ModelBuilder, Setting
-from archdsl.semantics.names import resolve
+from archdsl.semantics.names import check_names
 from archdsl.semantics.report import Report
 from archdsl.semantics.values import Env
 from archdsl.syntax import ast
@@ -26,19 +27,19 @@ from archdsl.syntax import ast
 class Analysis(Frozen):
     """A model with fixed parameters, its graph, and its file.
 
-    `work` and `env` hold the values of the parameters.
+    `elaborator` and `env` hold the values of the parameters.
     """
 
     file: ast.File
     model: ast.Model
     graph: Graph
-    work: Elaborator
+    elaborator: Elaborator
     env: Env
 
     @cached_property
     def maps(self) -> Mapping[str, WeightMap]:
         """Returns the weight maps by the titles of the `weights` blocks."""
-        return weight_maps(self.file, self.model, self.graph, self.work, self.env)
+        return weight_maps(self.file, self.model, self.graph, self.elaborator, self.env)
 
 
 def analyse(
@@ -63,15 +64,25 @@ def check(spec: str | ast.File) -> list[Diagnostic]:
     return checked(spec)[0]
 
 
-def checked(spec: str | ast.File) -> tuple[list[Diagnostic], dict[str, Analysis]]:
-    """Returns all errors of a file, and its models and variants without errors by name."""
+def checked(
+    spec: str | ast.File, settings: Mapping[str, Setting] | None = None
+) -> tuple[list[Diagnostic], dict[str, Analysis]]:
+    """Returns all errors of a file, and its models and variants without errors by name.
+
+    With `settings`, only the models that `models(spec)` lists are analysed, with these values.
+    """
     try:
         file, path, named = _file(spec)
     except ArchError as error:
         return list(error.diagnostics), {}
     run = _Run(file, path)
-    built = {name: run.build(name) for name in ([named] if named else _alone(file))}
+    names = [named] if named else list(_model_names(file) if settings else _alone(file))
+    built = {name: run.build(name, settings) for name in names}
     return run.report.diagnostics, {name: each for name, each in built.items() if each}
+
+
+def _model_names(file: ast.File) -> Iterator[str]:
+    return (item.name.id for item in file.items if isinstance(item, ast.Model))
 
 
 def _alone(file: ast.File) -> Iterator[str]:
@@ -92,38 +103,56 @@ class _Run:
         self.file = file
         self.report = Report()
         self.scope = load(file, path, self.report)
-        resolve(self.scope, self.report)
-        self.readable = not self.report.mistakes
+        check_names(self.scope, self.report)
         check_owners(file, self.report)
 
     def build(
         self, variant: str | None, settings: Mapping[str, Setting] | None = None
     ) -> Analysis | None:
-        """Analyses a model; returns None if it or the names of the file have errors."""
-        try:
+        """Analyses a model; returns None if it has no graph because of an error."""
+        with self._reporting():
             model, chosen = choose(self.file, variant)
-            builder = ModelBuilder(self.scope, model, self.report)
-            graph = builder.build(chosen, settings or {})
-            if graph is None or not self.readable:
-                return None
-            verify(graph)
-            maps = weight_maps(self.file, model, graph, builder.work, builder.env, whole=False)
-            # Facts and published configs apply only to the sizes of the file, not to settings.
-            if not settings:
-                facts = chosen.facts.statements if chosen and chosen.facts else ()
-                facts = facts if chosen else tuple(builder.facts)
-                hold(facts, graph, builder.work, builder.env, self.report)
-                for each in maps.values():
-                    if each.config:
-                        check_config(each.config, builder.work, builder.env)
+            try:
+                return self._build(model, chosen, settings or {})
+            except RecursionError:
+                message = f"the blocks of `{model.name.id}` are nested too deeply"
+                self.report.add("syntax", message, model.name.span)
+        return None
+
+    def _build(
+        self, model: ast.Model, variant: ast.Variant | None, settings: Mapping[str, Setting]
+    ) -> Analysis | None:
+        builder = ModelBuilder(self.scope, model, self.report)
+        graph = builder.build(variant, settings)
+        elaborator, env = builder.elaborator, builder.env
+        # Facts and published configs apply only to the sizes of the file, not to settings.
+        if not settings:
+            facts = variant.facts.statements if variant and variant.facts else ()
+            check_facts(facts if variant else builder.facts, graph, elaborator, env)
+            for item in self.file.items:
+                if isinstance(item, ast.Weights) and item.model.id == model.name.id:
+                    self._check_config(item, elaborator, env)
+        if graph is None:
+            return None
+        verify(graph)
+        with self._reporting():
+            weight_maps(self.file, model, graph, elaborator, env, whole=False)
+        return Analysis(self.file, model, graph, elaborator, env)
+
+    def _check_config(self, node: ast.Weights, elaborator: Elaborator, env: Env) -> None:
+        for line in active_lines(node.rules, elaborator, env):
+            if isinstance(line, ast.Config):
+                with self._reporting():
+                    check_config(line, elaborator, env)
+                return
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Adds the diagnostics of an `ArchError` to the report."""
+        try:
+            yield
         except ArchError as error:
-            self.report.take(error.diagnostics)
-            return None
-        except RecursionError:
-            message = f"the blocks of `{model.name.id}` are nested too deeply"
-            self.report.add("syntax", message, model.name.span)
-            return None
-        return Analysis(self.file, model, graph, builder.work, builder.env)
+            self.report.extend(error.diagnostics)
 
 
 def _file(spec: str | ast.File) -> tuple[ast.File, Path | None, str | None]:
@@ -147,7 +176,7 @@ def split(spec: str) -> tuple[str, str | None]:
     return spec, None
 
 
-def models(spec: str | ast.File) -> list[str | None]:
+def models(spec: str | ast.File) -> list[str]:
     """Returns the names of the selected models: the one after the colon, or all."""
     file, _, named = _file(spec)
-    return [named] if named else [i.name.id for i in file.items if isinstance(i, ast.Model)]
+    return [named] if named else list(_model_names(file))

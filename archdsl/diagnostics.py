@@ -129,9 +129,9 @@ class Diagnostic(Frozen):
         """Returns the message as text, with the source line and carets.
 
         >>> source = Source("a.arch", "h = tokens -> nrom")
-        >>> print(Diagnostic("unknown-name", "nothing is named `nrom`", Span(source, 14, 18),
+        >>> print(Diagnostic("unknown-name", "`nrom` is not defined here", Span(source, 14, 18),
         ...                  help="did you mean `norm`?").render())
-        a.arch:1:15: error[unknown-name]: nothing is named `nrom`
+        a.arch:1:15: error[unknown-name]: `nrom` is not defined here
           |
         1 | h = tokens -> nrom
           |               ^^^^
@@ -215,11 +215,17 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
     >>> did_you_mean("sinusodal", ["learned", "sinusoidal"])
     'did you mean `sinusoidal`?'
     """
-    import difflib  # here, because most runs do not need it
+    found = closest(name, candidates)
+    return f"did you mean `{found}`?" if found else None
+
+
+def closest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate closest to a misspelt name, or None if none is close."""
+    import difflib  # most runs do not need it
 
     folded = {candidate.casefold(): candidate for candidate in candidates}
     close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
-    return f"did you mean `{folded[close[0]]}`?" if close else None
+    return folded[close[0]] if close else None
 
 
 def listing(names: Iterable[str], joiner: str = "or") -> str:

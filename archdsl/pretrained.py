@@ -20,7 +20,7 @@ from archdsl.published.specialise_spec import specialise_spec
 from archdsl.published.weight_maps import WeightMap
 from archdsl.semantics.models import ModelBuilder
 from archdsl.semantics.report import Report
-from archdsl.semantics.values import Scalar, Value, said
+from archdsl.semantics.values import Scalar, Value, value_text
 from archdsl.syntax import ast
 
 
@@ -67,7 +67,7 @@ def export(
     parameters_ = {p.path: p for p in parameters(analysis.graph)}
     ours = checkpoints.read(weights, parameters_, analysis.maps, None)
     assert chosen.config is not None
-    config = write_config(chosen.config, analysis.work, analysis.env)
+    config = write_config(chosen.config, analysis.elaborator, analysis.env)
     theirs = checkpoints.to_published(chosen, ours)
     _reads_back(analysis, chosen.config, config, theirs)
     config["dtype"] = widest(ours.values())
@@ -131,7 +131,7 @@ def _reads_back(
 
 
 def _said(value: Value) -> str:
-    return value.text if isinstance(value, Scalar) else said(value)
+    return value.text if isinstance(value, Scalar) else value_text(value)
 
 
 def _publishable(analysis: Analysis, map: str | None) -> WeightMap:

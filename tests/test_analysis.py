@@ -242,4 +242,4 @@ def test_blocks_that_double_at_every_level_are_refused_and_not_walked() -> None:
     )
     (told,) = archdsl.check(archdsl.parse(model("float[T, D] = x -> b40", blocks=chain)))
     assert told.code == "cycle"
-    assert told.message == "more than 10000 blocks are entered here"
+    assert told.message == "the model calls more than 10000 blocks"

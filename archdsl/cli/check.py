@@ -29,13 +29,12 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     given = settings(args)
     analyses: list[Analysis] = []
-    problems, known = checked(args.spec)
+    problems, known = checked(args.spec, given)
     if not problems:
         try:
-            # Without a variant named, each model of the file as it stands there.
+            # Without a variant after the colon, each model of the file.
             for name in models(args.spec):
-                same = known.get(name) if name and not given else None
-                analyses.append(same or analyse(args.spec, name, given))
+                analyses.append(known.get(name) or analyse(args.spec, name, given))
         except ArchError as error:
             problems = list(error.diagnostics)
     if args.json:

@@ -114,7 +114,7 @@ def value_of(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -
                 return value_of(arg.value, work, env)
         known = listing(arg.name.id for arg in node.args if arg.name)
         raise NoPublishedName(f"`{chosen or 'none'}` has no published name", node.span, known)
-    value = work.value(node, env)
+    value = work.evaluate(node, env)
     match value:
         case Scalar():
             return value.value
@@ -123,7 +123,7 @@ def value_of(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -
         case Symbol():
             names = {a.id for a in ast.walk(node) if isinstance(a, ast.Name)}
             if value.name in names and value.name not in env.names:
-                work.wrong(
+                work.report_error(
                     "config",
                     f"nothing is named `{expression(node)}` here",  # type: ignore[arg-type]
                     node.span,

@@ -30,7 +30,7 @@ from archdsl.semantics.library import Scope
 from archdsl.semantics.models import ModelBuilder, Setting
 from archdsl.semantics.report import Report
 from archdsl.semantics.unknown import no_choice
-from archdsl.semantics.values import Env, Scalar, Symbol, Value, fits, kind
+from archdsl.semantics.values import Env, Scalar, Symbol, Value, fits, kind_text
 from archdsl.syntax import ast
 
 # What stands before a tensor's name where a line asks whether the checkpoint has it.
@@ -69,7 +69,7 @@ def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, obje
         try:
             value = value_of(line.value, work, env)
         except NoPublishedName as none:
-            work.wrong("config", str(none), none.span, expected=none.known)
+            work.report_error("config", str(none), none.span, expected=none.known)
             continue
         fixed = line.default is not None and parameter_name(line.value, env.names) is None
         # A field that is fixed to what it means where it is missing need not be there.
@@ -87,7 +87,7 @@ def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, obje
 def check_config(node: ast.Config, work: Elaborator, env: Env) -> None:
     """Reports lines that mean nothing, or two things."""
     if model_type_field(node) is None:
-        work.wrong(
+        work.report_error(
             "config",
             "the first line of a config must identify the model type",
             node.span,
@@ -110,7 +110,7 @@ def check_config(node: ast.Config, work: Elaborator, env: Env) -> None:
                 or f"{other}.".startswith(f"{name}.")
             ):
                 notes = (Note("the other is here", fields[other].span),)
-                work.wrong(
+                work.report_error(
                     "config",
                     f"`{name}` and `{other}` overlap: a config cannot have both",
                     line.span,
@@ -126,7 +126,7 @@ def _check_names(value: ast.Expr | ast.Not, work: Elaborator, env: Env) -> None:
     taken: dict[str, str] = {}
     for arg in value.args[1:]:
         if arg.name is None or not isinstance(arg.value, ast.String):
-            work.wrong(
+            work.report_error(
                 "config",
                 "`names` takes choices with their published names",
                 arg.span,
@@ -134,10 +134,10 @@ def _check_names(value: ast.Expr | ast.Not, work: Elaborator, env: Env) -> None:
             )
             continue
         if arg.name.id not in env.scope.blocks and (wrong := no_choice(arg.name)):
-            work.building.tell(wrong)
+            work.builder.report_diagnostic(wrong)
         before = taken.setdefault(arg.value.value, arg.name.id)
         if before != arg.name.id:
-            work.wrong(
+            work.report_error(
                 "config",
                 f"{quote(arg.value.value)} is the name of both `{before}` and `{arg.name.id}`",
                 arg.value.span,
@@ -194,7 +194,7 @@ class _ConfigReader:
     def environment(self) -> tuple[Elaborator, Env]:
         """The model's parameters as they are set so far."""
         builder = ModelBuilder(self.scope, self.model, Report())
-        return builder.work, builder.named(self.settings)
+        return builder.elaborator, builder.named(self.settings)
 
     def report_error(self, line: ast.Setting | None, message: str, **more: str | None) -> None:
         span = line.span if line else None
@@ -297,7 +297,7 @@ class _ConfigReader:
         if param.default is None:
             return None
         work, env = self.environment()
-        default = work.value(param.default, env)
+        default = work.evaluate(param.default, env)
         given: Value | None = None
         match found:
             case None:
@@ -308,7 +308,7 @@ class _ConfigReader:
                 given = Scalar(found)
             case str() if found.isidentifier():
                 given = Symbol(found, param.span)
-        return kind(default) if given is None or not fits(given, default) else None
+        return kind_text(default) if given is None or not fits(given, default) else None
 
     def check_value(self, line: ast.Setting, found: object, work: Elaborator, env: Env) -> None:
         """Holds a field against what the spec computes for it."""

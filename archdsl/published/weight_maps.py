@@ -306,7 +306,7 @@ class _MapBuilder:
         for arg in node.args:
             value = self.work.shapes.positive(arg, self.env, "a size")
             if value is None:
-                self.report.take(self.work.report.diagnostics)
+                self.report.extend(self.work.report.diagnostics)
                 return None
             numbers.append(value)
         return Conversion(node.name.id, tuple(numbers))

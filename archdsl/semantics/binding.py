@@ -1,12 +1,12 @@
-"""Arguments to parameters: positional, named, and bare names that choose or switch.
+"""Binds arguments to parameters: by order, by name, and bare names that choose or switch.
 
-What is called, an operator of the table or a block of a file, is seen here only by its
-parameters; a block's are turned into those of the table.
+An operator and a block are bound in the same way: `signature` gives a block's parameters in
+the form of the operators' table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from archdsl.diagnostics import Note, Span, did_you_mean, listing
 from archdsl.frozen import Frozen
@@ -19,25 +19,38 @@ from archdsl.syntax import ast
 
 
 class Bound(Frozen):
-    """An argument at its parameter; `expr` is None for the tensor that flows in."""
+    """An argument of a parameter; `expr` is None for the tensor along the arrow."""
 
     expr: ast.Expr | ast.Typed | None
     value: Value
     span: Span
 
 
+class Arguments(Frozen):
+    """The arguments of each parameter that has any, POISON for one with a mistake.
+
+    Not `sound`: some argument fits no parameter, or a required one is missing.
+    """
+
+    slots: Mapping[str, list[Bound]]
+    sound: bool = True
+
+    def first(self, name: str) -> Bound | None:
+        return self.slots[name][0] if name in self.slots else None
+
+
 class Callee(Frozen):
-    """What is called, for binding and for messages; `flows`: a tensor may flow into it."""
+    """What is called; `flows`: it can be a step of a chain."""
 
     name: str
     params: tuple[Param, ...]
     span: Span
-    defined: Span | None = None  # where a block stands
+    defined: Span | None = None  # of a block
     flows: bool = True
 
 
 def callee(name: str, scope: Scope, span: Span) -> Callee | None:
-    """The operator or the block of a name, called at a span; None where there is none."""
+    """The operator or block of this name, called at a span; None if there is none."""
     op, definition = OPS.get(name), scope.blocks.get(name)
     if op and not op.loss:
         return Callee(name, op.params, span)
@@ -48,7 +61,10 @@ def callee(name: str, scope: Scope, span: Span) -> Callee | None:
 
 
 def signature(declared: ast.Params) -> tuple[Param, ...]:
-    """A block's or a model's parameters in the terms of the table; defaults stay trees."""
+    """The parameters of a block or model, in the form of the operators' table.
+
+    Defaults stay expressions.
+    """
     kinds: dict[type, Kind] = {ast.Type: Kind.TENSOR, ast.BlockType: Kind.BLOCK}
     params = []
     for param in declared.params:
@@ -63,55 +79,66 @@ def signature(declared: ast.Params) -> tuple[Param, ...]:
 def bind(
     callee: Callee,
     args: tuple[ast.Arg, ...],
-    receiver: Tensor | None,
+    receiver: Tensor | Poison | None,
     evaluate: Callable[[ast.Expr | ast.Typed, Param | None], Value],
     report: Report,
-) -> dict[str, list[Bound]] | None:
-    """The arguments of each parameter that has any, or None where they do not fit.
+) -> Arguments:
+    """Evaluates the arguments and binds them to parameters.
 
-    `receiver` is the tensor that flows in along the arrow, if any. `evaluate` is asked for
-    an argument's value with the parameter that it is for, or with None for a bare name
-    whose parameter its value decides.
+    `receiver` is the tensor along the arrow, if any. `evaluate` gets an argument and its
+    parameter, or None for a bare name whose value decides the parameter.
     """
     slots: dict[str, list[Bound]] = {}
+    sound = True
     if receiver is not None:
         first = next((p for p in callee.params if p.kind is Kind.TENSOR), None)
         if first is None:
-            message = f"`{callee.name}` takes no tensor"
+            message = f"`{callee.name}` does not take a tensor"
             report.add("not-a-block", message, callee.span, notes=_declared(callee))
-            return None
-        slots[first.name] = [Bound(None, receiver, callee.span)]
-    sound = True
+            sound = False
+        else:
+            slots[first.name] = [Bound(None, receiver, callee.span)]
+    # A bare name with a mistake may be for any parameter, and so may those after it.
+    certain = True
     for arg in args:
         param, value = _destination(callee, arg, slots, evaluate)
+        if arg.name is None and isinstance(value, Poison):
+            certain = False
         if param is None:
-            _no_parameter(callee, arg, report)
+            if certain or arg.name:
+                _report_no_parameter(callee, arg, report)
             sound = False
         elif given := _given(arg, param, slots):
-            _twice(callee, arg, given, param, report)
+            if certain:
+                _report_twice(callee, arg, given, param, report)
             sound = False
         else:
             value = evaluate(arg.value, param) if value is None else value
             if param.kind is Kind.NAMED_SIZES and arg.name and isinstance(value, Scalar):
                 value = Scalar(value.value, arg.name.id, value.origin)
             slots.setdefault(param.name, []).append(Bound(arg.value, value, arg.value.span))
-            sound = sound and not isinstance(value, Poison)
-    return slots if sound and _complete(callee, slots, report) else None
+    # Without an arrow, an argument in the place of the tensor may be for the next parameter.
+    tensor = slots.get(callee.params[0].name) if receiver is None and callee.params else None
+    certain = certain and not (tensor and isinstance(tensor[0].value, Poison))
+    if sound and certain:
+        sound = _is_complete(callee, slots, report)
+    return Arguments(slots, sound and certain)
 
 
 def _destination(
     callee: Callee,
     arg: ast.Arg,
-    slots: dict[str, list[Bound]],
+    slots: Mapping[str, list[Bound]],
     evaluate: Callable[[ast.Expr | ast.Typed, Param | None], Value],
 ) -> tuple[Param | None, Value | None]:
-    """The parameter that an argument is for, and its value where that was asked for."""
+    """The parameter that an argument is for, and its value if that was needed to decide."""
     params = callee.params
     if arg.name is not None:
         by_name = next((p for p in params if p.name == arg.name.id), None)
         return by_name or next((p for p in params if p.kind is Kind.NAMED_SIZES), None), None
+    value: Value | None = None
     if isinstance(arg.value, ast.Name):
-        # A bare name sets the switch of its name, and chooses by what it means.
+        # A bare name sets the switch of its name, or chooses by its value.
         value, name = evaluate(arg.value, None), arg.value.id
         choice = value.name if isinstance(value, Symbol) else None
         for param in params:
@@ -120,11 +147,12 @@ def _destination(
             if choice in param.choices:
                 return param, value
     free = (p for p in params if p.kind is Kind.SIZES or p.name not in slots)
-    return next((p for p in free if p.kind is not Kind.NAMED_SIZES), None), None
+    by_order = next((p for p in free if p.kind is not Kind.NAMED_SIZES), None)
+    return by_order, value if isinstance(value, Poison) else None
 
 
-def _given(arg: ast.Arg, param: Param, slots: dict[str, list[Bound]]) -> Bound | None:
-    """The argument that a parameter has already and cannot have again."""
+def _given(arg: ast.Arg, param: Param, slots: Mapping[str, list[Bound]]) -> Bound | None:
+    """The argument that a parameter already has, if it cannot have another."""
     bounds = slots.get(param.name, [])
     match param.kind:
         case Kind.SIZES:
@@ -136,10 +164,10 @@ def _given(arg: ast.Arg, param: Param, slots: dict[str, list[Bound]]) -> Bound |
             return bounds[0] if bounds else None
 
 
-def _complete(callee: Callee, slots: dict[str, list[Bound]], report: Report) -> bool:
-    """Whether every parameter has an argument that must have one."""
-    lacking = [p for p in callee.params if p.required and p.name not in slots]
-    for param in lacking:
+def _is_complete(callee: Callee, slots: Mapping[str, list[Bound]], report: Report) -> bool:
+    """Whether every required parameter has an argument; reports the missing ones."""
+    missing = [p for p in callee.params if p.required and p.name not in slots]
+    for param in missing:
         first = callee.flows and param is callee.params[0] and param.kind is Kind.TENSOR
         what = listing(param.choices) if param.choices else param.kind.value
         report.add(
@@ -148,16 +176,16 @@ def _complete(callee: Callee, slots: dict[str, list[Bound]], report: Report) -> 
             + (f": {what}" if param.kind is not Kind.ANY else ""),
             callee.span,
             notes=_declared(callee),
-            help=f"bring a tensor in: `x -> {callee.name}(…)`" if first else None,
+            help=f"pass a tensor to it: `x -> {callee.name}(…)`" if first else None,
         )
-    return not lacking
+    return not missing
 
 
 def _declared(callee: Callee) -> tuple[Note, ...]:
     return (Note("the block is declared here", callee.defined),) if callee.defined else ()
 
 
-def _no_parameter(callee: Callee, arg: ast.Arg, report: Report) -> None:
+def _report_no_parameter(callee: Callee, arg: ast.Arg, report: Report) -> None:
     names = [p.name for p in callee.params if p.kind is not Kind.NAMED_SIZES]
     if arg.name is not None:
         report.add(
@@ -173,21 +201,21 @@ def _no_parameter(callee: Callee, arg: ast.Arg, report: Report) -> None:
     options += [p.name for p in callee.params if p.kind is Kind.BOOL]
     report.add(
         "argument-value",
-        f"`{callee.name}` takes no further argument",
+        f"`{callee.name}` has too many arguments",
         arg.span,
         expected=f"{callee.name}({', '.join(names)})",
         help=did_you_mean(arg.value.id, options) if isinstance(arg.value, ast.Name) else None,
     )
 
 
-def _twice(callee: Callee, arg: ast.Arg, given: Bound, param: Param, report: Report) -> None:
+def _report_twice(
+    callee: Callee, arg: ast.Arg, given: Bound, param: Param, report: Report
+) -> None:
     flows = given.expr is None
     name = arg.name.id if arg.name else param.name
     report.add(
         "duplicate-name",
         f"`{name}` of `{callee.name}` is given twice",
         arg.span,
-        notes=(
-            Note("the arrow brings it in" if flows else "it is given here too", given.span),
-        ),
+        notes=(Note("the arrow passes it" if flows else "it is also given here", given.span),),
     )

@@ -1,4 +1,4 @@
-"""Which model of a file is meant, and which variant of it."""
+"""Selects a model of a file, and a variant of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from archdsl.syntax import ast
 
 
 def choose(file: ast.File, variant: str | None) -> tuple[ast.Model, ast.Variant | None]:
-    """The model of a file and the variant of it that is meant."""
+    """The model and variant of this name; without a name, the only model of the file."""
     models = [item for item in file.items if isinstance(item, ast.Model)]
     variants = [item for item in file.items if isinstance(item, ast.Variant)]
     path = file.span.source.path
@@ -39,7 +39,7 @@ def choose(file: ast.File, variant: str | None) -> tuple[ast.Model, ast.Variant 
         fail(
             "model",
             f"`{path}` has no model",
-            help="its blocks are for others; a model is declared by `model Name(…) { … }`",
+            help="declare one: `model Name(…) { … }`",
         )
     if len(models) > 1:
         names = [m.name.id for m in models]
@@ -47,6 +47,6 @@ def choose(file: ast.File, variant: str | None) -> tuple[ast.Model, ast.Variant 
             "model",
             f"`{path}` has {len(models)} models",
             expected=listing(names),
-            help=f"name one behind a colon: `{path}:{names[0]}`",
+            help=f"add the name of one: `{path}:{names[0]}`",
         )
     return models[0], None

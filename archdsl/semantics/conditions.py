@@ -1,20 +1,19 @@
-"""Conditions: what is known when a model is compiled, and decides what stands in it.
+"""Conditions, which are decided when a model is compiled.
 
 A condition is a switch (`tied`, `not tied`), a comparison of numbers (`kv_heads < heads`), or
-of a choice with one of its names (`act == gelu`, `window == none`).
+a comparison of a choice with a name (`act == gelu`, `window == none`).
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from archdsl.semantics.evaluators import Evaluators
+from archdsl.semantics.graph_builder import GraphBuilder
 from archdsl.semantics.values import Env, Poison, Scalar, Symbol, Value, describe
 from archdsl.syntax import ast
-
-if TYPE_CHECKING:
-    from archdsl.semantics.elaborate import Elaborator
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
@@ -26,10 +25,11 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 class Conditions:
-    """Decides conditions with the names that stand around them."""
+    """Decides conditions."""
 
-    def __init__(self, work: Elaborator):
-        self.work = work
+    def __init__(self, builder: GraphBuilder, evaluators: Evaluators):
+        self.builder = builder
+        self.evaluators = evaluators
 
     def holds(self, node: ast.Condition, env: Env) -> bool | Poison:
         match node:
@@ -37,26 +37,34 @@ class Conditions:
                 holds = self._switch(node.operand, env)
                 return holds if isinstance(holds, Poison) else not holds
             case ast.Compare():
-                return self._compares(node, env)
+                return self._compare(node, env)
             case _:
                 return self._switch(node, env)
 
+    def choose(self, expr: ast.When, env: Env) -> ast.Expr | Poison | None:
+        """The chosen side of `a if condition else b`; None if there is no side to choose."""
+        holds = self.holds(expr.condition, env)
+        if isinstance(holds, Poison):
+            return self.builder.skip(expr.value, expr.otherwise)
+        return expr.value if holds else expr.otherwise
+
     def _switch(self, node: ast.Expr, env: Env) -> bool | Poison:
-        value = self.work.known(node, env)
+        value = self.evaluators.resolve(node, env)
         if isinstance(value, Poison):
             return value
         if isinstance(value, Scalar) and isinstance(value.value, bool):
             return value.value
-        return self.work.wrong(
+        return self.builder.report_error(
             "argument-value",
-            "a condition is a switch or a comparison",
+            "a condition must be a switch or a comparison",
             node.span,
             expected="`tied`, `not tied`, `depth > 1` or `act == gelu`",
             found=describe(value),
         )
 
-    def _compares(self, node: ast.Compare, env: Env) -> bool | Poison:
-        left, right = self.work.value(node.left, env), self.work.value(node.right, env)
+    def _compare(self, node: ast.Compare, env: Env) -> bool | Poison:
+        left = self.evaluators.evaluate(node.left, env)
+        right = self.evaluators.evaluate(node.right, env)
         for side in (left, right):
             if isinstance(side, Poison):
                 return side
@@ -65,13 +73,13 @@ class Conditions:
             if number or node.op == "==":
                 return COMPARISONS[node.op](left.value, right.value)
         elif node.op == "==" and isinstance(left, _PLAIN) and isinstance(right, _PLAIN):
-            # A number is no name: `window == none` does not hold of 4096.
+            # A number never equals a name: `window == none` is false for 4096.
             names = [s.name for s in (left, right) if isinstance(s, Symbol)]
             return len(names) == 2 and names[0] == names[1]
-        return self._incomparable(node, left, right)
+        return self._report_incomparable(node, left, right)
 
-    def _incomparable(self, node: ast.Compare, left: Value, right: Value) -> Poison:
-        return self.work.wrong(
+    def _report_incomparable(self, node: ast.Compare, left: Value, right: Value) -> Poison:
+        return self.builder.report_error(
             "arithmetic",
             f"`{node.op}` cannot compare {describe(left)} with {describe(right)}",
             node.span,

@@ -1,9 +1,10 @@
-"""Files and what they bring in: `use`, the standard library, and the blocks in sight."""
+"""Loads spec files: `use`, the standard library, and the blocks of each file."""
 
 from __future__ import annotations
 
 import functools
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,15 +18,26 @@ from archdsl.syntax.stored import tree_of
 
 @dataclass
 class Scope:
-    """A file's blocks by name, its own and those it uses."""
+    """The blocks of a file by name, its own and those of the files that it uses.
+
+    `unclear` are names of blocks that are defined twice or in a file with a mistake, and
+    `incomplete`: a used file is missing. Both are reported, and calls of such blocks are not.
+    """
 
     file: ast.File
     path: Path | None
     blocks: dict[str, Definition] = field(default_factory=dict)
+    unclear: set[str] = field(default_factory=set)
+    incomplete: bool = False
+
+    def is_unclear(self, name: str) -> bool:
+        """Whether a reported mistake decides which block a name means."""
+        missing = name not in self.blocks and name not in OPS
+        return name in self.unclear or (self.incomplete and missing)
 
 
 class Definition(Frozen):
-    """A block and the file whose names its body sees."""
+    """A block, and the file whose blocks its body can call."""
 
     block: ast.Block
     scope: Scope
@@ -33,49 +45,49 @@ class Definition(Frozen):
 
 @functools.cache
 def standard_library() -> Path:
-    """The folder of specs that comes with archdsl: in the package, or beside a checkout's."""
+    """The folder of specs: inside the package, or next to it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "specs"
     return inside if inside.is_dir() else package.parent / "specs"
 
 
 def find(path: str, beside: Path | None = None) -> Path | None:
-    """A spec file: as named, relative to another file's folder, or of the standard library."""
+    """A spec file: relative to the folder `beside`, or in the standard library."""
     places = [beside / path if beside else Path(path), standard_library() / path]
-    # Unlike Path.is_file this answers also for what can be no path.
+    # Path.is_file raises for a text that cannot be a path.
     return next((p for p in places if os.path.isfile(p)), None)
 
 
 def read(path: str) -> Source:
-    """The text of a spec file; raises `ArchError` where there is none."""
+    """The text of a spec file; raises `ArchError` if there is no such file."""
     found = find(path)
     if found is None:
         known = sorted(p.name for p in standard_library().glob("*.arch"))
         known += sorted(p.name for p in Path(path).parent.glob("*.arch"))
         help = did_you_mean(Path(path).name, known)
         if Path(path).is_dir():
-            help = "this is a folder; name a file in it"
+            help = "this is a folder: give a file in it"
         fail("file", f"there is no file `{path}`", help=help)
     return Source(str(found) if not Path(path).is_file() else path, text_of(found))
 
 
 def text_of(path: Path) -> str:
-    """A file's text as it stands, its ends of lines too; raises `ArchError` for none."""
+    """The text of a file with its line endings; raises `ArchError` if it cannot be read."""
     try:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         fail("file", f"`{path}` cannot be read: {reason}", cause=error)
 
 
 @functools.lru_cache(maxsize=64)
 def tree(source: Source) -> ast.File:
-    """The tree of a source, read once however often a run asks for it."""
+    """The tree of a source; parsed once per run."""
     return tree_of(source)
 
 
 def load(file: ast.File, path: Path | None, report: Report) -> Scope:
-    """The scope of a file, all that it uses read as well."""
+    """The scope of a file; also loads the files that it uses."""
     return _load(file, path, report, {}, ())
 
 
@@ -92,17 +104,20 @@ def _load(
     for use in file.items:
         if isinstance(use, ast.Use):
             used = _used(use, scope, report, loaded, around)
-            for name, definition in used.blocks.items() if used else ():
+            scope.incomplete |= used.incomplete
+            scope.unclear |= used.unclear
+            for name, definition in used.blocks.items():
                 _define(scope, name, definition, report)
     for block in file.items:
         if isinstance(block, ast.Block):
             if block.name.id in OPS:
                 report.add(
                     "duplicate-name",
-                    f"`{block.name.id}` is an operator already",
+                    f"`{block.name.id}` is the name of an operator",
                     block.name.span,
-                    help="give the block another name",
+                    help="choose another name for the block",
                 )
+                scope.unclear.add(block.name.id)
             _define(scope, block.name.id, Definition(block, scope), report)
     return scope
 
@@ -114,8 +129,9 @@ def _define(scope: Scope, name: str, definition: Definition, report: Report) -> 
             "duplicate-name",
             f"there are two blocks `{name}`",
             definition.block.name.span,
-            notes=(Note("the other is here", before.block.name.span),),
+            notes=(Note("the other one is here", before.block.name.span),),
         )
+        scope.unclear.add(name)
     scope.blocks[name] = definition
 
 
@@ -125,7 +141,8 @@ def _used(
     report: Report,
     loaded: dict[Path, Scope],
     around: tuple[tuple[Path, Span], ...],
-) -> Scope | None:
+) -> Scope:
+    """The scope of a used file; reports if it cannot be loaded."""
     beside = scope.path.parent if scope.path else None
     found = find(use.path.value, beside)
     if found is None:
@@ -137,26 +154,35 @@ def _used(
             "file",
             f"there is no file `{use.path.value}`",
             use.path.span,
-            expected="a file beside this one, or of the standard library",
+            expected="a file next to this one, or in the standard library",
             help=did_you_mean(use.path.value, known),
         )
-        return None
+        return Scope(scope.file, None, incomplete=True)
     place = found.resolve()
     here = scope.path.resolve() if scope.path else None
     chain = (*around, (here, use.path.span)) if here else around
     if place in [p for p, _ in chain]:
         report.add(
             "cycle",
-            f"`{use.path.value}` uses this file, and this file uses it",
+            f"this file and `{use.path.value}` use each other",
             use.path.span,
-            notes=tuple(Note("by way of", span) for _, span in chain[:-1]),
+            notes=tuple(Note("through this file", span) for _, span in chain[:-1]),
         )
-        return None
+        return _unread(scope.file, found)
     if place in loaded:
         return loaded[place]
     try:
         source = read(str(found))
         return _load(tree(source), found, report, loaded, chain)
     except ArchError as error:
-        report.take(error.diagnostics)
-        return None
+        report.extend(error.diagnostics)
+        return _unread(scope.file, found)
+
+
+def _unread(file: ast.File, path: Path) -> Scope:
+    """The scope of a file that cannot be loaded: the names of its blocks are known."""
+    try:
+        names = re.findall(r"\bblock\s+(\w+)", text_of(path))
+    except ArchError:
+        return Scope(file, path, incomplete=True)
+    return Scope(file, path, unclear=set(names))

@@ -1,4 +1,4 @@
-"""A model chosen from a file, its parameters fixed, as a typed graph."""
+"""Builds the typed graph of a model, for given values of its parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from archdsl.graph.nodes import Apply, Graph, Input
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Param
 from archdsl.graph.types import Size, Type, Varying
-from archdsl.semantics.binding import Bound, Callee, bind, signature
+from archdsl.semantics.binding import Arguments, Bound, Callee, bind, signature
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.library import Scope
 from archdsl.semantics.numbers import LARGEST, SQRT
@@ -25,25 +25,25 @@ from archdsl.semantics.values import (
     Value,
     describe,
     fits,
-    kind,
-    said,
+    kind_text,
+    value_text,
 )
 from archdsl.syntax import ast
 
-# How fresh weights are drawn: the rules, and the numbers that they take with their defaults.
+# Initializers of weights, with the defaults of their numbers.
 INITS: dict[str, dict[str, float]] = {"normal": {"std": 0.02}, "xavier": {}}
 
 Setting = int | float | bool | str
 
 
 class ModelBuilder:
-    """Walks one model's statements; `graph` is what they mean, if nothing is wrong."""
+    """Builds the graph of one model, statement by statement."""
 
     def __init__(self, scope: Scope, model: ast.Model, report: Report):
         self.model = model
         self.report = report
         self.varying: dict[str, Varying] = {}
-        self.work = Elaborator(report, self.varying)
+        self.elaborator = Elaborator(report, self.varying)
         self.env = Env(scope, {"sqrt": SQRT})
         self.inputs: list[Input] = []
         self.labels: list[Input] = []
@@ -51,18 +51,16 @@ class ModelBuilder:
         self.loss: Apply | None = None
         self.init = ("normal", tuple(INITS["normal"].items()))
         self.facts: list[ast.Expect | ast.ExpectType] = []
+        self.failed = False  # a part of the model has a mistake
 
     def build(
         self, variant: ast.Variant | None, settings: Mapping[str, Setting]
     ) -> Graph | None:
-        """The graph for a variant's arguments and for settings from outside, or None where
-        something is wrong with them or with the model."""
+        """The graph for the arguments of a variant and settings, or None after a report."""
         before = self.report.mistakes
-        given = self._arguments(variant) if variant else {}
-        if given is None:
-            return None
+        given = self._arguments(variant) if variant else Arguments({})
         self._parameters(variant, given, settings)
-        # Which axes are ragged must be known before the first value along one is made.
+        # Inputs come first: they decide which axes are ragged.
         statements = self.model.body.statements
         for statement in sorted(statements, key=lambda s: not isinstance(s, ast.Input)):
             self._statement(statement)
@@ -73,13 +71,13 @@ class ModelBuilder:
                 self.model.name.span,
                 expected="`output name: type = expression`",
             )
-        if self.report.mistakes > before:
+        if self.failed or self.report.mistakes > before:
             return None
         return Graph(
             self.model.name.id,
             tuple(self.varying.values()),
             tuple(self.inputs),
-            tuple(self.work.building.nodes),
+            tuple(self.elaborator.builder.nodes),
             tuple(self.outputs),
             tuple(self.labels),
             self.loss,
@@ -89,29 +87,30 @@ class ModelBuilder:
     # -- parameters --
 
     def named(self, settings: Mapping[str, Setting]) -> Env:
-        """The model's parameters for settings from outside, and nothing of its body."""
-        self._parameters(None, {}, settings)
+        """The parameters of the model for these settings, without its body."""
+        self._parameters(None, Arguments({}), settings)
         return self.env
 
-    def _arguments(self, variant: ast.Variant) -> dict[str, Bound] | None:
-        """What a variant gives, or None where that does not fit the model's parameters."""
+    def _arguments(self, variant: ast.Variant) -> Arguments:
+        """The arguments of a variant."""
         params = (replace(p, default=None) for p in signature(self.model.params))
         called = Callee(self.model.name.id, tuple(params), variant.call.span, flows=False)
 
         def evaluate(expr: ast.Expr | ast.Typed, param: Param | None) -> Value:
-            return self.work.value(expr, self.env)
+            return self.elaborator.evaluate(expr, self.env)
 
-        slots = bind(called, variant.call.args, None, evaluate, self.report)
-        return None if slots is None else {name: bound for name, (bound,) in slots.items()}
+        return bind(called, variant.call.args, None, evaluate, self.report)
 
     def _parameters(
         self,
         variant: ast.Variant | None,
-        given: Mapping[str, Bound],
+        given: Arguments,
         settings: Mapping[str, Setting],
     ) -> None:
         params = self.model.params.params
         names = [p.name.id for p in params]
+        # A misspelt name may be that of any parameter without a value.
+        certain = given.sound and settings.keys() <= set(names)
         for name in settings:
             if name not in names:
                 self.report.add(
@@ -128,65 +127,68 @@ class ModelBuilder:
             if name in settings:
                 origin = None
                 value = self._setting(param, settings[name], default)
-            elif name in given:
-                origin = given[name].span
-                value = self._given(param, given[name], default)
+            elif bound := given.first(name):
+                origin = bound.span
+                value = self._given(param, bound, default)
+            elif not certain:
+                value = POISON
             else:
                 value = self._required(param, variant) if default is None else default
             if isinstance(value, Scalar):
                 value = Scalar(value.value, name, origin)
-            self.env.names.setdefault(name, value)
+            self.failed |= isinstance(value, Poison)
+            self.env.names[name] = POISON if name in self.env.names else value
 
     def _default(self, param: ast.Param) -> Value | None:
         if param.type is not None:
             self.report.add(
                 "argument-value",
-                "a model's parameters are numbers and choices",
+                "a parameter of a model must be a number or a choice",
                 param.type.span,
-                help="tensors come in by `input`",
+                help="declare tensors with `input`",
             )
             return POISON
-        return self.work.value(param.default, self.env) if param.default else None
+        return self.elaborator.evaluate(param.default, self.env) if param.default else None
 
     def _required(self, param: ast.Param, variant: ast.Variant | None) -> Poison:
-        """Reports a parameter that nothing gives and that has no default."""
+        """Reports a parameter that has no value."""
         self.report.add(
             "missing-argument",
             f"`{self.model.name.id}` needs `{param.name.id}`, which has no default",
             variant.call.span if variant else param.span,
-            notes=(Note("it is declared here", param.span),) if variant else (),
-            help=None if variant else f"a variant gives it, or `--set {param.name.id}=…`",
+            notes=(Note("the parameter is declared here", param.span),) if variant else (),
+            help=None if variant else f"set it in a variant, or by `--set {param.name.id}=…`",
         )
         return POISON
 
     def _setting(self, param: ast.Param, setting: Setting, default: Value | None) -> Value:
-        """A value from outside; a text chooses, unless the default is a string."""
+        """A value from outside; a text is a choice, unless the default is a string."""
         text = isinstance(setting, str) and not isinstance(default, Scalar | Poison)
         value = Symbol(str(setting), param.name.span) if text else Scalar(setting)
         number = isinstance(setting, bool | int | float) and abs(setting) <= LARGEST
         known = number or isinstance(setting, str)
         if isinstance(default, Poison) or (known and fits(value, default)):
             return value
-        return self._misfit(param, default, str(setting).lower(), None)
+        return self._report_value(param, default, str(setting).lower(), None)
 
     def _given(self, param: ast.Param, bound: Bound, default: Value | None) -> Value:
-        """A variant's argument."""
+        """The argument of a variant."""
         value = bound.value
-        if isinstance(default, Poison) or fits(value, default):
+        if isinstance(value, Poison) or isinstance(default, Poison) or fits(value, default):
             return value
         if isinstance(value, Symbol):
-            return self.work.building.unknown(value.name, bound.span, self.env)
-        return self._misfit(param, default, said(value), bound.span)
+            return self.elaborator.builder.report_unknown(value.name, bound.span, self.env)
+        return self._report_value(param, default, value_text(value), bound.span)
 
-    def _misfit(
+    def _report_value(
         self, param: ast.Param, default: Value | None, found: str, span: Span | None
     ) -> Poison:
         self.report.add(
             "argument-value",
             f"`{param.name.id}` of `{self.model.name.id}` cannot be {found}",
             span,
-            expected=kind(default),
-            notes=(Note("it is declared here", param.span),),
+            expected=kind_text(default),
+            notes=(Note("the parameter is declared here", param.span),),
         )
         return POISON
 
@@ -197,7 +199,8 @@ class ModelBuilder:
             case ast.Input():
                 self._input(statement)
             case ast.Edge():
-                self.work.blocks.edge(statement, self.env)
+                self.elaborator.blocks.bind_edge(statement, self.env)
+                self.failed |= isinstance(self.env.names[statement.name.id], Poison)
             case ast.Output():
                 self._output(statement)
             case ast.Loss():
@@ -209,32 +212,36 @@ class ModelBuilder:
             case ast.Result():
                 self.report.add(
                     "syntax",
-                    "this value has no name and no use",
+                    "this value has no name and is never used",
                     statement.span,
-                    help="write `name = …`, or `output name: type = …`",
+                    help="write `name = …` or `output name: type = …`",
                 )
 
     def _input(self, node: ast.Input) -> None:
         made = self._new_input(node.name, node.type)
         if made:
             self.inputs.append(made)
-        self.env.names.setdefault(
-            node.name.id, Tensor(made.name, made.type) if made else POISON
-        )
+        self._bind(node.name, Tensor(made.name, made.type) if made else POISON)
+
+    def _bind(self, name: ast.Name, value: Value) -> None:
+        """Binds a name. A name that is bound twice is POISON after that."""
+        value = POISON if name.id in self.env.names else value
+        self.failed |= isinstance(value, Poison)
+        self.env.names[name.id] = value
 
     def _new_input(self, name: ast.Name, node: ast.Type, label: bool = False) -> Input | None:
-        """An input, or a label of the loss, whose axes are those of the inputs."""
+        """An input. A label of the loss can have only the axes of inputs."""
         known = set(self.varying)
-        type = self.work.shapes.declared(node, self.env)
+        type = self.elaborator.shapes.declared(node, self.env)
         if type is None:
             return None
         if label and (new := sorted(type.vars - known)):
             self.report.add(
                 "axis",
-                f"`{new[0]}` is the axis of no input",
+                f"`{new[0]}` is not an axis of an input",
                 node.span,
                 expected=listing(sorted(known)) or "sizes that are numbers",
-                help="what varies with a model's input has an axis of it",
+                help="an input of a loss can vary only along the axes of the model's inputs",
             )
             return None
         pad = self._pad(name.id, node, type, label) if node.pad else None
@@ -242,14 +249,14 @@ class ModelBuilder:
 
     def _pad(self, name: str, node: ast.Type, type: Type, label: bool) -> int | None:
         assert node.pad is not None
-        value = self.work.number(node.pad, self.env)
+        value = self.elaborator.number(node.pad, self.env)
         if isinstance(value, Poison):
             return None
         axes = [a.name for a in type.axes if a.name and a.size == Size.of(a.name)]
         if type.dtype != "int" or len(axes) != 1 or len(type.axes) != 1:
             self.report.add(
                 "type-mismatch",
-                "padding fills up a sequence of tokens",
+                "only a sequence of tokens can have padding",
                 node.pad.span,
                 expected="int[T <= context] < vocab pad 0",
                 found=str(type),
@@ -260,7 +267,7 @@ class ModelBuilder:
         if not whole or not 0 <= int(pad) < (type.below or int(pad) + 1):
             self.report.add(
                 "element-bound",
-                "padding is one of the values that the input may have",
+                "the padding value must be one of the values of the input",
                 node.pad.span,
                 expected="0 <= pad" + (f" < {type.below}" if type.below else ""),
                 found=describe(value),
@@ -270,9 +277,9 @@ class ModelBuilder:
         if self.varying[axis].ragged is None and label:
             self.report.add(
                 "axis",
-                f"`{axis}` has no padding where it comes in",
+                f"the input of the axis `{axis}` declares no padding",
                 node.pad.span,
-                help=f"an input of the axis `{axis}` says it: `pad {pad}`",
+                help=f"add `pad {pad}` to that input",
             )
             return None
         if self.varying[axis].ragged is None:
@@ -280,12 +287,12 @@ class ModelBuilder:
         return int(pad)
 
     def _output(self, node: ast.Output) -> None:
-        value = self.work.tensor(node.value, self.env)
-        self.env.names.setdefault(node.name.id, value)
+        value = self.elaborator.tensor(node.value, self.env)
+        self._bind(node.name, value)
         if isinstance(value, Poison):
             return
         what = f"the output `{node.name.id}`"
-        if self.work.shapes.agrees(value.type, node.type, self.env, what):
+        if self.elaborator.shapes.check(value.type, node.type, self.env, what):
             self.outputs.append((node.name.id, value.ref))
 
     def _loss(self, node: ast.Loss) -> None:
@@ -302,25 +309,26 @@ class ModelBuilder:
             )
             return
         if self.loss is not None:
-            self.report.add("duplicate-name", "a model has one loss", node.span)
+            self.report.add("duplicate-name", "a model can have only one loss", node.span)
             return
 
         called = Callee(op.name, op.params, node.call.span, flows=False)
 
         def evaluate(expr: ast.Expr | ast.Typed, param: Param | None) -> Value:
             if not isinstance(expr, ast.Typed):
-                return self.work.argument(expr, param, called, self.env)
+                return self.elaborator.steps.argument(expr, param, called, self.env)
             label = self._new_input(expr.name, expr.type, label=True)
-            if label is None:
+            taken = {*self.env.names, *(other.name for other in self.labels)}
+            if label is None or label.name in taken:
                 return POISON
             self.labels.append(label)
             return Tensor(label.name, label.type)
 
-        slots = bind(called, node.call.args, None, evaluate, self.report)
-        if slots is None:
-            return
-        made = self.work.operators.node(op, slots, self.env, node.call.span, "")
-        if not isinstance(made, Poison):
+        arguments = bind(called, node.call.args, None, evaluate, self.report)
+        made = self.elaborator.operators.node(op, arguments, self.env, node.call.span, "")
+        if isinstance(made, Poison):
+            self.failed = True
+        else:
             self.loss, _ = made
 
     def _init(self, node: ast.Init) -> None:
@@ -333,7 +341,7 @@ class ModelBuilder:
         if numbers is None:
             self.report.add(
                 "unknown-name",
-                f"there is no rule of initialisation `{name.id}`",
+                f"there is no initializer `{name.id}`",
                 name.span,
                 expected=listing(INITS),
                 help=did_you_mean(name.id, INITS),
@@ -342,12 +350,12 @@ class ModelBuilder:
         settings = dict(numbers)
         for arg, free in zip(args, [*numbers, *[""] * len(args)], strict=False):
             key = arg.name.id if arg.name else free
-            value = self.work.number(arg.value, self.env)  # type: ignore[arg-type]
+            value = self.elaborator.number(arg.value, self.env)  # type: ignore[arg-type]
             if isinstance(value, Poison):
                 return
             number = not isinstance(value.value, bool | str) and value.value > 0
             if key not in numbers or not number:
-                takes = f"{listing(numbers, 'and')}, above 0" if numbers else "no number"
+                takes = f"{listing(numbers, 'and')}, above 0" if numbers else "no arguments"
                 self.report.add(
                     "argument-value",
                     f"`{name.id}` takes {takes}",

@@ -1,12 +1,12 @@
-"""What is checked by reading alone, also in blocks that no model calls.
+"""Checks that need no values, so that blocks which no model calls are checked too.
 
-What a name means is found when a model is elaborated; here each must only mean something,
-be bound once, and be used, calls must fit what they call, and blocks must have one value.
+Every name must be defined, bound once and used, arguments must fit parameters, and a block
+must have one value. Values and types are checked when a model is elaborated.
 """
 
 from __future__ import annotations
 
-from archdsl.diagnostics import Note, Span
+from archdsl.diagnostics import Note, Span, closest
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Param
 from archdsl.graph.types import Type
@@ -17,13 +17,13 @@ from archdsl.semantics.unknown import no_block, no_choice, no_option, no_value
 from archdsl.semantics.values import Scalar, Symbol, Tensor, Value
 from archdsl.syntax import ast
 
-# What is known of a value by reading alone: that there is one.
+# A value about which only its kind is known.
 _SOME_TENSOR = Tensor("", Type("float"))
 _SOMETHING = Scalar(0)
 
 
-def resolve(scope: Scope, report: Report) -> None:
-    """Reports what reading finds wrong in a file, and in the files whose blocks it uses."""
+def check_names(scope: Scope, report: Report) -> None:
+    """Reports mistakes in the names of a file, and of the files whose blocks it uses."""
     used = {id(d.scope): d.scope for d in scope.blocks.values()}
     for each in {id(scope): scope, **used}.values():
         for item in each.file.items:
@@ -33,13 +33,13 @@ def resolve(scope: Scope, report: Report) -> None:
     for item in scope.file.items:
         if isinstance(item, ast.Model | ast.Variant):
             message = f"there are two `{item.name.id}` in this file"
-            _bind(item.name, taken, report, message, "the other is here")
+            _bind(item.name, taken, report, message, "the other one is here")
 
 
 def _bind(
     name: ast.Name, bound: dict[str, Span | None], report: Report, message: str, note: str
 ) -> None:
-    """Enters a name, which must be new."""
+    """Binds a name; reports a name that is already bound."""
     if name.id not in bound:
         bound[name.id] = name.span
         return
@@ -49,13 +49,14 @@ def _bind(
 
 
 class _Names:
-    """The names of one body, entered in the order of the text."""
+    """The names of one body, bound in the order of the text."""
 
     def __init__(self, scope: Scope, report: Report):
         self.scope = scope
         self.report = report
         self.bound: dict[str, Span | None] = {"sqrt": None}
         self.used: set[str] = set()
+        self.undefined: set[str] = set()
 
     def definition(self, item: ast.Block | ast.Model) -> None:
         for param in item.params.params:
@@ -63,7 +64,7 @@ class _Names:
                 self.parameter_type(param.type)
             if isinstance(param.type, ast.BlockType) and param.default:
                 self.block(param.default)
-            # Where there is no type a bare name may choose, as in `act = relu`.
+            # Without a type, a bare name can be a choice: `act = relu`.
             elif param.default and (param.type or not isinstance(param.default, ast.Name)):
                 self.value(param.default)
             self.bind(param.name)
@@ -71,23 +72,26 @@ class _Names:
             self.block_body(item)
         for statement in item.body.statements:
             self.statement(statement)
-        for statement in item.body.statements:
-            if isinstance(statement, ast.Edge) and statement.name.id not in self.used:
+        edges = {s.name.id: s.name for s in item.body.statements if isinstance(s, ast.Edge)}
+        # A misspelt use of an edge is reported already.
+        self.used |= {edge for name in self.undefined if (edge := closest(name, edges))}
+        for name, node in edges.items():
+            if name not in self.used:
                 self.report.add(
                     "unused-name",
-                    f"`{statement.name.id}` is never used",
-                    statement.name.span,
-                    help="an edge that leads nowhere is not part of the figure: leave it out",
+                    f"`{name}` is never used",
+                    node.span,
+                    help="remove it, or use it",
                 )
 
     def bind(self, name: ast.Name) -> None:
-        message = f"`{name.id}` is bound already"
-        _bind(name, self.bound, self.report, message, "it is bound here")
+        message = f"`{name.id}` is already defined"
+        _bind(name, self.bound, self.report, message, "the other definition is here")
 
     # -- types --
 
     def parameter_type(self, node: ast.Type) -> None:
-        """The type of a block's parameter, which binds the names of its axes."""
+        """The type of a block parameter, which binds the names of its axes."""
         self.unbounded(node)
         for axis in node.axes:
             if isinstance(axis.size, ast.Name):
@@ -97,7 +101,7 @@ class _Names:
 
     def input_type(self, node: ast.Type) -> None:
         for axis in node.axes:
-            if axis.bound is not None and isinstance(axis.size, ast.Name):
+            if isinstance(axis.size, ast.Name):
                 self.bound.setdefault(axis.size.id, axis.size.span)
 
     def result_type(self, node: ast.Type) -> None:
@@ -106,23 +110,23 @@ class _Names:
             self.value(axis.size)
 
     def unbounded(self, node: ast.Type) -> None:
-        """What only inputs say is not passed over elsewhere."""
+        """Reports bounds and padding, which only the type of an input can have."""
         for bound in (*(axis.bound for axis in node.axes), node.below, node.pad):
             if bound is not None:
                 what = "padding" if bound is node.pad else "a bound"
                 self.report.add(
                     "type-mismatch",
-                    f"{what} is declared where values come in",
+                    f"only the type of an input can have {what}",
                     bound.span,
-                    expected=f"{node.dtype}[…]: only the type of an input has {what}",
+                    expected=f"{node.dtype}[…] without {what}",
                 )
 
     # -- statements --
 
     def block_body(self, block: ast.Block) -> None:
-        """A block has one value, the last thing in its body, and nothing that is a model's."""
+        """A block has edges and one value, its last expression."""
         if block.type:
-            # Its names are those of the parameters: edges are bound later.
+            # It can use the names of the parameters; edges are bound later.
             self.result_type(block.type)
         last = block.body.statements[-1] if block.body.statements else None
         if not isinstance(last, ast.Result):
@@ -130,7 +134,7 @@ class _Names:
                 "syntax",
                 f"`{block.name.id}` has no value",
                 block.name.span,
-                expected="an expression as the last thing in its body",
+                expected="an expression at the end of its body",
             )
         for statement in block.body.statements:
             match statement:
@@ -140,14 +144,14 @@ class _Names:
                     if statement is not last:
                         self.report.add(
                             "syntax",
-                            "only the last expression of a block is its value",
+                            "only the last expression of a block can be without a name",
                             statement.span,
-                            help="name what comes before it: `a = …`",
+                            help="give this one a name: `a = …`",
                         )
                 case _:
                     self.report.add(
                         "syntax",
-                        f"`{_keyword(statement)}` stands in models, not in blocks",
+                        f"`{_keyword(statement)}` belongs in a model, not in a block",
                         statement.span,
                     )
 
@@ -171,11 +175,11 @@ class _Names:
                 self.used.add(statement.name.id)
                 self.result_type(statement.type)
             case ast.Expect():
-                # A fact has names of its own: elaboration tells what is none.
+                # A fact has other names too; they are checked when it is evaluated.
                 sides = (*ast.walk(statement.left), *ast.walk(statement.right))
                 self.used |= {node.id for node in sides if isinstance(node, ast.Name)}
             case ast.Init():
-                pass  # names of its own
+                pass  # it has its own names
 
     def loss(self, call: ast.Call) -> None:
         for arg in call.args:
@@ -185,16 +189,19 @@ class _Names:
         op = OPS.get(call.callee.id)
         if op and op.loss:
             self.arguments(Callee(op.name, op.params, call.span, flows=False), call.args, None)
+        else:
+            self.arguments_of_unknown(call.args)
 
     # -- expressions --
 
     def value(self, expr: ast.Expr | ast.Typed) -> None:
-        """An expression where a value is wanted."""
+        """An expression where a value is needed."""
         match expr:
             case ast.Name():
                 self.used.add(expr.id)
                 if expr.id not in self.bound:
-                    self.report.take([no_value(expr.id, expr.span, self.bound, self.scope)])
+                    self.undefined.add(expr.id)
+                    self.report.extend([no_value(expr.id, expr.span, self.bound, self.scope)])
             case ast.Call():
                 self.call(expr, None)
             case ast.Chain():
@@ -217,7 +224,7 @@ class _Names:
                 self.block(expr)
 
     def condition(self, node: ast.Condition) -> None:
-        """A condition, whose right side may be the name of a choice."""
+        """A condition; its right side can be the name of a choice."""
         match node:
             case ast.Not():
                 self.value(node.operand)
@@ -226,13 +233,13 @@ class _Names:
                 chosen = isinstance(node.right, ast.Name) and node.right.id not in self.bound
                 if not chosen:
                     self.value(node.right)
-                elif wrong := no_choice(node.right):  # type: ignore[arg-type]
-                    self.report.take([wrong])
+                elif unknown := no_choice(node.right):  # type: ignore[arg-type]
+                    self.report.extend([unknown])
             case _:
                 self.value(node)
 
     def block(self, expr: ast.Expr | ast.Typed) -> None:
-        """An expression where a block is wanted, which a tensor flows into."""
+        """An expression where a block is needed."""
         match expr:
             case ast.Name() | ast.Call():
                 self.call(expr, _SOME_TENSOR)
@@ -250,7 +257,7 @@ class _Names:
                 if expr.otherwise:
                     self.block(expr.otherwise)
             case _:
-                pass  # no block: elaboration tells
+                pass  # not a block, which elaboration reports
 
     def call(self, expr: ast.Name | ast.Call, receiver: Tensor | None) -> None:
         name, args = (expr, ()) if isinstance(expr, ast.Name) else (expr.callee, expr.args)
@@ -259,11 +266,30 @@ class _Names:
             for arg in args:
                 self.value(arg.value)
             return
+        if self.scope.is_unclear(name.id):
+            self.arguments_of_unknown(args)
+            return
         called = callee(name.id, self.scope, expr.span)
         if called is None:
-            self.report.take([no_block(name.id, name.span, self.scope)])
+            self.report.extend([no_block(name.id, name.span, self.scope)])
+            self.arguments_of_unknown(args)
         else:
             self.arguments(called, args, receiver)
+
+    def arguments_of_unknown(self, args: tuple[ast.Arg, ...]) -> None:
+        """The arguments of an unknown block, where a bare name can mean anything."""
+        for arg in args:
+            if isinstance(arg.value, ast.Name):
+                self.bare_name(arg.value)
+            elif not any(isinstance(arg.value, kind) for kind in (ast.Binary, ast.Labeled)):
+                self.value(arg.value)
+            else:
+                self.used |= {n.id for n in ast.walk(arg.value) if isinstance(n, ast.Name)}
+
+    def bare_name(self, name: ast.Name) -> None:
+        self.used.add(name.id)
+        if name.id not in self.bound:
+            self.undefined.add(name.id)
 
     def arguments(
         self, called: Callee, args: tuple[ast.Arg, ...], receiver: Tensor | None
@@ -272,35 +298,35 @@ class _Names:
             unbound = isinstance(expr, ast.Name) and expr.id not in self.bound
             return Symbol(expr.id, expr.span) if unbound else _SOMETHING  # type: ignore[union-attr]
 
-        # Without an arrow the first argument may be the tensor: reading alone cannot tell.
-        slots = bind(called, args, receiver, read, self.report if receiver else Report())
+        # Without an arrow, the first argument may be the tensor: that needs its value.
+        found = bind(called, args, receiver, read, self.report if receiver else Report())
         for arg in args:
             if isinstance(arg.value, ast.Name):
-                self.used.add(arg.value.id)
-            elif slots is None:
+                self.bare_name(arg.value)
+            elif not found.sound:
                 self.value(arg.value)
-        for param in called.params if slots else ():
-            for bound in (slots or {}).get(param.name, ()):
+        for param in called.params if found.sound else ():
+            for bound in found.slots.get(param.name, ()):
                 self.argument(called, param, bound)
 
     def argument(self, called: Callee, param: Param, bound: Bound) -> None:
         expr, symbol = bound.expr, bound.value
         match param.kind:
             case Kind.AXIS | Kind.MARK | Kind.LABEL:
-                pass  # names of their own
+                pass  # they have their own names
             case _ if expr is None:
-                pass  # the tensor that flows in
+                pass  # the tensor along the arrow
             case Kind.BLOCK:
                 self.block(expr)
             case Kind.BOOL if isinstance(expr, ast.Name) and expr.id == param.name:
                 pass  # a switch
             case Kind.ANY if isinstance(expr, ast.Name):
-                pass  # it may choose, further in
+                pass  # the block may use it as a choice
             case kind if isinstance(symbol, Symbol) and kind is not Kind.TENSOR:
                 absent = symbol.name == "none" and param.default is None
                 if symbol.name not in param.choices and not absent:
-                    wrong = no_option(called.name, called.params, param, symbol, self.bound)
-                    self.report.take([wrong])
+                    unknown = no_option(called.name, called.params, param, symbol, self.bound)
+                    self.report.extend([unknown])
             case _:
                 self.value(expr)
 

@@ -1,4 +1,4 @@
-"""One operator of the table at its arguments: checked, given its type, made a node."""
+"""Applies an operator to its arguments: checks them, infers the type, adds a node."""
 
 from __future__ import annotations
 
@@ -10,36 +10,28 @@ from archdsl.graph.nodes import Apply, Stack, walk
 from archdsl.graph.nodes import refs as refs_of
 from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site
 from archdsl.graph.types import Axis, Size, Type
-from archdsl.semantics.binding import Bound
-from archdsl.semantics.construction import Construction
+from archdsl.semantics.binding import Arguments, Bound
+from archdsl.semantics.graph_builder import GraphBuilder
 from archdsl.semantics.shapes import where_bound
 from archdsl.semantics.unknown import no_option
-from archdsl.semantics.values import (
-    POISON,
-    Env,
-    Poison,
-    Scalar,
-    Symbol,
-    Tensor,
-)
+from archdsl.semantics.values import POISON, Env, Poison, Scalar, Symbol, Tensor
 from archdsl.syntax import ast
 
 
 class Operators:
-    """Uses operators in a graph under construction."""
+    """Applies operators in a graph under construction."""
 
-    def __init__(self, building: Construction):
-        self.building = building
-        self.wrong = building.wrong
-        # Where each value stopped to be causal along an axis: the place, after the calls of
-        # the blocks around it.
-        self.broke: dict[tuple[str, str], tuple[Span, ...]] = {}
-        self.tables: dict[str, Apply] = {}  # every `embed` by its place, for those tied to it
+    def __init__(self, builder: GraphBuilder):
+        self.builder = builder
+        # Where a value stopped being causal, by axis and node: the calls of the enclosing
+        # blocks, then the operator.
+        self.noncausal_at: dict[tuple[str, str], tuple[Span, ...]] = {}
+        self.tables: dict[str, Apply] = {}  # every `embed` by its path, for tied operators
 
     def apply(
         self,
         op: Op,
-        slots: Mapping[str, list[Bound]],
+        arguments: Arguments,
         span: Span,
         place: str,
         env: Env,
@@ -47,58 +39,59 @@ class Operators:
         named: bool = True,
     ) -> Tensor | Poison:
         path = (
-            self.building.places.take(place, label.span if label else span, bool(label))
+            self.builder.places.take(place, label.span if label else span, bool(label))
             if named
             else ""
         )
-        made = self.node(op, slots, env, span, path)
+        made = self.node(op, arguments, env, span, path)
         if isinstance(made, Poison):
+            if op.name == "embed":
+                self.builder.skipped.add(path.rpartition(".")[2])
             return made
         node, site = made
-        for name in node.type.noncausal.difference(
-            *(t.noncausal for t in site.tensors.values())
-        ):
-            self.broke.setdefault((name, node.id), (*self.building.calls, span))
-        self.building.nodes.append(node)
+        before = frozenset[str]().union(*(t.noncausal for t in site.tensors.values()))
+        for name in node.type.noncausal - before:
+            self.noncausal_at.setdefault((name, node.id), (*self.builder.calls, span))
+        self.builder.nodes.append(node)
         if op.name == "embed":
-            full = self.building.places.full(path)
+            full = self.builder.places.full(path)
             self.tables[full] = node
             env.labels[path.rpartition(".")[2]] = full
         return Tensor(node.id, node.type)
 
     def node(
-        self, op: Op, slots: Mapping[str, list[Bound]], env: Env, span: Span, path: str
+        self, op: Op, arguments: Arguments, env: Env, span: Span, path: str
     ) -> tuple[Apply, Site] | Poison:
-        """An operator at its arguments, settled and typed, and what its rules saw of them."""
-        made = self.site(op, slots, env, span)
+        """An operator's node, with its type, and the site that its rules saw."""
+        made = self.site(op, arguments, env)
         if isinstance(made, Poison):
             return made
         site, refs = made
         try:
-            site = Site(
-                site.tensors,
-                {**site.attr, **op.resolve_defaults(site)},
-                site.varying,
-                site.named,
-            )
+            attr = {**site.attr, **op.resolve_defaults(site)}
+            site = Site(site.tensors, attr, site.varying, site.named)
             type = op.infer(site)
             op.weights(site)
         except Mismatch as mismatch:
-            return self.mismatch(mismatch, op, slots, span)
-        id, attrs = self.building.fresh(), tuple(site.attr.items())
+            return self.report_mismatch(mismatch, op, arguments.slots, span)
+        id, attrs = self.builder.new_id(), tuple(site.attr.items())
         return Apply(id, op.name, refs, attrs, path, type, span), site
 
     def site(
-        self, op: Op, slots: Mapping[str, list[Bound]], env: Env, span: Span
+        self, op: Op, arguments: Arguments, env: Env
     ) -> tuple[Site, tuple[tuple[str, str], ...]] | Poison:
-        """The types and values that an operator's rules see, and the tensors it is given."""
+        """The types and values that an operator's rules see, and its tensors."""
+        slots = arguments.slots
         tensors: dict[str, Type] = {}
         refs: list[tuple[str, str]] = []
         attr: dict[str, Any] = {}
         named: dict[str, Axis] = {}
-        failed = False
+        failed = not arguments.sound
         for param in op.params:
             bounds = slots.get(param.name, [])
+            if any(isinstance(bound.value, Poison) for bound in bounds):
+                failed = True
+                continue
             if param.kind is Kind.TENSOR:
                 for bound in bounds:
                     assert isinstance(bound.value, Tensor)
@@ -108,6 +101,8 @@ class Operators:
             if not bounds:
                 attr[param.name] = param.default
                 continue
+            if param.kind is Kind.AXIS and failed:
+                continue  # the axes of its tensor may be unknown
             values = [self._attribute(op, param, bound, env, tensors) for bound in bounds]
             if any(isinstance(v, Poison) for v in values):
                 failed = True
@@ -118,30 +113,31 @@ class Operators:
             if isinstance(last, Scalar) and param.kind in (Kind.INT, Kind.SIZES):
                 size = Size.of(int(last.value))
                 named[param.name] = Axis(last.name, size, origin=last.origin)
-        if failed:
-            return POISON
         if attr.get("tied"):
             for name in ("vocab", "dim"):
                 if name in slots:
-                    return self.wrong(
+                    return self.builder.report_error(
                         "argument-value",
-                        f"`{name}` is that of the `embed` it is tied to",
+                        f"`{name}` comes from the tied `embed`",
                         slots[name][0].span,
-                        help=f"leave `{name}` out",
+                        help=f"remove `{name}`",
                     )
+        if failed:
+            return POISON
+        if attr.get("tied"):
             table = self.tables[attr["tied"]]
             attr |= {"vocab": table.attr["vocab"], "dim": table.attr["dim"]}
-        return Site(tensors, attr, self.building.varying, named), tuple(refs)
+        return Site(tensors, attr, self.builder.varying, named), tuple(refs)
 
     def _attribute(
         self, op: Op, param: Param, bound: Bound, env: Env, tensors: Mapping[str, Type]
     ) -> Any:
-        """A parameter's value as the graph keeps it, or POISON."""
+        """A parameter's value in the graph, or POISON."""
         value = bound.value
         if isinstance(value, Poison):
             return value
         if isinstance(value, Symbol) and value.name == "none" and param.default is None:
-            return None  # as if it were left out
+            return None  # the same as no argument
         if isinstance(value, Symbol):
             match param.kind:
                 case Kind.MARK:
@@ -152,9 +148,11 @@ class Operators:
                     return self._table(value, env)
                 case Kind.AXIS:
                     return self._axis(value, tensors)
-            return self.building.tell(no_option(op.name, op.params, param, value, env.names))
+            return self.builder.report_diagnostic(
+                no_option(op.name, op.params, param, value, env.names)
+            )
         if isinstance(value, Scalar) and param.kind is Kind.LABEL:
-            return self._placed(str(value.value), bound.span)
+            return self._table_at(str(value.value), bound.span)
         if isinstance(value, Scalar) and _fits(value.value, param):
             if param.kind is Kind.NAMED_SIZES:
                 return value.name, value.value
@@ -162,15 +160,19 @@ class Operators:
         fraction = isinstance(value, Scalar) and isinstance(value.value, float)
         whole = param.kind in (Kind.INT, Kind.SIZES, Kind.NAMED_SIZES)
         origin = value.origin if isinstance(value, Scalar) else None
-        notes = (Note("it is bound here", origin),) if origin and origin != bound.span else ()
-        return self.building.misfit(
+        notes = (
+            (Note("the value is bound here", origin),)
+            if origin and origin != bound.span
+            else ()
+        )
+        return self.builder.report_argument(
             op.name,
             param.name,
             bound.span,
             _wanted(param),
             value,
             notes=notes,
-            help="`/` gives a fraction; write `//` for a whole number"
+            help="`/` returns a fraction; write `//` for a whole number"
             if fraction and whole and "/" in bound.span.text
             else None,
         )
@@ -178,30 +180,34 @@ class Operators:
     def _table(self, symbol: Symbol, env: Env) -> Any:
         place = env.labels.get(symbol.name)
         if place is not None and "{" in place:
-            return self.wrong(
+            return self.builder.report_error(
                 "argument-value",
-                f"`{symbol.name}` is repeated, and has a table for each copy",
+                f"`{symbol.name}` is repeated, so each layer has its own table",
                 symbol.span,
             )
         if place is not None:
-            # One that is tied itself has the table of another.
+            # A tied `embed` uses the table of another one.
             return self.tables[place].attr["tied"] or place
-        return self.wrong(
+        if symbol.name in self.builder.skipped:
+            return POISON  # it may be the label of an `embed` with a mistake
+        return self.builder.report_error(
             "unknown-name",
-            f"no `embed` above is labelled `{symbol.name}`",
+            f"no earlier `embed` has the label `{symbol.name}`",
             symbol.span,
             expected=listing(env.labels) if env.labels else None,
             help=did_you_mean(symbol.name, env.labels)
-            or f"label the one that is meant: `{symbol.name}: embed(vocab, D)`",
+            or f"add the label: `{symbol.name}: embed(vocab, D)`",
         )
 
-    def _placed(self, place: str, span: Span) -> Any:
-        """The table at a full place, which a string tells where no label is in sight."""
+    def _table_at(self, place: str, span: Span) -> Any:
+        """The table at a full path, written as a string."""
         if place in self.tables and "{" not in place:
             return self.tables[place].attr["tied"] or place
-        return self.wrong(
+        if place.rpartition(".")[2] in self.builder.skipped:
+            return POISON
+        return self.builder.report_error(
             "unknown-name",
-            f'no `embed` above is at "{place}"',
+            f'no earlier `embed` has the path "{place}"',
             span,
             expected=listing(p for p in self.tables if "{" not in p) or None,
             help=did_you_mean(place, self.tables),
@@ -213,15 +219,15 @@ class Operators:
         if len(found) == 1:
             return found[0]
         if found:
-            return self.wrong(
+            return self.builder.report_error(
                 "axis",
                 f"two axes are named `{symbol.name}`",
                 symbol.span,
                 found=str(x),
-                help="`reshape` gives axes other names",
+                help="rename an axis with `reshape`",
             )
         names = [a.name for a in x.axes if a.name]
-        return self.wrong(
+        return self.builder.report_error(
             "axis",
             f"no axis is named `{symbol.name}`",
             symbol.span,
@@ -230,14 +236,14 @@ class Operators:
             help=did_you_mean(symbol.name, names),
         )
 
-    def mismatch(
-        self, wrong: Mismatch, op: Op, slots: Mapping[str, list[Bound]], span: Span
+    def report_mismatch(
+        self, mismatch: Mismatch, op: Op, slots: Mapping[str, list[Bound]], span: Span
     ) -> Poison:
-        """A rule's refusal at the argument it is about, with the places of the others."""
-        at = slots.get(wrong.at or "", [])
+        """Reports that an operator's rule refused its arguments, and where they are bound."""
+        at = slots.get(mismatch.at or "", [])
         place = at[0].span if at else span
         notes: list[Note] = []
-        for other in dict.fromkeys((wrong.at or "", *wrong.bound)):
+        for other in dict.fromkeys((mismatch.at or "", *mismatch.bound)):
             if isinstance(other, Axis):
                 notes += where_bound(other, place)
                 continue
@@ -247,32 +253,32 @@ class Operators:
                     where = "bound here" if value.origin else "set from outside"
                     name = value.name or other
                     notes.append(Note(f"`{name}` is {value.text}, {where}", value.origin))
-        if wrong.broken and at and isinstance(at[0].value, Tensor):
-            breaks = self._broken(wrong.broken, at[0].value.ref)
-            notes += [Note("this looks at later positions", s) for s in breaks[-1:]]
-            notes += [Note("in the block that is called here", s) for s in breaks[:-1][:1]]
-        return self.wrong(
-            wrong.code,
-            f"{op.name}: {wrong.message}",
+        if mismatch.broken and at and isinstance(at[0].value, Tensor):
+            places = self._first_noncausal(mismatch.broken, at[0].value.ref)
+            notes += [Note("this uses later positions", s) for s in places[-1:]]
+            notes += [Note("in the block called here", s) for s in places[:-1][:1]]
+        return self.builder.report_error(
+            mismatch.code,
+            f"{op.name}: {mismatch.message}",
             place,
-            expected=wrong.expected,
-            found=wrong.found,
+            expected=mismatch.expected,
+            found=mismatch.found,
             notes=tuple(notes),
-            help=wrong.help,
+            help=mismatch.help,
         )
 
-    def _broken(self, axis: str, ref: str) -> tuple[Span, ...]:
-        """The first place on the way to a value that broke causality along an axis."""
-        made = {node.id: node for node, _ in walk(tuple(self.building.nodes))}
-        behind: set[str] = set()
+    def _first_noncausal(self, axis: str, ref: str) -> tuple[Span, ...]:
+        """Where a value or one of its inputs first stopped being causal along an axis."""
+        made = {node.id: node for node, _ in walk(tuple(self.builder.nodes))}
+        found: set[str] = set()
         todo = [ref]
         while todo:
             node = made.get(todo.pop())
-            if node and node.id not in behind:
-                behind.add(node.id)
+            if node and node.id not in found:
+                found.add(node.id)
                 todo += refs_of(node)
                 todo += [n.id for n in node.body] if isinstance(node, Stack) else []
-        places = (p for (a, id), p in self.broke.items() if a == axis and id in behind)
+        places = (p for (a, id), p in self.noncausal_at.items() if a == axis and id in found)
         return next(places, ())
 
 

@@ -1,7 +1,7 @@
-"""Where weights live: a path of labels and block names, unique within each body.
+"""The paths of weights: labels and block names, unique within each body.
 
-A label names its place; without one the block's own name serves, and the second of a name
-in one body is `name_2`. These names are part of what a spec means.
+Without a label the name of the block is used; the second of that name in a body is `name_2`.
+These paths are part of the meaning of a spec.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from archdsl.semantics.report import Report
 
 
 class Places:
-    """The path of the body being walked, and the names taken in it."""
+    """The path of the current body, and the names that are in use there."""
 
     def __init__(self, report: Report):
         self.report = report
-        self._prefix = ""  # within the innermost stack
-        self._stacks = ""  # of the stacks around, for `full`
+        self._prefix = ""  # in the innermost stack
+        self._stacks = ""  # of the enclosing stacks
         self._taken: set[str] = set()
         self._labels: dict[str, Span] = {}
 
     def take(self, name: str, span: Span, labelled: bool) -> str:
-        """The path of a part of this body, its name made unique."""
+        """The path of a part of this body. A name that is in use gets a number."""
         if labelled and name in self._taken:
             first = self._labels.get(name)
             self.report.add(
                 "duplicate-name",
-                f"the label `{name}` is taken in this body",
+                f"the label `{name}` is already used in this body",
                 span,
-                notes=(Note("here", first),) if first else (),
-                help="weights are named by labels: choose another",
+                notes=(Note("it is first used here", first),) if first else (),
+                help="labels name weights: choose another one",
             )
         if labelled:
             self._labels[name] = span
@@ -44,15 +44,18 @@ class Places:
         return f"{self._prefix}.{unique}" if self._prefix else unique
 
     def full(self, path: str) -> str:
-        """A path with the stacks around it, `{}` for the number of the copy."""
+        """A path with its enclosing stacks, `{}` for the number of a layer."""
         return f"{self._stacks}.{path}" if self._stacks else path
 
     @contextmanager
-    def inside(
+    def enter(
         self, name: str | None, span: Span, named: bool, labelled: bool = True
     ) -> Iterator[None]:
-        """The body of a part. One that is not `named` shares its caller's place: a group
-        without a label all of it, a repeated block only the path."""
+        """Enters the body of a part.
+
+        A part that is not `named` uses the path of its caller: a group without a label also
+        shares its names, a repeated block does not.
+        """
         if name is None:
             yield
             return
@@ -63,8 +66,8 @@ class Places:
         self._prefix, self._taken, self._labels = saved
 
     @contextmanager
-    def stacked(self, path: str) -> Iterator[None]:
-        """The body of a stack, whose paths are relative to one copy."""
+    def in_stack(self, path: str) -> Iterator[None]:
+        """Enters the body of a stack, whose paths are relative to one layer."""
         saved = self._prefix, self._taken, self._labels, self._stacks
         self._stacks = f"{self.full(path)}.{{}}"
         self._prefix, self._taken, self._labels = "", set(), {}

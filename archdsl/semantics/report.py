@@ -1,34 +1,35 @@
-"""Where the diagnostics of one run are gathered; the same mistake is told once."""
+"""The diagnostics of one run; each mistake is reported once."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from archdsl.diagnostics import ArchError, Diagnostic, Span
 
 
 class Report:
-    """What was found wrong. A block used twice makes its mistake once."""
+    """Collects diagnostics. A mistake in a block that is called twice counts once."""
 
     def __init__(self) -> None:
-        self.mistakes = 0  # those told already are counted again
+        self.mistakes = 0  # includes repeated ones
         self._found: dict[tuple[str, Span | None, str | None], Diagnostic] = {}
 
     def add(self, code: str, message: str, span: Span | None = None, **more: Any) -> None:
-        """Tells a mistake; `more` are the other fields of a `Diagnostic`."""
-        self.take([Diagnostic(code, message, span, **more)])
+        """Adds a diagnostic; `more` are the other fields of `Diagnostic`."""
+        self.extend([Diagnostic(code, message, span, **more)])
 
-    def take(self, diagnostics: list[Diagnostic] | tuple[Diagnostic, ...]) -> None:
+    def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
         for each in diagnostics:
             self.mistakes += 1
-            # One place is told one mistake of a kind; without a place the message tells
-            # them apart.
+            # At most one diagnostic for a code and a place. Without a place, the message
+            # distinguishes them.
             key = (each.code, each.span, None if each.span else each.message)
             self._found.setdefault(key, each)
 
     @property
     def diagnostics(self) -> list[Diagnostic]:
-        """In the order of the text, file by file; first what has no place in a text."""
+        """The diagnostics sorted by file and position; those without a position come first."""
         found = list(self._found.values())
         files = [d.span.source.path for d in found if d.span]
         return sorted(
@@ -39,5 +40,6 @@ class Report:
         )
 
     def raise_any(self) -> None:
+        """Raises `ArchError` if there are diagnostics."""
         if self._found:
             raise ArchError(self.diagnostics)

@@ -1,4 +1,4 @@
-"""Written types against the types of values: binding names of axes, and comparing."""
+"""Compares written types with the types of values, and binds the names of axes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from archdsl.diagnostics import Note, Span
 from archdsl.graph.types import Axis, Size, Type, Varying
 from archdsl.semantics.report import Report
-from archdsl.semantics.values import Env, Extent, Poison, Scalar, Value
+from archdsl.semantics.values import POISON, Env, Extent, Poison, Scalar, Value
 from archdsl.syntax import ast
 from archdsl.syntax.printer import type_text
 
@@ -16,27 +16,35 @@ Number = Callable[[ast.Expr, Env], Scalar | Poison]
 
 
 class Shapes:
+    """Reads types; `number` evaluates the expression of a size."""
+
     def __init__(self, report: Report, varying: dict[str, Varying], number: Number):
         self.report = report
         self.varying = varying
         self.number = number
+        self.failed_axes: set[str] = set()  # of inputs, by name
 
-    # -- types that declare: inputs --
+    # -- declared types of inputs --
 
     def declared(self, node: ast.Type, env: Env) -> Type | None:
-        """The type that an input's text declares; new varying axes are entered."""
+        """The declared type of an input. Adds its varying axes to `varying` and `env`."""
         axes = [self._declared_axis(axis, env) for axis in node.axes]
         below = self.positive(node.below, env, "a bound") if node.below else None
         if node.below and node.dtype != "int":
             self.report.add(
                 "type-mismatch",
-                "only whole numbers are bounded",
+                "only `int` can have a bound",
                 node.below.span,
                 found=node.dtype,
             )
             return None
         known = tuple(a for a in axes if a is not None)
-        if len(known) < len(axes) or (node.below and below is None):
+        if len(known) < len(axes):
+            names = (a.size.id for a in node.axes if isinstance(a.size, ast.Name))
+            self.failed_axes.update(name for name in names if name not in env.names)
+            self._poison_axes(node, env)
+            return None
+        if node.below and below is None:
             return None
         return Type(node.dtype, known, below)
 
@@ -47,28 +55,30 @@ class Shapes:
         if not isinstance(axis.size, ast.Name):
             self.report.add(
                 "axis",
-                "a varying axis is a name and its bound",
+                "a varying axis must be a name with a bound",
                 axis.span,
                 expected="T <= context",
             )
             return None
         name = axis.size.id
-        if bound is None:
-            return None
         before = self.varying.get(name)
+        if name in self.failed_axes:
+            return None
         if before is None and name in env.names:
             self.report.add(
                 "duplicate-name",
-                f"`{name}` is bound already and cannot name an axis",
+                f"`{name}` is already bound and cannot be the name of an axis",
                 axis.size.span,
-                help="choose another letter for the axis",
+                help="choose another name for the axis",
             )
             return None
+        if bound is None:
+            return None
         if before and before.bound != bound:
-            notes = (Note("the bound is stated here", before.origin),) if before.origin else ()
+            notes = (Note("the other bound is here", before.origin),) if before.origin else ()
             self.report.add(
                 "shape-mismatch",
-                f"`{name}` has two bounds",
+                f"`{name}` has two different bounds",
                 axis.span,
                 expected=str(before.bound),
                 found=str(bound),
@@ -81,21 +91,21 @@ class Shapes:
         return Axis(name, Size.of(name), (), axis.span)
 
     def positive(self, expr: ast.Expr, env: Env, what: str) -> int | None:
-        """A whole number above 0, or None where it was reported not to be one."""
+        """A whole number above 0, or None after a report."""
         value = self.number(expr, env)
         if isinstance(value, Poison):
             return None
         if isinstance(value.value, bool) or not isinstance(value.value, int) or value.value < 1:
             notes: tuple[Note, ...] = ()
             if value.origin and value.origin != expr.span:
-                notes = (Note("it is bound here", value.origin),)
+                notes = (Note("the value is bound here", value.origin),)
             self.report.add(
                 "arithmetic",
-                f"{what} is a whole number above 0",
+                f"{what} must be a whole number above 0",
                 expr.span,
                 found=value.text,
                 notes=notes,
-                help="`/` gives a fraction; write `//` for a whole number"
+                help="`/` returns a fraction; write `//` for a whole number"
                 if isinstance(value.value, float)
                 else None,
             )
@@ -103,7 +113,7 @@ class Shapes:
         return value.value
 
     def _size(self, axis: ast.Axis, env: Env) -> Axis | None:
-        """A size that is written: a number, or the name of a varying axis."""
+        """The axis of a written size: a number, or the name of a varying axis."""
         if isinstance(axis.size, ast.Name):
             known = env.names.get(axis.size.id)
             if isinstance(known, Extent):
@@ -113,9 +123,9 @@ class Shapes:
             if known is None:
                 self.report.add(
                     "unknown-name",
-                    f"nothing is named `{axis.size.id}` here",
+                    f"`{axis.size.id}` is not defined here",
                     axis.span,
-                    help=f"a varying axis says its bound: `{axis.size.id} <= context`",
+                    help=f"give a varying axis a bound: `{axis.size.id} <= context`",
                 )
                 return None
         if isinstance(axis.size, ast.Binary):
@@ -125,9 +135,9 @@ class Shapes:
             if varied is not None:
                 self.report.add(
                     "arithmetic",
-                    f"there may be nothing along an axis of `{varied}`",
+                    f"an axis of size `{varied}` can be empty",
                     axis.span,
-                    found=f"{varied.at(dict.fromkeys(varied.vars, 1))} where it is shortest",
+                    found=f"{varied.at(dict.fromkeys(varied.vars, 1))} for the shortest input",
                 )
                 return None
         size = self.positive(axis.size, env, "a size")
@@ -152,15 +162,14 @@ class Shapes:
             return None
         return left.axis.size + by.value if expr.op == "+" else left.axis.size - by.value
 
-    # -- types that are matched: the parameters of blocks --
+    # -- types of block parameters --
 
     def bind(
         self, type: Type, param: ast.Param, span: Span, env: Env, outer: dict[str, str | None]
     ) -> Type | None:
-        """The argument's type in a block's own names, or None where it does not fit.
+        """An argument's type with the block's names for its axes, or None after a report.
 
-        Names of axes that the block has not bound yet are bound; `outer` gets what its
-        caller calls them.
+        Binds the names of axes that are new to the block; `outer` gets the caller's names.
         """
         node = param.type
         assert isinstance(node, ast.Type)
@@ -168,11 +177,11 @@ class Shapes:
         if not fits:
             self.report.add(
                 "type-mismatch",
-                f"`{param.name.id}` has another type than the block takes",
+                f"`{param.name.id}` does not have the type that the block takes",
                 span,
                 expected=type_text(node),
                 found=str(type),
-                notes=(Note("the block takes this", node.span),),
+                notes=(Note("the type is declared here", node.span),),
             )
             return None
         axes: list[Axis] = []
@@ -208,12 +217,12 @@ class Shapes:
         if wanted.size != axis.size:
             self.report.add(
                 "shape-mismatch",
-                f"`{param.name.id}` has another size than the block takes",
+                f"`{param.name.id}` does not have the size that the block takes",
                 span,
                 expected=str(wanted),
                 found=str(axis),
                 notes=(
-                    Note("the block takes this", pattern.span),
+                    Note("the type is declared here", pattern.span),
                     *where_bound(wanted, pattern.span, span),
                     *where_bound(axis, span),
                 ),
@@ -221,15 +230,26 @@ class Shapes:
             return None
         return replace(axis, name=wanted.name)
 
+    def poison(self, param: ast.Param, env: Env) -> Poison:
+        """POISON for a parameter, and for the axes that only its type names."""
+        if isinstance(param.type, ast.Type):
+            self._poison_axes(param.type, env)
+        return POISON
+
+    def _poison_axes(self, node: ast.Type, env: Env) -> None:
+        for axis in node.axes:
+            if isinstance(axis.size, ast.Name):
+                env.names.setdefault(axis.size.id, POISON)
+
     def outside(self, type: Type, outer: dict[str, str | None]) -> Type:
-        """A block's result in its caller's names for the axes."""
+        """A result's type with the caller's names for its axes."""
         axes = (replace(a, name=outer.get(a.name or "", a.name)) for a in type.axes)
         return replace(type, axes=tuple(axes))
 
-    # -- types that are checked: outputs and results --
+    # -- declared types of outputs and results --
 
-    def agrees(self, type: Type, node: ast.Type, env: Env, what: str) -> bool:
-        """Whether a value has the type that is written for it; reported where it has not."""
+    def check(self, type: Type, node: ast.Type, env: Env, what: str) -> bool:
+        """Whether a value has its declared type; reports a difference."""
         wanted = [self._size(axis, env) for axis in node.axes]
         if None in wanted:
             return False
@@ -243,7 +263,7 @@ class Shapes:
                 notes = (*where_bound(want, node.span), *where_bound(axis, node.span))
         self.report.add(
             "shape-mismatch" if alike else "type-mismatch",
-            f"{what} does not have the type that is written",
+            f"{what} does not have its declared type",
             node.span,
             expected=f"{node.dtype}[{', '.join(map(str, wanted))}]" if wanted else node.dtype,
             found=str(type),
@@ -253,7 +273,7 @@ class Shapes:
 
 
 def where_bound(axis: Axis, *shown: Span) -> tuple[Note, ...]:
-    """Where the size of an axis comes from, unless a message shows that place already."""
+    """A note where the size of an axis is bound, unless `shown` covers that place."""
     if axis.origin is None or any(span.covers(axis.origin) for span in shown):
         return ()
     size = str(axis.size)

@@ -1,4 +1,4 @@
-"""Names that mean nothing where they stand: what a message says of them, and the likely fix."""
+"""Messages about names that are not defined, with the likely fix."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from archdsl.syntax import ast
 
 
 def no_value(name: str, span: Span, names: Iterable[str], scope: Scope) -> Diagnostic:
-    """A name that stands for a number or a tensor and is neither; `names` are bound here."""
+    """A name where a number or a tensor is needed; `names` are the bound names."""
     if name in OPS or name in scope.blocks:
         return Diagnostic(
             "not-a-tensor",
-            f"`{name}` is a block, and a value is needed here",
+            f"a value is needed here, and `{name}` is a block",
             span,
-            help=f"bring a tensor in: `x -> {name}`",
+            help=f"apply it to a tensor: `x -> {name}`",
         )
     help = did_you_mean(name, names)
-    return Diagnostic("unknown-name", f"nothing is named `{name}` here", span, help=help)
+    return Diagnostic("unknown-name", f"`{name}` is not defined here", span, help=help)
 
 
 def no_block(name: str, span: Span, scope: Scope) -> Diagnostic:
-    """A name that stands for a block and is none."""
+    """A name where a block is needed."""
     if name in OPS and OPS[name].loss:
-        help: str | None = f"a loss stands alone: `loss {OPS[name].example}`"
+        help: str | None = f"write it as a statement: `loss {OPS[name].example}`"
         return Diagnostic("not-a-block", f"`{name}` is a loss", span, help=help)
     blocks = [*scope.blocks, *(n for n, op in OPS.items() if not op.loss)]
     help = _elsewhere(name) or did_you_mean(RENAMED.get(name, name), blocks)
@@ -37,26 +37,28 @@ def no_block(name: str, span: Span, scope: Scope) -> Diagnostic:
 
 
 def no_choice(name: ast.Name) -> Diagnostic | None:
-    """What to say of a name that a choice is compared with, unless it can be chosen."""
+    """A name that a choice is compared with; None if it is an option of some operator."""
     known = {"none", *OPS, *(c for op in OPS.values() for p in op.params for c in p.choices)}
     if name.id in known:
         return None
     help = did_you_mean(name.id, known)
-    return Diagnostic("unknown-name", f"nothing can be `{name.id}`", name.span, help=help)
+    return Diagnostic("unknown-name", f"no option is named `{name.id}`", name.span, help=help)
 
 
 def no_option(
     callee: str, params: tuple[Param, ...], at: Param, name: Symbol, names: Iterable[str]
 ) -> Diagnostic:
-    """An argument that is a bare name, neither bound nor one that its callee knows; by its
-    order it is for the parameter `at`."""
+    """A bare name as an argument, neither bound nor an option of the callee.
+
+    By its order it is for the parameter `at`.
+    """
     options = [c for p in params for c in p.choices]
     options += [p.name for p in params if p.kind is Kind.BOOL]
     help = did_you_mean(name.name, [*options, *names])
     expected = listing(at.choices) or f"{at.kind.value} for `{at.name}`"
     return Diagnostic(
         "unknown-name",
-        f"`{name.name}` is neither bound here nor an option of `{callee}`",
+        f"`{name.name}` is not defined here and is not an option of `{callee}`",
         name.span,
         expected=None if help else expected,
         help=help,
@@ -64,10 +66,10 @@ def no_option(
 
 
 def _elsewhere(name: str) -> str | None:
-    """Where a name that is no block in sight means something."""
+    """A help line for a name that is defined elsewhere."""
     for path in sorted(standard_library().glob("*.arch")):
         if re.search(rf"^block {re.escape(name)}\(", path.read_text("utf-8"), re.MULTILINE):
-            return f'it is a block of the standard library: `use "{path.name}"`'
+            return f'it is in the standard library: add `use "{path.name}"`'
     for op in OPS.values():
         if name in (c for p in op.params for c in p.choices) and not op.loss:
             return f"it is an option of `{op.name}`: `{op.name}(…, {name})`"

@@ -1,4 +1,4 @@
-"""What an expression can mean while a model is elaborated."""
+"""The values that expressions can have while a model is elaborated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from archdsl.syntax import ast
 
 
 class Scalar(Frozen):
-    """A number, truth value or string; `name` and `origin` are those of its binding."""
+    """A number, truth value or string; `name` and `origin` say where it is bound."""
 
     value: int | float | bool | str
     name: str | None = None
@@ -29,34 +29,34 @@ class Scalar(Frozen):
 
 
 class Symbol(Frozen):
-    """A bare name bound to nothing: it can choose (`learned`) or switch (`causal`)."""
+    """An unbound name: it can be a choice (`learned`) or a switch (`causal`)."""
 
     name: str
     span: Span
 
 
 class Extent(Frozen):
-    """A varying axis, known by a block under a name of its own."""
+    """A varying axis, to which a block may give another name."""
 
     axis: Axis
 
 
 class Tensor(Frozen):
-    """A value of the graph."""
+    """A value of the graph: a node or an input."""
 
     ref: str
     type: Type
 
 
 class Closure(Frozen):
-    """A block given as an argument: the expression and where its names are looked up."""
+    """A block passed as an argument: its expression, and the names that it sees."""
 
     expr: ast.Expr
     env: Env
 
 
 class Function(Frozen):
-    """A function of numbers, such as `sqrt`; `optional`: its parameters may be left out."""
+    """A function of numbers, such as `sqrt`; `optional`: arguments can be left out."""
 
     call: Callable[..., int | float]
     params: tuple[str, ...]
@@ -64,7 +64,7 @@ class Function(Frozen):
 
 
 class Poison:
-    """The value of what is wrong; whoever meets it says nothing more."""
+    """The value of an expression with a mistake. Using it is not reported again."""
 
 
 POISON = Poison()
@@ -74,10 +74,10 @@ Value: TypeAlias = Scalar | Symbol | Extent | Tensor | Closure | Function | Pois
 
 @dataclass
 class Env:
-    """The names that a body can see: its own, then the blocks of its file.
+    """The names that a body sees: its values, and the blocks of its file.
 
-    `within` are the blocks that the body is inside of and where each was called, outermost
-    first; `labels` are the places of its `embed`s.
+    `within` are the enclosing blocks and their calls, outermost first; `labels` are the paths
+    of the body's `embed`s.
     """
 
     scope: Scope
@@ -87,21 +87,21 @@ class Env:
 
 
 def describe(value: Value) -> str:
-    """What a value is and what it is called, as a message says it."""
+    """A value for a message, with the name that it is bound to."""
     if isinstance(value, Scalar) and value.name:
         return f"{value.name} = {value.text}"
-    return said(value)
+    return value_text(value)
 
 
-def said(value: Value) -> str:
-    """What a value is, as a message says it where its name stands in sight."""
+def value_text(value: Value) -> str:
+    """A value for a message that shows its name elsewhere."""
     match value:
         case Scalar():
             return value.text
         case Tensor():
             return f"a tensor {value.type}"
         case Extent():
-            return f"the axis {value.axis}, which varies"
+            return f"the varying axis {value.axis}"
         case Closure():
             return "a block"
         case Function():
@@ -109,11 +109,11 @@ def said(value: Value) -> str:
         case Symbol():
             return f"the name `{value.name}`"
         case Poison():
-            return "something wrong"
+            return "a value with a mistake"
 
 
-def kind(default: Value | None) -> str:
-    """What may be given for a parameter of this default, as a message says it."""
+def kind_text(default: Value | None) -> str:
+    """The values that a parameter with this default accepts, for a message."""
     match default:
         case Scalar(value=bool()):
             return "`true` or `false`"
@@ -124,16 +124,15 @@ def kind(default: Value | None) -> str:
         case Scalar():
             return "a string"
         case Symbol(name="none"):
-            return "a number, a name that chooses, or `none`"
+            return "a number, the name of an option, or `none`"
         case Symbol():
-            return "a name that chooses"
+            return "the name of an option"
         case _:
-            return "a number or a choice"
+            return "a number or the name of an option"
 
 
 def fits(value: Value, default: Value | None) -> bool:
-    """Whether a value may stand for a parameter of this default: it is of the same kind, or
-    the default is `none`, which is of any."""
+    """Whether a parameter with this default accepts a value of this kind."""
     match value, default:
         case (Scalar() | Symbol(), None) | (Symbol(), Symbol()):
             return True

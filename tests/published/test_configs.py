@@ -125,7 +125,7 @@ def test_there_and_back_is_equal_in_every_field(spec: str) -> None:
     analysis = analyse(f"{spec}:Small", settings=known.settings)
     config = analysis.maps["huggingface"].config
     assert config is not None
-    assert write_config(config, analysis.work, analysis.env) == whole
+    assert write_config(config, analysis.elaborator, analysis.env) == whole
 
 
 def test_the_block_that_fits_best_is_taken(spec: str) -> None:
@@ -180,7 +180,7 @@ def test_the_tensors_say_what_the_config_does_not(spec: str) -> None:
         analysis = analyse(f"{spec}:Small", settings=known.settings)
         config = analysis.maps["huggingface"].config
         assert config is not None
-        assert "tensors" not in write_config(config, analysis.work, analysis.env)
+        assert "tensors" not in write_config(config, analysis.elaborator, analysis.env)
 
 
 def test_classes_are_counted_by_their_labels(spec: str) -> None:
@@ -195,4 +195,4 @@ def test_classes_are_counted_by_their_labels(spec: str) -> None:
     analysis = analyse(f"{spec}:Small", settings=known.settings)
     config = analysis.maps["huggingface"].config
     assert config is not None
-    assert write_config(config, analysis.work, analysis.env)["id2label"] == labels
+    assert write_config(config, analysis.elaborator, analysis.env)["id2label"] == labels

@@ -143,5 +143,5 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (told,) = archdsl.check(str(path))
     assert (told.code, told.message) == (
         "file",
-        f"`{path}` cannot be read: it is not text in UTF-8",
+        f"`{path}` cannot be read: it is not UTF-8 text",
     )

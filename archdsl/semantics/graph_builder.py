@@ -1,0 +1,86 @@
+"""The graph under construction: nodes, weight paths, and the calls that led here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from archdsl.diagnostics import Diagnostic, Note, Span
+from archdsl.graph.nodes import Node
+from archdsl.graph.types import Varying
+from archdsl.semantics.places import Places
+from archdsl.semantics.report import Report
+from archdsl.semantics.unknown import no_value
+from archdsl.semantics.values import POISON, Env, Poison, Value, value_text
+from archdsl.syntax import ast
+
+
+class GraphBuilder:
+    """State that the parts of the elaborator share."""
+
+    def __init__(self, report: Report, varying: dict[str, Varying]):
+        self.report = report
+        self.varying = varying
+        self.places = Places(report)
+        self.nodes: list[Node] = []
+        self.calls: tuple[Span, ...] = ()  # calls of the enclosing blocks, outermost first
+        self.skipped: set[str] = set()  # names in expressions that were not elaborated
+        self.ids = 0
+
+    def new_id(self) -> str:
+        self.ids += 1
+        return f"%{self.ids}"
+
+    @contextmanager
+    def collect_nodes(self) -> Iterator[list[Node]]:
+        """Collects the nodes that are added inside in a separate list."""
+        outer, self.nodes = self.nodes, []
+        try:
+            yield self.nodes
+        finally:
+            self.nodes = outer
+
+    @contextmanager
+    def in_body_of(self, env: Env) -> Iterator[None]:
+        """Reports mistakes inside as mistakes in the body that `env` belongs to."""
+        outer, self.calls = self.calls, tuple(span for _, span in env.within)
+        try:
+            yield
+        finally:
+            self.calls = outer
+
+    def skip(self, *nodes: ast.Node | None) -> Poison:
+        """Notes that nodes are not elaborated, because of a mistake reported elsewhere."""
+        for node in nodes:
+            for each in ast.walk(node) if node else ():
+                if isinstance(each, ast.Name):
+                    self.skipped.add(each.id)
+        return POISON
+
+    def report_diagnostic(self, diagnostic: Diagnostic) -> Poison:
+        """Reports a mistake, with the call of the block that it is in."""
+        # The block may be in another file: the user looks for the call in their own.
+        notes = [Note("in the block called here", call) for call in self.calls[:1]]
+        if diagnostic.span not in self.calls:
+            diagnostic = replace(diagnostic, notes=(*diagnostic.notes, *notes))
+        self.report.extend([diagnostic])
+        return POISON
+
+    def report_error(self, code: str, message: str, span: Span, **more: Any) -> Poison:
+        """Reports a mistake, given the fields of its `Diagnostic`."""
+        return self.report_diagnostic(Diagnostic(code, message, span, **more))
+
+    def report_unknown(self, name: str, span: Span, env: Env) -> Poison:
+        """Reports a name that has no value."""
+        return self.report_diagnostic(no_value(name, span, env.names, env.scope))
+
+    def report_argument(
+        self, callee: str, param: str, span: Span, expected: str, found: Value, **more: Any
+    ) -> Poison:
+        """Reports an argument that its parameter does not accept."""
+        if isinstance(found, Poison):
+            return found
+        message = f"`{param}` of `{callee}` cannot be {value_text(found)}"
+        return self.report_error("argument-value", message, span, expected=expected, **more)

@@ -1,0 +1,275 @@
+"""Blocks applied to tensors: the steps of a chain, calls, and stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from archdsl.graph.nodes import Stack
+from archdsl.graph.ops import OPS
+from archdsl.graph.signature import Kind, Param
+from archdsl.semantics.binding import Callee, bind, callee
+from archdsl.semantics.blocks import Blocks
+from archdsl.semantics.conditions import Conditions
+from archdsl.semantics.evaluators import Evaluators
+from archdsl.semantics.graph_builder import GraphBuilder
+from archdsl.semantics.operators import Operators
+from archdsl.semantics.unknown import no_block
+from archdsl.semantics.values import (
+    POISON,
+    Closure,
+    Env,
+    Poison,
+    Symbol,
+    Tensor,
+    Value,
+    describe,
+)
+from archdsl.syntax import ast
+
+
+class Steps:
+    """Applies blocks. Where a tensor is POISON, only the arguments of its steps are checked."""
+
+    def __init__(
+        self,
+        builder: GraphBuilder,
+        operators: Operators,
+        blocks: Blocks,
+        conditions: Conditions,
+        evaluators: Evaluators,
+    ):
+        self.builder = builder
+        self.operators = operators
+        self.blocks = blocks
+        self.conditions = conditions
+        self.evaluators = evaluators
+
+    def run(
+        self, x: Value, head: ast.Node, steps: Sequence[ast.Step], env: Env
+    ) -> Tensor | Poison:
+        """Passes the value of `head` through the steps after it."""
+        if not isinstance(x, Tensor | Poison):
+            x = self.builder.report_error(
+                "not-a-tensor",
+                "only a tensor can be passed along `->`",
+                head.span,
+                found=describe(x),
+            )
+        for step in steps:
+            x = self.apply(step.value, env, x)
+        return x
+
+    def apply(
+        self,
+        expr: ast.Expr | ast.Typed,
+        env: Env,
+        x: Tensor | Poison,
+        label: ast.Name | None = None,
+        named: bool = True,
+    ) -> Tensor | Poison:
+        """A block applied to a tensor; `named`: its weights get a path for this call."""
+        match expr:
+            case ast.Labeled():
+                return self.apply(expr.value, env, x, expr.label)
+            case ast.When():
+                chosen = self.conditions.choose(expr, env)
+                if isinstance(chosen, Poison):
+                    return chosen
+                return x if chosen is None else self.apply(chosen, env, x, label, named)
+            case ast.Name() | ast.Call():
+                return self.call(expr, env, x, label, named)
+            case ast.Lambda():
+                with self.builder.places.enter(
+                    label.id if label else None, expr.span, named and bool(label)
+                ):
+                    return self.run(x, expr, expr.steps, env)
+            case ast.Binary(op="*"):
+                return self._repeat(expr, env, x, label)
+            case ast.Chain():
+                self.builder.skip(expr)
+                return self.builder.report_error(
+                    "not-a-block",
+                    "a chain cannot be used as a block",
+                    expr.span,
+                    help="write a group of steps as `{ a -> b }`",
+                )
+            case _:
+                self.builder.skip(expr)
+                return self.builder.report_error(
+                    "not-a-block",
+                    "a block is needed here",
+                    expr.span,
+                    expected="the name of a block, a call, or `{ … }`",
+                    found=expr.span.text,
+                )
+
+    def call(
+        self,
+        expr: ast.Name | ast.Call,
+        env: Env,
+        x: Tensor | Poison | None,
+        label: ast.Name | None,
+        named: bool,
+    ) -> Tensor | Poison:
+        """A call of an operator or a block; `x` is the tensor along the arrow, if any."""
+        name, args = (expr, ()) if isinstance(expr, ast.Name) else (expr.callee, expr.args)
+        target = env.names.get(name.id)
+        if isinstance(target, Closure):
+            return self._call_parameter(target, expr, args, env, x, label, named)
+        if isinstance(target, Symbol) and (
+            callee(target.name, env.scope, expr.span) or env.scope.is_unclear(target.name)
+        ):
+            # A choice can be the name of a block: `-> act`, with `act = gelu`.
+            name, target = ast.Name(name.span, target.name), None
+        if isinstance(target, Poison) or (target is None and env.scope.is_unclear(name.id)):
+            return self.builder.skip(expr)
+        if target is not None:
+            self.builder.skip(expr)
+            return self.builder.report_error(
+                "not-a-block", f"`{name.id}` is not a block", name.span, found=describe(target)
+            )
+        called = callee(name.id, env.scope, expr.span)
+        if called is None:
+            self.builder.skip(expr)
+            return self.builder.report_diagnostic(no_block(name.id, name.span, env.scope))
+        arguments = bind(
+            called, args, x, lambda e, p: self.argument(e, p, called, env), self.builder.report
+        )
+        place = label.id if label else name.id
+        if name.id in OPS:
+            return self.operators.apply(
+                OPS[name.id], arguments, expr.span, place, env, label, named
+            )
+        definition = env.scope.blocks[name.id]
+        return self.blocks.inline(definition, arguments, expr.span, place, env, label, named)
+
+    def _call_parameter(
+        self,
+        block: Closure,
+        expr: ast.Name | ast.Call,
+        args: tuple[ast.Arg, ...],
+        env: Env,
+        x: Tensor | Poison | None,
+        label: ast.Name | None,
+        named: bool,
+    ) -> Tensor | Poison:
+        """A block that was passed as an argument. It has its other arguments already."""
+        name = expr.id if isinstance(expr, ast.Name) else expr.callee.id
+        if x is None and len(args) == 1:
+            x, args = self.evaluators.tensor(args[0].value, env), ()
+        if x is None or args:
+            return self.builder.report_error(
+                "argument-value",
+                f"`{name}` is a block parameter and takes only a tensor",
+                expr.span,
+                help=f"write `x -> {name}`",
+            )
+        with self.builder.in_body_of(block.env):
+            return self.apply(block.expr, block.env, x, label, named)
+
+    def argument(
+        self, expr: ast.Expr | ast.Typed, param: Param | None, called: Callee, env: Env
+    ) -> Value:
+        """The value of an argument for its parameter, or for None if it is a bare name whose
+        value decides the parameter."""
+        match param.kind if param else None:
+            case Kind.TENSOR:
+                assert param is not None
+                value = self.evaluators.resolve(expr, env)
+                if isinstance(value, Tensor | Poison):
+                    return value
+                first = param is called.params[0] and called.flows
+                return self.builder.report_error(
+                    "not-a-tensor",
+                    f"`{param.name}` of `{called.name}` must be a tensor",
+                    expr.span,
+                    found=describe(value),
+                    help=f"pass a tensor to it: `x -> {called.name}(…)`" if first else None,
+                )
+            case Kind.LABEL if isinstance(expr, ast.String):
+                return self.evaluators.evaluate(expr, env)  # the full path of a table
+            case Kind.AXIS | Kind.MARK | Kind.LABEL:
+                assert param is not None
+                if isinstance(expr, ast.Name):
+                    return Symbol(expr.id, expr.span)
+                value = self.evaluators.evaluate(expr, env)
+                return self.builder.report_argument(
+                    called.name, param.name, expr.span, param.kind.value, value
+                )
+            case Kind.BLOCK if not isinstance(expr, ast.Typed):
+                return Closure(expr, env)
+            case _:
+                return self.evaluators.evaluate(expr, env)
+
+    def _repeat(
+        self, expr: ast.Binary, env: Env, x: Tensor | Poison, label: ast.Name | None
+    ) -> Tensor | Poison:
+        """`block * n`: one `Stack` node, whose body is one layer."""
+        count = self._layers(expr.right, env)
+        block = expr.left
+        if count is None and isinstance(block, ast.Int | ast.Float):
+            return POISON
+        if isinstance(block, ast.Labeled):
+            label, block = block.label, block.value
+        name = label.id if label else _stack_name(block, env)
+        path = self.builder.places.take(name, label.span if label else expr.span, bool(label))
+        if isinstance(x, Poison):
+            with self.builder.collect_nodes(), self.builder.places.in_stack(path):
+                return self.apply(block, env, x, named=False)
+        carry, start = self.builder.new_id(), self.builder.ids
+        type = x.type
+        while True:
+            with self.builder.collect_nodes() as body, self.builder.places.in_stack(path):
+                result = self.apply(block, env, Tensor(carry, type), named=False)
+            if isinstance(result, Poison):
+                return result
+            if result.type.noncausal <= type.noncausal:
+                break
+            # The output of a layer is the input of the next: elaborate again with these axes.
+            type, self.builder.ids = type.with_noncausal(result.type.noncausal), start
+        if not result.type.with_noncausal(type.noncausal).is_same(type):
+            return self.builder.report_error(
+                "stack",
+                "a repeated block must return the type of its input",
+                expr.left.span,
+                expected=str(type),
+                found=str(result.type),
+            )
+        if count is None:
+            return POISON
+        id, nodes = self.builder.new_id(), tuple(body)
+        node = Stack(
+            id, x.ref, count, path, carry, type, nodes, result.ref, result.type, expr.span
+        )
+        self.builder.nodes.append(node)
+        return Tensor(node.id, replace(result.type, axes=x.type.axes))
+
+    def _layers(self, expr: ast.Expr, env: Env) -> int | None:
+        """The number of layers, or None after a report."""
+        count = self.evaluators.number(expr, env)
+        if isinstance(count, Poison):
+            return None
+        if type(count.value) is int and count.value >= 1:
+            return count.value
+        self.builder.report_error(
+            "argument-value",
+            "the number of layers must be a whole number above 0",
+            expr.span,
+            found=describe(count),
+            help="to multiply a tensor by a number, write `scale(…)`"
+            if isinstance(count.value, float)
+            else None,
+        )
+        return None
+
+
+def _stack_name(block: ast.Expr, env: Env) -> str:
+    match block:
+        case ast.Name(id=name) | ast.Call(callee=ast.Name(id=name)):
+            target = env.names.get(name)
+            return _stack_name(target.expr, target.env) if isinstance(target, Closure) else name
+        case ast.Labeled():
+            return block.label.id
+        case _:
+            return "stack"
