@@ -19,6 +19,7 @@ from archdsl.diagnostics import CODES
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Param
 from archdsl.semantics.library import find
+from tests import sample_prose
 from tests.reference import zoo
 from tests.reference.agreement import TOLERANCE
 
@@ -200,6 +201,12 @@ def test_generated_pages_are_up_to_date(
         path.parent.mkdir(exist_ok=True)
         path.write_text(generate(), encoding="utf-8", newline="\n")
     assert path.read_text(encoding="utf-8") == generate()
+
+
+def test_a_sample_of_prose_depends_on_the_seed_alone() -> None:
+    sample = sample_prose.sample(ROOT, 7)
+    assert sample == sample_prose.sample(ROOT, 7) != sample_prose.sample(ROOT, 8)
+    assert len(re.findall(r"^\S.*:\d+", sample, re.MULTILINE)) == 30
 
 
 def test_the_zoo_page_is_up_to_date() -> None:
