@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
 from tinygrad import Tensor
 
 from archdsl.analysis import analyse
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.execution import checkpoints, inputs
-from archdsl.execution.executable import Executable, check_choice
+from archdsl.execution.arguments import check_choice, is_number, whole_number
+from archdsl.execution.executable import Executable
 from archdsl.execution.recent import Recent
 from archdsl.formats.host import Stored
 from archdsl.graph.cost import Cost, cost
@@ -142,18 +142,17 @@ class Model:
 
         The same seed gives the same tokens. Raises `ArchError` as `generation.generate` does.
         """
+        from archdsl.generation.arguments import token_rows
         from archdsl.generation.generate import generate
         from archdsl.generation.sampling import Sampling
 
-        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-        prompts: Any = ids if len(ids) and np.ndim(ids[0]) else [ids]
         return generate(
             self,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
-            seed=seed,
-            stop=stop,
+            token_rows(ids),
+            max_new_tokens=whole_number("max_new_tokens", max_new_tokens, 1),
+            sampling=Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
+            seed=whole_number("seed", seed),
+            stop=token_rows(stop)[0],
             slide=slide,
         )
 
@@ -186,9 +185,9 @@ class Model:
             self,
             tokenizer,
             [encode_prompt(tokenizer, prompt) for prompt in given],
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=whole_number("max_new_tokens", max_new_tokens, 1),
             sampling=Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
-            seed=seed,
+            seed=whole_number("seed", seed),
             stop_strings=stop,
             stop_tokens=stop_tokens,
             slide=slide,
@@ -274,8 +273,7 @@ def build(
 def _tuner(seconds: float) -> Tuner:
     from archdsl.backend.tuning import Tuner  # rarely needed
 
-    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not number or not 0 < seconds < math.inf:
+    if not is_number(seconds) or not 0 < seconds < math.inf:
         fail(
             "argument-value",
             f"tune cannot be {seconds!r}",

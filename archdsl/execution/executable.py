@@ -6,7 +6,7 @@ Nothing here knows generation or text: arrays go in, tensors come out.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -20,7 +20,8 @@ from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import copied, kept, made, placed, put, spare
 from archdsl.backend.tinygrad_seam import TRAINING, one_thread
 from archdsl.backend.use import Run
-from archdsl.diagnostics import did_you_mean, fail, listing
+from archdsl.diagnostics import fail
+from archdsl.execution.arguments import check_choice, whole_number
 from archdsl.execution.buckets import bucket_length, paddable_axes, padded_inputs
 from archdsl.execution.initial_weights import initial_weights
 from archdsl.execution.recent import Recent
@@ -82,7 +83,7 @@ class Executable:
         self.dtype = check_choice("a model cannot be of dtype", dtype, BYTES)
         self.kernels = check_choice("kernels cannot be", kernels, ("best", "tinygrad"))
         self.quantize = quantize and check_choice("weights cannot be", quantize, QUANTIZATIONS)
-        self.seed, self.tuner = seed, tuner
+        self.seed, self.tuner = whole_number("seed", seed), tuner
         self.weights: dict[str, Parameter] = {p.path: p for p in parameters(graph)}
         self.lock = threading.RLock()
         self._version = 0
@@ -308,15 +309,3 @@ def with_outputs(graph: Graph, wanted: Sequence[str]) -> Graph:
 def _to_numpy_dtype(out: Tensor) -> Tensor:
     """An output in a dtype that NumPy has."""
     return out.cast(dtypes.float32) if out.is_floating_point() else out
-
-
-def check_choice(message: str, value: str, known: Collection[str]) -> str:
-    """Returns `value` if it is one of `known`; else raises `ArchError`."""
-    if value not in known:
-        fail(
-            "argument-value",
-            f"{message} {value}",
-            expected=listing(known),
-            help=did_you_mean(value, known),
-        )
-    return value

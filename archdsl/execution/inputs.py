@@ -33,8 +33,15 @@ def check(
     for name, each in wanted.items():
         if name not in given:
             continue
-        array = _array(given[name])
-        found = _value(graph, each, array, sizes)
+        try:
+            found = _value(graph, each, _array(given[name]), sizes)
+        except ValueError as error:
+            help = f"pad shorter rows with {each.pad}" if each.pad is not None else None
+            message = f"`{name}` is not an array of numbers"
+            found = Diagnostic("input", message, each.span, _type(each), str(error), help=help)
+        except MemoryError as error:
+            message, help = f"`{name}` does not fit into memory", "give fewer rows"
+            found = Diagnostic("input", message, each.span, None, str(error), help=help)
         if isinstance(found, Diagnostic):
             problems.append(found)
         else:
@@ -64,26 +71,32 @@ def _names(
     return problems
 
 
-def _array(value: Any) -> NDArray[Any] | None:
-    """The value as an array, or None if its rows have different lengths."""
-    if hasattr(value, "numpy") and not isinstance(value, np.ndarray):
-        value = value.numpy()
+def _array(value: Any) -> NDArray[Any]:
+    """The value as an array. Raises ValueError with the reason if it cannot be one."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError("a masked array with masked elements")
     try:
+        if hasattr(value, "cpu"):  # PyTorch, whose bfloat16 NumPy does not have
+            value = value.detach().cpu()
+            value = value.float() if value.is_floating_point() else value
+        if hasattr(value, "numpy") and not isinstance(value, np.ndarray):
+            value = value.numpy()
         return np.asarray(value)
-    except ValueError:
-        return None
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(value, list | tuple) and isinstance(error, ValueError):
+            raise ValueError("a list whose rows have different lengths") from error
+        raise ValueError(f"{type(value).__name__}: {error!s:.80}") from error
 
 
 def _value(
-    graph: Graph, each: Input, array: NDArray[Any] | None, sizes: dict[str, tuple[int, str]]
+    graph: Graph, each: Input, array: NDArray[Any], sizes: dict[str, tuple[int, str]]
 ) -> NDArray[Any] | Diagnostic:
     def mistake(message: str, found: str, help: str | None = None) -> Diagnostic:
         message = f"`{each.name}`: {message}"
         return Diagnostic("input", message, each.span, _type(each), found, help=help)
 
-    if array is None:
-        help = f"pad shorter rows with {each.pad}" if each.pad is not None else None
-        return mistake("the rows have different lengths", "a ragged list", help)
     shape = f"shape {list(array.shape)}"
     if 0 in array.shape:
         return mistake("it is empty", shape)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import ArchError, Diagnostic, fail
+from archdsl.execution.arguments import is_number
 
 Scores = NDArray[np.float64]
 
@@ -50,6 +51,14 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not field.default and not is_number(value):
+                fail(
+                    "generation",
+                    f"{field.name} cannot be {value!r:.80}",
+                    expected="a number",
+                )
         penalty = self.repetition_penalty
         rules = (
             (
@@ -62,7 +71,7 @@ class Sampling:
                 "top-k",
                 self.top_k,
                 "a whole number, at least 1",
-                self.top_k is None or (self.top_k >= 1 and self.top_k == int(self.top_k)),
+                self.top_k is None or (self.top_k >= 1 and float(self.top_k).is_integer()),
             ),
             (
                 "top-p",

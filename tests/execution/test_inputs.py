@@ -113,9 +113,9 @@ WRONG = {
         {"tokens": [[1, 2, 3], [4]]},
         message(
             "tokens",
-            "`tokens`: the rows have different lengths",
+            "`tokens` is not an array of numbers",
             "expected: int[B, T] < 9",
-            "found: a ragged list",
+            "found: a list whose rows have different lengths",
             "help: pad shorter rows with 0",
         ),
     ),
@@ -123,9 +123,9 @@ WRONG = {
         {"table": [[[1, 2]], [[1, 2], [3, 4]]]},
         message(
             "table",
-            "`table`: the rows have different lengths",
+            "`table` is not an array of numbers",
             "expected: float[B, S, 2]",
-            "found: a ragged list",
+            "found: a list whose rows have different lengths",
         ),
     ),
     "empty": (
@@ -407,3 +407,59 @@ def test_all_mistakes_are_told_at_once() -> None:
     assert "no input `more`" in text
     assert "9 at [0, 0]" in text
     assert "`T` is 4 here" in text
+
+
+GOOD = np.array([[1, 2, 8], [3, 0, 0]])
+LAYOUTS = {
+    "big endian": GOOD.astype(">i4"),
+    "column-major": np.asfortranarray(GOOD),
+    "strided": np.repeat(GOOD, 2, axis=1)[:, ::2],
+    "reversed strides": GOOD[:, ::-1].copy()[:, ::-1],
+    "unsigned": GOOD.astype(np.uint64),
+    "matrix": GOOD.view(np.matrix),
+    "rows": list(GOOD),
+}
+
+
+@pytest.mark.parametrize("tokens", LAYOUTS.values(), ids=LAYOUTS)
+def test_arrays_of_every_layout_are_read(tokens: Any) -> None:
+    assert inputs.check(MODEL.graph, {**good(), "tokens": tokens})["tokens"].tolist() == (
+        GOOD.tolist()
+    )
+
+
+def test_a_read_only_array_is_read() -> None:
+    table = np.ones((2, 5, 2), ">f8")
+    table.setflags(write=False)
+    assert inputs.check(MODEL.graph, {**good(), "table": table})["table"].dtype == np.float32
+
+
+@pytest.mark.reference("torch")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_tensors_of_torch_are_read(dtype: str) -> None:
+    import torch
+
+    table = torch.full((2, 5, 2), 0.5, dtype=getattr(torch, dtype), requires_grad=True)
+    tokens = torch.tensor(GOOD.T.copy()).T  # not contiguous
+    found = inputs.check(MODEL.graph, {**good(), "table": table, "tokens": tokens})
+    assert (found["table"] == 0.5).all()
+    assert found["tokens"].tolist() == GOOD.tolist()
+
+
+class Broken:
+    def numpy(self) -> Any:
+        raise KeyError("broken")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (Broken(), "Broken: 'broken'"),
+        (np.ma.masked_array(GOOD, GOOD == 8), "masked elements"),
+        (np.broadcast_to(np.int64(1), (10**12, 3)), "Unable to allocate"),
+    ],
+    ids=["raises", "masked", "larger than memory"],
+)
+def test_what_is_no_array_is_refused(value: Any, reason: str) -> None:
+    others = {name: each for name, each in good().items() if name != "tokens"}
+    assert reason in told({"tokens": value} | others)
