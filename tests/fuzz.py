@@ -27,6 +27,7 @@ from archdsl.diagnostics import ArchError
 from archdsl.syntax import ast
 from archdsl.syntax.parser import parse
 from archdsl.syntax.printer import format
+from archdsl.syntax.traversal import walk
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 30
@@ -165,10 +166,10 @@ MUTATIONS: dict[Mutation, int] = {
 
 def graft(rng: random.Random, tree: ast.File, donor: ast.File) -> ast.File:
     """A part of a tree for another that fits there."""
-    own = list(ast.walk(tree))[1:] or [tree]
+    own = list(walk(tree))[1:] or [tree]
     old = rng.choice(own)
     fitting = next((may for is_, may in FITTING if isinstance(old, is_)), type(old))
-    choices = [node for node in [*own, *ast.walk(donor)] if isinstance(node, fitting)]
+    choices = [node for node in [*own, *walk(donor)] if isinstance(node, fitting)]
     grafted: ast.File = _grafted(tree, old, rng.choice(choices))
     return grafted
 

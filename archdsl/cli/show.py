@@ -20,6 +20,7 @@ from archdsl.passes.select_kernels import CPU
 from archdsl.passes.split_decoding import find_tokens_and_logits, split_decoding
 from archdsl.semantics.library import read
 from archdsl.syntax import ast
+from archdsl.syntax.traversal import children
 
 GRAPH = ".graph"  # the suffix of a file with a printed graph
 STAGES = ("ast", "typed", "passes", "program", "weights")
@@ -121,4 +122,4 @@ def _tree(node: ast.Node, indent: str = "") -> str:
         if isinstance(value, str | bool):
             own.append(f"{each.name}={value!r}")
     line = f"{indent}{type(node).__name__} {' '.join(own)}".rstrip()
-    return "\n".join([line, *(_tree(child, indent + "  ") for child in ast.children(node))])
+    return "\n".join([line, *(_tree(child, indent + "  ") for child in children(node))])

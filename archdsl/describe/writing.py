@@ -13,7 +13,7 @@ from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Param
 from archdsl.graph.types import Size, Type, format_integer
 from archdsl.syntax import ast
-from archdsl.syntax.mistakes import reserved
+from archdsl.syntax.mistakes import reserved_word
 
 SPAN = Span(Source("<expanded>", ""), 0, 0)
 
@@ -31,7 +31,7 @@ class NameScope:
     def fresh_name(self, wish: str) -> str:
         """A name like the one that is wished for, and now taken."""
         found, count = wish, 1
-        while found in self.names or reserved(found, SPAN):
+        while found in self.names or reserved_word(found, SPAN):
             count += 1
             found = f"{wish}_{count}"
         self.names.add(found)

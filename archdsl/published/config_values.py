@@ -18,6 +18,7 @@ from archdsl.semantics.unknown import no_choice
 from archdsl.semantics.values import Env, Scalar, Symbol
 from archdsl.syntax import ast
 from archdsl.syntax.printer import expression
+from archdsl.syntax.traversal import walk
 
 # Fields that say where a model came from, how it was trained and how text is made with it;
 # none changes what it computes. Written by transformers 2 to 5, and by llama.cpp's converters.
@@ -121,7 +122,7 @@ def value_of(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -
         case Symbol(name="none"):
             return None
         case Symbol():
-            names = {a.id for a in ast.walk(node) if isinstance(a, ast.Name)}
+            names = {a.id for a in walk(node) if isinstance(a, ast.Name)}
             if value.name in names and value.name not in env.names:
                 work.report_error(
                     "config",

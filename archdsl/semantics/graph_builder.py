@@ -15,6 +15,7 @@ from archdsl.semantics.report import Report
 from archdsl.semantics.unknown import no_value
 from archdsl.semantics.values import POISON, Env, Poison, Value, value_text
 from archdsl.syntax import ast
+from archdsl.syntax.traversal import walk
 
 
 class GraphBuilder:
@@ -54,7 +55,7 @@ class GraphBuilder:
     def skip(self, *nodes: ast.Node | None) -> Poison:
         """Notes that nodes are not elaborated, because of a mistake reported elsewhere."""
         for node in nodes:
-            for each in ast.walk(node) if node else ():
+            for each in walk(node) if node else ():
                 if isinstance(each, ast.Name):
                     self.skipped.add(each.id)
         return POISON

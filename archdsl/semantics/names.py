@@ -16,6 +16,7 @@ from archdsl.semantics.report import Report
 from archdsl.semantics.unknown import no_block, no_choice, no_option, no_value
 from archdsl.semantics.values import Scalar, Symbol, Tensor, Value
 from archdsl.syntax import ast
+from archdsl.syntax.traversal import walk
 
 # A value about which only its kind is known.
 _SOME_TENSOR = Tensor("", Type("float"))
@@ -176,7 +177,7 @@ class _Names:
                 self.result_type(statement.type)
             case ast.Expect():
                 # A fact has other names too; they are checked when it is evaluated.
-                sides = (*ast.walk(statement.left), *ast.walk(statement.right))
+                sides = (*walk(statement.left), *walk(statement.right))
                 self.used |= {node.id for node in sides if isinstance(node, ast.Name)}
             case ast.Init():
                 pass  # it has its own names
@@ -284,7 +285,7 @@ class _Names:
             elif not any(isinstance(arg.value, kind) for kind in (ast.Binary, ast.Labeled)):
                 self.value(arg.value)
             else:
-                self.used |= {n.id for n in ast.walk(arg.value) if isinstance(n, ast.Name)}
+                self.used |= {n.id for n in walk(arg.value) if isinstance(n, ast.Name)}
 
     def bare_name(self, name: ast.Name) -> None:
         self.used.add(name.id)

@@ -1,14 +1,12 @@
-"""The untyped tree: what a file says, before any name has a meaning.
+"""The syntax tree of a file, before names are resolved.
 
-Every node is a frozen dataclass, its span first. Spans take no part in equality, so that
-trees compare by what they say and not by where they stand; comments and blank lines
-(`Trivia`) do take part, because a printer may not lose them. A class bears the name of
-the grammar rule that it comes from (`ExpectType` from `expect_type`).
+Every node is a frozen dataclass whose first field is its span. Equality ignores spans, so trees
+from different places can be compared. It includes comments and blank lines (`Trivia`), because
+a printer must keep them. A class is named after its grammar rule: `ExpectType`, `expect_type`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import field
 from typing import TypeAlias
 
@@ -17,11 +15,11 @@ from archdsl.frozen import Frozen
 
 
 class Trivia(Frozen):
-    """What stands around a node without being part of it.
+    """Comments and blank lines around a node. Nodes inside a type have none.
 
-    `blank`: an empty line before it, of a statement or an item where none has to be.
-    `leading`: whole-line comments above it, "" for an empty line among or below them.
-    `trailing`: the comment behind it on its last line. What is inside a type has none.
+    `blank`: an optional blank line before an item or statement.
+    `leading`: comment lines above it, "" for a blank line between or below them.
+    `trailing`: the comment after it on its last line.
     """
 
     blank: bool = False
@@ -32,18 +30,20 @@ class Trivia(Frozen):
 PLAIN = Trivia()
 
 
-class _Node(Frozen):
+class Spanned(Frozen):
+    """A node of the tree."""
+
     span: Span = field(compare=False, repr=False)
 
 
 # -- expressions --
 
 
-class Name(_Node):
+class Name(Spanned):
     id: str
 
 
-class Int(_Node):
+class Int(Spanned):
     text: str
 
     @property
@@ -51,7 +51,7 @@ class Int(_Node):
         return int(self.text)
 
 
-class Float(_Node):
+class Float(Spanned):
     text: str
 
     @property
@@ -59,62 +59,62 @@ class Float(_Node):
         return float(self.text)
 
 
-class Bool(_Node):
+class Bool(Spanned):
     value: bool
 
 
-class String(_Node):
+class String(Spanned):
     value: str
 
 
-class Negate(_Node):
+class Negate(Spanned):
     operand: Expr
 
 
-class Binary(_Node):
+class Binary(Spanned):
     left: Expr
     op: str
     right: Expr
 
 
-class Arg(_Node):
+class Arg(Spanned):
     name: Name | None
     value: Expr | Typed
     trivia: Trivia = PLAIN
 
 
-class Call(_Node):
+class Call(Spanned):
     callee: Name
     args: tuple[Arg, ...]
     closing: tuple[str, ...] = ()
 
 
-class Labeled(_Node):
-    """`h: block(…) * n`: the label, a name or a path, is the place of the block's weights."""
+class Labeled(Spanned):
+    """`h: block(…) * n`: the label, a name or a path, is the path of the block's weights."""
 
     label: Name
     value: Expr
 
 
-class Step(_Node):
+class Step(Spanned):
     value: Expr
     trivia: Trivia = PLAIN
 
 
-class Chain(_Node):
-    """`x -> f -> g`: two steps or more, the first of them the value that flows."""
+class Chain(Spanned):
+    """`x -> f -> g`: two or more steps, the first of which is a value."""
 
     steps: tuple[Step, ...]
 
 
-class Lambda(_Node):
+class Lambda(Spanned):
     """`{ f -> g }`: a block without a name."""
 
     steps: tuple[Step, ...]
     closing: tuple[str, ...] = ()
 
 
-class Compare(_Node):
+class Compare(Spanned):
     """`kv_heads < heads`, as a condition."""
 
     left: Expr
@@ -122,16 +122,16 @@ class Compare(_Node):
     right: Expr
 
 
-class Not(_Node):
+class Not(Spanned):
     """`not tied`, as a condition."""
 
     operand: Expr
 
 
-class When(_Node):
-    """`a if tied else b`: one of two, by what is known when a model is compiled.
+class When(Spanned):
+    """`a if tied else b`: a choice that is made when a model is compiled.
 
-    Without `otherwise` it is a step that is left out where the condition does not hold.
+    Without `otherwise`, a step that is left out if the condition is false.
     """
 
     value: Expr
@@ -158,14 +158,14 @@ Condition: TypeAlias = Expr | Compare | Not
 # -- types --
 
 
-class Axis(_Node):
+class Axis(Spanned):
     """`D`, `3 * patch`, or `T <= context`: a size, or a varying axis and its bound."""
 
     size: Expr
     bound: Expr | None
 
 
-class Type(_Node):
+class Type(Spanned):
     """`int[T <= context] < vocab pad 0`."""
 
     dtype: str
@@ -174,12 +174,12 @@ class Type(_Node):
     pad: Expr | None
 
 
-class BlockType(_Node):
+class BlockType(Spanned):
     """The type of a parameter that takes a block."""
 
 
-class Typed(_Node):
-    """`label: int < classes` inside a loss: an input that only training has."""
+class Typed(Spanned):
+    """`label: int < classes` in a loss: an input that only training has."""
 
     name: Name
     type: Type
@@ -188,49 +188,49 @@ class Typed(_Node):
 # -- statements --
 
 
-class Input(_Node):
+class Input(Spanned):
     name: Name
     type: Type
     trivia: Trivia = PLAIN
 
 
-class Edge(_Node):
+class Edge(Spanned):
     name: Name
     value: Expr
     trivia: Trivia = PLAIN
 
 
-class Output(_Node):
+class Output(Spanned):
     name: Name
     type: Type
     value: Expr
     trivia: Trivia = PLAIN
 
 
-class Loss(_Node):
+class Loss(Spanned):
     call: Call
     trivia: Trivia = PLAIN
 
 
-class Init(_Node):
+class Init(Spanned):
     rule: Call | Name
     trivia: Trivia = PLAIN
 
 
-class Expect(_Node):
+class Expect(Spanned):
     left: Expr
     op: str
     right: Expr
     trivia: Trivia = PLAIN
 
 
-class ExpectType(_Node):
+class ExpectType(Spanned):
     name: Name
     type: Type
     trivia: Trivia = PLAIN
 
 
-class Result(_Node):
+class Result(Spanned):
     """The last expression of a block: its value."""
 
     value: Expr
@@ -242,34 +242,34 @@ Statement: TypeAlias = Input | Edge | Output | Loss | Init | Expect | ExpectType
 # -- the items of a file --
 
 
-class Param(_Node):
+class Param(Spanned):
     name: Name
     type: Type | BlockType | None
     default: Expr | None
     trivia: Trivia = PLAIN
 
 
-class Params(_Node):
+class Params(Spanned):
     params: tuple[Param, ...]
     closing: tuple[str, ...] = ()
 
 
-class Body(_Node):
+class Body(Spanned):
     statements: tuple[Statement, ...]
     closing: tuple[str, ...] = ()
 
 
-class Facts(_Node):
+class Facts(Spanned):
     statements: tuple[Expect | ExpectType, ...]
     closing: tuple[str, ...] = ()
 
 
-class Use(_Node):
+class Use(Spanned):
     path: String
     trivia: Trivia = PLAIN
 
 
-class Block(_Node):
+class Block(Spanned):
     name: Name
     params: Params
     type: Type | None
@@ -277,34 +277,34 @@ class Block(_Node):
     trivia: Trivia = PLAIN
 
 
-class Model(_Node):
+class Model(Spanned):
     name: Name
     params: Params
     body: Body
     trivia: Trivia = PLAIN
 
 
-class Variant(_Node):
+class Variant(Spanned):
     name: Name
     call: Call
     facts: Facts | None
     trivia: Trivia = PLAIN
 
 
-class Path(_Node):
-    """`encoder.{i}.attention.*`: names of weights, ours or a checkpoint's."""
+class Path(Spanned):
+    """`encoder.{i}.attention.*`: names of weights, of the model or of a checkpoint."""
 
     text: str
 
 
-class Conversion(_Node):
-    """`split`, or `shaped(1, 1, D)`: what a checkpoint's tensor goes through to be ours."""
+class Conversion(Spanned):
+    """`split` or `shaped(1, 1, D)`: converts a tensor of a checkpoint to a weight."""
 
     name: Name
     args: tuple[Expr, ...]
 
 
-class Rule(_Node):
+class Rule(Spanned):
     """`ours = theirs | or_theirs -> transpose -> split`."""
 
     ours: Path
@@ -313,20 +313,20 @@ class Rule(_Node):
     trivia: Trivia = PLAIN
 
 
-class Ignore(_Node):
+class Ignore(Spanned):
     theirs: Path
     trivia: Trivia = PLAIN
 
 
-class Optional(_Node):
-    """`optional transformer.`: the names may also stand without this in front."""
+class Optional(Spanned):
+    """`optional transformer.`: a checkpoint may omit this prefix of its names."""
 
     prefix: Path
     trivia: Trivia = PLAIN
 
 
-class Setting(_Node):
-    """`rope_theta = theta default 10000.0`: a field of a published config, under its names."""
+class Setting(Spanned):
+    """`rope_theta = theta default 10000.0`: a field of a published config."""
 
     fields: tuple[Name, ...]
     value: Expr | Not
@@ -334,8 +334,8 @@ class Setting(_Node):
     trivia: Trivia = PLAIN
 
 
-class Only(_Node):
-    """`if tied { … }`: lines that stand there only where the condition holds."""
+class Only(Spanned):
+    """`if tied { … }`: lines that apply only if the condition is true."""
 
     condition: Condition
     rules: tuple[Line, ...]
@@ -343,19 +343,19 @@ class Only(_Node):
     trivia: Trivia = PLAIN
 
 
-class Config(_Node):
-    """What the fields of a published `config.json` say of a model's parameters."""
+class Config(Spanned):
+    """The fields of a published `config.json` for the parameters of a model."""
 
     rules: tuple[Setting | Only, ...]
     closing: tuple[str, ...] = ()
     trivia: Trivia = PLAIN
 
 
-# What stands below each other in a `weights` block.
+# A line of a `weights` block.
 Line: TypeAlias = Config | Optional | Only | Rule | Ignore | Setting
 
 
-class Weights(_Node):
+class Weights(Spanned):
     title: String
     model: Name
     rules: tuple[Line, ...]
@@ -366,8 +366,8 @@ class Weights(_Node):
 Item: TypeAlias = Use | Block | Model | Variant | Weights
 
 
-class File(_Node):
-    """A whole file. `closing` holds the comments below its last item."""
+class File(Spanned):
+    """A whole file; `closing` are the comments below its last item."""
 
     items: tuple[Item, ...]
     closing: tuple[str, ...] = ()
@@ -394,19 +394,3 @@ Node: TypeAlias = (
     | Compare
     | Not
 )
-
-
-def children(node: Node) -> Iterator[Node]:
-    """The nodes directly inside a node, in the order of the text."""
-    for name in node.__match_args__:
-        value = getattr(node, name)
-        for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, _Node):
-                yield item  # type: ignore[misc]  # every _Node is one of the union
-
-
-def walk(node: Node) -> Iterator[Node]:
-    """A node and all that is inside it, in the order of the text."""
-    yield node
-    for child in children(node):
-        yield from walk(child)

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 from archdsl.diagnostics import Source
 from archdsl.frozen import Frozen
 from archdsl.syntax import ast
+from archdsl.syntax.traversal import children
 
 Comment: TypeAlias = tuple[int, str]  # its position and its text
 Kind: TypeAlias = Literal["leading", "trailing", "closing"]
@@ -64,7 +65,7 @@ def _slots(node: ast.Node, bracket: int) -> Iterator[_Slot]:
             shared = id(chain.steps[0])
     if carries:
         yield _Slot("leading", id(node), node.span.start, bracket, node.span.end)
-    for child in ast.children(node):
+    for child in children(node):
         if not isinstance(child, ast.Type):
             slots = _slots(child, inside)
             yield from (s for s in slots if s.kind != "leading" or s.node != shared)

@@ -1,4 +1,4 @@
-"""Text to tree. Lark reads the grammar; mistakes.py puts its complaints into words."""
+"""Parses text into a tree, with Lark; mistakes.py explains its errors."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from archdsl.diagnostics import ArchError, Diagnostic, Source, Span
 from archdsl.syntax import ast
 from archdsl.syntax.comments import attach
 from archdsl.syntax.lexer import Lexer
-from archdsl.syntax.mistakes import explain, reserved, run_together
+from archdsl.syntax.mistakes import explain, reserved_word, statements_on_one_line
 
-# Levels of Lark's tree; a call inside a call is three of them, a further summand is one.
-# What walks a tree may then do so by recursion.
+# Levels of Lark's tree: a nested call has three, another summand has one. With a limit, code
+# that visits a tree can be recursive.
 DEEPEST = 100
-# No number of a model has more, and Python refuses to convert some thousands of them.
+# No number of a model has more. Python refuses to convert thousands of digits.
 DIGITS = 30
 
 _ITEM_START = re.compile(r"^(?:use|block|model|variant|weights)[ \t]", re.MULTILINE)
 _STRING_OR_COMMENT = re.compile(r'"[^"\n]*"|#[^\n]*')
-# Rules whose children are one list: a field of their class, or of their parent's.
+# Rules whose children are one list: a field of their own class, or of their parent's.
 _LISTS = {"file", "params", "body", "facts", "chain", "lambda", "config"}
 _PLAIN_LISTS = {"axes", "args", "rules", "fields", "paths", "conversions"}
 
 
 def parse(text: str, path: str = "<text>") -> ast.File:
-    """The tree of a spec's text.
+    """Parses the text of a spec.
 
     Raises `ArchError` with a diagnostic for each item of the file that cannot be read.
 
@@ -42,32 +42,32 @@ def parse(text: str, path: str = "<text>") -> ast.File:
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     source = Source(path, text)
-    whole = _read(source, 0, len(text))
+    whole = _parse_part(source, 0, len(text))
     if isinstance(whole, ast.File):
         return whole
-    # One mistake ends Lark's reading, so the others are found item by item.
+    # Lark stops at the first mistake, so the other items are parsed one by one.
     starts = sorted({0, *(m.start() for m in _ITEM_START.finditer(text))})
     pieces = [
-        _read(source, a, b) for a, b in zip(starts, [*starts[1:], len(text)], strict=True)
+        _parse_part(source, a, b) for a, b in zip(starts, [*starts[1:], len(text)], strict=True)
     ]
     found = [d for piece in pieces if not isinstance(piece, ast.File) for d in piece]
     raise ArchError(found or whole)
 
 
-def _read(source: Source, start: int, end: int) -> ast.File | list[Diagnostic]:
-    """The tree of the characters [start, end) of a source, or what is wrong with them."""
+def _parse_part(source: Source, start: int, end: int) -> ast.File | list[Diagnostic]:
+    """The tree of the characters [start, end) of a source, or their mistakes."""
     text = source.text[start:end]
     try:
         tree = _grammar().parse(text)
     except lark.exceptions.UnexpectedInput as error:
         return [explain(error, _grammar(), Span(source, start, end))]
     build = _Build(source, start)
-    if deep := _too_deep(tree):
+    if deep := _first_too_deep(tree):
         what = "this is nested too deeply"
-        help = "give a part of it a name of its own: `name = …`"
+        help = "give a part of it a name: `name = …`"
         return [Diagnostic("syntax", what, build.span(deep.meta), help=help)]
     file: ast.File = build.transform(tree)
-    if mistakes := build.mistakes or list(run_together(file)):
+    if mistakes := build.mistakes or list(statements_on_one_line(file)):
         return mistakes
     comments = [
         (start + m.start(), m[0].rstrip())
@@ -79,14 +79,14 @@ def _read(source: Source, start: int, end: int) -> ast.File | list[Diagnostic]:
 
 @functools.cache
 def _grammar(strict: bool = False) -> lark.Lark:
-    """The parser; `strict` makes Lark refuse any ambiguity of the grammar (tests do).
+    """The parser; `strict`: Lark refuses an ambiguous grammar, for tests.
 
-    Making its tables takes longer than all else that `check` does, so Lark keeps them in a
-    file; for another grammar, or where none can be written, it makes them anew.
+    Lark caches its tables in a file, because building them takes longer than the rest of
+    `check`. For another grammar, or if the file cannot be written, it builds them again.
     """
-    kept = cache_folder() / f"grammar-{sys.implementation.cache_tag}"
+    cached = cache_folder() / f"grammar-{sys.implementation.cache_tag}"
     with contextlib.suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        cached.parent.mkdir(parents=True, exist_ok=True)
     return lark.Lark(
         Path(__file__).with_name("archdsl.lark").read_text(encoding="utf-8"),
         parser="lalr",
@@ -95,11 +95,11 @@ def _grammar(strict: bool = False) -> lark.Lark:
         maybe_placeholders=True,
         _plugins={"ContextualLexer": Lexer},
         strict=strict,
-        cache=False if strict else str(kept),
+        cache=False if strict else str(cached),
     )
 
 
-def _too_deep(tree: lark.Tree[lark.Token]) -> lark.Tree[lark.Token] | None:
+def _first_too_deep(tree: lark.Tree[lark.Token]) -> lark.Tree[lark.Token] | None:
     """The first part of a tree that is more than `DEEPEST` levels below its root."""
     level = [tree]
     for _ in range(DEEPEST):
@@ -108,7 +108,7 @@ def _too_deep(tree: lark.Tree[lark.Token]) -> lark.Tree[lark.Token] | None:
 
 
 class _Build(lark.Transformer[lark.Token, Any]):
-    """Lark's tree to ours: a rule becomes the class of its name, children its fields."""
+    """Converts Lark's tree: a rule becomes the class of its name, its children the fields."""
 
     def __init__(self, source: Source, offset: int):
         super().__init__()
@@ -117,7 +117,7 @@ class _Build(lark.Transformer[lark.Token, Any]):
         self.mistakes: list[Diagnostic] = []
 
     def span(self, place: Any) -> Span:
-        """Where a token, or the `meta` of a rule, stands; an empty file stands at its start."""
+        """The span of a token or of the `meta` of a rule; the start for an empty file."""
         start = getattr(place, "start_pos", None) or 0
         end = getattr(place, "end_pos", None) or 0
         return Span(self.source, self.offset + start, self.offset + end)
@@ -137,18 +137,18 @@ class _Build(lark.Transformer[lark.Token, Any]):
         span, text = self.span(token), str(token)
         match token.type:
             case "NAME" | "CALLEE":
-                if mistake := reserved(text, span):
+                if mistake := reserved_word(text, span):
                     self.mistakes.append(mistake)
                 return ast.Name(span, text)
             case "PLACE":
                 return ast.Name(span, text)
             case "INT":
                 if len(text) > DIGITS:
-                    self._too_large(span)
+                    self._report_too_large(span)
                 return ast.Int(span, text)
             case "FLOAT":
                 if not math.isfinite(float(text)):
-                    self._too_large(span)
+                    self._report_too_large(span)
                 return ast.Float(span, text)
             case "STRING":
                 return ast.String(span, text[1:-1])
@@ -157,7 +157,7 @@ class _Build(lark.Transformer[lark.Token, Any]):
             case _:
                 return text
 
-    def _too_large(self, span: Span) -> None:
+    def _report_too_large(self, span: Span) -> None:
         self.mistakes.append(Diagnostic("arithmetic", "the number is too large", span))
 
     def dtype(self, children: list[str]) -> str:

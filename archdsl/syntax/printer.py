@@ -11,6 +11,7 @@ from typing import assert_never
 
 from archdsl.syntax import ast
 from archdsl.syntax.comments import always_apart
+from archdsl.syntax.traversal import walk
 
 WIDTH = 104
 INDENT = "  "
@@ -225,7 +226,7 @@ def _listed(
 
 def _commented(node: ast.Node) -> bool:
     """Whether comments inside a node forbid putting it on one line."""
-    for each in ast.walk(node):
+    for each in walk(node):
         trivia = getattr(each, "trivia", ast.PLAIN)
         if trivia.leading or trivia.trailing is not None or getattr(each, "closing", ()):
             return True

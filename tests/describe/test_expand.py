@@ -15,6 +15,7 @@ from archdsl.graph.nodes import Apply, Graph
 from archdsl.graph.sites import parameters
 from archdsl.semantics.library import standard_library
 from archdsl.syntax import ast
+from archdsl.syntax.traversal import walk
 from tests.semantics.small import graph, model
 
 SPECS = sorted(standard_library().glob("*.arch"))
@@ -29,9 +30,9 @@ def same_again(made: Graph) -> str:
     assert difference(made, back) is None
     weights, again = ([(p.path, p.weight) for p in parameters(g)] for g in (made, back))
     assert weights == again
-    assert not any(isinstance(node, ast.Use | ast.When) for node in ast.walk(tree))
+    assert not any(isinstance(node, ast.Use | ast.When) for node in walk(tree))
     # Numbers are numbers: no parameter is anything but a tensor.
-    params = (node for node in ast.walk(tree) if isinstance(node, ast.Param))
+    params = (node for node in walk(tree) if isinstance(node, ast.Param))
     assert all(isinstance(param.type, ast.Type) for param in params)
     return text
 

@@ -14,6 +14,7 @@ from archdsl.diagnostics import ArchError
 from archdsl.syntax import ast
 from archdsl.syntax.parser import _grammar, parse
 from archdsl.syntax.printer import expression, format
+from archdsl.syntax.traversal import walk
 
 SPECS = Path(__file__).parents[2] / "specs"
 GPT = (SPECS / "gpt.arch").read_text(encoding="utf-8")
@@ -74,7 +75,7 @@ def test_words_that_begin_like_keywords_are_names() -> None:
 
 
 def test_spans_are_the_text_of_their_nodes() -> None:
-    for node in ast.walk(parse(GPT)):
+    for node in walk(parse(GPT)):
         match node:
             case ast.Name():
                 assert node.span.text == node.id

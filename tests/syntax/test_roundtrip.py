@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from archdsl.syntax import ast
 from archdsl.syntax.parser import _grammar, parse
 from archdsl.syntax.printer import expression, format, type_text
+from archdsl.syntax.traversal import walk
 from tests.syntax.trees import SPAN, bodies, params, trees, types
 
 CASES = Path(__file__).parents[1] / "cases" / "syntax"
@@ -66,7 +67,7 @@ def test_a_messy_text_has_one_form(golden: Callable[[str, str], None]) -> None:
 
 
 def test_everything_is_in_the_text_of_everything() -> None:
-    nodes = list(ast.walk(parse(EVERYTHING.read_text(encoding="utf-8"))))
+    nodes = list(walk(parse(EVERYTHING.read_text(encoding="utf-8"))))
     classes = {type(node) for node in nodes}
     named = {c for u in get_args(ast.Node) for c in (get_args(u) or (u,))}
     assert classes == named
