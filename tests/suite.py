@@ -137,8 +137,9 @@ def how_to_run(reason: str) -> str:
         found := re.match(r"(?:the )?(\S+) (?:package )?is (?:not installed|absent)", reason)
     ):
         return ""
+    package = {"PIL": "pillow"}.get(found[1], found[1].replace("_", "-"))
     pins = re.search(
-        rf"\b{found[1].replace('_', '-')}==[\d.]+",
+        rf"\b{re.escape(package)}==[\d.]+",
         (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
     )
     if pins and not pins[0].startswith("torch"):
@@ -146,7 +147,7 @@ def how_to_run(reason: str) -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for name in ("text", "gguf", "images", "reference", "gpu-check"):
         needed = project["optional-dependencies"][name]
-        if any(re.split(r"[=>]", each)[0] == found[1] for each in needed):
+        if any(re.split(r"[=>]", each)[0] == package for each in needed):
             return f"pip install -e '.[{name}]' && pytest"
     return ""
 

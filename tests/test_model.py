@@ -241,6 +241,7 @@ def test_opencl_has_the_weights_and_results_of_the_cpu(
 
 
 # Activations are rounded to 11 or 8 bits after each operator; the sums are in float32.
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2**-9), ("bfloat16", 2**-6)])
 def test_half_numbers_come_close(
     expected: list[NDArray[np.float32]], dtype: str, tolerance: float

@@ -134,6 +134,7 @@ MODELS = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", MODELS)
 def test_tinygrads_kernels_give_the_same(name: str) -> None:
     random = np.random.default_rng(0)

@@ -58,6 +58,7 @@ def ran(code: str, **variables: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "options", ["", "dtype='bfloat16'", "quantize='int8'", "kernels='tinygrad'"]
 )
@@ -154,6 +155,7 @@ def test_workers_compile_with_the_same_clang() -> None:
     assert sizes[1:] == [True, "ClangRenderer"]
 
 
+@pytest.mark.long
 def test_a_model_is_compiled_where_python_starts_workers() -> None:
     numbers = ran(
         "made = model()\nprint(json.dumps(made(tokens=[[1, 2, 3]])['logits'].tolist()))\n",

@@ -62,6 +62,7 @@ def test_the_first_call_alone_is_told() -> None:
     assert told == [("compiling for CPU", 0)]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kernels", ["best", "tinygrad"])
 def test_copies_of_a_block_are_scheduled_once(kernels: str) -> None:
     """What tinygrad has scheduled before it finds again; only the first copy may differ."""

@@ -114,7 +114,7 @@ def same(found: list[Array], right: list[Array]) -> bool:
     return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("quantize", [None, "int8"])
 @pytest.mark.parametrize("spec", mostly_slow(SPECS))
 def test_a_stored_decoder_gives_the_same_bits(
@@ -148,6 +148,7 @@ def test_a_stored_forward_pass_gives_the_same_bits(spec: str, traced: list[str])
     assert traced == ["outputs", "outputs"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "how", [{"quantize": "int8"}, {"dtype": "bfloat16"}, {"dtype": "float16"}], ids=str
 )

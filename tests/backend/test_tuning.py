@@ -167,6 +167,7 @@ def gpt(device: str, **options: Any) -> Any:
 
 
 # On OpenCL the kernels by themselves are above; a model's take a minute.
+@pytest.mark.long
 @pytest.mark.parametrize(
     "device", ["CPU", pytest.param("CL", marks=pytest.mark.slow)], indirect=True, scope="module"
 )

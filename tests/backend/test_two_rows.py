@@ -128,6 +128,7 @@ def tokens(count: int) -> NDArray[Any]:
     return np.random.default_rng(1).integers(0, 30, (2, count))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kernels", ["best", "tinygrad"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_run_and_stepped(kind: str, kernels: str) -> None:
@@ -144,6 +145,7 @@ def test_it_is_run_and_stepped(kind: str, kernels: str) -> None:
     assert np.abs(unequal - ends).max() < 1e-5 * np.abs(right).max()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_trained(kind: str) -> None:
     """The gradient along a direction against the loss on both sides of it, to 2 percent."""

@@ -258,6 +258,7 @@ def test_tuning_takes_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--tune: `0` are not seconds above 0, as in --tune 60" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_tuning_without_enough_time_says_so(tmp_path: Path) -> None:
     np.save(tmp_path / "tokens.npy", np.arange(5)[None])
     given = ("run", "gpt.arch", *TINY, "--input", f"tokens={tmp_path / 'tokens.npy'}")

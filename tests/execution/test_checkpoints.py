@@ -281,6 +281,7 @@ else:
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
 def test_neither_a_file_that_is_read_nor_room_that_is_left_takes_memory(tmp_path: Path) -> None:
     def told(what: str) -> str:

@@ -155,6 +155,7 @@ assert not wrong, wrong
 """
 
 
+@pytest.mark.long
 def test_first_calls_and_generations_at_once_do_not_wait_for_one_another() -> None:
     subprocess.run([sys.executable, "-c", FIRST_CALLS], check=True, timeout=100)
 

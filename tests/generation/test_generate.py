@@ -56,6 +56,7 @@ def full(model: Model, tokens: list[int]) -> NDArray[Any]:
     return np.asarray(logits, np.float64)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("spec", SPECS)
 def test_greedy_is_the_likeliest_of_the_full_forward(spec: str) -> None:
     model, prompt = made(spec), [7, 3, 11, 2, 30, 8, 21, 5, 9]
@@ -386,6 +387,7 @@ def test_windows_predict_each_token_once() -> None:
                 assert missing == borders
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("count", [24, 41])
 def test_perplexity_is_that_of_the_loss(model: Model, count: int) -> None:
     tokens = np.random.default_rng(2).integers(0, 50, count).tolist()
