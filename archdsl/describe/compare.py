@@ -1,8 +1,8 @@
-"""Where two graphs begin to differ, if they do.
+"""Compares two graphs.
 
-Ids of values, names of axes, places of operators without weights and spans do not count. All
-else does: operators and their order, settings, types, the places of weights, what comes in
-and goes out, the loss and how weights are drawn.
+Ids of values, names of axes, paths of operators without weights, and spans are ignored. The
+comparison covers operators and their order, settings, types, paths of weights, inputs, outputs,
+the loss and the initialization.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from archdsl.graph.printer import literal
 from archdsl.graph.sites import site
 from archdsl.graph.types import Type
 
-_Fact: TypeAlias = tuple[object, str]  # what is compared, and how it is said
+_Fact: TypeAlias = tuple[object, str]  # what is compared, and its text
 _END: _Fact = (None, "nothing more")
 
 
 def difference(left: Graph, right: Graph) -> tuple[str, str] | None:
-    """The first place where two graphs differ, each in its words; None where there is none."""
+    """The first difference of two graphs, as a text for each; None if they are equal."""
     for ours, theirs in zip_longest(_facts(left), _facts(right), fillvalue=_END):
         if ours[0] != theirs[0]:
             return ours[1], theirs[1]
@@ -32,7 +32,7 @@ def difference(left: Graph, right: Graph) -> tuple[str, str] | None:
 
 
 def _facts(graph: Graph) -> Iterator[_Fact]:
-    """All that is to be compared, in the order of computing, values numbered as they come."""
+    """All facts to compare, in the order of execution, with values numbered in this order."""
     numbers = {each.name: i for i, each in enumerate((*graph.inputs, *graph.labels))}
     types = graph.types()
     rule, settings = graph.init
@@ -93,7 +93,7 @@ def _nameless(type: Type) -> Type:
 
 
 def operators(left: Graph, right: Graph) -> tuple[str, str]:
-    """The operators that each of two graphs has more of, a stack's body counted once."""
+    """The operators that each of two graphs has more of; a stack's body counts once."""
     counts = [
         Counter(node.op for node, _ in walk(graph.nodes) if isinstance(node, Apply))
         for graph in (left, right)

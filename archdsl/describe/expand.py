@@ -1,9 +1,8 @@
-"""A typed graph back to a file of the language, with nothing left to be understood.
+"""Expands a typed graph to a spec with all defaults and sizes written out.
 
-Every number is a number, every default is written, and no block of another file is used.
-What is read back is the same graph, node for node. Values that are used once flow along
-arrows and the others have names; a repeated body that is more than a chain becomes a block,
-with the values that it uses from outside as further parameters.
+The spec uses no block of another file, and compiles to the same graph, node for node. Values
+that are used once are written inline in chains, the others have names. A repeated body that is
+not a single chain becomes a block; the outer values that it uses are further parameters.
 """
 
 from __future__ import annotations
@@ -13,27 +12,27 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from archdsl.describe.flow import (
-    SIGNS,
-    captured_values,
-    chained_inputs,
-    inline_values,
-    is_chain,
-)
-from archdsl.describe.writing import (
+from archdsl.describe.build_syntax import (
     CHOICES,
-    MEANT,
+    RESERVED,
     SPAN,
     Binding,
     NameScope,
     arg,
     call,
     chain,
+    integer,
     name,
     number,
-    plain,
+    plain_type,
     settings,
-    whole,
+)
+from archdsl.describe.flow import (
+    SIGNS,
+    captured_values,
+    chained_inputs,
+    inline_values,
+    is_chain,
 )
 from archdsl.diagnostics import fail
 from archdsl.frozen import Frozen
@@ -42,7 +41,7 @@ from archdsl.graph.ops import OPS
 from archdsl.graph.sites import site
 from archdsl.syntax import ast
 
-_DEEPEST = 6  # brackets within brackets, before a value gets a name instead
+_DEEPEST = 6  # nested brackets; a deeper value gets a name
 _SUGGESTED_NAMES = {
     "add": "sum",
     "multiply": "product",
@@ -52,16 +51,16 @@ _SUGGESTED_NAMES = {
 
 
 def expand(graph: Graph) -> ast.File:
-    """The file whose only model is this graph.
+    """Builds the spec of a graph.
 
-    Raises `ArchError` where an input or an axis has the name of an operator or a choice that
-    the model uses, and where a repeated operator computes its own arguments.
+    Raises `ArchError` if an input or an axis has the name of an operator or a choice that the
+    model uses, and if a stack repeats an operator together with its arguments' computation.
     """
     return _File(graph).build()
 
 
 class _File:
-    """The blocks of the file, and what all bodies must know of the graph."""
+    """Builds the file: its blocks and its model."""
 
     def __init__(self, graph: Graph):
         self.graph = graph
@@ -77,11 +76,11 @@ class _File:
         embeds = [n for n in nodes if isinstance(n, Apply) and n.op == "embed"]
         tables = [n.path for n in embeds if self.has_weights(n)]
         last = Counter(path.rpartition(".")[2] for path in tables)
-        # These can be told by their labels, in the model's own body; others by their places.
+        # A label can name these in the body of the model; the others need a path.
         self.labels = {path for path in tables if last[path] == 1}
 
     def check_clashes(self, nodes: Iterable[Node]) -> None:
-        """A name that comes in cannot be changed, and would hide what the model uses."""
+        """Rejects names of inputs and axes that would hide an operator or a choice."""
         used: set[object] = set()
         for node in nodes:
             if isinstance(node, Apply):
@@ -124,15 +123,15 @@ class _File:
         return ast.File(SPAN, (*self.blocks, model))
 
     def input_type(self, each: Input, seen: set[str]) -> ast.Type:
-        """The type of what comes in; an axis that varies says its bound where it is first."""
+        """The type of an input; the first use of a varying axis has its bound."""
         bounds = {axis.name: axis.bound for axis in self.graph.varying}
         axes = []
-        for axis in plain(each.type).axes:
+        for axis in plain_type(each.type).axes:
             if isinstance(axis.size, ast.Name) and axis.size.id not in seen:
                 seen.add(axis.size.id)
-                axis = replace(axis, bound=whole(bounds[axis.size.id]))
+                axis = replace(axis, bound=integer(bounds[axis.size.id]))
             axes.append(axis)
-        below, pad = (None if n is None else whole(n) for n in (each.type.below, each.pad))
+        below, pad = (None if n is None else integer(n) for n in (each.type.below, each.pad))
         return ast.Type(SPAN, each.type.dtype, tuple(axes), below, pad)
 
     def init(self) -> ast.Init:
@@ -154,7 +153,7 @@ class _File:
     # -- blocks --
 
     def stack_body(self, stack: Stack, outer: Mapping[str, str]) -> ast.Expr:
-        """What a stack repeats, as it stands before `* n`; `outer` are the names around it."""
+        """The expression before `* n`; `outer` are the names outside the stack."""
         direct = [n for n in stack.body if isinstance(n, Apply) and not n.path]
         if len(stack.body) > 1 and any(self.has_weights(n) for n in direct):
             fail(
@@ -170,8 +169,8 @@ class _File:
         return self.layer(stack, outer)
 
     def layer(self, stack: Stack, outer: Mapping[str, str]) -> ast.Expr:
-        """The body of a stack as a block: what it takes, and from outside, are its tensors."""
-        made = self.names[stack.id]
+        """Writes the body of a stack as a block; the carry and outer values are parameters."""
+        block = self.names[stack.id]
         taken = NameScope(self.names.values())
         known = {stack.carry: taken.fresh_name("x")}
         known |= {ref: taken.fresh_name(outer[ref]) for ref in captured_values(stack)}
@@ -185,13 +184,15 @@ class _File:
         body.taken = taken
         statements = ast.Body(SPAN, body.block(stack.result))
         self.blocks.append(
-            ast.Block(SPAN, name(made), ast.Params(SPAN, params), result, statements)
+            ast.Block(SPAN, name(block), ast.Params(SPAN, params), result, statements)
         )
-        return call(made, (arg(known[ref], name(outer[ref])) for ref in captured_values(stack)))
+        return call(
+            block, (arg(known[ref], name(outer[ref])) for ref in captured_values(stack))
+        )
 
     def along(self, node: Apply) -> str:
-        """A block that is one operator along one axis: its parameters give the axis a name."""
-        made, taken = self.names[node.id], NameScope(self.names.values())
+        """Writes a block of one operator, whose parameters give the axis a name."""
+        block, taken = self.names[node.id], NameScope(self.names.values())
         known = {param: taken.fresh_name(param) for param, _ in node.inputs}
         types = {param: self.types[ref] for param, ref in node.inputs}
         axes = {p: [taken.fresh_name(a.name or "A") for a in types[p].axes] for p in known}
@@ -218,13 +219,13 @@ class _File:
         value = chain(name(known[first]), call(node.op, args))
         statements = ast.Body(SPAN, (ast.Result(SPAN, value),))
         self.blocks.append(
-            ast.Block(SPAN, name(made), ast.Params(SPAN, params), None, statements)
+            ast.Block(SPAN, name(block), ast.Params(SPAN, params), None, statements)
         )
-        return made
+        return block
 
 
 class _Pending(Frozen):
-    """A value that has been written and waits for the one that uses it."""
+    """An expression that waits to be used inline."""
 
     ref: str
     expr: ast.Expr
@@ -232,7 +233,7 @@ class _Pending(Frozen):
 
 
 class _Body:
-    """One body: its values in the order of computing, some along arrows, some by name."""
+    """Writes one body in the order of execution."""
 
     def __init__(self, file: _File, nodes: tuple[Node, ...], names: Mapping[str, str]):
         self.file = file
@@ -248,20 +249,22 @@ class _Body:
     # -- whole bodies --
 
     def model(self) -> list[ast.Statement]:
-        """The edges and outputs of a model."""
+        """Writes the edges and outputs of a model."""
         graph = self.file.graph
         self.outputs = list(graph.outputs)
-        kept = {ref for _, ref in graph.outputs} | set(refs(graph.loss) if graph.loss else ())
-        for ref in self.write(kept):
-            # Nothing but a fact may use what leads nowhere.
-            type = plain(self.file.types[ref])
+        outputs = {ref for _, ref in graph.outputs} | set(
+            refs(graph.loss) if graph.loss else ()
+        )
+        for ref in self.write(outputs):
+            # Only a fact may use a value that no output depends on.
+            type = plain_type(self.file.types[ref])
             self.statements.append(ast.ExpectType(SPAN, name(self.names[ref]), type))
         for output, ref in self.outputs:
             self.output(output, ref, name(self.names[ref]))
         return self.statements
 
     def block(self, result: str) -> tuple[ast.Statement, ...]:
-        """The edges of a block, and its value."""
+        """Writes the edges of a block and its result."""
         if unused := self.write(set(), result):
             fail(
                 "unused-name",
@@ -272,9 +275,9 @@ class _Body:
         self.name_pending()
         return (*self.statements, ast.Result(SPAN, value.expr))
 
-    def write(self, kept: set[str], result: str | None = None) -> list[str]:
-        """Writes all nodes but those that wait for their use; tells the ones without any."""
-        waiting = inline_values(self.nodes, kept, result)
+    def write(self, outputs: set[str], result: str | None = None) -> list[str]:
+        """Writes all nodes except pending ones; returns the ids of unused ones."""
+        waiting = inline_values(self.nodes, outputs, result)
         self.write_ready_outputs()
         for node in self.nodes:
             piece = self.write_node(node)
@@ -283,21 +286,25 @@ class _Body:
             else:
                 self.name_pending()
                 self.bind(node, piece.expr)
-        used = {ref for node in self.nodes for ref in refs(node)} | kept | {result}
+        used = {ref for node in self.nodes for ref in refs(node)} | outputs | {result}
         return [node.id for node in self.nodes if node.id not in used]
 
     # -- statements --
 
     def name_pending(self) -> None:
-        """Gives what waits a name, lest it be computed later than it was."""
+        """Gives pending values a name, so that the order of execution stays the same."""
         nodes = {node.id: node for node in self.nodes}
         waiting, self.pending = self.pending, []
         for piece in waiting:
             self.bind(nodes[piece.ref], piece.expr)
 
     def bind(self, node: Node, expr: ast.Expr) -> None:
-        """A named value: an output where it is the next one, else an edge."""
-        if self.outputs and self.outputs[0][1] == node.id and self.outputs[0][0] not in MEANT:
+        """Writes a named value: the next output, or an edge."""
+        if (
+            self.outputs
+            and self.outputs[0][1] == node.id
+            and self.outputs[0][0] not in RESERVED
+        ):
             output, _ = self.outputs.pop(0)
             self.output(output, node.id, expr)
         else:
@@ -306,23 +313,23 @@ class _Body:
         self.write_ready_outputs()
 
     def write_ready_outputs(self) -> None:
-        """The next outputs, where their values have names already."""
+        """Writes the next outputs whose values already have names."""
         while self.outputs and self.outputs[0][1] in self.names:
             output, ref = self.outputs[0]
-            if output in MEANT:
-                return  # its name would hide what may be used below: it comes last
+            if output in RESERVED:
+                return  # its name would hide a name of the language, so it comes last
             self.outputs.pop(0)
             self.output(output, ref, name(self.names[ref]))
 
     def output(self, output: str, ref: str, expr: ast.Expr) -> None:
         self.names.setdefault(ref, output)
-        type = plain(self.file.types[ref])
+        type = plain_type(self.file.types[ref])
         self.statements.append(ast.Output(SPAN, name(output), type, expr))
 
     # -- expressions --
 
     def write_node(self, node: Node) -> _Pending:
-        """A node and what flows into it."""
+        """The expression of a node with its inputs."""
         wanted = chained_inputs(node) if isinstance(node, Apply) else (node.input,)
         parts = self.operands(wanted)
         if isinstance(node, Apply) and node.op in SIGNS:
@@ -332,14 +339,14 @@ class _Body:
         return _Pending(node.id, chain(parts[0].expr, self.step(node)), parts[0].depth)
 
     def sum(self, node: Apply, left: ast.Expr, right: ast.Expr) -> ast.Expr:
-        """What a sign stands for, or a call where it needs a place."""
-        if place := self.disambiguating_label(node):
+        """An infix expression, or a call if it needs a label."""
+        if place := self.unique_label(node):
             both = ast.Call(SPAN, name(node.op), (arg(None, left), arg("other", right)))
             return ast.Labeled(SPAN, name(place), both)
         return ast.Binary(SPAN, left, SIGNS[node.op], right)
 
     def operands(self, wanted: tuple[str, ...]) -> list[_Pending]:
-        """Values as they are written where they are used: what waits, or a name."""
+        """The expressions of values at their use: pending ones, or names."""
         waiting = [piece for piece in self.pending if piece.ref in wanted]
         start = len(self.pending) - len(waiting)
         inline = [ref for ref in wanted if ref in {piece.ref for piece in waiting}]
@@ -347,24 +354,20 @@ class _Body:
             self.pending = self.pending[:start]
         else:
             self.name_pending()
-        made = {piece.ref: piece for piece in waiting if piece.ref not in self.names}
-        return [made.get(ref) or _Pending(ref, name(self.names[ref]), 0) for ref in wanted]
+        result = {piece.ref: piece for piece in waiting if piece.ref not in self.names}
+        return [result.get(ref) or _Pending(ref, name(self.names[ref]), 0) for ref in wanted]
 
     def step(self, node: Node) -> ast.Expr:
-        """A node without what flows into it, as it stands behind an arrow."""
+        """The expression of a node after an arrow, without its input."""
         match node:
             case Apply():
-                made: ast.Expr = self.operator(node)
-                label = (
-                    node.path
-                    if self.file.has_weights(node)
-                    else self.disambiguating_label(node)
-                )
+                result: ast.Expr = self.operator(node)
+                label = node.path if self.file.has_weights(node) else self.unique_label(node)
             case Stack():
-                count = whole(node.count)
-                made = ast.Binary(SPAN, self.file.stack_body(node, self.names), "*", count)
+                count = integer(node.count)
+                result = ast.Binary(SPAN, self.file.stack_body(node, self.names), "*", count)
                 label = node.path
-        return ast.Labeled(SPAN, name(label), made) if label else made
+        return ast.Labeled(SPAN, name(label), result) if label else result
 
     def operator(self, node: Apply) -> ast.Call | ast.Name:
         op, tensors = OPS[node.op], node.inputs[1:]
@@ -373,8 +376,8 @@ class _Body:
             return call(self.file.along(node), others)
         return call(op.name, (*others, *settings(node, self.labels)))
 
-    def disambiguating_label(self, node: Apply) -> str | None:
-        """A place for an operator without weights, whose own name would take another's."""
+    def unique_label(self, node: Apply) -> str | None:
+        """A label for an operator without weights, if its default path is taken."""
         taken = [p for p in self.places if re.fullmatch(rf"{node.op}(_\d+)?", p)]
         if not taken or not node.path:
             return None
@@ -397,16 +400,16 @@ def _block_name(node: Node) -> str:
 
 
 def _suggest_name(node: Node, expr: ast.Expr) -> str:
-    """What a value may be called: as the last weights on its way are, or after its operator."""
+    """A name for a value: the last label in its chain, or one for its operator."""
     steps = [step.value for step in expr.steps] if isinstance(expr, ast.Chain) else []
     labels = [
         step.label.id.rpartition(".")[2] for step in steps if isinstance(step, ast.Labeled)
     ]
-    if labels and labels[-1] not in MEANT:
+    if labels and labels[-1] not in RESERVED:
         return labels[-1]
     return _SUGGESTED_NAMES.get(node.op, node.op) if isinstance(node, Apply) else labels[-1]
 
 
 def _after_blank_lines(statements: Iterable[ast.Statement]) -> Iterator[ast.Statement]:
-    """Statements with an empty line before each."""
+    """Adds an empty line before each statement."""
     return (replace(each, trivia=ast.Trivia(blank=True)) for each in statements)

@@ -1,6 +1,6 @@
-"""What a model is, in the field's words, read off its graph alone.
+"""Describes a model by features such as its norm, attention and positions.
 
-A feature that cannot be told for sure is left out: what is said here is true.
+Features are recognized from the graph. One that is uncertain is left out.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from archdsl.graph.types import Axis, Type
 
 NONE = "none"
 _POSITIONS = ("posenc", "rotary", "relative_bias", "alibi")
-_COMPOSITE = frozenset({"attention", "mlp"})  # of products
+_COMPOSITE = frozenset({"attention", "mlp"})  # of linear layers
 _READOUTS = ("readout", "first", "mean", "at")
 
 
 def features(graph: Graph) -> dict[str, str]:
-    """The features of a model by name; one that it surely lacks is "none".
+    """The features of a model by name; the value is "none" if the model lacks the feature.
 
-    Where parts of a model differ, as its stacks may, each form is named once. Flops are those
-    of one example with each varying axis at its bound.
+    If parts of a model differ, each form is listed once. Flops are for one example with each
+    varying axis at its bound.
     """
     wiring, types, amounts = Wiring(graph), graph.types(), cost(graph)
     stacks = [node for node in graph.nodes if isinstance(node, Stack)]
@@ -55,7 +55,7 @@ def features(graph: Graph) -> dict[str, str]:
         "readout": _join_unique(map(_readout, wiring.outside(*_READOUTS))),
         "logits": _logits(wiring),
         "loss": graph.loss.op if graph.loss else NONE,
-        "fresh weights": _with_details(
+        "initialization": _with_details(
             graph.init[0], *(f"{k} {n:g}" for k, n in graph.init[1])
         ),
         "parameters": f"{amounts.params:,}",
@@ -64,16 +64,16 @@ def features(graph: Graph) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-# -- words --
+# -- formatting --
 
 
 def _join_unique(words: Iterable[str]) -> str:
-    """Each form once, in the order of their appearance."""
+    """Joins distinct forms in the order of appearance."""
     return "; ".join(dict.fromkeys(words)) or NONE
 
 
 def _forms(wiring: Wiring, ops: str | tuple[str, ...], say: Callable[[Apply], str]) -> str:
-    """The forms in which some operators are used."""
+    """The forms in which operators are used."""
     return _join_unique(map(say, wiring.applies(*((ops,) if isinstance(ops, str) else ops))))
 
 
@@ -83,7 +83,7 @@ def _with_details(what: str, *more: str) -> str:
 
 
 def _shape(type: Type) -> str:
-    """A type without what a spec calls its sizes, without bounds and what is derived."""
+    """A type without the names of fixed sizes, bounds and causality."""
     named = (None if axis.size.value is not None else axis.name for axis in type.axes)
     axes = tuple(Axis(n, a.size, a.marks) for n, a in zip(named, type.axes, strict=True))
     return str(Type(type.dtype, axes))
@@ -93,7 +93,7 @@ def _width(stack: Stack) -> str:
     return str(stack.carry_type.axes[-1].size) if stack.carry_type.axes else NONE
 
 
-# -- what comes first --
+# -- inputs --
 
 
 def _convolution(node: Apply) -> str:
@@ -101,7 +101,7 @@ def _convolution(node: Apply) -> str:
 
 
 def _embedding(wiring: Wiring) -> str:
-    """How many tables there are, and by what their vectors are multiplied."""
+    """The number of tables, and the scale of their vectors."""
     embeds = list(wiring.applies("embed"))
     tables = [node for node in embeds if node.attr["tied"] is None]
     if not tables:
@@ -118,7 +118,7 @@ def _embedding(wiring: Wiring) -> str:
 
 def _positions(wiring: Wiring) -> str | None:
     found = [_position(node) for node in wiring.applies(*_POSITIONS)]
-    # Without one of these operators they may still come in, or be told by a convolution.
+    # Without these operators, an input or a convolution can still encode positions.
     others = len(wiring.graph.inputs) > 1 or any(wiring.applies("conv1d"))
     return _join_unique(found) if found or not others else None
 
@@ -147,7 +147,7 @@ def _position(node: Apply) -> str:
 
 
 def _norm(wiring: Wiring) -> str:
-    """Kinds and places; norms of each head and of what comes out are none of the stream."""
+    """The kinds and places of norms, except norms of heads and l2 norms."""
     norms = [
         node
         for node in wiring.applies("norm")
@@ -167,8 +167,7 @@ def _norm_kind(node: Apply) -> str:
 def _attention(each: Attention) -> str:
     words = [f"{each.heads} heads" if each.heads > 1 else "1 head"]
     if each.kv_heads != each.heads:
-        shared = f"{each.kv_heads} keys and values" if each.kv_heads > 1 else "1 key and value"
-        words[0] += f" on {shared}"
+        words[0] += f" with {each.kv_heads} key-value head{'s' if each.kv_heads > 1 else ''}"
     if each.width is not None and each.heads * each.head_size != each.width:
         words[0] += f" of {each.head_size}"
     words += ["causal"] if each.causal else []
@@ -182,7 +181,7 @@ def _attention(each: Attention) -> str:
 
 
 def _mlps(wiring: Wiring) -> str | None:
-    """All forms that are recognised; others there may be, so none is no answer."""
+    """The recognized forms of mlps; None if there are none, since others may exist."""
     forms = [*map(_mlp, wiring.mlps()), *map(_experts, wiring.applies("experts"))]
     return _join_unique(forms) if forms else None
 
@@ -199,7 +198,7 @@ def _experts(node: Apply) -> str:
 
 
 def _biases(graph: Graph) -> str:
-    """Which products have a bias, by the last part of their places."""
+    """The linear layers that have a bias, by the last part of their paths."""
     having: dict[str, None] = {}
     lacking: dict[str, None] = {}
     others = False
@@ -213,14 +212,14 @@ def _biases(graph: Graph) -> str:
             word = word if word.isalpha() else node.path.rpartition(".")[2] or node.op
             (having if f"{place}bias" in weights else lacking)[word] = None
     if not having:
-        return "in no product" if others else NONE
+        return "in no linear layer" if others else NONE
     if set(having) & set(lacking):
-        return "in some products"
+        return "in some linear layers"
     few, word = (having, "in") if len(having) <= len(lacking) else (lacking, "not in")
     return f"{word} {', '.join(few)}" if lacking else "everywhere"
 
 
-# -- what comes last --
+# -- outputs --
 
 
 def _readout(node: Apply) -> str:
@@ -236,7 +235,7 @@ def _readout(node: Apply) -> str:
 
 
 def _logits(wiring: Wiring) -> str | None:
-    """How logits over the vocabulary are made, where an output is such."""
+    """How logits over the vocabulary are computed, if an output has them."""
     vocab = max((node.attr["vocab"] for node in wiring.applies("embed")), default=None)  # type: ignore[type-var]
     words = []
     for _, ref in wiring.graph.outputs:
@@ -246,5 +245,5 @@ def _logits(wiring: Wiring) -> str | None:
         if last and last.op == "unembed":
             words.append("tied to the embedding")
         elif last and last.attr["dim"] == vocab:
-            words.append("a product of their own")
+            words.append("a separate linear layer")
     return _join_unique(words) if words else None

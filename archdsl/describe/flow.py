@@ -1,6 +1,6 @@
-"""Which values of a graph an arrow can bring, and which must have names.
+"""Decides which values of a graph are written inline in a chain, and which need names.
 
-Read off the graph alone; `expand` writes text by it.
+`expand` uses this to write a spec.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from collections import Counter
 
 from archdsl.graph.nodes import Apply, Node, Stack, refs
 
-SIGNS = {"add": "+", "multiply": "*"}  # operators that stand between what flows into them
+SIGNS = {"add": "+", "multiply": "*"}  # operators that are written as infix signs
 
 
 def chained_inputs(node: Apply) -> tuple[str, ...]:
-    """The tensors that stand before or around an operator: the others are arguments."""
+    """The tensors written before or around an operator; the others are arguments."""
     (_, x), *others = node.inputs
     return (x, *(ref for _, ref in others)) if node.op in SIGNS else (x,)
 
 
-def inline_values(nodes: tuple[Node, ...], kept: set[str], result: str | None) -> set[str]:
-    """The values that are used once, where an arrow can bring them."""
+def inline_values(nodes: tuple[Node, ...], outputs: set[str], result: str | None) -> set[str]:
+    """The values that are used once, at a place where a chain can pass them."""
     times: Counter[str | None] = Counter([result])
-    named = set(kept)
+    named = set(outputs)
     for node in nodes:
         match node:
             case Apply():
@@ -34,14 +34,14 @@ def inline_values(nodes: tuple[Node, ...], kept: set[str], result: str | None) -
 
 
 def captured_values(stack: Stack) -> tuple[str, ...]:
-    """The values around a stack that its body uses."""
+    """The outer values that the body of a stack uses."""
     own = {stack.carry, *(node.id for node in stack.body)}
     used = [*(ref for node in stack.body for ref in refs(node)), stack.result]
     return tuple(dict.fromkeys(ref for ref in used if ref not in own))
 
 
 def is_chain(stack: Stack) -> bool:
-    """Whether a body is one chain, from what it is given to what it returns."""
+    """Whether the body of a stack is one chain from its input to its result."""
     own, before = {stack.carry, *(node.id for node in stack.body)}, stack.carry
     for node in stack.body:
         x, *others = refs(node) if isinstance(node, Stack) else [ref for _, ref in node.inputs]

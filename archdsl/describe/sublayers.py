@@ -1,7 +1,6 @@
-"""The sublayers of a graph's stacks, recognised by how their operators are wired.
+"""Recognizes the sublayers of a graph's stacks from how their operators are connected.
 
-A residual sum is an `add` one of whose terms is made of the other. A form that is not one of
-those known here is passed over, never guessed.
+A residual add is an `add` where one term is computed from the other. Unknown forms are skipped.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from archdsl.graph.types import Type
 
 
 class Attention(Frozen):
-    """One use of attention; `over` are the inputs of the model that a memory is made of."""
+    """One use of attention; `over` are the model inputs that a memory is computed from."""
 
     heads: int
     kv_heads: int
@@ -29,7 +28,7 @@ class Attention(Frozen):
 
 
 class Mlp(Frozen):
-    """An mlp within a stack: its activation, its hidden sizes, whether gates multiply them."""
+    """An mlp within a stack: its activation, its hidden sizes, and whether it is gated."""
 
     act: str
     hidden: tuple[int, ...]
@@ -37,7 +36,7 @@ class Mlp(Frozen):
 
 
 class Wiring:
-    """Which node makes each value, and which nodes use it."""
+    """The producer and the users of each value."""
 
     def __init__(self, graph: Graph):
         self.graph = graph
@@ -55,17 +54,17 @@ class Wiring:
                 self.users.setdefault(ref, []).append(node)
 
     def applies(self, *ops: str) -> Iterator[Apply]:
-        """Every use of some operators, in the order of computing."""
+        """Every use of some operators, in the order of execution."""
         for node in self.producers.values():
             if isinstance(node, Apply) and (not ops or node.op in ops):
                 yield node
 
     def outside(self, *ops: str) -> Iterator[Apply]:
-        """The same, of those that stand in no stack."""
+        """Every use of some operators outside of stacks."""
         return (node for node in self.applies(*ops) if not self.around[node.id])
 
     def chain_before(self, ref: str) -> list[Apply]:
-        """The operators of one tensor that a value has just come through, the last first."""
+        """The single-input operators that lead to a value, the last one first."""
         found = []
         while isinstance(node := self.producers.get(ref), Apply) and len(node.inputs) == 1:
             found.append(node)
@@ -73,7 +72,7 @@ class Wiring:
         return found
 
     def ancestors(self, ref: str) -> set[str]:
-        """A value and all that it is made of, through stacks too."""
+        """A value and all values that it is computed from, also through stacks."""
         found, todo = set[str](), [ref]
         while todo:
             each = todo.pop()
@@ -89,9 +88,9 @@ class Wiring:
         return found
 
     def sources(self, ref: str) -> tuple[str, ...]:
-        """The inputs of the model that a value is made of."""
-        behind = self.ancestors(ref)
-        return tuple(each.name for each in self.graph.inputs if each.name in behind)
+        """The inputs of the model that a value is computed from."""
+        ancestors = self.ancestors(ref)
+        return tuple(each.name for each in self.graph.inputs if each.name in ancestors)
 
     # -- attention --
 
@@ -127,7 +126,7 @@ class Wiring:
             )
 
     def _memory(self, node: Apply) -> str | None:
-        """What the keys are made of, where that is not what flows through the stack."""
+        """The value that the keys are computed from, if it is not the stack's own stream."""
         tensors = dict(node.inputs)
         q, k = tensors["q"], tensors["k"]
         if around := self.around[node.id]:
@@ -136,7 +135,7 @@ class Wiring:
         return None if ways[0] & ways[1] else k
 
     def _head_norm(self, tensors: dict[str, str]) -> str | None:
-        """The norm of both queries and keys, once they are split into heads."""
+        """The norm of both queries and keys after the split into heads."""
         kinds = [
             [n.attr["kind"] for n in self.chain_before(tensors[name]) if _is_head_norm(n)]
             for name in "qk"
@@ -144,14 +143,14 @@ class Wiring:
         return str(kinds[0][0]) if kinds[0] and kinds[0] == kinds[1] else None
 
     def _width(self, node: Apply) -> int | None:
-        """The number of features that flow through the stack around a node."""
+        """The width of the stack around a node."""
         around = self.around[node.id]
         return around[-1].carry_type.axes[-1].size.value if around else None
 
     # -- mlps --
 
     def mlps(self) -> Iterator[Mlp]:
-        """The mlps of all stacks. An activation between two products is one too."""
+        """The mlps of all stacks, including an activation between two linear layers."""
         for node in self.applies("mlp", *ACTIVATIONS):
             if not self.around[node.id]:
                 continue
@@ -159,11 +158,11 @@ class Wiring:
             if isinstance(sizes, tuple):
                 hidden = tuple(size for size in sizes[:-1] if isinstance(size, int))
                 yield Mlp(str(node.attr["act"]), hidden, gated=False)
-            elif feed := self._between_products(node):
+            elif feed := self._between_linear_layers(node):
                 yield feed
 
-    def _between_products(self, act: Apply) -> Mlp | None:
-        before = self._product(act.inputs[0][1])
+    def _between_linear_layers(self, act: Apply) -> Mlp | None:
+        before = self._linear(act.inputs[0][1])
         users = self.users.get(act.id, [])
         if before is None or len(users) != 1:
             return None
@@ -176,24 +175,24 @@ class Wiring:
         others = [ref for _, ref in user.inputs if ref != act.id]
         if user.op != "multiply" or len(others) != 1:
             return None
-        other = self._product(others[0])
+        other = self._linear(others[0])
         ends = [n for n in self.users.get(user.id, []) if isinstance(n, Apply)]
         gated = other and other.inputs == before.inputs and [n.op for n in ends] == ["linear"]
         return Mlp(act.op, (hidden,), gated=True) if gated else None
 
-    def _product(self, ref: str) -> Apply | None:
+    def _linear(self, ref: str) -> Apply | None:
         node = self.producers.get(ref)
         return node if isinstance(node, Apply) and node.op == "linear" else None
 
     # -- norms --
 
     def norm_places(self) -> list[str] | None:
-        """Where the norms of residual sublayers stand, the same for all; None where not."""
+        """The places of the norms of residual sublayers; None if they differ."""
         found = {self._places(*residual) for residual in self._residuals()}
         return list(found.pop()) if len(found) == 1 else None
 
     def _residuals(self) -> Iterator[tuple[Apply, str, str]]:
-        """The residual sums of all stacks: the sum, what it is added to, and what is added."""
+        """The residual adds of all stacks: the sum, the stream, and the branch."""
         for node in self.applies("add"):
             if not self.around[node.id]:
                 continue
@@ -204,7 +203,7 @@ class Wiring:
                 yield node, right, left
 
     def _inside(self, ref: str, node: Apply) -> set[str]:
-        """What a value is made of within the copy of the stack that a node is in."""
+        """The values that a value is computed from within one layer, that of `node`."""
         found, todo = set[str](), [ref]
         while todo:
             each = todo.pop()
@@ -223,8 +222,8 @@ class Wiring:
         stack = self.around[sum.id][-1]
         places = {
             "before each sublayer": bool(first) and all(map(_is_norm, first)),
-            "behind each sublayer": last is not None and _is_norm(last),
-            "behind each sum": bool(after)
+            "after each sublayer": last is not None and _is_norm(last),
+            "after each residual add": bool(after)
             and all(map(_is_norm, after))
             and stack.result != sum.id,
         }

@@ -1,7 +1,7 @@
-"""What the fields of a published config are: their values, in its words and in ours.
+"""Values of the fields of a published config, and their expressions in a `config` block.
 
-The words that stand behind a field's `=` beside parameters, `names`, `list` and `labels`, have
-their meaning here; what is read and written with them is said by configs.py.
+An expression is a parameter, a value, or a call of `names`, `list` or `labels`. configs.py uses
+these functions to read and write configs.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from archdsl.syntax import ast
 from archdsl.syntax.printer import expression
 from archdsl.syntax.traversal import walk
 
-# Fields that say where a model came from, how it was trained and how text is made with it;
-# none changes what it computes. Written by transformers 2 to 5, and by llama.cpp's converters.
+# Fields about a model's origin, training and text generation, which do not change what it
+# computes. Transformers 2 to 5 and the converters of llama.cpp write them.
 _FIELDS = """
 _* transformers_version torch_dtype dtype torchscript tokenizer_class name_or_path auto_map
 license language tags prefix sep_token_id use_cache output_* return_dict* gradient_checkpointing
@@ -38,13 +38,13 @@ exponential_decay_length_penalty remove_invalid_values
 general.[!a]* general.author general.alignment tokenizer.* quantize.* GGUF.*
 """
 BOOKKEEPING = tuple(_FIELDS.split())
-_MANY = 100_000  # more than a list of a config has
+_MANY = 100_000  # no list of a config is longer
 
 
 def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """A config's fields by dotted names; a field with nothing in it is not there.
+    """Flattens a config to dotted names, without empty fields.
 
-    What is numbered is a list, and stays whole.
+    A dict with numbers as keys is a list and stays unchanged.
 
     >>> flatten({"a": {"b": 1, "c": {}}, "d": [2], "id2label": {"0": "cat"}})
     {'a.b': 1, 'd': [2], 'id2label': {'0': 'cat'}}
@@ -59,14 +59,14 @@ def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, object]
 
 
 def is_bookkeeping(name: str) -> bool:
-    """Whether a field, or one that it is within, is among those that change no computation."""
-    # A part of a model has a config within the whole's: `text_config.dropout`.
+    """Whether a field does not change what a model computes."""
+    # A part of a model has a nested config: `text_config.dropout`.
     inner = re.sub(r"^(\w+_config\.)+", "", name)
     return any(fnmatchcase(n, pattern) for n in (name, inner) for pattern in BOOKKEEPING)
 
 
 class NoPublishedName(Exception):
-    """A choice that a config has no word for."""
+    """Raised for a choice without a published name."""
 
     def __init__(self, message: str, span: Span, known: str):
         super().__init__(message)
@@ -74,7 +74,7 @@ class NoPublishedName(Exception):
 
 
 def value_when_absent(line: ast.Setting, work: Elaborator, env: Env) -> object:
-    """What a field means that is not there: a value, or one of the choices."""
+    """The value of a field that is absent: a value or a choice."""
     node = line.default
     assert node is not None
     if isinstance(node, ast.Name) and node.id not in env.names:
@@ -85,7 +85,7 @@ def value_when_absent(line: ast.Setting, work: Elaborator, env: Env) -> object:
 
 
 def parameter_name(value: ast.Expr | ast.Not, names: Iterable[str]) -> str | None:
-    """The parameter of a model that a field is, itself, denied, or by names of its own."""
+    """The parameter that a field sets, directly, negated, or through `names` or `labels`."""
     if isinstance(value, ast.Not):
         value = value.operand
     if isinstance(value, ast.Call) and value.callee.id in ("names", "labels") and value.args:
@@ -98,7 +98,7 @@ def is_named(node: ast.Expr | ast.Not, name: str) -> bool:
 
 
 def value_of(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -> object:
-    """What a field's expression is for these parameters, as a config has it."""
+    """Evaluates the expression of a field to a value of a config."""
     if isinstance(node, ast.Not):
         return work.conditions.holds(node, env) is True
     if isinstance(node, ast.Call) and node.callee.id == "list":
@@ -136,6 +136,7 @@ def value_of(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -
 
 
 def values_equal(one: object, other: object) -> bool:
+    """Whether two values of configs are equal, numbers up to rounding."""
     match one, other:
         case bool(), _:
             return one is other
@@ -152,14 +153,14 @@ def values_equal(one: object, other: object) -> bool:
 
 
 def quote(value: object) -> str:
-    """A config's value as a message says it."""
+    """Formats a value of a config for a message."""
     if isinstance(value, list):
         inside = ", ".join(map(quote, value[:4]))
         return f"[{inside}{', …' if len(value) > 4 else ''}]"
     words = {None: "null", True: "true", False: "false"}
     if value is None or isinstance(value, bool):
         return words[value]
-    # As JSON has it: no control character of a file reaches a terminal.
+    # As JSON, so that no control character of a file reaches a terminal.
     return (
         json.dumps(value[:60], ensure_ascii=False)
         if isinstance(value, str)
@@ -168,5 +169,5 @@ def quote(value: object) -> str:
 
 
 def quote_name(field: str) -> str:
-    """A field's name as a message says it."""
+    """Formats the name of a field for a message."""
     return json.dumps(field[:80], ensure_ascii=False)[1:-1]

@@ -1,8 +1,8 @@
-"""Published configs, both ways: the fields of a `config.json` for a model's parameters.
+"""Reads and writes published configs: the fields of a `config.json` for a model's parameters.
 
-A `config` block says of each field what it is in the model's own words. Where that is a bare
-parameter, reading sets it; all else is computed from the parameters and must agree with the
-field. So a config that is read whole is a config that was understood whole.
+A `config` block has an expression for each field. A field whose expression is a parameter sets
+that parameter. Every other field must have the value that its expression computes, so a config
+is accepted only if all its fields are understood.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from archdsl.semantics.unknown import no_choice
 from archdsl.semantics.values import Env, Scalar, Symbol, Value, fits, kind_text
 from archdsl.syntax import ast
 
-# What stands before a tensor's name where a line asks whether the checkpoint has it.
+# The prefix of a field that is true if the checkpoint has a tensor of that name.
 TENSORS = "tensors."
 
 
@@ -45,21 +45,21 @@ def read_config(
     config: Mapping[str, object],
     tensors: Collection[str] = (),
 ) -> dict[str, Setting]:
-    """The parameters of a model that a published config sets.
+    """Reads the parameters of a model from a published config.
 
-    The names of the checkpoint's `tensors` say what some configs do not: the field
-    `tensors.NAME` is whether there is one.
+    The field `tensors.NAME` is whether the checkpoint's `tensors` contain NAME, for facts that
+    are missing in configs. `path` is the config's path, for messages.
 
-    Raises `ArchError` (code `config`) with every field that is missing, that this spec does
-    not know, or whose value it cannot be compiled for. `path` is the config's, for messages.
+    Raises `ArchError` (code `config`) with all fields that are missing, unknown to the spec,
+    or have a value that it does not support.
     """
     return _ConfigReader(path, scope, model, flatten(config), tensors).read(node)
 
 
 def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, object]:
-    """The config of a model whose parameters are those of `env`, fields within fields.
+    """Builds the nested config of a model with the parameters of `env`.
 
-    Raises `ArchError` (code `config`) for a choice that has no published name.
+    Raises `ArchError` (code `config`) for a choice without a published name.
     """
     written: dict[str, object] = {}
     for line in active_lines(node.rules, work, env):
@@ -72,7 +72,7 @@ def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, obje
             work.report_error("config", str(none), none.span, expected=none.known)
             continue
         fixed = line.default is not None and parameter_name(line.value, env.names) is None
-        # A field that is fixed to what it means where it is missing need not be there.
+        # A field that is fixed to its value when absent is not written.
         if fixed and values_equal(value, value_when_absent(line, work, env)):
             continue
         *within, name = line.fields[0].id.split(".")
@@ -85,7 +85,7 @@ def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, obje
 
 
 def check_config(node: ast.Config, work: Elaborator, env: Env) -> None:
-    """Reports lines that mean nothing, or two things."""
+    """Reports lines of a `config` block that are invalid or contradict each other."""
     if model_type_field(node) is None:
         work.report_error(
             "config",
@@ -98,7 +98,7 @@ def check_config(node: ast.Config, work: Elaborator, env: Env) -> None:
         assert isinstance(line, ast.Setting)
         if not is_named(line.value, "any"):
             _check_names(line.value, work, env)
-            with suppress(NoPublishedName):  # what has no published form can be compiled still
+            with suppress(NoPublishedName):  # a model without a published form still compiles
                 value_of(line.value, work, env)
                 if line.default is not None:
                     value_when_absent(line, work, env)
@@ -120,7 +120,7 @@ def check_config(node: ast.Config, work: Elaborator, env: Env) -> None:
 
 
 def _check_names(value: ast.Expr | ast.Not, work: Elaborator, env: Env) -> None:
-    """Reports choices that there are not, and published names of two of them."""
+    """Reports unknown choices, and published names that two choices share."""
     if not isinstance(value, ast.Call) or value.callee.id != "names":
         return
     taken: dict[str, str] = {}
@@ -145,7 +145,7 @@ def _check_names(value: ast.Expr | ast.Not, work: Elaborator, env: Env) -> None:
 
 
 def model_type_field(node: ast.Config) -> tuple[tuple[str, ...], str] | None:
-    """The field by which a config is known, and its value: the first line's if a text."""
+    """The field that identifies a config, and its value: the first line, if it is a string."""
     first = next(iter(node.rules), None)
     if isinstance(first, ast.Setting) and isinstance(first.value, ast.String):
         return tuple(name.id for name in first.fields), first.value.value
@@ -153,7 +153,7 @@ def model_type_field(node: ast.Config) -> tuple[tuple[str, ...], str] | None:
 
 
 def fixed_fields(node: ast.Config) -> Iterator[tuple[tuple[str, ...], object]]:
-    """All fields that a block fixes to a text, which tell it from others for its kind."""
+    """All fields that a block fixes to a string; they distinguish blocks for one model type."""
     for line in node.rules:
         if isinstance(line, ast.Setting):
             value = line.value
@@ -165,7 +165,7 @@ def fixed_fields(node: ast.Config) -> Iterator[tuple[tuple[str, ...], object]]:
 
 @dataclass
 class _ConfigReader:
-    """One config being read: the fields met, and the parameters that they have set."""
+    """Reads one config: `used` are the fields read, `settings` the parameters set so far."""
 
     path: str
     scope: Scope
@@ -192,7 +192,7 @@ class _ConfigReader:
         return self.settings
 
     def environment(self) -> tuple[Elaborator, Env]:
-        """The model's parameters as they are set so far."""
+        """An environment with the parameters that are set so far."""
         builder = ModelBuilder(self.scope, self.model, Report())
         return builder.elaborator, builder.named(self.settings)
 
@@ -202,7 +202,7 @@ class _ConfigReader:
         self.problems.append(Diagnostic("config", text, span, **more))  # type: ignore[arg-type]
 
     def lines(self, rules: Iterable[ast.Line]) -> Iterator[tuple[ast.Setting, object]]:
-        """Reads what sets a parameter, and hands on what must agree: the line and the value."""
+        """Sets parameters, and yields the other lines with the values of their fields."""
         absent: list[ast.Setting] = []
         groups: list[ast.Only] = []
         for line in rules:
@@ -223,7 +223,7 @@ class _ConfigReader:
                         )
                     elif not self.set_parameter(line, found):
                         yield line, found
-        # What a field means that is not there may need the parameters that are.
+        # The value of an absent field may depend on parameters that other fields set.
         for line in absent:
             work, env = self.environment()
             value = value_when_absent(line, work, env)
@@ -232,14 +232,14 @@ class _ConfigReader:
                 yield line, value
             elif name not in self.settings:
                 self.settings[name] = "none" if value is None else value  # type: ignore[assignment]
-        # And what stands under a condition, those that it speaks of.
+        # A condition depends on parameters too.
         for group in groups:
             work, env = self.environment()
             if work.conditions.holds(group.condition, env) is True:
                 yield from self.lines(group.rules)
 
     def field_value(self, line: ast.Setting) -> object:
-        """The value of a line's field, by the first of its names that has one."""
+        """The value of a line's field, from the first of its names with a value."""
         first = line.fields[0].id
         if first.startswith(TENSORS):
             return first.removeprefix(TENSORS) in self.tensors
@@ -256,7 +256,7 @@ class _ConfigReader:
         return given[0][1] if given else None
 
     def set_parameter(self, line: ast.Setting, found: object) -> bool:
-        """Sets a parameter, if that is what the field is."""
+        """Sets the parameter of a line; returns whether it has one."""
         name = parameter_name(line.value, self.known)
         if name is None:
             return False
@@ -292,7 +292,7 @@ class _ConfigReader:
         return True
 
     def wanted_kind(self, name: str, found: object) -> str | None:
-        """What a parameter is, where a field's value cannot be its."""
+        """The kind that a parameter needs, if the value of a field does not fit; else None."""
         param = next(p for p in self.model.params.params if p.name.id == name)
         if param.default is None:
             return None
@@ -311,7 +311,7 @@ class _ConfigReader:
         return kind_text(default) if given is None or not fits(given, default) else None
 
     def check_value(self, line: ast.Setting, found: object, work: Elaborator, env: Env) -> None:
-        """Holds a field against what the spec computes for it."""
+        """Checks a field against the value that the spec computes."""
         wanted = value_of(line.value, work, env)
         if not work.report.mistakes and not values_equal(found, wanted):
             self.report_error(

@@ -1,8 +1,7 @@
-"""What a checkpoint's tensors go through to become a model's weights, and back.
+"""Conversions between a checkpoint's tensors and a model's weights, in both directions.
 
-A conversion turns some tensors into some others. It moves numbers and computes none, so it is
-exact in any dtype, and each can be walked back: from the shapes of a model's weights follow
-those that a checkpoint must have. `CONVERSIONS` has a row for each.
+A conversion only moves numbers, so it is exact in any dtype and can be undone. The shapes of
+the model's weights determine those of the checkpoint. `CONVERSIONS` has a row for each.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from archdsl.diagnostics import fail
 from archdsl.frozen import Frozen
 
-if TYPE_CHECKING:  # a model is checked without numpy, which takes a while to import
+if TYPE_CHECKING:  # numpy is slow to import, and checking a model does not need it
     from numpy.typing import NDArray
 
 Shape: TypeAlias = tuple[int, ...]
@@ -27,37 +26,40 @@ Step: TypeAlias = Callable[[Arrays, Numbers, Shapes], Arrays]
 
 
 class ConversionError(Exception):
-    """Why a conversion cannot have made tensors of these shapes."""
+    """Raised if a conversion cannot produce tensors of these shapes."""
 
 
 class Conversion(Frozen):
-    """One step on the way from a checkpoint's tensors to ours: `shaped(1, 1, D)`."""
+    """One conversion from a checkpoint's tensors to weights, such as `shaped(1, 1, D)`."""
 
     name: str
     numbers: Numbers = ()
 
     def before(self, after: Shapes, count: int) -> Shapes:
-        """The shapes of the `count` tensors that become tensors of the shapes `after`."""
+        """The shapes of the `count` tensors that are converted to the shapes `after`."""
         return CONVERSIONS[self.name].before(after, count, self.numbers)
 
     def apply(self, arrays: Arrays, after: Shapes) -> Arrays:
-        """What arrays become, of the shapes `after`."""
+        """Converts arrays to the shapes `after`."""
         return CONVERSIONS[self.name].apply(arrays, self.numbers, after)
 
     def undo(self, arrays: Arrays, before: Shapes) -> Arrays:
-        """What arrays were made of, of the shapes `before`."""
+        """Converts arrays back to the shapes `before`."""
         return CONVERSIONS[self.name].undo(arrays, self.numbers, before)
 
     @property
     def by_rows(self) -> bool:
-        """Whether it moves rows, however wide, and leaves each as it is."""
+        """Whether it only moves whole rows."""
         return CONVERSIONS[self.name].by_rows
 
 
 class Row(Frozen):
-    """All of one conversion: how many numbers follow its name (None: one or more), how these
-    are written, the shapes before it, what it does to arrays, how that is undone, and whether
-    it moves whole rows."""
+    """A row of the table of conversions.
+
+    `numbers` is how many arguments it takes (None: one or more) and `written` an example of
+    them. `before` computes the shapes before the conversion from those after it. `by_rows` is
+    whether it only moves whole rows.
+    """
 
     numbers: int | None
     written: str
@@ -67,7 +69,7 @@ class Row(Frozen):
     by_rows: bool = False
 
 
-# -- shapes: those before a conversion, from those after it --
+# -- the shapes before a conversion, from those after it --
 
 
 def _before_transpose(after: Shapes, count: int, numbers: Numbers) -> Shapes:
@@ -155,11 +157,11 @@ def _pairs(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
 
 
 def _without(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
-    """The rows but those of one part of several, which must be zeros to the bit."""
+    """Drops the rows of one part, which must be exactly zero."""
     import numpy as np
 
     part, parts = numbers
-    kept = []
+    parts_left = []
     for array in arrays:
         rows = np.split(np.ascontiguousarray(array), parts)
         if rows.pop(part - 1).view(np.uint8).any():
@@ -169,8 +171,8 @@ def _without(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
                 expected="zeros",
                 found="other numbers",
             )
-        kept.append(np.concatenate(rows))
-    return kept
+        parts_left.append(np.concatenate(rows))
+    return parts_left
 
 
 def _with_zeros(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:

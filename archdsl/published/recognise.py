@@ -1,4 +1,4 @@
-"""Which spec a published config is for: the one whose `weights` block knows it."""
+"""Finds the spec for a published config: the one whose `weights` block matches it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Candidate: TypeAlias = tuple[Path, ast.File, ast.Weights, ast.Config]
 
 
 class Recognised(Frozen):
-    """A spec, its model and its map that a config is for, and the parameters that it sets."""
+    """The spec, the model and the weight map for a config, and the parameters that it sets."""
 
     path: Path
     file: ast.File
@@ -35,15 +35,15 @@ def recognise(
     spec: str | None = None,
     tensors: Collection[str] = (),
 ) -> Recognised:
-    """The spec that a config is for: of the library, or the one that is named.
+    """Finds the spec for a config in the library, or checks the given one.
 
-    Raises `ArchError` (code `config`) where none knows it, or where the one that does cannot
-    be compiled for it. `where` is the config's place, for messages.
+    Raises `ArchError` (code `config`) if no spec matches the config, or if the spec does not
+    support its values. `where` is the path of the config, for messages.
     """
     fields = flatten(config)
     paths = [_path(spec)] if spec else sorted(standard_library().glob("*.arch"))
     best, known = _search([path for path in paths if _mentions(path, fields)], fields)
-    if best is None:  # what the others know is worth saying
+    if best is None:  # collect what all specs support, for the message
         best, known = _search(paths, fields)
     if best is None:
         _fail_unknown(where, fields, known, spec)
@@ -60,7 +60,7 @@ def recognise(
 
 
 def _mentions(path: Path, fields: Mapping[str, object]) -> bool:
-    """Whether a spec's text has one of a config's texts, as it must to know it."""
+    """Whether a spec's text contains a string of the config: a fast filter."""
     texts = (v[0] if isinstance(v, list) and v else v for v in fields.values())
     source = read(str(path)).text
     return any(isinstance(text, str) and f'"{text}"' in source for text in texts)
@@ -69,8 +69,8 @@ def _mentions(path: Path, fields: Mapping[str, object]) -> bool:
 def _search(
     paths: Sequence[Path], fields: Mapping[str, object]
 ) -> tuple[_Candidate | None, dict[str, str]]:
-    """The map that knows a config, of several the one whose fixed fields disagree least; and
-    what all the specs know, each with the spec's name."""
+    """The map that matches a config, with the fewest fixed fields that differ; and all
+    supported model types, each with the name of its spec."""
     known: dict[str, str] = {}
     best: tuple[int, _Candidate] | None = None
     for path in paths:
@@ -105,7 +105,7 @@ def _configs(file: ast.File) -> list[tuple[ast.Weights, ast.Config]]:
 
 
 def _has(fields: Mapping[str, object], names: tuple[str, ...], value: object) -> bool:
-    """Whether a field, by one of its names, has a value, or is a list of it."""
+    """Whether one of a field's names has this value, or a list of it."""
     found = (fields[name] for name in names if name in fields)
     return any(v == value or (isinstance(v, list) and v == [value] * len(v)) for v in found)
 

@@ -1,4 +1,4 @@
-"""A library's spec made into that of one checkpoint: its sizes the defaults."""
+"""Turns a spec of the library into the spec of one checkpoint, with its sizes as defaults."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from archdsl.syntax import ast
 
 
 def specialise_spec(known: Recognised, params: int) -> ast.File:
-    """The file of a spec whose defaults are those that a published config has set.
+    """Sets the defaults of a spec to the parameters of a published config.
 
-    Variants and other models are left out, and so are facts of other sizes; what the model's
-    parameters are counted to be, `params`, becomes one.
+    Variants, other models and facts are dropped; the number of parameters, `params`, becomes a
+    new fact.
     """
     items = [
         _model(item, known.settings, params)
@@ -37,16 +37,16 @@ def _model(node: ast.Model, settings: Mapping[str, Setting], params: int) -> ast
         replace(p, default=_literal(settings[p.name.id], p)) if p.name.id in settings else p
         for p in node.params.params
     )
-    kept = [s for s in node.body.statements if not isinstance(s, ast.Expect)]
+    others = [s for s in node.body.statements if not isinstance(s, ast.Expect)]
     span = node.name.span
     count = ast.Int(span, f"{params:_}")
     fact = ast.Expect(span, ast.Name(span, "params"), "==", count)
-    body = replace(node.body, statements=(*kept, fact))
+    body = replace(node.body, statements=(*others, fact))
     return replace(node, params=replace(node.params, params=parameters), body=body)
 
 
 def _literal(value: Setting, param: ast.Param) -> ast.Expr:
-    """A value as the language writes it, of the kind of the parameter's default."""
+    """A literal of the same kind as the parameter's default."""
     span = param.span
     match value:
         case bool():
@@ -64,7 +64,7 @@ def _literal(value: Setting, param: ast.Param) -> ast.Expr:
 
 
 def _library(use: ast.Use, beside: Path) -> ast.Use:
-    """What a spec uses, by a path that holds wherever the new spec stands."""
+    """A `use` with a path that is valid from any folder."""
     found = beside / use.path.value
     if not found.is_file() or found.parent == standard_library():
         return use

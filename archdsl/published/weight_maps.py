@@ -1,8 +1,8 @@
-"""`weights` blocks: a checkpoint's tensors for a model's weights, one to one both ways.
+"""`weights` blocks: a one-to-one map between a model's weights and a checkpoint's tensors.
 
-A rule pairs two paths. `{i}` stands for one part of a path, `*` for all that is left; both
-sides have the same ones. `{q,k,v}` names several weights at once, parts of one tensor of the
-other side. Each weight of the model is named by the one rule that fits its path.
+A rule pairs two paths. `{i}` matches one part of a path and `*` the rest; both sides have the
+same ones. `{q,k,v}` names several weights that are parts of one tensor on the other side. Each
+weight of the model must match exactly one rule.
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ from archdsl.semantics.values import Env
 from archdsl.syntax import ast
 
 _HOLE = re.compile(r"\{(\w+)\}|\{(\w+(?:,\w+)+)\}|\*")
-_NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")  # that is all of a part, as a copy's is
-_JOINED = re.compile(r"[0-9}*][{*]|[}*][0-9]")  # a part such as `1{i}`, of many numbers
+_NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")  # a whole part of a path, such as a layer's
+_JOINED = re.compile(
+    r"[0-9}*][{*]|[}*][0-9]"
+)  # a part such as `1{i}`, which matches many numbers
 _SHOWN = 5
-_MOST = 100_000  # what a stack of 10**12 copies would take for ever to name
+_MOST = 100_000  # so that a stack of 10**12 layers does not take forever
 
 
 class Pairing(Frozen):
-    """Weights of ours, and the tensors of a checkpoint that they are made of.
+    """Weights of the model, `ours`, and the tensors of a checkpoint that they come from.
 
-    `theirs` are the ways in which the tensors may be called, the first being the one that is
-    written; `shapes` are those of the checkpoint's tensors.
+    `theirs` are alternative names of the tensors; the first is written on export. `shapes` are
+    those of the checkpoint's tensors.
     """
 
     ours: tuple[str, ...]
@@ -44,8 +46,11 @@ class Pairing(Frozen):
 
 
 class WeightMap(Frozen):
-    """`pairings` are in the order of our weights; `ignored` are patterns of tensors that a
-    checkpoint may have beside them, `optional` what may be lacking in front of its names."""
+    """A weight map, with `pairings` in the order of the model's weights.
+
+    `ignored` are patterns of other tensors that a checkpoint may have; `optional` are prefixes
+    that its names may lack.
+    """
 
     title: str
     pairings: tuple[Pairing, ...]
@@ -66,11 +71,11 @@ def weight_maps(
     env: Env,
     whole: bool = True,
 ) -> dict[str, WeightMap]:
-    """The maps that a file has for a model whose parameters are those of `env`.
+    """Builds the weight maps of a file for a model with the parameters of `env`.
 
-    Raises `ArchError` where one is not one to one. That shows already in the first copies of a
-    stack, up to one that no rule names by its number: the others are paired as that one is, and
-    only where the maps are wanted `whole`.
+    Raises `ArchError` if a map is not one to one. The first layers of each stack are enough to
+    check this, up to one that no rule names by its number. With `whole`, the maps contain all
+    layers.
     """
     report = Report()
     blocks = [
@@ -89,13 +94,13 @@ def weight_maps(
             report.add("duplicate-name", message, title.span)
         maps[title.value] = block.of(known, amount)
     if report.mistakes and not whole:
-        return weight_maps(file, model, graph, work, env)  # which says of how many weights
+        return weight_maps(file, model, graph, work, env)  # its message counts all weights
     report.raise_any()
     return maps
 
 
 def check_owners(file: ast.File, report: Report) -> None:
-    """Reports `weights` blocks for a model that the file has not."""
+    """Reports `weights` blocks for a model that is not in the file."""
     models = [item.name.id for item in file.items if isinstance(item, ast.Model)]
     for item in file.items:
         if isinstance(item, ast.Weights) and item.model.id not in models:
@@ -110,7 +115,7 @@ def check_owners(file: ast.File, report: Report) -> None:
 def active_lines(
     rules: Iterable[ast.Line], work: Elaborator, env: Env
 ) -> Iterator[ast.Config | ast.Optional | ast.Rule | ast.Ignore | ast.Setting]:
-    """The lines of a block that stand there for these parameters."""
+    """The lines of a block whose conditions hold for these parameters."""
     for rule in rules:
         if not isinstance(rule, ast.Only):
             yield rule
@@ -120,7 +125,7 @@ def active_lines(
 
 @dataclass
 class _Match:
-    """A rule where it fits: the holes of the path, and our weights by their part's name."""
+    """A rule with the values of its holes and the matched weights, by part name."""
 
     rule: ast.Rule
     holes: dict[str, str]
@@ -128,7 +133,7 @@ class _Match:
 
 
 class _MapBuilder:
-    """One block, read against the weights of a model."""
+    """Builds the map of one `weights` block."""
 
     def __init__(self, node: ast.Weights, work: Elaborator, env: Env, report: Report):
         self.node, self.work, self.env, self.report = node, work, env, report
@@ -139,7 +144,7 @@ class _MapBuilder:
 
     @property
     def named(self) -> int:
-        """The highest number of a copy that a rule may name, as `h.0.norm.*` does."""
+        """The highest layer number that a rule names, as in `h.0.norm.*`."""
         rules = [line for line in self.lines if isinstance(line, ast.Rule)]
         paths = [path.text for rule in rules for path in (rule.ours, *rule.theirs)]
         if any(_JOINED.search(path) for path in paths):
@@ -147,7 +152,7 @@ class _MapBuilder:
         return max((int(n) for path in paths for n in _NUMBER.findall(path)), default=0)
 
     def of(self, known: list[Parameter], amount: int) -> WeightMap:
-        """The map for these of the model's weights, `amount` in all."""
+        """Builds the map for known weights of the model, of `amount` in total."""
         title = self.node.title
         configs = [line for line in self.lines if isinstance(line, ast.Config)]
         for second in configs[1:]:
@@ -165,16 +170,16 @@ class _MapBuilder:
         ignored = (_pattern(r.theirs.text) for r in self.lines if isinstance(r, ast.Ignore))
         optional = (r.prefix.text for r in self.lines if isinstance(r, ast.Optional))
         config = configs[0] if configs else None
-        kept = tuple(pairing for pairing, _ in pairings)
-        return WeightMap(title.value, kept, tuple(ignored), tuple(optional), config)
+        only = tuple(pairing for pairing, _ in pairings)
+        return WeightMap(title.value, only, tuple(ignored), tuple(optional), config)
 
     def report_error(self, message: str, at: ast.Node, **more: object) -> None:
         self.report.add("weights-map", message, at.span, **more)
 
-    # -- rules, each for itself --
+    # -- checks of single rules --
 
     def is_valid(self, rule: ast.Rule) -> bool:
-        """Whether both sides of a rule have the same holes, and the ways between are known."""
+        """Checks that both sides of a rule have the same holes and that conversions exist."""
         fits = True
         for path in rule.theirs:
             ours, theirs = _holes(rule.ours), _holes(path)
@@ -190,7 +195,7 @@ class _MapBuilder:
         return not unknown and fits and self.has_valid_parts(rule)
 
     def is_known(self, node: ast.Conversion) -> bool:
-        """Whether there is a conversion of this name, with as many numbers behind it."""
+        """Checks that a conversion exists and has the right number of arguments."""
         name, count = node.name.id, len(node.args)
         if name not in CONVERSIONS:
             help = did_you_mean(name, CONVERSIONS)
@@ -205,7 +210,7 @@ class _MapBuilder:
         return True
 
     def has_valid_parts(self, rule: ast.Rule) -> bool:
-        """Whether several weights come by a split, and several tensors into a concat."""
+        """Checks that `{a,b}` is used with `split` on the left and `concat` on the right."""
         names = [c.name.id for c in rule.conversions]
         several = bool(_parts(rule.ours.text))
         if several != ("split" in names):
@@ -225,10 +230,10 @@ class _MapBuilder:
             return False
         return True
 
-    # -- rules against weights --
+    # -- matching rules with weights --
 
     def match_rules(self, rules: list[ast.Rule], known: list[Parameter]) -> list[_Match]:
-        """Each rule with the weights that it is for, once for all of its parts."""
+        """Matches rules with weights; one match has all parts of a rule."""
         patterns = [(rule, re.compile(_pattern(rule.ours.text)).fullmatch) for rule in rules]
         found: dict[object, _Match] = {}
         unnamed = []
@@ -295,7 +300,7 @@ class _MapBuilder:
         return Pairing(tuple([w.path for w in weights]), theirs, conversions, shapes), rule
 
     def conversions(self, rule: ast.Rule) -> tuple[Conversion, ...]:
-        """What a rule's tensors go through, the same in every copy that it fits."""
+        """The conversions of a rule, evaluated once for all layers."""
         if id(rule) not in self.converted:
             made = [self.conversion(each) for each in rule.conversions]
             self.converted[id(rule)] = tuple(each for each in made if each is not None)
@@ -312,7 +317,7 @@ class _MapBuilder:
         return Conversion(node.name.id, tuple(numbers))
 
     def report_duplicates(self, pairings: list[tuple[Pairing, ast.Rule]]) -> None:
-        """Reports tensors of the checkpoint that would be two weights of ours."""
+        """Reports tensors of the checkpoint that would become two weights."""
         by: dict[str, ast.Rule] = {}
         for pairing, rule in pairings:
             for name in {name for names in pairing.theirs for name in names}:
@@ -330,7 +335,7 @@ class _MapBuilder:
 
 
 def _holes(path: ast.Path) -> list[str]:
-    """The braces and stars of a path, those of parts not among them."""
+    """The holes of a path: `{i}` and `*`, but not `{a,b}`."""
     return [m[0] for m in _HOLE.finditer(path.text) if not m[2]]
 
 
@@ -342,7 +347,7 @@ def _parts(text: str) -> tuple[str, ...]:
 
 
 def _pattern(text: str) -> str:
-    """A path as a regular expression."""
+    """A regular expression for a path."""
     parts: list[str] = []
     end = 0
     for hole in _HOLE.finditer(text):
@@ -356,13 +361,13 @@ def _pattern(text: str) -> str:
 
 
 def _fill(text: str, holes: dict[str, str]) -> tuple[str, ...]:
-    """The names that a path means with its holes filled: one, or one for each of its parts."""
+    """The names of a path with filled holes: one, or one for each part."""
     return tuple([form.format_map(holes) for form in _forms(text)])
 
 
 @functools.cache
 def _forms(text: str) -> tuple[str, ...]:
-    """The same with holes for `format` to fill."""
+    """Format strings for the names of a path."""
 
     def form(part: str) -> str:
         return _HOLE.sub(lambda m: part if m[2] else f"{{{m[1] or '_rest'}}}", text)
@@ -371,5 +376,5 @@ def _forms(text: str) -> tuple[str, ...]:
 
 
 def _templates(paths: Iterable[str]) -> list[str]:
-    """Paths with the numbers of copies in braces, for suggestions."""
+    """Paths with `{i}` for layer numbers, for suggestions."""
     return sorted({re.sub(r"\.\d+\.", ".{i}.", path) for path in paths})

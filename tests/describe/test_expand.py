@@ -224,5 +224,5 @@ def test_a_table_is_told_by_its_place() -> None:
         graph(model(tied.format("a.tik")))
     (diagnostic,) = told.value.diagnostics
     assert diagnostic.code == "unknown-name"
-    assert diagnostic.message == 'no `embed` above is at "a.tik"'
+    assert diagnostic.message == 'no earlier `embed` has the path "a.tik"'
     assert diagnostic.expected == "`a.tok`"

@@ -1,6 +1,6 @@
-"""Pieces of a tree for what has no text yet: names, numbers, arguments, types.
+"""Builds syntax nodes without source text: names, numbers, arguments, types.
 
-The inverse of what elaboration reads; `expand` puts them together.
+The inverse of elaboration; `expand` combines them into a file.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from archdsl.syntax.mistakes import reserved_word
 SPAN = Span(Source("<expanded>", ""), 0, 0)
 
 CHOICES = frozenset(c for op in OPS.values() for p in op.params for c in p.choices)
-# Names that have a meaning, which a value of that name would take from them.
-MEANT = frozenset(OPS) | CHOICES | {"sqrt", "none"}
+# Names with a meaning in the language, which a value must not hide.
+RESERVED = frozenset(OPS) | CHOICES | {"sqrt", "none"}
 
 
 class NameScope:
-    """The names of one scope."""
+    """The names that are taken in one scope."""
 
     def __init__(self, names: Iterable[str]):
-        self.names = set(names) | MEANT
+        self.names = set(names) | RESERVED
 
     def fresh_name(self, wish: str) -> str:
-        """A name like the one that is wished for, and now taken."""
+        """Returns `wish`, with a number if it is taken, and takes the name."""
         found, count = wish, 1
         while found in self.names or reserved_word(found, SPAN):
             count += 1
@@ -45,12 +45,12 @@ def name(text: str) -> ast.Name:
     return ast.Name(SPAN, text)
 
 
-def whole(value: int) -> ast.Int:
+def integer(value: int) -> ast.Int:
     return ast.Int(SPAN, format_integer(value))
 
 
 def number(value: float) -> ast.Expr:
-    """A fraction, by the digits that give the same number again."""
+    """A float with the shortest digits that parse back to the same number."""
     positive = ast.Float(SPAN, repr(abs(value)))
     return ast.Negate(SPAN, positive) if value < 0 else positive
 
@@ -65,14 +65,16 @@ def arg(param: str | None, value: ast.Expr | ast.Typed) -> ast.Arg:
 
 
 def chain(head: ast.Expr, step: ast.Expr) -> ast.Chain:
-    """A step behind a value, or behind the steps that lead to it."""
+    """A chain with one more step."""
     steps = head.steps if isinstance(head, ast.Chain) else (ast.Step(SPAN, head),)
     return ast.Chain(SPAN, (*steps, ast.Step(SPAN, step)))
 
 
 def settings(node: Apply, labels: Collection[str]) -> Iterator[ast.Arg]:
-    """What an operator is given beside its tensors, all of it but what is left out: a `none`,
-    an axis, and the sizes of a table that it is tied to. `labels` are tables known by them."""
+    """The arguments of an operator except tensors, `none`, axes, and the sizes of a tied table.
+
+    `labels` are the tables that a label can name.
+    """
     op, tied = OPS[node.op], node.attr.get("tied")
     for key, value in node.attrs:
         param = op.param(key)
@@ -80,10 +82,10 @@ def settings(node: Apply, labels: Collection[str]) -> Iterator[ast.Arg]:
             continue
         match param.kind, value:
             case Kind.SIZES, tuple():
-                yield from (arg(None, whole(size)) for size in value if isinstance(size, int))
+                yield from (arg(None, integer(size)) for size in value if isinstance(size, int))
             case Kind.NAMED_SIZES, tuple():
                 pairs = (pair for pair in value if isinstance(pair, tuple))
-                yield from (arg(axis, whole(size)) for axis, size in pairs)
+                yield from (arg(axis, integer(size)) for axis, size in pairs)
             case Kind.LABEL, str() if value in labels:
                 yield arg(key, name(value))
             case _:
@@ -95,7 +97,7 @@ def _setting(param: Param, value: Attribute) -> ast.Expr:
         case bool():
             return ast.Bool(SPAN, value)
         case int():
-            return whole(value)
+            return integer(value)
         case float():
             return number(value)
         case str() if param.kind in (Kind.CHOICE, Kind.MARK):
@@ -108,29 +110,29 @@ def _setting(param: Param, value: Attribute) -> ast.Expr:
 
 
 def size(of: Size) -> ast.Expr:
-    """A size as a type writes it: `768`, `T`, `T + 1`."""
+    """A size as written in a type: `768`, `T`, `T + 1`."""
     parts: list[ast.Expr] = []
     rest = of.at(dict.fromkeys(of.vars, 0))
     for axes, factor in of.terms:
         parts += [name(each) for each in axes for _ in range(factor)]
     if not parts:
-        return whole(rest)
+        return integer(rest)
     total = parts[0]
     for part in parts[1:]:
         total = ast.Binary(SPAN, total, "+", part)
     if rest:
-        total = ast.Binary(SPAN, total, "+" if rest > 0 else "-", whole(abs(rest)))
+        total = ast.Binary(SPAN, total, "+" if rest > 0 else "-", integer(abs(rest)))
     return total
 
 
-def plain(type: Type) -> ast.Type:
-    """The type of an output, in the model's own axes."""
+def plain_type(type: Type) -> ast.Type:
+    """The type of an output, with the axes of the model."""
     axes = tuple(ast.Axis(SPAN, size(axis.size), None) for axis in type.axes)
     return ast.Type(SPAN, type.dtype, axes, None, None)
 
 
 class Binding:
-    """The types of a block's parameters: sizes are numbers, and what varies has a name."""
+    """Builds the types of a block's parameters, with a name for each varying size."""
 
     def __init__(self, taken: NameScope):
         self.taken = taken
