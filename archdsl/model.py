@@ -16,7 +16,7 @@ from archdsl.execution import checkpoints, inputs
 from archdsl.execution.arguments import check_choice, is_number, whole_number
 from archdsl.execution.executable import Executable
 from archdsl.execution.recent import Recent
-from archdsl.formats.host import Stored
+from archdsl.formats.host import LazyTensor
 from archdsl.graph.cost import Cost, cost
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter
@@ -228,7 +228,7 @@ class Model:
         """
         self.fill(checkpoints.read(str(path), self.weights, self.maps, map))
 
-    def fill(self, found: Mapping[str, Stored]) -> None:
+    def fill(self, found: Mapping[str, LazyTensor]) -> None:
         """Sets all weights from tensors by path, read one at a time."""
         self.executable.fill(found)
         # Their captured programs read the old memory.

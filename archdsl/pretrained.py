@@ -10,7 +10,7 @@ from archdsl.backend.target import kernels_for, open_device
 from archdsl.diagnostics import fail, listing
 from archdsl.execution import checkpoints
 from archdsl.formats import Checkpoint, read_checkpoint, write_checkpoint
-from archdsl.formats.host import Stored
+from archdsl.formats.host import LazyTensor
 from archdsl.graph.cost import BYTES, parameter_count
 from archdsl.graph.sites import parameters
 from archdsl.model import Model
@@ -44,7 +44,9 @@ def from_pretrained(
     return model
 
 
-def describe(path: str | Path, spec: str | None = None) -> tuple[ast.File, dict[str, Stored]]:
+def describe(
+    path: str | Path, spec: str | None = None
+) -> tuple[ast.File, dict[str, LazyTensor]]:
     """The spec of a checkpoint, its sizes the defaults, and its weights under the spec's names.
 
     No weight is read yet; all are held against the model's by name, shape and dtype.
@@ -75,11 +77,12 @@ def export(
     return len(theirs)
 
 
-def widest(tensors: Iterable[Stored]) -> str:
+def widest(tensors: Iterable[LazyTensor]) -> str:
     """The dtype that holds the numbers of all tensors exactly.
 
     >>> import numpy as np
-    >>> half, brain = (Stored(d, (1,), lambda: np.zeros(1)) for d in ("float16", "bfloat16"))
+    >>> dtypes = ("float16", "bfloat16")
+    >>> half, brain = (LazyTensor(dtype, (1,), lambda: np.zeros(1)) for dtype in dtypes)
     >>> widest([half]), widest([half, brain])
     ('float16', 'float32')
     """
@@ -99,7 +102,9 @@ def _recognised(path: str | Path, spec: str | None) -> tuple[Checkpoint, Recogni
     return opened, recognise(str(path), opened.config, spec, opened.tensors.keys())
 
 
-def _held(path: str | Path, spec: str | None) -> tuple[Recognised, Analysis, dict[str, Stored]]:
+def _held(
+    path: str | Path, spec: str | None
+) -> tuple[Recognised, Analysis, dict[str, LazyTensor]]:
     """The spec of a checkpoint, its model, and its tensors as the weights of that."""
     opened, known = _recognised(path, spec)
     analysis = analyse(str(known.path), known.model.name.id, dict(known.settings))
@@ -112,7 +117,7 @@ def _reads_back(
     analysis: Analysis,
     node: ast.Config,
     config: Mapping[str, object],
-    theirs: Mapping[str, Stored],
+    theirs: Mapping[str, LazyTensor],
 ) -> None:
     """Refuses a config that says another model than the one that it was written for."""
     scope = analysis.env.scope

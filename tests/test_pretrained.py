@@ -17,7 +17,7 @@ import pytest
 import archdsl
 from archdsl.cli import main
 from archdsl.diagnostics import ArchError
-from archdsl.formats import Stored, read_checkpoint, write_checkpoint, write_safetensors
+from archdsl.formats import LazyTensor, read_checkpoint, write_checkpoint, write_safetensors
 
 SPEC = """\
 model Tiny(vocab = 7, D = 4, heads = 2, depth = 2, act = relu, tied = false) {
@@ -70,7 +70,7 @@ CARRIERS = {"float32": np.uint32, "float16": np.uint16, "bfloat16": np.uint16}
 
 IMPORT_TINY = ["import", "there", "--spec", "tiny.arch", "-o", "my.arch"]
 
-Tensors = dict[str, Stored]
+Tensors = dict[str, LazyTensor]
 
 
 def tensors(dtype: str = "float32", tied: bool = False) -> Tensors:
@@ -87,17 +87,17 @@ def tensors(dtype: str = "float32", tied: bool = False) -> Tensors:
     return {name: drawn(random, shape, dtype) for name, shape in shapes.items()}
 
 
-def drawn(random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Stored:
+def drawn(random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> LazyTensor:
     numbers = random.standard_normal(shape).astype(np.float32)
     bits = numbers.view(np.uint32)
     if dtype == "float16":
         array: Any = numbers.astype(np.float16)
     else:
         array = (bits >> 16).astype(np.uint16) if dtype == "bfloat16" else numbers
-    return Stored(dtype, shape, lambda: array)
+    return LazyTensor(dtype, shape, lambda: array)
 
 
-def bits(stored: Stored) -> list[int]:
+def bits(stored: LazyTensor) -> list[int]:
     array = np.ascontiguousarray(stored.read())
     return array.view(CARRIERS[stored.dtype]).reshape(-1).tolist()
 
@@ -156,7 +156,7 @@ def test_what_is_loaded_is_what_the_map_says() -> None:
 
 def test_names_may_come_without_what_is_optional() -> None:
     bare = {name.removeprefix("model."): t for name, t in tensors().items()}
-    bare["h.0.mask"] = Stored("float32", (1,), lambda: np.zeros(1, np.float32))
+    bare["h.0.mask"] = LazyTensor("float32", (1,), lambda: np.zeros(1, np.float32))
     write_checkpoint("bare", bare, CONFIG)
     write_checkpoint("there", tensors(), CONFIG)
     for name, tensor in load("bare").parameters.items():
@@ -206,7 +206,9 @@ def extra() -> None:
 def transposed() -> None:
     changed = tensors()
     old = changed["model.h.2.qkv.weight"]
-    changed["model.h.2.qkv.weight"] = Stored("float32", (36, 12), lambda: old.read().T.copy())
+    changed["model.h.2.qkv.weight"] = LazyTensor(
+        "float32", (36, 12), lambda: old.read().T.copy()
+    )
     write_checkpoint("wrong", changed, CONFIG)
 
 
@@ -236,7 +238,7 @@ def no_config() -> None:
 
 
 def integers() -> None:
-    whole = Stored("int32", (12,), lambda: np.zeros(12, np.int32))
+    whole = LazyTensor("int32", (12,), lambda: np.zeros(12, np.int32))
     write_checkpoint("wrong", tensors() | {"model.h.0.ln.weight": whole}, CONFIG)
 
 

@@ -11,11 +11,11 @@ from typing import Any, TypeAlias
 
 from tinygrad import Tensor
 
+from archdsl.backend.context import ExecutionContext, OpCall
 from archdsl.backend.emit import EMIT
-from archdsl.backend.kernels.products import Finish
-from archdsl.backend.layers import owned, through
-from archdsl.backend.tensors import made, shape
-from archdsl.backend.use import Run, Use
+from archdsl.backend.kernels.products import Epilogue
+from archdsl.backend.layer_replay import layer_tensors, run_layers
+from archdsl.backend.tensors import make_contiguous, shape
 from archdsl.graph.nodes import Apply, Graph, Node, Slice, Stack
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import full_path, site
@@ -27,17 +27,17 @@ Value: TypeAlias = Any
 Layer: TypeAlias = tuple[int, ...]  # the numbers of the layers that we are in
 
 
-def forward(run: Run, inputs: Mapping[str, Value]) -> dict[str, Value]:
+def forward(context: ExecutionContext, inputs: Mapping[str, Value]) -> dict[str, Value]:
     """The outputs of a program by name; caches are written in place, and are none."""
-    values = _values(run, inputs)
-    caches = run.program.caches
-    return {name: values[ref] for name, ref in run.graph.outputs if name not in caches}
+    values = _values(context, inputs)
+    caches = context.program.caches
+    return {name: values[ref] for name, ref in context.graph.outputs if name not in caches}
 
 
-def loss(run: Run, inputs: Mapping[str, Value]) -> Tensor:
+def loss(context: ExecutionContext, inputs: Mapping[str, Value]) -> Tensor:
     """The loss of a program that has one, for its inputs and labels: []."""
-    assert run.graph.loss is not None
-    return _call(run, run.graph.loss, _values(run, inputs), (), ())
+    assert context.graph.loss is not None
+    return _call(context, context.graph.loss, _values(context, inputs), (), ())
 
 
 def measured(graph: Graph, inputs: Mapping[str, Value]) -> tuple[int, dict[str, int]]:
@@ -61,25 +61,25 @@ def _sizes(value: Value) -> list[int]:
     return [*layers, *shape(value)]
 
 
-def _values(run: Run, inputs: Mapping[str, Value]) -> dict[str, Value]:
-    _measure_lengths(run, inputs)
+def _values(context: ExecutionContext, inputs: Mapping[str, Value]) -> dict[str, Value]:
+    _measure_lengths(context, inputs)
     values = dict(inputs)
-    _walk(run, run.graph.nodes, values, (), ())
+    _walk(context, context.graph.nodes, values, (), ())
     return values
 
 
-def _measure_lengths(run: Run, inputs: Mapping[str, Value]) -> None:
+def _measure_lengths(context: ExecutionContext, inputs: Mapping[str, Value]) -> None:
     """The true lengths of ragged axes: given, or counted in tokens that are padded."""
-    known = {each.name: each for each in run.graph.inputs}
-    for axis in run.graph.varying:
+    known = {each.name: each for each in context.graph.inputs}
+    for axis in context.graph.varying:
         if axis.ragged is not None and axis.ragged in inputs:
             each, value = known[axis.ragged], inputs[axis.ragged]
             counted = value.ne(each.pad).sum(1) if each.pad is not None else value
-            run.lengths[axis.name] = counted  # [B]
+            context.lengths[axis.name] = counted  # [B]
 
 
 def _walk(
-    run: Run,
+    context: ExecutionContext,
     nodes: tuple[Node, ...],
     values: dict[str, Value],
     around: tuple[Stack, ...],
@@ -88,28 +88,28 @@ def _walk(
     for node in nodes:
         match node:
             case Apply():
-                values[node.id] = _call(run, node, values, around, layer)
+                values[node.id] = _call(context, node, values, around, layer)
             case Stack():
-                _stack(run, node, values, around, layer)
+                _stack(context, node, values, around, layer)
 
 
 def _stack(
-    run: Run,
+    context: ExecutionContext,
     node: Stack,
     values: dict[str, Value],
     around: tuple[Stack, ...],
     layer: Layer,
 ) -> None:
-    one = partial(_layer, run, node, values, around, layer)
-    given = [each for each in node.gives if each.id not in run.caches]
+    one = partial(_layer, context, node, values, around, layer)
+    given = [each for each in node.gives if each.id not in context.caches]
     if not given:
-        own = partial(_own, run, node, values, full_path(node.path, around, layer))
-        values[node.id] = through(run, node.count, values[node.input], one, own)
+        own = partial(_own, context, node, values, full_path(node.path, around, layer))
+        values[node.id] = run_layers(context, node.count, values[node.input], one, own)
         return
-    x = run.part(values[node.input])
+    x = context.realize_layer(values[node.input])
     found: list[list[Value]] = []
     for i in range(node.count):
-        x = run.part(one(i, x))
+        x = context.realize_layer(one(i, x))
         found.append([values[each.of] for each in given])
     values[node.id] = x
     values |= {each.id: all for each, all in zip(given, zip(*found, strict=True), strict=True)}
@@ -120,7 +120,7 @@ def _stack(
 
 
 def _layer(
-    run: Run,
+    context: ExecutionContext,
     node: Stack,
     values: dict[str, Value],
     around: tuple[Stack, ...],
@@ -131,16 +131,16 @@ def _layer(
     """What the i-th layer of a stack makes of x."""
     values[node.carry] = x
     values |= {each.id: values[each.of][i] for each in node.takes}
-    _walk(run, node.body, values, (*around, node), (*layer, i))
+    _walk(context, node.body, values, (*around, node), (*layer, i))
     result: Tensor = values[node.result]
     return result
 
 
 def _own(
-    run: Run, node: Stack, values: Mapping[str, Value], path: str, i: int
+    context: ExecutionContext, node: Stack, values: Mapping[str, Value], path: str, i: int
 ) -> dict[str, Tensor]:
     """The tensors that the i-th layer alone has: its weights, and its parts of caches."""
-    found = owned(run, path, i)
+    found = layer_tensors(context, path, i)
     for each in node.takes:
         found |= _leaves(each, values[each.of][i])
     return found
@@ -156,36 +156,36 @@ def _leaves(each: Slice, value: Value, name: str = "") -> dict[str, Tensor]:
 
 
 def _call(
-    run: Run,
+    context: ExecutionContext,
     node: Apply,
     values: Mapping[str, Value],
     around: tuple[Stack, ...],
     layer: Layer,
 ) -> Tensor:
-    here = site(run.graph, node, run.types)
+    here = site(context.graph, node, context.types)
     path = node.attr.get("tied") or full_path(node.path, around, layer)
     names = [weight.name for weight in OPERATORS[node.op].weights(here)]
     if node.attr.get("tied"):
         names = ["weight"]
-    use = Use(
+    op = OpCall(
         {param: values[ref] for param, ref in node.inputs},
         here.tensors,
-        {name: run.weights[f"{path}.{name}"] for name in names},
+        {name: context.weights[f"{path}.{name}"] for name in names},
         here.attr,
-        run,
-        {name: q for name in names if (q := run.quantized.get(f"{path}.{name}"))},
+        context,
+        {name: q for name in names if (q := context.quantized.get(f"{path}.{name}"))},
         dict(zip(part_names(node, here), node.kernels, strict=True)) if node.kernels else {},
-        _finish(node, values),
+        _epilogue(node, values),
     )
-    out = EMIT[node.op](use)
+    out = EMIT[node.op](op)
     # A sum that goes on to the next layer is computed once: for one token tinygrad would else
     # make it of all products before it again, in every layer.
-    return made(out) if node.op == "add" and run.caches else out
+    return make_contiguous(out) if node.op == "add" and context.caches else out
 
 
-def _finish(node: Apply, values: Mapping[str, Value]) -> Finish:
+def _epilogue(node: Apply, values: Mapping[str, Value]) -> Epilogue:
     """The operators fused behind a node, as its kernel does them."""
     fused = {tail.op: tail.other for tail in node.tail}
     times, plus = (fused.pop(name, None) for name in ("multiply", "add"))
     act = next(iter(fused), None)
-    return Finish(act, values[times] if times else None, values[plus] if plus else None)
+    return Epilogue(act, values[times] if times else None, values[plus] if plus else None)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from tinygrad import Tensor, dtypes
 
+from archdsl.backend.context import TILE, ExecutionContext, OpCall
 from archdsl.backend.tensors import shape
-from archdsl.backend.use import TILE, Run, Use
 
 
-def positions(use: Use) -> Tensor:
+def positions(op: OpCall) -> Tensor:
     """[B, n]: the position of each new token in its row, 0 for the padding in front of it."""
-    columns = _columns(use.tensors["past"], shape(use.x)[1]).reshape(1, -1)  # [1, n]
-    found: Tensor = (columns - use.tensors["left_pad"].reshape(-1, 1)).maximum(0)
+    columns = _columns(op.tensors["past"], shape(op.x)[1]).reshape(1, -1)  # [1, n]
+    found: Tensor = (columns - op.tensors["left_pad"].reshape(-1, 1)).maximum(0)
     return found
 
 
@@ -31,28 +31,28 @@ def behind(past: Any, n: int, columns: Tensor) -> Tensor:
     return _columns(past, n).reshape(-1, 1) - columns.reshape(1, -1)
 
 
-def end(run: Run, past: Any, n: int) -> Any:
+def end(context: ExecutionContext, past: Any, n: int) -> Any:
     """How many columns there are with n new ones. Tensor cores take whole tiles of them: what
     comes after the new ones is hidden as the future is."""
     columns = past + n
-    return -(-columns // TILE) * TILE if run.tensor_cores else columns
+    return -(-columns // TILE) * TILE if context.tensor_cores else columns
 
 
-def posenc(use: Use) -> Tensor:
-    if "at" in use.tensors:
-        rows = encodings(use)[use.tensors["at"]]  # [B, n, D]
+def posenc(op: OpCall) -> Tensor:
+    if "at" in op.tensors:
+        rows = encodings(op)[op.tensors["at"]]  # [B, n, D]
     else:
-        rows = encodings(use)[: shape(use.x)[1]]  # [T, D]
-    return use.x + rows.cast(use.x.dtype)  # [B, T, D]
+        rows = encodings(op)[: shape(op.x)[1]]  # [T, D]
+    return op.x + rows.cast(op.x.dtype)  # [B, T, D]
 
 
-def encodings(use: Use) -> Tensor:
+def encodings(op: OpCall) -> Tensor:
     """[context, D]: the vector of each position."""
-    if use.attr["kind"] == "learned":
-        return use.weights["weight"]  # [context, D]
-    context, width, layout = use.attr["context"], shape(use.x)[-1], use.attr["layout"]
+    if op.attr["kind"] == "learned":
+        return op.weights["weight"]  # [context, D]
+    context, width, layout = op.attr["context"], shape(op.x)[-1], op.attr["layout"]
     key = ("sinusoidal", context, width, layout)
-    return use.run.constant(key, lambda: sinusoids(context, width, layout))
+    return op.context.constant(key, lambda: sinusoids(context, width, layout))
 
 
 def sinusoids(context: int, width: int, layout: str) -> np.ndarray:
@@ -68,23 +68,23 @@ def sinusoids(context: int, width: int, layout: str) -> np.ndarray:
 # -- rotation --
 
 
-def rotary(use: Use) -> Tensor:
-    if "at" in use.tensors:
-        return turned(use, use.run.rows(angles(use), use.tensors["at"], 1))  # [B, n, …, h]
-    return turned(use, angles(use)[:, : shape(use.x)[1]].unsqueeze(1))  # [B, T, …, h]
+def rotary(op: OpCall) -> Tensor:
+    if "at" in op.tensors:
+        return turned(op, op.context.rows(angles(op), op.tensors["at"], 1))  # [B, n, …, h]
+    return turned(op, angles(op)[:, : shape(op.x)[1]].unsqueeze(1))  # [B, T, …, h]
 
 
-def angles(use: Use) -> Tensor:
+def angles(op: OpCall) -> Tensor:
     """[2, bound, size / 2]: cosine and sine for each position that there can be."""
-    bound = use.run.bound(use.axes[0].size)
-    key = ("rotary", bound, *(v for name, v in use.attr.items() if name != "layout"))
-    return use.run.constant(key, lambda: rotations(use.attr, bound))
+    bound = op.context.bound(op.axes[0].size)
+    key = ("rotary", bound, *(v for name, v in op.attr.items() if name != "layout"))
+    return op.context.constant(key, lambda: rotations(op.attr, bound))
 
 
-def turned(use: Use, table: Tensor) -> Tensor:
+def turned(op: OpCall, table: Tensor) -> Tensor:
     """x [B, T, …, h] turned by cosines and sines [2, B or 1, T, size / 2]."""
-    x: Tensor = use.x.cast(dtypes.float32)  # [B, T, …, h]
-    size, axis = use.attr["size"], -2 if use.attr["layout"] == "halves" else -1
+    x: Tensor = op.x.cast(dtypes.float32)  # [B, T, …, h]
+    size, axis = op.attr["size"], -2 if op.attr["layout"] == "halves" else -1
     one = [1] * (x.ndim - 3)
     table = table.reshape(*table.shape[:3], *one, size // 2)  # [2, B or 1, T, …, size / 2]
     cos, sin = table[0], table[1]  # [B or 1, T, …, size / 2] each
@@ -96,7 +96,7 @@ def turned(use: Use, table: Tensor) -> Tensor:
     both = both.flatten(-2)  # [B, T, …, size]
     if size < shape(x)[-1]:
         both = both.cat(x[..., size:], dim=-1)  # [B, T, …, h]
-    return both.cast(use.x.dtype).contiguous()  # [B, T, …, h]
+    return both.cast(op.x.dtype).contiguous()  # [B, T, …, h]
 
 
 def rotations(attr: Mapping[str, Any], bound: int) -> np.ndarray:
@@ -118,14 +118,14 @@ def rotations(attr: Mapping[str, Any], bound: int) -> np.ndarray:
 # -- biases of attention scores --
 
 
-def alibi(use: Use) -> Tensor:
+def alibi(op: OpCall) -> Tensor:
     # In float32 always: bfloat16 would not tell positions apart from 256 on.
-    batch, T, _ = shape(use.x)
-    heads = use.attr["heads"]
-    steep = use.run.constant(("alibi", heads), lambda: slopes(heads))  # [H]
-    if "past" in use.tensors:
-        bias = steep.reshape(1, heads, 1, 1) * -_behind(use)  # [1, H, n, C]
-        return bias[..., : end(use.run, use.tensors["past"], T)]  # [1, H, n, S]
+    batch, T, _ = shape(op.x)
+    heads = op.attr["heads"]
+    steep = op.context.constant(("alibi", heads), lambda: slopes(heads))  # [H]
+    if "past" in op.tensors:
+        bias = steep.reshape(1, heads, 1, 1) * -_behind(op)  # [1, H, n, C]
+        return bias[..., : end(op.context, op.tensors["past"], T)]  # [1, H, n, S]
     ahead = Tensor.arange(T).reshape(1, T) - Tensor.arange(T).reshape(T, 1)  # [T, T]
     bias = steep.reshape(1, heads, 1, 1) * ahead  # [1, H, T, T]
     return bias.expand(batch, heads, T, T)  # [B, H, T, T]
@@ -141,17 +141,17 @@ def slopes(heads: int) -> np.ndarray:
     return np.concatenate([first, doubled[::2]])[:heads].astype(np.float32)
 
 
-def relative_bias(use: Use) -> Tensor:
-    batch, T, _ = shape(use.x)
-    bound = use.run.bound(use.axes[0].size)
-    heads = use.attr["heads"]
-    if "past" in use.tensors:
-        near = (bound - 1 - _behind(use)).clip(0, 2 * bound - 2)  # [n, C]
-        bias = use.weights["weight"][distances(use, bound)[near]]  # [n, C, H]
+def relative_bias(op: OpCall) -> Tensor:
+    batch, T, _ = shape(op.x)
+    bound = op.context.bound(op.axes[0].size)
+    heads = op.attr["heads"]
+    if "past" in op.tensors:
+        near = (bound - 1 - _behind(op)).clip(0, 2 * bound - 2)  # [n, C]
+        bias = op.weights["weight"][distances(op, bound)[near]]  # [n, C, H]
         bias = bias.permute(2, 0, 1).unsqueeze(0)  # [1, H, n, C]
-        return bias[..., : end(use.run, use.tensors["past"], T)]  # [1, H, n, S]
-    table = distances(use, bound)[bound - T : bound + T - 1]  # [2 T - 1]
-    bias = use.weights["weight"][table].transpose(0, 1).contiguous()  # [H, 2 T - 1]
+        return bias[..., : end(op.context, op.tensors["past"], T)]  # [1, H, n, S]
+    table = distances(op, bound)[bound - T : bound + T - 1]  # [2 T - 1]
+    bias = op.weights["weight"][table].transpose(0, 1).contiguous()  # [H, 2 T - 1]
     # Row i begins at T - 1 - i: copies of 2 T, read as rows of 2 T - 1, shift by one.
     rows = bias.pad((None, (0, 1))).reshape(heads, 1, 2 * T).expand(heads, T, 2 * T)
     rows = rows.flatten(1)[:, T - 1 : -1]  # [H, T (2 T - 1)]
@@ -159,17 +159,17 @@ def relative_bias(use: Use) -> Tensor:
     return rows.unsqueeze(0).expand(batch, heads, T, T)  # [B, H, T, T]
 
 
-def _behind(use: Use) -> Tensor:
+def _behind(op: OpCall) -> Tensor:
     """[n, C]: how far each column stands behind each new token."""
-    columns = Tensor.arange(use.types["cache_positions"].axes[0].size.at(use.run.sizes))
-    return behind(use.tensors["past"], shape(use.x)[1], columns)
+    columns = Tensor.arange(op.types["cache_positions"].axes[0].size.at(op.context.sizes))
+    return behind(op.tensors["past"], shape(op.x)[1], columns)
 
 
-def distances(use: Use, bound: int) -> Tensor:
+def distances(op: OpCall, bound: int) -> Tensor:
     """[2 bound - 1]: the bucket of each distance, as `buckets` has it."""
-    count, distance, causal = (use.attr[name] for name in ("buckets", "distance", "causal"))
+    count, distance, causal = (op.attr[name] for name in ("buckets", "distance", "causal"))
     key = ("relative_bias", bound, count, distance, causal)
-    return use.run.constant(key, lambda: buckets(bound, count, distance, causal))
+    return op.context.constant(key, lambda: buckets(bound, count, distance, causal))
 
 
 def buckets(bound: int, count: int, distance: int, causal: bool) -> np.ndarray:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tinygrad import Tensor, UOp
 
-from archdsl.backend.kernels import sequence
-from archdsl.backend.shelf import Shelf, shelved
+from archdsl.backend.kernels.graph_runner import runner_for
+from archdsl.backend.program_cache import ProgramCache, is_cacheable
 from archdsl.backend.stored_program import Constants, Known, StoredProgram
 from archdsl.backend.tinygrad_seam import (
     TRAINING,
@@ -55,13 +55,15 @@ class Program(Generic[T]):
         constants: Constants | None = None,
     ):
         self._run: Any = _Jit(function, device, tuner)
-        self._shelf = None
-        if key is not None and tuner is None and shelved(device):
-            self._shelf = Shelf(key, function, known, {} if constants is None else constants)
+        self._cache = None
+        if key is not None and tuner is None and is_cacheable(device):
+            self._cache = ProgramCache(
+                key, function, known, {} if constants is None else constants
+            )
         # tinygrad would capture the second call, and so make everything twice.
         self._run.cnt = 1
         self._device = device
-        self._runner = sequence.runner(device)
+        self._runner = runner_for(device)
         # What our own runner goes through by itself is one piece, and not many.
         self._options = OPTIONS | ({"JIT_BATCH_SIZE": 0} if self._runner else {})
         if TRAINING:
@@ -69,8 +71,8 @@ class Program(Generic[T]):
             Tensor.rand(1, device=device).realize()
 
     def __call__(self, *given: Any, **named: Any) -> T:
-        if self._shelf and (stored := self._shelf.find(given, named)):
-            self._run, self._shelf = stored, None
+        if self._cache and (stored := self._cache.load(given, named)):
+            self._run, self._cache = stored, None
         found: T
         if isinstance(self._run, StoredProgram) or self._run.captured:
             found = self._run(*given, **named)
@@ -78,9 +80,9 @@ class Program(Generic[T]):
         newest = next(UOp.unique_num)
         with self._compiling(), graph_runner(self._device, self._runner, self._options):
             found = self._run(*given, **named)
-        if self._shelf:
-            self._shelf.keep(self._run.captured, newest)
-            self._shelf = None
+        if self._cache:
+            self._cache.save(self._run.captured, newest)
+            self._cache = None
         return found
 
     def _compiling(self) -> AbstractContextManager[object]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tinygrad import Tensor, UOp, dtypes
 
-from archdsl.backend.tensors import kept, made, shape
+from archdsl.backend.tensors import make_contiguous, realize_outside_capture, shape
 from archdsl.backend.tinygrad_seam import default_is, not_captured
 from archdsl.passes.select_quantizable import GROUP
 
@@ -79,7 +79,9 @@ class Weights(Mapping[str, Tensor]):
         moved = [name for name, uop in self._made.items() if self._whole[name].uop is not uop]
         changed = [name for name in moved if not self._as_stored(name)]
         for name in changed:
-            self.quantized[name] = quantized(kept(made(self._whole[name])))
+            self.quantized[name] = quantized(
+                realize_outside_capture(make_contiguous(self._whole[name]))
+            )
             self._whole[name].replace(self.quantized[name].full(self._dtype))
         self._made |= {name: self._whole[name].uop for name in moved}
         return bool(changed)
@@ -107,7 +109,10 @@ def quantized(weight: Tensor) -> Quantized:
     out, into = shape(weight)
     with default_is(str(weight.device)):
         groups = weight.cast(dtypes.float32).reshape(out, into // GROUP, GROUP)
-        scales = kept((groups.abs().max(-1) / 127).contiguous())
+        scales = realize_outside_capture((groups.abs().max(-1) / 127).contiguous())
         # A group of zeros has a scale of 0, and stays one.
         whole = (groups / (scales + (scales == 0)).unsqueeze(-1)).round()
-        return Quantized(kept(whole.cast(dtypes.int8).reshape(out, into).contiguous()), scales)
+        return Quantized(
+            realize_outside_capture(whole.cast(dtypes.int8).reshape(out, into).contiguous()),
+            scales,
+        )

@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tinygrad import Device, Tensor, UOp, dtypes
 
-from archdsl.backend.kernels import team
-from archdsl.backend.kernels.sequence import FIRST, WIDTH, run
-from archdsl.backend.kernels.sequence import Sequence as Calls
+from archdsl.backend.kernels import thread_pool
+from archdsl.backend.kernels.graph_runner import FIRST, WIDTH, CPUGraphRunner, run
 from archdsl.backend.program_store import Entry
-from archdsl.backend.tensors import copied, placed, shape
+from archdsl.backend.tensors import copy_tensor, shape, to_device
 from archdsl.backend.tinygrad_seam import (
     Buffer,
     BufferSpec,
@@ -69,13 +68,13 @@ def entry_of(
         return None
 
 
-def _calls(captured: Any) -> Calls | None:
+def _calls(captured: Any) -> CPUGraphRunner | None:
     """The one sequence that a capture has become."""
     if len(captured.linear.src) != 1:
         return None
     body = captured.linear.src[0].src[0]
     found = graph_cache.get(body) if body.op is Ops.CUSTOM_FUNCTION else None
-    return found if isinstance(found, Calls) and not found.symbolic_dims else None
+    return found if isinstance(found, CPUGraphRunner) and not found.symbolic_dims else None
 
 
 def whole(tensor: Tensor) -> bool:
@@ -91,7 +90,7 @@ class _Description:
 
     def __init__(
         self,
-        calls: Calls,
+        calls: CPUGraphRunner,
         inputs: Sequence[Tensor],
         newest: int,
         known: Known,
@@ -100,7 +99,7 @@ class _Description:
         self._calls, self._newest = calls, newest
         self._inputs = [{"shape": shape(x), "dtype": _name_of(x.dtype)} for x in inputs]
         self._named: dict[int, list[tuple[Any, dict[str, Any]]]] = {}
-        self._name(memory(team.tensor()), {"kind": "team"})
+        self._name(memory(thread_pool.tensor()), {"kind": "thread_pool"})
         for name, tensor in known.items():
             self._name(memory(tensor), {"kind": "known", "name": name})
         self._constants: dict[tuple[object, ...], dict[str, Any]] = {}
@@ -328,7 +327,7 @@ class StoredProgram:
         if found != self._expected or not all(map(whole, tensors)):
             raise ValueError(f"a program for {self._expected} was given {found}")
         # What the program has returned is written over while it is read.
-        self._taken = [copied(t) if id(memory(t)) in self._own else t for t in tensors]
+        self._taken = [copy_tensor(t) if id(memory(t)) in self._own else t for t in tensors]
         for places, tensor in zip(self._inputs, self._taken, strict=True):
             self._table[places] = address(memory(tensor))
 
@@ -341,8 +340,8 @@ def _base(what: Mapping[str, Any], entry: Entry, known: Known, constants: Consta
     match what["kind"]:
         case "input":
             return None
-        case "team":
-            return memory(team.tensor())
+        case "thread_pool":
+            return memory(thread_pool.tensor())
         case "own":
             dtype, options = getattr(dtypes, what["dtype"]), BufferSpec(nolru=True)
             return Buffer("CPU", what["size"], dtype, None, options).allocate()
@@ -362,7 +361,7 @@ def _constant(what: Mapping[str, Any], entry: Entry, constants: Constants) -> Te
         kernels = len(entry.header["kernels"])
         content = entry.blocks[2 + kernels + what["block"]]
         bits = np.frombuffer(content, _BITS[getattr(dtypes, what["dtype"]).itemsize])
-        constants[key] = placed(bits.reshape(what["shape"]), "CPU", what["dtype"])
+        constants[key] = to_device(bits.reshape(what["shape"]), "CPU", what["dtype"])
     return constants[key]
 
 

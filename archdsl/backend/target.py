@@ -30,9 +30,9 @@ try:
     from tinygrad import Device, Tensor
 
     from archdsl.backend import tinygrad_seam as seam
-    from archdsl.backend.kernels import bfloat16, sequence
+    from archdsl.backend.device_startup import fast_startup, has_only_cpu
+    from archdsl.backend.kernels import bfloat16, graph_runner
     from archdsl.backend.kernels.source import compiled
-    from archdsl.backend.opening import has_processor_alone, quick_opening
     from archdsl.backend.tinygrad_seam import (
         CACHEDB,
         CACHELEVEL,
@@ -142,7 +142,7 @@ def open_device(name: str | None = None) -> str:
     family = device.split(":")[0]
     if family == "CPU" and compiler_error:
         raise compiler_error
-    quickly = quick_opening(compiler) if family == "CPU" and compiler else nullcontext()
+    quickly = fast_startup(compiler) if family == "CPU" and compiler else nullcontext()
     with seam.environment(**_settings(family)), quickly:
         _run_kernel(device, clang)
     return device
@@ -151,7 +151,7 @@ def open_device(name: str | None = None) -> str:
 def kernels_for(device: str) -> str | None:
     """Whose kernels in passes/select_kernels.py an open device can use; None for tinygrad's
     alone. Those of the CPU are C, and compiled by the clang that tinygrad has been given."""
-    return CPU if sequence.runner(device) else None
+    return CPU if graph_runner.runner_for(device) else None
 
 
 def supports(device: str, dtype: str) -> bool:
@@ -239,7 +239,7 @@ def _canonical(name: str) -> str:
 
 def _default(clang: str | None, compiler_error: ArchError | None) -> str:
     asked = bool(DEV.device)
-    if not asked and clang and has_processor_alone():
+    if not asked and clang and has_only_cpu():
         return "CPU"
     try:
         chosen = seam.default_device(clang)
@@ -286,7 +286,7 @@ def _run_kernel(device: str, clang: str | None) -> None:
         Device[device].renderer  # noqa: B018 (a property, which looks for the compiler)
         if family == "NULL":
             return
-        if sequence.usable(device):
+        if graph_runner.is_supported(device):
             found: Any = _probed()
         else:
             with seam.default_is(device):

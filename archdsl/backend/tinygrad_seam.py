@@ -83,8 +83,6 @@ __all__ = [
     "all_int",
     "args_from_ast",
     "buffers",
-    "copy_in",
-    "copy_out",
     "cpu_words",
     "current_capture",
     "default_device",
@@ -102,6 +100,7 @@ __all__ = [
     "memory",
     "not_captured",
     "one_thread",
+    "read_buffer",
     "set_runtime",
     "settings",
     "storage_fmt_for_dtype",
@@ -111,6 +110,7 @@ __all__ = [
     "to_program_context",
     "to_program_key",
     "use_clang",
+    "write_buffer",
 ]
 
 JitBase = _TinyJit
@@ -201,12 +201,12 @@ def cpu_words(buffer: Any) -> Any:
     return buffer.get_buf("CPU").cpu_view().view(fmt="Q")
 
 
-def copy_in(buffer: Any, data: memoryview) -> None:
+def write_buffer(buffer: Any, data: memoryview) -> None:
     """Copies bytes into a buffer, past the scheduler."""
     buffer.allocator._copyin(buffer._buf, data)
 
 
-def copy_out(data: memoryview, buffer: Any) -> None:
+def read_buffer(data: memoryview, buffer: Any) -> None:
     """Copies a buffer into bytes, past the scheduler."""
     buffer.allocator._copyout(data, buffer._buf)
 

@@ -1,7 +1,7 @@
 """Tuning: tinygrad's search for quicker kernels, while a program is captured.
 
 A candidate may crash a driver or never come back, so a process of its own searches
-(`trial.py`), and is ended when the time is over. What it finds, and has held against
+(`tuning_worker.py`), and is ended when the time is over. What it finds, and has held against
 tinygrad's plain lowering, is kept beside tinygrad's compiled kernels, by kernel, device and
 settings; what is kept needs neither a search nor time. Everything else is lowered plainly.
 """
@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 
 from tinygrad import Device, UOp
 
-from archdsl.backend.kernels import sequence
+from archdsl.backend.kernels import graph_runner
 from archdsl.backend.target import with_package
 from archdsl.backend.tinygrad_seam import (
     Ops,
@@ -40,7 +40,7 @@ from archdsl.progress import doing
 # What is done to a loop nest, in order; None for what tinygrad does by itself.
 Schedule: TypeAlias = tuple[Opt, ...] | None
 
-PROCESS = "from archdsl.backend import trial; trial.work()"
+PROCESS = "from archdsl.backend import tuning_worker; tuning_worker.work()"
 
 _TABLE = "archdsl_tuning"
 _ENDED = "the process that searched it ended"
@@ -154,7 +154,7 @@ def _made(kernel: UOp, schedule: Schedule, device: str, problems: Counter[str]) 
 def _running(code: str, device: str) -> Iterator[Connection[Any, Any]]:
     """The process that searches, and the pipe to it; at the end of the block it is killed."""
     ours, theirs = Pipe()
-    given = (str(theirs.fileno()), device, str(int(sequence.usable(device))))
+    given = (str(theirs.fileno()), device, str(int(graph_runner.is_supported(device))))
     process = subprocess.Popen(
         [sys.executable, "-c", code, *given],
         env=with_package(dict(os.environ)),
@@ -187,5 +187,5 @@ def _key(kernel: UOp, device: str) -> dict[str, str]:
     return {
         "kernel": kernel.key.hex(),
         "device": f"{target} {model}".strip(),
-        "settings": repr((*settings, sequence.usable(device))),
+        "settings": repr((*settings, graph_runner.is_supported(device))),
     }

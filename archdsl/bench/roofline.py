@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from archdsl.backend.kernels import limits
+from archdsl.backend.kernels import roofline
 from archdsl.backend.target import kernels_for, open_device
 from archdsl.bench.runner import THREADS, Call, Candidate
 from archdsl.diagnostics import ArchError
@@ -38,7 +38,7 @@ def product() -> Call:
         x, y = torch.from_numpy(a), torch.from_numpy(b)
         found.append(lambda: x @ y)
     if _own():
-        found.append(limits.multiplying(PRODUCT_FLOPS))
+        found.append(roofline.multiply_add(PRODUCT_FLOPS))
     return _quickest(found)
 
 
@@ -52,7 +52,7 @@ def reading() -> Call:
         lambda: list(pool.map(np.sum, parts)),
     ]
     if _own():
-        found.append(limits.reading(array))
+        found.append(roofline.memory_read(array))
     return _quickest(found)
 
 

@@ -17,7 +17,7 @@ from tinygrad import Tensor
 
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.formats import read_checkpoint, write_npz, write_safetensors
-from archdsl.formats.host import Stored
+from archdsl.formats.host import LazyTensor
 from archdsl.graph.sites import Parameter
 from archdsl.published.convert import from_checkpoint, to_checkpoint
 from archdsl.published.weight_maps import Pairing, WeightMap
@@ -28,18 +28,18 @@ _FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 def read(
     path: str, weights: Mapping[str, Parameter], maps: Mapping[str, WeightMap], map: str | None
-) -> dict[str, Stored]:
+) -> dict[str, LazyTensor]:
     """The tensors of a file or folder by the model's paths, in the model's order; lazy."""
     return fit(path, read_checkpoint(path).tensors, weights, maps, map)
 
 
 def fit(
     path: str,
-    tensors: Mapping[str, Stored],
+    tensors: Mapping[str, LazyTensor],
     weights: Mapping[str, Parameter],
     maps: Mapping[str, WeightMap],
     map: str | None,
-) -> dict[str, Stored]:
+) -> dict[str, LazyTensor]:
     """The same for tensors of an open file; `path` is only for messages."""
     if map is not None and map not in maps:
         fail(
@@ -78,9 +78,9 @@ def fit(
     return best.ours()
 
 
-def to_published(map: WeightMap, ours: Mapping[str, Stored]) -> dict[str, Stored]:
+def to_published(map: WeightMap, ours: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
     """A model's weights under the names and in the layout of a map; lazy."""
-    theirs: dict[str, Stored] = {}
+    theirs: dict[str, LazyTensor] = {}
     for pairing in map.pairings:
         names = pairing.theirs[0]
         tensors = to_checkpoint(
@@ -120,7 +120,7 @@ class _Attempt:
     """An attempt to read the tensors of a file by one map."""
 
     map: WeightMap
-    tensors: Mapping[str, Stored]
+    tensors: Mapping[str, LazyTensor]
     weights: Mapping[str, Parameter]
 
     @property
@@ -190,8 +190,8 @@ class _Attempt:
                 if one.dtype != two.dtype or not _equal(one.read(), two.read()):
                     yield f"{first} and {other}"
 
-    def ours(self) -> dict[str, Stored]:
-        found: dict[str, Stored] = {}
+    def ours(self) -> dict[str, LazyTensor]:
+        found: dict[str, LazyTensor] = {}
         for pairing in self.map.pairings:
             tensors = [self.tensors[name] for name in self._spellings(pairing)[0]]
             shapes = tuple(self.weights[path].weight.shape for path in pairing.ours)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from tinygrad import Tensor, UOp
 
 from archdsl.backend import interpret
+from archdsl.backend.context import TILE
 from archdsl.backend.program import Program as Capture
-from archdsl.backend.tensors import copied, get, placed, put, zeros
-from archdsl.backend.use import TILE
+from archdsl.backend.tensors import copy_in, copy_out, copy_tensor, to_device, zeros
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.execution import inputs
 from archdsl.execution.executable import Executable
@@ -153,7 +153,7 @@ class Decoder:
             self._captures[key] = self.executable.capture(self._compute_once, named)
         made = self._captures[key](**tensors)
         for name, _ in self.plan.once.outputs:
-            self._once[name] = self._nested(name, lambda each: copied(made[each]))
+            self._once[name] = self._nested(name, lambda each: copy_tensor(made[each]))
 
     def _is_input(self, name: str) -> bool:
         return any(each.name == name for each in self.plan.step.inputs)
@@ -252,14 +252,14 @@ class Decoder:
             )
         given = {name: self._input_buffer(name, n) for name in values}
         for name, each in values.items():
-            put(given[name], each.astype(np.int32))
-        put(self._left_pad_input, self._left_pad)
+            copy_in(given[name], each.astype(np.int32))
+        copy_in(self._left_pad_input, self._left_pad)
         given |= dict(_leaves(self._once))
         logits = self._captures[key](
             self._left_pad_input, self._past.bind(self.filled), **given
         )
         self.filled += n
-        return get(logits)
+        return copy_out(logits)
 
     def _drop_stale_captures(self) -> None:
         """Drops the captured programs if the weights have been replaced."""
@@ -298,7 +298,7 @@ class Decoder:
         """Row i continues as a copy of row `parents[i]`, caches included (beam search)."""
         if list(parents) == list(range(self.rows)):
             return
-        index = placed(np.asarray(parents, np.int32), self.executable.device, "int32")
+        index = to_device(np.asarray(parents, np.int32), self.executable.device, "int32")
         self._reorder_capture(index)
         self._left_pad = self._left_pad[np.asarray(parents)]
 

@@ -14,18 +14,25 @@ from numpy.typing import NDArray
 from tinygrad import Tensor, dtypes
 
 from archdsl.backend import interpret
+from archdsl.backend.context import ExecutionContext
 from archdsl.backend.program import Program as Capture
 from archdsl.backend.quantized import Quantized, Weights, quantized
 from archdsl.backend.target import kernels_for, open_device, supports
-from archdsl.backend.tensors import copied, kept, made, placed, put, spare
+from archdsl.backend.tensors import (
+    copy_in,
+    copy_tensor,
+    make_contiguous,
+    realize_outside_capture,
+    to_device,
+    trim_memory,
+)
 from archdsl.backend.tinygrad_seam import TRAINING, one_thread
-from archdsl.backend.use import Run
 from archdsl.diagnostics import fail
 from archdsl.execution.arguments import check_choice, whole_number
 from archdsl.execution.buckets import bucket_length, paddable_axes, padded_inputs
 from archdsl.execution.initial_weights import initial_weights
 from archdsl.execution.recent import Recent
-from archdsl.formats.host import Stored
+from archdsl.formats.host import LazyTensor
 from archdsl.graph.cost import BYTES
 from archdsl.graph.nodes import Graph
 from archdsl.graph.printer import show
@@ -133,10 +140,10 @@ class Executable:
         rule, numbers = self.graph.init[0], dict(self.graph.init[1])
         weights = {path: each.weight for path, each in self.weights.items()}
         values = initial_weights(weights, rule, numbers, self.seed)
-        tensors = ((name, placed(value, self.device)) for name, value in values)
+        tensors = ((name, to_device(value, self.device)) for name, value in values)
         return self._load_weights(tensors, "drawing weights")
 
-    def fill(self, found: Mapping[str, Stored]) -> None:
+    def fill(self, found: Mapping[str, LazyTensor]) -> None:
         """Sets all weights from tensors by path, read one at a time."""
         with self.lock:
             tensors = ((name, self._read_weight(stored)) for name, stored in found.items())
@@ -158,13 +165,15 @@ class Executable:
         self._captures.clear()  # they read the old memory
         self._version += 1
 
-    def _read_weight(self, stored: Stored) -> Tensor | Quantized:
+    def _read_weight(self, stored: LazyTensor) -> Tensor | Quantized:
         """A weight of a file; quantized as it is there if that is asked for."""
         if stored.groups is None or self.quantize != "stored":
             widened = (stored.dtype, self.dtype) == ("float16", "float32")
-            return placed(stored.read(), self.device, self.dtype if widened else stored.dtype)
+            return to_device(
+                stored.read(), self.device, self.dtype if widened else stored.dtype
+            )
         values, scales, offsets = (
-            None if part is None else placed(part, self.device, part.dtype.name)
+            None if part is None else to_device(part, self.device, part.dtype.name)
             for part in stored.groups()
         )
         assert values is not None
@@ -181,11 +190,15 @@ class Executable:
             for name, tensor in each(tensors, what, "tensors", len(self.weights)):
                 if isinstance(tensor, Tensor):
                     moved = tensor.to(self.device).cast(self.dtype)
-                    tensor = tensor if moved is tensor else kept(made(moved))
+                    tensor = (
+                        tensor
+                        if moved is tensor
+                        else realize_outside_capture(make_contiguous(moved))
+                    )
                     if name in shrunk:
                         tensor = quantized(tensor)
                 found[name] = tensor
-            spare(self.device)  # the memory of the tensors before the cast
+            trim_memory(self.device)  # the memory of the tensors before the cast
         return Weights(found, self.dtype)
 
     # -- programs --
@@ -195,10 +208,12 @@ class Executable:
         batch, sizes = interpret.measured(graph, inputs)
         return lower(graph, batch, sizes, self.dtype, self.target, trains)
 
-    def run(self, program: Program) -> Run:
+    def run(self, program: Program) -> ExecutionContext:
         """The weights, constants and device that a program runs with."""
         weights = self.parameters
-        return Run(program, weights, self._constants, self.device, weights.quantized)
+        return ExecutionContext(
+            program, weights, self._constants, self.device, weights.quantized
+        )
 
     def capture(
         self,
@@ -223,7 +238,7 @@ class Executable:
 
     def placed(self, array: NDArray[Any]) -> Tensor:
         """An input on the device; floats in the dtype of the weights."""
-        return self._cast(placed(array, self.device, array.dtype.name))
+        return self._cast(to_device(array, self.device, array.dtype.name))
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.cast(self.dtype) if tensor.is_floating_point() else tensor
@@ -246,11 +261,11 @@ class Executable:
             key = (TRAINING.value, tuple(outputs), *shapes)
             capture, places = self._captures.get(key, lambda: self._captured(wanted, padded))
             for name, array in padded.items():
-                put(places[name], array)
+                copy_in(places[name], array)
             found = capture(**places)
             # Every call of a capture writes its outputs to the same memory.
             return {
-                name: copied(out, (rows, *(axis.size.at(sizes) for axis in type.axes)))
+                name: copy_tensor(out, (rows, *(axis.size.at(sizes) for axis in type.axes)))
                 for (name, type), out in zip(wanted.types.items(), found.values(), strict=True)
             }
 
@@ -273,7 +288,7 @@ class Executable:
         }
 
     def _captured(self, wanted: _Wanted, arrays: Mapping[str, NDArray[Any]]) -> _Forward:
-        places = {n: placed(a, self.device, a.dtype.name) for n, a in arrays.items()}
+        places = {n: to_device(a, self.device, a.dtype.name) for n, a in arrays.items()}
 
         def outputs(**tensors: Tensor) -> dict[str, Tensor]:
             return self.outputs(wanted.graph, tensors)

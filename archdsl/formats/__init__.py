@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archdsl.formats.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from archdsl.formats.host import Stored
+from archdsl.formats.host import LazyTensor
 from archdsl.formats.npz import write_npz
 from archdsl.formats.package import resolve
 from archdsl.formats.safetensors import write_safetensors
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Checkpoint",
-    "Stored",
+    "LazyTensor",
     "read_checkpoint",
     "read_weights",
     "resolve",

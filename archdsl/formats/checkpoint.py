@@ -16,7 +16,7 @@ from pathlib import Path
 
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.formats.atomic import replacing
-from archdsl.formats.host import Stored, Value, reading
+from archdsl.formats.host import LazyTensor, Value, reading
 from archdsl.formats.package import resolve
 from archdsl.formats.safetensors import stored_size, write_safetensors
 from archdsl.formats.single import read_file
@@ -43,7 +43,7 @@ class Checkpoint:
     """
 
     path: Path
-    tensors: Mapping[str, Stored]
+    tensors: Mapping[str, LazyTensor]
     config: Mapping[str, object] | None
 
 
@@ -91,7 +91,7 @@ def write_checkpoint(
     >>> folder = Path(tempfile.mkdtemp()) / "tiny"
     >>> write_checkpoint(folder, {"w": numpy.ones((2, 3), "float16")}, {"depth": 1})
     >>> read_checkpoint(folder).tensors, read_checkpoint(folder).config
-    ({'w': Stored(dtype='float16', shape=(2, 3))}, {'depth': 1})
+    ({'w': LazyTensor(dtype='float16', shape=(2, 3))}, {'depth': 1})
     """
     folder = Path(folder)
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -124,7 +124,7 @@ def _weights(folder: Path, names: list[str]) -> str:
     )
 
 
-def _read_shards(index: Path) -> dict[str, Stored]:
+def _read_shards(index: Path) -> dict[str, LazyTensor]:
     """The tensors that an index names, in its order, each from its shard."""
     kind = "an index of shards"
     named = read_object(index, kind).get("weight_map")
@@ -140,7 +140,7 @@ def _read_shards(index: Path) -> dict[str, Stored]:
 
 
 def _check_agreement(
-    index: Path, named: Mapping[str, str], read: Mapping[str, Mapping[str, Stored]]
+    index: Path, named: Mapping[str, str], read: Mapping[str, Mapping[str, LazyTensor]]
 ) -> None:
     """Refuses an index unless each tensor is in the one shard that it names, and no other."""
     held: dict[str, list[str]] = {tensor: [] for tensor in named}

@@ -19,7 +19,7 @@ from archdsl.diagnostics import fail, listing
 from archdsl.formats.host import (
     CARRIER,
     Bytes,
-    Stored,
+    LazyTensor,
     count,
     map_file,
     reading,
@@ -38,7 +38,7 @@ _DTYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
 _SCALE = "_scale"
 
 
-def read_ctranslate2(path: Path) -> dict[str, Stored]:
+def read_ctranslate2(path: Path) -> dict[str, LazyTensor]:
     """A file's variables by name, in its order, then those of its further names.
 
     Each is a window onto the file. The parts of a name stand between slashes, as in
@@ -64,7 +64,7 @@ class _Variables:
         self._raw = raw
         self._at = 0
 
-    def read(self) -> tuple[dict[str, Stored], dict[str, str]]:
+    def read(self) -> tuple[dict[str, LazyTensor], dict[str, str]]:
         """The variables by name, and by each further name the one that it stands for."""
         (version,) = self._numbers("I")
         if version != _VERSION:
@@ -78,7 +78,7 @@ class _Variables:
             raise ValueError(f"{len(self._raw) - self._at} bytes behind the end")
         return tensors, aliases
 
-    def _variable(self) -> Stored:
+    def _variable(self) -> LazyTensor:
         (axes,) = self._numbers("B")
         shape = self._numbers(f"{axes}I")
         type_, size = self._numbers("BI")
@@ -109,7 +109,7 @@ class _Variables:
         return self._raw[start : self._at]
 
 
-def _refuse_quantized(path: Path, tensors: Mapping[str, Stored]) -> None:
+def _refuse_quantized(path: Path, tensors: Mapping[str, LazyTensor]) -> None:
     for name in (name.removesuffix(_SCALE) for name in tensors if name.endswith(_SCALE)):
         if name in tensors:
             fail(

@@ -26,7 +26,7 @@ from archdsl.formats.host import (
     CARRIER,
     Bytes,
     Groups,
-    Stored,
+    LazyTensor,
     count,
     map_file,
     opened,
@@ -74,7 +74,7 @@ _KINDS = {
 } | {number: _Kind(name, block, size) for name, (number, block, size, _) in KINDS.items()}
 
 
-def read_gguf(path: Path) -> tuple[dict[str, Stored], dict[str, object]]:
+def read_gguf(path: Path) -> tuple[dict[str, LazyTensor], dict[str, object]]:
     """A file's tensors by name, in its order, and its metadata.
 
     A shape is in row-major order, [out, in] for a matrix. A tensor of a plain type is a window
@@ -95,7 +95,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Stored], dict[str, object]]:
 @functools.lru_cache(maxsize=1)  # a model's file is asked for its tokenizer and for its weights
 def _read(
     path: Path, changed: tuple[int, ...]
-) -> tuple[Mapping[str, Stored], Mapping[str, object]]:
+) -> tuple[Mapping[str, LazyTensor], Mapping[str, object]]:
     with reading(path, _KIND):
         raw = map_file(path)
         header = _Header(raw)
@@ -105,7 +105,7 @@ def _read(
         if type(alignment) is not int or alignment < 1 or alignment.bit_count() != 1:
             raise ValueError(f"an alignment of {alignment!r:.80}, which is no power of two")
         data = raw[header.at + -header.at % alignment :]
-        tensors: dict[str, Stored] = {}
+        tensors: dict[str, LazyTensor] = {}
         reached = 0
         for name, (shape, number, offset) in entries.items():
             if offset != reached:
@@ -226,7 +226,7 @@ def _size(name: str, shape: Sequence[int], kind: _Kind) -> int:
     return count(shape) // kind.block * kind.size
 
 
-def _stored(path: Path, shape: Sequence[int], kind: _Kind, data: Bytes) -> Stored:
+def _stored(path: Path, shape: Sequence[int], kind: _Kind, data: Bytes) -> LazyTensor:
     if kind.name in _PLAIN:
         return window(data, _PLAIN[kind.name][1], shape)
     rows = (*shape[:-1], shape[-1] // kind.block * kind.size)
@@ -241,7 +241,7 @@ def _stored(path: Path, shape: Sequence[int], kind: _Kind, data: Bytes) -> Store
     def grouped() -> Groups:
         return groups(kind.name, opened(data).reshape(rows))
 
-    return Stored("float32", tuple(shape), load, grouped if len(shape) == 2 else None)
+    return LazyTensor("float32", tuple(shape), load, grouped if len(shape) == 2 else None)
 
 
 def _refuse_part(path: Path, metadata: dict[str, object]) -> None:

@@ -1,6 +1,6 @@
 """Tensors as bytes in the host's memory, both ways: what every reader and writer shares.
 
-A reader gives each tensor as a `Stored`: dtype and shape at once, elements when asked for.
+A reader gives each tensor as a `LazyTensor`: dtype and shape at once, elements when asked for.
 These are a window onto the file, which is mapped privately: nothing is copied before
 `.to(device)`, nothing done to the tensor reaches the file, and its pages leave memory with
 the last array over them. tinygrad's own
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tinygrad import Tensor
 
 Bytes: TypeAlias = NDArray[np.uint8]
-Value: TypeAlias = "Stored | Tensor | NDArray[Any]"  # what the writers take
+Value: TypeAlias = "LazyTensor | Tensor | NDArray[Any]"  # what the writers take
 
 # tinygrad's name of a dtype -> the numpy dtype that carries its bits.
 CARRIER: dict[str, np.dtype[Any]] = {
@@ -110,15 +110,15 @@ class Groups(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stored:
+class LazyTensor:
     """A tensor that is known by dtype and shape, and is not in memory before it is read.
 
     `dtype` is a key of `CARRIER`. `load` makes the elements, row-major and of the carrier's
     dtype, anew for each `read`; `groups` does for a matrix that is quantized in its file.
 
-    >>> half = Stored("bfloat16", (2, 1), lambda: np.array([0x3F80, 0xC000], np.uint16))
+    >>> half = LazyTensor("bfloat16", (2, 1), lambda: np.array([0x3F80, 0xC000], np.uint16))
     >>> half
-    Stored(dtype='bfloat16', shape=(2, 1))
+    LazyTensor(dtype='bfloat16', shape=(2, 1))
     >>> half.read().shape, half.tensor().dtype.name
     ((2, 1), '__bf16')
     """
@@ -142,9 +142,9 @@ class Stored:
         )
 
 
-def window(data: Bytes, dtype: str, shape: Sequence[int]) -> Stored:
+def window(data: Bytes, dtype: str, shape: Sequence[int]) -> LazyTensor:
     """The tensor whose elements are these bytes of a file, which `read` does not copy."""
-    return Stored(dtype, tuple(shape), lambda: opened(data).view(CARRIER[dtype]))
+    return LazyTensor(dtype, tuple(shape), lambda: opened(data).view(CARRIER[dtype]))
 
 
 def opened(data: Bytes) -> Bytes:
@@ -212,7 +212,7 @@ def as_tensor(bits: NDArray[Any], dtype: str, shape: Sequence[int]) -> Tensor:
 
 def dtype_name(value: Value) -> str:
     """The key of `CARRIER` for a tensor or an array; its own dtype's name if there is none."""
-    if isinstance(value, Stored):
+    if isinstance(value, LazyTensor):
         return value.dtype
     if isinstance(value, np.ndarray | np.generic):
         return value.dtype.name
@@ -223,7 +223,7 @@ def dtype_name(value: Value) -> str:
 
 def bits_of(value: Value) -> NDArray[Any]:
     """The elements of a tensor or an array, row-major and native, as the carrier's dtype."""
-    if isinstance(value, Stored):
+    if isinstance(value, LazyTensor):
         return np.ascontiguousarray(value.read())
     carrier = CARRIER[dtype_name(value)]
     if isinstance(value, np.ndarray | np.generic):

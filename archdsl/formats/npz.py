@@ -15,12 +15,12 @@ import numpy as np
 
 from archdsl.diagnostics import fail, listing
 from archdsl.formats.atomic import replacing
-from archdsl.formats.host import CARRIER, Stored, Value, bits_of, dtype_name, reading
+from archdsl.formats.host import CARRIER, LazyTensor, Value, bits_of, dtype_name, reading
 
 _HELD = [name for name, carrier in CARRIER.items() if carrier.name == name]
 
 
-def read_npz(path: Path) -> dict[str, Stored]:
+def read_npz(path: Path) -> dict[str, LazyTensor]:
     """The arrays of an archive by name, in its order; all are read into memory.
 
     Raises ArchError (`checkpoint`) for an archive that is damaged or holds anything but
@@ -55,7 +55,7 @@ def write_npz(path: str | Path, tensors: Mapping[str, Value]) -> None:
                 np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
-def _stored(name: str, value: Any) -> Stored:
+def _stored(name: str, value: Any) -> LazyTensor:
     if not isinstance(value, np.ndarray):
         raise ValueError(f"`{name}` is not an array")
     if value.dtype.name not in _HELD:
@@ -63,4 +63,4 @@ def _stored(name: str, value: Any) -> Stored:
             f"`{name}` is of dtype {value.dtype}; read are {listing(_HELD, 'and')}"
         )
     bits = bits_of(value)
-    return Stored(value.dtype.name, value.shape, lambda: bits)
+    return LazyTensor(value.dtype.name, value.shape, lambda: bits)

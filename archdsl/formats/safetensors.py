@@ -20,7 +20,7 @@ from archdsl.formats.atomic import replacing
 from archdsl.formats.host import (
     CARRIER,
     Bytes,
-    Stored,
+    LazyTensor,
     Value,
     bits_of,
     count,
@@ -57,7 +57,7 @@ _METADATA = "__metadata__"
 _LONGEST_HEADER = 100_000_000
 
 
-def read_safetensors(path: Path) -> dict[str, Stored]:
+def read_safetensors(path: Path) -> dict[str, LazyTensor]:
     """The tensors of a file by name, in the order of its header.
 
     Nothing is read before a tensor is used; the file must not be cut meanwhile. Raises

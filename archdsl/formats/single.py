@@ -13,7 +13,7 @@ from pathlib import Path
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.formats.ctranslate2 import START, read_ctranslate2
 from archdsl.formats.gguf import MAGIC, read_gguf
-from archdsl.formats.host import Stored, reading
+from archdsl.formats.host import LazyTensor, reading
 from archdsl.formats.npz import read_npz
 from archdsl.formats.safetensors import read_safetensors
 from archdsl.formats.torch_pickle import read_torch
@@ -23,7 +23,7 @@ _KNOWN = "weights as .safetensors, .gguf, .npz, PyTorch's .pt, .pth or .bin, or 
 _PAGE = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 
 
-def read_file(path: Path) -> tuple[dict[str, Stored], dict[str, object] | None]:
+def read_file(path: Path) -> tuple[dict[str, LazyTensor], dict[str, object] | None]:
     """A file's tensors by name, in its order, and what it says of the model, if it does.
 
     Raises ArchError: `file` where there is no such file, `checkpoint` where it is not one of
@@ -75,7 +75,7 @@ def _refuse_stand_ins(path: Path, start: bytes) -> None:
         )
 
 
-def _reader(path: Path, start: bytes) -> Callable[[Path], dict[str, Stored]]:
+def _reader(path: Path, start: bytes) -> Callable[[Path], dict[str, LazyTensor]]:
     """The reader of a file's format, which its first bytes tell."""
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         with reading(path, "an archive of weights"), zipfile.ZipFile(path) as archive:

@@ -24,7 +24,7 @@ from archdsl.diagnostics import fail, listing
 from archdsl.formats.host import (
     CARRIER,
     Bytes,
-    Stored,
+    LazyTensor,
     count,
     map_file,
     opened,
@@ -37,7 +37,7 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
 
-def read_torch(path: Path) -> dict[str, Stored]:
+def read_torch(path: Path) -> dict[str, LazyTensor]:
     """The tensors of a state dict by name, in its order.
 
     A tensor whose elements lie in row-major order is a window onto the file; any other
@@ -115,7 +115,7 @@ def _slice(raw: Bytes, start: int, size: int) -> Bytes:
     return raw[start : start + size]
 
 
-def _stored(path: Path, view: View, storages: Mapping[str, Bytes]) -> Stored:
+def _stored(path: Path, view: View, storages: Mapping[str, Bytes]) -> LazyTensor:
     storage, carrier = storages[view.storage.key], CARRIER[view.dtype]
     _elements(storage.view(carrier), view)  # refuses at once what does not lie in it
 
@@ -123,7 +123,7 @@ def _stored(path: Path, view: View, storages: Mapping[str, Bytes]) -> Stored:
         with reading(path, _KIND):  # an expanded tensor may be larger than the memory
             return np.ascontiguousarray(_elements(opened(storage).view(carrier), view))
 
-    return Stored(view.dtype, tuple(view.shape), load)
+    return LazyTensor(view.dtype, tuple(view.shape), load)
 
 
 def _elements(storage: NDArray[Any], view: View) -> NDArray[Any]:

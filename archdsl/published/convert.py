@@ -11,13 +11,13 @@ from functools import partial
 
 import numpy as np
 
-from archdsl.formats.host import Groups, Stored
+from archdsl.formats.host import Groups, LazyTensor
 from archdsl.published.conversions import Arrays, Conversion, Shapes
 
 
 def from_checkpoint(
-    theirs: Sequence[Stored], conversions: Sequence[Conversion], shapes: Shapes
-) -> list[Stored]:
+    theirs: Sequence[LazyTensor], conversions: Sequence[Conversion], shapes: Shapes
+) -> list[LazyTensor]:
     """Converts a checkpoint's tensors to weights of these shapes, lazily."""
     if not conversions:
         return list(theirs)
@@ -44,8 +44,8 @@ def from_checkpoint(
 
 
 def to_checkpoint(
-    ours: Sequence[Stored], conversions: Sequence[Conversion], count: int = 1
-) -> list[Stored]:
+    ours: Sequence[LazyTensor], conversions: Sequence[Conversion], count: int = 1
+) -> list[LazyTensor]:
     """Converts weights to the `count` tensors of a checkpoint, lazily."""
     if not conversions:
         return list(ours)
@@ -62,8 +62,8 @@ def to_checkpoint(
 
 def _part(
     dtype: str, shape: tuple[int, ...], convert: Callable[[], Arrays], index: int
-) -> Stored:
-    return Stored(dtype, shape, lambda: np.ascontiguousarray(convert()[index]))
+) -> LazyTensor:
+    return LazyTensor(dtype, shape, lambda: np.ascontiguousarray(convert()[index]))
 
 
 def _stages(conversions: Sequence[Conversion], ours: Shapes, count: int) -> list[Shapes]:

@@ -108,7 +108,7 @@ def test_attention(sizes: tuple[int, ...], how: str, kernel: str, dtype: str) ->
         seen &= (behind >= 0) & (behind < (window or T))
 
     there = None if lengths is None else Tensor(lengths, device="CPU")
-    found = attention.core(kernel, *ours, 0.3, causal, window, there, trains=True)
+    found = attention.attend(kernel, *ours, 0.3, causal, window, there, trains=True)
     theirs = [exactly(each) for each in ours]
     q, k, v = (each.transpose(1, 2) for each in theirs)  # [B, H or K, T or S, …]
     right = torch.nn.functional.scaled_dot_product_attention(
@@ -174,7 +174,7 @@ def test_product(M: int, K: int, N: int, kernel: str, dtype: str) -> None:
     weight, bias = (tensor(random.standard_normal(sizes), dtype) for sizes in ((N, K), (N,)))
     by = random.standard_normal((M, N)).astype(np.float32)
     theirs = [exactly(each) for each in (x, weight, bias)]
-    found = products.product(kernel, x, weight, bias)
+    found = products.linear(kernel, x, weight, bias)
     right = theirs[0] @ theirs[1].T + theirs[2]
     agree(found, [x, weight, bias], right, theirs, by, TOLERANCE[dtype])
 

@@ -15,12 +15,12 @@ import pytest
 from tinygrad import Tensor
 
 import archdsl
-from archdsl.backend.kernels import activations, attention, limits, norms, products, tables
-from archdsl.backend.kernels.products import Finish
+from archdsl.backend.kernels import activations, attention, norms, products, roofline, tables
+from archdsl.backend.kernels.products import Epilogue
 from archdsl.backend.kernels.source import source
 from archdsl.backend.quantized import Quantized, quantized
 from archdsl.backend.target import kernels_for
-from archdsl.backend.tensors import get
+from archdsl.backend.tensors import copy_out
 from archdsl.backend.toolchain import ensure_compiler
 from archdsl.diagnostics import ArchError
 from archdsl.model import Model
@@ -57,7 +57,7 @@ PRODUCTS = [
 @pytest.mark.parametrize(("kernel", "M", "K", "N"), PRODUCTS)
 def test_product(kernel: str, M: int, K: int, N: int, dtype: str) -> None:
     x, weight, bias = normal(M, K), tensor(normal(N, K), dtype), tensor(normal(N), dtype)
-    found = products.product(kernel, tensor(x), weight, bias).numpy()
+    found = products.linear(kernel, tensor(x), weight, bias).numpy()
     exact = x.astype(float) @ weight.float().numpy().T.astype(float) + bias.float().numpy()
     assert np.abs(found - exact).max() <= 1e-6 * math.sqrt(K) * max(1, np.abs(exact).max())
 
@@ -95,7 +95,7 @@ def test_product_of_whole_numbers(
     x, weight, bias = normal(M, K), whole(N, K, bits, group, offsets), tensor(normal(N))
     x[0, :32], x[-1] = 0, x[-1] * 1e6  # a group of zeros, and no scale of all rows
     full = weight.full("float32").numpy().astype(float)
-    found = products.product(kernel, tensor(x), weight, bias).numpy()
+    found = products.linear(kernel, tensor(x), weight, bias).numpy()
     exact = x.astype(float) @ full.T + bias.numpy()
     # In `matvec` x has 16 bits for each group, the largest number all of them.
     steps = np.abs(x).reshape(M, -1, group).max(-1).repeat(group, 1) / 65534
@@ -144,7 +144,7 @@ def test_activation(kernel: str, act: str) -> None:
     x = np.tile(values[:, None], 2).astype(np.float32)  # [187, 2]
     weight = np.zeros((64, 2), np.float32)
     weight[:, 0] = 1
-    found = products.product(kernel, tensor(x), tensor(weight), None, Finish(act)).numpy()
+    found = products.linear(kernel, tensor(x), tensor(weight), None, Epilogue(act)).numpy()
     exact = np.array([ACTIVATIONS[act](float(v)) for v in x[:, 0]])
     assert np.abs(found - exact[:, None]).max(where=np.abs(x[:, :1]) < 200, initial=0) < 4e-6
     assert np.allclose(found, exact[:, None], rtol=1e-6, atol=4e-6)
@@ -160,8 +160,10 @@ def test_gates_and_sums(kernel: str, M: int, N: int, dtype: str) -> None:
     times, plus = normal(M, N), normal(M, N)
     plain = x.astype(float) @ weight.float().numpy().T.astype(float) + bias.float().numpy()
     for act, by, more in itertools.product((None, "relu"), (None, times), (None, plus)):
-        finish = Finish(act, *(each if each is None else tensor(each) for each in (by, more)))
-        found = products.product(kernel, tensor(x), weight, bias, finish).numpy()
+        epilogue = Epilogue(
+            act, *(each if each is None else tensor(each) for each in (by, more))
+        )
+        found = products.linear(kernel, tensor(x), weight, bias, epilogue).numpy()
         exact = np.maximum(plain, 0) if act else plain
         exact = exact * (1 if by is None else by) + (0 if more is None else more)
         assert np.abs(found - exact).max() <= 1e-5 * np.abs(exact).max()
@@ -173,7 +175,7 @@ def test_what_is_no_number_stays_none(kernel: str) -> None:
     x[3, 5] = np.nan
     weight = tensor(normal(64, 16))
     for act in (None, *ACTIVATIONS):
-        found = products.product(kernel, tensor(x), weight, None, Finish(act)).numpy()
+        found = products.linear(kernel, tensor(x), weight, None, Epilogue(act)).numpy()
         assert np.isnan(found[3]).all() or act == "relu"
         assert np.isfinite(np.delete(found, 3, 0)).all()
 
@@ -270,7 +272,7 @@ def test_attention(
     )
     if how in ("causal", "window"):
         seen = seen & (behind >= 0) & (behind < (window or T))
-    found = attention.core(
+    found = attention.attend(
         kernel,
         tensor(q),
         keys,
@@ -304,11 +306,11 @@ def test_a_step_of_attention(
         kept[:, :, column % room] = k[:, column], v[:, column]
     begin = Tensor(np.array([past], np.int32), device="CPU").realize()
     keys, values = (
-        attention.keep(tensor(old), tensor(new[:, past:]), begin, ring)
+        attention.append(tensor(old), tensor(new[:, past:]), begin, ring)
         for old, new in zip(kept, (k, v), strict=True)
     )
     there = Tensor(starts, device="CPU").realize()
-    found = attention.core(
+    found = attention.attend(
         kernel, tensor(q), keys, values, 0.3, True, window, None, begin, there, ring
     )
     behind = past + np.arange(n)[:, None] - np.arange(total)
@@ -365,9 +367,9 @@ def test_other_kernels_and_bits_are_refused() -> None:
 
 def test_what_a_limit_is_measured_by() -> None:
     numbers = np.arange(3 * 2**18, dtype=np.float32) % 7  # 3 MB
-    assert np.array_equal(limits.reading(numbers)(), numbers.reshape(3, -1).sum(1))
+    assert np.array_equal(roofline.memory_read(numbers)(), numbers.reshape(3, -1).sum(1))
     # 10 chains of a vector go to where x is 0.999 x + 0.001.
-    lanes = limits.multiplying(2**22)() / 10
+    lanes = roofline.multiply_add(2**22)() / 10
     assert np.allclose(lanes, lanes.round(), atol=0.01)
     assert lanes.min() >= 4
 
@@ -399,19 +401,21 @@ def test_every_kernel_compiles_for_other_processors(
     acts = (None, *ACTIVATIONS) if dtype == "float32" else (None, "gelu")
     for weight, act in itertools.product(weights, acts):
         for kernel in ("matvec", "matmul"):
-            finish = Finish(act, tensor(normal(8, 64)), tensor(normal(8, 64)))
-            products.product(kernel, tensor(normal(8, 64)), weight, None, finish)
+            epilogue = Epilogue(act, tensor(normal(8, 64)), tensor(normal(8, 64)))
+            products.linear(kernel, tensor(normal(8, 64)), weight, None, epilogue)
     products.transposed(tensor(normal(8, 64)))
     tables.embed(begin, weights[0])
     for kernel in ("attend", "attend_few"):
-        attention.core(kernel, heads, heads, heads, 0.5, True, 3, None, begin, None, 4)
-        trained = attention.core(kernel, heads, heads, heads, 0.5, True, 3, trains=True)
+        attention.attend(kernel, heads, heads, heads, 0.5, True, 3, None, begin, None, 4)
+        trained = attention.attend(kernel, heads, heads, heads, 0.5, True, 3, trains=True)
         trained.sum().backward()
-    attention.keep(heads, heads, begin, 4)
+    attention.append(heads, heads, begin, 4)
     norms.norm(tensor(normal(8, 64)), False, 1e-5, None, None).sum().backward()
     for act in ACTIVATIONS if dtype == "float32" else ():
         activations.activation(act, tensor(normal(8, 64))).sum().backward()
-    texts += [source(name, {}) for name in ("helper", "sequence")]
+    texts += [
+        source(name, {}) for name in ("worker", "graph_runner", "roofline", "round_bfloat16")
+    ]
     for name, target in PROCESSORS.items():
         for text in texts:
             flags = ["-c", "-x", "c", "-O2", "-fPIC", "-ffreestanding", "-nostdlib", "-Werror"]
@@ -434,27 +438,27 @@ def test_captured_models_run_in_several_threads_at_once() -> None:
         (forward,) = models[number].executable._captures
         for _ in range(30):
             out = forward.capture(**forward.inputs)["logits"]
-        return get(out)
+        return copy_out(out)
 
     with ThreadPoolExecutor(len(models)) as pool:
         together = list(pool.map(repeated, range(len(models))))
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
-HELPERS = """
+WORKERS = """
 import archdsl
-from archdsl.backend.kernels import team
+from archdsl.backend.kernels import thread_pool
 from archdsl.backend.tinygrad_seam import cpu_words, memory
 from tinygrad.helpers import NUM_CPU_THREADS
 model = archdsl.compile("gpt.arch", device="CPU", vocab=64, context=64, D=64, heads=2, depth=1)
 model(tokens=[[1, 2, 3]]), model(tokens=[[1, 2, 3]])
-words = cpu_words(memory(team.tensor()))
+words = cpu_words(memory(thread_pool.tensor()))
 assert words[0] == NUM_CPU_THREADS.value - 1, list(words[:4])
 """
 
 
-def test_the_helpers_outlive_a_first_capture() -> None:
-    subprocess.run([sys.executable, "-c", HELPERS], check=True, timeout=100)
+def test_the_workers_outlive_a_first_capture() -> None:
+    subprocess.run([sys.executable, "-c", WORKERS], check=True, timeout=100)
 
 
 THREADS = """

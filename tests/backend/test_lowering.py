@@ -17,10 +17,10 @@ from tinygrad import Tensor
 from tinygrad.helpers import Context
 
 import archdsl
+from archdsl.backend.context import ExecutionContext, OpCall
 from archdsl.backend.emit import embed
 from archdsl.backend.interpret import forward, measured
 from archdsl.backend.program import OPTIONS
-from archdsl.backend.use import Run, Use
 from archdsl.graph.nodes import Apply, Graph, walk
 from archdsl.model import Model
 from archdsl.passes import optimise
@@ -72,7 +72,7 @@ def named(case: tuple[str, str, str]) -> str:
     return f"{model}-{target}-{dtype}{rendered_only}"
 
 
-class Unopened(Run):
+class Unopened(ExecutionContext):
     """A run whose constants have no values, so that no device is opened for them."""
 
     def constant(self, key: tuple[object, ...], make: Callable[[], np.ndarray]) -> Tensor:
@@ -203,7 +203,7 @@ def test_a_lookup_in_a_large_table_is_one_kernel() -> None:
         run = unopened(described("gpt").graph, {}, {"tokens": Tensor.empty(2, 9)}, device)
         table = Tensor.empty(50257, 8, device=device)
         tokens = Tensor.empty(2, 9, dtype="int32", device=device)
-        return [embed(Use({"tokens": tokens}, {}, {"weight": table}, {}, run))]
+        return [embed(OpCall({"tokens": tokens}, {}, {"weight": table}, {}, run))]
 
     with Context(**OPTIONS):  # type: ignore[no-untyped-call]
         (kernel,) = lower(build, "CUDA")

@@ -155,7 +155,7 @@ def test_no_kernel_of_the_cpu_is_in_a_graph_of_a_gpu(
         raise AssertionError("a kernel of the CPU's on a GPU")
 
     monkeypatch.setattr("archdsl.backend.kernels.launch.launch", forbidden)
-    monkeypatch.setattr("archdsl.backend.kernels.team.tensor", forbidden)
+    monkeypatch.setattr("archdsl.backend.kernels.thread_pool.tensor", forbidden)
     for module in ("attention", "norms", "products", "tables"):
         monkeypatch.setattr(f"archdsl.backend.kernels.{module}.launch", forbidden)
     builds = [stepping(spec, "float32", *STEPS["batch"]), training(spec, "float32")]

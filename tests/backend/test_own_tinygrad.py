@@ -108,13 +108,13 @@ def test_a_users_jit_has_tinygrads_own_runner() -> None:
 def test_ours_has_the_runner_in_c() -> None:
     """A model's whole capture is one call; ten calls from Python would be more."""
     kinds = ran(
-        "from archdsl.backend.kernels import sequence\n"
+        "from archdsl.backend.kernels import graph_runner\n"
         "calls = []\n"
-        "call = sequence.Sequence.__call__\n"
+        "call = graph_runner.CPUGraphRunner.__call__\n"
         "def counted(self, *given, **named):\n"
         "    calls.append(len(self.table))\n"
         "    return call(self, *given, **named)\n"
-        "sequence.Sequence.__call__ = counted\n"
+        "graph_runner.CPUGraphRunner.__call__ = counted\n"
         "made = model()\n"
         "made(tokens=[[1, 2, 3]]), made(tokens=[[4, 5, 6]])\n"
         "print(json.dumps(calls))\n"

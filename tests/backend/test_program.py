@@ -11,7 +11,7 @@ from tinygrad.schedule import schedule_cache
 
 import archdsl
 from archdsl.backend.program import Program
-from archdsl.backend.tensors import kept
+from archdsl.backend.tensors import realize_outside_capture
 from archdsl.progress import Task, listening
 
 SIZES = {"vocab": 32, "context": 16, "D": 64, "heads": 2, "device": "CPU"}
@@ -39,7 +39,7 @@ def test_what_is_kept_is_no_part_of_the_program() -> None:
 
     def looked_up(x: Tensor) -> Tensor:
         if not table:
-            table.append(kept(Tensor([1.0, 2.0], device="CPU") + 1))
+            table.append(realize_outside_capture(Tensor([1.0, 2.0], device="CPU") + 1))
         return (x * table[0]).contiguous().realize()
 
     program = Program(looked_up, "CPU")

@@ -59,7 +59,7 @@ def whole(out: int, into: int, bits: int, group: int) -> Quantized:
 def attend(size: int, value: int) -> None:
     for kernel in ("attend", "attend_few"):
         q, v = (empty(1, 1100, 2, each) for each in (size, value))
-        attention.core(kernel, q, q, v, 0.5, True, 3, trains=True).sum().gradient(q)
+        attention.attend(kernel, q, q, v, 0.5, True, 3, trains=True).sum().gradient(q)
 
 
 # Kernels whose scratch grows with a size, at sizes that make most of it.
@@ -74,7 +74,7 @@ LAUNCHES: dict[str, Callable[[], object]] = {
     )
 } | {
     f"matvec, {rows} rows of {into} numbers of {bits} bits": (
-        lambda rows=rows, into=into, bits=bits, group=group: products.product(
+        lambda rows=rows, into=into, bits=bits, group=group: products.linear(
             "matvec", empty(rows, into), whole(2, into, bits, group), None
         )
     )
@@ -173,7 +173,7 @@ def test_heads_of_any_width_give_the_same_on_a_small_stack(size: int, value: int
 def test_gradients_of_the_widest_heads() -> None:
     q, k, v = (tensor(RANDOM.standard_normal((1, 70, 1, WIDEST_HEAD))) for _ in "qkv")
     weight = tensor(RANDOM.standard_normal((1, 70, 1, WIDEST_HEAD)))
-    ours = attention.core("attend", q, k, v, 0.05, True, trains=True)
+    ours = attention.attend("attend", q, k, v, 0.05, True, trains=True)
     queries, keys, values = (each.transpose(1, 2) for each in (q, k, v))
     seen = Tensor.ones(70, 70, device="CPU").tril()
     scores = (queries @ keys.transpose(-1, -2) * 0.05).masked_fill(seen == 0, -np.inf)
@@ -189,7 +189,7 @@ def test_gradients_of_the_widest_heads() -> None:
 def test_sums_as_long_as_is_stated(rows: int, bits: int) -> None:
     weight = whole(7, WIDEST_SUM, bits, 32)
     x = RANDOM.standard_normal((rows, WIDEST_SUM)).astype(np.float32)
-    found = products.product("matvec", tensor(x), weight, None).numpy()
+    found = products.linear("matvec", tensor(x), weight, None).numpy()
     exact = x.astype(float) @ weight.full("float32").numpy().T.astype(float)
     assert np.abs(found - exact).max() <= 1e-4 * np.abs(exact).max()
 

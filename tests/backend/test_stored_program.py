@@ -17,10 +17,10 @@ from tinygrad import Tensor
 from tinygrad.helpers import Context
 
 import archdsl
-from archdsl.backend import program_store, shelf
+from archdsl.backend import program_cache, program_store
 from archdsl.backend.program import Program
 from archdsl.backend.target import kernels_for, open_device
-from archdsl.backend.tensors import kept
+from archdsl.backend.tensors import realize_outside_capture
 from archdsl.cache import Store
 from archdsl.execution.decoder import Decoder
 from archdsl.model import Model
@@ -286,19 +286,25 @@ def test_a_key_is_of_all_that_a_program_depends_on(
     again(1)
     again(2, 1.0, 2.0, 3.0)  # another shape
     again(3, key="another")
-    again(4, known=lambda: {"weight": kept(Tensor([1.0, 2.0], device="CPU") + 1)})
-    again(4, known=lambda: {"weight": kept(Tensor([5.0, 2.0], device="CPU") + 1)})
-    again(5, known=lambda: {"weight": kept(Tensor([1.0], device="CPU") + 1)})
+    again(
+        4,
+        known=lambda: {"weight": realize_outside_capture(Tensor([1.0, 2.0], device="CPU") + 1)},
+    )
+    again(
+        4,
+        known=lambda: {"weight": realize_outside_capture(Tensor([5.0, 2.0], device="CPU") + 1)},
+    )
+    again(5, known=lambda: {"weight": realize_outside_capture(Tensor([1.0], device="CPU") + 1)})
     with Context(BEAM=0, NOOPT=1):  # type: ignore[no-untyped-call]
         again(6)
     with Context(NUM_CPU_THREADS=1):  # type: ignore[no-untyped-call]
         again(7)
-    compiler = shelf.ensure_compiler()
+    compiler = program_cache.ensure_compiler()
     for number, changed in enumerate(
         (replace(compiler, version="0.0"), replace(compiler, path=sys.executable)), 8
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(shelf, "ensure_compiler", lambda changed=changed: changed)
+            patch.setattr(program_cache, "ensure_compiler", lambda changed=changed: changed)
             again(number)
     for number, name in enumerate(("_sources", "_tinygrad", "processor"), 10):
         with monkeypatch.context() as patch:
@@ -328,7 +334,7 @@ def test_sources_and_their_content_make_the_key(
 
 
 def test_the_file_of_the_traced_function_is_part_of_the_key(tmp_path: Path) -> None:
-    compiler = shelf.ensure_compiler()
+    compiler = program_cache.ensure_compiler()
     file = tmp_path / "traced.py"
     keys = []
     for text in ("a", "b"):
@@ -341,7 +347,7 @@ def test_the_file_of_the_traced_function_is_part_of_the_key(tmp_path: Path) -> N
 
 
 def test_what_has_no_name_is_not_stored(store: Path) -> None:
-    table = kept(Tensor([1.0, 2.0], device="CPU") + 1)
+    table = realize_outside_capture(Tensor([1.0, 2.0], device="CPU") + 1)
 
     def looked_up(x: Tensor) -> Tensor:
         first = (x * table).contiguous().realize()
@@ -361,7 +367,7 @@ def test_a_table_is_stored_with_the_program_and_placed_once() -> None:
     def looked_up(x: Tensor) -> Tensor:
         if ("table", 1.5) not in tables:
             made.append(1)
-            tables["table", 1.5] = kept(Tensor([1.5, 2.0], device="CPU") * 1)
+            tables["table", 1.5] = realize_outside_capture(Tensor([1.5, 2.0], device="CPU") * 1)
         first = (x * tables["table", 1.5]).contiguous().realize()
         return (first + first.sum()).contiguous().realize()
 
@@ -382,7 +388,7 @@ def test_state_is_written_in_place() -> None:
         return (state + state.sum()).contiguous().realize()
 
     for _ in range(2):
-        state = kept(Tensor([0.0, 0.0], device="CPU") + 0)
+        state = realize_outside_capture(Tensor([0.0, 0.0], device="CPU") + 0)
         named = {"state": state}
         found = Program(counted, "CPU", key=("s",), known=lambda named=named: named)
         assert [found(given(1, 2)).tolist() for _ in range(2)] == [[4, 5], [8, 10]]

@@ -27,7 +27,7 @@ from tinygrad.helpers import Context
 from tinygrad.uop.ops import UOp
 
 import archdsl
-from archdsl.backend import trial
+from archdsl.backend import tuning_worker
 from archdsl.backend.program import Program
 from archdsl.backend.target import probe, supports
 from archdsl.backend.tuning import PROCESS, Schedule, Tuner, scheduled, searchable
@@ -137,7 +137,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Schedule]:
             schedule = walked(each, device, rng)
             renderer = Device[device].renderer
             plain, other = (to_program(scheduled(each, s), renderer) for s in (None, schedule))
-            if trial.alike(each, plain, other, device):
+            if tuning_worker.alike(each, plain, other, device):
                 taken.append(schedule)
                 yield each, schedule, None
             else:
@@ -249,13 +249,14 @@ PROCESSES: dict[str, tuple[str, float, str]] = {
     "it hangs": ("import time; time.sleep(60)", 1.5, OVER.format("1.5")),
     "it crashes": ("import os; os.abort()", 60, "the process that searched it ended"),
     "it fails": (
-        "from archdsl.backend import trial; trial.searched = None; trial.work()",
+        "from archdsl.backend import tuning_worker; tuning_worker.searched = None\n"
+        "tuning_worker.work()",
         60,
         "its search failed: TypeError",
     ),
     "other results": (
-        "from archdsl.backend import trial; trial.WIDTH = 1\n"
-        "trial.alike = lambda *given: False; trial.work()",
+        "from archdsl.backend import tuning_worker; tuning_worker.WIDTH = 1\n"
+        "tuning_worker.alike = lambda *given: False; tuning_worker.work()",
         100,
         "what was found gives other results",
     ),
@@ -310,7 +311,7 @@ def test_other_results_are_told_from_rounding(device: str) -> None:
     right = program(product)
 
     def alike(function: Function) -> bool:
-        return trial.alike(plain, right, program(function), device)
+        return tuning_worker.alike(plain, right, program(function), device)
 
     assert alike(single(lambda y: (y * 1.000001) @ y.transpose()))
     assert not alike(single(lambda y: (y * 1.001) @ y.transpose()))
@@ -329,7 +330,7 @@ from archdsl.backend.tuning import Tuner
 
 process = '''
 import os, pathlib, time
-from archdsl.backend import trial
+from archdsl.backend import tuning_worker
 
 def searched(kernel, device):
     path = pathlib.Path({path!r})
@@ -337,8 +338,8 @@ def searched(kernel, device):
     path.with_suffix(".new").rename(path)
     time.sleep(60)
 
-trial.searched = searched
-trial.work()
+tuning_worker.searched = searched
+tuning_worker.work()
 '''
 x = Tensor([1.5, 2.5], device=open_device("CPU")).realize()
 Program(lambda x: (x * 2).realize(), "CPU", Tuner(60, process))(x)

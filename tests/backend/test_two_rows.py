@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tinygrad import Tensor
 
 import archdsl
+from archdsl.backend.context import OpCall
 from archdsl.backend.emit import EMIT
-from archdsl.backend.use import Use
 from archdsl.cli import main
 from archdsl.diagnostics import ArchError
 from archdsl.graph.ops import OPERATORS, OPS
@@ -27,25 +27,25 @@ from archdsl.passes.split_decoding import split_decoding
 X = Param("x", Kind.TENSOR)
 
 
-def soften(use: Use) -> Tensor:
+def soften(op: OpCall) -> Tensor:
     """Pointwise."""
-    return use.x / (1 + use.x.abs())
+    return op.x / (1 + op.x.abs())
 
 
-def ramp(use: Use) -> Tensor:
+def ramp(op: OpCall) -> Tensor:
     """Asks for the position of each vector."""
-    at = use.tensors.get("at", Tensor.arange(use.x.shape[1]).unsqueeze(0))  # [B or 1, T]
-    return use.x * (1 + at.unsqueeze(-1) / 10)
+    at = op.tensors.get("at", Tensor.arange(op.x.shape[1]).unsqueeze(0))  # [B or 1, T]
+    return op.x * (1 + at.unsqueeze(-1) / 10)
 
 
-def recall(use: Use) -> Tensor:
+def recall(op: OpCall) -> Tensor:
     """Looks at all positions before, and at its own."""
-    x, k = use.x, use.tensors["k"]  # [B, T, D], [B, S, D]
+    x, k = op.x, op.tensors["k"]  # [B, T, D], [B, S, D]
     T, S = x.shape[1], k.shape[1]
-    columns = Tensor.arange(T) + use.tensors.get("past", 0)
+    columns = Tensor.arange(T) + op.tensors.get("past", 0)
     seen = columns.reshape(1, T, 1) >= Tensor.arange(S).reshape(1, 1, S)  # [1, T, S]
-    if "left_pad" in use.tensors:
-        seen = seen & (Tensor.arange(S) >= use.tensors["left_pad"].reshape(-1, 1, 1))
+    if "left_pad" in op.tensors:
+        seen = seen & (Tensor.arange(S) >= op.tensors["left_pad"].reshape(-1, 1, 1))
     return seen.where(x @ k.transpose(1, 2), 0) @ k
 
 
@@ -54,9 +54,9 @@ def recall_type(site: Site) -> Type:
     return x.with_noncausal(k.noncausal)
 
 
-def blur(use: Use) -> Tensor:
+def blur(op: OpCall) -> Tensor:
     """Looks at all positions."""
-    return use.x - use.x.mean(1, keepdim=True)
+    return op.x - op.x.mean(1, keepdim=True)
 
 
 ROWS = (

@@ -10,7 +10,7 @@ import numpy as np
 
 import archdsl
 from archdsl.execution.checkpoints import to_published
-from archdsl.formats import Stored, write_checkpoint
+from archdsl.formats import LazyTensor, write_checkpoint
 
 CONFIG = {
     "model_type": "gpt2",
@@ -30,7 +30,7 @@ def gpt2(place: Path, context: int = 32, dtype: str = "float32") -> str:
     sizes: Any = {"vocab": 64, "context": context, "D": 16, "heads": 2, "depth": 1}
     model = archdsl.compile("gpt2.arch", device="CPU", **sizes)
     ours = {
-        name: Stored(dtype, tuple(w.shape), lambda w=w: np.asarray(9 * w.numpy(), dtype))
+        name: LazyTensor(dtype, tuple(w.shape), lambda w=w: np.asarray(9 * w.numpy(), dtype))
         for name, w in model.parameters.items()
     }
     config = CONFIG | {"n_positions": context}

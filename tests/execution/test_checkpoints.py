@@ -258,7 +258,7 @@ import sys
 from pathlib import Path
 import numpy
 import archdsl
-from archdsl.formats.host import Stored
+from archdsl.formats.host import LazyTensor
 
 def peak():
     status = Path("/proc/self/status").read_text()

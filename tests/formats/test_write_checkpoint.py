@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tinygrad import Tensor, dtypes
 
 from archdsl.diagnostics import ArchError
-from archdsl.formats import Stored, read_checkpoint, write_checkpoint
+from archdsl.formats import LazyTensor, read_checkpoint, write_checkpoint
 
 CONFIG = {"model_type": "tiny", "sizes": [1, 2.5], "depth": 2, "bias": True, "name": "ünï"}
 
@@ -27,7 +27,7 @@ def test_a_folder_is_written_and_read(tmp_path: Path) -> None:
     bits = np.array([0x3F80, 0xC000, 1], np.uint16)
     tensors: dict[str, Any] = {
         "z": np.arange(6, dtype=np.float16).reshape(2, 3).T,
-        "a": Stored("bfloat16", (3, 1), lambda: bits),
+        "a": LazyTensor("bfloat16", (3, 1), lambda: bits),
         "t": Tensor(np.arange(4), device="NPY"),
         "scalar": np.array(2.5),
     }
@@ -96,7 +96,7 @@ def test_the_writer_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
         most = max(most, alive)
         return np.ndarray.__new__(Counted, (3,), np.float32)
 
-    tensors = {f"w{i}": Stored("float32", (3,), load) for i in range(50)}
+    tensors = {f"w{i}": LazyTensor("float32", (3,), load) for i in range(50)}
     write_checkpoint(tmp_path, tensors, {}, shard_bytes=60)
     assert 1 <= most <= 4  # of one tensor: itself, and views of it
 
@@ -118,7 +118,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     (tmp_path / "tokenizer.json").touch()
-    tensors = {"a": np.ones(6), "b": Stored("float32", (6,), fails)}
+    tensors = {"a": np.ones(6), "b": LazyTensor("float32", (6,), fails)}
     with pytest.raises(KeyboardInterrupt):
         write_checkpoint(tmp_path, tensors, CONFIG, shard_bytes=48)
     assert os.listdir(tmp_path) == ["tokenizer.json"]
@@ -145,7 +145,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_a_stored_tensor_of_another_dtype_is_not_written(tmp_path: Path) -> None:
-    wrong = Stored("float32", (2,), lambda: np.ones(2))
+    wrong = LazyTensor("float32", (2,), lambda: np.ones(2))
     with pytest.raises(TypeError, match="float64 was loaded for a tensor of float32"):
         write_checkpoint(tmp_path, {"w": wrong}, {})
     assert not os.listdir(tmp_path)

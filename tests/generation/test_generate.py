@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import archdsl
 from archdsl.diagnostics import ArchError
 from archdsl.execution.decoder import Decoder
-from archdsl.formats import Stored
+from archdsl.formats import LazyTensor
 from archdsl.generation.generate import Generation, TokenEvent, _text_chunks, generate
 from archdsl.generation.processors import Forbid, ForceLast
 from archdsl.generation.sampling import Sampling
@@ -204,7 +204,7 @@ def test_new_weights_are_not_answered_by_what_was_fed() -> None:
     for weight in other.parameters.values():
         weight.assign(weight * 1.5).realize()
     arrays = {name: weight.numpy() for name, weight in other.parameters.items()}
-    model.fill({n: Stored("float32", a.shape, lambda a=a: a) for n, a in arrays.items()})
+    model.fill({n: LazyTensor("float32", a.shape, lambda a=a: a) for n, a in arrays.items()})
     for ours in (model, other):
         assert spoken(ours.generate([1, 2, 3], 4, temperature=0)) == spoken(
             other.generate([1, 2, 3], 4, temperature=0)

@@ -17,7 +17,7 @@ from tinygrad import Tensor
 
 import archdsl
 from archdsl.backend import interpret
-from archdsl.backend.use import Run
+from archdsl.backend.context import ExecutionContext
 from archdsl.graph.nodes import Graph
 from archdsl.graph.parser import parse
 from archdsl.graph.sites import parameters
@@ -48,7 +48,7 @@ def computed(
 ) -> dict[str, NDArray[Any]]:
     batch, sizes = interpret.measured(graph, inputs)
     program = lower(verify(decompose(graph)), batch, sizes, target=target)
-    run = Run(program, weights, {}, "CPU")
+    run = ExecutionContext(program, weights, {}, "CPU")
     return {name: each.numpy() for name, each in interpret.forward(run, inputs).items()}
 
 

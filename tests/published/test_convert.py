@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from archdsl.diagnostics import ArchError
-from archdsl.formats import Stored
+from archdsl.formats import LazyTensor
 from archdsl.formats.host import Groups
 from archdsl.published.conversions import CONVERSIONS, Conversion, ConversionError, Shapes
 from archdsl.published.convert import from_checkpoint, to_checkpoint
@@ -27,13 +27,13 @@ WAYS: list[tuple[list[Conversion], Shapes, Shapes]] = [
 ]  # fmt: skip
 
 
-def stored(shapes: Shapes, dtype: str = "float32") -> list[Stored]:
+def stored(shapes: Shapes, dtype: str = "float32") -> list[LazyTensor]:
     """Tensors in which every number stands once."""
     carrier = {"float32": np.float32, "bfloat16": np.uint16}[dtype]
     start, found = 0, []
     for shape in shapes:
         array = np.arange(start, start + np.prod(shape)).astype(carrier).reshape(shape)
-        found.append(Stored(dtype, shape, lambda array=array: array))  # type: ignore[misc]
+        found.append(LazyTensor(dtype, shape, lambda array=array: array))  # type: ignore[misc]
         start += array.size
     return found
 
@@ -63,12 +63,12 @@ def test_rows_of_groups_are_moved_as_those_of_numbers(
     ours, theirs = (tuple((r, c * 32) for r, c in shapes) for shapes in (ours, theirs))
     random = np.random.default_rng(4)
 
-    def quantized(rows: int, width: int, offsets: bool) -> Stored:
+    def quantized(rows: int, width: int, offsets: bool) -> LazyTensor:
         values = random.integers(-99, 99, (rows, width)).astype(np.int8)
         scales, least = random.standard_normal((2, rows, width // 32)).astype(np.float32)
         full = values * scales.repeat(32, 1) + offsets * least.repeat(32, 1)
         groups = Groups(values, scales, least if offsets else None)
-        return Stored("float32", (rows, width), lambda: full, lambda: groups)
+        return LazyTensor("float32", (rows, width), lambda: full, lambda: groups)
 
     for offsets in (False, True):
         made = from_checkpoint([quantized(*shape, offsets) for shape in theirs], way, ours)
@@ -99,7 +99,9 @@ def test_a_part_of_zeros_is_left_out_and_put_back(part: int) -> None:
     way = [Conversion("without", (part, 3)), Conversion("split")]
     theirs = np.arange(1, 13, dtype=np.float32).reshape(6, 2)
     theirs[2 * part - 2 : 2 * part] = 0
-    made = from_checkpoint([Stored("float32", (6, 2), lambda: theirs)], way, ((2, 2), (2, 2)))
+    made = from_checkpoint(
+        [LazyTensor("float32", (6, 2), lambda: theirs)], way, ((2, 2), (2, 2))
+    )
     assert [each.read().all() for each in made] == [True, True]
     (back,) = to_checkpoint(made, way)
     np.testing.assert_array_equal(back.read(), theirs)
@@ -116,7 +118,7 @@ def test_nothing_is_read_before_it_is_asked_for() -> None:
     def refuse() -> np.ndarray:
         raise AssertionError("read")
 
-    lazy = [Stored("float32", (6, 2), refuse)]
+    lazy = [LazyTensor("float32", (6, 2), refuse)]
     made = from_checkpoint(lazy, [Conversion("split")], ((2, 2), (4, 2)))
     assert [each.shape for each in made] == [(2, 2), (4, 2)]
     with pytest.raises(AssertionError, match="read"):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import archdsl
 from archdsl.cli import main
-from archdsl.formats import Stored, read_checkpoint, resolve
+from archdsl.formats import LazyTensor, read_checkpoint, resolve
 from tests.reference.agreement import TOLERANCE, apart
 
 Array = NDArray[Any]
@@ -37,7 +37,7 @@ def needs(there: bool, package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not there, reason=reason)
 
 
-def tensors(stored: Mapping[str, Stored]) -> dict[str, Array]:
+def tensors(stored: Mapping[str, LazyTensor]) -> dict[str, Array]:
     """All tensors of a checkpoint in float32."""
     return {name: each.read().astype(np.float32) for name, each in stored.items()}
 

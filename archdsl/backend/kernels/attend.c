@@ -23,11 +23,11 @@ struct tiles {
 // One row's scores of `across` keys made exponentials, those it may not see 0.
 INLINE void shares(struct tiles *tiles, int r, int across, int begin, int end) {
   float *scores = tiles->scores + r * BLOCK, *sums = tiles->sums + r * ACROSS;
-  for (int s = 0; s < LEAST(begin, across); s++) scores[s] = NOTHING;
-  for (int s = MOST(end, 0); s < across; s++) scores[s] = NOTHING;
+  for (int s = 0; s < MIN(begin, across); s++) scores[s] = NOTHING;
+  for (int s = MAX(end, 0); s < across; s++) scores[s] = NOTHING;
   vec high = splat(NOTHING);
   for (int s = 0; s < across; s += LANES) high = larger(high, load(scores + s));
-  float top = MOST(tiles->most[r], largest(high) * SCALE);
+  float top = MAX(tiles->most[r], largest(high) * SCALE);
   if (top == NOTHING) {  // it has seen nothing yet
     for (int s = 0; s < across; s++) scores[s] = 0;
     return;
@@ -44,43 +44,43 @@ INLINE void shares(struct tiles *tiles, int r, int across, int begin, int end) {
   for (int d = 0; d < ACROSS; d += LANES) store(sums + d, load(sums + d) * again);
 }
 
-ALONE static void part(const void *given, int chunk) {
-  const struct args *with = given;
+NOINLINE static void run_tile(const void *given, int tile) {
+  const struct args *args = given;
   struct tiles tiles;
   // The last queries have the most keys, and come first.
-  int t0 = (DOWN - 1 - chunk / (B * H)) * QUERIES, b = chunk / H % B, head = chunk % H;
-  int shared = head / (H / HEADS), count = LEAST(QUERIES, T - t0);
+  int t0 = (DOWN - 1 - tile / (B * H)) * QUERIES, b = tile / H % B, head = tile % H;
+  int shared = head / (H / HEADS), count = MIN(QUERIES, T - t0);
   int tall = (count + TALL - 1) / TALL * TALL;
   const float *queries[QUERIES];
   for (int r = 0; r < tall; r++) {
-    int t = t0 + LEAST(r, count - 1);
-    queries[r] = with->q + row(b, t, head, SIZE);
+    int t = t0 + MIN(r, count - 1);
+    queries[r] = args->q + row(b, t, head, SIZE);
     tiles.most[r] = NOTHING, tiles.total[r] = 0;
   }
   zeros(tiles.sums, tall * ACROSS);
-  int begin = first(with, b, t0), end = last(with, b, t0 + count - 1) + 1;
+  int begin = first(args, b, t0), end = last(args, b, t0 + count - 1) + 1;
   for (int s = begin; s < end; s += BLOCK) {
-    int keys = LEAST(BLOCK, end - s), across = PANELS(keys);
-    turned(tiles.keys, BLOCK, with->k, SIZE, b, shared, s, keys);
-    straight(tiles.values, with->v, VALUE, b, shared, s, keys);
+    int keys = MIN(BLOCK, end - s), across = PANELS(keys);
+    turned(tiles.keys, BLOCK, args->k, SIZE, b, shared, s, keys);
+    straight(tiles.values, args->v, VALUE, b, shared, s, keys);
     zeros(tiles.scores, tall * BLOCK);
     for (int r = 0; r < tall; r += TALL)
       for (int c = 0; c < across; c += PANEL)
         multiply(tiles.scores + r * BLOCK + c, BLOCK, queries + r, 1, tiles.keys + c, BLOCK, SIZE);
     for (int r = 0; r < tall; r++) {
-      int t = t0 + LEAST(r, count - 1);
-      shares(&tiles, r, across, first(with, b, t) - s, last(with, b, t) + 1 - s);
+      int t = t0 + MIN(r, count - 1);
+      shares(&tiles, r, across, first(args, b, t) - s, last(args, b, t) + 1 - s);
     }
     product(tiles.sums, ACROSS, tiles.scores, BLOCK, 1, tiles.values, ACROSS, tall, ACROSS, keys);
   }
   for (int r = 0; r < count; r++) {
-    float *out = with->out + row(b, t0 + r, head, VALUE), by = 1 / tiles.total[r];
-    note(with, b, t0 + r, head, tiles.most[r], tiles.total[r]);
+    float *out = args->out + row(b, t0 + r, head, VALUE), by = 1 / tiles.total[r];
+    note(args, b, t0 + r, head, tiles.most[r], tiles.total[r]);
     for (int d = 0; d < VALUE; d++) out[d] = tiles.sums[r * ACROSS + d] * by;
   }
 }
 
-void KERNEL(PARAMETERS, struct team *team) {
-  struct args with = {ARGUMENTS};
-  team_run(team, part, &with, DOWN * B * H);
+void KERNEL(PARAMETERS, struct thread_pool *pool) {
+  struct args args = {ARGUMENTS};
+  parallel_for(pool, run_tile, &args, DOWN * B * H);
 }

@@ -19,16 +19,16 @@ struct args {
   const float *dout, *given, *given_totals;
 };
 
-INLINE int last(const struct args *with, int b, int t) {
-  if (CAUSAL) return (with->past ? *with->past : 0) + t;
-  return (with->lengths ? with->lengths[b] : ROOM) - 1;
+INLINE int last(const struct args *args, int b, int t) {
+  if (CAUSAL) return (args->past ? *args->past : 0) + t;
+  return (args->lengths ? args->lengths[b] : ROOM) - 1;
 }
 
-INLINE int first(const struct args *with, int b, int t) {
+INLINE int first(const struct args *args, int b, int t) {
   if (!CAUSAL) return 0;
-  int here = last(with, b, t), found = with->starts ? with->starts[b] : 0;
-  if (WINDOW) found = MOST(found, here - WINDOW + 1);
-  return LEAST(MOST(found, 0), here);  // what stands in front of a row sees itself
+  int here = last(args, b, t), found = args->starts ? args->starts[b] : 0;
+  if (WINDOW) found = MAX(found, here - WINDOW + 1);
+  return MIN(MAX(found, 0), here);  // what stands in front of a row sees itself
 }
 
 INLINE long place(int b, int column, int head, int size) {
@@ -41,10 +41,10 @@ INLINE long row(int b, int t, int head, int size) {
   return (((long)b * T + t) * H + head) * size;
 }
 
-INLINE void note(const struct args *with, int b, int t, int head, float most, float total) {
-  if (!with->totals) return;
-  with->totals[row(b, t, head, 2)] = most;
-  with->totals[row(b, t, head, 2) + 1] = total;
+INLINE void note(const struct args *args, int b, int t, int head, float most, float total) {
+  if (!args->totals) return;
+  args->totals[row(b, t, head, 2)] = most;
+  args->totals[row(b, t, head, 2) + 1] = total;
 }
 
 // -- tiles: TALL by PANEL in registers, queries by a BLOCK of keys in the cache --
@@ -60,7 +60,7 @@ INLINE void turned(float *to, int to_row, const weight *from, int size, int b, i
   for (int c = 0; c < PANELS(count); c += LANES) {
     const weight *rows[LANES];
     for (int i = 0; i < LANES; i++)
-      rows[i] = from + place(b, s + LEAST(c + i, count - 1), head, size);
+      rows[i] = from + place(b, s + MIN(c + i, count - 1), head, size);
     int d = 0;
     for (; d + LANES <= size; d += LANES) {
       vec square[LANES];

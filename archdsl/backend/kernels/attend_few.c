@@ -7,28 +7,28 @@
 #define BLOCK 64
 #define PARTS ((VALUE + LANES - 1) / LANES)
 
-ALONE static void part(const void *given, int chunk) {
-  const struct args *with = given;
-  int b = chunk / H, head = chunk % H, shared = head / (H / HEADS);
+NOINLINE static void run_tile(const void *given, int tile) {
+  const struct args *args = given;
+  int b = tile / H, head = tile % H, shared = head / (H / HEADS);
   for (int t = 0; t < T; t++) {
-    const float *q = with->q + row(b, t, head, SIZE);
-    float *out = with->out + row(b, t, head, VALUE);
+    const float *q = args->q + row(b, t, head, SIZE);
+    float *out = args->out + row(b, t, head, VALUE);
     float most = NOTHING, total = 0, scores[BLOCK];
     vec sums[PARTS];
     for (int p = 0; p < PARTS; p++) sums[p] = splat(0);
-    int begin = first(with, b, t), end = last(with, b, t) + 1;
+    int begin = first(args, b, t), end = last(args, b, t) + 1;
     for (int s0 = begin; s0 < end; s0 += BLOCK) {
-      int count = LEAST(BLOCK, end - s0);
+      int count = MIN(BLOCK, end - s0);
       float top = most;
       for (int s = 0; s < count; s++) {
-        const weight *k = with->k + place(b, s0 + s, shared, SIZE);
+        const weight *k = args->k + place(b, s0 + s, shared, SIZE);
         vec dot = splat(0);
         int d = 0;
         UNROLL for (; d + LANES <= SIZE; d += LANES) dot += load(q + d) * weights(k + d);
         float score = sum(dot);
         for (; d < SIZE; d++) score += q[d] * one(k + d);
         scores[s] = score * SCALE;
-        top = MOST(top, scores[s]);
+        top = MAX(top, scores[s]);
       }
       for (int s = count; s < BLOCK; s++) scores[s] = NOTHING;
       float again = exponential(splat(most - top))[0];
@@ -42,7 +42,7 @@ ALONE static void part(const void *given, int chunk) {
       most = top;
       for (int p = 0; p < PARTS; p++) sums[p] *= again;
       for (int s = 0; s < count; s++) {
-        const weight *v = with->v + place(b, s0 + s, shared, VALUE);
+        const weight *v = args->v + place(b, s0 + s, shared, VALUE);
         UNROLL for (int p = 0; p < VALUE / LANES; p++)
           sums[p] += scores[s] * weights(v + p * LANES);
         if (VALUE % LANES)
@@ -50,12 +50,12 @@ ALONE static void part(const void *given, int chunk) {
             sums[PARTS - 1][d % LANES] += scores[s] * one(v + d);
       }
     }
-    note(with, b, t, head, most, total);
+    note(args, b, t, head, most, total);
     for (int d = 0; d < VALUE; d++) out[d] = sums[d / LANES][d % LANES] / total;
   }
 }
 
-void KERNEL(PARAMETERS, struct team *team) {
-  struct args with = {ARGUMENTS};
-  team_run(team, part, &with, B * H);
+void KERNEL(PARAMETERS, struct thread_pool *pool) {
+  struct args args = {ARGUMENTS};
+  parallel_for(pool, run_tile, &args, B * H);
 }

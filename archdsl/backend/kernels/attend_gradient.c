@@ -36,29 +36,29 @@ INLINE float dot(const float *a, const float *b, int size) {
 
 // One row's scores made shares, and the gradients of shares those of scores; 0 where it sees
 // nothing, from `end` on and before `begin`.
-INLINE void back(const struct args *with, struct tiles *tiles, int r, long at, int across,
+INLINE void back(const struct args *args, struct tiles *tiles, int r, long at, int across,
                  int begin, int end) {
   float *shares = tiles->shares + r * RISE, *dscores = tiles->dscores + r * RISE;
-  float most = with->given_totals[at * 2], by = 1 / with->given_totals[at * 2 + 1];
-  float mean = dot(with->given + at * VALUE, tiles->dout + r * ACROSS, VALUE);
+  float most = args->given_totals[at * 2], by = 1 / args->given_totals[at * 2 + 1];
+  float mean = dot(args->given + at * VALUE, tiles->dout + r * ACROSS, VALUE);
   for (int s = 0; s < across; s += LANES) {
     vec share = exponential(load(shares + s) * SCALE - most) * by;
     store(shares + s, share);
     store(dscores + s, share * (load(dscores + s) - mean) * SCALE);
   }
-  for (int s = 0; s < LEAST(begin, across); s++) shares[s] = dscores[s] = 0;
-  for (int s = MOST(end, 0); s < RISE; s++) shares[s] = dscores[s] = 0;
+  for (int s = 0; s < MIN(begin, across); s++) shares[s] = dscores[s] = 0;
+  for (int s = MAX(end, 0); s < RISE; s++) shares[s] = dscores[s] = 0;
 }
 
 // What `count` queries of a head from t0 on add to the gradients, by `keys` keys from s on.
-INLINE void queries(const struct args *with, struct tiles *tiles, int b, int head, int t0,
+INLINE void queries(const struct args *args, struct tiles *tiles, int b, int head, int t0,
                     int count, int s, int keys) {
   int across = PANELS(keys), deep = (keys + TALL - 1) / TALL * TALL;
   int tall = (count + TALL - 1) / TALL * TALL;
   for (int r = 0; r < tall; r++) {
-    long at = row(b, LEAST(t0 + r, T - 1), head, 1);
-    copy(tiles->q + r * DEEP, with->q + at * SIZE, SIZE, r < count);
-    copy(tiles->dout + r * ACROSS, with->dout + at * VALUE, VALUE, r < count);
+    long at = row(b, MIN(t0 + r, T - 1), head, 1);
+    copy(tiles->q + r * DEEP, args->q + at * SIZE, SIZE, r < count);
+    copy(tiles->dout + r * ACROSS, args->dout + at * VALUE, VALUE, r < count);
   }
   zeros(tiles->shares, tall * RISE);
   zeros(tiles->dscores, tall * RISE);
@@ -67,46 +67,46 @@ INLINE void queries(const struct args *with, struct tiles *tiles, int b, int hea
   product(tiles->dscores, RISE, tiles->dout, ACROSS, 1, tiles->values_turned, BLOCK, tall, across,
           VALUE);
   for (int r = 0; r < tall; r++) {
-    int t = LEAST(t0 + r, T - 1), end = r < count ? last(with, b, t) + 1 - s : 0;
-    back(with, tiles, r, row(b, t, head, 1), across, first(with, b, t) - s, end);
+    int t = MIN(t0 + r, T - 1), end = r < count ? last(args, b, t) + 1 - s : 0;
+    back(args, tiles, r, row(b, t, head, 1), across, first(args, b, t) - s, end);
   }
   product(tiles->dv, ACROSS, tiles->shares, 1, RISE, tiles->dout, ACROSS, deep, ACROSS, tall);
   product(tiles->dk, DEEP, tiles->dscores, 1, RISE, tiles->q, DEEP, deep, DEEP, tall);
   product(tiles->dq, DEEP, tiles->dscores, RISE, 1, tiles->keys, DEEP, tall, DEEP, keys);
   for (int r = 0; r < count; r++) {
-    float *dq = with->dq + row(b, t0 + r, head, SIZE);
+    float *dq = args->dq + row(b, t0 + r, head, SIZE);
     for (int d = 0; d < SIZE; d++) dq[d] += tiles->dq[r * DEEP + d];
   }
 }
 
-ALONE static void part(const void *given, int chunk) {
-  const struct args *with = given;
+NOINLINE static void run_tile(const void *given, int tile) {
+  const struct args *args = given;
   struct tiles tiles;
-  int b = chunk / HEADS, shared = chunk % HEADS, group = H / HEADS;
+  int b = tile / HEADS, shared = tile % HEADS, group = H / HEADS;
   int begin = shared * group, end = begin + group;
-  for (int t = 0; t < T; t++) zeros(with->dq + row(b, t, begin, SIZE), group * SIZE);
+  for (int t = 0; t < T; t++) zeros(args->dq + row(b, t, begin, SIZE), group * SIZE);
   for (int s = 0; s < ROOM; s += BLOCK) {
-    int keys = LEAST(BLOCK, ROOM - s);
-    turned(tiles.keys_turned, BLOCK, with->k, SIZE, b, shared, s, keys);
-    turned(tiles.values_turned, BLOCK, with->v, VALUE, b, shared, s, keys);
-    straight(tiles.keys, with->k, SIZE, b, shared, s, keys);
+    int keys = MIN(BLOCK, ROOM - s);
+    turned(tiles.keys_turned, BLOCK, args->k, SIZE, b, shared, s, keys);
+    turned(tiles.values_turned, BLOCK, args->v, VALUE, b, shared, s, keys);
+    straight(tiles.keys, args->k, SIZE, b, shared, s, keys);
     zeros(tiles.dk, RISE * DEEP);
     zeros(tiles.dv, RISE * ACROSS);
     for (int t = CAUSAL ? s : 0; t < T; t += QUERIES) {
-      int count = LEAST(QUERIES, T - t);
-      if (first(with, b, t) >= s + keys || last(with, b, t + count - 1) < s) continue;
-      for (int head = begin; head < end; head++) queries(with, &tiles, b, head, t, count, s, keys);
+      int count = MIN(QUERIES, T - t);
+      if (first(args, b, t) >= s + keys || last(args, b, t + count - 1) < s) continue;
+      for (int head = begin; head < end; head++) queries(args, &tiles, b, head, t, count, s, keys);
     }
     for (int c = 0; c < keys; c++) {
-      float *dk = with->dk + place(b, s + c, shared, SIZE);
-      float *dv = with->dv + place(b, s + c, shared, VALUE);
+      float *dk = args->dk + place(b, s + c, shared, SIZE);
+      float *dv = args->dv + place(b, s + c, shared, VALUE);
       for (int d = 0; d < SIZE; d++) dk[d] = tiles.dk[c * DEEP + d];
       for (int d = 0; d < VALUE; d++) dv[d] = tiles.dv[c * ACROSS + d];
     }
   }
 }
 
-void KERNEL(PARAMETERS, struct team *team) {
-  struct args with = {ARGUMENTS};
-  team_run(team, part, &with, B * HEADS);
+void KERNEL(PARAMETERS, struct thread_pool *pool) {
+  struct args args = {ARGUMENTS};
+  parallel_for(pool, run_tile, &args, B * HEADS);
 }

@@ -14,7 +14,7 @@ from archdsl.backend.kernels.launch import launch
 from archdsl.backend.tensors import shape
 
 
-def core(
+def attend(
     kernel: str,
     q: Tensor,
     k: Tensor,
@@ -88,11 +88,11 @@ def _gradient(
     return back
 
 
-def keep(cache: Tensor, new: Tensor, past: Tensor, ring: int) -> Tensor:
+def append(cache: Tensor, new: Tensor, past: Tensor, ring: int) -> Tensor:
     """A cache [B, C, …] with new positions [B, n, …] written in from column `past` [1] on; in
     a `ring` each column takes the place of the one so many before it."""
     (B, T, *_), (_, room, *sizes) = shape(new), shape(cache)
     constants = {"B": B, "T": T, "ROOM": room, "RING": ring, "WIDTH": prod(sizes)}
     inputs = {"given": new.cast(cache.dtype), "past": past}
-    (cache,) = launch("keep", constants, {"cache": cache}, inputs)
+    (cache,) = launch("append", constants, {"cache": cache}, inputs)
     return cache

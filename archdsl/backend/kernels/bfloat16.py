@@ -20,6 +20,6 @@ def provide() -> None:
 
 
 def _rounding() -> Any:
-    program = compiled("narrow")
+    program = compiled("round_bfloat16")
     program.fxn.program = program  # whose code it is
     return program.fxn

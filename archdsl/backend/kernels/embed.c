@@ -7,22 +7,22 @@ struct args {
   const float *scales, *offsets;
 };
 
-ALONE static void part(const void *given, int chunk) {
-  const struct args *with = given;
-  for (int i = chunk * RUN; i < LEAST((chunk + 1) * RUN, M); i++) {
-    long row = with->tokens[i];
-    float *y = with->y + (long)i * D;
+NOINLINE static void run_tile(const void *given, int tile) {
+  const struct args *args = given;
+  for (int i = tile * RUN; i < MIN((tile + 1) * RUN, M); i++) {
+    long row = args->tokens[i];
+    float *y = args->y + (long)i * D;
     int d = 0, there = row >= 0 && row < ROWS;
     for (; !there && d < D; d++) y[d] = 0;
     for (; d + LANES <= D; d += LANES)
-      store(y + d, FULL(numbers(with->table, row * D + d), with, row * D + d));
+      store(y + d, FULL(numbers(args->table, row * D + d), args, row * D + d));
 #ifndef WHOLE  // which are whole groups
-    for (; d < D; d++) y[d] = one(with->table + row * D + d);
+    for (; d < D; d++) y[d] = one(args->table + row * D + d);
 #endif
   }
 }
 
-void KERNEL(PARAMETERS, struct team *team) {
-  struct args with = {ARGUMENTS};
-  team_run(team, part, &with, (M + RUN - 1) / RUN);
+void KERNEL(PARAMETERS, struct thread_pool *pool) {
+  struct args args = {ARGUMENTS};
+  parallel_for(pool, run_tile, &args, (M + RUN - 1) / RUN);
 }

@@ -7,22 +7,22 @@ struct args {
   const float *dy;
 };
 
-ALONE static void part(const void *given, int chunk) {
-  const struct args *with = given;
-  int first = chunk * RUN, end = LEAST(first + RUN, ROWS);
-  for (long i = (long)first * D; i < (long)end * D; i++) with->table[i] = 0;
+NOINLINE static void run_tile(const void *given, int tile) {
+  const struct args *args = given;
+  int first = tile * RUN, end = MIN(first + RUN, ROWS);
+  for (long i = (long)first * D; i < (long)end * D; i++) args->table[i] = 0;
   for (int i = 0; i < M; i++) {
-    int row = with->tokens[i];
+    int row = args->tokens[i];
     if (row < first || row >= end) continue;
-    float *to = with->table + (long)row * D;
-    const float *dy = with->dy + (long)i * D;
+    float *to = args->table + (long)row * D;
+    const float *dy = args->dy + (long)i * D;
     int d = 0;
     for (; d + LANES <= D; d += LANES) store(to + d, load(to + d) + load(dy + d));
     for (; d < D; d++) to[d] += dy[d];
   }
 }
 
-void KERNEL(PARAMETERS, struct team *team) {
-  struct args with = {ARGUMENTS};
-  team_run(team, part, &with, (ROWS + RUN - 1) / RUN);
+void KERNEL(PARAMETERS, struct thread_pool *pool) {
+  struct args args = {ARGUMENTS};
+  parallel_for(pool, run_tile, &args, (ROWS + RUN - 1) / RUN);
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from tinygrad import Tensor, UOp, dtypes
 
-from archdsl.backend.kernels import team
+from archdsl.backend.kernels import thread_pool
 from archdsl.backend.kernels.source import source
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tinygrad_seam import (
@@ -65,7 +65,7 @@ def launch(
     the gradients of all buffers: the outputs, the inputs, and the team of threads.
     """
     tensors = {**outputs, **{key: each for key, each in inputs.items() if each is not None}}
-    buffers = (*tensors.values(), team.tensor())
+    buffers = (*tensors.values(), thread_pool.tensor())
     text = source(name, {"KERNEL": name, **_signature(tensors, len(outputs)), **constants})
     called = "_".join([name, *(str(size) for size in buffers[0].shape)])
     kinds = tuple((each.uop.max_shard_shape, each.dtype) for each in buffers)

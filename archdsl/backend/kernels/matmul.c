@@ -13,11 +13,11 @@
 #define PANEL (WIDE * LANES)
 #define DEEP (PANEL > 32 ? 384 : 768)
 #define PANELS ((N + PANEL - 1) / PANEL)
-#define COLUMN(panel) LEAST((panel) * PANEL, N - PANEL)
+#define COLUMN(panel) MIN((panel) * PANEL, N - PANEL)
 #define DOWN ((M + ROWS - 1) / ROWS)
-#define TILES ((LEAST(M, ROWS) + TALL - 1) / TALL)
+#define TILES ((MIN(M, ROWS) + TALL - 1) / TALL)
 // Several chunks for each of the threads.
-#define BESIDE MOST(1, LEAST(3, (long)BATCH * DOWN * PANELS / (4 * THREADS)))
+#define BESIDE MAX(1, MIN(3, (long)BATCH * DOWN * PANELS / (4 * THREADS)))
 #define ACROSS ((PANELS + BESIDE - 1) / BESIDE)
 
 struct args {
@@ -36,7 +36,7 @@ struct blocks {
 } __attribute__((aligned(64)));
 
 // The columns of b from j on, and of them what stands from k0 on.
-INLINE void pack(const struct args *with, float *panel, int j, int k0, int depth) {
+INLINE void pack(const struct args *args, float *panel, int j, int k0, int depth) {
 #if B_ROW == 1
   // Columns lie along k: squares of LANES by LANES are turned over.
   for (int left = 0; left < PANEL; left += LANES) {
@@ -47,30 +47,30 @@ INLINE void pack(const struct args *with, float *panel, int j, int k0, int depth
 #if defined(WHOLE) || defined(BFLOAT16) || defined(FLOAT16)
       UNROLL for (int i = 0; i < LANES; i++) {
         long at = from + (long)i * B_COLUMN + k;
-        square[i] = FULL(numbers(with->b, at), with, at);
+        square[i] = FULL(numbers(args->b, at), args, at);
       }
       turn(square);
 #else
-      load_turned(square, with->b + from + k, B_COLUMN);
+      load_turned(square, args->b + from + k, B_COLUMN);
 #endif
       UNROLL for (int i = 0; i < LANES; i++) store(panel + (k + i) * PANEL + left, square[i]);
     }
 #ifndef WHOLE  // which are whole groups
     for (; k < depth; k++)
       for (int i = 0; i < LANES; i++)
-        panel[k * PANEL + left + i] = one(with->b + from + (long)i * B_COLUMN + k);
+        panel[k * PANEL + left + i] = one(args->b + from + (long)i * B_COLUMN + k);
 #endif
   }
 #else
   for (int k = 0; k < depth; k++)
     UNROLL for (int w = 0; w < WIDE; w++)
       store(panel + k * PANEL + w * LANES,
-            numbers(with->b, (long)(k0 + k) * B_ROW + j + w * LANES));
+            numbers(args->b, (long)(k0 + k) * B_ROW + j + w * LANES));
 #endif
 }
 
 // The tile of y at row i and column j goes on by `depth` along k, and is whole behind the last.
-INLINE void tile(const struct args *with, const float *a, const float *panel, float *kept, int i,
+INLINE void multiply_tile(const struct args *args, const float *a, const float *panel, float *kept, int i,
                  int j, int depth, int begins, int ends) {
   vec sums[TALL][WIDE];
   UNROLL for (int r = 0; r < TALL; r++)
@@ -88,33 +88,33 @@ INLINE void tile(const struct args *with, const float *a, const float *panel, fl
     UNROLL for (int w = 0; w < WIDE; w++)
       if (ends) {
         long at = (long)(i + r) * N + j + w * LANES;
-        store(with->y + at, FINISH(sums[r][w], load, weights, at, j + w * LANES));
+        store(args->y + at, EPILOGUE(sums[r][w], load, weights, at, j + w * LANES));
       } else store(kept + r * PANEL + w * LANES, sums[r][w]);
 }
 
-ALONE static void part(const void *given, int chunk) {
+NOINLINE static void run_tile(const void *given, int tile) {
   const struct args *all = given;
-  long each = chunk / (ACROSS * DOWN);
-  struct args here = *all, *with = &here;
+  long each = tile / (ACROSS * DOWN);
+  struct args here = *all, *args = &here;
   here.y += each * M * N, here.a += each * M * K, here.b += each * K * N;
-  chunk %= ACROSS * DOWN;
+  tile %= ACROSS * DOWN;
   struct blocks blocks;
-  int top = chunk / ACROSS * ROWS, tiles = (LEAST(ROWS, M - top) + TALL - 1) / TALL;
-  int first = chunk % ACROSS * BESIDE, panels = LEAST(BESIDE, PANELS - first);
+  int top = tile / ACROSS * ROWS, tiles = (MIN(ROWS, M - top) + TALL - 1) / TALL;
+  int first = tile % ACROSS * BESIDE, panels = MIN(BESIDE, PANELS - first);
   for (int k = 0; k < K; k += DEEP) {
-    int depth = LEAST(DEEP, K - k);
-    for (int p = 0; p < panels; p++) pack(with, blocks.panels[p], COLUMN(first + p), k, depth);
+    int depth = MIN(DEEP, K - k);
+    for (int p = 0; p < panels; p++) pack(args, blocks.panels[p], COLUMN(first + p), k, depth);
     for (int t = 0; t < tiles; t++) {
-      int i = LEAST(top + t * TALL, M - TALL);
-      const float *rows = with->a + (long)i * K + k;
+      int i = MIN(top + t * TALL, M - TALL);
+      const float *rows = args->a + (long)i * K + k;
       for (int p = 0; p < panels; p++)
-        tile(with, rows, blocks.panels[p], blocks.sums[p][t], i, COLUMN(first + p), depth, k == 0,
+        multiply_tile(args, rows, blocks.panels[p], blocks.sums[p][t], i, COLUMN(first + p), depth, k == 0,
              k + depth == K);
     }
   }
 }
 
-void KERNEL(PARAMETERS, struct team *team) {
-  struct args with = {ARGUMENTS};
-  team_run(team, part, &with, BATCH * ACROSS * DOWN);
+void KERNEL(PARAMETERS, struct thread_pool *pool) {
+  struct args args = {ARGUMENTS};
+  parallel_for(pool, run_tile, &args, BATCH * ACROSS * DOWN);
 }

@@ -20,8 +20,8 @@ struct args {
 };
 
 // The sums of a row and `fold` of b's go where they belong.
-INLINE void keep(const struct args *with, int i, int j, int fold, const vec sums[FOLD]) {
-  float *y = with->y + (long)i * N + j;
+INLINE void keep(const struct args *args, int i, int j, int fold, const vec sums[FOLD]) {
+  float *y = args->y + (long)i * N + j;
   if (fold == FOLD) *(four_loose *)y = four_sums(sums[0], sums[1], sums[2], sums[3]);
   else UNROLL for (int f = 0; f < fold; f++) y[f] = sum(sums[f]);
 }
@@ -34,7 +34,7 @@ INLINE void keep(const struct args *with, int i, int j, int fold, const vec sums
 // The blocks of a that are multiplied at once lie on the stack: 768 KiB at most, and one where K
 // is 65536. With `by` of a tile that is less than 1 MiB.
 #define SCRATCH (768 << 10)
-#define AT_ONCE (int)LEAST(BLOCKS, MOST(1, LEAST(4, SCRATCH / sizeof(struct few))))
+#define AT_ONCE (int)MIN(BLOCKS, MAX(1, MIN(4, SCRATCH / sizeof(struct few))))
 #define GROUPS (K / GROUP)
 #define WHOLE_K ((K + STEP - 1) / STEP * STEP)
 #define TURNS (STEP / (2 * LANES))
@@ -62,7 +62,7 @@ INLINE void prepare(struct few *few, const float *a, int rows) {
   for (int r = 0; r < rows; r++)
     for (int k = 0; k < K; k += STEP) {
       short plain[STEP] = {};
-      for (int i = 0; i < LEAST(STEP, K - k); i += GROUP)
+      for (int i = 0; i < MIN(STEP, K - k); i += GROUP)
         shortened(few, plain + i, a + (long)r * K + k + i, r, (k + i) / GROUP);
       UNROLL for (int t = 0; t < TURNS; t++)
         UNROLL for (int i = 0; i < 2 * LANES; i++)
@@ -71,17 +71,17 @@ INLINE void prepare(struct few *few, const float *a, int rows) {
 }
 
 // The scales of a row of b times those of a; and the products of its offsets, not yet summed.
-INLINE vec scale(const struct args *with, const struct few *few, float *by, int r, long row) {
-  const float *scales = with->scales + row * GROUPS;
+INLINE vec scale(const struct args *args, const struct few *few, float *by, int r, long row) {
+  const float *scales = args->scales + row * GROUPS;
   vec sums = splat(0);
   int g = 0;
   for (; g + LANES <= GROUPS; g += LANES) {
     store(by + g, load(scales + g) * load(few->scales[r] + g));
-    if (OFFSETS) sums += load(with->offsets + row * GROUPS + g) * load(few->totals[r] + g);
+    if (OFFSETS) sums += load(args->offsets + row * GROUPS + g) * load(few->totals[r] + g);
   }
   for (; g < GROUPS; g++) {
     by[g] = scales[g] * few->scales[r][g];
-    if (OFFSETS) sums[0] += with->offsets[row * GROUPS + g] * few->totals[r][g];
+    if (OFFSETS) sums[0] += args->offsets[row * GROUPS + g] * few->totals[r][g];
   }
   return sums;
 }
@@ -113,19 +113,19 @@ INLINE void step(const struct few *few, const number *b, const float *by, vec *s
   }
 }
 
-INLINE void tile(const struct args *with, const struct few *few, int i, int j, int rows, int fold) {
+INLINE void multiply_tile(const struct args *args, const struct few *few, int i, int j, int rows, int fold) {
   float by[FEW][FOLD][GROUPS + LANES];
   vec sums[FEW][FOLD];
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int f = 0; f < fold; f++) {
-      sums[r][f] = scale(with, few, by[r][f], r, j + f);
+      sums[r][f] = scale(args, few, by[r][f], r, j + f);
       UNROLL for (int g = GROUPS; g < WHOLE_K / GROUP; g++) by[r][f][g] = 0;
     }
-  const number *b = with->b + BYTES((long)j * K);
+  const number *b = args->b + BYTES((long)j * K);
   int k = 0;
   for (; k + STEP <= K; k += STEP) step(few, b, by[0][0], sums[0], k, STEP, rows, fold);
   if (K % STEP) step(few, b, by[0][0], sums[0], k, K % STEP, rows, fold);
-  UNROLL for (int r = 0; r < rows; r++) keep(with, i + r, j, fold, sums[r]);
+  UNROLL for (int r = 0; r < rows; r++) keep(args, i + r, j, fold, sums[r]);
 }
 
 #else
@@ -138,13 +138,13 @@ struct few {
 
 INLINE void prepare(struct few *few, const float *a, int rows) { few->a = a; }
 
-INLINE void tile(const struct args *with, const struct few *few, int i, int j, int rows, int fold) {
+INLINE void multiply_tile(const struct args *args, const struct few *few, int i, int j, int rows, int fold) {
   vec sums[FEW][FOLD][TWICE];
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int f = 0; f < fold; f++)
       UNROLL for (int t = 0; t < TWICE; t++) sums[r][f][t] = splat(0);
   const float *a = few->a;
-  const number *b = with->b + (long)j * K;
+  const number *b = args->b + (long)j * K;
   int k = 0;
   for (; k + TWICE * LANES <= K; k += TWICE * LANES)
     UNROLL for (int t = 0; t < TWICE; t++)
@@ -161,48 +161,48 @@ INLINE void tile(const struct args *with, const struct few *few, int i, int j, i
       for (int rest = k; rest < K; rest++)
         all[f][0] += a[(long)r * K + rest] * one(b + (long)f * K + rest);
     }
-    keep(with, i + r, j, fold, all);
+    keep(args, i + r, j, fold, all);
   }
 }
 
 #endif
 
 // What is left to do with sums once they are there.
-INLINE void finish(const struct args *with, int i, int j, int end) {
+INLINE void finish(const struct args *args, int i, int j, int end) {
   long at = (long)i * N + j;
-  float *y = with->y;
+  float *y = args->y;
   for (; j + LANES <= end; j += LANES, at += LANES)
-    store(y + at, FINISH(load(y + at), load, weights, at, j));
-  for (; j < end; j++, at++) y[at] = FINISH(splat(y[at]), same, everywhere, at, j)[0];
+    store(y + at, EPILOGUE(load(y + at), load, weights, at, j));
+  for (; j < end; j++, at++) y[at] = EPILOGUE(splat(y[at]), same, everywhere, at, j)[0];
 }
 
 INLINE int rows(int block) { return block < M / FEW ? FEW : 1; }
-INLINE int place(int block) { return LEAST(block, M / FEW) * FEW + MOST(block - M / FEW, 0); }
+INLINE int place(int block) { return MIN(block, M / FEW) * FEW + MAX(block - M / FEW, 0); }
 
 // A run of b times a block of a, whose `rows` are a constant.
-INLINE void run(const struct args *with, int block, int rows, int start, int end) {
-  const struct few *few = with->few + block - with->first;
+INLINE void run(const struct args *args, int block, int rows, int start, int end) {
+  const struct few *few = args->few + block - args->first;
   int i = place(block), j = start;
-  for (; j + FOLD <= end; j += FOLD) tile(with, few, i, j, rows, FOLD);
-  for (; j < end; j++) tile(with, few, i, j, rows, 1);
-  for (int r = 0; r < rows; r++) finish(with, i + r, start, end);
+  for (; j + FOLD <= end; j += FOLD) multiply_tile(args, few, i, j, rows, FOLD);
+  for (; j < end; j++) multiply_tile(args, few, i, j, rows, 1);
+  for (int r = 0; r < rows; r++) finish(args, i + r, start, end);
 }
 
-ALONE static void part(const void *given, int chunk) {
-  const struct args *with = given;
-  int start = chunk * RUN, end = LEAST(start + RUN, N);
-  for (int block = with->first; block < with->last; block++)
-    if (rows(block) == FEW) run(with, block, FEW, start, end);
-    else run(with, block, 1, start, end);
+NOINLINE static void run_tile(const void *given, int tile) {
+  const struct args *args = given;
+  int start = tile * RUN, end = MIN(start + RUN, N);
+  for (int block = args->first; block < args->last; block++)
+    if (rows(block) == FEW) run(args, block, FEW, start, end);
+    else run(args, block, 1, start, end);
 }
 
-void KERNEL(PARAMETERS, struct team *team) {
+void KERNEL(PARAMETERS, struct thread_pool *pool) {
   struct few few[AT_ONCE];
-  struct args with = {ARGUMENTS, .few = few};
-  for (; with.first < BLOCKS; with.first = with.last) {
-    with.last = LEAST(with.first + AT_ONCE, BLOCKS);
-    for (int block = with.first; block < with.last; block++)
-      prepare(few + block - with.first, with.a + (long)place(block) * K, rows(block));
-    team_run(team, part, &with, (N + RUN - 1) / RUN);
+  struct args args = {ARGUMENTS, .few = few};
+  for (; args.first < BLOCKS; args.first = args.last) {
+    args.last = MIN(args.first + AT_ONCE, BLOCKS);
+    for (int block = args.first; block < args.last; block++)
+      prepare(few + block - args.first, args.a + (long)place(block) * K, rows(block));
+    parallel_for(pool, run_tile, &args, (N + RUN - 1) / RUN);
   }
 }

@@ -10,9 +10,9 @@ struct args {
   const weight *gain;
 };
 
-INLINE void back(const struct args *with, int i, float *dgain, float *dbias) {
-  const float *x = with->x + (long)i * D, *dy = with->dy + (long)i * D;
-  float *dx = with->dx + (long)i * D;
+INLINE void back(const struct args *args, int i, float *dgain, float *dbias) {
+  const float *x = args->x + (long)i * D, *dy = args->dy + (long)i * D;
+  float *dx = args->dx + (long)i * D;
   struct moments of = moments(x);
   vec all = splat(0), along = splat(0);
   int d = 0;
@@ -21,7 +21,7 @@ INLINE void back(const struct args *with, int i, float *dgain, float *dbias) {
     if (SHIFT) store(dbias + d, load(dbias + d) + g);
     if (GAIN) {
       store(dgain + d, load(dgain + d) + g * z);
-      g *= weights(with->gain + d);
+      g *= weights(args->gain + d);
     }
     all += g, along += g * z;
   }
@@ -31,34 +31,34 @@ INLINE void back(const struct args *with, int i, float *dgain, float *dbias) {
     if (SHIFT) dbias[d] += g;
     if (GAIN) {
       dgain[d] += g * z;
-      g *= one(with->gain + d);
+      g *= one(args->gain + d);
     }
     mean += g, slope += g * z;
   }
   mean = RMS ? 0 : mean / D, slope /= D;
   for (d = 0; d + LANES <= D; d += LANES) {
     vec z = (load(x + d) - of.mean) * of.by, g = load(dy + d);
-    if (GAIN) g *= weights(with->gain + d);
+    if (GAIN) g *= weights(args->gain + d);
     store(dx + d, of.by * (g - mean - z * slope));
   }
   for (; d < D; d++) {
     float z = (x[d] - of.mean) * of.by, g = dy[d];
-    if (GAIN) g *= one(with->gain + d);
+    if (GAIN) g *= one(args->gain + d);
     dx[d] = of.by * (g - mean - z * slope);
   }
 }
 
-ALONE static void part(const void *given, int chunk) {
-  const struct args *with = given;
-  float *dgain = with->dgain + (long)chunk * D, *dbias = with->dbias + (long)chunk * D;
+NOINLINE static void run_tile(const void *given, int tile) {
+  const struct args *args = given;
+  float *dgain = args->dgain + (long)tile * D, *dbias = args->dbias + (long)tile * D;
   for (int d = 0; d < D; d++) {
     if (GAIN) dgain[d] = 0;
     if (SHIFT) dbias[d] = 0;
   }
-  for (int i = chunk * RUN; i < LEAST((chunk + 1) * RUN, M); i++) back(with, i, dgain, dbias);
+  for (int i = tile * RUN; i < MIN((tile + 1) * RUN, M); i++) back(args, i, dgain, dbias);
 }
 
-void KERNEL(PARAMETERS, struct team *team) {
-  struct args with = {ARGUMENTS};
-  team_run(team, part, &with, (M + RUN - 1) / RUN);
+void KERNEL(PARAMETERS, struct thread_pool *pool) {
+  struct args args = {ARGUMENTS};
+  parallel_for(pool, run_tile, &args, (M + RUN - 1) / RUN);
 }

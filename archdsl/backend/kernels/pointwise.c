@@ -25,20 +25,20 @@ INLINE vec gelu_tanh_slope(vec x) {
 INLINE vec tanh_slope(vec x) { return 1 - tanh(x) * tanh(x); }
 INLINE vec sigmoid_slope(vec x) { return sigmoid(x) * (1 - sigmoid(x)); }
 
-ALONE static void part(const void *given, int chunk) {
-  const struct args *with = given;
-  long i = (long)chunk * RUN, end = LEAST(i + RUN, (long)N);
+NOINLINE static void run_tile(const void *given, int tile) {
+  const struct args *args = given;
+  long i = (long)tile * RUN, end = MIN(i + RUN, (long)N);
   for (; i + LANES <= end; i += LANES) {
-    vec y = FUNCTION(load(with->x + i));
-    store(with->y + i, with->dy ? y * load(with->dy + i) : y);
+    vec y = FUNCTION(load(args->x + i));
+    store(args->y + i, args->dy ? y * load(args->dy + i) : y);
   }
   for (; i < end; i++) {
-    float y = FUNCTION(splat(with->x[i]))[0];
-    with->y[i] = with->dy ? y * with->dy[i] : y;
+    float y = FUNCTION(splat(args->x[i]))[0];
+    args->y[i] = args->dy ? y * args->dy[i] : y;
   }
 }
 
-void KERNEL(PARAMETERS, struct team *team) {
-  struct args with = {ARGUMENTS};
-  team_run(team, part, &with, (N + RUN - 1) / RUN);
+void KERNEL(PARAMETERS, struct thread_pool *pool) {
+  struct args args = {ARGUMENTS};
+  parallel_for(pool, run_tile, &args, (N + RUN - 1) / RUN);
 }

@@ -25,7 +25,7 @@ _LEAST_ROWS, _LEAST_COLUMNS = 6, 64  # of the largest register tile
 
 
 @dataclass(frozen=True)
-class Finish:
+class Epilogue:
     """What becomes of the sums of a product: act(sums) * times + plus, each of them where it
     is there; `times` and `plus` have the shape of the result."""
 
@@ -34,32 +34,32 @@ class Finish:
     plus: Tensor | None = None
 
 
-PLAIN = Finish()
+NO_EPILOGUE = Epilogue()
 
 
-def product(
+def linear(
     kernel: str,
     x: Tensor,
     weight: Tensor | Quantized,
     bias: Tensor | None,
-    finish: Finish = PLAIN,
+    epilogue: Epilogue = NO_EPILOGUE,
 ) -> Tensor:
     """x [B, …, in] times weight [out, in] + bias [out], and what becomes of that: [B, …, out],
     by way of float32.
 
-    With a `finish` or a quantized weight there is no gradient.
+    With a `epilogue` or a quantized weight there is no gradient.
     """
     (N, K), M = shape(weight), prod(shape(x)[:-1])
     a = x.cast(dtypes.float32).reshape(M, K)
     if kernel == "matmul":
-        y = matmul(a, weight, True, bias, finish)
+        y = matmul(a, weight, True, bias, epilogue)
     else:
         constants, parts = stored("b", weight)
-        how, more = _finish(bias, finish)
+        how, more = _epilogue(bias, epilogue)
         constants |= {"M": M, "N": N, "K": K, "RUN": _run(N, K), **how}
         y = Tensor.empty(M, N, device=x.device)
         inputs = {"a": a, **parts, **more}
-        back = _gradient(flip_b=True)
+        back = _gradient(transpose_b=True)
         (y,) = launch("matvec", constants, {"y": y}, inputs, 2 * M * N * K, back)
     return y.reshape(*x.shape[:-1], N).cast(x.dtype)
 
@@ -67,30 +67,32 @@ def product(
 def matmul(
     a: Tensor,
     b: Tensor | Quantized,
-    flip_b: bool = False,
+    transpose_b: bool = False,
     bias: Tensor | None = None,
-    finish: Finish = PLAIN,
+    epilogue: Epilogue = NO_EPILOGUE,
 ) -> Tensor:
     """a [batch…, M, K] times b [batch…, K, N] + bias [N], and what becomes of that:
     [batch…, M, N] in float32.
 
-    A flipped b lies in memory as [N, K]; a quantized one is flipped. With that, or a `finish`,
-    there is no gradient.
+    With `transpose_b`, b is stored as [N, K]; a quantized b always is. A quantized b or an
+    epilogue has no gradient.
     """
     a = a.cast(dtypes.float32)
-    (*batch, M, K), N = shape(a), shape(b)[-2 if flip_b else -1]
+    (*batch, M, K), N = shape(a), shape(b)[-2 if transpose_b else -1]
     if isinstance(b, Tensor) and (M < _LEAST_ROWS or N < _LEAST_COLUMNS):
-        plain: Tensor = a @ (b.transpose(-1, -2) if flip_b else b).cast(dtypes.float32)
+        plain: Tensor = a @ (b.transpose(-1, -2) if transpose_b else b).cast(dtypes.float32)
         return plain
     constants, parts = stored("b", b)
     constants |= {"M": M, "N": N, "K": K, "BATCH": prod(batch)}
-    constants |= dict(zip(("B_ROW", "B_COLUMN"), (1, K) if flip_b else (N, 1), strict=True))
+    constants |= dict(
+        zip(("B_ROW", "B_COLUMN"), (1, K) if transpose_b else (N, 1), strict=True)
+    )
     y = Tensor.empty(*batch, M, N, device=a.device)
-    how, more = _finish(bias, finish)
+    how, more = _epilogue(bias, epilogue)
     inputs = {"a": a, **parts, **more}
     constants |= _tiles(M) | how
     operations = 2 * prod(batch) * M * N * K
-    (y,) = launch("matmul", constants, {"y": y}, inputs, operations, _gradient(flip_b))
+    (y,) = launch("matmul", constants, {"y": y}, inputs, operations, _gradient(transpose_b))
     return y
 
 
@@ -105,33 +107,33 @@ def transposed(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @functools.cache  # tinygrad knows a program again by this very function
-def _gradient(flip_b: bool) -> Callable[[UOp, UOp], tuple[UOp | None, ...]]:
+def _gradient(transpose_b: bool) -> Callable[[UOp, UOp], tuple[UOp | None, ...]]:
     """The gradients of y = a b + bias as tinygrad asks for them, for each buffer of a call."""
 
     def back(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:
         dy = Tensor(gradient)
         a, b, *more = (Tensor(uop) for uop in call.src[2:-1])
         over, sums = transposed(dy)
-        da = matmul(dy, b, not flip_b)
-        db = matmul(over, a) if flip_b else matmul(transposed(a)[0], dy)
+        da = matmul(dy, b, not transpose_b)
+        db = matmul(over, a) if transpose_b else matmul(transposed(a)[0], dy)
         dbias = [sums.cast(each.dtype).uop for each in more]
         return None, da.cast(a.dtype).uop, db.cast(b.dtype).uop, *dbias, None
 
     return back
 
 
-def _finish(
-    bias: Tensor | None, finish: Finish
+def _epilogue(
+    bias: Tensor | None, epilogue: Epilogue
 ) -> tuple[dict[str, object], dict[str, Tensor | None]]:
     """The macro of what is done with the sums at a place of y, of column j, and its inputs."""
-    made = "(v + trained(with->bias + (j)))" if bias is not None else "(v)"
-    made = f"{finish.act or ''}{made}"
+    made = "(v + trained(args->bias + (j)))" if bias is not None else "(v)"
+    made = f"{epilogue.act or ''}{made}"
     inputs = {"bias": bias}
-    for sign, name, each in (("*", "times", finish.times), ("+", "plus", finish.plus)):
+    for sign, name, each in (("*", "times", epilogue.times), ("+", "plus", epilogue.plus)):
         if each is not None:
-            made = f"{made} {sign} read(with->{name} + (at))"
+            made = f"{made} {sign} read(args->{name} + (at))"
             inputs[name] = each.cast(dtypes.float32)
-    return {"FINISH(v, read, trained, at, j)": f"({made})"}, inputs
+    return {"EPILOGUE(v, read, trained, at, j)": f"({made})"}, inputs
 
 
 def _tiles(M: int) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from archdsl.backend.tinygrad_seam import load_program
 
-_ALL = ("vector.h", "weights.h", "team.h")
+_ALL = ("vector.h", "weights.h", "thread_pool.h")
 _FAMILIES = ("attend", "norm")  # whose kernels share a header of their own
 
 

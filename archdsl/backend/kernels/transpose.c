@@ -19,12 +19,12 @@ INLINE void edge(const float *from, float *to, float *sums, int m, int count, in
   }
 }
 
-ALONE static void part(const void *given, int chunk) {
-  const struct args *with = given;
-  long each = chunk / ((N + RUN - 1) / RUN);
-  const float *from = with->x + each * M * N;
-  float *to = with->y + each * M * N, *sums = with->sums + each * N;
-  int left = chunk % ((N + RUN - 1) / RUN) * RUN, end = LEAST(left + RUN, N), m = 0;
+NOINLINE static void run_tile(const void *given, int tile) {
+  const struct args *args = given;
+  long each = tile / ((N + RUN - 1) / RUN);
+  const float *from = args->x + each * M * N;
+  float *to = args->y + each * M * N, *sums = args->sums + each * N;
+  int left = tile % ((N + RUN - 1) / RUN) * RUN, end = MIN(left + RUN, N), m = 0;
   for (int n = left; n < end; n++) sums[n] = 0;
   for (; m + LINE <= M; m += LINE) {
     int n = left;
@@ -47,7 +47,7 @@ ALONE static void part(const void *given, int chunk) {
   edge(from, to, sums, m, M - m, left, end);
 }
 
-void KERNEL(PARAMETERS, struct team *team) {
-  struct args with = {ARGUMENTS};
-  team_run(team, part, &with, BATCH * ((N + RUN - 1) / RUN));
+void KERNEL(PARAMETERS, struct thread_pool *pool) {
+  struct args args = {ARGUMENTS};
+  parallel_for(pool, run_tile, &args, BATCH * ((N + RUN - 1) / RUN));
 }

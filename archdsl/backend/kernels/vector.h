@@ -20,9 +20,9 @@ typedef short shalf __attribute__((vector_size(LANES * 2), aligned(2), may_alias
 
 #define INLINE static inline __attribute__((always_inline))
 // Kernels stand alone: loops stay loops, and become no calls of a C library.
-#define ALONE __attribute__((noinline, no_builtin))
-#define LEAST(a, b) ((a) < (b) ? (a) : (b))
-#define MOST(a, b) ((a) > (b) ? (a) : (b))
+#define NOINLINE __attribute__((noinline, no_builtin))
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define UNROLL _Pragma("clang loop unroll(full)")
 
 INLINE vec load(const float *p) { return *(const loose *)p; }

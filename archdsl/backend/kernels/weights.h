@@ -29,9 +29,9 @@ INLINE vec everywhere(const weight *p) { return splat(one(p)); }
 #if defined(INT8) || defined(INT4)
 #define WHOLE
 #if OFFSETS
-#define FULL(v, with, at) ((v) * (with)->scales[(at) / GROUP] + (with)->offsets[(at) / GROUP])
+#define FULL(v, args, at) ((v) * (args)->scales[(at) / GROUP] + (args)->offsets[(at) / GROUP])
 #else
-#define FULL(v, with, at) ((v) * (with)->scales[(at) / GROUP])
+#define FULL(v, args, at) ((v) * (args)->scales[(at) / GROUP])
 #endif
 #if defined(INT4)
 // 32 numbers are 16 bytes: the lower halves of all, then the upper ones.
@@ -63,7 +63,7 @@ INLINE svec whole(const number *p, int t) {
   return t == 3 ? bytes >> 12 & 15 : bytes >> 4 * t & 15;
 }
 #else
-#define STEP MOST(GROUP, 2 * LANES)
+#define STEP MAX(GROUP, 2 * LANES)
 #define BYTES(numbers) (numbers)
 #define PLACED(t, i) ((t) * 2 * LANES + (i))
 #define GROUP_OF(i) (2 * (i) / GROUP)
@@ -73,6 +73,6 @@ INLINE svec whole(const number *p, int t) {
 #endif
 #else
 typedef weight number;
-#define FULL(v, with, at) (v)
+#define FULL(v, args, at) (v)
 INLINE vec numbers(const number *p, long at) { return weights(p + at); }
 #endif

@@ -1,7 +1,7 @@
 // New vectors [B, T, WIDTH] are written into a cache of all, [B, ROOM, WIDTH], where their
 // columns stand: column `past` + t at its place, in a RING at that modulo RING.
 
-void KERNEL(PARAMETERS, struct team *team) {
+void KERNEL(PARAMETERS, struct thread_pool *pool) {
   for (int b = 0; b < B; b++)
     for (int t = 0; t < T; t++) {
       long column = *past + t, to = (long)b * ROOM + (RING ? column % RING : column);

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tinygrad import Context, Device, Tensor, UOp, dtypes
 
-from archdsl.backend.kernels.sequence import Shared
+from archdsl.backend.kernels.graph_runner import ParallelProgram
 from archdsl.backend.target import kernels_for, open_device, supports
-from archdsl.backend.tensors import put
+from archdsl.backend.tensors import copy_in
 from archdsl.backend.tinygrad_seam import (
     Buffer,
     DType,
@@ -49,7 +49,7 @@ def work() -> None:
     pipe: Connection[Any, Any] = Connection(int(number))
     supports(open_device(device), "bfloat16")  # whatever bfloat16 needs is there now
     if int(shares) and kernels_for(device):
-        set_runtime(device, Shared)
+        set_runtime(device, ParallelProgram)
     while True:
         pipe.send("ready")
         kernel, settings = pipe.recv()
@@ -120,7 +120,7 @@ def _fill(buffers: Sequence[Buffer], positive: bool) -> None:
             values = _stored(np.abs(drawn) if positive else drawn, each.dtype)
         else:
             values = rng.integers(0, 2, each.size).astype(each.dtype.fmt)
-        put(Tensor(UOp.from_buffer(each.ensure_allocated())), values)
+        copy_in(Tensor(UOp.from_buffer(each.ensure_allocated())), values)
 
 
 def _stored(values: NDArray[np.float32], dtype: DType) -> NDArray[Any]:

@@ -1,8 +1,8 @@
-"""What TinyJit has captured for the CPU, run by one call of C.
+"""Runs all calls of a captured CPU program by one C function.
 
-tinygrad calls each program from Python, and its parts one after the other, which takes longer
-than many of them do. This is its `GraphRunner` for the CPU: a table of programs and their
-arguments, in which each call replaces what is new.
+tinygrad calls each kernel from Python, one part after another, which takes longer than many of
+the kernels. `CPUGraphRunner` is a tinygrad `GraphRunner` for the CPU: a table of programs and
+their arguments, in which each run replaces only the inputs and variables.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tinygrad import Device, UOp
 
-from archdsl.backend.kernels import team
+from archdsl.backend.kernels import thread_pool
 from archdsl.backend.kernels.source import compiled
 from archdsl.backend.tinygrad_seam import (
     ClangRenderer,
@@ -28,24 +28,24 @@ from archdsl.backend.tinygrad_seam import (
 )
 
 _ARGUMENTS = 16  # at most
-FIRST = 3  # where a row's arguments begin
-WIDTH = FIRST + _ARGUMENTS  # ROW in sequence.c
+FIRST = 3  # the index of the first argument in a row
+WIDTH = FIRST + _ARGUMENTS  # ROW in graph_runner.c
 
 
-class Sequence(GraphRunner):
-    """Calls of programs on the CPU."""
+class CPUGraphRunner(GraphRunner):
+    """The calls of a captured program as a table for `graph_runner.c`."""
 
     def __init__(self, linear: UOp, input_uops: tuple[UOp, ...] = ()):
         super().__init__(linear, input_uops)
         self.table = np.zeros((len(self.calls), WIDTH), np.uint64)
-        self._inputs: list[tuple[int, int, int]] = []  # a row, a place in it, the input there
+        self._inputs: list[tuple[int, int, int]] = []  # row, column, index of the input
         for number, (_, ast, buffers, _) in enumerate(self.calls):
             info, program = ast.arg, self.runtimes[number]
             assert program is not None
             places = [address(buffers[i]) for i in info.globals]
             core = info.runtimevars.get("core_id")
-            part = -1 if core is None else len(places) + core
-            row = [program.addr, info.global_size[0], part % 2**64, *places]
+            tile = -1 if core is None else len(places) + core
+            row = [program.addr, info.global_size[0], tile % 2**64, *places]
             self.table[number, : len(row)] = row
             for position, slot in self.uop_replace[number]:
                 if position in info.globals:
@@ -72,46 +72,46 @@ class Sequence(GraphRunner):
         return count <= _ARGUMENTS
 
 
-class Shared(CPUProgram):  # type: ignore[misc]  # found at run time
-    """A program that is called by itself, its parts shared as those of a captured one are."""
+class ParallelProgram(CPUProgram):  # type: ignore[misc]  # found at run time
+    """A single program whose parts run on the thread pool, as in a captured program."""
 
     def __call__(
         self, *bufs: Any, global_size: Any = (1, 1, 1), vals: Any = (), **others: Any
     ) -> float | None:
         arguments = [*(each.va_addr for each in bufs), *(value or 0 for value in vals)]
-        part = self.runtimevars.get("core_id")
-        if part is None or len(arguments) > _ARGUMENTS:
-            alone: float | None = super().__call__(
+        tile = self.runtimevars.get("core_id")
+        if tile is None or len(arguments) > _ARGUMENTS:
+            seconds: float | None = super().__call__(
                 *bufs, global_size=global_size, vals=vals, **others
             )
-            return alone
+            return seconds
         table = np.zeros(WIDTH, np.uint64)
-        table[: FIRST + len(arguments)] = [self.addr, global_size[0], part, *arguments]
+        table[: FIRST + len(arguments)] = [self.addr, global_size[0], tile, *arguments]
         start = time.perf_counter()
         run(table.reshape(1, -1))
         return time.perf_counter() - start
 
 
 def run(table: NDArray[np.uint64]) -> None:
-    """Runs the programs of a table [rows, WIDTH], one behind the other."""
-    program, workers = _program()
-    program.fxn(ctypes.c_uint64(table.ctypes.data), ctypes.c_uint64(len(table)), workers)
+    """Runs the programs of a table [rows, WIDTH] in order."""
+    program, pool = _program()
+    program.fxn(ctypes.c_uint64(table.ctypes.data), ctypes.c_uint64(len(table)), pool)
 
 
-def usable(device: str) -> bool:
-    """Whether what is captured for an open device can be run in this way: by C that the clang
-    compiles which tinygrad compiles its own kernels with."""
+def is_supported(device: str) -> bool:
+    """Whether captured programs of an open device can run this way: on the CPU, if tinygrad
+    compiles its kernels with clang."""
     return device == "CPU" and isinstance(Device[device].renderer, ClangRenderer)
 
 
-def runner(device: str) -> type[Sequence] | None:
-    """What runs the captures of an open device; None where that is left to tinygrad."""
-    if not usable(device):
+def runner_for(device: str) -> type[CPUGraphRunner] | None:
+    """The graph runner for an open device; None if tinygrad runs its own."""
+    if not is_supported(device):
         return None
-    _program()  # now, and not during a capture
-    return Sequence
+    _program()  # now: it must not be compiled during a capture
+    return CPUGraphRunner
 
 
 @functools.cache
 def _program() -> tuple[Any, ctypes.c_uint64]:
-    return compiled("sequence"), team.address()
+    return compiled("graph_runner"), thread_pool.address()

@@ -1,4 +1,4 @@
-"""Layers whose kernels are those of the second one: to the bit as if each were traced."""
+"""Replayed layers: the same to the bit as if each layer were traced."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tinygrad import Tensor
+from tinygrad import Context, Tensor
 
 import archdsl
-from archdsl.backend import interpret, layers
+from archdsl.backend import layer_replay
+from archdsl.backend.context import ExecutionContext
+from archdsl.backend.emit import EMIT
 from archdsl.backend.program import Program
-from archdsl.backend.tensors import kept
-from archdsl.backend.use import Run
+from archdsl.backend.tensors import realize_outside_capture
 from archdsl.execution.decoder import Decoder
 from archdsl.graph.nodes import Graph
 from archdsl.passes.program import Program as Lowered
@@ -28,7 +29,7 @@ LAYERED = [name for name, sizes in SPECS.items() if "depth" in sizes]
 
 
 def outputs(spec: str, kernels: str) -> list[NDArray[Any]]:
-    """Of a forward pass, a prefill of two rows and two tokens behind it."""
+    """The logits of a forward pass, a prefill of two rows, and two decoding steps after it."""
     model = archdsl.compile(
         spec, device="CPU", kernels=kernels, seed=5, **{**SPECS[spec], "depth": DEPTH}
     )
@@ -67,28 +68,27 @@ def outputs(spec: str, kernels: str) -> list[NDArray[Any]]:
 def test_the_same_as_if_each_were_traced(
     case: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    traced: list[int] = []
-    layer = interpret._layer
-    monkeypatch.setattr(
-        interpret, "_layer", lambda *args: (traced.append(args[-2]), layer(*args))[1]
-    )
-    found = outputs(*case)
-    few = traced.count(DEPTH - 1)
-    assert few < len(traced) / DEPTH  # most stacks are known from two copies
-    monkeypatch.setattr(layers._Copy, "of", lambda *args: None)
-    for quick, plain in zip(found, outputs(*case), strict=True):
+    calls: list[str] = []
+    for name, emit in EMIT.items():
+        counted = lambda op, n=name, emit=emit: (calls.append(n), emit(op))[1]  # noqa: E731
+        monkeypatch.setitem(EMIT, name, counted)
+    replayed = outputs(*case)
+    few = len(calls)
+    with Context(JIT=0):  # type: ignore[no-untyped-call]  # without a capture, nothing is replayed
+        traced = outputs(*case)
+    assert few < len(calls) - few
+    for quick, plain in zip(replayed, traced, strict=True):
         assert np.array_equal(quick, plain)
 
 
-def weights(*values: Tensor) -> Run:
-    """A run of a stack `h` with a weight for each of its copies."""
+def weights(*values: Tensor) -> ExecutionContext:
+    """The context of a stack `h` with one weight for each layer."""
     named = {f"h.{i}.weight": each for i, each in enumerate(values)}
-    return Run(Lowered(Graph("none", (), (), (), ()), 1, ()), named, {}, "CPU")
+    return ExecutionContext(Lowered(Graph("none", (), (), (), ()), 1, ()), named, {}, "CPU")
 
 
-def passed(run: Run, count: int, **more: Tensor) -> tuple[list[float], list[int]]:
-    """What a stack of sums and products with its weights makes of ones, and which of its copies
-    were traced."""
+def passed(run: ExecutionContext, count: int, **more: Tensor) -> tuple[list[float], list[int]]:
+    """The output of a stack of multiply-adds for ones, and which of its layers were traced."""
     traced = []
 
     def one(i: int, x: Tensor) -> Tensor:
@@ -96,8 +96,8 @@ def passed(run: Run, count: int, **more: Tensor) -> tuple[list[float], list[int]
         made = x * run.weights[f"h.{i}.weight"] + 1
         return made + more[f"x{i}"] if f"x{i}" in more else made
 
-    own = partial(layers.owned, run, "h")
-    program = Program(lambda x: layers.through(run, count, x, one, own), "CPU")
+    own = partial(layer_replay.layer_tensors, run, "h")
+    program = Program(lambda x: layer_replay.run_layers(run, count, x, one, own), "CPU")
     found = [program(ones()).tolist() for _ in range(2)]
     assert found[0] == found[1]
     return found[0], traced
@@ -108,12 +108,14 @@ def ones(*more: float) -> Tensor:
 
 
 def test_two_copies_are_traced() -> None:
-    values = [kept(ones() * i) for i in range(5)]
+    values = [realize_outside_capture(ones() * i) for i in range(5)]
     assert passed(weights(*values), 5) == ([65, 65], [0, 1])
 
 
 def test_weights_that_are_parts_of_one() -> None:
-    whole = kept(Tensor(np.arange(10, dtype=np.float32), device="CPU").repeat(1).contiguous())
+    whole = realize_outside_capture(
+        Tensor(np.arange(10, dtype=np.float32), device="CPU").repeat(1).contiguous()
+    )
     values = [whole[2 * i : 2 * i + 2] for i in range(5)]
     found, traced = passed(weights(*values), 5)
     right = np.ones(2)
@@ -124,18 +126,18 @@ def test_weights_that_are_parts_of_one() -> None:
 
 
 def test_what_one_copy_has_and_others_have_not() -> None:
-    values = [kept(ones() * i) for i in range(4)]
+    values = [realize_outside_capture(ones() * i) for i in range(4)]
     assert passed(weights(*values), 4, x1=ones()) == ([22, 22], [0, 1, 2, 3])
 
 
 def test_a_copy_whose_weights_are_of_another_dtype_or_shape() -> None:
-    values = [kept(ones() * i) for i in range(5)]
-    values[3] = kept(values[3].cast("float16").contiguous())
-    values[4] = kept(Tensor([4.0], device="CPU"))
+    values = [realize_outside_capture(ones() * i) for i in range(5)]
+    values[3] = realize_outside_capture(values[3].cast("float16").contiguous())
+    values[4] = realize_outside_capture(Tensor([4.0], device="CPU"))
     assert passed(weights(*values), 5) == ([65, 65], [0, 1, 3, 4])
 
 
 def test_a_copy_that_has_more_weights() -> None:
-    run = weights(*[kept(ones() * i) for i in range(4)])
+    run = weights(*[realize_outside_capture(ones() * i) for i in range(4)])
     run = replace(run, weights={**run.weights, "h.2.bias": ones()})
     assert passed(run, 4) == ([16, 16], [0, 1, 2])

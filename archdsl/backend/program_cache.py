@@ -8,7 +8,7 @@ from typing import Any
 from tinygrad import Tensor
 
 from archdsl.backend import program_store
-from archdsl.backend.kernels.sequence import usable
+from archdsl.backend.kernels.graph_runner import is_supported
 from archdsl.backend.stored_program import Constants, Known, StoredProgram, entry_of, whole
 from archdsl.backend.tensors import shape
 from archdsl.backend.tinygrad_seam import DEBUG, JIT, PROFILE, TRAINING, memory, settings
@@ -19,15 +19,15 @@ from archdsl.cache import key_of
 _ASIDE = frozenset({"DEV", "PARALLEL", "CACHELEVEL", "CAPTURING", "LRU"})
 
 
-def shelved(device: str) -> bool:
+def is_cacheable(device: str) -> bool:
     """Whether programs for an open device are stored now. Random numbers have a state that has
     no name; and who debugs tinygrad wants to see what it does."""
     if DEBUG or PROFILE or TRAINING or not JIT or not program_store.enabled():
         return False
-    return usable(device)
+    return is_supported(device)
 
 
-class Shelf:
+class ProgramCache:
     """The place of one program in the store."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Shelf:
         self._key = ""
         self._inputs: list[Tensor] = []
 
-    def find(self, given: tuple[Any, ...], named: Mapping[str, Any]) -> StoredProgram | None:
+    def load(self, given: tuple[Any, ...], named: Mapping[str, Any]) -> StoredProgram | None:
         """The program as it was stored for these inputs; None where it has to be traced."""
         known = self._known()
         if not all(map(whole, known.values())):
@@ -62,7 +62,7 @@ class Shelf:
         except (KeyError, IndexError, ValueError, TypeError):  # one that does not fit is none
             return None
 
-    def keep(self, captured: Any, newest: int) -> None:
+    def save(self, captured: Any, newest: int) -> None:
         """Stores what was captured instead, of the inputs that were looked up; buffers with
         numbers above `newest` were made for it."""
         if not self._key or captured is None:

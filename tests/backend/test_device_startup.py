@@ -12,7 +12,7 @@ from tinygrad import Device
 from tinygrad.runtime.support.c import DLL
 
 import archdsl
-from archdsl.backend import opening, program_store
+from archdsl.backend import device_startup, program_store
 from archdsl.backend.tinygrad_cpu import find_library
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux opens this way")
@@ -38,19 +38,19 @@ def test_a_variable_says_where_a_library_is(
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine without devices, whose OpenCL is PoCL."""
     (tmp_path / "pocl.icd").write_text("libpocl.so.2")
-    monkeypatch.setattr(opening, "_OPENCL", str(tmp_path))
-    monkeypatch.setattr(opening, "_NODES", ())
-    monkeypatch.setattr(opening, "_GRAPHICS", ())
-    monkeypatch.setattr(opening, "_told", lambda folder, name: iter(()))
+    monkeypatch.setattr(device_startup, "_OPENCL", str(tmp_path))
+    monkeypatch.setattr(device_startup, "_NODES", ())
+    monkeypatch.setattr(device_startup, "_GRAPHICS", ())
+    monkeypatch.setattr(device_startup, "_told", lambda folder, name: iter(()))
     libraries = {"OpenCL": "libOpenCL.so"}
-    monkeypatch.setattr(opening, "find_library", lambda name, paths: libraries.get(name))
-    for name in (*opening._VARIABLES, *Device._devices):
+    monkeypatch.setattr(device_startup, "find_library", lambda name, paths: libraries.get(name))
+    for name in (*device_startup._VARIABLES, *Device._devices):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
 def test_a_bare_machine_has_its_processor_alone(bare: Path) -> None:
-    assert opening.has_processor_alone()
+    assert device_startup.has_only_cpu()
 
 
 @pytest.mark.parametrize(
@@ -66,13 +66,13 @@ def test_a_bare_machine_has_its_processor_alone(bare: Path) -> None:
 def test_a_machine_with_more_is_left_to_tinygrad(
     name: str, value: object, bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, name, value)
-    assert not opening.has_processor_alone()
+    monkeypatch.setattr(device_startup, name, value)
+    assert not device_startup.has_only_cpu()
 
 
 def test_another_driver_of_opencl_is_left_to_tinygrad(bare: Path) -> None:
     (bare / "intel.icd").write_text("libigdrcl.so")
-    assert not opening.has_processor_alone()
+    assert not device_startup.has_only_cpu()
 
 
 @pytest.mark.parametrize("name", ["REMOTE", "CUDA", "OCL_ICD_VENDORS"])
@@ -80,13 +80,13 @@ def test_a_setting_of_tinygrads_is_left_to_it(
     name: str, bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "1")
-    assert not opening.has_processor_alone()
+    assert not device_startup.has_only_cpu()
 
 
 def test_a_device_that_is_asked_for_is_not_chosen_away() -> None:
     script = """
 from archdsl.backend import target
-target.has_processor_alone = lambda: True
+target.has_only_cpu = lambda: True
 print(target.open_device())
 """
     for asked, opened in (("NULL", "NULL"), (None, "CPU")):
@@ -102,13 +102,13 @@ print(target.open_device())
 
 def test_the_programs_of_the_device_are_lowered_once(tmp_path: Path) -> None:
     script = """
-from archdsl.backend import opening
+from archdsl.backend import device_startup
 from archdsl.backend.target import open_device
 lowered = []
-plain = opening.ops_cpu.do_to_program
-opening.ops_cpu.do_to_program = lambda *given: (lowered.append(1), plain(*given))[1]
+plain = device_startup.ops_cpu.do_to_program
+device_startup.ops_cpu.do_to_program = lambda *given: (lowered.append(1), plain(*given))[1]
 open_device("CPU")
-assert opening.ops_cpu.do_to_program.__name__ == "<lambda>"
+assert device_startup.ops_cpu.do_to_program.__name__ == "<lambda>"
 from tinygrad import Tensor
 assert (Tensor([1, 2], device="CPU") + 1).tolist() == [2, 3]
 print(len(lowered))

@@ -33,7 +33,7 @@ _VARIABLES = (
 )
 
 
-def has_processor_alone() -> bool:
+def has_only_cpu() -> bool:
     """Whether this machine has nothing for tinygrad to compute on but its processor, be it
     through OpenCL."""
     if not LINUX or any(os.environ.get(name) for name in (*_VARIABLES, *Device._devices)):
@@ -70,7 +70,7 @@ def _told(folder: str, name: str) -> Iterator[str]:
 
 
 @contextmanager
-def quick_opening(compiler: Compiler) -> Iterator[None]:
+def fast_startup(compiler: Compiler) -> Iterator[None]:
     """Within it, tinygrad's CPU device opens quickly."""
     if "CPU" in Device._opened_devices or not program_store.enabled():
         yield
