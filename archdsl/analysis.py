@@ -12,7 +12,13 @@ from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
 from archdsl.graph.verify import verify
 from archdsl.published.configs import check_config
-from archdsl.published.weight_maps import WeightMap, active_lines, check_owners, weight_maps
+from archdsl.published.weight_maps import (
+    WeightMap,
+    active_lines,
+    check_owners,
+    check_rules,
+    weight_maps,
+)
 from archdsl.semantics.choice import choose
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.facts import check_facts
@@ -133,6 +139,8 @@ class _Run:
                 if isinstance(item, ast.Weights) and item.model.id == model.name.id:
                     self._check_config(item, elaborator, env)
         if graph is None:
+            with self._reporting():
+                check_rules(self.file, model, elaborator, env)
             return None
         verify(graph)
         with self._reporting():

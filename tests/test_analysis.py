@@ -6,14 +6,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import archdsl
-from archdsl.analysis import analyse, models
+from archdsl.analysis import analyse, checked, models
+from archdsl.cli import main
 from archdsl.diagnostics import ArchError
-from archdsl.graph.nodes import Stack
+from archdsl.graph.nodes import Graph, Stack
 from archdsl.semantics.library import standard_library
+from archdsl.semantics.models import ModelBuilder
 from tests.semantics.small import graph, model, output
 
 CASES = Path(__file__).parent / "cases" / "semantics"
@@ -179,6 +182,39 @@ def test_one_wrong_model_hides_nothing_of_another() -> None:
     )
     file = archdsl.parse(wrong + FACTS.replace("16", "17"))
     assert [d.code for d in archdsl.check(file)] == ["shape-mismatch", "expect"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings", "expected"),
+    [
+        ("gpt.arch", {}, ["GPT"]),
+        ("gpt.arch", {"depth": 6}, ["GPT"]),
+        ("vaswani2017.arch:big", {"rate": 0.2}, ["Transformer"]),
+    ],
+)
+def test_check_builds_each_model_once(
+    spec: str,
+    settings: dict[str, int | float | bool | str],
+    expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built: list[str] = []
+    build = ModelBuilder.build
+
+    def counted(builder: ModelBuilder, *arguments: Any) -> Graph | None:
+        built.append(builder.model.name.id)
+        return build(builder, *arguments)
+
+    monkeypatch.setattr(ModelBuilder, "build", counted)
+    flags = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    assert main(["check", spec, *flags]) == 0
+    assert built == expected
+
+
+def test_check_reports_mistakes_of_settings() -> None:
+    problems, known = checked("gpt.arch", {"heads": 5})
+    assert [problem.code for problem in problems] == ["divisibility"]
+    assert known == {}
 
 
 def test_blocks_may_nest_deeply_and_not_without_end() -> None:

@@ -99,6 +99,21 @@ def weight_maps(
     return maps
 
 
+def check_rules(file: ast.File, model: ast.Model, work: Elaborator, env: Env) -> None:
+    """Checks each rule without the weights of the model, which has a mistake.
+
+    Raises `ArchError`.
+    """
+    report = Report()
+    for item in file.items:
+        if isinstance(item, ast.Weights) and item.model.id == model.name.id:
+            block = _MapBuilder(item, work, env, report)
+            for line in block.lines:
+                if isinstance(line, ast.Rule):
+                    block.is_valid(line)
+    report.raise_any()
+
+
 def check_owners(file: ast.File, report: Report) -> None:
     """Reports `weights` blocks for a model that is not in the file."""
     models = [item.name.id for item in file.items if isinstance(item, ast.Model)]

@@ -34,6 +34,7 @@ class Blocks:
         self.shapes = shapes
         self.evaluators = evaluators
         self.inlined = 0
+        self.cycles: set[frozenset[int]] = set()  # reported ones, by their blocks
 
     def inline(
         self,
@@ -79,6 +80,10 @@ class Blocks:
         names = [b.name.id for b, _ in env.within]
         around = [i for i, (b, _) in enumerate(env.within) if b is block]
         if around:
+            cycle = frozenset(id(b) for b, _ in env.within[around[-1] :])
+            if cycle in self.cycles:
+                return True
+            self.cycles.add(cycle)
             through = listing(names[around[-1] + 1 :], "and")
             self.builder.report_error(
                 "cycle",

@@ -12,7 +12,7 @@ from typing import Any
 
 from archdsl.semantics.evaluators import Evaluators
 from archdsl.semantics.graph_builder import GraphBuilder
-from archdsl.semantics.values import Env, Poison, Scalar, Symbol, Value, describe
+from archdsl.semantics.values import POISON, Env, Poison, Scalar, Symbol, Value, describe
 from archdsl.syntax import ast
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -54,6 +54,8 @@ class Conditions:
             return value
         if isinstance(value, Scalar) and isinstance(value.value, bool):
             return value.value
+        if isinstance(value, Scalar) and not self.builder.is_first(value):
+            return POISON
         return self.builder.report_error(
             "argument-value",
             "a condition must be a switch or a comparison",

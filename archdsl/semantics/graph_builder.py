@@ -13,7 +13,7 @@ from archdsl.graph.types import Varying
 from archdsl.semantics.places import Places
 from archdsl.semantics.report import Report
 from archdsl.semantics.unknown import no_value
-from archdsl.semantics.values import POISON, Env, Poison, Value, value_text
+from archdsl.semantics.values import POISON, Env, Poison, Scalar, Value, value_text
 from archdsl.syntax import ast
 from archdsl.syntax.traversal import walk
 
@@ -28,6 +28,8 @@ class GraphBuilder:
         self.nodes: list[Node] = []
         self.calls: tuple[Span, ...] = ()  # calls of the enclosing blocks, outermost first
         self.skipped: set[str] = set()  # names in expressions that were not elaborated
+        self.failed_labels: set[str] = set()  # of `embed`s with a mistake
+        self.reported: set[tuple[str | None, Span | None]] = set()
         self.ids = 0
 
     def new_id(self) -> str:
@@ -59,6 +61,14 @@ class GraphBuilder:
                 if isinstance(each, ast.Name):
                     self.skipped.add(each.id)
         return POISON
+
+    def is_first(self, number: Scalar) -> bool:
+        """Whether this is the first report about a value; the others have the same cause."""
+        key = number.name, number.origin
+        first = key not in self.reported or number.name is None
+        self.reported.add(key)
+        self.report.mistakes += not first
+        return first
 
     def report_diagnostic(self, diagnostic: Diagnostic) -> Poison:
         """Reports a mistake, with the call of the block that it is in."""

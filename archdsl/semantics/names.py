@@ -244,7 +244,7 @@ class _Names:
         match expr:
             case ast.Name() | ast.Call():
                 self.call(expr, _SOME_TENSOR)
-            case ast.Lambda():
+            case ast.Lambda() | ast.Chain():
                 for step in expr.steps:
                     self.block(step.value)
             case ast.Binary(op="*"):

@@ -46,7 +46,7 @@ class Operators:
         made = self.node(op, arguments, env, span, path)
         if isinstance(made, Poison):
             if op.name == "embed":
-                self.builder.skipped.add(path.rpartition(".")[2])
+                self.builder.failed_labels.add(path.rpartition(".")[2])
             return made
         node, site = made
         before = frozenset[str]().union(*(t.noncausal for t in site.tensors.values()))
@@ -89,11 +89,11 @@ class Operators:
         failed = not arguments.sound
         for param in op.params:
             bounds = slots.get(param.name, [])
-            if any(isinstance(bound.value, Poison) for bound in bounds):
-                failed = True
-                continue
             if param.kind is Kind.TENSOR:
                 for bound in bounds:
+                    if isinstance(bound.value, Poison):
+                        failed = True
+                        continue
                     assert isinstance(bound.value, Tensor)
                     tensors[param.name] = bound.value.type
                     refs.append((param.name, bound.value.ref))
@@ -188,14 +188,14 @@ class Operators:
         if place is not None:
             # A tied `embed` uses the table of another one.
             return self.tables[place].attr["tied"] or place
-        if symbol.name in self.builder.skipped:
+        if symbol.name in self.builder.skipped | self.builder.failed_labels:
             return POISON  # it may be the label of an `embed` with a mistake
         return self.builder.report_error(
             "unknown-name",
             f"no earlier `embed` has the label `{symbol.name}`",
             symbol.span,
             expected=listing(env.labels) if env.labels else None,
-            help=did_you_mean(symbol.name, env.labels)
+            help=did_you_mean(symbol.name, [*env.labels, *self.builder.failed_labels])
             or f"add the label: `{symbol.name}: embed(vocab, D)`",
         )
 
@@ -203,7 +203,7 @@ class Operators:
         """The table at a full path, written as a string."""
         if place in self.tables and "{" not in place:
             return self.tables[place].attr["tied"] or place
-        if place.rpartition(".")[2] in self.builder.skipped:
+        if place.rpartition(".")[2] in self.builder.skipped | self.builder.failed_labels:
             return POISON
         return self.builder.report_error(
             "unknown-name",

@@ -252,6 +252,8 @@ class Steps:
             return None
         if type(count.value) is int and count.value >= 1:
             return count.value
+        if not self.builder.is_first(count):
+            return None
         self.builder.report_error(
             "argument-value",
             "the number of layers must be a whole number above 0",
