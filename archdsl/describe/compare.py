@@ -25,9 +25,9 @@ _END: _Fact = (None, "nothing more")
 
 def difference(left: Graph, right: Graph) -> tuple[str, str] | None:
     """The first difference of two graphs, as a text for each; None if they are equal."""
-    for ours, theirs in zip_longest(_facts(left), _facts(right), fillvalue=_END):
-        if ours[0] != theirs[0]:
-            return ours[1], theirs[1]
+    for left_fact, right_fact in zip_longest(_facts(left), _facts(right), fillvalue=_END):
+        if left_fact[0] != right_fact[0]:
+            return left_fact[1], right_fact[1]
     return None
 
 
@@ -98,8 +98,8 @@ def operators(left: Graph, right: Graph) -> tuple[str, str]:
         Counter(node.op for node, _ in walk(graph.nodes) if isinstance(node, Apply))
         for graph in (left, right)
     ]
-    ours, theirs = (_counted(a - b) for a, b in (counts, reversed(counts)))
-    return ours, theirs
+    left_more, right_more = (_counted(a - b) for a, b in (counts, reversed(counts)))
+    return left_more, right_more
 
 
 def _counted(more: Counter[str]) -> str:

@@ -159,9 +159,9 @@ def _norm(wiring: Wiring) -> str:
 
 
 def _norm_kind(node: Apply) -> str:
-    lacking = [] if node.attr["scale"] else ["no scale"]
-    lacking += ["no bias"] if node.attr["kind"] == "layer" and not node.attr["bias"] else []
-    return _with_details(str(node.attr["kind"]), f"eps {node.attr['eps']:g}", *lacking)
+    missing = [] if node.attr["scale"] else ["no scale"]
+    missing += ["no bias"] if node.attr["kind"] == "layer" and not node.attr["bias"] else []
+    return _with_details(str(node.attr["kind"]), f"eps {node.attr['eps']:g}", *missing)
 
 
 def _attention(each: Attention) -> str:
@@ -200,7 +200,7 @@ def _experts(node: Apply) -> str:
 def _biases(graph: Graph) -> str:
     """The linear layers that have a bias, by the last part of their paths."""
     having: dict[str, None] = {}
-    lacking: dict[str, None] = {}
+    missing: dict[str, None] = {}
     others = False
     for node, _, here in sites(graph):
         weights = [weight.name for weight in OPS[node.op].weights(here)]
@@ -210,13 +210,13 @@ def _biases(graph: Graph) -> str:
         for place in (w.removesuffix("weight") for w in weights if w.endswith("weight")):
             word = place.rstrip(".")
             word = word if word.isalpha() else node.path.rpartition(".")[2] or node.op
-            (having if f"{place}bias" in weights else lacking)[word] = None
+            (having if f"{place}bias" in weights else missing)[word] = None
     if not having:
         return "in no linear layer" if others else NONE
-    if set(having) & set(lacking):
+    if set(having) & set(missing):
         return "in some linear layers"
-    few, word = (having, "in") if len(having) <= len(lacking) else (lacking, "not in")
-    return f"{word} {', '.join(few)}" if lacking else "everywhere"
+    few, word = (having, "in") if len(having) <= len(missing) else (missing, "not in")
+    return f"{word} {', '.join(few)}" if missing else "everywhere"
 
 
 # -- outputs --

@@ -126,7 +126,7 @@ def _peak_elements(graph: Graph, at: Mapping[str, int]) -> int:
 def _values(graph: Graph, at: Mapping[str, int]) -> list[_Value]:
     """The values that a forward pass computes, in order: step i computes value i."""
     types = graph.types()
-    made: list[_Value] = []
+    computed: list[_Value] = []
     # Inputs belong to the caller and are not counted.
     values = {each.name: _Value(0, 0, 0) for each in graph.inputs}
 
@@ -135,10 +135,10 @@ def _values(graph: Graph, at: Mapping[str, int]) -> list[_Value]:
             match node:
                 case Apply():
                     for _, ref in node.inputs:
-                        values[ref].last = len(made)
+                        values[ref].last = len(computed)
                     scratch = OPERATORS[node.op].scratch(site(graph, node, types)).at(at)
-                    values[node.id] = _Value(node.type.elements.at(at), scratch, len(made))
-                    made.append(values[node.id])
+                    values[node.id] = _Value(node.type.elements.at(at), scratch, len(computed))
+                    computed.append(values[node.id])
                 case Stack():
                     x = values[node.input]
                     # Three layers have the same peak as more: first, middle, last.
@@ -150,5 +150,5 @@ def _values(graph: Graph, at: Mapping[str, int]) -> list[_Value]:
 
     walk(graph.nodes)
     for _, ref in graph.outputs:
-        values[ref].last = len(made)
-    return made
+        values[ref].last = len(computed)
+    return computed

@@ -22,14 +22,14 @@ def patches(site: Site) -> Type:
         )
     channels, height, width = sizes
     if height % patch or width % patch:
-        wrong = image.axes[1 if height % patch else 2]
+        uneven = image.axes[1 if height % patch else 2]
         raise Mismatch(
             "divisibility",
             f"an image of {height} x {width} cannot be cut into patches of {patch} x {patch}",
             "patch",
-            expected=f"a divisor of {wrong.size}",
+            expected=f"a divisor of {uneven.size}",
             found=str(patch),
-            bound=("patch", wrong),
+            bound=("patch", uneven),
         )
     count, features = (height // patch) * (width // patch), channels * patch * patch
     return image.with_axes((Axis("M", Size.of(count)), Axis(None, Size.of(features))))

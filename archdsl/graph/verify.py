@@ -97,7 +97,7 @@ class _Verifier:
         _require(not unknown, where, f"has an undeclared axis: {', '.join(unknown)}")
 
     def ids(self) -> None:
-        made = [each.name for each in (*self.graph.inputs, *self.graph.labels)]
+        inputs = [each.name for each in (*self.graph.inputs, *self.graph.labels)]
         numbered = [self.graph.loss.id] if self.graph.loss else []
         for node, _ in walk(self.graph.nodes):
             numbered.append(node.id)
@@ -105,7 +105,7 @@ class _Verifier:
                 numbered += [node.carry, *(each.id for each in (*node.takes, *node.gives))]
         for id in numbered:
             _require(id.startswith("%"), id, "is the id of a value and does not start with `%`")
-        _require_unique([*made, *numbered], "value")
+        _require_unique([*inputs, *numbered], "value")
 
     # -- nodes --
 

@@ -38,18 +38,18 @@ def _nodes(
     of: Analysis, builder: Builder, nodes: tuple[Node, ...], wanted: set[str]
 ) -> tuple[tuple[Node, ...], dict[str, str]]:
     """The nodes that depend on no token, and the new ids of the wanted values."""
-    kept: list[Node] = []
+    result: list[Node] = []
     found: dict[str, str] = {}
     for node in nodes:
         if node.id not in of.stepped:
-            kept.append(node)
+            result.append(node)
             if node.id in wanted:
                 found[node.id] = node.id
         elif isinstance(node, Stack):
             stack, more = _stack(of, builder, node, wanted)
-            kept += [stack] if stack else []
+            result += [stack] if stack else []
             found |= more
-    return tuple(kept), found
+    return tuple(result), found
 
 
 def _stack(

@@ -42,7 +42,7 @@ def decompose(graph: Graph) -> Graph:
 
 
 def _decompose_nodes(builder: Builder, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-    return tuple(made for node in nodes for made in _parts(builder, node))
+    return tuple(part for node in nodes for part in _parts(builder, node))
 
 
 def _parts(builder: Builder, node: Node) -> Iterator[Node]:

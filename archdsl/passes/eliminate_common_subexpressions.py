@@ -42,7 +42,7 @@ def _eliminate(
     renamed: dict[str, str],
     trained: set[str],
 ) -> tuple[Node, ...]:
-    kept: list[Node] = []
+    remaining: list[Node] = []
     for node in nodes:
         match node:
             case Apply():
@@ -58,8 +58,8 @@ def _eliminate(
                 body = _eliminate(node.body, dict(known), renamed, trained)
                 x, result = (renamed.get(ref, ref) for ref in (node.input, node.result))
                 node = replace(node, input=x, body=body, result=result)
-        kept.append(node)
-    return tuple(kept)
+        remaining.append(node)
+    return tuple(remaining)
 
 
 def _rename_inputs(node: Apply, renamed: dict[str, str]) -> Apply:

@@ -33,7 +33,7 @@ def eliminate_dead_code(graph: Graph) -> Graph:
 
 def drop_unused(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
     """Removes nodes that `used` does not contain, and adds to `used` what the others use."""
-    kept: list[Node] = []
+    remaining: list[Node] = []
     for node in reversed(nodes):
         if isinstance(node, Stack):
             gives = tuple(each for each in node.gives if each.id in used)
@@ -45,5 +45,5 @@ def drop_unused(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
         elif node.id not in used:
             continue
         used |= set(refs(node))
-        kept.append(node)
-    return tuple(reversed(kept))
+        remaining.append(node)
+    return tuple(reversed(remaining))

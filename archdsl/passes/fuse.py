@@ -57,10 +57,10 @@ def _fuse_nodes(nodes: tuple[Node, ...], uses: Counter[str]) -> tuple[Node, ...]
             found, end = more, after
         if end is not node:
             ends[end.id] = replace(found, id=end.id, type=end.type)
-    kept = (ends.get(node.id, node) for node in nodes if node.id not in gone)
+    remaining = (ends.get(node.id, node) for node in nodes if node.id not in gone)
     return tuple(
         replace(node, body=_fuse_nodes(node.body, uses)) if isinstance(node, Stack) else node
-        for node in kept
+        for node in remaining
     )
 
 

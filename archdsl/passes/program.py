@@ -86,6 +86,6 @@ def _lines(program: Program) -> Iterator[str]:
     trains = ", with gradients" if program.trains else ""
     yield f"program {', '.join(sizes)}, {program.dtype}, {kernels}{trains}"
     if program.caches:
-        kept = [i.name for i in program.graph.inputs if i.name in program.caches]
-        yield f"kept from step to step: {', '.join(kept)}"
+        caches = [i.name for i in program.graph.inputs if i.name in program.caches]
+        yield f"caches kept between steps: {', '.join(caches)}"
     yield show(program.graph).rstrip("\n")

@@ -161,7 +161,7 @@ def _without(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
     import numpy as np
 
     part, parts = numbers
-    parts_left = []
+    results = []
     for array in arrays:
         rows = np.split(np.ascontiguousarray(array), parts)
         if rows.pop(part - 1).view(np.uint8).any():
@@ -171,8 +171,8 @@ def _without(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
                 expected="zeros",
                 found="other numbers",
             )
-        parts_left.append(np.concatenate(rows))
-    return parts_left
+        results.append(np.concatenate(rows))
+    return results
 
 
 def _with_zeros(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:

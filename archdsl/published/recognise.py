@@ -83,9 +83,9 @@ def _search(
             if not _has(fields, own[0], own[1]):
                 continue
             there = [(n, v) for n, v in fixed_fields(node) if not fields.keys().isdisjoint(n)]
-            wrong = sum(not _has(fields, names, value) for names, value in there)
-            if best is None or wrong < best[0]:
-                best = wrong, (path, file, block, node)
+            differing = sum(not _has(fields, names, value) for names, value in there)
+            if best is None or differing < best[0]:
+                best = differing, (path, file, block, node)
     return best[1] if best else None, known
 
 

@@ -185,8 +185,8 @@ class _MapBuilder:
         ignored = (_pattern(r.theirs.text) for r in self.lines if isinstance(r, ast.Ignore))
         optional = (r.prefix.text for r in self.lines if isinstance(r, ast.Optional))
         config = configs[0] if configs else None
-        only = tuple(pairing for pairing, _ in pairings)
-        return WeightMap(title.value, only, tuple(ignored), tuple(optional), config)
+        plain = tuple(pairing for pairing, _ in pairings)
+        return WeightMap(title.value, plain, tuple(ignored), tuple(optional), config)
 
     def report_error(self, message: str, at: ast.Node, **more: object) -> None:
         self.report.add("weights-map", message, at.span, **more)
@@ -296,11 +296,12 @@ class _MapBuilder:
     def pairing(self, found: _Match) -> tuple[Pairing, ast.Rule]:
         rule = found.rule
         parts = _parts(rule.ours.text) or ("",)
-        lacking = [part for part in parts if part not in found.weights]
-        if lacking:
+        missing = [part for part in parts if part not in found.weights]
+        if missing:
             near = next(iter(found.weights.values())).path
             self.report_error(
-                f"the model has `{near}`, but no {listing(lacking)} beside it", rule.ours
+                f"the model has `{near}`, but no {listing(missing)} with the same prefix",
+                rule.ours,
             )
             return Pairing((), (), (), ()), rule
         weights = [found.weights[part] for part in parts]
@@ -317,8 +318,8 @@ class _MapBuilder:
     def conversions(self, rule: ast.Rule) -> tuple[Conversion, ...]:
         """The conversions of a rule, evaluated once for all layers."""
         if id(rule) not in self.converted:
-            made = [self.conversion(each) for each in rule.conversions]
-            self.converted[id(rule)] = tuple(each for each in made if each is not None)
+            found = [self.conversion(each) for each in rule.conversions]
+            self.converted[id(rule)] = tuple(each for each in found if each is not None)
         return self.converted[id(rule)]
 
     def conversion(self, node: ast.Conversion) -> Conversion | None:

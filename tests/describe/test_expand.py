@@ -1,4 +1,4 @@
-"""`expand`: a text without sugar, blocks or defaults that gives the same graph."""
+"""`expand`: a spec without library blocks and defaults that compiles to the same graph."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPECS = sorted(standard_library().glob("*.arch"))
 
 
 def same_again(made: Graph) -> str:
-    """The expanded text of a graph, once it has been found to give the graph again."""
+    """The expanded text of a graph, after a check that it compiles to the same graph."""
     text = archdsl.format(expand(made))
     tree = archdsl.parse(text)
     assert archdsl.format(tree) == text
@@ -31,7 +31,7 @@ def same_again(made: Graph) -> str:
     weights, again = ([(p.path, p.weight) for p in parameters(g)] for g in (made, back))
     assert weights == again
     assert not any(isinstance(node, ast.Use | ast.When) for node in walk(tree))
-    # Numbers are numbers: no parameter is anything but a tensor.
+    # All parameters are tensors, since numbers are written out.
     params = (node for node in walk(tree) if isinstance(node, ast.Param))
     assert all(isinstance(param.type, ast.Type) for param in params)
     return text
@@ -104,7 +104,7 @@ def test_odd_bodies(body: str) -> None:
     same_again(graph(model(body, blocks=SUBLAYER)))
 
 
-def test_what_stands_around_the_edges() -> None:
+def test_inputs_outputs_and_losses() -> None:
     text = same_again(
         graph("""
         use "blocks.arch"
@@ -134,7 +134,7 @@ def test_what_stands_around_the_edges() -> None:
     assert "loss cross_entropy(logits, label: int[T] < 9)" in text
     assert "input source: int[S <= 6] < 9 pad 1\n" in text
     assert "expect normed: float[T, 4]" in text
-    # A name that would hide an operator is bound where nothing comes behind it.
+    # A name that would hide an operator is bound last.
     assert text.index("output mean: float[4] = mean_2") > text.index("output logits")
 
 
@@ -145,7 +145,7 @@ def test_a_rule_without_numbers() -> None:
     assert "  init xavier\n" in same_again(made)
 
 
-def test_a_long_row_of_sums_is_no_deep_nest_of_brackets() -> None:
+def test_a_long_sum_has_no_deeply_nested_brackets() -> None:
     lines = [f"e{i + 1} = (e{i} -> relu) + x" for i in range(60)]
     edges = "\n".join(["input e0: float[T, D]", *lines, "output y0"])
     text = same_again(graph(model("float[T, D] = e60").replace("output y0", edges)))
@@ -207,22 +207,22 @@ def test_the_text_of_a_small_decoder() -> None:
         ),
     ],
 )
-def test_what_no_text_can_say(text: str, message: str) -> None:
-    with pytest.raises(ArchError) as told:
+def test_graphs_that_cannot_be_written(text: str, message: str) -> None:
+    with pytest.raises(ArchError) as found:
         expand(graph(text))
-    (diagnostic,) = told.value.diagnostics
+    (diagnostic,) = found.value.diagnostics
     assert diagnostic.message == message
 
 
-def test_a_table_is_told_by_its_place() -> None:
+def test_a_table_is_named_by_its_path() -> None:
     tied = 'float[T, 10] = tokens -> a: {{ tok: embed(10, D) }} -> unembed(tied = "{}")'
     made = graph(model(tied.format("a.tok")))
     last = made.nodes[-1]
     assert isinstance(last, Apply)
     assert last.attr["tied"] == "a.tok"
-    with pytest.raises(ArchError) as told:
+    with pytest.raises(ArchError) as found:
         graph(model(tied.format("a.tik")))
-    (diagnostic,) = told.value.diagnostics
+    (diagnostic,) = found.value.diagnostics
     assert diagnostic.code == "unknown-name"
     assert diagnostic.message == 'no earlier `embed` has the path "a.tik"'
     assert diagnostic.expected == "`a.tok`"

@@ -1,4 +1,4 @@
-"""What is told of a model in the field's words, and where two graphs begin to differ."""
+"""The features of a model, and the first difference of two graphs."""
 
 from __future__ import annotations
 
@@ -113,11 +113,11 @@ block parallel(x: float[T, D]): float[T, D] {
     ],
 )
 def test_each_feature(body: str, name: str, expected: str | None) -> None:
-    assert _told(body, name) == expected
+    assert _feature(body, name) == expected
 
 
-def _told(body: str, name: str) -> str | None:
-    """A feature of a model whose only output is a body, whatever its type."""
+def _feature(body: str, name: str) -> str | None:
+    """A feature of a model with one output, of any type."""
     text = model(f"float[T, D] = {body}", blocks=HEADS)
     for type in ("float[T, D]", "float[D]", "float[T, 10]", "float[T + 1, D]"):
         try:
@@ -130,7 +130,7 @@ def _told(body: str, name: str) -> str | None:
     raise AssertionError(body)
 
 
-def test_all_that_is_said_of_a_published_model() -> None:
+def test_all_features_of_a_published_model() -> None:
     assert features(analyse("llama.arch:smollm2_135M").graph) == {
         "input tokens": "int[T]",
         "output hidden": "float[T, 576]",
@@ -201,7 +201,7 @@ def test_the_first_difference(left: str, right: str, expected: tuple[str, str] |
         ("}", "loss cross_entropy(y0, label: int[T] < 8) }"),
     ],
 )
-def test_what_stands_around_the_nodes_is_compared(old: str, new: str) -> None:
+def test_inputs_outputs_and_init_are_compared(old: str, new: str) -> None:
     text = model("float[T, D] = x -> norm")
     ours, theirs = graph(text), graph(text.replace(old, new))
     assert difference(ours, ours) is None
@@ -209,12 +209,12 @@ def test_what_stands_around_the_nodes_is_compared(old: str, new: str) -> None:
     assert difference(theirs, ours) is not None
 
 
-def test_operators_of_each_alone() -> None:
+def test_operators_of_only_one_graph() -> None:
     ours = graph(model("float[T, D] = x -> { norm -> relu -> relu } * 2"))
     theirs = graph(model("float[T, D] = x -> { norm -> gelu -> relu } * 3"))
     assert operators(ours, theirs) == ("1 relu", "1 gelu")
 
 
-def test_positions_are_none_where_nothing_can_bring_them() -> None:
+def test_positions_are_none_if_no_operator_encodes_them() -> None:
     text = "model M() { input t: int[T <= 4] < 9 output y: float[T, 8] = t -> embed(9, 8) }"
     assert features(graph(text))["positions"] == "none"

@@ -49,10 +49,10 @@ def noncausal(chain: str, type: str = "float[T, D]") -> set[str]:
         "x -> attention(2, causal, over = y)",
         "x -> experts(3, 2, 8) -> layer_scale -> add_bias",
         "x -> windowed(y, 2)",
-        # Position i of the longer sequence depends on i - 1 of x; cut off, on i again.
+        # Position i of the longer sequence depends on i - 1 of x; after the slice, on i again.
         "x -> prepend(cls) -> attention(2, causal) -> slice(T, 1)",
         "x -> prepend(a) -> prepend(b) -> attention(2, causal) -> slice(T, 1) -> slice(T, 1)",
-        # Along other axes a position keeps to itself.
+        # Along other axes positions are independent.
         "concat(x, y) -> linear(D)",
         "x -> softmax",
         "x -> slice(D, 0, 2) -> linear(D)",
@@ -73,12 +73,12 @@ def test_causal(chain: str) -> None:
         ("x -> conv1d(D, 3, padding = 1)", {"T"}),
         ("x -> windowed(y -> attention(2), 2)", {"T"}),
         ("x -> softmax(T)", {"T"}),
-        # A memory of another axis is seen whole, and that is no reason to refuse T.
+        # A memory along another axis is used whole; T stays causal.
         ("x -> attention(2, over = s)", {"S"}),
         # Axes that are noncausal in the memory stay so through causal attention.
         ("x -> attention(2, causal, over = y -> attention(2))", {"T"}),
         ("x -> attention(2, over = s -> attention(2, over = x))", {"S", "T"}),
-        # It stays, whatever follows.
+        # It stays noncausal in later operators.
         ("x -> attention(2) -> prepend(cls) -> attention(2, causal) -> slice(T, 1)", {"T"}),
         ("x + (y -> attention(2))", {"T"}),
         ("(y -> attention(2)) + x", {"T"}),
@@ -103,7 +103,7 @@ def test_noncausal(chain: str, axes: set[str]) -> None:
         ("x -> mean(D)", "float[T]", set()),
         ("x -> prepend(cls) -> attention(2, causal)", "float[T + 1, D]", set()),
         ("x -> prepend(cls) -> readout(cls)", "float[D]", {"T"}),
-        # The end of one part lies behind the beginning of the other.
+        # The end of one part comes after the start of the other.
         ("concat(x, y, T) -> attention(2, causal)", "float[T + T, D]", {"T"}),
         ("concat(x, s, T) -> attention(2, causal)", "float[T + S, D]", {"S", "T"}),
         ('x -> mean -> reshape("(one D) -> one D", one = 1)', "float[1, D]", {"T"}),
@@ -113,7 +113,7 @@ def test_noncausal_where_the_axes_change(chain: str, type: str, axes: set[str]) 
     assert noncausal(chain, type) == axes
 
 
-# -- stacks, as graphs that claim what is not so --
+# -- stacks, as graphs with wrong types --
 
 STACK = """
 graph G init xavier
@@ -148,7 +148,7 @@ def test_a_stack_as_it_is(memory: str, causal: str, axes: str) -> None:
     verify(stack(memory, causal, axes, axes, axes))
 
 
-def test_a_first_copy_that_is_causal_does_not_make_the_second_one_so() -> None:
+def test_a_causal_first_layer_does_not_make_the_second_one_causal() -> None:
     with pytest.raises(BrokenGraph) as broken:
         verify(stack("%1", "false", "", " noncausal T", " noncausal T"))
     assert str(broken.value) == (
@@ -156,7 +156,7 @@ def test_a_first_copy_that_is_causal_does_not_make_the_second_one_so() -> None:
     )
 
 
-def test_nothing_inside_can_forget_it() -> None:
+def test_the_body_of_a_stack_cannot_drop_noncausal_axes() -> None:
     with pytest.raises(BrokenGraph) as broken:
         verify(stack("x", "true", " noncausal T", "", ""))
     assert str(broken.value) == (

@@ -1,4 +1,4 @@
-"""Costs against published counts, against products counted one by one, and brute force."""
+"""Costs, compared with published numbers, with single matmuls, and with brute force."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_gpt3() -> None:
     found = cost(analyse(str(SPECS / "gpt.arch"), settings=GPT3).graph)
     tied = found.params - (GPT3["D"] + 1) * GPT3["vocab"]
     assert tied == pytest.approx(174.6e9, rel=0.01)
-    # A forward pass is a third of that. Attention's own products are no weights'.
+    # A forward pass is a third of that. The matmuls of attention have no weights.
     pairs = 2048 * 2048 * 4 * 12288 * 96
     assert (found.flops - pairs) / 2048 == pytest.approx(3.14e23 / 300e9 / 3, rel=0.01)
     assert found.weight_bytes == 4 * found.params
@@ -66,10 +66,10 @@ print(sorted({{"tinygrad", "numpy"}} & set(sys.modules)))
     assert done.stdout == "[]\n"
 
 
-# -- products --
+# -- matmuls --
 
 
-def test_flops_are_those_of_the_products() -> None:
+def test_flops_are_those_of_the_matmuls() -> None:
     T, D, h, vocab = 7, 12, 4, 50
     layer = [
         *[(T, D, D)] * 4,  # queries, keys, values, and what comes out
@@ -99,7 +99,7 @@ def test_flops_of_two_streams() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_parameters_are_those_of_all_copies(name: str) -> None:
+def test_parameters_of_all_layers_are_counted(name: str) -> None:
     graph = small(name)
     listed = list(parameters(graph))
     assert parameter_count(graph) == sum(prod(p.weight.shape) for p in listed)
@@ -129,7 +129,7 @@ output y = %5
 
 @dataclass
 class Made:
-    """A value of a forward pass with no stack left folded."""
+    """A value of a forward pass with all stacks unfolded."""
 
     name: str
     size: int
@@ -159,8 +159,8 @@ def unfolded(graph: Graph, at: dict[str, int]) -> Iterator[Made]:
     yield Made("outputs", 0, 0, outputs)
 
 
-# In a middle copy the most is alive: the stack's input, which is used once more behind it,
-# what the copy was given, and %2, which the next copy needs and this one no longer does.
+# The peak is in a middle layer: alive are the stack's input, which is used again after it, the
+# layer's input, and %2, which only the next layer needs.
 MIDDLE = """
 graph G init xavier
 input x: float[4]
@@ -179,13 +179,13 @@ output early = %3
 """
 
 
-def test_the_peak_can_lie_in_a_middle_copy() -> None:
+def test_the_peak_can_be_in_a_middle_layer() -> None:
     # %1, %2, %3, %4, %5 and %6, and the hidden layer.
     assert cost(parse(MIDDLE)).activation_bytes == 4 * (6 * 4 + 50)
 
 
 @pytest.mark.parametrize("name", [*SMALL, "middle"])
-def test_the_peak_is_that_of_every_copy_written_out(name: str) -> None:
+def test_the_peak_equals_that_of_unfolded_layers(name: str) -> None:
     graph = parse(MIDDLE) if name == "middle" else small(name)
     at = dict.fromkeys((axis.name for axis in graph.varying), 11)
     made = list(unfolded(graph, at))
@@ -194,11 +194,11 @@ def test_the_peak_is_that_of_every_copy_written_out(name: str) -> None:
         later = {ref for each in made[step:] for ref in each.uses} | {value.name}
         alive = [each.size for each in made[: step + 1] if each.name in later]
         needed.append(sum(alive) + value.inside)
-    # What a step uses for the last time is alive while it runs, and so is its result.
+    # A value is alive until the end of its last use, and so is the result.
     assert cost(graph, at).activation_bytes == 4 * max(needed)
 
 
-def test_a_stack_of_many_copies_costs_no_more_to_count() -> None:
+def test_counting_does_not_take_longer_for_many_layers() -> None:
     graph = parse("""
 graph G init xavier
 input x: float[4]

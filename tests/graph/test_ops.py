@@ -1,5 +1,5 @@
-"""Every operator held against the cases of tests/cases/graph: what its rules accept and give,
-and what they refuse with which words."""
+"""Every operator against the cases of tests/cases/graph: accepted uses with their results, and
+rejected uses with their messages."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def cases(name: str) -> list[tuple[str, str]]:
     """The cases of a file: a use of an operator, and the lines below it."""
     text = re.sub(r"^#.*\n", "", (CASES / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
     found = [case.strip().partition("\n") for case in text.split("\n\n")]
-    return [(use, told) for use, _, told in found]
+    return [(use, expected) for use, _, expected in found]
 
 
-def made(use: str) -> tuple[Op, Site]:
-    """The operator of `name(x: type, other: type; setting = value)`, and its site as the
-    compiler makes it: defaults filled in, then settled."""
+def parse_use(use: str) -> tuple[Op, Site]:
+    """The operator of `name(x: type, other: type; setting = value)`, and its site with resolved
+    defaults."""
     name, tensors, settings = re.fullmatch(r"(\w+)\((.*?)(; .*)?\)", use).groups(default="")
     typed = re.findall(r"(\w+): (.*?)(?=, \w+: |$)", tensors)
     inputs = "".join(f"input {param}: {type}\n" for param, type in typed)
@@ -49,13 +49,13 @@ def made(use: str) -> tuple[Op, Site]:
 
 
 def infer(use: str) -> Type:
-    op, here = made(use)
+    op, here = parse_use(use)
     return op.infer(here)
 
 
-@pytest.mark.parametrize(("use", "told"), cases("accepted.txt"))
-def test_accepted(use: str, told: str) -> None:
-    op, here = made(use)
+@pytest.mark.parametrize(("use", "expected"), cases("accepted.txt"))
+def test_accepted(use: str, expected: str) -> None:
+    op, here = parse_use(use)
     lines = [f"gives {op.infer(here)}"]
     lines += [f"weight {w.name} {list(w.shape)}: {w.init}" for w in op.weights(here)]
     costs = {
@@ -67,11 +67,11 @@ def test_accepted(use: str, told: str) -> None:
     lines += [
         f"{name} {cost}" for name, rule in costs.items() if str(cost := rule(here)) != "0"
     ]
-    assert lines == [line.strip() for line in told.splitlines()]
+    assert lines == [line.strip() for line in expected.splitlines()]
 
 
-@pytest.mark.parametrize(("use", "told"), cases("refused.txt"))
-def test_refused(use: str, told: str) -> None:
+@pytest.mark.parametrize(("use", "expected"), cases("refused.txt"))
+def test_refused(use: str, expected: str) -> None:
     with pytest.raises(Mismatch) as caught:
         infer(use)
     refused = caught.value
@@ -79,27 +79,27 @@ def test_refused(use: str, told: str) -> None:
     more = {"expected": refused.expected, "found": refused.found, "help": refused.help}
     more |= {"bound": ", ".join(map(str, refused.bound)), "broken": refused.broken}
     lines += [f"{what}: {text}" for what, text in more.items() if text]
-    assert lines == [line.strip() for line in told.splitlines()]
+    assert lines == [line.strip() for line in expected.splitlines()]
 
 
 @pytest.mark.parametrize("use", [use for use, _ in cases("accepted.txt")])
 def test_each_rule_keeps_noncausal_axes(use: str) -> None:
-    op, here = made(use)
+    op, here = parse_use(use)
     tensors = {param: type.with_noncausal("RST") for param, type in here.tensors.items()}
     if not op.loss:
         assert op.infer(Site(tensors, here.attr, here.varying, {})).noncausal == set("RST")
 
 
 @pytest.mark.parametrize("name", ["accepted.txt", "refused.txt"])
-def test_no_operator_is_left_out(name: str) -> None:
+def test_every_operator_has_cases(name: str) -> None:
     assert {use.partition("(")[0] for use, _ in cases(name)} == set(OPS)
 
 
 @pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))
-def test_what_the_table_says_of_an_operator(op: Op) -> None:
+def test_each_row_of_the_table_is_complete(op: Op) -> None:
     assert op.doc.endswith(".")
     assert op.example.startswith(op.name)
-    # What flows in along the arrow is the first parameter.
+    # The first parameter is the value before the arrow.
     assert op.params[0].kind is Kind.TENSOR
     for param in op.params:
         assert (param.kind is Kind.CHOICE) == bool(param.choices)

@@ -1,4 +1,4 @@
-"""A graph's text and back: every spec, and graphs in which no field has its default."""
+"""Printing and parsing: every spec, and graphs without default values of fields."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from archdsl.graph.types import Axis, Size, Type, Varying
 
 SPECS = Path(__file__).parents[2] / "specs"
 
-# Every part of the text that there is.
+# Every part of the syntax.
 ALL = """\
 graph G init normal(std = 0.02)
 axis S <= 100_000 ragged source
@@ -166,7 +166,7 @@ def test_generated_graphs_round_trip(graph: Graph) -> None:
     assert parse(show(graph)) == graph
 
 
-# -- what is no graph's text --
+# -- invalid texts --
 
 HEAD = "graph G init xavier\ninput x: float[4]\n"
 PLACE = "a name or a whole number or a number"
@@ -223,10 +223,10 @@ PLACE = "a name or a whole number or a number"
 def test_refused(text: str, place: str, message: str, expected: str | None) -> None:
     with pytest.raises(ArchError) as refused:
         parse(text)
-    (told,) = refused.value.diagnostics
-    assert told.span
-    assert (told.code, told.span.place) == ("syntax", f"<graph>:{place}")
-    assert (told.message, told.expected) == (message, expected)
+    (found,) = refused.value.diagnostics
+    assert found.span
+    assert (found.code, found.span.place) == ("syntax", f"<graph>:{place}")
+    assert (found.message, found.expected) == (message, expected)
 
 
 def test_a_diagnostic_shows_the_place() -> None:

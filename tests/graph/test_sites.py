@@ -1,4 +1,4 @@
-"""Nodes with what is around them: uses from outside, and weights copy by copy."""
+"""Nodes with their enclosing stacks: outer uses, and weights layer by layer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_what_a_node_uses_from_outside() -> None:
     assert uses["%7"] == ("%5", "%1")
 
 
-def test_a_stack_can_return_what_it_takes_or_what_is_around_it() -> None:
+def test_a_stack_can_return_its_carry_or_an_outer_value() -> None:
     graph = parse("""
 graph G init xavier
 input x: float
@@ -49,7 +49,7 @@ output z = %4
     assert [refs(node) for node in graph.nodes] == [("x",), ("x", "y")]
 
 
-def test_operators_stand_with_the_stacks_around_them() -> None:
+def test_operators_come_with_their_enclosing_stacks() -> None:
     around = {node.id: [stack.id for stack in stacks] for node, stacks, _ in sites(NESTED)}
     assert around == {
         "%1": [],
@@ -61,7 +61,7 @@ def test_operators_stand_with_the_stacks_around_them() -> None:
     }
 
 
-def test_weights_come_in_the_order_of_computing() -> None:
+def test_weights_come_in_the_order_of_execution() -> None:
     assert [(p.path, p.weight.shape, p.node) for p in parameters(NESTED)] == [
         ("first.weight", (4, 4), "%1"),
         ("first.bias", (4,), "%1"),

@@ -1,4 +1,4 @@
-"""Sizes as polynomials, and types as text and as equals of one another."""
+"""Sizes as polynomials; printing and comparing types."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ values = st.fixed_dictionaries({name: st.integers(1, 9) for name in "STU"})
 
 
 @given(sizes, sizes, values)
-def test_arithmetic_is_that_of_the_numbers(a: Size, b: Size, at: dict[str, int]) -> None:
+def test_arithmetic_agrees_with_numbers(a: Size, b: Size, at: dict[str, int]) -> None:
     assert (a + b).at(at) == a.at(at) + b.at(at)
     assert (a - b).at(at) == a.at(at) - b.at(at)
     assert (a * b).at(at) == a.at(at) * b.at(at)
 
 
 @given(sizes, sizes, sizes)
-def test_equal_sizes_are_written_in_one_way(a: Size, b: Size, c: Size) -> None:
+def test_equal_sizes_print_equally(a: Size, b: Size, c: Size) -> None:
     assert a * (b + c) == a * b + a * c
     assert a - a == Size.of(0)
     assert str(a + b) == str(b + a)
 
 
-def test_numbers_join_in() -> None:
+def test_arithmetic_with_numbers() -> None:
     assert T + T + Size.of(1) == 2 * T + 1
     assert sum([T, S, T], start=Size.of(0)) == 2 * T + S
 
@@ -81,7 +81,7 @@ def test_the_varying_axes_of_a_size() -> None:
     ("number", "text"),
     [(0, "0"), (99999, "99999"), (100000, "100_000"), (-1234567, "-1_234_567")],
 )
-def test_digits(number: int, text: str) -> None:
+def test_format_integer(number: int, text: str) -> None:
     assert format_integer(number) == text
     assert int(text) == number
 
@@ -137,11 +137,11 @@ def test_names_and_origins_of_axes_do_not_matter() -> None:
         replace(VECTORS, axes=(replace(VECTORS.axes[0], size=T + 1), VECTORS.axes[1])),
     ],
 )
-def test_all_else_does(other: Type) -> None:
+def test_other_differences_matter(other: Type) -> None:
     assert not VECTORS.is_same(other)
 
 
-def test_what_a_type_knows() -> None:
+def test_properties_of_a_type() -> None:
     elements = VECTORS.elements
     assert elements == 8 * T
     assert Type("float").elements == Size.of(1)
@@ -150,6 +150,6 @@ def test_what_a_type_knows() -> None:
     assert VECTORS.with_noncausal(()) == VECTORS
 
 
-def test_a_shaped_type_depends_on_what_the_other_did() -> None:
+def test_with_axes_keeps_noncausal_axes() -> None:
     tokens = Type("int", (Axis("T", T),), 11, frozenset("T"))
     assert tokens.with_axes(VECTORS.axes) == replace(VECTORS, noncausal=frozenset("T"))

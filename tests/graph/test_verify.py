@@ -1,4 +1,4 @@
-"""Each rule of a valid graph: one thing is changed, and the value is named that it broke."""
+"""Each invariant of a graph: one change breaks it, and the message names the value."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ output parts = %10
 loss %13 = cross_entropy(%12, label = class): float
 """
 
-# What is changed, to what, and the message.
+# The old text, the new text, and the message.
 MUTATIONS = [
     # axes
     ("axis S <= 6", "axis S <= 0", "axis S has the bound 0"),
@@ -156,7 +156,7 @@ MUTATIONS = [
         "@ encoder: float[S, D = 4]",
         "%6 has type float[S, D = 4] and returns float[S, D = 4] noncausal S",
     ),
-    # places
+    # paths
     ("@ embed", "@ tokens", "tokens is the name of more than one path"),
     ("@ acts", "@ attention", "encoder.{}.attention is the name of more than one path"),
     (" @ embed", "", "%8 has the invalid path ''"),
@@ -204,7 +204,7 @@ MUTATIONS = [
 ]
 
 
-def test_the_graph_to_be_broken_is_valid() -> None:
+def test_the_unchanged_graph_is_valid() -> None:
     graph = parse(VALID)
     assert verify(graph) is graph
 
@@ -217,7 +217,7 @@ def test_one_change_breaks_it(old: str, new: str, message: str) -> None:
     assert str(broken.value) == message
 
 
-# What the text cannot say.
+# Graphs that cannot be written as text.
 
 
 def first(graph: Graph, **changes: Any) -> Graph:
@@ -226,7 +226,7 @@ def first(graph: Graph, **changes: Any) -> Graph:
     return replace(graph, nodes=(replace(node, **changes), *others))
 
 
-def test_the_id_of_a_value_is_no_name() -> None:
+def test_the_id_of_a_value_starts_with_a_percent_sign() -> None:
     broken = first(parse(VALID), id="x")
     with pytest.raises(
         BrokenGraph, match=r"^x is the id of a value and does not start with `%`$"
@@ -234,14 +234,14 @@ def test_the_id_of_a_value_is_no_name() -> None:
         verify(broken)
 
 
-def test_an_operator_is_of_the_table() -> None:
+def test_an_operator_is_in_the_table() -> None:
     broken = first(parse(VALID), op="embeds")
     with pytest.raises(BrokenGraph, match=r"^%1 uses the unknown operator embeds$"):
         verify(broken)
 
 
 @pytest.mark.parametrize("path", ["", "a.", "a.-1", "a b"])
-def test_a_place_is_made_of_names(path: str) -> None:
+def test_a_path_consists_of_names(path: str) -> None:
     broken = first(parse(VALID), path=path)
     with pytest.raises(BrokenGraph, match=rf"^%1 has the invalid path '{path}'$"):
         verify(broken)
@@ -255,6 +255,6 @@ def test_an_operator_has_its_own_tensor_first() -> None:
         verify(broken)
 
 
-def test_axes_may_be_called_differently() -> None:
+def test_names_of_axes_may_differ() -> None:
     renamed = VALID.replace("@ slice: float[T, D = 2]", "@ slice: float[X = T, 2]")
     assert isinstance(verify(parse(renamed)).nodes[0], Apply)

@@ -1,4 +1,4 @@
-"""What is fused behind a product, and what is not."""
+"""Which operators are fused into a matmul."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def found(body: str, output: str) -> dict[str, str]:
         ("linear x; add %1 x", "%2", {"%2": "%1: y + x"}),
         ("linear x; add x %1", "%2", {"%2": "%1: y + x"}),
         ("linear x; gelu %1; multiply %2 x; add %3 x", "%4", {"%4": "%1: gelu(y) * x + x"}),
-        # Each sum is of one product, the other is a value; both gates of a sum are one's.
+        # Each add is fused into one matmul; the other term stays a value.
         ("linear x; linear x; add %1 %2", "%3", {"%3": "%1: y + %2"}),
         (
             "linear x; silu %1; linear x; multiply %2 %3; add %4 x",
             "%5",
             {"%5": "%1: silu(y) * %3 + x"},
         ),
-        # Something else asks for what is between, or it is an output.
+        # The value between has another user, or is an output.
         ("linear x; gelu %1; add %2 %1", "%3", {}),
         ("linear x; multiply %1 %1", "%2", {}),
         ("linear x; add %1 x", "%1", {}),
-        # Another order is another thing.
+        # Another order of operators.
         ("linear x; add %1 x; gelu %2", "%3", {"%2": "%1: y + x"}),
         ("linear x; multiply %1 x; gelu %2", "%3", {"%2": "%1: y * x"}),
         ("linear x; gelu %1; relu %2", "%3", {"%2": "%1: gelu(y)"}),
     ],
 )
-def test_a_product_takes_with_it(body: str, output: str, expected: dict[str, str]) -> None:
+def test_fused_operators(body: str, output: str, expected: dict[str, str]) -> None:
     assert found(body, output) == expected

@@ -52,7 +52,7 @@ def computed(
     return {name: each.numpy() for name, each in interpret.forward(run, inputs).items()}
 
 
-def assert_kept(
+def assert_same_outputs(
     graph: Graph, passes: tuple[Pass, ...], inputs: dict[str, Tensor], weights: Any
 ) -> None:
     plain = computed(graph, inputs, weights, None)
@@ -101,7 +101,7 @@ def test_passes_keep_the_outputs_of_every_spec(spec: str) -> None:
     model = archdsl.compile(spec, device="CPU", seed=3, **sizes)
     inputs, weights = drawn(model.graph), dict(model.parameters)
     for name in ("PIPELINE", "all"):
-        assert_kept(model.graph, PASSES[name], inputs, weights)
+        assert_same_outputs(model.graph, PASSES[name], inputs, weights)
 
 
 OPERATORS = {
@@ -116,7 +116,7 @@ nodes = st.tuples(st.sampled_from(sorted(OPERATORS)), st.integers(0, 99), st.int
 
 
 def generated(drawn_nodes: list[tuple[str, int, int]], outputs: list[int]) -> Graph:
-    """A graph of float[T, 4] values, each of any of those before."""
+    """A graph of float[T, 4] values, each computed from earlier ones."""
     lines = ["graph G init normal(std = 0.5)", "axis T <= 12", "input x: float[T, 4]"]
     made = ["x"]
     for number, (name, first, second) in enumerate(drawn_nodes, 1):
@@ -149,9 +149,9 @@ def test_passes_keep_the_outputs_of_generated_graphs(
         for each in parameters(graph)
     }
     inputs = {"x": Tensor(random.standard_normal((2, 7, 4)).astype(np.float32), device="CPU")}
-    assert_kept(graph, PASSES[name], inputs, weights)
+    assert_same_outputs(graph, PASSES[name], inputs, weights)
 
 
-def test_the_pipeline_has_all_that_needs_no_machine() -> None:
+def test_the_pipeline_has_all_passes_without_a_target() -> None:
     graph = generated([("mlp", 0, 0), ("mlp", 0, 0), ("relu", 1, 0)], [2])
     assert [node.op for node in optimise(graph).nodes if hasattr(node, "op")].count("mlp") == 0

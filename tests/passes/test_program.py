@@ -1,4 +1,4 @@
-"""Programs: they print, their text is the program again, and what prints is what runs."""
+"""Programs print, the text parses back, and the printed kernels are the ones that run."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def test_a_printed_graph_is_shown_again(
 
     (tmp_path / "t.graph").write_text(typed.replace("%1 = embed(source;", "%1 = embd(source;"))
     assert main(["show", str(tmp_path / "t.graph")]) == 1
-    told = capsys.readouterr().err
-    assert "t.graph:6:6: error[syntax]: unknown operator `embd`" in told
-    assert "did you mean `embed`?" in told
+    error = capsys.readouterr().err
+    assert "t.graph:6:6: error[syntax]: unknown operator `embd`" in error
+    assert "did you mean `embed`?" in error
     (tmp_path / "t.graph").write_text(
         typed.replace("output logits = %27", "output logits = %99")
     )
@@ -65,7 +65,7 @@ def test_a_printed_graph_is_shown_again(
 
 
 def launched(capture: Capture[Any]) -> Counter[str]:
-    """How often each kernel of ours is among the calls that were captured."""
+    """How often each of archdsl's kernels is among the captured calls."""
     found: Counter[str] = Counter()
     for call in _calls(capture._run.captured.linear):
         name = call.src[0].arg.name if call.src[0].op is Ops.PROGRAM else ""
@@ -88,7 +88,7 @@ def _calls(linear: UOp) -> list[UOp]:
 
 
 @pytest.mark.parametrize("spec", some(CASES, "gpt.arch:GPT"))
-def test_what_prints_is_what_runs(spec: str) -> None:
+def test_the_printed_kernels_are_launched(spec: str) -> None:
     model = archdsl.compile(spec, device="CPU", seed=3, **CASES[spec])
     decoder = Decoder(model.executable, 2)
     tokens = decoder.plan.tokens
@@ -118,7 +118,7 @@ def test_what_prints_is_what_runs(spec: str) -> None:
 
 
 def checked(program: Program) -> Counter[str]:
-    """What a program says that it launches, its text being the graph again."""
+    """The kernels that a program launches, after a check that its text parses back."""
     text = str(program)
     assert parse(text[text.index("graph ") :]) == program.graph
     assert parse(show(program.graph)) == program.graph

@@ -1,4 +1,4 @@
-"""Which kernel is chosen for what."""
+"""Which kernel is selected for a unit of work."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ from archdsl.passes.select_kernels import (
         (Lookup(5, 50257, 768), "embed"),
     ],
 )
-def test_the_cheapest_that_fits(work: Work, kernel: str) -> None:
+def test_the_cheapest_kernel_that_fits_is_selected(work: Work, kernel: str) -> None:
     assert choose(work, CPU) == kernel
     assert choose(work, None) == TINYGRAD

@@ -1,4 +1,4 @@
-"""What is derived of a model for decoding: what is kept, what is made once, what is refused."""
+"""Splitting a model for decoding: caches, values computed once, and rejected models."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def test_every_causal_spec_is_decoded(spec: str) -> None:
         assert parse(show(verify(half))) == half
         operators = {node.op for node, _ in walk(half.nodes) if isinstance(node, Apply)}
         assert not operators & COMPOSITE.keys()
-    # What a cost says is kept is what is kept.
+    # The cost has the size of the actual states.
     bounds = {v.name: v.bound for v in whole.varying}
     kept = sum(state.elements.at(bounds) for state in plan.states)
     assert kept == cost(whole).cache_bytes // 4
 
 
 @pytest.mark.parametrize("spec", CAUSAL)
-def test_decomposed_operators_have_the_weights_that_they_had(spec: str) -> None:
+def test_decomposing_keeps_the_weights(spec: str) -> None:
     whole = analyse(spec).graph
     ours = [(p.path, p.weight.shape) for p in parameters(verify(decompose(whole)))]
     assert ours == [(p.path, p.weight.shape) for p in parameters(whole)]
 
 
-def test_states_say_what_they_are() -> None:
+def test_states_print() -> None:
     plan = split_decoding(graph("t5.arch:small"))
     assert (plan.tokens, plan.axis, plan.logits) == ("target", "T", "logits")
     assert [str(state).split(" noncausal")[0] for state in plan.states] == [
@@ -71,13 +71,13 @@ def test_states_say_what_they_are() -> None:
     ]
 
 
-def test_grouped_heads_keep_only_their_own() -> None:
+def test_grouped_heads_cache_only_key_value_heads() -> None:
     keys, values = split_decoding(graph("llama.arch:llama_3_8B")).states
     assert str(keys.elements) == "32768 T"  # 32 layers of 8 heads of 128
     assert str(values.elements) == "32768 T"
 
 
-def test_what_no_logits_need_is_left_out() -> None:
+def test_values_that_logits_do_not_need_are_dropped() -> None:
     plan = of(
         "  h = tokens -> embed(9, D) -> attention(2, causal)\n"
         "  output all: float[D] = h -> mean(T)\n"
@@ -112,11 +112,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_stepped_is_told(name: str) -> None:
+def test_noncausal_models_are_rejected(name: str) -> None:
     body, message, place = REFUSED[name]
     with pytest.raises(ArchError) as raised:
         of(body)
-    (told,) = raised.value.diagnostics
-    assert message in told.message
-    assert told.code == ("not-causal" if place else "generation")
-    assert (told.span and told.span.text) == place
+    (found,) = raised.value.diagnostics
+    assert message in found.message
+    assert found.code == ("not-causal" if place else "generation")
+    assert (found.span and found.span.text) == place

@@ -1,4 +1,4 @@
-"""Published configs for parameters, and back: what is read, refused, and written."""
+"""Reading, rejecting and writing published configs."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_config_sets_the_parameters(spec: str) -> None:
     }
 
 
-def test_there_and_back_is_equal_in_every_field(spec: str) -> None:
+def test_a_round_trip_keeps_every_field(spec: str) -> None:
     whole = {
         "model_type": "small",
         "architectures": ["SmallLM"],
@@ -119,7 +119,7 @@ def test_there_and_back_is_equal_in_every_field(spec: str) -> None:
         "stretched": True,
         "rope": {"factor": 2.5},
     }
-    # What is fixed to what it means where it is missing is read, and not written.
+    # A field fixed to its value when absent is read but not written.
     fixed = {"is_decoder": False, "head_size": 2, "layer_types": ["full"] * 7}
     known = read(whole, spec, **fixed)
     analysis = analyse(f"{spec}:Small", settings=known.settings)
@@ -128,7 +128,7 @@ def test_there_and_back_is_equal_in_every_field(spec: str) -> None:
     assert write_config(config, analysis.elaborator, analysis.env) == whole
 
 
-def test_the_block_that_fits_best_is_taken(spec: str) -> None:
+def test_the_best_matching_block_is_used(spec: str) -> None:
     assert read({"model_type": "small", "architectures": ["OtherLM"]}, spec).model.name.id == (
         "Other"
     )
@@ -155,7 +155,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_refused(name: str, spec: str, golden: Callable[[str, str], None]) -> None:
+def test_rejected_configs(name: str, spec: str, golden: Callable[[str, str], None]) -> None:
     def refuse() -> None:
         known = read(CONFIG, spec, **WRONG[name])
         analyse(f"{spec}:Small", settings=known.settings)
@@ -165,11 +165,11 @@ def test_what_is_refused(name: str, spec: str, golden: Callable[[str, str], None
     golden(f"semantics/configs/{name}.txt", f"{raised.value}\n")
 
 
-def test_fields_within_fields() -> None:
+def test_nested_fields() -> None:
     assert flatten({"a": {"b": {"c": 1}, "d": None}, "e": {}}) == {"a.b.c": 1, "a.d": None}
 
 
-def test_the_tensors_say_what_the_config_does_not(spec: str) -> None:
+def test_tensors_replace_missing_fields(spec: str) -> None:
     text = SPEC.replace(
         "tie_word_embeddings = tied default false", "tensors.head.weight = not tied"
     )

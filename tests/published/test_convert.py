@@ -1,4 +1,4 @@
-"""Conversions move numbers and lose none, and are walked back to the bit."""
+"""Conversions are exact, and undoing them gives the same bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from archdsl.formats.host import Groups
 from archdsl.published.conversions import CONVERSIONS, Conversion, ConversionError, Shapes
 from archdsl.published.convert import from_checkpoint, to_checkpoint
 
-# Ways to our shapes, and the shapes that the checkpoint's tensors must have had.
+# Conversions to our shapes, and the shapes of the checkpoint's tensors.
 WAYS: list[tuple[list[Conversion], Shapes, Shapes]] = [
     ([], ((3, 5),), ((3, 5),)),
     ([Conversion("transpose")], ((3, 5),), ((5, 3),)),
@@ -28,7 +28,7 @@ WAYS: list[tuple[list[Conversion], Shapes, Shapes]] = [
 
 
 def stored(shapes: Shapes, dtype: str = "float32") -> list[LazyTensor]:
-    """Tensors in which every number stands once."""
+    """Tensors in which every number occurs once."""
     carrier = {"float32": np.float32, "bfloat16": np.uint16}[dtype]
     start, found = 0, []
     for shape in shapes:
@@ -40,9 +40,7 @@ def stored(shapes: Shapes, dtype: str = "float32") -> list[LazyTensor]:
 
 @pytest.mark.parametrize(("way", "ours", "theirs"), WAYS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_there_and_back(
-    way: list[Conversion], ours: Shapes, theirs: Shapes, dtype: str
-) -> None:
+def test_round_trip(way: list[Conversion], ours: Shapes, theirs: Shapes, dtype: str) -> None:
     given = stored(theirs, dtype)
     made = from_checkpoint(given, way, ours)
     assert [(each.dtype, each.shape) for each in made] == [(dtype, shape) for shape in ours]
@@ -57,7 +55,7 @@ MATRICES = [way for way in WAYS if all(len(shape) == 2 for shape in way[2])]
 
 
 @pytest.mark.parametrize(("way", "ours", "theirs"), MATRICES)
-def test_rows_of_groups_are_moved_as_those_of_numbers(
+def test_quantized_rows_move_like_float_rows(
     way: list[Conversion], ours: Shapes, theirs: Shapes
 ) -> None:
     ours, theirs = (tuple((r, c * 32) for r, c in shapes) for shapes in (ours, theirs))
@@ -82,7 +80,7 @@ def test_rows_of_groups_are_moved_as_those_of_numbers(
                 np.testing.assert_array_equal(full, each.read())
 
 
-def test_what_each_does() -> None:
+def test_what_each_conversion_does() -> None:
     def first(name: str, theirs: Shapes, ours: Shapes, *numbers: int) -> list[list[float]]:
         made = from_checkpoint(stored(theirs), [Conversion(name, numbers)], ours)
         return [each.read().reshape(-1).tolist() for each in made]
@@ -95,7 +93,7 @@ def test_what_each_does() -> None:
 
 
 @pytest.mark.parametrize("part", [1, 2, 3])
-def test_a_part_of_zeros_is_left_out_and_put_back(part: int) -> None:
+def test_a_part_of_zeros_is_dropped_and_restored(part: int) -> None:
     way = [Conversion("without", (part, 3)), Conversion("split")]
     theirs = np.arange(1, 13, dtype=np.float32).reshape(6, 2)
     theirs[2 * part - 2 : 2 * part] = 0
@@ -107,14 +105,14 @@ def test_a_part_of_zeros_is_left_out_and_put_back(part: int) -> None:
     np.testing.assert_array_equal(back.read(), theirs)
 
 
-def test_a_part_that_is_left_out_has_no_number_in_it() -> None:
+def test_a_dropped_part_must_be_zero() -> None:
     given = stored(((6,),))
     (made,) = from_checkpoint(given, [Conversion("without", (2, 3))], ((4,),))
     with pytest.raises(ArchError, match=r"part 2 of 3 of a tensor \[6\]"):
         made.read()
 
 
-def test_nothing_is_read_before_it_is_asked_for() -> None:
+def test_tensors_are_read_lazily() -> None:
     def refuse() -> np.ndarray:
         raise AssertionError("read")
 
@@ -125,7 +123,7 @@ def test_nothing_is_read_before_it_is_asked_for() -> None:
         made[1].read()
 
 
-def test_every_conversion_is_tried_there_and_back() -> None:
+def test_every_conversion_has_a_round_trip_test() -> None:
     tried = {each.name for way, _, _ in WAYS for each in way}
     assert tried | {"without"} == CONVERSIONS.keys()
 
@@ -143,8 +141,6 @@ def test_every_conversion_is_tried_there_and_back() -> None:
         ("without", (1, 1), ((4,),)),
     ],
 )
-def test_shapes_that_it_cannot_have_made(
-    name: str, numbers: tuple[int, ...], ours: Shapes
-) -> None:
+def test_impossible_shapes(name: str, numbers: tuple[int, ...], ours: Shapes) -> None:
     with pytest.raises(ConversionError):
         Conversion(name, numbers).before(ours, 2)

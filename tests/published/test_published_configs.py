@@ -399,7 +399,7 @@ CONFIGS: dict[int, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("params", CONFIGS, ids=lambda n: CONFIGS[n]["model_type"] + f"-{n}")
-def test_a_published_config_is_read_whole(params: int) -> None:
+def test_a_published_config_is_read_completely(params: int) -> None:
     known = recognise("config.json", CONFIGS[params])
     graph = analyse(str(known.path), known.model.name.id, dict(known.settings)).graph
     assert parameter_count(graph) == params
@@ -415,7 +415,7 @@ def test_a_published_config_is_read_whole(params: int) -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_what_changes_the_computation_and_is_not_known_is_refused(
+def test_unknown_fields_that_change_the_computation_are_rejected(
     params: int, change: dict[str, Any]
 ) -> None:
     with pytest.raises(ArchError) as raised:
