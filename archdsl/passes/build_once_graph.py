@@ -10,24 +10,24 @@ from archdsl.passes.eliminate_dead_code import drop_unused
 from archdsl.passes.rewrite import Builder
 
 
-def build_once_graph(of: Analysis) -> Graph | None:
+def build_once_graph(analysis: Analysis) -> Graph | None:
     """Builds the graph whose outputs are inputs of a step: values that depend on no token, and
     the lengths of ragged axes. None if a step needs neither."""
-    wanted = [ref for ref in of.once if ref not in of.inputs]
-    lengths = list(of.ragged())
+    wanted = [ref for ref in analysis.once if ref not in analysis.inputs]
+    lengths = list(analysis.ragged())
     if not wanted and not lengths:
         return None
-    graph = of.graph
-    inputs = tuple(each for each in graph.inputs if each.name not in of.along)
+    graph = analysis.graph
+    inputs = tuple(each for each in graph.inputs if each.name not in analysis.along)
     used = {name for each in inputs for name in each.type.vars}
     varying = tuple(axis for axis in graph.varying if axis.name in used)
     builder = Builder(graph, varying)
-    nodes, found = _nodes(of, builder, graph.nodes, set(wanted))
+    nodes, found = _nodes(analysis, builder, graph.nodes, set(wanted))
     measured = [
         builder.apply("length", name, {"x": each.name}, pad=each.pad)
         for _, each, name in lengths
     ]
-    outputs = [(of.step_inputs[ref].name, found[ref]) for ref in wanted]
+    outputs = [(analysis.step_inputs[ref].name, found[ref]) for ref in wanted]
     outputs += [(node.path, node.id) for node in measured]
     nodes = (*drop_unused(nodes, {ref for _, ref in outputs}), *measured)
     once = replace(graph, varying=varying, inputs=inputs, nodes=nodes, outputs=tuple(outputs))
@@ -35,28 +35,28 @@ def build_once_graph(of: Analysis) -> Graph | None:
 
 
 def _nodes(
-    of: Analysis, builder: Builder, nodes: tuple[Node, ...], wanted: set[str]
+    analysis: Analysis, builder: Builder, nodes: tuple[Node, ...], wanted: set[str]
 ) -> tuple[tuple[Node, ...], dict[str, str]]:
     """The nodes that depend on no token, and the new ids of the wanted values."""
     result: list[Node] = []
     found: dict[str, str] = {}
     for node in nodes:
-        if node.id not in of.stepped:
+        if node.id not in analysis.stepped:
             result.append(node)
             if node.id in wanted:
                 found[node.id] = node.id
         elif isinstance(node, Stack):
-            stack, more = _stack(of, builder, node, wanted)
+            stack, more = _stack(analysis, builder, node, wanted)
             result += [stack] if stack else []
             found |= more
     return tuple(result), found
 
 
 def _stack(
-    of: Analysis, builder: Builder, node: Stack, wanted: set[str]
+    analysis: Analysis, builder: Builder, node: Stack, wanted: set[str]
 ) -> tuple[Stack | None, dict[str, str]]:
     """A stack that passes its input through and gives the wanted values of its layers."""
-    body, found = _nodes(of, builder, node.body, wanted)
+    body, found = _nodes(analysis, builder, node.body, wanted)
     body = drop_unused(body, set(found.values()))
     if not body:
         return None, {}

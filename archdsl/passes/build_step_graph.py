@@ -21,9 +21,9 @@ from archdsl.passes.rewrite import Builder
 PAST, LEFT_PAD, CACHE_POSITIONS = "past", "left_pad", "cache_positions"  # inputs of a step
 
 
-def build_step_graph(of: Analysis) -> Graph:
+def build_step_graph(analysis: Analysis) -> Graph:
     """Builds the graph that computes the logits of new tokens and updates the caches."""
-    return _Step(of).graph()
+    return _Step(analysis).graph()
 
 
 class _Step:
@@ -33,9 +33,9 @@ class _Step:
     enclosing stack, one layer's slices of inputs.
     """
 
-    def __init__(self, of: Analysis):
-        self.of = of
-        self.builder = Builder(of.graph, self.varying())
+    def __init__(self, analysis: Analysis):
+        self.analysis = analysis
+        self.builder = Builder(analysis.graph, self.varying())
         self.inputs = tuple(self.step_inputs())
         self.builder.types |= {each.name: each.type for each in self.inputs}
         self.renamed: dict[str, str] = {}
@@ -44,36 +44,42 @@ class _Step:
         self.positions: list[Apply] = []  # the graph's first nodes
         self.left_pads: dict[int, str] = {0: LEFT_PAD}
         self.at: dict[int, str] = {}
-        self.paths = {node.path for node in of.graph.nodes}
+        self.paths = {node.path for node in analysis.graph.nodes}
 
     def varying(self) -> tuple[Varying, ...]:
-        of = self.of
-        lengths = {axis.name: name for axis, _, name in of.ragged()}
-        used = {name for value in of.step_inputs.values() for name in value.type.vars} | {
-            of.axis
-        }
+        analysis = self.analysis
+        lengths = {axis.name: name for axis, _, name in analysis.ragged()}
+        values = analysis.step_inputs.values()
+        used = {analysis.axis, *(name for value in values for name in value.type.vars)}
         axes = (
             replace(axis, ragged=lengths.get(axis.name))
-            for axis in of.graph.varying
+            for axis in analysis.graph.varying
             if axis.name in used
         )
-        return (*axes, Varying(of.cache_axis, of.capacity))
+        return (*axes, Varying(analysis.cache_axis, analysis.capacity))
 
     def step_inputs(self) -> Iterator[Input]:
-        of, number = self.of, Type("int")
-        yield from (replace(i, pad=None) for i in of.graph.inputs if i.name in of.along)
+        analysis, number = self.analysis, Type("int")
+        yield from (
+            replace(i, pad=None) for i in analysis.graph.inputs if i.name in analysis.along
+        )
         yield Input(PAST, number)
         yield Input(LEFT_PAD, number)
-        cached = Axis(of.cache_axis, Size.of(of.cache_axis))
+        cached = Axis(analysis.cache_axis, Size.of(analysis.cache_axis))
         yield Input(CACHE_POSITIONS, Type("int", (cached,)))
-        yield from (Input(name, number) for _, _, name in of.ragged())
-        yield from (Input(value.name, of.layered(value)) for value in of.step_inputs.values())
+        yield from (Input(name, number) for _, _, name in analysis.ragged())
+        yield from (
+            Input(value.name, analysis.layered(value))
+            for value in analysis.step_inputs.values()
+        )
 
     def graph(self) -> Graph:
-        of, graph = self.of, self.of.graph
-        nodes = (*self.append_caches(of.inputs), *self.nodes(graph.nodes))
+        analysis, graph = self.analysis, self.analysis.graph
+        nodes = (*self.append_caches(analysis.inputs), *self.nodes(graph.nodes))
         outputs = [(name, self.ref(ref)) for name, ref in graph.outputs]
-        outputs += [(of.step_inputs[ref].name, self.caches[ref]) for ref in of.caches]
+        outputs += [
+            (analysis.step_inputs[ref].name, self.caches[ref]) for ref in analysis.caches
+        ]
         step = replace(
             graph,
             varying=self.varying(),
@@ -88,12 +94,12 @@ class _Step:
     def ref(self, ref: str) -> str:
         """The id of a model's value in the step."""
         ref = self.renamed.get(ref, ref)
-        return self.input(self.of.step_inputs[ref]) if ref in self.of.once else ref
+        return self.input(self.analysis.step_inputs[ref]) if ref in self.analysis.once else ref
 
     def input(self, value: StepInput) -> str:
         """The id of a step's input, or of its slice inside stacks."""
         name = value.name
-        for slices, _ in zip(self.slices, self.of.around[value.ref], strict=False):
+        for slices, _ in zip(self.slices, self.analysis.around[value.ref], strict=False):
             if value.ref not in slices:
                 all = self.builder.types[name]
                 type = replace(all, axes=all.axes[1:])
@@ -105,12 +111,12 @@ class _Step:
     def append_caches(self, refs: Iterable[str]) -> Iterator[Node]:
         """Updates the caches of values that exist before a body."""
         for ref in refs:
-            if ref in self.of.caches:
+            if ref in self.analysis.caches:
                 yield self.append(ref, f"{ref.strip('%')}_cache")
 
     def append(self, ref: str, path: str) -> Apply:
         """Updates the cache of a value with the new positions."""
-        new, cache = self.renamed.get(ref, ref), self.input(self.of.step_inputs[ref])
+        new, cache = self.renamed.get(ref, ref), self.input(self.analysis.step_inputs[ref])
         node = self.builder.apply("append", path, {"x": cache, "new": new, "past": PAST})
         self.caches[ref] = node.id
         return node
@@ -121,9 +127,9 @@ class _Step:
         """The position inputs that an operator needs."""
         if op.cached and not self.caches.keys() & {dict(node.inputs)[p] for p in op.cached}:
             return  # attention to a memory needs no positions
-        offset = self.of.offset(node.id)
+        offset = self.analysis.offset(node.id)
         assert offset is not None
-        later = self.of.lead - offset
+        later = self.analysis.lead - offset
         for name in op.positions:
             match name:
                 case "at":
@@ -143,7 +149,11 @@ class _Step:
     def positions_of(self, later: int) -> str:
         """The position of each new token on an axis that starts `later` positions later."""
         if later not in self.at:
-            inputs = {"x": self.of.tokens, "past": PAST, "left_pad": self.left_pad_of(later)}
+            inputs = {
+                "x": self.analysis.tokens,
+                "past": PAST,
+                "left_pad": self.left_pad_of(later),
+            }
             name = f"positions_{later}" if later else "positions"
             self.at[later] = self.position("positions", name, inputs).id
         return self.at[later]
@@ -157,7 +167,7 @@ class _Step:
 
     def nodes(self, nodes: tuple[Node, ...]) -> Iterator[Node]:
         for node in nodes:
-            if node.id not in self.of.stepped:
+            if node.id not in self.analysis.stepped:
                 continue
             match node:
                 case Stack():
@@ -167,13 +177,13 @@ class _Step:
                     self.renamed[node.id] = self.ref(node.inputs[0][1])
                 case Apply():
                     yield self.apply(node)
-            if node.id in self.of.caches:
+            if node.id in self.analysis.caches:
                 yield self.append(node.id, f"{node.path or 'x'}_cache")
 
     def drops_tokens(self, node: Apply) -> bool:
         index = node.attr["axis"]
         assert isinstance(index, int)
-        return self.of.axis in node.type.axes[index].size.vars
+        return self.analysis.axis in node.type.axes[index].size.vars
 
     def apply(self, node: Apply) -> Apply:
         op, seen = OPERATORS[node.op], self.caches
@@ -214,8 +224,8 @@ class _Step:
     def carry_type(self, node: Stack) -> Type:
         """The type that a layer receives, with only the new positions."""
         axes = (
-            replace(axis, size=Size.of(self.of.axis), marks=())
-            if self.of.axis in axis.size.vars
+            replace(axis, size=Size.of(self.analysis.axis), marks=())
+            if self.analysis.axis in axis.size.vars
             else axis
             for axis in node.carry_type.axes
         )

@@ -138,7 +138,7 @@ KERNELS = (
         lambda w: w.rows * w.width,
     ),
     Kernel("embed", Lookup, CPU, lambda w: True, lambda w: w.count * w.width),
-    Kernel("keep", CacheWrite, CPU, lambda w: True, lambda w: 1),
+    Kernel("append", CacheWrite, CPU, lambda w: True, lambda w: 1),
 )
 
 

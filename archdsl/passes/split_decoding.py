@@ -69,17 +69,17 @@ def split_decoding(graph: Graph, capacity: int | None = None) -> Decoding:
     tokens, logits = _require_tokens_and_logits(graph)
     (ref,) = (ref for name, ref in graph.outputs if name == logits)
     alone = decompose(replace(graph, outputs=((logits, ref),), labels=(), loss=None))
-    of = Analysis(replace(alone, nodes=drop_unused(alone.nodes, {ref})), tokens, capacity)
-    along = tuple(each.name for each in graph.inputs if each.name in of.along - {tokens})
-    states = tuple(each.state for each in of.step_inputs.values())
+    analysis = Analysis(replace(alone, nodes=drop_unused(alone.nodes, {ref})), tokens, capacity)
+    along = tuple(each.name for each in graph.inputs if each.name in analysis.along - {tokens})
+    states = tuple(each.state for each in analysis.step_inputs.values())
     return Decoding(
-        build_once_graph(of),
-        build_step_graph(of),
+        build_once_graph(analysis),
+        build_step_graph(analysis),
         tokens,
         along,
-        of.axis,
+        analysis.axis,
         logits,
-        of.lead,
+        analysis.lead,
         states,
     )
 
