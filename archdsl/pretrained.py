@@ -1,4 +1,4 @@
-"""Published checkpoints as models and as specs, and models as published checkpoints."""
+"""Import of published checkpoints as models and specs, and export of models as checkpoints."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def from_pretrained(
     quantize: str | None,
     tune: float | None,
 ) -> Model:
-    """What `archdsl.from_pretrained` does."""
+    """Implements `archdsl.from_pretrained`."""
     _, analysis, found = _held(path, spec)
     if dtype is None and quantize is None and kernels == "best":
         quantize = "stored" if kernels_for(open_device(device)) else None
@@ -47,9 +47,9 @@ def from_pretrained(
 def describe(
     path: str | Path, spec: str | None = None
 ) -> tuple[ast.File, dict[str, LazyTensor]]:
-    """The spec of a checkpoint, its sizes the defaults, and its weights under the spec's names.
+    """Returns the spec of a checkpoint, with its sizes as defaults, and its weights by name.
 
-    No weight is read yet; all are held against the model's by name, shape and dtype.
+    Names, shapes and dtypes of the weights are checked; their values are not read yet.
     """
     known, analysis, found = _held(path, spec)
     return specialise_spec(known, parameter_count(analysis.graph)), found
@@ -58,12 +58,11 @@ def describe(
 def export(
     analysis: Analysis, weights: str, folder: str | Path, map: str | None, shard_bytes: int
 ) -> int:
-    """A folder as it is published, of a spec and a file of its weights.
+    """Writes a spec and its weights as a published checkpoint; returns the number of tensors.
 
-    The weights keep their dtype and are read one after the other; how many tensors were
-    written is returned. Raises `ArchError` where the
-    spec has no map with a config, where the weights are not the model's, and where the folder
-    has a checkpoint already.
+    Weights keep their dtype and are read one at a time. Raises `ArchError` if the spec has no
+    weight map with a config, if the weights do not fit the model, or if the folder already has
+    a checkpoint.
     """
     chosen = _publishable(analysis, map)
     parameters_ = {p.path: p for p in parameters(analysis.graph)}
@@ -78,7 +77,7 @@ def export(
 
 
 def widest(tensors: Iterable[LazyTensor]) -> str:
-    """The dtype that holds the numbers of all tensors exactly.
+    """Returns the dtype that represents the numbers of all tensors exactly.
 
     >>> import numpy as np
     >>> dtypes = ("float16", "bfloat16")
@@ -95,9 +94,9 @@ def _recognised(path: str | Path, spec: str | None) -> tuple[Checkpoint, Recogni
     if opened.config is None:
         fail(
             "config",
-            f"{path}: there is no config that says which model these weights are of",
+            f"{path}: no config says which model these weights belong to",
             expected="a folder with `config.json`, or a .gguf file",
-            help="compile a spec and load them: `archdsl.compile(…).load(path)`",
+            help="compile a spec and load the weights: `archdsl.compile(…).load(path)`",
         )
     return opened, recognise(str(path), opened.config, spec, opened.tensors.keys())
 
@@ -105,7 +104,7 @@ def _recognised(path: str | Path, spec: str | None) -> tuple[Checkpoint, Recogni
 def _held(
     path: str | Path, spec: str | None
 ) -> tuple[Recognised, Analysis, dict[str, LazyTensor]]:
-    """The spec of a checkpoint, its model, and its tensors as the weights of that."""
+    """Returns the spec of a checkpoint, its model, and its tensors as weights of the model."""
     opened, known = _recognised(path, spec)
     analysis = analyse(str(known.path), known.model.name.id, dict(known.settings))
     weights = {p.path: p for p in parameters(analysis.graph)}
@@ -119,7 +118,7 @@ def _reads_back(
     config: Mapping[str, object],
     theirs: Mapping[str, LazyTensor],
 ) -> None:
-    """Refuses a config that says another model than the one that it was written for."""
+    """Raises `ArchError` if a written config does not describe the same model when read."""
     scope = analysis.env.scope
     settings = read_config("the config", node, scope, analysis.model, config, theirs.keys())
     again = ModelBuilder(scope, analysis.model, Report()).named(settings)
@@ -129,7 +128,7 @@ def _reads_back(
         values = [f"{n} = {_said(analysis.env.names[n])}" for n in lost]
         fail(
             "config",
-            f"the published config has no words for {listing(values, 'and')}",
+            f"the published config cannot express {listing(values, 'and')}",
             node.span,
             expected=listing([f"{n} = {_said(again.names[n])}" for n in lost], "and"),
         )
@@ -140,11 +139,11 @@ def _said(value: Value) -> str:
 
 
 def _publishable(analysis: Analysis, map: str | None) -> WeightMap:
-    """The map by which a model is published: the one that is named, or the first."""
+    """Returns the weight map for an export: the named one, or the first."""
     maps: Mapping[str, WeightMap] = {
         title: each
         for title, each in analysis.maps.items()
-        # A folder has a `config.json`; what a .gguf file says stands in the file itself.
+        # Maps of .gguf files have no `config.json`.
         if each.config
         and (model_type_field(each.config) or ((), ""))[0][:1] != ("general.architecture",)
     }

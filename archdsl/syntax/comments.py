@@ -1,9 +1,9 @@
-"""Comments and empty lines, put on the nodes that they stand beside.
+"""Attaches comments and empty lines to the nodes next to them.
 
-The grammar skips comments; here each finds its slot. A node that can carry comments has a
-slot above and one behind it, a bracket has one before its end. A comment goes behind the
-node that ends on its line, else to what follows in the same bracket; one in the middle of
-a node goes above that node. Their order never changes.
+The grammar skips comments; this module assigns each one to a slot. A node that can have
+comments has a slot above and a slot after it, and a bracket has a slot before its end. A comment
+goes after the node that ends on its line, or else above the next node in the same bracket. A
+comment inside a node goes above that node. The order of comments does not change.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class _Slot(Frozen):
     kind: Kind
     node: int  # its identity
     at: int
-    bracket: int  # where the bracket around it begins
-    until: int = -1  # where the node ends that it stands above
+    bracket: int  # the start of the enclosing bracket
+    until: int = -1  # the end of the node below it
 
 
 def always_apart(before: ast.Node, after: ast.Node) -> bool:
-    """Whether an empty line stands between two items, asked for or not."""
+    """Whether two items are always separated by an empty line."""
     return _tall(before) or _tall(after)
 
 
@@ -45,18 +45,18 @@ def _tall(node: ast.Node) -> bool:
 
 
 def attach(file: ast.File, comments: list[Comment], source: Source) -> ast.File:
-    """The same tree with every comment in a slot, and the empty lines between siblings."""
+    """Returns the tree with its comments, and with the empty lines between siblings."""
     slots = sorted(_slots(file, -1), key=lambda slot: slot.at)
     rebuilt: ast.File = _Rebuild(_fill(slots, comments, source.text), source.text).node(file)
     return rebuilt
 
 
 def _slots(node: ast.Node, bracket: int) -> Iterator[_Slot]:
-    """The slots of a node and of all inside it; types have none, for they stand on one line."""
+    """Yields the slots of a node and its descendants; types have none."""
     carries, closes = hasattr(node, "trivia"), hasattr(node, "closing")
     inside = node.span.start if closes else bracket
     end = node.span.end
-    # A chain that is all of a value begins and ends in the slots of the node around it.
+    # A chain that is the whole value of a node shares the slots of that node.
     chain = getattr(node, "value", None) or getattr(node, "default", None)
     shared = -1
     if isinstance(chain, ast.Chain) and carries and not isinstance(node, ast.Step):
@@ -79,7 +79,7 @@ def _slots(node: ast.Node, bracket: int) -> Iterator[_Slot]:
 def _fill(
     slots: Sequence[_Slot], comments: list[Comment], text: str
 ) -> dict[tuple[Kind, int], list[Comment]]:
-    """The comments of each slot that has any, by its kind and node."""
+    """Returns the comments of each slot by kind and node."""
     filled: dict[tuple[Kind, int], list[Comment]] = defaultdict(list)
     places = [slot.at for slot in slots]
     latest = 0
@@ -90,7 +90,7 @@ def _fill(
         if before.kind == "trailing" and beside and i > latest:
             i -= 1
         elif after.kind == "trailing" or after.bracket > position:
-            # In the middle of a node: above it, unless another comment inside it came first.
+            # Inside a node: above it, unless an earlier comment is inside it too.
             around = (j for j in range(i - 1, latest - 1, -1) if slots[j].until > position)
             i = next(around, i)
         while slots[i].kind == "trailing" and slots[i] is not before:
@@ -101,7 +101,7 @@ def _fill(
 
 
 class _Rebuild:
-    """A tree made anew, its trivia filled in."""
+    """Rebuilds a tree with its comments and empty lines."""
 
     def __init__(self, filled: dict[tuple[Kind, int], list[Comment]], text: str):
         self.filled = filled
@@ -124,7 +124,7 @@ class _Rebuild:
         return self.node(value) if hasattr(value, "span") else value
 
     def stacked(self, siblings: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Siblings that stand below each other, with the empty lines that part them."""
+        """Rebuilds siblings on separate lines, with the empty lines between them."""
         stack = [self.node(node) for node in siblings[:1]]
         for before, node in pairwise(siblings):
             above = self.filled["leading", id(node)]
@@ -158,5 +158,5 @@ class _Rebuild:
         return tuple(lines)
 
     def parted(self, start: int, end: int) -> bool:
-        """Whether an empty line stands between two places."""
+        """Whether there is an empty line between two positions."""
         return re.search(r"\n[ \t]*\n", self.text[start:end]) is not None

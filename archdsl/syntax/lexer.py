@@ -1,9 +1,9 @@
-"""Text to tokens, as the parser's state has them: Lark's contextual lexer, ready sooner.
+"""Lark's contextual lexer, with a faster start.
 
-Lark makes a scanner for each set of terminals that some state of the parser takes, and to make
-those of one file takes longer than to read it. Nearly every token is the same for all of them,
-so one scanner is asked first, and a state's own where that finds what the state does not take;
-states that take a path, which is any word, have another first one.
+Lark builds a scanner for each set of terminals that a parser state accepts. Building them takes
+longer than parsing a file. Most tokens are the same in all states, so a shared scanner is tried
+first, and the scanner of the state is built only if the state does not accept the token. States
+that accept a path (any word) have a second shared scanner.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from lark import Token
 from lark.exceptions import UnexpectedCharacters
 from lark.lexer import AbstractBasicLexer, BasicLexer, ContextualLexer, LexerState
 
-# Tried in every state, lest `modelA` be read as `model` and `A`.
+# Accepted by the scanner in every state, so that `modelA` is not read as `model` and `A`.
 _WHOLE = {"NAME", "ARROW", "EQUAL", "ATMOST", "ATLEAST"}
 
 
 class Lexer(ContextualLexer):
-    """Lark's, with the lexer of a state made when the parser first comes to it."""
+    """Lark's lexer, with the lexer of a state built when the parser first reaches it."""
 
     def __init__(
         self, conf: Any, states: Mapping[int, Collection[str]], always_accept: Collection[str]
     ):
-        if not conf.skip_validation:  # of a grammar that Lark has not looked at yet
+        if not conf.skip_validation:  # the grammar is not validated yet
             super().__init__(conf, dict(states), tuple(_WHOLE))
         self.root_lexer = _lexer(conf, conf.terminals_by_name)
         self.lexers = _Lexers(conf, states)
@@ -35,8 +35,8 @@ class Lexer(ContextualLexer):
 class _Lexers(dict[int, AbstractBasicLexer]):
     """The lexer of each state.
 
-    What the first finds first among the terminals of many states is what a state's own scanner
-    finds first among its own, if it is one of them: both try them in the same order.
+    The shared scanner and the scanner of a state try terminals in the same order. So if the
+    shared scanner finds a terminal that the state accepts, both find the same one.
     """
 
     def __init__(self, conf: Any, states: Mapping[int, Collection[str]]):
@@ -55,7 +55,7 @@ class _Lexers(dict[int, AbstractBasicLexer]):
 
 
 class _Either(BasicLexer):
-    """A state's lexer: the first of many states and, made where it is needed, its own."""
+    """The lexer of a state: the shared one, then its own, which is built on demand."""
 
     def __init__(self, first: BasicLexer, conf: Any, types: set[str]):
         self.first, self.conf, self.types = first, conf, types
@@ -78,7 +78,7 @@ class _Either(BasicLexer):
 
 
 def _lexer(conf: Any, names: Collection[str]) -> BasicLexer:
-    """Lark's lexer of these terminals, which have been looked at before."""
+    """Returns Lark's lexer of these terminals, which are validated already."""
     conf = copy(conf)
     conf.terminals = [terminal for terminal in conf.terminals if terminal.name in names]
     conf.skip_validation = True

@@ -371,7 +371,7 @@ def _braced(
     closing: Sequence[str],
     indent: str,
 ) -> list[str]:
-    """What stands in braces, behind its head."""
+    """Prints a head and its nodes in braces."""
     if not nodes and not closing:
         return _glued(head, [" {}"])
     inside = _stacked(nodes, closing, indent + INDENT)

@@ -1,7 +1,7 @@
-"""Trees of files on the disk: a file that has not changed is not parsed again.
+"""A disk cache of syntax trees: an unchanged file is not parsed again.
 
-Parsing needs Lark, whose import alone takes longer than checking a file; a tree that was stored
-needs neither. `ARCHDSL_TREES=0` turns the store off.
+Importing Lark takes longer than checking a file; a cached tree does not need it.
+`ARCHDSL_TREES=0` turns the cache off.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from archdsl.diagnostics import Source
 from archdsl.syntax import ast
 
 STORE = Store("trees", 2**25)
-# What has a say in what a tree is, beside its text.
+# The sources that a tree depends on, besides its text.
 _SOURCES = ("frozen.py", "diagnostics.py", "syntax")
 
 
 def tree_of(source: Source) -> ast.File:
-    """The tree of a file's text; raises `ArchError` as `parse` does."""
+    """Returns the tree of a source; raises `ArchError` like `parse`."""
     if os.environ.get("ARCHDSL_TREES") == "0":
-        return _parsed(source)
+        return _parse(source)
     key = key_of(_version(), source.path, source.text)
     content = STORE.read(key)
     if content is not None:
         stored: ast.File = pickle.loads(content)
         return stored
-    file = _parsed(source)
+    file = _parse(source)
     STORE.write(key, [pickle.dumps(file, protocol=pickle.HIGHEST_PROTOCOL)])
     return file
 
 
-def _parsed(source: Source) -> ast.File:
+def _parse(source: Source) -> ast.File:
     from archdsl.syntax.parser import parse  # imports Lark
 
     return parse(source.text, source.path)
@@ -43,7 +43,7 @@ def _parsed(source: Source) -> ast.File:
 
 @functools.cache
 def _version() -> str:
-    """A checksum of our own files, and Python's version."""
+    """Computes a checksum of the sources and the Python version."""
     root = Path(__file__).parents[1]
     paths = [path for name in _SOURCES for path in _files(root / name)]
     return digest([sys.version.encode(), *(path.read_bytes() for path in paths)]).hex()
