@@ -1,9 +1,9 @@
 """Attaches comments and empty lines to the nodes next to them.
 
 The grammar skips comments; this module assigns each one to a slot. A node that can have
-comments has a slot above and a slot after it, and a bracket has a slot before its end. A comment
-goes after the node that ends on its line, or else above the next node in the same bracket. A
-comment inside a node goes above that node. The order of comments does not change.
+comments has a slot above and a slot after it, and a bracket has a slot before its end. A
+comment goes after the node that ends on its line, or else above the next node in the same
+bracket. A comment inside a node goes above that node. The order of comments does not change.
 """
 
 from __future__ import annotations
