@@ -141,6 +141,18 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
 
 
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
+def test_the_source_files_that_a_page_names_exist(page: Path) -> None:
+    for name in re.findall(r"`([\w/]+\.(?:py|c|h))`", page.read_text(encoding="utf-8")):
+        folders = (
+            ROOT,
+            ROOT / "archdsl",
+            *(ROOT / "archdsl").rglob("*/"),
+            ROOT / "tests/backend",
+        )
+        assert any((folder / name).exists() for folder in folders), f"{page.name}: {name}"
+
+
 def operators() -> str:
     lines = ["# Operators", "", "Generated from the table in `archdsl/graph/ops.py`."]
     for op in OPS.values():
