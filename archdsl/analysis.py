@@ -67,10 +67,10 @@ def analyse(
 
 def check(spec: str | ast.File) -> list[Diagnostic]:
     """Returns all errors of a file: of blocks, models, variants and weight maps."""
-    return checked(spec)[0]
+    return analyse_all(spec)[0]
 
 
-def checked(
+def analyse_all(
     spec: str | ast.File, settings: Mapping[str, Setting] | None = None
 ) -> tuple[list[Diagnostic], dict[str, Analysis]]:
     """Returns all errors of a file, and its models and variants without errors by name.
@@ -82,7 +82,9 @@ def checked(
     except ArchError as error:
         return list(error.diagnostics), {}
     run = _Run(file, path)
-    names = [named] if named else list(_model_names(file) if settings else _alone(file))
+    names = (
+        [named] if named else list(_model_names(file) if settings else _standalone_names(file))
+    )
     built = {name: run.build(name, settings) for name in names}
     return run.report.diagnostics, {name: each for name, each in built.items() if each}
 
@@ -91,7 +93,7 @@ def _model_names(file: ast.File) -> Iterator[str]:
     return (item.name.id for item in file.items if isinstance(item, ast.Model))
 
 
-def _alone(file: ast.File) -> Iterator[str]:
+def _standalone_names(file: ast.File) -> Iterator[str]:
     """Yields the names of the variants and models that need no settings."""
     for item in file.items:
         match item:

@@ -1,4 +1,4 @@
-"""What the semantics makes of specs that are right: settings, files, facts."""
+"""Correct specs: settings, files, facts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import archdsl
-from archdsl.analysis import analyse, checked, models
+from archdsl.analysis import analyse, analyse_all, models
 from archdsl.cli import main
 from archdsl.diagnostics import ArchError
 from archdsl.graph.nodes import Graph, Stack
@@ -27,7 +27,7 @@ SETTINGS = str(CASES / "settings.arch")
 
 
 def attributes(variant: str, **settings: int | float | bool | str) -> dict[str, object]:
-    """What the operators of settings.arch's first model are given."""
+    """The attributes of the operators in a model of settings.arch."""
     made = analyse(f"{SETTINGS}:{variant}", settings=settings).graph
     return {
         f"{n.op}.{k}": v for n in made.nodes if not isinstance(n, Stack) for k, v in n.attrs
@@ -122,7 +122,7 @@ def test_use_means_a_file_beside_this_one_and_then_the_library(
     )
     (tmp_path / "library.arch").write_text(f'use "lib/own.arch"\n{body} own }}')
     (tmp_path / "beside.arch").write_text(f'use "blocks.arch"\n{body} elsewhere }}')
-    # Where the command is given from is no place to look in.
+    # The current folder is not searched.
     monkeypatch.chdir(tmp_path)
     assert archdsl.check("library.arch") == []
     monkeypatch.chdir(tmp_path / "lib")
@@ -168,7 +168,7 @@ def test_facts_hold_for_the_sizes_that_they_were_written_for() -> None:
     analyse(file, "wide", settings={"n": 4})
 
 
-def test_a_fact_of_a_variant_is_held_for_it_alone() -> None:
+def test_a_fact_of_a_variant_is_checked_only_for_it() -> None:
     file = archdsl.parse(FACTS.replace("124", "125"))
     assert [d.code for d in archdsl.check(file)] == ["expect"]
     analyse(file)
@@ -176,7 +176,7 @@ def test_a_fact_of_a_variant_is_held_for_it_alone() -> None:
         analyse(file, "wide")
 
 
-def test_one_wrong_model_hides_nothing_of_another() -> None:
+def test_a_mistake_in_one_model_does_not_hide_those_of_another() -> None:
     wrong = (
         "model Wrong(n = 3) {\n  input x: float[n]\n  output y: float[4] = x -> linear(n)\n}\n"
     )
@@ -212,12 +212,12 @@ def test_check_builds_each_model_once(
 
 
 def test_check_reports_mistakes_of_settings() -> None:
-    problems, known = checked("gpt.arch", {"heads": 5})
+    problems, known = analyse_all("gpt.arch", {"heads": 5})
     assert [problem.code for problem in problems] == ["divisibility"]
     assert known == {}
 
 
-def test_blocks_may_nest_deeply_and_not_without_end() -> None:
+def test_blocks_may_nest_deeply_but_not_endlessly() -> None:
     chain = "\n".join(
         f"block b{i}(x: float[T, D]): float[T, D] {{ x -> b{i + 1} }}" for i in range(400)
     )
@@ -229,14 +229,14 @@ def test_blocks_may_nest_deeply_and_not_without_end() -> None:
     limit = sys.getrecursionlimit()  # importing tinygrad raises it
     try:
         sys.setrecursionlimit(1000)
-        (told,) = archdsl.check(deep)
+        (found,) = archdsl.check(deep)
         assert archdsl.check(shallow) == []
     finally:
         sys.setrecursionlimit(limit)
-    assert told.message == "the blocks of `M` are nested too deeply"
+    assert found.message == "the blocks of `M` are nested too deeply"
 
 
-# -- what is not imported --
+# -- imports --
 
 
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -271,11 +271,11 @@ def test_a_model_of_175_billion_is_checked_and_costed_without_tinygrad() -> None
     assert f"{count:,}" in ran.stdout
 
 
-def test_blocks_that_double_at_every_level_are_refused_and_not_walked() -> None:
+def test_blocks_that_double_at_every_level_are_refused() -> None:
     chain = "block b0(x: float[T, D]): float[T, D] { x -> norm -> norm }\n" + "\n".join(
         f"block b{i}(x: float[T, D]): float[T, D] {{ x -> b{i - 1} -> b{i - 1} }}"
         for i in range(1, 41)
     )
-    (told,) = archdsl.check(archdsl.parse(model("float[T, D] = x -> b40", blocks=chain)))
-    assert told.code == "cycle"
-    assert told.message == "the model calls more than 10000 blocks"
+    (found,) = archdsl.check(archdsl.parse(model("float[T, D] = x -> b40", blocks=chain)))
+    assert found.code == "cycle"
+    assert found.message == "the model calls more than 10000 blocks"

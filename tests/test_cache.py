@@ -1,4 +1,4 @@
-"""The stores of the cache folder, which several processes share."""
+"""Cache entries, which several processes share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_an_entry_is_read_as_it_was_written(store: Store) -> None:
     assert store.folder == cache_folder() / "things"
 
 
-def test_any_damage_makes_it_none(store: Store) -> None:
+def test_a_damaged_entry_is_ignored(store: Store) -> None:
     store.write("a", [b"content"])
     path = store.folder / "a"
     data = path.read_bytes()
@@ -45,7 +45,7 @@ def test_any_damage_makes_it_none(store: Store) -> None:
     assert store.read("b") is None
 
 
-def test_what_was_used_longest_ago_goes_first(store: Store) -> None:
+def test_the_least_recently_used_entry_is_evicted_first(store: Store) -> None:
     for number in range(6):
         store.write(str(number), [bytes(1000)])
         os.utime(store.folder / str(number), (number, number))
@@ -56,14 +56,14 @@ def test_what_was_used_longest_ago_goes_first(store: Store) -> None:
     assert store.read("7") is None
 
 
-def test_a_folder_that_cannot_be_written_is_no_error(store: Store) -> None:
+def test_a_folder_that_cannot_be_written_is_ignored(store: Store) -> None:
     cache_folder().mkdir()
     store.folder.write_text("a file")
     store.write("a", [b"content"])
     assert store.read("a") is None
 
 
-def test_processes_that_write_at_once_leave_whole_entries(store: Store) -> None:
+def test_processes_that_write_at_once_leave_complete_entries(store: Store) -> None:
     script = """
 from archdsl.cache import Store
 store = Store("things", 5000)

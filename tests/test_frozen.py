@@ -1,4 +1,4 @@
-"""`Frozen` beside `dataclass(frozen=True)`, which it stands for."""
+"""`Frozen` compared with `dataclass(frozen=True)`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Nothing(Frozen):
 BOTH: tuple[Any, ...] = (Ours, Theirs)
 
 
-def test_values_come_by_place_by_name_and_by_default() -> None:
+def test_values_by_position_by_name_and_by_default() -> None:
     for kind in BOTH:
         made = [kind("a"), kind("a", 2), kind(size=2, name="a"), kind("a", origin=None)]
         assert [(m.name, m.size, m.origin) for m in made] == [("a", 2, None)] * 4
@@ -53,14 +53,14 @@ def test_values_come_by_place_by_name_and_by_default() -> None:
         ((), {"names": "a", "size": 1, "origin": 2}),
     ],
 )
-def test_too_little_and_too_much_is_refused(
+def test_missing_and_extra_values_are_refused(
     kind: Any, values: tuple[object, ...], named: dict[str, object]
 ) -> None:
     with pytest.raises(TypeError):
         kind(*values, **named)
 
 
-def test_what_is_made_cannot_be_changed() -> None:
+def test_instances_cannot_be_changed() -> None:
     for kind in BOTH:
         made = kind("a")
         with pytest.raises(FrozenInstanceError):
@@ -73,7 +73,7 @@ def test_what_is_made_cannot_be_changed() -> None:
         assert replace(made, size=3) == kind("a", 3)
 
 
-def test_equality_is_of_one_class_and_of_the_fields_that_are_compared() -> None:
+def test_equality_needs_the_same_class_and_equal_compared_fields() -> None:
     for kind in BOTH:
         one, same, other = kind("a", 1, 5), kind("a", 1, 6), kind("a", 2, 5)
         assert one == same
@@ -90,7 +90,7 @@ def test_copies_are_equal() -> None:
         assert (again, again.origin) == (made, 5)
 
 
-def test_a_default_that_could_change_is_refused() -> None:
+def test_a_mutable_default_is_refused() -> None:
     with pytest.raises(AssertionError, match="immutable"):
 
         class Listed(Frozen):

@@ -6,7 +6,7 @@ import argparse
 import sys
 from dataclasses import replace
 
-from archdsl.analysis import Analysis, analyse, checked, models
+from archdsl.analysis import Analysis, analyse, analyse_all, models
 from archdsl.cli.common import Subparsers, add_spec, command, settings
 from archdsl.diagnostics import ArchError
 from archdsl.graph.cost import cost
@@ -29,7 +29,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     given = settings(args)
     analyses: list[Analysis] = []
-    problems, known = checked(args.spec, given)
+    problems, known = analyse_all(args.spec, given)
     if not problems:
         try:
             # Without a variant after the colon, each model of the file.

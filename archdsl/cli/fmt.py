@@ -9,7 +9,7 @@ from pathlib import Path
 
 from archdsl.cli.common import Subparsers, command, say
 from archdsl.diagnostics import ArchError
-from archdsl.semantics.library import text_of
+from archdsl.semantics.library import read_text_file
 from archdsl.syntax.parser import parse
 from archdsl.syntax.printer import format
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _file(name: str, args: argparse.Namespace) -> bool:
     """Whether a file's text is, or was, another than its canonical one."""
-    text = sys.stdin.read() if name == "-" else text_of(Path(name))
+    text = sys.stdin.read() if name == "-" else read_text_file(Path(name))
     new = format(parse(text, name))
     if args.diff:
         old = text.splitlines(keepends=True)

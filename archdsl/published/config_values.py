@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 
 from archdsl.diagnostics import Span, did_you_mean, listing
 from archdsl.semantics.elaborate import Elaborator
-from archdsl.semantics.unknown import no_choice
+from archdsl.semantics.unknown import unknown_choice
 from archdsl.semantics.values import Env, Scalar, Symbol
 from archdsl.syntax import ast
 from archdsl.syntax.printer import expression
@@ -79,7 +79,7 @@ def value_when_absent(line: ast.Setting, work: Elaborator, env: Env) -> object:
     assert node is not None
     if isinstance(node, ast.Name) and node.id not in env.names:
         args = line.value.args if isinstance(line.value, ast.Call) else ()
-        if node.id in [arg.name.id for arg in args if arg.name] or no_choice(node) is None:
+        if node.id in [arg.name.id for arg in args if arg.name] or unknown_choice(node) is None:
             return None if node.id == "none" else node.id
     return value_of(node, work, env)
 

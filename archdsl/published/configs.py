@@ -29,7 +29,7 @@ from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.library import Scope
 from archdsl.semantics.models import ModelBuilder, Setting
 from archdsl.semantics.report import Report
-from archdsl.semantics.unknown import no_choice
+from archdsl.semantics.unknown import unknown_choice
 from archdsl.semantics.values import Env, Scalar, Symbol, Value, fits, kind_text
 from archdsl.syntax import ast
 
@@ -133,7 +133,7 @@ def _check_names(value: ast.Expr | ast.Not, work: Elaborator, env: Env) -> None:
                 expected='gelu = "gelu_new"',
             )
             continue
-        if arg.name.id not in env.scope.blocks and (wrong := no_choice(arg.name)):
+        if arg.name.id not in env.scope.blocks and (wrong := unknown_choice(arg.name)):
             work.builder.report_diagnostic(wrong)
         before = taken.setdefault(arg.value.value, arg.name.id)
         if before != arg.name.id:
@@ -194,7 +194,7 @@ class _ConfigReader:
     def environment(self) -> tuple[Elaborator, Env]:
         """An environment with the parameters that are set so far."""
         builder = ModelBuilder(self.scope, self.model, Report())
-        return builder.elaborator, builder.named(self.settings)
+        return builder.elaborator, builder.bind_parameters(self.settings)
 
     def report_error(self, line: ast.Setting | None, message: str, **more: str | None) -> None:
         span = line.span if line else None

@@ -108,7 +108,7 @@ def bind(
             if certain or arg.name:
                 _report_no_parameter(callee, arg, report)
             sound = False
-        elif given := _given(arg, param, slots):
+        elif given := _existing_argument(arg, param, slots):
             if certain:
                 _report_twice(callee, arg, given, param, report)
             sound = False
@@ -151,7 +151,9 @@ def _destination(
     return by_order, value if isinstance(value, Poison) else None
 
 
-def _given(arg: ast.Arg, param: Param, slots: Mapping[str, list[Bound]]) -> Bound | None:
+def _existing_argument(
+    arg: ast.Arg, param: Param, slots: Mapping[str, list[Bound]]
+) -> Bound | None:
     """The argument that a parameter already has, if it cannot have another."""
     bounds = slots.get(param.name, [])
     match param.kind:

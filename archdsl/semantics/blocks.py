@@ -73,7 +73,7 @@ class Blocks:
             result.type, block.type, inner, f"the value of `{block.name.id}`"
         ):
             return POISON
-        return Tensor(result.ref, self.shapes.outside(result.type, outer_names))
+        return Tensor(result.ref, self.shapes.with_caller_names(result.type, outer_names))
 
     def _is_endless(self, block: ast.Block, span: Span, env: Env) -> bool:
         """Whether this call never ends, or ends too late; reports it."""

@@ -12,7 +12,7 @@ from archdsl.graph.nodes import Node
 from archdsl.graph.types import Varying
 from archdsl.semantics.places import Places
 from archdsl.semantics.report import Report
-from archdsl.semantics.unknown import no_value
+from archdsl.semantics.unknown import unknown_value
 from archdsl.semantics.values import POISON, Env, Poison, Scalar, Value, value_text
 from archdsl.syntax import ast
 from archdsl.syntax.traversal import walk
@@ -85,7 +85,7 @@ class GraphBuilder:
 
     def report_unknown(self, name: str, span: Span, env: Env) -> Poison:
         """Reports a name that has no value."""
-        return self.report_diagnostic(no_value(name, span, env.names, env.scope))
+        return self.report_diagnostic(unknown_value(name, span, env.names, env.scope))
 
     def report_argument(
         self, callee: str, param: str, span: Span, expected: str, found: Value, **more: Any

@@ -68,10 +68,10 @@ def read(path: str) -> Source:
         if Path(path).is_dir():
             help = "this is a folder: give a file in it"
         fail("file", f"there is no file `{path}`", help=help)
-    return Source(str(found) if not Path(path).is_file() else path, text_of(found))
+    return Source(str(found) if not Path(path).is_file() else path, read_text_file(found))
 
 
-def text_of(path: Path) -> str:
+def read_text_file(path: Path) -> str:
     """The text of a file with its line endings; raises `ArchError` if it cannot be read."""
     try:
         return path.read_bytes().decode("utf-8")
@@ -103,7 +103,7 @@ def _load(
         loaded[path.resolve()] = scope
     for use in file.items:
         if isinstance(use, ast.Use):
-            used = _used(use, scope, report, loaded, around)
+            used = _load_used(use, scope, report, loaded, around)
             scope.incomplete |= used.incomplete
             scope.unclear |= used.unclear
             for name, definition in used.blocks.items():
@@ -135,7 +135,7 @@ def _define(scope: Scope, name: str, definition: Definition, report: Report) -> 
     scope.blocks[name] = definition
 
 
-def _used(
+def _load_used(
     use: ast.Use,
     scope: Scope,
     report: Report,
@@ -168,7 +168,7 @@ def _used(
             use.path.span,
             notes=tuple(Note("through this file", span) for _, span in chain[:-1]),
         )
-        return _unread(scope.file, found)
+        return _unread_scope(scope.file, found)
     if place in loaded:
         return loaded[place]
     try:
@@ -176,13 +176,13 @@ def _used(
         return _load(tree(source), found, report, loaded, chain)
     except ArchError as error:
         report.extend(error.diagnostics)
-        return _unread(scope.file, found)
+        return _unread_scope(scope.file, found)
 
 
-def _unread(file: ast.File, path: Path) -> Scope:
+def _unread_scope(file: ast.File, path: Path) -> Scope:
     """The scope of a file that cannot be loaded: the names of its blocks are known."""
     try:
-        names = re.findall(r"\bblock\s+(\w+)", text_of(path))
+        names = re.findall(r"\bblock\s+(\w+)", read_text_file(path))
     except ArchError:
         return Scope(file, path, incomplete=True)
     return Scope(file, path, unclear=set(names))

@@ -86,7 +86,7 @@ class ModelBuilder:
 
     # -- parameters --
 
-    def named(self, settings: Mapping[str, Setting]) -> Env:
+    def bind_parameters(self, settings: Mapping[str, Setting]) -> Env:
         """The parameters of the model for these settings, without its body."""
         self._parameters(None, Arguments({}), settings)
         return self.env
@@ -126,14 +126,14 @@ class ModelBuilder:
             origin: Span | None = param.name.span
             if name in settings:
                 origin = None
-                value = self._setting(param, settings[name], default)
+                value = self._setting_value(param, settings[name], default)
             elif bound := given.first(name):
                 origin = bound.span
-                value = self._given(param, bound, default)
+                value = self._variant_value(param, bound, default)
             elif not certain:
                 value = POISON
             else:
-                value = self._required(param, variant) if default is None else default
+                value = self._report_missing(param, variant) if default is None else default
             if isinstance(value, Scalar):
                 value = Scalar(value.value, name, origin)
             self.failed |= isinstance(value, Poison)
@@ -150,7 +150,7 @@ class ModelBuilder:
             return POISON
         return self.elaborator.evaluate(param.default, self.env) if param.default else None
 
-    def _required(self, param: ast.Param, variant: ast.Variant | None) -> Poison:
+    def _report_missing(self, param: ast.Param, variant: ast.Variant | None) -> Poison:
         """Reports a parameter that has no value."""
         self.report.add(
             "missing-argument",
@@ -161,7 +161,9 @@ class ModelBuilder:
         )
         return POISON
 
-    def _setting(self, param: ast.Param, setting: Setting, default: Value | None) -> Value:
+    def _setting_value(
+        self, param: ast.Param, setting: Setting, default: Value | None
+    ) -> Value:
         """A value from outside; a text is a choice, unless the default is a string."""
         text = isinstance(setting, str) and not isinstance(default, Scalar | Poison)
         value = Symbol(str(setting), param.name.span) if text else Scalar(setting)
@@ -171,7 +173,7 @@ class ModelBuilder:
             return value
         return self._report_value(param, default, str(setting).lower(), None)
 
-    def _given(self, param: ast.Param, bound: Bound, default: Value | None) -> Value:
+    def _variant_value(self, param: ast.Param, bound: Bound, default: Value | None) -> Value:
         """The argument of a variant."""
         value = bound.value
         if isinstance(value, Poison) or isinstance(default, Poison) or fits(value, default):
@@ -218,10 +220,10 @@ class ModelBuilder:
                 )
 
     def _input(self, node: ast.Input) -> None:
-        made = self._new_input(node.name, node.type)
-        if made:
-            self.inputs.append(made)
-        self._bind(node.name, Tensor(made.name, made.type) if made else POISON)
+        new = self._new_input(node.name, node.type)
+        if new:
+            self.inputs.append(new)
+        self._bind(node.name, Tensor(new.name, new.type) if new else POISON)
 
     def _bind(self, name: ast.Name, value: Value) -> None:
         """Binds a name. A name that is bound twice is POISON after that."""
@@ -232,7 +234,7 @@ class ModelBuilder:
     def _new_input(self, name: ast.Name, node: ast.Type, label: bool = False) -> Input | None:
         """An input. A label of the loss can have only the axes of inputs."""
         known = set(self.varying)
-        type = self.elaborator.shapes.declared(node, self.env)
+        type = self.elaborator.shapes.input_type(node, self.env)
         if type is None:
             return None
         if label and (new := sorted(type.vars - known)):
@@ -325,11 +327,11 @@ class ModelBuilder:
             return Tensor(label.name, label.type)
 
         arguments = bind(called, node.call.args, None, evaluate, self.report)
-        made = self.elaborator.operators.node(op, arguments, self.env, node.call.span, "")
-        if isinstance(made, Poison):
+        new = self.elaborator.operators.node(op, arguments, self.env, node.call.span, "")
+        if isinstance(new, Poison):
             self.failed = True
         else:
-            self.loss, _ = made
+            self.loss, _ = new
 
     def _init(self, node: ast.Init) -> None:
         name, args = (

@@ -13,7 +13,12 @@ from archdsl.graph.types import Type
 from archdsl.semantics.binding import Bound, Callee, bind, callee
 from archdsl.semantics.library import Scope
 from archdsl.semantics.report import Report
-from archdsl.semantics.unknown import no_block, no_choice, no_option, no_value
+from archdsl.semantics.unknown import (
+    unknown_block,
+    unknown_choice,
+    unknown_option,
+    unknown_value,
+)
 from archdsl.semantics.values import Scalar, Symbol, Tensor, Value
 from archdsl.syntax import ast
 from archdsl.syntax.traversal import walk
@@ -202,7 +207,9 @@ class _Names:
                 self.used.add(expr.id)
                 if expr.id not in self.bound:
                     self.undefined.add(expr.id)
-                    self.report.extend([no_value(expr.id, expr.span, self.bound, self.scope)])
+                    self.report.extend(
+                        [unknown_value(expr.id, expr.span, self.bound, self.scope)]
+                    )
             case ast.Call():
                 self.call(expr, None)
             case ast.Chain():
@@ -234,7 +241,7 @@ class _Names:
                 chosen = isinstance(node.right, ast.Name) and node.right.id not in self.bound
                 if not chosen:
                     self.value(node.right)
-                elif unknown := no_choice(node.right):  # type: ignore[arg-type]
+                elif unknown := unknown_choice(node.right):  # type: ignore[arg-type]
                     self.report.extend([unknown])
             case _:
                 self.value(node)
@@ -272,7 +279,7 @@ class _Names:
             return
         called = callee(name.id, self.scope, expr.span)
         if called is None:
-            self.report.extend([no_block(name.id, name.span, self.scope)])
+            self.report.extend([unknown_block(name.id, name.span, self.scope)])
             self.arguments_of_unknown(args)
         else:
             self.arguments(called, args, receiver)
@@ -326,7 +333,9 @@ class _Names:
             case kind if isinstance(symbol, Symbol) and kind is not Kind.TENSOR:
                 absent = symbol.name == "none" and param.default is None
                 if symbol.name not in param.choices and not absent:
-                    unknown = no_option(called.name, called.params, param, symbol, self.bound)
+                    unknown = unknown_option(
+                        called.name, called.params, param, symbol, self.bound
+                    )
                     self.report.extend([unknown])
             case _:
                 self.value(expr)

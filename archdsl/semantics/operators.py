@@ -13,7 +13,7 @@ from archdsl.graph.types import Axis, Size, Type
 from archdsl.semantics.binding import Arguments, Bound
 from archdsl.semantics.graph_builder import GraphBuilder
 from archdsl.semantics.shapes import where_bound
-from archdsl.semantics.unknown import no_option
+from archdsl.semantics.unknown import unknown_option
 from archdsl.semantics.values import POISON, Env, Poison, Scalar, Symbol, Tensor
 from archdsl.syntax import ast
 
@@ -39,7 +39,7 @@ class Operators:
         named: bool = True,
     ) -> Tensor | Poison:
         path = (
-            self.builder.places.take(place, label.span if label else span, bool(label))
+            self.builder.places.unique_path(place, label.span if label else span, bool(label))
             if named
             else ""
         )
@@ -54,7 +54,7 @@ class Operators:
             self.noncausal_at.setdefault((name, node.id), (*self.builder.calls, span))
         self.builder.nodes.append(node)
         if op.name == "embed":
-            full = self.builder.places.full(path)
+            full = self.builder.places.full_path(path)
             self.tables[full] = node
             env.labels[path.rpartition(".")[2]] = full
         return Tensor(node.id, node.type)
@@ -149,7 +149,7 @@ class Operators:
                 case Kind.AXIS:
                     return self._axis(value, tensors)
             return self.builder.report_diagnostic(
-                no_option(op.name, op.params, param, value, env.names)
+                unknown_option(op.name, op.params, param, value, env.names)
             )
         if isinstance(value, Scalar) and param.kind is Kind.LABEL:
             return self._table_at(str(value.value), bound.span)

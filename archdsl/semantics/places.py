@@ -23,7 +23,7 @@ class Places:
         self._taken: set[str] = set()
         self._labels: dict[str, Span] = {}
 
-    def take(self, name: str, span: Span, labelled: bool) -> str:
+    def unique_path(self, name: str, span: Span, labelled: bool) -> str:
         """The path of a part of this body. A name that is in use gets a number."""
         if labelled and name in self._taken:
             first = self._labels.get(name)
@@ -43,7 +43,7 @@ class Places:
         self._taken.add(unique)
         return f"{self._prefix}.{unique}" if self._prefix else unique
 
-    def full(self, path: str) -> str:
+    def full_path(self, path: str) -> str:
         """A path with its enclosing stacks, `{}` for the number of a layer."""
         return f"{self._stacks}.{path}" if self._stacks else path
 
@@ -59,7 +59,7 @@ class Places:
         if name is None:
             yield
             return
-        path = self.take(name, span, labelled) if named else self._prefix
+        path = self.unique_path(name, span, labelled) if named else self._prefix
         saved = self._prefix, self._taken, self._labels
         self._prefix, self._taken, self._labels = path, set(), {}
         yield
@@ -69,7 +69,7 @@ class Places:
     def in_stack(self, path: str) -> Iterator[None]:
         """Enters the body of a stack, whose paths are relative to one layer."""
         saved = self._prefix, self._taken, self._labels, self._stacks
-        self._stacks = f"{self.full(path)}.{{}}"
+        self._stacks = f"{self.full_path(path)}.{{}}"
         self._prefix, self._taken, self._labels = "", set(), {}
         yield
         self._prefix, self._taken, self._labels, self._stacks = saved

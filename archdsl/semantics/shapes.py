@@ -26,7 +26,7 @@ class Shapes:
 
     # -- declared types of inputs --
 
-    def declared(self, node: ast.Type, env: Env) -> Type | None:
+    def input_type(self, node: ast.Type, env: Env) -> Type | None:
         """The declared type of an input. Adds its varying axes to `varying` and `env`."""
         axes = [self._declared_axis(axis, env) for axis in node.axes]
         below = self.positive(node.below, env, "a bound") if node.below else None
@@ -241,7 +241,7 @@ class Shapes:
             if isinstance(axis.size, ast.Name):
                 env.names.setdefault(axis.size.id, POISON)
 
-    def outside(self, type: Type, outer: dict[str, str | None]) -> Type:
+    def with_caller_names(self, type: Type, outer: dict[str, str | None]) -> Type:
         """A result's type with the caller's names for its axes."""
         axes = (replace(a, name=outer.get(a.name or "", a.name)) for a in type.axes)
         return replace(type, axes=tuple(axes))

@@ -14,7 +14,7 @@ from archdsl.semantics.conditions import Conditions
 from archdsl.semantics.evaluators import Evaluators
 from archdsl.semantics.graph_builder import GraphBuilder
 from archdsl.semantics.operators import Operators
-from archdsl.semantics.unknown import no_block
+from archdsl.semantics.unknown import unknown_block
 from archdsl.semantics.values import (
     POISON,
     Closure,
@@ -132,7 +132,7 @@ class Steps:
         called = callee(name.id, env.scope, expr.span)
         if called is None:
             self.builder.skip(expr)
-            return self.builder.report_diagnostic(no_block(name.id, name.span, env.scope))
+            return self.builder.report_diagnostic(unknown_block(name.id, name.span, env.scope))
         arguments = bind(
             called, args, x, lambda e, p: self.argument(e, p, called, env), self.builder.report
         )
@@ -213,7 +213,9 @@ class Steps:
         if isinstance(block, ast.Labeled):
             label, block = block.label, block.value
         name = label.id if label else _stack_name(block, env)
-        path = self.builder.places.take(name, label.span if label else expr.span, bool(label))
+        path = self.builder.places.unique_path(
+            name, label.span if label else expr.span, bool(label)
+        )
         if isinstance(x, Poison):
             with self.builder.collect_nodes(), self.builder.places.in_stack(path):
                 return self.apply(block, env, x, named=False)

@@ -13,7 +13,7 @@ from archdsl.semantics.values import Symbol
 from archdsl.syntax import ast
 
 
-def no_value(name: str, span: Span, names: Iterable[str], scope: Scope) -> Diagnostic:
+def unknown_value(name: str, span: Span, names: Iterable[str], scope: Scope) -> Diagnostic:
     """A name where a number or a tensor is needed; `names` are the bound names."""
     if name in OPS or name in scope.blocks:
         return Diagnostic(
@@ -26,7 +26,7 @@ def no_value(name: str, span: Span, names: Iterable[str], scope: Scope) -> Diagn
     return Diagnostic("unknown-name", f"`{name}` is not defined here", span, help=help)
 
 
-def no_block(name: str, span: Span, scope: Scope) -> Diagnostic:
+def unknown_block(name: str, span: Span, scope: Scope) -> Diagnostic:
     """A name where a block is needed."""
     if name in OPS and OPS[name].loss:
         help: str | None = f"write it as a statement: `loss {OPS[name].example}`"
@@ -36,7 +36,7 @@ def no_block(name: str, span: Span, scope: Scope) -> Diagnostic:
     return Diagnostic("unknown-name", f"there is no block `{name}`", span, help=help)
 
 
-def no_choice(name: ast.Name) -> Diagnostic | None:
+def unknown_choice(name: ast.Name) -> Diagnostic | None:
     """A name that a choice is compared with; None if it is an option of some operator."""
     known = {"none", *OPS, *(c for op in OPS.values() for p in op.params for c in p.choices)}
     if name.id in known:
@@ -45,7 +45,7 @@ def no_choice(name: ast.Name) -> Diagnostic | None:
     return Diagnostic("unknown-name", f"no option is named `{name.id}`", name.span, help=help)
 
 
-def no_option(
+def unknown_option(
     callee: str, params: tuple[Param, ...], at: Param, name: Symbol, names: Iterable[str]
 ) -> Diagnostic:
     """A bare name as an argument, neither bound nor an option of the callee.

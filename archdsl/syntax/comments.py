@@ -26,19 +26,21 @@ Kind: TypeAlias = Literal["leading", "trailing", "closing"]
 
 
 class _Slot(Frozen):
+    """A place for comments."""
+
     kind: Kind
-    node: int  # its identity
+    node: int  # its id()
     at: int
     bracket: int  # the start of the enclosing bracket
-    until: int = -1  # the end of the node below it
+    until: int = -1  # of a leading slot, the end of its node
 
 
-def always_apart(before: ast.Node, after: ast.Node) -> bool:
-    """Whether two items are always separated by an empty line."""
-    return _tall(before) or _tall(after)
+def needs_blank_line(before: ast.Node, after: ast.Node) -> bool:
+    """Whether a blank line is required between two items."""
+    return _is_multiline(before) or _is_multiline(after)
 
 
-def _tall(node: ast.Node) -> bool:
+def _is_multiline(node: ast.Node) -> bool:
     return isinstance(node, ast.Block | ast.Model | ast.Weights | ast.Config | ast.Only) or (
         isinstance(node, ast.Variant) and node.facts is not None
     )
@@ -47,7 +49,7 @@ def _tall(node: ast.Node) -> bool:
 def attach(file: ast.File, comments: list[Comment], source: Source) -> ast.File:
     """Returns the tree with its comments, and with the empty lines between siblings."""
     slots = sorted(_slots(file, -1), key=lambda slot: slot.at)
-    rebuilt: ast.File = _Rebuild(_fill(slots, comments, source.text), source.text).node(file)
+    rebuilt: ast.File = _Rebuild(_assign(slots, comments, source.text), source.text).node(file)
     return rebuilt
 
 
@@ -76,7 +78,7 @@ def _slots(node: ast.Node, bracket: int) -> Iterator[_Slot]:
         yield _Slot("trailing", id(node), end, bracket)
 
 
-def _fill(
+def _assign(
     slots: Sequence[_Slot], comments: list[Comment], text: str
 ) -> dict[tuple[Kind, int], list[Comment]]:
     """Returns the comments of each slot by kind and node."""
@@ -114,7 +116,7 @@ class _Rebuild:
         value = getattr(node, name)
         match name:
             case "items" | "statements" | "rules":
-                return self.stacked(value)
+                return self.siblings(value)
             case "trivia":
                 return self.trivia(node, blank)
             case "closing":
@@ -123,15 +125,17 @@ class _Rebuild:
             return tuple([self.node(child) for child in value])
         return self.node(value) if hasattr(value, "span") else value
 
-    def stacked(self, siblings: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Rebuilds siblings on separate lines, with the empty lines between them."""
-        stack = [self.node(node) for node in siblings[:1]]
-        for before, node in pairwise(siblings):
+    def siblings(self, nodes: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Siblings on separate lines, with the blank lines between them."""
+        rebuilt = [self.node(node) for node in nodes[:1]]
+        for before, node in pairwise(nodes):
             above = self.filled["leading", id(node)]
             top = above[0][0] if above else node.span.start
-            blank = not always_apart(before, node) and self.parted(before.span.end, top)
-            stack.append(self.node(node, blank))
-        return tuple(stack)
+            blank = not needs_blank_line(before, node) and self.has_blank_line(
+                before.span.end, top
+            )
+            rebuilt.append(self.node(node, blank))
+        return tuple(rebuilt)
 
     def trivia(self, node: Any, blank: bool) -> ast.Trivia:
         above = self.filled["leading", id(node)]
@@ -143,20 +147,20 @@ class _Rebuild:
         found = self.filled["closing", id(node)]
         before = node.__match_args__.index("closing") - 1
         inside = getattr(node, node.__match_args__[before])
-        if found and inside and self.parted(inside[-1].span.end, found[0][0]):
+        if found and inside and self.has_blank_line(inside[-1].span.end, found[0][0]):
             return ("", *self.lines(found))
         return self.lines(found)
 
     def lines(self, found: list[Comment], end: int = 0) -> tuple[str, ...]:
-        """Comments in order, with "" for an empty line between them or before `end`."""
+        """Comments in order, with "" for a blank line between them or before `end`."""
         lines: list[str] = []
         for i, (position, comment) in enumerate(found):
             after = found[i + 1][0] if i + 1 < len(found) else end
             lines.append(comment)
-            if self.parted(position + len(comment), after):
+            if self.has_blank_line(position + len(comment), after):
                 lines.append("")
         return tuple(lines)
 
-    def parted(self, start: int, end: int) -> bool:
-        """Whether there is an empty line between two positions."""
+    def has_blank_line(self, start: int, end: int) -> bool:
+        """Whether there is a blank line between two positions."""
         return re.search(r"\n[ \t]*\n", self.text[start:end]) is not None

@@ -41,31 +41,33 @@ class _Lexers(dict[int, AbstractBasicLexer]):
 
     def __init__(self, conf: Any, states: Mapping[int, Collection[str]]):
         self.conf = conf
-        self.taken = {state: {*taken, *conf.ignore, *_WHOLE} for state, taken in states.items()}
-        self.first: dict[bool, BasicLexer] = {}
+        self.accepted = {
+            state: {*terminals, *conf.ignore, *_WHOLE} for state, terminals in states.items()
+        }
+        self.shared: dict[bool, BasicLexer] = {}
 
     def __missing__(self, state: int) -> AbstractBasicLexer:
-        types = self.taken[state]
+        types = self.accepted[state]
         path = "PATH" in types
-        if path not in self.first:
-            alike = [taken for taken in self.taken.values() if ("PATH" in taken) == path]
-            self.first[path] = _lexer(self.conf, set[str]().union(*alike))
-        self[state] = _Either(self.first[path], self.conf, types)
+        if path not in self.shared:
+            alike = [names for names in self.accepted.values() if ("PATH" in names) == path]
+            self.shared[path] = _lexer(self.conf, set[str]().union(*alike))
+        self[state] = _StateLexer(self.shared[path], self.conf, types)
         return self[state]
 
 
-class _Either(BasicLexer):
-    """The lexer of a state: the shared one, then its own, which is built on demand."""
+class _StateLexer(BasicLexer):
+    """The lexer of a state: the shared scanner, then its own, which is built on demand."""
 
-    def __init__(self, first: BasicLexer, conf: Any, types: set[str]):
-        self.first, self.conf, self.types = first, conf, types
+    def __init__(self, shared: BasicLexer, conf: Any, types: set[str]):
+        self.shared, self.conf, self.types = shared, conf, types
         self.own: BasicLexer | None = None
 
     def next_token(self, lex_state: LexerState, parser_state: Any = None) -> Token:
         count, before = lex_state.line_ctr, lex_state.last_token
         place = [getattr(count, name) for name in count.__slots__]
         try:
-            token = self.first.next_token(lex_state, parser_state)
+            token = self.shared.next_token(lex_state, parser_state)
             if token.type in self.types:
                 return token
         except UnexpectedCharacters:

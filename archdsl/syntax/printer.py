@@ -1,7 +1,7 @@
-"""Tree to canonical text: the inverse of parsing, comments and empty lines kept.
+"""Prints a tree as canonical text: the inverse of parsing, with comments and blank lines.
 
-A node stands on one line while it fits `WIDTH` and has no comment inside; else its steps,
-arguments or parameters stand on a line each.
+A node that fits into `WIDTH` and has no comment inside is printed on one line. Otherwise each
+step, argument or parameter has a line.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from archdsl.syntax import ast
-from archdsl.syntax.comments import always_apart
+from archdsl.syntax.comments import needs_blank_line
 from archdsl.syntax.traversal import walk
 
 WIDTH = 104
 INDENT = "  "
 
-# How tightly an expression holds together; a looser one inside a tighter place is bracketed.
+# Precedence of expressions; one with a lower precedence than its place gets parentheses.
 _CHAIN, _WHEN, _LABEL, _SUM, _PRODUCT, _SIGN, _ATOM = range(7)
 
 
@@ -27,7 +27,7 @@ def format(file: ast.File) -> str:
     >>> print(format(parse("variant xl=GPT( D=1600,heads = 25 )")), end="")
     variant xl = GPT(D = 1600, heads = 25)
     """
-    return "".join(line.rstrip() + "\n" for line in _stacked(file.items, file.closing, ""))
+    return "".join(line.rstrip() + "\n" for line in _node_lines(file.items, file.closing, ""))
 
 
 def expression(node: ast.Expr) -> str:
@@ -36,7 +36,7 @@ def expression(node: ast.Expr) -> str:
 
 
 def type_text(node: ast.Type | ast.BlockType) -> str:
-    """A type as it is written."""
+    """A type on one line."""
     if isinstance(node, ast.BlockType):
         return "block"
     axes = ", ".join(_axis(a) for a in node.axes)
@@ -53,7 +53,7 @@ def _axis(node: ast.Axis) -> str:
 # -- one line --
 
 
-def _strength(node: ast.Condition | ast.Typed) -> int:
+def _precedence(node: ast.Condition | ast.Typed) -> int:
     match node:
         case ast.Chain():
             return _CHAIN
@@ -70,11 +70,11 @@ def _strength(node: ast.Condition | ast.Typed) -> int:
 
 
 def _flat(node: ast.Condition | ast.Typed, at_least: int = _CHAIN) -> str:
-    text = _flat_inside(node)
-    return f"({text})" if _strength(node) < at_least else text
+    text = _flat_without_parentheses(node)
+    return f"({text})" if _precedence(node) < at_least else text
 
 
-def _flat_inside(node: ast.Condition | ast.Typed) -> str:
+def _flat_without_parentheses(node: ast.Condition | ast.Typed) -> str:
     match node:
         case ast.Name(id=text) | ast.Int(text=text) | ast.Float(text=text):
             return text
@@ -85,7 +85,7 @@ def _flat_inside(node: ast.Condition | ast.Typed) -> str:
         case ast.Negate():
             return f"-{_flat(node.operand, _SIGN)}"
         case ast.Binary():
-            tie = _strength(node)
+            tie = _precedence(node)
             return f"{_flat(node.left, tie)} {node.op} {_flat(node.right, tie + 1)}"
         case ast.Call():
             return f"{node.callee.id}({', '.join(_entry_flat(a) for a in node.args)})"
@@ -114,7 +114,7 @@ def _entry_flat(node: ast.Arg | ast.Param) -> str:
 
 
 def _entry(node: ast.Arg | ast.Param) -> tuple[str, ast.Expr | ast.Typed | None]:
-    """What stands before the value of an argument or a parameter, and the value."""
+    """The text before the value of an argument or parameter, and the value."""
     match node:
         case ast.Arg():
             return (f"{node.name.id} = " if node.name else ""), node.value
@@ -125,60 +125,60 @@ def _entry(node: ast.Arg | ast.Param) -> tuple[str, ast.Expr | ast.Typed | None]
             assert_never(node)
 
 
-# -- several lines; the first comes without its indent, the others with theirs --
+# -- several lines: the first without its indent, the others with it --
 
 
-def _laid(
+def _lines(
     node: ast.Condition | ast.Typed, indent: str, used: int, at_least: int = _CHAIN
 ) -> list[str]:
-    """The lines of an expression, `used` columns of the first one being taken."""
+    """The lines of an expression; the first one starts at column `used`."""
     flat = _flat(node, at_least)
-    if used + len(flat) <= WIDTH and not _commented(node):
+    if used + len(flat) <= WIDTH and not _has_comments(node):
         return [flat]
     deeper = indent + INDENT
     match node:
         case ast.Chain() if at_least > _CHAIN:
-            return ["(", *_flow(node.steps, deeper), indent + ")"]
-        case _ if at_least > _strength(node):
-            return ["(", *_indented(_laid(node, deeper, len(deeper)), deeper), indent + ")"]
+            return ["(", *_step_lines(node.steps, deeper), indent + ")"]
+        case _ if at_least > _precedence(node):
+            return ["(", *_indent(_lines(node, deeper, len(deeper)), deeper), indent + ")"]
         case ast.Chain() if node.steps[0].trivia.leading:
-            return ["", *_flow(node.steps, deeper)]
+            return ["", *_step_lines(node.steps, deeper)]
         case ast.Chain():
-            first, *others = _flow(node.steps, indent)
+            first, *others = _step_lines(node.steps, indent)
             return [first.removeprefix(indent), *others]
         case ast.Lambda():
-            lines = [*_flow(node.steps, deeper), *_comments(node.closing, deeper)]
+            lines = [*_step_lines(node.steps, deeper), *_comment_lines(node.closing, deeper)]
             return ["{", *lines, indent + "}"]
         case ast.Call():
             return [
                 f"{node.callee.id}(",
-                *_listed(node.args, node.closing, deeper),
+                *_list_lines(node.args, node.closing, deeper),
                 indent + ")",
             ]
         case ast.When():
-            lines = _laid(node.value, indent, used, _LABEL)
-            lines = _joined(lines, " if ", node.condition, indent, used)
+            lines = _lines(node.value, indent, used, _LABEL)
+            lines = _append(lines, " if ", node.condition, indent, used)
             if node.otherwise is None:
                 return lines
-            return _joined(lines, " else ", node.otherwise, indent, used, _LABEL)
+            return _append(lines, " else ", node.otherwise, indent, used, _LABEL)
         case ast.Labeled():
-            return _headed(f"{node.label.id}: ", node.value, indent, used, _SUM)
+            return _prepend(f"{node.label.id}: ", node.value, indent, used, _SUM)
         case ast.Binary():
-            tie = _strength(node)
-            left = _laid(node.left, indent, used, tie)
-            return _joined(left, f" {node.op} ", node.right, indent, used, tie + 1)
+            tie = _precedence(node)
+            left = _lines(node.left, indent, used, tie)
+            return _append(left, f" {node.op} ", node.right, indent, used, tie + 1)
         case ast.Negate():
-            return _headed("-", node.operand, indent, used, _SIGN)
+            return _prepend("-", node.operand, indent, used, _SIGN)
         case ast.Compare():
-            left = _laid(node.left, indent, used, _SUM)
-            return _joined(left, f" {node.op} ", node.right, indent, used)
+            left = _lines(node.left, indent, used, _SUM)
+            return _append(left, f" {node.op} ", node.right, indent, used)
         case ast.Not():
-            return _headed("not ", node.operand, indent, used, _SUM)
+            return _prepend("not ", node.operand, indent, used, _SUM)
         case _:
-            return [flat]  # nothing inside it can be broken
+            return [flat]  # it cannot be split
 
 
-def _joined(
+def _append(
     left: list[str],
     head: str,
     value: ast.Expr | ast.Condition,
@@ -186,46 +186,46 @@ def _joined(
     used: int,
     at_least: int = _SUM,
 ) -> list[str]:
-    """Lines that began behind `used` columns, and an expression behind them."""
+    """Lines that start at column `used`, followed by `head` and an expression."""
     column = len(left[-1]) + (used if len(left) == 1 else 0)
-    return _glued(left, _headed(head, value, indent, column, at_least))
+    return _concatenate(left, _prepend(head, value, indent, column, at_least))
 
 
-def _headed(
+def _prepend(
     head: str, value: ast.Condition | ast.Typed, indent: str, used: int, at_least: int = _CHAIN
 ) -> list[str]:
-    """The lines of an expression behind a word or two."""
-    return _glued([head], _laid(value, indent, used + len(head), at_least))
+    """The lines of an expression after `head`."""
+    return _concatenate([head], _lines(value, indent, used + len(head), at_least))
 
 
-def _flow(steps: Sequence[ast.Step], indent: str) -> list[str]:
-    """A step a line, the first one's indent included."""
+def _step_lines(steps: Sequence[ast.Step], indent: str) -> list[str]:
+    """A line for each step; the first one has its indent."""
     lines: list[str] = []
     arrow = ""
     for step in steps:
-        body = _headed(arrow, step.value, indent, len(indent), _WHEN)
-        lines += _comments(step.trivia.leading, indent)
-        lines += _indented(_trailed(body, step.trivia), indent)
+        body = _prepend(arrow, step.value, indent, len(indent), _WHEN)
+        lines += _comment_lines(step.trivia.leading, indent)
+        lines += _indent(_add_trailing(body, step.trivia), indent)
         if not arrow:
             arrow, indent = "-> ", indent + INDENT
     return lines
 
 
-def _listed(
+def _list_lines(
     nodes: Sequence[ast.Arg | ast.Param], closing: Sequence[str], indent: str
 ) -> list[str]:
-    """An argument or parameter a line, and the comments behind the last."""
+    """A line for each argument or parameter, and the comments after the last."""
     lines: list[str] = []
     for node in nodes:
         head, value = _entry(node)
-        body = _headed(head, value, indent, len(indent)) if value else [head]
-        lines += _comments(node.trivia.leading, indent)
-        lines += _indented(_trailed(_glued(body, [","]), node.trivia), indent)
-    return lines + _comments(closing, indent)
+        body = _prepend(head, value, indent, len(indent)) if value else [head]
+        lines += _comment_lines(node.trivia.leading, indent)
+        lines += _indent(_add_trailing(_concatenate(body, [","]), node.trivia), indent)
+    return lines + _comment_lines(closing, indent)
 
 
-def _commented(node: ast.Node) -> bool:
-    """Whether comments inside a node forbid putting it on one line."""
+def _has_comments(node: ast.Node) -> bool:
+    """Whether there are comments inside a node, so that it needs several lines."""
     for each in walk(node):
         trivia = getattr(each, "trivia", ast.PLAIN)
         if trivia.leading or trivia.trailing is not None or getattr(each, "closing", ()):
@@ -233,139 +233,143 @@ def _commented(node: ast.Node) -> bool:
     return False
 
 
-def _indented(lines: list[str], indent: str) -> list[str]:
+def _indent(lines: list[str], indent: str) -> list[str]:
     return [indent + lines[0], *lines[1:]]
 
 
-def _glued(left: list[str], right: list[str]) -> list[str]:
+def _concatenate(left: list[str], right: list[str]) -> list[str]:
     return [*left[:-1], left[-1] + right[0], *right[1:]]
 
 
-def _trailed(lines: list[str], trivia: ast.Trivia) -> list[str]:
-    return lines if trivia.trailing is None else _glued(lines, [f"  {trivia.trailing}"])
+def _add_trailing(lines: list[str], trivia: ast.Trivia) -> list[str]:
+    return lines if trivia.trailing is None else _concatenate(lines, [f"  {trivia.trailing}"])
 
 
-def _comments(comments: Sequence[str], indent: str) -> list[str]:
+def _comment_lines(comments: Sequence[str], indent: str) -> list[str]:
     return [indent + c if c else "" for c in comments]
 
 
 # -- statements and items --
 
 
-def _stacked(
+def _node_lines(
     nodes: Sequence[ast.Item | ast.Statement | ast.Line],
     closing: Sequence[str],
     indent: str,
 ) -> list[str]:
-    """Nodes one below the other, with the comments and empty lines around them."""
+    """The lines of nodes, with the comments and blank lines around them."""
     lines: list[str] = []
     before: ast.Node | None = None
     for node in nodes:
-        if before and (node.trivia.blank or always_apart(before, node)):
+        if before and (node.trivia.blank or needs_blank_line(before, node)):
             lines.append("")
-        lines += _comments(node.trivia.leading, indent)
-        lines += _indented(_trailed(_paragraph(node, indent), node.trivia), indent)
+        lines += _comment_lines(node.trivia.leading, indent)
+        lines += _indent(_add_trailing(_statement_lines(node, indent), node.trivia), indent)
         before = node
-    return lines + _comments(closing, indent)
+    return lines + _comment_lines(closing, indent)
 
 
-def _paragraph(node: ast.Item | ast.Statement | ast.Line, indent: str) -> list[str]:
+def _statement_lines(node: ast.Item | ast.Statement | ast.Line, indent: str) -> list[str]:
     used = len(indent)
     match node:
         case ast.Use():
             return [f'use "{node.path.value}"']
         case ast.Block():
             result = f": {type_text(node.type)}" if node.type else ""
-            head = _params(f"block {node.name.id}", node.params, result, indent)
-            return _braced(head, node.body.statements, node.body.closing, indent)
+            head = _parameter_lines(f"block {node.name.id}", node.params, result, indent)
+            return _brace_lines(head, node.body.statements, node.body.closing, indent)
         case ast.Model():
-            head = _params(f"model {node.name.id}", node.params, "", indent)
-            return _braced(head, node.body.statements, node.body.closing, indent)
+            head = _parameter_lines(f"model {node.name.id}", node.params, "", indent)
+            return _brace_lines(head, node.body.statements, node.body.closing, indent)
         case ast.Variant():
-            head = _headed(f"variant {node.name.id} = ", node.call, indent, used)
+            head = _prepend(f"variant {node.name.id} = ", node.call, indent, used)
             if node.facts is None:
                 return head
-            return _braced(head, node.facts.statements, node.facts.closing, indent)
+            return _brace_lines(head, node.facts.statements, node.facts.closing, indent)
         case ast.Weights():
             head = [f'weights "{node.title.value}" for {node.model.id}']
-            return _braced(head, node.rules, node.closing, indent)
+            return _brace_lines(head, node.rules, node.closing, indent)
         case ast.Rule():
             lines = [f"{node.ours.text} = {' | '.join(p.text for p in node.theirs)}"]
             for each in node.conversions:
-                lines = _glued(lines, _conversion(each, indent))
+                lines = _concatenate(lines, _conversion_lines(each, indent))
             return lines
         case ast.Ignore():
             return [f"ignore {node.theirs.text}"]
         case ast.Optional():
             return [f"optional {node.prefix.text}"]
         case ast.Config():
-            return _braced(["config"], node.rules, node.closing, indent)
+            return _brace_lines(["config"], node.rules, node.closing, indent)
         case ast.Only():
-            head = _headed("if ", node.condition, indent, used, _SUM)
-            return _braced(head, node.rules, node.closing, indent)
+            head = _prepend("if ", node.condition, indent, used, _SUM)
+            return _brace_lines(head, node.rules, node.closing, indent)
         case ast.Setting():
             fields = " | ".join(field.id for field in node.fields)
-            lines = _headed(f"{fields} = ", node.value, indent, used, _SUM)
+            lines = _prepend(f"{fields} = ", node.value, indent, used, _SUM)
             if node.default is None:
                 return lines
-            return _joined(lines, " default ", node.default, indent, used)
+            return _append(lines, " default ", node.default, indent, used)
         case ast.Input():
             return [f"input {node.name.id}: {type_text(node.type)}"]
         case ast.Edge():
-            return _headed(f"{node.name.id} = ", node.value, indent, used)
+            return _prepend(f"{node.name.id} = ", node.value, indent, used)
         case ast.Output():
             before_value = f"output {node.name.id}: {type_text(node.type)} = "
-            return _headed(before_value, node.value, indent, used)
+            return _prepend(before_value, node.value, indent, used)
         case ast.Loss():
-            return _headed("loss ", node.call, indent, used)
+            return _prepend("loss ", node.call, indent, used)
         case ast.Init():
-            return _headed("init ", node.rule, indent, used)
+            return _prepend("init ", node.rule, indent, used)
         case ast.Expect():
-            left = _headed("expect ", node.left, indent, used, _SUM)
+            left = _prepend("expect ", node.left, indent, used, _SUM)
             column = len(left[-1])
-            return _glued(left, _headed(f" {node.op} ", node.right, indent, column, _SUM))
+            return _concatenate(
+                left, _prepend(f" {node.op} ", node.right, indent, column, _SUM)
+            )
         case ast.ExpectType():
             return [f"expect {node.name.id}: {type_text(node.type)}"]
         case ast.Result():
-            # A sign in front would go on with the line above.
-            return _laid(node.value, indent, used, _ATOM if _signed(node.value) else _CHAIN)
+            # A leading sign would continue the line above.
+            return _lines(
+                node.value, indent, used, _ATOM if _begins_with_sign(node.value) else _CHAIN
+            )
         case _:
             assert_never(node)
 
 
-def _conversion(node: ast.Conversion, indent: str) -> list[str]:
+def _conversion_lines(node: ast.Conversion, indent: str) -> list[str]:
     lines = [f" -> {node.name.id}"]
     for i, arg in enumerate(node.args):
-        lines = _glued(lines, _headed(", " if i else "(", arg, indent, WIDTH // 2, _SUM))
-    return _glued(lines, [")"]) if node.args else lines
+        lines = _concatenate(lines, _prepend(", " if i else "(", arg, indent, WIDTH // 2, _SUM))
+    return _concatenate(lines, [")"]) if node.args else lines
 
 
-def _signed(node: ast.Expr) -> bool:
-    """Whether an expression's text begins with a sign."""
+def _begins_with_sign(node: ast.Expr) -> bool:
+    """Whether the text of an expression begins with a sign."""
     match node:
         case ast.Negate():
             return True
         case ast.Binary():
-            return _signed(node.left) and _strength(node.left) >= _strength(node)
+            return _begins_with_sign(node.left) and _precedence(node.left) >= _precedence(node)
         case ast.Chain():
-            return _signed(node.steps[0].value) and not isinstance(
+            return _begins_with_sign(node.steps[0].value) and not isinstance(
                 node.steps[0].value, ast.Chain
             )
         case ast.When():
-            return _signed(node.value) and _strength(node.value) >= _LABEL
+            return _begins_with_sign(node.value) and _precedence(node.value) >= _LABEL
         case _:
             return False
 
 
-def _params(head: str, node: ast.Params, tail: str, indent: str) -> list[str]:
+def _parameter_lines(head: str, node: ast.Params, tail: str, indent: str) -> list[str]:
     flat = f"{head}({', '.join(_entry_flat(p) for p in node.params)}){tail}"
-    if len(indent) + len(flat) + len(" {") <= WIDTH and not _commented(node):
+    if len(indent) + len(flat) + len(" {") <= WIDTH and not _has_comments(node):
         return [flat]
-    lines = _listed(node.params, node.closing, indent + INDENT)
+    lines = _list_lines(node.params, node.closing, indent + INDENT)
     return [f"{head}(", *lines, f"{indent}){tail}"]
 
 
-def _braced(
+def _brace_lines(
     head: list[str],
     nodes: Sequence[ast.Statement | ast.Line],
     closing: Sequence[str],
@@ -373,6 +377,6 @@ def _braced(
 ) -> list[str]:
     """Prints a head and its nodes in braces."""
     if not nodes and not closing:
-        return _glued(head, [" {}"])
-    inside = _stacked(nodes, closing, indent + INDENT)
-    return [*_glued(head, [" {"]), *inside, indent + "}"]
+        return _concatenate(head, [" {}"])
+    inside = _node_lines(nodes, closing, indent + INDENT)
+    return [*_concatenate(head, [" {"]), *inside, indent + "}"]

@@ -1,4 +1,4 @@
-"""Small specs for the tests, and what the semantics makes of them."""
+"""Small specs for the tests, and their graphs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def graph(text: str, **settings: int | float | bool | str) -> Graph:
 
 
 def model(*body: str, blocks: str = "", params: str = "D = 8, depth = 2") -> str:
-    """A model with a sequence of tokens and of vectors, and an output for each expression."""
+    """A model with tokens and vectors as inputs, and an output for each expression."""
     outputs = [f"output y{i}: {line}" for i, line in enumerate(body)]
     lines = ["input tokens: int[T <= 4] < 10", "input x: float[T, D]", *outputs]
     return f"{blocks}\nmodel M({params}) {{\n" + "\n".join(lines) + "\n}\n"

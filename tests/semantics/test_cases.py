@@ -1,8 +1,8 @@
-"""What a user is told: every message of the semantics, whole, from files of language.
+"""The messages of the semantics, from spec files.
 
-A file of tests/cases/semantics marks each line that has a mistake with the code that is
-told there, `# error: code`, and `# error: code in blocks.arch` where the place told is in
-that file of the standard library. The whole text of the diagnostics is in tests/golden.
+A file of tests/cases/semantics marks each line with a mistake by its code, `# error: code`, or
+`# error: code in blocks.arch` if the place of the message is in that file of the standard
+library. The whole text of the diagnostics is in tests/golden.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CASES = Path(__file__).parent.parent / "cases" / "semantics"
 FILES = sorted(path.stem for path in CASES.glob("*.arch"))
 MARK = re.compile(r"# error: (.+)")
 
-# Told of what runs, and not of a text.
+# Codes of running models, which have no text.
 RUNNING = {"input", "checkpoint", "device", "tokenizer", "generation"}
 
 Golden = Callable[[str, str], None]
@@ -33,7 +33,7 @@ Golden = Callable[[str, str], None]
 
 @pytest.fixture(autouse=True)
 def _among_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paths are told as they are given, so they are given from here."""
+    """Messages show paths as they are given, so the tests give them relative to this folder."""
     monkeypatch.chdir(CASES)
 
 
@@ -51,7 +51,7 @@ def marks(path: str) -> Counter[tuple[str, int, str]]:
 
 
 def place(diagnostic: Diagnostic) -> tuple[str, int, str]:
-    """Where a diagnostic is marked: at its place or, if that is in the library, at the call."""
+    """The mark of a diagnostic: its place or, if that is in the library, the call."""
     assert diagnostic.span is not None
     path = diagnostic.span.source.path
     if not path.startswith(str(standard_library())):
@@ -62,17 +62,17 @@ def place(diagnostic: Diagnostic) -> tuple[str, int, str]:
 
 
 def text(diagnostics: list[Diagnostic] | tuple[Diagnostic, ...]) -> str:
-    """The messages as a user reads them, the library's folder by its short name."""
+    """The messages with a short name for the folder of the library."""
     whole = "\n\n".join(d.render() for d in diagnostics) + "\n"
     return whole.replace(str(standard_library()), "specs")
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_each_mistake_is_told_once(name: str) -> None:
+def test_each_mistake_is_reported_once(name: str) -> None:
     found = Counter(place(d) for d in archdsl.check(f"{name}.arch"))
     expected = marks(f"{name}.arch")
-    assert found - expected == Counter(), "told and not marked"
-    assert expected - found == Counter(), "marked and not told"
+    assert found - expected == Counter(), "reported and not marked"
+    assert expected - found == Counter(), "marked and not reported"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -81,27 +81,27 @@ def test_the_messages_of_a_file(name: str, golden: Golden) -> None:
 
 
 def test_every_code_has_a_case() -> None:
-    told = {code.split()[0] for name in FILES for _, _, code in marks(f"{name}.arch")}
-    assert told | RUNNING == set(CODES)
-    assert not told & RUNNING
+    found = {code.split()[0] for name in FILES for _, _, code in marks(f"{name}.arch")}
+    assert found | RUNNING == set(CODES)
+    assert not found & RUNNING
 
 
-def test_mistakes_are_told_in_the_order_of_the_text() -> None:
+def test_mistakes_are_sorted_by_place() -> None:
     lines = [d.span.line for d in archdsl.check("arguments.arch") if d.span]
     assert lines == sorted(lines)
 
 
-def test_each_map_that_is_wrong_in_some_copy_is_refused_by_itself() -> None:
+def test_each_map_with_a_mistake_in_some_layer_is_refused() -> None:
     file = tree(read("weight_copies.arch"))
     maps = [item for item in file.items if isinstance(item, ast.Weights)]
     models = tuple(item for item in file.items if isinstance(item, ast.Model))
     for each in maps:
-        told = archdsl.check(replace(file, items=(*models, each)))
-        assert [d.code for d in told] == ["weights-map"], each.title.value
+        found = archdsl.check(replace(file, items=(*models, each)))
+        assert [d.code for d in found] == ["weights-map"], each.title.value
     assert len(maps) == 6
 
 
-# -- mistakes that stand in no text --
+# -- mistakes outside of a text --
 
 GPT = "gpt.arch"
 OUTSIDE: dict[str, Callable[[], object]] = {
@@ -137,11 +137,11 @@ def test_mistakes_from_outside(name: str, golden: Golden) -> None:
     golden(f"semantics/outside/{name}.txt", text(raised.value.diagnostics))
 
 
-def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / "latin.arch"
     path.write_bytes(b"# caf\xe9\n")
-    (told,) = archdsl.check(str(path))
-    assert (told.code, told.message) == (
+    (found,) = archdsl.check(str(path))
+    assert (found.code, found.message) == (
         "file",
         f"`{path}` cannot be read: it is not UTF-8 text",
     )

@@ -1,4 +1,4 @@
-"""Where weights live: labels, blocks, stacks, blocks as parameters, tied tables."""
+"""Paths of weights: labels, blocks, stacks, block parameters, tied tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.semantics.small import graph, model
 
 
 def paths(text: str) -> list[str]:
-    """The places of the weights, without the names of the weights themselves."""
+    """The paths of the weights, without `weight` and `bias`."""
     places = (
         p.path.removesuffix(".weight").removesuffix(".bias") for p in parameters(graph(text))
     )
@@ -75,7 +75,7 @@ def test_weights_are_named_by_labels_and_blocks(expression: str, expected: list[
     assert paths(model(f"float[T, D] = {expression}", blocks=PRE_NORM)) == expected
 
 
-def test_a_stack_of_a_block_parameter_bears_the_name_of_what_was_given() -> None:
+def test_a_stack_of_a_block_parameter_has_the_name_of_the_argument() -> None:
     block = "block f(x: float[T, D], inner: block): float[T, D] { x -> inner * 2 }"
     assert paths(model("float[T, D] = x -> f(linear(D))", blocks=block)) == [
         "f.linear.0",

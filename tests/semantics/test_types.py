@@ -1,4 +1,4 @@
-"""What types know: causality, raggedness, and the names of axes."""
+"""Types: causality, raggedness, and the names of axes."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def test_a_stack_is_noncausal_from_its_first_layer() -> None:
 
 
 def test_the_line_that_breaks_causality_is_one_on_the_way() -> None:
-    """Another branch looks ahead as well, and the logits do not depend on it."""
+    """Another branch is noncausal too, but the logits do not depend on it."""
     text = model(
         "float[T, D] = x -> attention(2)",
         "float[T, 10] = tokens -> embed(10, D) -> attention(4) -> linear(10)",
     ).replace("\n}", "\nloss next_token(y1, tokens)\n}")
     with pytest.raises(ArchError) as raised:
         graph(text)
-    (told,) = raised.value.diagnostics
-    assert told.notes[0].span is not None
-    assert told.notes[0].span.text == "attention(4)"
+    (found,) = raised.value.diagnostics
+    assert found.notes[0].span is not None
+    assert found.notes[0].span.text == "attention(4)"
 
 
 def test_raggedness_is_that_of_the_input_with_padding() -> None:

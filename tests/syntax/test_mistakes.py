@@ -1,4 +1,4 @@
-"""What a user is told of a text that cannot be read, message by message."""
+"""The messages about texts that cannot be parsed."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def test_the_messages_of_a_file(name: str, golden: Callable[[str, str], None]) -
     golden(f"syntax/{name}.txt", "\n\n".join(each.render() for each in found) + "\n")
     terminals = {terminal.name for terminal in _grammar().terminals}
     for each in found:
-        told = f"{each.message} {each.expected} {each.help}"
-        assert not terminals & set(re.findall(r"[A-Z_$][A-Z_0-9]+", told))
+        shown = f"{each.message} {each.expected} {each.help}"
+        assert not terminals & set(re.findall(r"[A-Z_$][A-Z_0-9]+", shown))
 
 
-def test_each_item_tells_its_own_mistake() -> None:
+def test_each_item_has_a_message() -> None:
     items = (CASES / "statements.arch").read_text(encoding="utf-8").count("\nmodel ")
     assert len(mistakes((CASES / "statements.arch").read_text(encoding="utf-8"))) == items
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("use", 'the text ends too early: a "string"'),
         ("use\n# nothing more\n", 'the text ends too early: a "string"'),
@@ -67,14 +67,14 @@ def test_each_item_tells_its_own_mistake() -> None:
         ),
     ],
 )
-def test_the_message(text: str, told: str) -> None:
+def test_the_message(text: str, expected: str) -> None:
     (found,) = mistakes(text)
-    assert f"{found.message}: {found.expected}" == told
+    assert f"{found.message}: {found.expected}" == expected
     assert found.code == "syntax"
 
 
 @pytest.mark.parametrize(
-    ("number", "told"),
+    ("number", "expected"),
     [
         ("9" * 31, "the number is too large"),
         ("9" * 5000, "the number is too large"),
@@ -82,9 +82,9 @@ def test_the_message(text: str, told: str) -> None:
         ("9" * 5000 + ".5", "the number is too large"),
     ],
 )
-def test_a_number_is_bounded(number: str, told: str) -> None:
+def test_a_number_is_bounded(number: str, expected: str) -> None:
     (found,) = mistakes(f"variant v = f({number})")
-    assert (found.code, found.message) == ("arithmetic", told)
+    assert (found.code, found.message) == ("arithmetic", expected)
     assert found.span is not None
     assert found.span.text == number
 

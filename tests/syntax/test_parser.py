@@ -1,4 +1,4 @@
-"""The parser takes what the grammar says, keeps places, and answers any text at all."""
+"""The parser: accepted texts, spans, and a result for any text."""
 
 from __future__ import annotations
 

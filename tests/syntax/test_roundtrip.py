@@ -1,4 +1,4 @@
-"""Printing is the inverse of parsing: trees, texts and comments come back as they were."""
+"""Printing is the inverse of parsing, for trees, texts and comments."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def found(text: str) -> list[str]:
 
 
 def gaps(text: str, behind: bool) -> list[int]:
-    """Every place of a text where a comment may stand: before each token, or behind it."""
+    """Every position where a comment may be: before or after each token."""
     tokens = list(_grammar().parse_interactive(text).iter_parse())
     # What is called and its bracket are not to be parted.
     if behind:
@@ -106,7 +106,7 @@ def gaps(text: str, behind: bool) -> list[int]:
 
 
 def bare(node: Any) -> Any:
-    """A tree without its comments and empty lines."""
+    """A tree without comments and blank lines."""
     if isinstance(node, tuple):
         return tuple(bare(each) for each in node)
     if not hasattr(node, "span"):
@@ -117,7 +117,7 @@ def bare(node: Any) -> Any:
 
 
 def commented(text: str, places: list[int]) -> str:
-    """A text with a comment in each of these places, numbered."""
+    """A text with a numbered comment at each of these positions."""
     pieces = itertools.pairwise([0, *places, len(text)])
     return "".join(
         text[a:b] + (f" # {i}\n" if i < len(places) else "") for i, (a, b) in enumerate(pieces)

@@ -1,4 +1,4 @@
-"""Stored trees: the parser's, to the last span, or none."""
+"""Cached trees are equal to parsed ones, including their spans."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths of what is parsed."""
+    """The paths of the parsed files."""
     found: list[str] = []
     parse = parser.parse
 
@@ -49,13 +49,13 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def said(value: Any) -> object:
-    """A tree with its spans, which take no part in equality."""
+def parts(value: Any) -> object:
+    """A tree with its spans, which equality ignores."""
     if isinstance(value, Span):
         return value.source, value.start, value.end
     if isinstance(value, Frozen):
-        return type(value).__name__, [said(part) for part in vars(value).values()]
-    return [said(part) for part in value] if isinstance(value, tuple) else value
+        return type(value).__name__, [parts(part) for part in vars(value).values()]
+    return [parts(part) for part in value] if isinstance(value, tuple) else value
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def said(value: Any) -> object:
 def test_a_stored_tree_is_the_parsers(path: Path, parsed: list[str]) -> None:
     source = Source(str(path), path.read_text(encoding="utf-8"))
     first, second = tree_of(source), tree_of(source)
-    assert said(first) == said(second)
+    assert parts(first) == parts(second)
     assert first == second
     assert parsed == [str(path)]
 

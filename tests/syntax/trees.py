@@ -1,4 +1,4 @@
-"""Trees for hypothesis: every class of ast.py, every field, comments in every slot."""
+"""Trees for hypothesis: all classes and fields of ast.py, with comments in all slots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from archdsl.diagnostics import Source, Span
 from archdsl.syntax import ast
-from archdsl.syntax.comments import always_apart
+from archdsl.syntax.comments import needs_blank_line
 
 SPAN = Span(Source("<tree>", ""), 0, 0)
 
@@ -53,7 +53,7 @@ comments = st.sampled_from(["#", "# a", "#b, (", '# c " é', "# d # e", "#  x ->
 
 @st.composite
 def comment_lines(draw: st.DrawFn, below: bool, above: bool) -> tuple[str, ...]:
-    """Comments, an empty line here and there: also above and below them where it can be."""
+    """Comments with some blank lines between, above and below them."""
     found = draw(st.lists(comments, max_size=2))
     lines = [""] if found and above and draw(st.booleans()) else []
     for i, comment in enumerate(found):
@@ -71,14 +71,14 @@ trivia = st.just(ast.PLAIN) | st.builds(
 
 @st.composite
 def closed(draw: st.DrawFn, node: st.SearchStrategy[Any], listed: str) -> Any:
-    """A node with comments before its closing bracket, behind what it lists."""
+    """A node with comments before its closing bracket."""
     made = draw(node)
     above = bool(getattr(made, listed))
     return replace(made, closing=draw(comment_lines(below=False, above=above)))
 
 
 def _whole(node: Any) -> Any:
-    """The node, its value without comments where a chain's ends are the node's own."""
+    """The node; a chain that is its whole value has no comments at its ends."""
     field = "default" if isinstance(node, ast.Param) else "value"
     chain = getattr(node, field)
     if not isinstance(chain, ast.Chain):
@@ -143,10 +143,10 @@ calls = closed(
 
 
 def _apart(nodes: list[Any], blanks: list[bool]) -> tuple[Any, ...]:
-    """Siblings, with empty lines between them where that is theirs to say."""
+    """Siblings with optional blank lines between them."""
     parted = nodes[:1]
     for before, node, blank in zip(nodes, nodes[1:], blanks, strict=False):
-        blank = blank and not always_apart(before, node)
+        blank = blank and not needs_blank_line(before, node)
         parted.append(replace(node, trivia=replace(node.trivia, blank=blank)))
     return tuple(parted)
 
