@@ -121,7 +121,7 @@ def _reads_back(
     """Raises `ArchError` if a written config does not describe the same model when read."""
     scope = analysis.env.scope
     settings = read_config("the config", node, scope, analysis.model, config, theirs.keys())
-    again = ModelBuilder(scope, analysis.model, Report()).named(settings)
+    again = ModelBuilder(scope, analysis.model, Report()).bind_parameters(settings)
     names = [param.name.id for param in analysis.model.params.params]
     lost = [n for n in names if _said(analysis.env.names[n]) != _said(again.names[n])]
     if lost:

@@ -98,7 +98,7 @@ def found(text: str) -> list[str]:
 def gaps(text: str, behind: bool) -> list[int]:
     """Every position where a comment may be: before or after each token."""
     tokens = list(_grammar().parse_interactive(text).iter_parse())
-    # What is called and its bracket are not to be parted.
+    # A callee and its bracket must stay together.
     if behind:
         return [token.end_pos or 0 for token in tokens if token.type != "CALLEE"]
     called = {token.end_pos for token in tokens if token.type == "CALLEE"}

@@ -144,11 +144,11 @@ calls = closed(
 
 def _apart(nodes: list[Any], blanks: list[bool]) -> tuple[Any, ...]:
     """Siblings with optional blank lines between them."""
-    parted = nodes[:1]
+    separated = nodes[:1]
     for before, node, blank in zip(nodes, nodes[1:], blanks, strict=False):
         blank = blank and not needs_blank_line(before, node)
-        parted.append(replace(node, trivia=replace(node.trivia, blank=blank)))
-    return tuple(parted)
+        separated.append(replace(node, trivia=replace(node.trivia, blank=blank)))
+    return tuple(separated)
 
 
 def _stacked(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
