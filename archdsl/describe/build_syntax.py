@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from archdsl.diagnostics import Source, Span
-from archdsl.graph.nodes import Apply, Attribute
+from archdsl.graph.nodes import Apply, Attribute, Node
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Param
 from archdsl.graph.types import Size, Type, format_integer
@@ -20,6 +20,7 @@ SPAN = Span(Source("<expanded>", ""), 0, 0)
 CHOICES = frozenset(c for op in OPS.values() for p in op.params for c in p.choices)
 # Names with a meaning in the language, which a value must not hide.
 RESERVED = frozenset(OPS) | CHOICES | {"sqrt", "none"}
+_NAMES = {"add": "sum", "multiply": "product", "norm": "normed", "attention": "attended"}
 
 
 class NameScope:
@@ -36,6 +37,25 @@ class NameScope:
             found = f"{wish}_{count}"
         self.names.add(found)
         return found
+
+
+def block_name(node: Node) -> str:
+    """A name for the block of a node."""
+    if isinstance(node, Apply):
+        return f"{node.op}_along"
+    last = node.path.rpartition(".")[2]
+    return last if last.endswith("layer") else f"{last}_layer"
+
+
+def suggest_name(node: Node, expr: ast.Expr) -> str:
+    """A name for a value: the last label in its chain, or one for its operator."""
+    steps = [step.value for step in expr.steps] if isinstance(expr, ast.Chain) else []
+    labels = [
+        step.label.id.rpartition(".")[2] for step in steps if isinstance(step, ast.Labeled)
+    ]
+    if labels and labels[-1] not in RESERVED:
+        return labels[-1]
+    return _NAMES.get(node.op, node.op) if isinstance(node, Apply) else labels[-1]
 
 
 # -- expressions --

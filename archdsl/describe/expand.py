@@ -19,6 +19,7 @@ from archdsl.describe.build_syntax import (
     Binding,
     NameScope,
     arg,
+    block_name,
     call,
     chain,
     integer,
@@ -26,6 +27,7 @@ from archdsl.describe.build_syntax import (
     number,
     plain_type,
     settings,
+    suggest_name,
 )
 from archdsl.describe.flow import (
     SIGNS,
@@ -42,12 +44,6 @@ from archdsl.graph.sites import site
 from archdsl.syntax import ast
 
 _DEEPEST = 6  # nested brackets; a deeper value gets a name
-_SUGGESTED_NAMES = {
-    "add": "sum",
-    "multiply": "product",
-    "norm": "normed",
-    "attention": "attended",
-}
 
 
 def expand(graph: Graph) -> ast.File:
@@ -72,7 +68,7 @@ class _File:
         self.check_clashes(nodes)
         self.bound |= {output for output, _ in graph.outputs}
         taken = NameScope(self.bound | {node.path for node in nodes})
-        self.names = {n.id: taken.fresh_name(_block_name(n)) for n in nodes if _needs_block(n)}
+        self.names = {n.id: taken.fresh_name(block_name(n)) for n in nodes if _needs_block(n)}
         embeds = [n for n in nodes if isinstance(n, Apply) and n.op == "embed"]
         tables = [n.path for n in embeds if self.has_weights(n)]
         last = Counter(path.rpartition(".")[2] for path in tables)
@@ -308,7 +304,7 @@ class _Body:
             output, _ = self.outputs.pop(0)
             self.output(output, node.id, expr)
         else:
-            self.names[node.id] = self.taken.fresh_name(_suggest_name(node, expr))
+            self.names[node.id] = self.taken.fresh_name(suggest_name(node, expr))
             self.statements.append(ast.Edge(SPAN, name(self.names[node.id]), expr))
         self.write_ready_outputs()
 
@@ -390,24 +386,6 @@ def _needs_block(node: Node) -> bool:
     if isinstance(node, Stack):
         return not is_chain(node)
     return node.attr.get("axis") is not None
-
-
-def _block_name(node: Node) -> str:
-    if isinstance(node, Apply):
-        return f"{node.op}_along"
-    last = node.path.rpartition(".")[2]
-    return last if last.endswith("layer") else f"{last}_layer"
-
-
-def _suggest_name(node: Node, expr: ast.Expr) -> str:
-    """A name for a value: the last label in its chain, or one for its operator."""
-    steps = [step.value for step in expr.steps] if isinstance(expr, ast.Chain) else []
-    labels = [
-        step.label.id.rpartition(".")[2] for step in steps if isinstance(step, ast.Labeled)
-    ]
-    if labels and labels[-1] not in RESERVED:
-        return labels[-1]
-    return _SUGGESTED_NAMES.get(node.op, node.op) if isinstance(node, Apply) else labels[-1]
 
 
 def _after_blank_lines(statements: Iterable[ast.Statement]) -> Iterator[ast.Statement]:
