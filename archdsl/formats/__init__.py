@@ -1,11 +1,11 @@
-"""Checkpoints: tensors by name, in the formats in which people publish them.
+"""Reads and writes checkpoints: tensors by name, in the common file formats.
 
-`read_checkpoint` opens a folder or a file without reading its tensors, `read_weights` gives
-those of a file to tinygrad. `single` recognises a file's format by its content and hands over
-to its reader, one module each: safetensors, gguf, npz, ctranslate2, torch_pickle (with
-state_pickle). `atomic` replaces files whole, `package` finds files inside installed packages,
-`strict_json` reads configs and headers, `host` is the border to tinygrad. What the names mean,
-and whether a model has all its weights, is left to the caller.
+`read_checkpoint` opens a folder or a file without reading its tensors; `read_weights` reads a
+file as tinygrad tensors. `single` detects the format of a file by its content. Each format has
+a module: safetensors, gguf, npz, ctranslate2, torch_pickle (with state_pickle). `atomic`
+replaces a file in one step, `package` finds files inside installed packages, `strict_json`
+reads configs and headers, and `host` converts to tinygrad. The caller interprets the names, and
+checks that no weight is missing.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ __all__ = [
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a file by name, in the file's order and dtypes (bfloat16 and float16 too).
 
-    `path` is a file's, or `package:NAME/inner/file` for a file in an installed package. The
-    tensors lie on tinygrad's NPY device, which computes nothing: `.to(device)` copies one to
-    where it is used, and until then it takes no memory of its own where the format allows.
+    `path` is a file, or `package:NAME/inner/file` for a file in an installed package. The
+    tensors are on tinygrad's NPY device, which cannot compute: `.to(device)` copies a tensor to
+    a device. Until then it takes no memory, if the format allows that.
 
-    Raises ArchError: `file` where there is no such file, `checkpoint` where it is not one of
-    weights, or a damaged one. No code in a file is ever run.
+    Raises ArchError: `file` if the file does not exist, `checkpoint` if it is damaged or not a
+    file of weights. Code in a file is never run.
 
     >>> import tempfile, numpy
     >>> path = Path(tempfile.mkdtemp()) / "a.safetensors"

@@ -1,4 +1,4 @@
-"""Replacing a file whole: whoever reads it finds the old content or the new, never a half."""
+"""Replaces a file in one step: a reader sees the old content or the new, never a part."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from archdsl.diagnostics import fail
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path`, which takes the place of `path` at the end.
+    """A temporary path in the folder of `path`; at the end of the block it replaces `path`.
 
-    The file at the temporary path exists and is empty. When the block ends it is flushed to
-    the disk and renamed; when the block raises, it is removed and `path` is as before. A link
-    is followed, and a file that is replaced keeps its permissions.
+    The temporary file exists and is empty. When the block ends, it is flushed to disk and
+    renamed. If the block raises, it is removed and `path` is unchanged. Symbolic links are
+    followed, and the permissions of `path` are kept.
 
-    Raises ArchError (`file`) where the file cannot be written.
+    Raises ArchError (`file`) if the file cannot be written.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "a.txt"
@@ -35,7 +35,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if target.exists() and not target.is_file():
             fail(
                 "file",
-                f"{path}: cannot be written: it is not a regular file",
+                f"{path}: cannot write: not a regular file",
                 help="give the path of a file",
             )
         temporary.touch(exist_ok=False)
@@ -48,23 +48,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
         if os.name == "posix":
-            _flush(target.parent)  # where the new name stands
+            _flush(target.parent)  # which has the new name
     except OSError as error:
-        # Not every OSError of the block is about this file: one of another file goes on.
+        # An OSError about another file is not ours to report.
         if error.filename not in (None, str(temporary), str(target)):
             raise
         missing = isinstance(error, FileNotFoundError) and not target.parent.exists()
-        help = f"mkdir -p {target.parent}" if missing else "give a path that can be written"
+        help = f"mkdir -p {target.parent}" if missing else "give a writable path"
         fail(
             "file",
-            f"{path}: cannot be written: {error.strerror or str(error)}",
+            f"{path}: cannot write: {error.strerror or str(error)}",
             help=help,
             cause=error,
         )
 
 
 def _flush(path: Path) -> None:
-    """Waits until a file, or a folder's list of names, is on the disk."""
+    """Waits until a file or folder is written to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""Checkpoints as they are published: tensors by name, and what a config says of them.
+"""Reads and writes whole checkpoints: tensors by name, and the config.
 
-A folder of Hugging Face's holds `config.json` and either one file of weights or several
-shards with an index, which names the shard of each tensor; the index is held to be exact.
-Opening a checkpoint reads headers alone. What a config's fields mean is left to the caller.
+A Hugging Face folder holds `config.json` and either one file of weights or several shards. An
+index names the shard of each tensor, and must be exact. Opening a checkpoint reads only
+headers. The caller interprets the fields of the config.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from archdsl.formats.strict_json import read_object
 
 _CONFIG = "config.json"
 _INDEX = ".index.json"
-# The names of weights in a folder; of two that are there, the first counts.
+# The file names of weights in a folder; the first that exists is read.
 _NAMES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -36,10 +36,10 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".gguf", _INDEX)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `read_checkpoint` opened.
+    """An opened checkpoint.
 
-    `tensors` are in the order of the file or the index. `config` is a folder's `config.json`
-    or a GGUF file's metadata, and None where there is neither.
+    `tensors` are in the order of the file or the index. `config` is the content of
+    `config.json` or the metadata of a GGUF file; None if there is neither.
     """
 
     path: Path
@@ -48,14 +48,14 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Opens a folder or a file of weights; no tensor is read and tinygrad not needed.
+    """Opens a folder or a file of weights, without reading a tensor or importing tinygrad.
 
-    `path` is a folder's with `config.json` and weights (one file or shards, .safetensors
-    before .bin), a file's in any format of `read_weights`, or `package:NAME/inner` for either
-    in an installed package.
+    `path` is a folder with `config.json` and weights (one file or shards; .safetensors is
+    preferred to .bin), a file in any format of `read_weights`, or `package:NAME/inner` for
+    either in an installed package.
 
-    Raises ArchError: `file` where something is not there, `checkpoint` where a file is damaged
-    or the shards are not those of their index.
+    Raises ArchError: `file` if a file is missing, `checkpoint` if a file is damaged or the
+    shards do not match their index.
     """
     place = resolve(str(path))
     if not os.path.isdir(place):
@@ -76,16 +76,16 @@ def write_checkpoint(
     config: Mapping[str, object],
     shard_bytes: int = 5_000_000_000,
 ) -> None:
-    """Writes `config.json` and the tensors, in files of `shard_bytes` at most, to a folder.
+    """Writes `config.json` and the tensors to a folder, in files of at most `shard_bytes`.
 
-    One file is `model.safetensors`; several have an index beside them. A tensor larger than
-    `shard_bytes` has a file of its own. Order and dtypes stay as given, and one tensor at a
-    time is in memory. The config comes last: a folder that has one is complete. If writing
-    fails, what was written is removed.
+    A single file is named `model.safetensors`; several shards get an index. A tensor larger
+    than `shard_bytes` gets its own file. Order and dtypes are kept. Only one tensor is in
+    memory at a time. The config is written last: a folder with a config is complete. If writing
+    fails, all files that were written are removed.
 
-    Raises ArchError: `file` where the folder has a config or weights already, or cannot be
-    written; `checkpoint` for a dtype that safetensors does not have. ValueError for a config
-    that JSON does not have.
+    Raises ArchError: `file` if the folder already has a config or weights, or cannot be
+    written; `checkpoint` for a dtype that safetensors does not support. Raises ValueError for
+    a config that cannot be written as JSON.
 
     >>> import tempfile, numpy
     >>> folder = Path(tempfile.mkdtemp()) / "tiny"
@@ -107,30 +107,30 @@ def write_checkpoint(
 
 
 def _weights(folder: Path, names: list[str]) -> str:
-    """The name of the file, in a folder with files of these names, that has the weights."""
+    """The name of the file that has the weights, among the files of a folder."""
     known = [name for name in _NAMES if name in names]
     others = [name for name in names if name.endswith(".safetensors")]
     if known or len(others) == 1:
         return (known or others)[0]
     problem = (
-        "the folder does not say which file has the weights" if others else "no weights in it"
+        "it is unclear which file has the weights" if others else "no weights in this folder"
     )
     fail(
         "checkpoint",
         f"{folder}: {problem}",
         expected=listing(_NAMES),
-        found=f"a folder with {listing(names[:12], 'and') or 'nothing in it'}",
-        help="name one of its files" if names else "is the download complete?",
+        found=listing(names[:12], "and") or "an empty folder",
+        help="give the path of one file" if names else "is the download complete?",
     )
 
 
 def _read_shards(index: Path) -> dict[str, LazyTensor]:
-    """The tensors that an index names, in its order, each from its shard."""
+    """The tensors of all shards, in the order of the index."""
     kind = "an index of shards"
     named = read_object(index, kind).get("weight_map")
     with reading(index, kind):
         if type(named) is not dict or any(type(shard) is not str for shard in named.values()):
-            raise ValueError("no `weight_map` from the tensors' names to those of files")
+            raise ValueError("`weight_map`, from tensor names to file names, is missing")
     shards = {shard: index.parent / shard for shard in named.values()}
     for shard, path in shards.items():
         _check_shard(index, shard, path)
@@ -142,7 +142,7 @@ def _read_shards(index: Path) -> dict[str, LazyTensor]:
 def _check_agreement(
     index: Path, named: Mapping[str, str], read: Mapping[str, Mapping[str, LazyTensor]]
 ) -> None:
-    """Refuses an index unless each tensor is in the one shard that it names, and no other."""
+    """Raises ArchError unless each tensor is in exactly the shard that the index names."""
     held: dict[str, list[str]] = {tensor: [] for tensor in named}
     for shard, tensors in read.items():
         for tensor in tensors:
@@ -153,12 +153,12 @@ def _check_agreement(
         more = f"; {len(wrong) - 1} more like it" if len(wrong) > 1 else ""
         fail(
             "checkpoint",
-            f"{index}: the index and its shards do not agree",
+            f"{index}: the index does not match its shards",
             expected=f"`{tensor}` in `{named[tensor]}`"
             if tensor in named
-            else "no tensor in a shard that the index does not name",
+            else "no tensor that the index does not list",
             found=f"`{tensor}` in {listing(held[tensor], 'and') or 'no shard'}{more}",
-            help="fetch the index and the shards again, all of one version",
+            help="download the index and all shards again, from the same revision",
         )
 
 
@@ -166,21 +166,21 @@ def _check_shard(index: Path, shard: str, path: Path) -> None:
     if shard in ("", ".", "..") or "/" in shard or "\\" in shard or "\0" in shard:
         fail(
             "checkpoint",
-            f"{index}: a shard stands beside its index, nowhere else",
-            expected="the name of a file",
+            f"{index}: a shard must be in the folder of its index",
+            expected="a file name without a path",
             found=repr(shard[:80]),
         )
     if not os.path.exists(path):
         beside = os.listdir(index.parent)
         fail(
             "file",
-            f"{index}: the shard `{shard}` is not there",
-            help=did_you_mean(shard, beside) or "fetch it into the folder of the index",
+            f"{index}: the shard `{shard}` is missing",
+            help=did_you_mean(shard, beside) or "download it into the folder of the index",
         )
 
 
 def _shards(folder: Path, tensors: Mapping[str, Value], most: int) -> dict[str, list[str]]:
-    """The tensors' names by the file that they go to, in order."""
+    """The names of the tensors of each file, in order."""
     parts: list[list[str]] = [[]]
     filled = 0
     for name, value in tensors.items():
@@ -204,27 +204,27 @@ def _index(folder: Path, tensors: Mapping[str, Value], shards: Mapping[str, list
 
 
 def _make_empty(folder: Path) -> None:
-    """Makes the folder, or accepts one that has no checkpoint in it."""
+    """Creates the folder, or accepts an existing one without a checkpoint."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = sorted(os.listdir(folder))
     except OSError as error:
         reason = error.strerror or str(error)
-        fail("file", f"{folder}: the folder cannot be made: {reason}", cause=error)
+        fail("file", f"{folder}: cannot create the folder: {reason}", cause=error)
     taken = [name for name in names if name == _CONFIG or name.endswith(_WEIGHTS)]
     if taken:
         fail(
             "file",
-            f"{folder}: the folder has a checkpoint, or a part of one, in it",
-            expected="a folder without config and weights, or none",
+            f"{folder}: the folder already has a config or weights",
+            expected="a new folder, or one without config and weights",
             found=listing(taken[:12], "and"),
-            help="give another folder, or move these files away",
+            help="give another folder, or move these files",
         )
 
 
 @contextmanager
 def _all_or_none(folder: Path, names: list[str]) -> Iterator[None]:
-    """Removes these files if the block fails; none of them was there before."""
+    """Removes these files, all of them new, if the block fails."""
     try:
         yield
     except BaseException:

@@ -1,10 +1,10 @@
-"""CTranslate2's `model.bin`: tensors and settings by name, in one flat file.
+"""Reads CTranslate2's `model.bin`: tensors and settings by name, in one file.
 
-The layout is what `ModelSpec._serialize` of CTranslate2 writes, in `ctranslate2/specs/
-model_spec.py`: the format's version, the name and revision of the kind of model, then for each
-variable its name, shape, type and bytes, then further names for some of them. A setting, such
-as the number of heads, is a variable without axes. Weights that are quantized to integers are
-refused; what the names mean is left to the specs.
+The layout is that of `ModelSpec._serialize` in CTranslate2's `ctranslate2/specs/model_spec.py`:
+the format version, the name and revision of the model class, then name, shape, type and bytes
+of each variable, then aliases of variables. A setting, such as the number of heads, is a
+variable without axes. Weights that are quantized to integers are not supported. The specs
+interpret the names.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from archdsl.formats.host import (
     CARRIER,
     Bytes,
     LazyTensor,
-    count,
+    element_count,
+    lazy_view,
     map_file,
     reading,
-    window,
 )
-from archdsl.formats.strict_json import distinct
+from archdsl.formats.strict_json import unique_names
 
-# A file has no magic number. It begins with the version and a text such as `WhisperSpec`.
+# The format has no magic number. A file starts with the version and a text: `WhisperSpec`.
 START = re.compile(rb"[^\0]\0\0\0[^\0]\0\w+Spec\0")
 
-_KIND = "a model of CTranslate2"
+_KIND = "a CTranslate2 model"
 _VERSION = 6
 
-# The numbers of the types, from 0, as tinygrad's names of them.
+# tinygrad's names of the types 0 to 5.
 _DTYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
 _SCALE = "_scale"
 
 
 def read_ctranslate2(path: Path) -> dict[str, LazyTensor]:
-    """A file's variables by name, in its order, then those of its further names.
+    """The variables of a file by name, in file order, then its aliases.
 
-    Each is a window onto the file. The parts of a name stand between slashes, as in
-    `encoder/layer_0/ffn/linear_0/weight`; a matrix is [out, in].
+    Each is a view of the memory-mapped file. The parts of a name are separated by slashes, as
+    in `encoder/layer_0/ffn/linear_0/weight`. A matrix is [out, in].
 
-    Raises ArchError (`checkpoint`) where the file is damaged, of another version, or has
+    Raises ArchError (`checkpoint`) if the file is damaged, has another version, or has
     quantized weights.
     """
     with reading(path, _KIND):
@@ -52,30 +52,30 @@ def read_ctranslate2(path: Path) -> dict[str, LazyTensor]:
         _refuse_quantized(path, tensors)
         for alias, name in aliases.items():
             if name not in tensors:
-                raise ValueError(f"`{alias:.80}` stands for `{name:.80}`, which is not there")
-        further = ((alias, tensors[name]) for alias, name in aliases.items())
-        return distinct([*tensors.items(), *further])
+                raise ValueError(f"`{alias:.80}` is an alias of `{name:.80}`, which is missing")
+        named = ((alias, tensors[name]) for alias, name in aliases.items())
+        return unique_names([*tensors.items(), *named])
 
 
 class _Variables:
-    """A place in a file's bytes, which moves on with all that is read."""
+    """A cursor over the bytes of a file."""
 
     def __init__(self, raw: Bytes) -> None:
         self._raw = raw
         self._at = 0
 
     def read(self) -> tuple[dict[str, LazyTensor], dict[str, str]]:
-        """The variables by name, and by each further name the one that it stands for."""
+        """The variables by name, and the name of the variable behind each alias."""
         (version,) = self._numbers("I")
         if version != _VERSION:
-            raise ValueError(f"version {version} of the format; read is {_VERSION}")
-        self._text()  # the kind of model; which one it is, the names of the variables tell
+            raise ValueError(f"format version {version} is not supported; only {_VERSION} is")
+        self._text()  # the model class; the names of the variables identify the model
         _, variables = self._numbers("II")
-        tensors = distinct((self._text(), self._variable()) for _ in range(variables))
-        (further,) = self._numbers("I")
-        aliases = distinct((self._text(), self._text()) for _ in range(further))
+        tensors = unique_names((self._text(), self._variable()) for _ in range(variables))
+        (count,) = self._numbers("I")
+        aliases = unique_names((self._text(), self._text()) for _ in range(count))
         if self._at != len(self._raw):
-            raise ValueError(f"{len(self._raw) - self._at} bytes behind the end")
+            raise ValueError(f"{len(self._raw) - self._at} extra bytes at the end")
         return tensors, aliases
 
     def _variable(self) -> LazyTensor:
@@ -83,17 +83,17 @@ class _Variables:
         shape = self._numbers(f"{axes}I")
         type_, size = self._numbers("BI")
         if type_ >= len(_DTYPES):
-            raise ValueError(f"a variable of the type {type_}, which the format does not have")
+            raise ValueError(f"unknown type {type_} of a variable")
         dtype = _DTYPES[type_]
-        if size != count(shape) * CARRIER[dtype].itemsize:
-            raise ValueError(f"{size} bytes for a variable of {dtype}{list(shape)}")
-        return window(self._take(size), dtype, shape)
+        if size != element_count(shape) * CARRIER[dtype].itemsize:
+            raise ValueError(f"{size} bytes for a variable {dtype}{list(shape)}")
+        return lazy_view(self._take(size), dtype, shape)
 
     def _text(self) -> str:
         (size,) = self._numbers("H")
         text = self._take(size).tobytes().decode()
         if text.find("\0") != size - 1:
-            raise ValueError(f"a name that is not closed by a zero: {text!r:.80}")
+            raise ValueError(f"a name that does not end with a zero byte: {text!r:.80}")
         return text[:-1]
 
     def _numbers(self, letters: str) -> tuple[Any, ...]:
@@ -104,7 +104,7 @@ class _Variables:
         start, self._at = self._at, self._at + size
         if self._at > len(self._raw):
             raise ValueError(
-                f"{size} bytes from byte {start} on, in a file of {len(self._raw)}"
+                f"{size} bytes at offset {start} exceed the file of {len(self._raw)} bytes"
             )
         return self._raw[start : self._at]
 
@@ -114,8 +114,8 @@ def _refuse_quantized(path: Path, tensors: Mapping[str, LazyTensor]) -> None:
         if name in tensors:
             fail(
                 "checkpoint",
-                f"{path}: `{name}` is quantized, and cannot be read",
-                expected=f"weights of {listing(d for d in _DTYPES if 'float' in d)}",
+                f"{path}: `{name}` is quantized, which is not supported",
+                expected=f"weights of dtype {listing(d for d in _DTYPES if 'float' in d)}",
                 found=f"{tensors[name].dtype} with a scale",
-                help="convert the model again with `--quantization float16`",
+                help="convert the model again, with `--quantization float16`",
             )

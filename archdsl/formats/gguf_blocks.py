@@ -1,8 +1,8 @@
-"""The blocks of quantized GGUF tensors, as whole numbers with a scale for each few of them.
+"""Reads quantized GGUF blocks as integers with one scale per group of numbers.
 
-A block is 32 numbers of a row, or 256 in the formats with a K, in whose blocks the scales of
-8 or 16 groups are whole numbers themselves. The layouts are those of ggml's `ggml-common.h`
-and `ggml-quants.c`; nothing is rounded but the product of two scales.
+A block has 32 numbers of a row, or 256 in the K formats. In those, the scales of the 8 or 16
+groups are integers too. The layouts are those of ggml's `ggml-common.h` and `ggml-quants.c`.
+Only the product of two scales is rounded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _Floats = NDArray[np.float32]
 
 
 def groups(kind: str, rows: Bytes) -> Groups:
-    """The rows [out, bytes] of a matrix of whole blocks; `kind` is a key of `KINDS`."""
+    """Decodes the rows [out, bytes] of a quantized matrix; `kind` is a key of `KINDS`."""
     _, _, size, read = KINDS[kind]
     values, scales, offsets = read(np.ascontiguousarray(rows).reshape(-1, size))
     out = len(rows)
@@ -30,18 +30,18 @@ def groups(kind: str, rows: Bytes) -> Groups:
 
 
 def _halves(blocks: Bytes, at: int, count: int = 1) -> _Floats:
-    """Numbers of float16 that stand in each block from a byte on: [blocks, count]."""
-    # Every format's blocks are whole numbers of 2 bytes.
+    """`count` float16 numbers at byte `at` of each block: [blocks, count]."""
+    # In every format the size of a block is even.
     return blocks.view(np.float16)[:, at // 2 : at // 2 + count].astype(np.float32)
 
 
 def _nibbles(blocks: Bytes) -> Bytes:
-    """The lower halves of bytes [blocks, n], then the upper ones: [blocks, 2 n]."""
+    """The lower 4 bits of bytes [blocks, n], then the upper 4 bits: [blocks, 2 n]."""
     return np.concatenate([blocks & 15, blocks >> 4], axis=1)
 
 
 def _packed(values: Bytes) -> Bytes:
-    """Numbers of 4 bits, two to a byte, as `Groups` has them."""
+    """Packs 4-bit numbers, two per byte, in the order of `Groups`."""
     halves = values.reshape(-1, 2, 16)
     low, high = halves[:, 0], halves[:, 1]
     packed: Bytes = low | high << np.uint8(4)
@@ -58,7 +58,7 @@ def _q4_1(blocks: Bytes) -> Groups:
 
 
 def _five(blocks: Bytes, at: int) -> NDArray[np.int8]:
-    """32 numbers of 5 bits: the highest of each in 4 bytes, the others in 16 behind them."""
+    """32 numbers of 5 bits: their highest bits in 4 bytes, the others in the next 16 bytes."""
     high = np.unpackbits(blocks[:, at : at + 4], axis=1, bitorder="little")
     return (_nibbles(blocks[:, at + 4 :]) | high << 4).view(np.int8)
 
@@ -76,8 +76,11 @@ def _q8_0(blocks: Bytes) -> Groups:
 
 
 def _eight_scales(blocks: Bytes) -> tuple[_Floats, _Floats]:
-    """The scales and offsets [blocks, 8] of the formats with a K of 4 and of 5 bits: two
-    float16, and 8 pairs of 6 bits in 12 bytes, the last 4 of which have theirs spread."""
+    """The scales and offsets [blocks, 8] of Q4_K and Q5_K.
+
+    Two float16, then 8 pairs of 6-bit numbers in 12 bytes; the bits of the last 4 pairs are
+    spread over the bytes.
+    """
     first, second, third = (blocks[:, i : i + 4] for i in (4, 8, 12))
     scale = np.concatenate([first & 63, (third & 15) | first >> 6 << 4], axis=1)
     least = np.concatenate([second & 63, third >> 4 | second >> 6 << 4], axis=1)
@@ -85,19 +88,19 @@ def _eight_scales(blocks: Bytes) -> tuple[_Floats, _Floats]:
 
 
 def _q4_k(blocks: Bytes) -> Groups:
-    # 32 bytes are two groups: the lower halves, then the upper ones.
+    # 32 bytes hold two groups: one in the lower 4 bits, one in the upper 4 bits.
     return Groups(_packed(_nibbles(blocks[:, 16:].reshape(-1, 32))), *_eight_scales(blocks))
 
 
 def _q5_k(blocks: Bytes) -> Groups:
     low = _nibbles(blocks[:, 48:].reshape(-1, 32)).reshape(-1, 8, 32)
-    # Each of 32 bytes has the highest bit of one number of each group.
+    # Each of 32 bytes holds the highest bit of one number of each of the 8 groups.
     high = blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
     return Groups((low | high << 4).view(np.int8), *_eight_scales(blocks))
 
 
 def _q6_k(blocks: Bytes) -> Groups:
-    # Two halves of a block, in each of which 32 bytes have the upper bits of 4 x 32 numbers.
+    # In each half of a block, 32 bytes hold the upper 2 bits of 4 x 32 numbers.
     low = _nibbles(blocks[:, :128].reshape(-1, 64)).reshape(-1, 2, 4, 32)
     shifts = np.arange(0, 8, 2, dtype=np.uint8)[:, None]
     high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts & 3
@@ -105,7 +108,7 @@ def _q6_k(blocks: Bytes) -> Groups:
     return Groups((low | high << 4).view(np.int8) - np.int8(32), scales)
 
 
-# The format's number of a type, how many numbers and bytes a block has, and how it is read.
+# The number of a type, the numbers and bytes of a block, and its decoder.
 KINDS: dict[str, tuple[int, int, int, Callable[[Bytes], Groups]]] = {
     "Q4_0": (2, 32, 18, _q4_0),
     "Q4_1": (3, 32, 20, _q4_1),

@@ -1,15 +1,13 @@
-"""Tensors as bytes in the host's memory, both ways: what every reader and writer shares.
+"""Tensors as bytes in host memory: what all readers and writers share.
 
-A reader gives each tensor as a `LazyTensor`: dtype and shape at once, elements when asked for.
-These are a window onto the file, which is mapped privately: nothing is copied before
-`.to(device)`, nothing done to the tensor reaches the file, and its pages leave memory with
-the last array over them. tinygrad's own
-DISK device is not used, since it opens files for writing (weights in a read-only folder
-could not be read) and keeps one mapping per path (a file that was replaced would be read as
-it was before).
+A reader returns each tensor as a `LazyTensor`: dtype and shape are known at once, elements are
+read on demand. They are a view of the file, which is mapped privately: nothing is copied before
+`.to(device)`, changes to the tensor do not reach the file, and its pages leave memory when the
+last array over them is deleted. tinygrad's DISK device is not used: it opens files for writing,
+which fails in a read-only folder, and keeps one mapping per path, even if the file is replaced.
 
-This is the only module of the folder that touches tinygrad, and it imports it late, so that
-finding a file stays quick. What a format's bytes mean is left to that format's module.
+Only this module of the folder uses tinygrad. It imports tinygrad late, so that finding a file
+is fast.
 """
 
 from __future__ import annotations
@@ -36,9 +34,9 @@ if TYPE_CHECKING:
     from tinygrad import Tensor
 
 Bytes: TypeAlias = NDArray[np.uint8]
-Value: TypeAlias = "LazyTensor | Tensor | NDArray[Any]"  # what the writers take
+Value: TypeAlias = "LazyTensor | Tensor | NDArray[Any]"  # accepted by the writers
 
-# tinygrad's name of a dtype -> the numpy dtype that carries its bits.
+# tinygrad's name of a dtype -> the numpy dtype that holds its bits.
 CARRIER: dict[str, np.dtype[Any]] = {
     "bool": np.dtype("bool"),
     "int8": np.dtype("int8"),
@@ -57,11 +55,11 @@ CARRIER: dict[str, np.dtype[Any]] = {
     "fp8e5m2": np.dtype("uint8"),
 }
 
-# Linux would refuse to map a file larger than its memory, as if every page were to be
-# written; this flag says otherwise (asm-generic/mman-common.h; Python 3.11 has no name for it).
+# MAP_NORESERVE: without it Linux refuses to map a file larger than memory. Python 3.11 has no
+# name for it (asm-generic/mman-common.h).
 _NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
 
-# All that zipfile, json, numpy and our own readers trip over in a damaged file.
+# The exceptions that zipfile, json, numpy and our readers raise for a damaged file.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -79,29 +77,28 @@ _DAMAGE = (
 
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turns whatever a damaged file makes a reader stumble over into an ArchError."""
+    """Turns the exceptions that a reader raises for a damaged file into an ArchError."""
     try:
         yield
     except OSError as error:
-        fail("file", f"{path}: the file cannot be read", found=str(error), cause=error)
+        fail("file", f"{path}: cannot read the file", found=str(error), cause=error)
     except _DAMAGE as error:
         found = str(error) if isinstance(error, ValueError) else repr(error)
         fail(
             "checkpoint",
-            f"{path}: it cannot be read as {kind}",
+            f"{path}: cannot read the file as {kind}",
             found=found,
-            help="if it is damaged or cut short, fetch it again and compare the sizes",
+            help="if the file is damaged or truncated, download it again and compare the sizes",
             cause=error,
         )
 
 
 class Groups(NamedTuple):
-    """A matrix [out, in] as whole numbers and, for each few of a row, a scale.
+    """A quantized matrix [out, in]: integers, and one scale per group of each row.
 
-    `values` are [out, in] of int8, or [out, in / 2] of uint8 that hold two of 4 bits each: of
-    every 16 the lower halves are 16 numbers, and the upper ones the 16 that follow. `scales`,
-    with which they are multiplied, and `offsets`, which are added then, are [out, in / group]
-    of float32.
+    `values` are [out, in] of int8, or [out, in / 2] of uint8 with two 4-bit numbers each: in
+    every 16 bytes, the lower 4 bits are 16 numbers and the upper 4 bits the next 16. A number
+    is value * scale + offset; `scales` and `offsets` are [out, in / group] of float32.
     """
 
     values: NDArray[Any]
@@ -111,10 +108,11 @@ class Groups(NamedTuple):
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor that is known by dtype and shape, and is not in memory before it is read.
+    """A tensor with a known dtype and shape, whose elements are read on demand.
 
-    `dtype` is a key of `CARRIER`. `load` makes the elements, row-major and of the carrier's
-    dtype, anew for each `read`; `groups` does for a matrix that is quantized in its file.
+    `dtype` is a key of `CARRIER`. Each `read` calls `load`, which returns the elements in
+    row-major order and of the carrier's dtype. `groups` returns them quantized, for a matrix
+    that is quantized in its file.
 
     >>> half = LazyTensor("bfloat16", (2, 1), lambda: np.array([0x3F80, 0xC000], np.uint16))
     >>> half
@@ -129,32 +127,34 @@ class LazyTensor:
     groups: Callable[[], Groups] | None = field(default=None, repr=False, compare=False)
 
     def read(self) -> NDArray[Any]:
-        """The elements, as an array of the shape and of dtype `CARRIER[dtype]`."""
+        """The elements as an array of this shape, with dtype `CARRIER[dtype]`."""
         elements = self.load()
         if elements.dtype != CARRIER[self.dtype]:
-            raise TypeError(f"{elements.dtype} was loaded for a tensor of {self.dtype}")
+            raise TypeError(f"loaded {elements.dtype} for a tensor of {self.dtype}")
         return elements.reshape(self.shape)
 
     def tensor(self) -> Tensor:
-        """A tensor on tinygrad's NPY device over what `read` gives, not copied if it can be."""
+        """A tensor on tinygrad's NPY device; if possible without a copy."""
         return as_tensor(
             np.require(self.read(), requirements=["C", "W"]), self.dtype, self.shape
         )
 
 
-def window(data: Bytes, dtype: str, shape: Sequence[int]) -> LazyTensor:
-    """The tensor whose elements are these bytes of a file, which `read` does not copy."""
-    return LazyTensor(dtype, tuple(shape), lambda: opened(data).view(CARRIER[dtype]))
+def lazy_view(data: Bytes, dtype: str, shape: Sequence[int]) -> LazyTensor:
+    """A tensor whose elements are these bytes of a file; `read` does not copy them."""
+    return LazyTensor(dtype, tuple(shape), lambda: mapped_view(data).view(CARRIER[dtype]))
 
 
-def opened(data: Bytes) -> Bytes:
-    """A view of bytes. Where they are of a mapped file, their pages leave memory with the last
-    array over that view, and come again for the next."""
-    view = np.frombuffer(data.data, np.uint8)  # arrays over it keep it: its base is no array
+def mapped_view(data: Bytes) -> Bytes:
+    """A view of bytes. If they belong to a mapped file, their pages leave memory when the last
+    array over the view is deleted, and are read again for the next view."""
+    view = np.frombuffer(
+        data.data, np.uint8
+    )  # arrays over it keep it alive: its base is not an array
     file = _mapped(data)
     if hasattr(file, "madvise"):
         start = data.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
-        # Whole pages: what lies beside the bytes on one may be in use.
+        # Only whole pages: other bytes of a page may be in use.
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
         size = (start + len(data)) // mmap.PAGESIZE * mmap.PAGESIZE - first
         if size > 0:
@@ -164,41 +164,40 @@ def opened(data: Bytes) -> Bytes:
 
 
 def _mapped(data: Any) -> Any:
-    """What an array's memory is of: a file mapped by `map_file`, or anything else."""
+    """The owner of an array's memory: a file mapped by `map_file`, or another object."""
     while isinstance(data, np.ndarray):
         data = data.base
     return data.obj if isinstance(data, memoryview) else data
 
 
 def map_file(path: Path) -> Bytes:
-    """The bytes of a file that is not empty, mapped privately (copied only on write)."""
+    """The bytes of a non-empty file, mapped privately (copied only on write)."""
     with path.open("rb") as stream:
-        # Writable, though nobody writes: some of tinygrad's devices refuse read-only memory.
+        # Writable, because some tinygrad devices refuse read-only memory.
         access = mmap.PROT_READ | mmap.PROT_WRITE
         mapped = mmap.mmap(stream.fileno(), 0, mmap.MAP_PRIVATE | _NO_RESERVE, access)
     return np.frombuffer(mapped, np.uint8)
 
 
-def count(shape: Sequence[object]) -> int:
-    """How many elements a shape has that was read from a file.
+def element_count(shape: Sequence[object]) -> int:
+    """The number of elements of a shape that was read from a file.
 
-    Raises ValueError where it is no shape that numpy could hold.
+    Raises ValueError if numpy cannot hold an array of this shape.
 
-    >>> count([2, 3]), count([]), count([4, 0])
+    >>> element_count([2, 3]), element_count([]), element_count([4, 0])
     (6, 1, 0)
     """
     sizes = [n for n in shape if type(n) is int and n >= 0]
     if len(sizes) != len(shape) or len(sizes) > 64 or math.prod(n or 1 for n in sizes) >> 60:
-        raise ValueError(f"{list(shape)!r:.80} is not the shape of a tensor")
+        raise ValueError(f"{list(shape)!r:.80} is not a valid shape")
     return math.prod(sizes)
 
 
 def as_tensor(bits: NDArray[Any], dtype: str, shape: Sequence[int]) -> Tensor:
-    """A tensor over memory that is not copied.
+    """A tensor over an array, without a copy.
 
-    `bits` is contiguous and writable, of dtype `CARRIER[dtype]`, with the elements of
-    `shape` in row-major order. The tensor lies on tinygrad's NPY device, which computes
-    nothing.
+    `bits` is contiguous, writable, of dtype `CARRIER[dtype]`, and row-major. The tensor is on
+    tinygrad's NPY device, which cannot compute.
 
     >>> as_tensor(np.array([0x3F80, 0xC000], np.uint16), "bfloat16", [2, 1]).dtype.name
     '__bf16'
@@ -211,7 +210,7 @@ def as_tensor(bits: NDArray[Any], dtype: str, shape: Sequence[int]) -> Tensor:
 
 
 def dtype_name(value: Value) -> str:
-    """The key of `CARRIER` for a tensor or an array; its own dtype's name if there is none."""
+    """The key of `CARRIER` for a tensor or array; the name of its dtype if there is none."""
     if isinstance(value, LazyTensor):
         return value.dtype
     if isinstance(value, np.ndarray | np.generic):
@@ -222,7 +221,7 @@ def dtype_name(value: Value) -> str:
 
 
 def bits_of(value: Value) -> NDArray[Any]:
-    """The elements of a tensor or an array, row-major and native, as the carrier's dtype."""
+    """The elements of a tensor or array: row-major, native byte order, the carrier's dtype."""
     if isinstance(value, LazyTensor):
         return np.ascontiguousarray(value.read())
     carrier = CARRIER[dtype_name(value)]

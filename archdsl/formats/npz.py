@@ -1,7 +1,7 @@
-"""NumPy's archives of arrays: a zip with one `.npy` file per array (numpy.lib.format).
+"""Reads and writes NumPy archives: a zip with one `.npy` file per array (numpy.lib.format).
 
-Arrays of Python objects are refused: reading them would run pickles. NumPy has no bfloat16
-and no 8-bit float; such tensors go to safetensors.
+Arrays of Python objects are rejected, because reading them would run pickles. NumPy has no
+bfloat16 and no 8-bit floats; safetensors supports them.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ _HELD = [name for name, carrier in CARRIER.items() if carrier.name == name]
 
 
 def read_npz(path: Path) -> dict[str, LazyTensor]:
-    """The arrays of an archive by name, in its order; all are read into memory.
+    """The arrays of an archive by name, in file order. All are read into memory.
 
-    Raises ArchError (`checkpoint`) for an archive that is damaged or holds anything but
+    Raises ArchError (`checkpoint`) if the archive is damaged, or holds anything other than
     arrays of numbers.
     """
-    with reading(path, "an archive of arrays (npz)"), np.load(path, allow_pickle=False) as file:
+    with reading(path, "an npz archive"), np.load(path, allow_pickle=False) as file:
         if len(set(file.files)) < len(file.files):
-            raise ValueError("two arrays have one name")
+            raise ValueError("two arrays have the same name")
         return {name: _stored(name, file[name]) for name in file.files}
 
 
 def write_npz(path: str | Path, tensors: Mapping[str, Value]) -> None:
-    """Writes arrays to an archive, uncompressed, that takes the place of `path` when whole.
+    """Writes arrays to an uncompressed archive, which replaces `path` when it is complete.
 
-    The order and every dtype stay as given, one array at a time is in memory, and the same
-    arrays give the same bytes. Raises ArchError: `checkpoint` for a dtype that NumPy does not
-    have, `file` where the file cannot be written.
+    Order and dtypes are kept, only one array is in memory at a time, and equal arrays give
+    equal bytes. Raises ArchError: `checkpoint` for a dtype that NumPy does not have, `file` if
+    the file cannot be written.
     """
     for name, value in tensors.items():
         if dtype_name(value) not in _HELD:
             fail(
                 "checkpoint",
-                f"{Path(path)}: `{name}` cannot be written: npz has no `{dtype_name(value)}`",
+                f"{Path(path)}: cannot write `{name}`: npz has no dtype `{dtype_name(value)}`",
                 expected=listing(_HELD),
                 help="write a .safetensors file, or cast the tensor to float32",
             )
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, value in tensors.items():
-            # A ZipInfo made by hand has a fixed date; the archive is the same on every run.
+            # A new ZipInfo has a fixed date, so equal arrays give equal archives.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as stream:
                 array = bits_of(value).reshape(value.shape)
                 np.lib.format.write_array(stream, array, allow_pickle=False)
@@ -60,7 +60,7 @@ def _stored(name: str, value: Any) -> LazyTensor:
         raise ValueError(f"`{name}` is not an array")
     if value.dtype.name not in _HELD:
         raise ValueError(
-            f"`{name}` is of dtype {value.dtype}; read are {listing(_HELD, 'and')}"
+            f"`{name}` has the dtype {value.dtype}; supported are {listing(_HELD, 'and')}"
         )
     bits = bits_of(value)
     return LazyTensor(value.dtype.name, value.shape, lambda: bits)

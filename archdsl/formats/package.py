@@ -1,6 +1,6 @@
-"""Files and folders inside installed Python packages, named `package:NAME/inner/file`.
+"""Finds files and folders inside installed Python packages: `package:NAME/inner/file`.
 
-Trained weights are published inside packages too. The package is found, never imported.
+Some packages contain trained weights. The package is located, never imported.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _PREFIX = "package:"
 
 
 def resolve(path: str) -> Path:
-    """The file or folder that a path names; an ordinary path stays as it is.
+    """The file or folder of a path; an ordinary path is returned unchanged.
 
-    Raises ArchError (`file`) where `package:NAME/inner/file` names no installed package or no
-    file of it.
+    Raises ArchError (`file`) if `package:NAME/inner/file` names a package that is not installed
+    or a file that it does not have.
 
     >>> resolve("weights.npz").name
     'weights.npz'
@@ -30,7 +30,7 @@ def resolve(path: str) -> Path:
     if not name.isidentifier() or not inner:
         fail(
             "file",
-            f"{path}: not the name of a file in a package",
+            f"{path}: not a valid name of a file in a package",
             expected=_PREFIX + "NAME/inner/file",
         )
     folders = _folders(name)
@@ -40,12 +40,12 @@ def resolve(path: str) -> Path:
             if file.exists():
                 return file
     inside = sorted(_entries(folders))
-    guess = did_you_mean(inner, inside) or f"the package holds {listing(inside[:12], 'and')}"
+    guess = did_you_mean(inner, inside) or f"the package has {listing(inside[:12], 'and')}"
     fail("file", f"{path}: the package `{name}` has no file `{inner}`", help=guess)
 
 
 def _folders(name: str) -> list[Path]:
-    """The folders of an installed package; several for a namespace package."""
+    """The folders of an installed package; a namespace package can have several."""
     try:
         spec = find_spec(name)
     except (ImportError, ValueError):
@@ -55,7 +55,7 @@ def _folders(name: str) -> list[Path]:
         fail("file", f"the package `{name}` is not installed", help=help)
     folders = [Path(place) for place in spec.submodule_search_locations or ()]
     if not any(folder.is_dir() for folder in folders):
-        fail("file", f"`{name}` is a module, not a package with files in it")
+        fail("file", f"`{name}` is a single module, not a package with files")
     return folders
 
 

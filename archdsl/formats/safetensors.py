@@ -1,9 +1,9 @@
-"""The safetensors format, read strictly and written conformingly.
+"""Reads and writes safetensors; the reader checks every rule of the format.
 
-A file is eight bytes (the header's length N, little-endian), N bytes of JSON that begin with
-`{` and may end in spaces, and the tensors' bytes; see "Format" in the README of
-https://github.com/huggingface/safetensors. The header gives for each tensor its dtype, shape
-and span of bytes; the spans cover the data without a hole or an overlap.
+A file has eight bytes (the header's length N, little-endian), N bytes of JSON that start with
+`{` and may end with spaces, and the bytes of the tensors; see "Format" in the README of
+https://github.com/huggingface/safetensors. The header has the dtype, shape and byte range of
+each tensor. The ranges cover the data without gaps or overlaps.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from archdsl.formats.host import (
     LazyTensor,
     Value,
     bits_of,
-    count,
     dtype_name,
+    element_count,
+    lazy_view,
     map_file,
     reading,
-    window,
 )
 from archdsl.formats.strict_json import parse_object
 from archdsl.progress import each
 
-# The format's name of a dtype -> tinygrad's.
+# The name of a dtype in the format -> its name in tinygrad.
 DTYPES = {
     "BOOL": "bool",
     "I8": "int8",
@@ -53,15 +53,15 @@ DTYPES = {
 _NAMES = {ours: theirs for theirs, ours in DTYPES.items()}
 
 _METADATA = "__metadata__"
-# The bound of the reference implementation, in bytes.
+# In bytes, as in the reference implementation.
 _LONGEST_HEADER = 100_000_000
 
 
 def read_safetensors(path: Path) -> dict[str, LazyTensor]:
     """The tensors of a file by name, in the order of its header.
 
-    Nothing is read before a tensor is used; the file must not be cut meanwhile. Raises
-    ArchError (`checkpoint`) where the file breaks the format in any way.
+    Data is read when a tensor is used; until then the file must not be truncated. Raises
+    ArchError (`checkpoint`) if the file breaks any rule of the format.
     """
     with reading(path, "a safetensors file"):
         raw = map_file(path)
@@ -69,7 +69,7 @@ def read_safetensors(path: Path) -> dict[str, LazyTensor]:
         entries = {name: _entry(name, value) for name, value in header.items()}
         _check_spans(entries, len(data))
         return {
-            name: window(data[start:end], dtype, shape)
+            name: lazy_view(data[start:end], dtype, shape)
             for name, (dtype, shape, start, end) in entries.items()
         }
 
@@ -79,11 +79,11 @@ def write_safetensors(
     tensors: Mapping[str, Value],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes tensors to a file that takes the place of `path` when it is whole.
+    """Writes tensors to a file, which replaces `path` when it is complete.
 
-    The order and every dtype stay as given, one tensor at a time is in memory, and the same
-    tensors give the same bytes. Raises ArchError: `checkpoint` for a dtype or a name that the
-    format does not have, `file` where the file cannot be written.
+    Order and dtypes are kept, only one tensor is in memory at a time, and equal tensors give
+    equal bytes. Raises ArchError: `checkpoint` for a dtype or name that the format does not
+    support, `file` if the file cannot be written.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "a.safetensors"
@@ -108,60 +108,62 @@ def write_safetensors(
 
 
 def stored_size(path: Path, name: str, value: Value) -> int:
-    """How many bytes a tensor takes; ArchError where the format has no such tensor."""
+    """The bytes of a tensor; raises ArchError if the format does not support it."""
     dtype = dtype_name(value)
     if name == _METADATA or dtype not in _NAMES:
         fail(
             "checkpoint",
-            f"{path}: `{name}` cannot be written: safetensors has no such tensor",
-            expected=f"a name other than `{_METADATA}`, of {listing(_NAMES)}",
-            found=f"`{name}` of `{dtype}`",
+            f"{path}: cannot write `{name}`: safetensors does not support it",
+            expected=f"a name other than `{_METADATA}`, and one of {listing(_NAMES)}",
+            found=f"`{name}` of dtype `{dtype}`",
         )
-    return count(value.shape) * CARRIER[dtype].itemsize
+    return element_count(value.shape) * CARRIER[dtype].itemsize
 
 
 def _split(raw: Bytes) -> tuple[dict[str, Any], Bytes]:
-    """The header's entries, without the metadata, and the bytes after it."""
+    """The entries of the header without the metadata, and the data after it."""
     length = int.from_bytes(raw[:8].tobytes(), "little")
     if len(raw) < 8 or length > len(raw) - 8 or length > _LONGEST_HEADER:
-        raise ValueError(f"a header of {length} bytes in a file of {len(raw)}")
+        raise ValueError(f"a header of {length} bytes in a file of {len(raw)} bytes")
     text = raw[8 : 8 + length].tobytes()
     if not text.startswith(b"{"):
-        raise ValueError(f"a header that begins with {text[:8]!r} instead of a brace")
+        raise ValueError(f"the header starts with {text[:8]!r}, not with a brace")
     header = parse_object(text)
     metadata = header.pop(_METADATA, {})
     if type(metadata) is not dict or any(type(v) is not str for v in metadata.values()):
-        raise ValueError(f"`{_METADATA}` is not a map from text to text")
+        raise ValueError(f"`{_METADATA}` does not map strings to strings")
     return header, raw[8 + length :]
 
 
 def _entry(name: str, value: Any) -> tuple[str, list[int], int, int]:
-    """A tensor's dtype (tinygrad's name), shape, and span of bytes in the data."""
+    """The dtype (tinygrad's name), shape, and byte range of a tensor in the data."""
     if type(value) is not dict or value.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"the entry of `{name}` is not dtype, shape and data_offsets")
+        raise ValueError(f"the entry of `{name}` must have dtype, shape and data_offsets")
     dtype, shape, span = value["dtype"], value["shape"], value["data_offsets"]
     if dtype not in DTYPES:
         raise ValueError(
-            f"`{name}` is of dtype {dtype!r:.20}; read are {listing(DTYPES, 'and')}"
+            f"`{name}` has the dtype {dtype!r:.20}; supported are {listing(DTYPES, 'and')}"
         )
     if (
         type(shape) is not list
         or type(span) is not list
         or [type(n) for n in span] != [int] * 2
     ):
-        raise ValueError(f"the entry of `{name}` has no list of sizes and pair of offsets")
-    size = count(shape) * CARRIER[DTYPES[dtype]].itemsize
+        raise ValueError(f"the entry of `{name}` must have a list of sizes and two offsets")
+    size = element_count(shape) * CARRIER[DTYPES[dtype]].itemsize
     if span[1] - span[0] != size:
-        raise ValueError(f"`{name}`, {dtype}{shape}, takes {size} bytes, not {span}")
+        raise ValueError(f"`{name}`, {dtype}{shape}, has {size} bytes, but the range {span}")
     return DTYPES[dtype], shape, span[0], span[1]
 
 
 def _check_spans(entries: Mapping[str, tuple[str, list[int], int, int]], size: int) -> None:
-    """Raises ValueError unless the spans cover the data from its start to its end, once."""
+    """Raises ValueError unless the byte ranges cover the data without gaps or overlaps."""
     reached = 0
     for start, end, name in sorted((e[2], e[3], name) for name, e in entries.items()):
         if start != reached:
-            raise ValueError(f"`{name}` begins at byte {start} of the data, not at {reached}")
+            raise ValueError(f"`{name}` starts at byte {start} of the data, not at {reached}")
         reached = end
     if reached != size:
-        raise ValueError(f"the header tells of {reached} bytes of data; the file has {size}")
+        raise ValueError(
+            f"the header describes {reached} bytes of data, but the file has {size}"
+        )

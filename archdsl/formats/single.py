@@ -1,7 +1,7 @@
-"""One file of weights, whose format its content tells.
+"""Reads one file of weights; detects the format from the content.
 
-Each format has a reader of its own; this module finds the right one, and says what the file
-is where it is none of them. Folders of several files are left to checkpoint.
+Each format has its own reader. For any other file, the error says what the file is.
+`checkpoint` reads folders with several files.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _PAGE = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 
 
 def read_file(path: Path) -> tuple[dict[str, LazyTensor], dict[str, object] | None]:
-    """A file's tensors by name, in its order, and what it says of the model, if it does.
+    """The tensors of a file by name, in file order, and its metadata if the format has any.
 
-    Raises ArchError: `file` where there is no such file, `checkpoint` where it is not one of
-    weights, or a damaged one. No code in a file is ever run.
+    Raises ArchError: `file` if the file does not exist, `checkpoint` if it is damaged or not a
+    file of weights. Code in a file is never run.
     """
     start = _start(path)
-    _refuse_stand_ins(path, start)
+    _refuse_placeholder(path, start)
     if start.startswith(MAGIC):
         return read_gguf(path)
     return _reader(path, start)(path), None
@@ -42,13 +42,18 @@ def _start(path: Path) -> bytes:
         if not path.exists():
             beside = path.parent.iterdir() if path.parent.is_dir() else ()
             guess = did_you_mean(path.name, [p.name for p in beside if p.is_file()])
-            fail("file", f"{path}: there is no such file", help=guess)
+            fail("file", f"{path}: file not found", help=guess)
         if path.is_dir():
             files = sorted(p.name for p in path.iterdir() if p.is_file())[:12]
             found = f"a folder with {listing(files, 'and') or 'no files'}"
-            fail("file", f"{path}: a folder is not a file", found=found, help="name one file")
+            fail(
+                "file",
+                f"{path}: a file is needed, not a folder",
+                found=found,
+                help="give the path of one file",
+            )
         if not path.is_file():
-            fail("file", f"{path}: this is not a regular file")
+            fail("file", f"{path}: not a regular file")
         with path.open("rb") as stream:
             start = stream.read(512)
     if not start:
@@ -56,14 +61,14 @@ def _start(path: Path) -> bytes:
     return start
 
 
-def _refuse_stand_ins(path: Path, start: bytes) -> None:
-    """Refuses what a failed download leaves in the place of weights."""
+def _refuse_placeholder(path: Path, start: bytes) -> None:
+    """Raises ArchError for a file that a failed download left instead of weights."""
     if start.startswith(b"version https://git-lfs"):
         fail(
             "checkpoint",
-            f"{path}: this is a pointer of Git LFS, which stands for the weights",
+            f"{path}: this is a Git LFS pointer, not the weights",
             expected=_KNOWN,
-            help="in the repository it came from: git lfs pull",
+            help="run `git lfs pull` in the repository",
         )
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGE):
         fail(
@@ -71,12 +76,12 @@ def _refuse_stand_ins(path: Path, start: bytes) -> None:
             f"{path}: this is a web page, not weights",
             expected=_KNOWN,
             found=repr(start[:40]),
-            help="the address was that of a page; use the one of the page's download link",
+            help="the URL was that of a web page; use the URL of its download link",
         )
 
 
 def _reader(path: Path, start: bytes) -> Callable[[Path], dict[str, LazyTensor]]:
-    """The reader of a file's format, which its first bytes tell."""
+    """The reader for the format that the first bytes show."""
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         with reading(path, "an archive of weights"), zipfile.ZipFile(path) as archive:
             torch = any(name.endswith("/data.pkl") for name in archive.namelist())
@@ -89,8 +94,8 @@ def _reader(path: Path, start: bytes) -> Callable[[Path], dict[str, LazyTensor]]
         return read_torch
     fail(
         "checkpoint",
-        f"{path}: this is not a file of weights that can be read",
+        f"{path}: unknown format of weights",
         expected=_KNOWN,
-        found=f"a file that begins with {start[:16]!r}",
-        help="if it is damaged or cut short, fetch it again and compare the sizes",
+        found=f"a file that starts with {start[:16]!r}",
+        help="if the file is damaged or truncated, download it again and compare the sizes",
     )

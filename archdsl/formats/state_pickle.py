@@ -1,12 +1,11 @@
-"""The pickle inside a PyTorch file, run without running what it says.
+"""Reads the pickle inside a PyTorch file without importing or calling anything it names.
 
-A pickle is a program for a small stack machine that can call any function of Python.
-`Machine` runs that program with the instructions that a state dict takes, and knows only the
-names in `_STORAGES`, `_DTYPES` and `_BUILDERS`. Any other name or instruction is refused on
-sight: nothing that a file names is ever imported or called.
+A pickle is a program for a small stack machine that can call any Python function. `Machine`
+runs such a program with only the instructions that a state dict needs, and knows only the names
+in `_STORAGES`, `_DTYPES` and `_BUILDERS`. Any other name or instruction is an error.
 
-The instructions are those of pickletools; what PyTorch writes with them is in
-torch/serialization.py and torch/_utils.py. Where the elements lie is left to torch_pickle.
+The instructions are those of pickletools; torch/serialization.py and torch/_utils.py show how
+PyTorch uses them. torch_pickle reads the elements.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of elements in the file, which several tensors may share."""
+    """A range of elements in the file, which several tensors may share."""
 
     key: str
     dtype: str
@@ -53,7 +52,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class View:
-    """A tensor: where in a storage its elements lie. Offset and strides count elements."""
+    """A tensor as a view of a storage. Offset and strides count elements."""
 
     storage: Storage
     dtype: str
@@ -63,16 +62,16 @@ class View:
 
 
 @dataclass(frozen=True)
-class _Name:
-    """A name of Python's that the file speaks of, such as `torch.FloatStorage`."""
+class PythonName:
+    """A Python name in the file, such as `torch.FloatStorage`."""
 
     name: str
 
 
 def expect(kind: type[_T], value: object) -> _T:
-    """The value, if it is of that kind; else ValueError."""
+    """The value; raises ValueError if it does not have that type."""
     if not isinstance(value, kind):
-        raise ValueError(f"a {type(value).__name__} where a {kind.__name__} was expected")
+        raise ValueError(f"a {type(value).__name__} instead of a {kind.__name__}")
     return value
 
 
@@ -86,7 +85,7 @@ def _tensor(
     metadata: object = None,
 ) -> View:
     if metadata:
-        raise ValueError("a tensor that is stored conjugated or negated")
+        raise ValueError("a conjugated or negated tensor")
     source = expect(Storage, storage)
     return View(source, source.dtype, offset, shape, stride)
 
@@ -100,7 +99,7 @@ def _tensor_of_dtype(
     hooks: object,
     dtype: object,
 ) -> View:
-    name = expect(_Name, dtype).name
+    name = expect(PythonName, dtype).name
     return View(expect(Storage, storage), _DTYPES[name], offset, shape, stride)
 
 
@@ -123,10 +122,10 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
 
 
 def _fill(target: object, items: Sequence[Any]) -> dict[str | int, Any]:
-    """Adds to a dict the keys and values that stand in turn in `items`."""
+    """Adds alternating keys and values to a dict."""
     entries = expect(dict, target)
     for key, value in zip(items[::2], items[1::2], strict=True):
-        # Hashing a tuple of tuples can take forever, and no state dict has one for a key.
+        # Hashing nested tuples can take forever; the keys of a state dict are not tuples.
         if not isinstance(key, str | int):
             raise ValueError(f"a key of type {type(key).__name__}")
         entries[key] = value
@@ -134,18 +133,18 @@ def _fill(target: object, items: Sequence[Any]) -> dict[str | int, Any]:
 
 
 class Machine:
-    """Builds numbers, text, lists, dicts and `View`s from pickles, and nothing else.
+    """Builds only numbers, text, lists, dicts and `View`s from pickles.
 
-    `storages` are those that the pickles run so far refer to, by key. Raises ArchError for a
-    name or an instruction that no state dict has, and ValueError, LookupError or TypeError
-    for a program that makes no sense.
+    `storages` are the storages that the pickles use, by key. Raises ArchError for a name or
+    instruction that a state dict does not need, and ValueError, LookupError or TypeError for an
+    invalid program.
 
     >>> import io, pickle
     >>> Machine(Path("a")).run(io.BytesIO(pickle.dumps({"step": (1, 0.5)})))
     {'step': (1, 0.5)}
     >>> Machine(Path("a")).run(io.BytesIO(pickle.dumps(print)))
     Traceback (most recent call last):
-    archdsl.diagnostics.ArchError: error[checkpoint]: a: the file asks for `builtins.print`...
+    archdsl.diagnostics.ArchError: error[checkpoint]: a: the file contains `builtins.print`...
     """
 
     def __init__(self, path: Path) -> None:
@@ -224,10 +223,10 @@ class Machine:
                 name, module = expect(str, stack.pop()), expect(str, stack.pop())
                 stack.append(self._named(f"{module}.{name}"))
             case "REDUCE":
-                arguments, builder = expect(tuple, stack.pop()), expect(_Name, stack.pop())
+                arguments, builder = expect(tuple, stack.pop()), expect(PythonName, stack.pop())
                 stack.append(_BUILDERS[builder.name](*arguments))
             case "BUILD":
-                stack.pop()  # what an OrderedDict also carries: the versions of modules
+                stack.pop()  # attributes of an OrderedDict: the versions of modules
                 expect(dict, stack[-1])
             case "BINPERSID":
                 stack.append(self._storage(*expect(tuple, stack.pop())))
@@ -239,10 +238,10 @@ class Machine:
         items, self._stack = self._stack, self._below.pop()
         return items
 
-    def _named(self, name: str) -> _Name:
+    def _named(self, name: str) -> PythonName:
         if name not in _BUILDERS and name not in _STORAGES and name not in _DTYPES:
             self._refuse(f"`{name}`")
-        return _Name(name)
+        return PythonName(name)
 
     def _storage(
         self,
@@ -253,18 +252,18 @@ class Machine:
         length: object,
         *rest: object,
     ) -> Storage:
-        # Before PyTorch 0.2 a storage could lie in another, and the rest said where.
+        # Before PyTorch 0.2, a storage could be part of another; `rest` gave its position.
         if kind != "storage" or any(item is not None for item in rest):
-            raise ValueError("a reference to something other than a whole storage")
-        storage = Storage(expect(str, key), _STORAGES[expect(_Name, of).name])
+            raise ValueError("a persistent id that is not a whole storage")
+        storage = Storage(expect(str, key), _STORAGES[expect(PythonName, of).name])
         if self.storages.setdefault(storage.key, storage) != storage:
-            raise ValueError(f"the storage `{storage.key}` is of two dtypes")
+            raise ValueError(f"the storage `{storage.key}` has two dtypes")
         return storage
 
     def _refuse(self, found: str) -> NoReturn:
         fail(
             "checkpoint",
-            f"{self._path}: the file asks for {found}, which no state dict has",
-            expected="nothing but tensors by name: code in a checkpoint is never run",
-            help="where the model was trained: torch.save(model.state_dict(), path)",
+            f"{self._path}: the file contains {found}, which is not allowed in a state dict",
+            expected="only tensors by name: code in a checkpoint is never run",
+            help="save the weights alone: torch.save(model.state_dict(), path)",
         )

@@ -1,7 +1,6 @@
-"""JSON objects as checkpoints carry them, read strictly: headers, indexes and configs.
+"""Reads the JSON objects of checkpoints strictly: headers, indexes and configs.
 
-A name that stands twice has two meanings, and NaN is no JSON; both are refused. What the
-names mean is left to the readers.
+A repeated name is ambiguous and NaN is not JSON: both are errors.
 """
 
 from __future__ import annotations
@@ -21,42 +20,45 @@ _LONGEST = 1 << 25
 
 
 def read_object(path: Path, kind: str) -> dict[str, Any]:
-    """The object in a JSON file; `kind` is what a message calls the file.
+    """The object in a JSON file; error messages call the file `kind`.
 
-    Raises ArchError: `file` where it cannot be read, `checkpoint` where it is no such object.
+    Raises ArchError: `file` if it cannot be read, `checkpoint` if it is not a valid object.
     """
     with reading(path, kind):
         if not path.is_file():
-            raise ValueError("it is not a regular file")
+            raise ValueError("not a regular file")
         if path.stat().st_size > _LONGEST:
-            raise ValueError(f"{path.stat().st_size} bytes, of {_LONGEST} at most")
+            raise ValueError(f"{path.stat().st_size} bytes; at most {_LONGEST} are allowed")
         return parse_object(path.read_bytes())
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
-    """The object that a JSON text is; ValueError where it is none.
+    """Parses a JSON object; raises ValueError if the text is not one.
 
     >>> parse_object(b'{"depth": 12}')
     {'depth': 12}
     >>> parse_object(b'{"depth": 12, "depth": 24}')
     Traceback (most recent call last):
-    ValueError: `depth` stands twice
+    ValueError: `depth` appears twice
     """
     value = json.loads(
-        text.decode(), object_pairs_hook=distinct, parse_float=_finite, parse_constant=_finite
+        text.decode(),
+        object_pairs_hook=unique_names,
+        parse_float=_finite,
+        parse_constant=_finite,
     )
     if type(value) is not dict:
-        raise ValueError(f"a {type(value).__name__} instead of an object in braces")
+        raise ValueError(f"a {type(value).__name__} instead of an object")
     return value
 
 
-def distinct(pairs: Iterable[tuple[str, _T]]) -> dict[str, _T]:
-    """The pairs as a dict, in which no name may stand twice and every name must be Unicode."""
+def unique_names(pairs: Iterable[tuple[str, _T]]) -> dict[str, _T]:
+    """The pairs as a dict; raises ValueError if a name is repeated or not Unicode."""
     entries: dict[str, _T] = {}
     for name, value in pairs:
-        name.encode()  # raises on half a surrogate pair, which no terminal could print
+        name.encode()  # raises for half a surrogate pair, which cannot be printed
         if name in entries:
-            raise ValueError(f"`{name:.80}` stands twice")
+            raise ValueError(f"`{name:.80}` appears twice")
         entries[name] = value
     return entries
 

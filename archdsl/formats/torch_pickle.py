@@ -1,10 +1,10 @@
-"""PyTorch's files of tensors (`.pt`, `.bin`, `.pth`).
+"""Reads PyTorch files of tensors (`.pt`, `.bin`, `.pth`).
 
-Two layouts are read: the zip archive of PyTorch 1.6 and later (`NAME/data.pkl`, and each
-storage's bytes in `NAME/data/KEY`), and the stream before it (five pickles, then the
-storages); see torch/serialization.py, `_save` and `_legacy_save`. The pickles are run by
-state_pickle, which calls nothing that a file names. tinygrad's own reader is not used: it does
-call what a file names, and it ignores the strides of a tensor cut out of a wider one.
+Two layouts are supported: the zip archive of PyTorch 1.6 and later (`NAME/data.pkl`, and the
+bytes of each storage in `NAME/data/KEY`), and the older stream (five pickles, then the
+storages); see `_save` and `_legacy_save` in torch/serialization.py. state_pickle reads the
+pickles, and calls nothing that they name. tinygrad's reader does call what a file names, and
+ignores the strides of sliced tensors.
 """
 
 from __future__ import annotations
@@ -25,79 +25,78 @@ from archdsl.formats.host import (
     CARRIER,
     Bytes,
     LazyTensor,
-    count,
+    element_count,
     map_file,
-    opened,
+    mapped_view,
     reading,
 )
 from archdsl.formats.state_pickle import Machine, View, expect
 
-_KIND = "a state dict of PyTorch"
+_KIND = "a PyTorch state dict"
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
 
 def read_torch(path: Path) -> dict[str, LazyTensor]:
-    """The tensors of a state dict by name, in its order.
+    """The tensors of a state dict by name, in file order.
 
-    A tensor whose elements lie in row-major order is a window onto the file; any other
-    (transposed, expanded or cut out of a wider one) is copied when it is read; a compressed
-    archive is read at once. Tensors may share a storage. Where the file is a dict in which
-    one key alone, such as `state_dict`, holds tensors by name, those are the weights, and a
-    warning says so.
+    A row-major tensor is a view of the memory-mapped file. Any other tensor (transposed,
+    expanded or sliced) is copied when it is read. A compressed archive is read at once. Tensors
+    may share a storage. If the file is a dict in which exactly one key, such as `state_dict`,
+    holds tensors by name, these are the weights, and a warning names the key.
 
-    Raises ArchError (`checkpoint`) for a file that is damaged, asks for anything but tensors,
-    or leaves open which of its tensors are the weights.
+    Raises ArchError (`checkpoint`) if the file is damaged, contains anything other than
+    tensors, or if it is unclear which of its tensors are the weights.
     """
     with reading(path, _KIND):
         raw = map_file(path)
         layout = _read_archive if raw[:2].tobytes() == b"PK" else _read_stream
         root, storages = layout(path, raw)
         views = _weights(path, root)
-        return {name: _stored(path, view, storages) for name, view in views.items()}
+        return {name: _lazy_tensor(path, view, storages) for name, view in views.items()}
 
 
 def _read_archive(path: Path, raw: Bytes) -> tuple[Any, Mapping[str, Bytes]]:
-    """The value of a zip archive's pickle, and its storages by key."""
+    """The object in a zip archive's pickle, and its storages by key."""
     with zipfile.ZipFile(path) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         if len(entries) < len(archive.infolist()):
-            raise ValueError("two entries of the archive have one name")
+            raise ValueError("two entries of the archive have the same name")
         pickles = [name for name in entries if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
-            raise ValueError(f"{len(pickles)} entries `NAME/data.pkl` in the archive, not one")
+            raise ValueError(f"the archive has {len(pickles)} entries `NAME/data.pkl`, not one")
         folder = pickles[0].removesuffix("data.pkl")
         if f"{folder}constants.pkl" in entries:
-            raise ValueError("a program that torch.jit.save wrote, not a state dict")
+            raise ValueError("a program written by torch.jit.save, not a state dict")
         order = f"{folder}byteorder"
         if order in entries and archive.read(order) != b"little":
-            raise ValueError("numbers in big-endian order")
+            raise ValueError("big-endian byte order is not supported")
         machine = Machine(path)
         root = machine.run(io.BytesIO(archive.read(pickles[0])))
         names = {key: f"{folder}data/{key}" for key in machine.storages}
         if missing := [name for name in names.values() if name not in entries]:
-            raise ValueError(f"no entry {listing(missing[:3])} in the archive")
+            raise ValueError(f"the archive has no entry {listing(missing[:3])}")
         return root, {k: _member(archive, entries[name], raw) for k, name in names.items()}
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, raw: Bytes) -> Bytes:
-    """The bytes of an archive's entry, in place if they are not compressed."""
+    """The bytes of an archive's entry; not copied unless they are compressed."""
     if info.compress_type != zipfile.ZIP_STORED:
         return np.frombuffer(bytearray(archive.read(info)), np.uint8)
-    archive.open(info).close()  # checks the entry's own header, in front of its bytes
+    archive.open(info).close()  # checks the local header before the bytes
     name, extra = struct.unpack_from("<HH", raw.data, info.header_offset + 26)
     start = info.header_offset + 30 + name + extra
     return _slice(raw, start, info.file_size)
 
 
 def _read_stream(path: Path, raw: Bytes) -> tuple[Any, Mapping[str, Bytes]]:
-    """The value of a stream's fourth pickle, and the storages that follow the fifth."""
+    """The object in a stream's fourth pickle, and the storages after the fifth."""
     machine = Machine(path)
     with path.open("rb") as stream:
         if machine.run(stream) != _MAGIC or machine.run(stream) != _PROTOCOL:
-            raise ValueError("a pickle that torch.save did not write")
+            raise ValueError("a pickle that was not written by torch.save")
         if expect(dict, machine.run(stream)).get("little_endian") is not True:
-            raise ValueError("numbers in big-endian order")
+            raise ValueError("big-endian byte order is not supported")
         root, keys = machine.run(stream), expect(list, machine.run(stream))
         start = stream.tell()
     storages = {}
@@ -111,37 +110,39 @@ def _read_stream(path: Path, raw: Bytes) -> tuple[Any, Mapping[str, Bytes]]:
 
 def _slice(raw: Bytes, start: int, size: int) -> Bytes:
     if start + size > len(raw):
-        raise ValueError(f"{size} bytes from byte {start} on, in a file of {len(raw)}")
+        raise ValueError(f"{size} bytes at offset {start} exceed the file of {len(raw)} bytes")
     return raw[start : start + size]
 
 
-def _stored(path: Path, view: View, storages: Mapping[str, Bytes]) -> LazyTensor:
+def _lazy_tensor(path: Path, view: View, storages: Mapping[str, Bytes]) -> LazyTensor:
     storage, carrier = storages[view.storage.key], CARRIER[view.dtype]
-    _elements(storage.view(carrier), view)  # refuses at once what does not lie in it
+    _elements(storage.view(carrier), view)  # reports a view outside its storage at once
 
     def load() -> NDArray[Any]:
-        with reading(path, _KIND):  # an expanded tensor may be larger than the memory
-            return np.ascontiguousarray(_elements(opened(storage).view(carrier), view))
+        with reading(path, _KIND):  # an expanded tensor may exceed the memory
+            return np.ascontiguousarray(_elements(mapped_view(storage).view(carrier), view))
 
     return LazyTensor(view.dtype, tuple(view.shape), load)
 
 
 def _elements(storage: NDArray[Any], view: View) -> NDArray[Any]:
-    """The elements of a tensor where they lie, whatever their order."""
+    """The elements of a tensor as a view of its storage."""
     if not all(type(n) is int and n >= 0 for n in (view.offset, *view.stride)):
-        raise ValueError("an offset or a stride that is no natural number")
-    if count(view.shape) == 0:
+        raise ValueError("an offset or stride is not a non-negative integer")
+    if element_count(view.shape) == 0:
         return storage[:0].reshape(view.shape)
     steps = zip(view.shape, view.stride, strict=True)
     last = view.offset + sum((size - 1) * step for size, step in steps)
     if last >= len(storage):
-        raise ValueError(f"a tensor reaches element {last} of a storage of {len(storage)}")
+        raise ValueError(
+            f"a tensor uses element {last} of a storage of {len(storage)} elements"
+        )
     strides = [step * storage.itemsize for step in view.stride]
     return np.lib.stride_tricks.as_strided(storage[view.offset :], view.shape, strides)
 
 
 def _weights(path: Path, root: object) -> dict[str, View]:
-    """The tensors by name that a file was saved for."""
+    """Finds the weights among the objects of a file: tensors by name."""
     if _is_state_dict(root):
         return dict(root)
     held = root if isinstance(root, dict) else {}
@@ -150,14 +151,14 @@ def _weights(path: Path, root: object) -> dict[str, View]:
     if len(inner) != 1 or any(isinstance(value, View) for value in held.values()):
         fail(
             "checkpoint",
-            f"{path}: the file does not say which of its tensors are the weights",
-            expected="tensors by name, or one key that holds them",
+            f"{path}: it is unclear which tensors of the file are the weights",
+            expected="tensors by name, or exactly one key that holds them",
             found=listing(kinds[:12], "and") or f"a {_kind(root)}",
             help="save the weights alone: torch.save(model.state_dict(), path)",
         )
     others = [kind for key, kind in zip(held, kinds, strict=True) if key != inner[0]]
-    beside = f"; left aside: {listing(others[:12], 'and')}" if others else ""
-    warnings.warn(f"{path}: the weights are those under `{inner[0]}`{beside}", stacklevel=2)
+    ignored = f"; ignored: {listing(others[:12], 'and')}" if others else ""
+    warnings.warn(f"{path}: reading the weights under `{inner[0]}`{ignored}", stacklevel=2)
     return dict(held[inner[0]])
 
 

@@ -99,7 +99,7 @@ def test_a_folder_that_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("inner", ["", "file/a.txt", "x" * 300])
 def test_what_cannot_be_written(tmp_path: Path, inner: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ArchError, match="cannot be written"), replacing(tmp_path / inner):
+    with pytest.raises(ArchError, match="cannot write"), replacing(tmp_path / inner):
         pass
 
 
@@ -113,7 +113,7 @@ def test_a_device_is_not_replaced() -> None:
 def test_a_full_disk_is_a_diagnostic(tmp_path: Path) -> None:
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with (
-        pytest.raises(ArchError, match="cannot be written: No space"),
+        pytest.raises(ArchError, match="cannot write: No space"),
         replacing(tmp_path / "a"),
     ):
         raise error

@@ -60,7 +60,7 @@ def test_one_safetensors_file_of_another_name(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "vit.safetensors", weights(1))
     assert list(read_checkpoint(tmp_path).tensors) == ["w0"]
     write_safetensors(tmp_path / "other.safetensors", weights(1))
-    assert "does not say which file has the weights" in refused(tmp_path).message
+    assert "unclear which file has the weights" in refused(tmp_path).message
     assert list(read_checkpoint(tmp_path / "vit.safetensors").tensors) == ["w0"]
 
 
@@ -83,12 +83,12 @@ def test_a_folder_in_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_folder_without_weights(tmp_path: Path) -> None:
-    assert refused(tmp_path).found == "a folder with nothing in it"
+    assert refused(tmp_path).found == "an empty folder"
     (tmp_path / "config.json").write_text("{}")
     diagnostic = refused(tmp_path)
     assert diagnostic.code == "checkpoint"
-    assert diagnostic.message == f"{tmp_path}: no weights in it"
-    assert diagnostic.found == "a folder with `config.json`"
+    assert diagnostic.message == f"{tmp_path}: no weights in this folder"
+    assert diagnostic.found == "`config.json`"
 
 
 def test_a_path_to_nothing(tmp_path: Path) -> None:
@@ -101,13 +101,13 @@ def test_a_path_to_nothing(tmp_path: Path) -> None:
         (b"", "Expecting value"),
         (PAGE, "Expecting value"),
         (b"[1]", "a list instead of an object"),
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "`c` stands twice"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "`c` appears twice"),
         (b'{"a": NaN}', "NaN is not a finite number"),
         (b'{"a": -Infinity}', "-Infinity is not a finite number"),
         (b'{"a": 1e999}', "1e999 is not a finite number"),
         (b'{"a": "\xff"}', "utf-8"),
         (b'{"a":' * 100_000, "recursion"),
-        (b"{" + b" " * (1 << 25) + b"}", "of 33554432 at most"),
+        (b"{" + b" " * (1 << 25) + b"}", "at most 33554432 are allowed"),
         (b'{"a": 1} x', "Extra data"),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_config_that_is_none(tmp_path: Path, text: bytes, words: str) -> None:
     (tmp_path / "config.json").write_bytes(text)
     diagnostic = refused(tmp_path)
     assert diagnostic.code == "checkpoint"
-    message = f"{tmp_path / 'config.json'}: it cannot be read as a config"
+    message = f"{tmp_path / 'config.json'}: cannot read the file as a config"
     assert diagnostic.message == message
     assert words in str(diagnostic.found)
 
@@ -124,7 +124,7 @@ def test_a_config_that_is_none(tmp_path: Path, text: bytes, words: str) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
-    assert refused(tmp_path).found == "it is not a regular file"
+    assert refused(tmp_path).found == "not a regular file"
 
 
 def test_a_shard_that_is_missing(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_shard_that_is_missing(tmp_path: Path) -> None:
     diagnostic = refused(tmp_path)
     assert diagnostic.code == "file"
     shard = "`model-00002-of-00003.safetensors`"
-    assert diagnostic.message.endswith(f"index.json: the shard {shard} is not there")
+    assert diagnostic.message.endswith(f"index.json: the shard {shard} is missing")
 
 
 @pytest.mark.parametrize("shard", ["../x.safetensors", "/x.bin", "a/b", "..", "", "a\\b", "\0"])
@@ -142,13 +142,13 @@ def test_an_index_stays_in_its_folder(tmp_path: Path, shard: str) -> None:
     (tmp_path / "model").mkdir()
     diagnostic = reindexed(tmp_path / "model", {"w": shard})
     assert diagnostic.code == "checkpoint"
-    assert diagnostic.message.endswith("a shard stands beside its index, nowhere else")
+    assert diagnostic.message.endswith("a shard must be in the folder of its index")
     assert diagnostic.found == repr(shard)
 
 
 @pytest.mark.parametrize("weight_map", [None, [], "model", {"w": 1}, {"w": ["a"]}])
 def test_an_index_without_a_map(tmp_path: Path, weight_map: object) -> None:
-    assert str(reindexed(tmp_path, weight_map).found).startswith("no `weight_map`")
+    assert str(reindexed(tmp_path, weight_map).found).startswith("`weight_map`")
 
 
 ONE, TWO = "model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors"
@@ -157,7 +157,7 @@ ONE, TWO = "model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors
 def test_an_index_that_names_too_much(tmp_path: Path) -> None:
     named = sharded(tmp_path)["weight_map"]
     diagnostic = reindexed(tmp_path, {**named, "w7": ONE, "w8": ONE})
-    assert diagnostic.message.endswith("the index and its shards do not agree")
+    assert diagnostic.message.endswith("the index does not match its shards")
     assert diagnostic.expected == f"`w7` in `{ONE}`"
     assert diagnostic.found == "`w7` in no shard; 1 more like it"
 
@@ -166,7 +166,7 @@ def test_an_index_that_names_too_little(tmp_path: Path) -> None:
     named = sharded(tmp_path)["weight_map"]
     del named["w1"]
     diagnostic = reindexed(tmp_path, named)
-    assert diagnostic.expected == "no tensor in a shard that the index does not name"
+    assert diagnostic.expected == "no tensor that the index does not list"
     assert diagnostic.found == f"`w1` in `{ONE}`"
 
 
@@ -183,7 +183,7 @@ def test_a_tensor_in_another_shard_and_in_two(tmp_path: Path) -> None:
         (b"", "the file is empty"),
         (PAGE, "this is a web page"),
         (POINTER, "Git LFS"),
-        (NO_CODE, "the file asks for `os.system`"),
+        (NO_CODE, "the file contains `os.system`"),
     ],
 )
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", TWO])
@@ -196,7 +196,7 @@ def test_what_stands_in_for_weights(
     diagnostic = refused(tmp_path)
     assert diagnostic.code == "checkpoint"
     if name != "pytorch_model.bin" and content == NO_CODE:
-        words = "cannot be read as a safetensors file"
+        words = "cannot read the file as a safetensors file"
     assert diagnostic.message.startswith(f"{tmp_path / name}: ")
     assert words in diagnostic.message
 

@@ -91,29 +91,32 @@ def test_further_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (model_file(ONE, version=5), "version 5 of the format; read is 6"),
-        (model_file({"w": ([2], 6, bytes(8))}), "a variable of the type 6"),
-        (model_file({"w": ([3], 0, bytes(8))}), "8 bytes for a variable of float32[3]"),
-        (model_file({"w": ([2**32 - 1] * 9, 0, b"")}), "is not the shape of a tensor"),
-        (model_file({"w": ([1] * 65, 0, bytes(4))}), "is not the shape of a tensor"),
-        (model_file(ONE) + b"\0", "1 bytes behind the end"),
-        (model_file(ONE, {"v": "u"}), "`v` stands for `u`, which is not there"),
-        (model_file(ONE, {"w": "w"}), "`w` stands twice"),
-        (model_file({**ONE, "v\0": ([], 1, b"\0")}), "a name that is not closed by a zero"),
-        (model_file(ONE, {"": "w"}).replace(b"w\0", b"ww"), "not closed by a zero: 'ww'"),
+        (model_file(ONE, version=5), "format version 5 is not supported; only 6 is"),
+        (model_file({"w": ([2], 6, bytes(8))}), "unknown type 6 of a variable"),
+        (model_file({"w": ([3], 0, bytes(8))}), "8 bytes for a variable float32[3]"),
+        (model_file({"w": ([2**32 - 1] * 9, 0, b"")}), "is not a valid shape"),
+        (model_file({"w": ([1] * 65, 0, bytes(4))}), "is not a valid shape"),
+        (model_file(ONE) + b"\0", "1 extra bytes at the end"),
+        (model_file(ONE, {"v": "u"}), "`v` is an alias of `u`, which is missing"),
+        (model_file(ONE, {"w": "w"}), "`w` appears twice"),
+        (
+            model_file({**ONE, "v\0": ([], 1, b"\0")}),
+            "a name that does not end with a zero byte",
+        ),
+        (model_file(ONE, {"": "w"}).replace(b"w\0", b"ww"), "not end with a zero byte: 'ww'"),
         (model_file({**ONE, "v": ([], 1, b"\0")}).replace(b"v\0", b"\xff\0"), "can't decode"),
     ],
 )
 def test_what_breaks_the_format(tmp_path: Path, content: bytes, words: str) -> None:
     diagnostic = refused(tmp_path / "model.bin", content)
     assert diagnostic.code == "checkpoint"
-    assert "cannot be read as a model of CTranslate2" in diagnostic.message
+    assert "cannot read the file as a CTranslate2 model" in diagnostic.message
     assert words in str(diagnostic.found)
 
 
-def test_a_variable_that_stands_twice(tmp_path: Path) -> None:
+def test_a_variable_that_appears_twice(tmp_path: Path) -> None:
     content = model_file({**ONE, "v": ([2], 0, bytes(8))}).replace(b"v\0", b"w\0")
-    assert refused(tmp_path / "model.bin", content).found == "`w` stands twice"
+    assert refused(tmp_path / "model.bin", content).found == "`w` appears twice"
 
 
 @pytest.mark.parametrize(("number", "dtype"), [(1, "int8"), (2, "int16")])

@@ -196,48 +196,57 @@ ABSURD = 2**64 - 1
     [
         (
             b"GGUF" + struct.pack("<IQQ", 3, ABSURD, 0),
-            "8 bytes from byte 24 on, in a file of 24",
+            "8 bytes at offset 24 exceed the file of 24 bytes",
         ),
         (
             b"GGUF" + struct.pack("<IQQ", 3, 0, ABSURD),
-            "8 bytes from byte 24 on, in a file of 24",
+            "8 bytes at offset 24 exceed the file of 24 bytes",
         ),
-        (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "version 50331648; read are 2 and 3"),
-        (gguf_file(ONE, version=1), "version 1; read are 2 and 3"),
-        (gguf_file(ONE, [ARCHITECTURE] * 2), "`general.architecture` stands twice"),
-        (gguf_file(ONE, [pair("k", 9, struct.pack("<IQ", 4, ABSURD))]), "bytes from byte"),
-        (gguf_file(ONE, [pair("k", 9, struct.pack("<IQ", 8, ABSURD))]), "bytes from byte"),
-        (gguf_file(ONE, [pair("k", 8, struct.pack("<Q", ABSURD))]), "bytes from byte"),
-        (gguf_file(ONE, [pair("k", 13, b"")]), "a value of the type 13"),
+        (
+            b"GGUF" + struct.pack(">IQQ", 3, 0, 0),
+            "format version 50331648 is not supported; `2` and `3` are",
+        ),
+        (gguf_file(ONE, version=1), "format version 1 is not supported"),
+        (gguf_file(ONE, [ARCHITECTURE] * 2), "`general.architecture` appears twice"),
+        (gguf_file(ONE, [pair("k", 9, struct.pack("<IQ", 4, ABSURD))]), "bytes at offset"),
+        (gguf_file(ONE, [pair("k", 9, struct.pack("<IQ", 8, ABSURD))]), "bytes at offset"),
+        (gguf_file(ONE, [pair("k", 8, struct.pack("<Q", ABSURD))]), "bytes at offset"),
+        (gguf_file(ONE, [pair("k", 13, b"")]), "unknown type 13 of a metadata value"),
         (gguf_file(ONE, [pair("k", 8, struct.pack("<Q", 1) + b"\xff")]), "can't decode"),
         (gguf_file(ONE, [pair("k", 9, struct.pack("<IQ", 9, 1) * 9999)]), "recursion"),
         (
             gguf_file(ONE, [pair("general.alignment", 4, struct.pack("<I", 0))]),
-            "an alignment of 0, which is no power of two",
+            "the alignment 0 is not a power of two",
         ),
         (
             gguf_file(ONE, [pair("general.alignment", 5, struct.pack("<i", -8))]),
-            "an alignment of -8, which is no power of two",
+            "the alignment -8 is not a power of two",
         ),
         (
             gguf_file(ONE, [pair("general.alignment", 8, text("x"))]),
-            "an alignment of 'x', which is no power of two",
+            "the alignment 'x' is not a power of two",
         ),
-        (gguf_file({"w": ([1] * 5, 0, floats(1))}), "a tensor of 5 axes, of 4 at most"),
-        (gguf_file({"w": ([2**62, 2**62], 0, b"")}), "is not the shape of a tensor"),
-        (gguf_file({"w": ([2**40], 0, b"")}), "`w` ends at byte 4398046511104 of 0"),
-        (gguf_file({"w": ([2, 33], 2, bytes(36))}), "has rows that are not blocks of 32"),
-        (gguf_file({"w": ([], 2, b"")}), "has rows that are not blocks of 32"),
+        (
+            gguf_file({"w": ([1] * 5, 0, floats(1))}),
+            "a tensor with 5 axes; at most 4 are allowed",
+        ),
+        (gguf_file({"w": ([2**62, 2**62], 0, b"")}), "is not a valid shape"),
+        (
+            gguf_file({"w": ([2**40], 0, b"")}),
+            "`w` ends at byte 4398046511104, but the data has 0",
+        ),
+        (gguf_file({"w": ([2, 33], 2, bytes(36))}), "is not a multiple of 32 numbers"),
+        (gguf_file({"w": ([], 2, b"")}), "is not a multiple of 32 numbers"),
         (
             gguf_file({"w": ([9], 0, floats(*range(8))), "v": ([1], 0, floats(1))}),
-            "`v` begins at byte 32 of the data, not 64",
+            "`v` starts at byte 32 of the data, not at 64",
         ),
     ],
 )
 def test_what_breaks_the_format(tmp_path: Path, content: bytes, words: str) -> None:
     diagnostic = refused(tmp_path / "a.gguf", content)
     assert diagnostic.code == "checkpoint"
-    assert "cannot be read as a GGUF file" in diagnostic.message
+    assert "cannot read the file as a GGUF file" in diagnostic.message
     assert words in str(diagnostic.found)
 
 
@@ -245,14 +254,14 @@ def test_what_breaks_the_format(tmp_path: Path, content: bytes, words: str) -> N
 def test_a_type_that_is_not_read_is_named(tmp_path: Path, number: int, found: str) -> None:
     content = gguf_file({"v": ([2], 0, floats(1, 2)), "w": ([256], number, bytes(256))})
     diagnostic = refused(tmp_path / "a.gguf", content)
-    assert "`w` is of a type that cannot be read" in diagnostic.message
+    assert "the type of `w` is not supported" in diagnostic.message
     assert str(diagnostic.found).endswith(found)
 
 
 def test_a_part_of_a_model(tmp_path: Path) -> None:
     content = gguf_file(ONE, [pair("split.count", 2, struct.pack("<H", 3))])
     diagnostic = refused(tmp_path / "a.gguf", content)
-    assert diagnostic.message.endswith("the file is one of 3 parts of a model")
+    assert diagnostic.message.endswith("this file is one of 3 parts of a model")
     assert "--merge" in str(diagnostic.help)
 
 

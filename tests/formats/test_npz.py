@@ -85,7 +85,7 @@ def test_a_pickle_in_an_array_is_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["complex64", "U3", "datetime64[s]"])
 def test_arrays_that_are_no_weights(tmp_path: Path, dtype: str) -> None:
     np.savez(tmp_path / "a.npz", w=np.zeros(2, dtype))
-    assert complaint(tmp_path / "a.npz").startswith("`w` is of dtype")
+    assert complaint(tmp_path / "a.npz").startswith("`w` has the dtype")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -94,7 +94,7 @@ def test_two_arrays_of_one_name(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.write(tmp_path / "w.npy", "w.npy")
         archive.write(tmp_path / "w.npy", "w.npy")
-    assert complaint(tmp_path / "a.npz") == "two arrays have one name"
+    assert complaint(tmp_path / "a.npz") == "two arrays have the same name"
 
 
 def test_every_file_that_is_cut_short_is_refused(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_no_damage_is_met_with_another_error(tmp_path: Path) -> None:
 
 def test_a_dtype_that_numpy_lacks_leaves_no_file(tmp_path: Path) -> None:
     bits = Tensor(np.ones(2, np.uint16), device="NPY")
-    with pytest.raises(ArchError, match="npz has no `bfloat16`") as raised:
+    with pytest.raises(ArchError, match="npz has no dtype `bfloat16`") as raised:
         write_npz(tmp_path / "a.npz", {"w": bits.bitcast(dtypes.bfloat16)})
     assert ".safetensors" in str(raised.value.diagnostics[0].help)
     assert list(tmp_path.iterdir()) == []

@@ -69,8 +69,8 @@ def test_an_absolute_path_stays_inside_the_package(package: Path) -> None:
 
 
 def test_a_module_has_no_files(package: Path) -> None:
-    assert "a module, not a package" in refused("package:single/a.pt").message
-    assert "a module, not a package" in refused("package:sys/a.pt").message
+    assert "a single module, not a package" in refused("package:single/a.pt").message
+    assert "a single module, not a package" in refused("package:sys/a.pt").message
 
 
 @pytest.mark.parametrize("path", ["package:", "package:carrier", "package:a.b/c", "package:/x"])

@@ -75,12 +75,12 @@ def test_a_broken_link(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS"),
         pytest.param(
             b"GGUF\x03\x00\x00\x00",
-            "cannot be read as a GGUF file",
+            "cannot read the file as a GGUF file",
             marks=pytest.mark.reference("gguf"),
         ),
-        (b'{"error": "not found"}', "not a file of weights that can be read"),
-        (b"PK\x03\x04", "cannot be read as an archive of weights"),
-        (b"P", "not a file of weights that can be read"),
+        (b'{"error": "not found"}', "unknown format of weights"),
+        (b"PK\x03\x04", "cannot read the file as an archive of weights"),
+        (b"P", "unknown format of weights"),
     ],
 )
 @pytest.mark.parametrize("name", ["model.pt", "model.npz", "model"])
