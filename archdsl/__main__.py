@@ -40,12 +40,12 @@ def script() -> int:
     try:
         # Imported modules are never garbage, so the collector need not scan them.
         gc.disable()
-        from archdsl.cli import arguments, perform
+        from archdsl.cli import parse_arguments, run_command
 
-        args = arguments(sys.argv[1:])
+        args = parse_arguments(sys.argv[1:])
         gc.freeze()
         gc.enable()
-        return perform(args)
+        return run_command(args)
     except KeyboardInterrupt:
         ended_by.append(signal.SIGINT)
     except Ended as ended:

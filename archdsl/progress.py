@@ -1,7 +1,7 @@
 """Progress of long steps, independent of how it is shown.
 
-A listener, such as `cli/waiting.py` on a terminal, can ask a task for its progress at any time.
-Without a listener nothing is counted.
+A listener, such as `cli/progress_line.py` on a terminal, can ask a task for its progress at any
+time. Without a listener nothing is counted.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from archdsl.bench.results import WorkloadResult, measure, report, table
+from archdsl.bench.results import WorkloadResult, format_result, measure, report
 from benchmarks import NAMES
 
 
@@ -28,14 +28,14 @@ def main(argv: list[str] | None = None) -> int:
                 left = tuple(c for c in workload.candidates if c.name not in args.without)
                 workload = replace(workload, candidates=left)
                 found.append(measure(workload, args.rounds, _progress))
-                print(table(found[-1]), flush=True)
+                print(format_result(found[-1]), flush=True)
                 if args.json:  # partial results, in case of an interruption
                     args.json.write_text(json.dumps(report(found), indent=2) + "\n")
     if args.picture:
         from benchmarks.picture import draw
 
         draw(found, args.picture)
-    return 1 if any(each.failed for result in found for each in result.timed) else 0
+    return 1 if any(each.failed for result in found for each in result.timings) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         help="leave out this candidate (repeatable)",
     )
     parser.add_argument("--rounds", type=int, default=11, metavar="N", help="(default: 11)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measure times")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measured times")
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="write a chart (.svg or .png)"
     )

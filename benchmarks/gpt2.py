@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from archdsl.bench import candidates
-from archdsl.bench.candidates import Subject, read_bytes, subject
+from archdsl.bench.candidates import Subject, read_bytes, save_subject
 from archdsl.bench.results import Workload
 from archdsl.bench.runner import Candidate
 from archdsl.graph.cost import cost
@@ -19,7 +19,7 @@ SMALL = {"vocab": 100, "context": 64, "D": 48, "heads": 4, "depth": 2}
 
 
 def workloads(folder: Path, small: bool) -> list[Workload]:
-    model = subject(folder, "gpt2.arch", SMALL if small else {}, "CPU")
+    model = save_subject(folder, "gpt2.arch", SMALL if small else {}, "CPU")
     lengths, new = ((16,), 4) if small else ((128, 512, 1024), 32)
     return [*(prefill(model, length) for length in lengths), decode(model, lengths[0], new)]
 
@@ -30,10 +30,10 @@ def prefill(model: Subject, length: int) -> Workload:
         f"GPT-2, prefill of {length}",
         (
             Candidate("archdsl", candidates.prefill, options),
-            Candidate("PyTorch", candidates.their_prefill, options, TORCH),
+            Candidate("PyTorch", candidates.transformers_prefill, options, TORCH),
             Candidate(
                 "PyTorch, compiled",
-                candidates.their_prefill,
+                candidates.transformers_prefill,
                 {**options, "compiled": True},
                 TORCH,
             ),
@@ -60,7 +60,7 @@ def forward(model: Subject, rows: int, length: int) -> Workload:
         f"GPT-2, batch of {rows}",
         (
             Candidate("archdsl", candidates.forward, options),
-            Candidate("PyTorch", candidates.their_forward, options, TORCH),
+            Candidate("PyTorch", candidates.transformers_forward, options, TORCH),
         ),
         "rows",
         rows,
@@ -81,7 +81,7 @@ def decode(model: Subject, length: int, new: int) -> Workload:
                     "8 bits": replace(model, quantize="int8"),
                 }.items()
             ),
-            Candidate("PyTorch", candidates.their_decode, options, TORCH),
+            Candidate("PyTorch", candidates.transformers_decode, options, TORCH),
             Candidate("plain tinygrad", plain_tinygrad.decode, options),
         ),
         "tokens",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from archdsl.bench.candidates import Subject, subject
+from archdsl.bench.candidates import Subject, save_subject
 from archdsl.bench.results import Workload
 from benchmarks import gpt2
 
@@ -18,7 +18,7 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
     def model(depth: int) -> Subject:
         own = folder / str(depth)
         own.mkdir()
-        return subject(own, "gpt2.arch", {**base, "depth": depth}, "CPU")
+        return save_subject(own, "gpt2.arch", {**base, "depth": depth}, "CPU")
 
     def named(workload: Workload, what: str) -> Workload:
         return replace(workload, name=f"{workload.name}, {what}")

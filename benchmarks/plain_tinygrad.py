@@ -9,7 +9,7 @@ from tinygrad.helpers import DEV
 from tinygrad.nn.state import load_state_dict, safe_load
 
 from archdsl.backend.target import open_device
-from archdsl.bench.candidates import Subject, last, prompt_of
+from archdsl.bench.candidates import Subject, last_position, random_prompt
 from archdsl.bench.runner import Call
 
 
@@ -83,15 +83,15 @@ class GPT2:
 def prefill(subject: Subject, length: int) -> Call:
     """Plain tinygrad, from a prompt to the logits of its next token."""
     model = _model(subject)
-    prompt = prompt_of(subject, length, 0)[0]
+    prompt = random_prompt(subject, length, 0)[0]
     step = TinyJit(lambda tokens: model(tokens, 0))
-    return lambda: last(step(Tensor([prompt]).realize()).numpy())
+    return lambda: last_position(step(Tensor([prompt]).realize()).numpy())
 
 
 def decode(subject: Subject, length: int, new: int) -> Call:
     """Plain tinygrad, `new` tokens one by one after a prompt of this length."""
     model = _model(subject)
-    prompt, following = prompt_of(subject, length, new)
+    prompt, following = random_prompt(subject, length, new)
     model(Tensor([prompt]), 0)
     step = TinyJit(model.__call__)
     past = UOp.variable("past", 1, model.wpe.weight.shape[0] - 1)
@@ -100,7 +100,7 @@ def decode(subject: Subject, length: int, new: int) -> Call:
         for place, token in enumerate(following, length):
             logits = step(Tensor([[token]]).realize(), past.bind(place)).numpy()
             logits.argmax()
-        return last(logits)
+        return last_position(logits)
 
     return once
 

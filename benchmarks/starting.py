@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from archdsl.bench.candidates import subject
+from archdsl.bench.candidates import save_subject
 from archdsl.bench.results import Workload
 from archdsl.bench.runner import Call, Candidate
 
@@ -29,7 +29,7 @@ with torch.no_grad():
 def workloads(folder: Path, small: bool) -> list[Workload]:
     settings = SMALL if small else ()
     given = {name: int(size) for name, _, size in (each.partition("=") for each in settings)}
-    model = subject(folder, "gpt2.arch", given, "CPU")
+    model = save_subject(folder, "gpt2.arch", given, "CPU")
     np.save(folder / "tokens.npy", np.arange(8)[None])
     ours = [sys.executable, "-m", "archdsl"]
     spec = ["gpt2.arch", *(word for each in settings for word in ("--set", each))]

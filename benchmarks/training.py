@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from archdsl.bench.candidates import THEIRS, Subject, inputs, subject
+from archdsl.bench.candidates import INPUT_NAMES, Subject, inputs, save_subject
 from archdsl.bench.results import Workload
 from archdsl.bench.runner import Call, Candidate
 
@@ -36,7 +36,10 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
         own = folder / name
         own.mkdir()
         settings: dict[str, Any] = less if small else full
-        options = {"subject": subject(own, spec, settings, "CPU"), "rows": 2 if small else 8}
+        options = {
+            "subject": save_subject(own, spec, settings, "CPU"),
+            "rows": 2 if small else 8,
+        }
         candidates = (
             Candidate("archdsl", ours, options),
             Candidate("PyTorch", theirs, options, ("torch", "transformers")),
@@ -71,7 +74,7 @@ def ours(subject: Subject, rows: int) -> Call:
     from archdsl.backend.program import Program
     from archdsl.execution.inputs import check
 
-    model = subject.ours()
+    model = subject.load_archdsl()
     optimizer = AdamW(list(model.parameters.values()), lr=RATE, weight_decay=0.01)
     Tensor.realize(*get_parameters(optimizer))  # allocated once, not in every step
 
@@ -102,11 +105,11 @@ def theirs(subject: Subject, rows: int, compiled: bool = False) -> Call:
     """transformers on PyTorch, eager or compiled."""
     import torch
 
-    model = subject.theirs()
+    model = subject.load_transformers()
     torch.set_grad_enabled(True)
     given = {name: torch.from_numpy(array) for name, array in batch(subject, rows).items()}
     labels = given["label"] if "label" in given else given["tokens"]
-    named = {THEIRS[name]: tensor for name, tensor in given.items() if name in THEIRS}
+    named = {INPUT_NAMES[name]: tensor for name, tensor in given.items() if name in INPUT_NAMES}
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
     call: Callable[..., Any] = torch.compile(model) if compiled else model
 

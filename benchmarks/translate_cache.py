@@ -2,12 +2,12 @@
 
     python -m benchmarks.translate_cache --beams 5 --repeats 9
 
-`cached` is `archdsl translate`: it caches the encoder output and the keys and values of earlier
-tokens. `uncached` runs encoder and decoder on the whole prefixes at each step. Both find
-the same molecules (tests/reference/test_annalog.py compares them). After runs that capture all
-programs, they run alternately, so that other load on the machine affects both. Printed are the
-median, fastest and slowest time for all molecules in seconds, and the median of the ratios of
-consecutive runs. Needs the package annalog.
+`cached_scorer` is `archdsl translate`: it caches the encoder output and the keys and values of
+earlier tokens. `uncached` runs encoder and decoder on the whole prefixes at each step. Both
+find the same molecules (tests/reference/test_annalog.py compares them). After runs that capture
+all programs, they run alternately, so that other load on the machine affects both. Printed are
+the median, fastest and slowest time for all molecules in seconds, and the median of the ratios
+of consecutive runs. Needs the package annalog.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import archdsl
 from archdsl.formats import resolve
 from archdsl.generation.beam_search import Scorer, Search, beam_search
 from archdsl.model import Model
-from archdsl.tasks.translate import Roles, cached, padded, roles
+from archdsl.tasks.translate import Roles, cached_scorer, find_roles, pad_sources
 from archdsl.text.vocabulary_tokenizer import read_vocabulary
 
 FOLDER = "package:annalog/ckpt_and_vocab"
@@ -42,8 +42,8 @@ Way = Callable[[Model, Roles, Sequence[Sequence[int]], Search], Scorer]
 def uncached(
     model: Model, parts: Roles, sources: Sequence[Sequence[int]], search: Search
 ) -> Scorer:
-    """Like `cached`, but computes the sources and the whole prefixes at each step."""
-    rows = padded(parts, sources, search.beams)  # [rows, S]
+    """Like `cached_scorer`, but computes the sources and the whole prefixes at each step."""
+    rows = pad_sources(parts, sources, search.beams)  # [rows, S]
 
     def score(prefixes: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.float32]:
         count, length = prefixes.shape
@@ -64,7 +64,7 @@ def times(model: Model, ways: Sequence[Way], beams: int, repeats: int) -> list[l
     """Returns the seconds of each run for all molecules, per way."""
     tokenizer = read_vocabulary(resolve(f"{FOLDER}/stereo_experiment_vocab_ttf.pkl"))
     sources = [tokenizer.encode(molecule, bos=True, eos=True) for molecule in MOLECULES]
-    parts = roles(model.graph)
+    parts = find_roles(model.graph)
     search = Search(tokenizer.bos, (tokenizer.eos,), parts.target_bound, beams)
 
     def run(way: Way) -> float:
@@ -92,7 +92,7 @@ def main() -> None:
     args = parser.parse_args()
     model = archdsl.compile("annalog.arch", device=args.device)
     model.load(f"{FOLDER}/Lev_extended.pt")
-    ways = (cached, uncached)
+    ways = (cached_scorer, uncached)
     found = times(model, ways, args.beams, args.repeats)
     print(
         f"{len(MOLECULES)} molecules, beams {args.beams}, {args.repeats} runs, {model.device}"

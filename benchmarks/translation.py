@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from archdsl.bench.candidates import Subject, inputs, last, prompt_of, subject
+from archdsl.bench.candidates import Subject, inputs, last_position, random_prompt, save_subject
 from archdsl.bench.results import Workload
 from archdsl.bench.runner import Call, Candidate
 
@@ -18,7 +18,7 @@ SMALL = {"vocab": 100, "context": 32, "D": 48, "heads": 4, "depth": 2, "inner": 
 
 
 def workloads(folder: Path, small: bool) -> list[Workload]:
-    model = subject(folder, "marian.arch", SMALL if small else BASE, "CPU")
+    model = save_subject(folder, "marian.arch", SMALL if small else BASE, "CPU")
     length = 8 if small else 64
     options = {"subject": model, "length": length}
     return [
@@ -36,16 +36,16 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
 
 def ours(subject: Subject, length: int) -> Call:
     """archdsl."""
-    decoder = subject.ours().decoder(1)
+    decoder = subject.load_archdsl().decoder(1)
     source = inputs(subject.graph(), 1, length)["source"]
-    tokens = prompt_of(subject, length, 0)[0]
+    tokens = random_prompt(subject, length, 0)[0]
 
     def once() -> np.ndarray:
         decoder.begin(source=source)
         for token in tokens:
             logits = decoder.feed(np.array([[token]]))
             logits.argmax()
-        return last(logits)
+        return last_position(logits)
 
     return once
 
@@ -54,9 +54,9 @@ def theirs(subject: Subject, length: int) -> Call:
     """transformers with a key-value cache."""
     import torch
 
-    model = subject.theirs()
+    model = subject.load_transformers()
     source = torch.from_numpy(inputs(subject.graph(), 1, length)["source"])
-    tokens = prompt_of(subject, length, 0)[0]
+    tokens = random_prompt(subject, length, 0)[0]
 
     def once() -> np.ndarray:
         memory, cache = (model.get_encoder()(source).last_hidden_state,), None
@@ -69,6 +69,6 @@ def theirs(subject: Subject, length: int) -> Call:
             )
             cache = out.past_key_values
             out.logits.argmax()
-        return last(out.logits.numpy())
+        return last_position(out.logits.numpy())
 
     return once

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 from archdsl.bench import candidates
-from archdsl.bench.candidates import Subject, inputs, last, subject
+from archdsl.bench.candidates import Subject, inputs, last_position, save_subject
 from archdsl.bench.results import Workload
 from archdsl.bench.runner import THREADS, Call, Candidate
 from archdsl.graph.cost import cost
@@ -17,7 +17,7 @@ SMALL = {"image": 32, "patch": 8, "D": 48, "heads": 4, "depth": 2, "inner": 96, 
 
 
 def workloads(folder: Path, small: bool) -> list[Workload]:
-    model = subject(folder, "dosovitskiy2020.arch", SMALL if small else {}, "CPU")
+    model = save_subject(folder, "dosovitskiy2020.arch", SMALL if small else {}, "CPU")
     return [_forward(model, rows) for rows in ((1,) if small else (1, 8))]
 
 
@@ -29,8 +29,8 @@ def _forward(model: Subject, rows: int) -> Workload:
         f"ViT-B/16, batch of {rows}",
         (
             Candidate("archdsl", candidates.forward, options),
-            Candidate("PyTorch", candidates.their_forward, options, TORCH),
-            Candidate("PyTorch, compiled", candidates.their_forward, compiled, TORCH),
+            Candidate("PyTorch", candidates.transformers_forward, options, TORCH),
+            Candidate("PyTorch, compiled", candidates.transformers_forward, compiled, TORCH),
             Candidate("ONNX Runtime", by_onnx, onnx, (*TORCH, "onnx", "onnxruntime")),
         ),
         "images",
@@ -54,7 +54,7 @@ def by_onnx(subject: Subject, rows: int) -> Call:
     options.intra_op_num_threads = THREADS
     session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
     pixels = inputs(subject.graph(), rows, 1)["pixels"]
-    return lambda: last(session.run(None, {"pixels": pixels})[0])
+    return lambda: last_position(session.run(None, {"pixels": pixels})[0])
 
 
 def write_onnx(subject: Subject, rows: int, path: Path) -> None:
@@ -64,7 +64,7 @@ def write_onnx(subject: Subject, rows: int, path: Path) -> None:
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = subject.theirs()
+            self.model = subject.load_transformers()
 
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
             return self.model(pixels).logits

@@ -1,7 +1,7 @@
-"""A model as candidates of a race: archdsl's own, and the library's that published its form.
+"""The candidates of a spec: archdsl, and transformers if it can read the exported model.
 
-All are given the same weights and the same inputs. The other library is transformers, which
-reads what we export; which class it takes is in the config.
+All get the same weights and the same inputs. transformers loads the export with the class
+that its config names.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from archdsl.semantics.models import Setting
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
-# What transformers calls an input of ours, by its name.
-THEIRS = {
+# transformers' name of each of our inputs.
+INPUT_NAMES = {
     "tokens": "input_ids",
     "segments": "token_type_ids",
     "source": "input_ids",
@@ -43,10 +43,10 @@ THEIRS = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A model as every candidate opens it for itself.
+    """A model on disk, which each candidate loads in its own process.
 
-    `published` is its published form, where it has one, which ours opens too where there are
-    no `weights` of a form of our own.
+    `published` is the folder of its export for transformers, or None. archdsl loads `weights`,
+    or `published` if there are none.
     """
 
     spec: str
@@ -58,11 +58,10 @@ class Subject:
     quantize: str | None = None
 
     def graph(self) -> Graph:
-        """The model, for which no weight is read."""
+        """Returns the graph; reads no weights."""
         return analyse(self.spec, settings=self.settings).graph
 
-    def ours(self) -> Model:
-        """The model on archdsl."""
+    def load_archdsl(self) -> Model:
         if self.weights is None and self.published:
             return archdsl.from_pretrained(
                 self.published, device=self.device, dtype=self.dtype, quantize=self.quantize
@@ -73,8 +72,7 @@ class Subject:
             model.load(self.weights)
         return model
 
-    def theirs(self) -> Any:
-        """The model of transformers."""
+    def load_transformers(self) -> Any:
         import torch
         import transformers
 
@@ -85,18 +83,20 @@ class Subject:
         quiet.disable_progress_bar()
         assert self.published is not None
         config = transformers.AutoConfig.from_pretrained(self.published)
-        kind = getattr(transformers, config.architectures[0])
-        return kind.from_pretrained(self.published, dtype=getattr(torch, self.dtype)).eval()
+        model_class = getattr(transformers, config.architectures[0])
+        return model_class.from_pretrained(
+            self.published, dtype=getattr(torch, self.dtype)
+        ).eval()
 
 
-def subject(
+def save_subject(
     folder: str | Path,
     spec: str,
     settings: Mapping[str, Setting],
     device: str | None = None,
     dtype: str = "float32",
 ) -> Subject:
-    """A spec with drawn weights, kept in a folder; published there too where that can be."""
+    """Saves a spec with random weights to a folder, and its export if the spec has one."""
     analysis = analyse(spec, settings=settings)
     weights, published = f"{folder}/weights.safetensors", f"{folder}/published"
     build(spec, None, settings, device, dtype, 0).save(weights)
@@ -107,22 +107,26 @@ def subject(
 
 
 def workloads(subject: Subject, rows: int, length: int, new: int) -> list[Workload]:
-    """A forward pass, and decoding where the model predicts tokens; beside transformers where
-    it can read the model."""
+    """Returns the workloads of a model: a forward pass, and decoding for a language model.
+
+    transformers is a candidate if it can read the export and knows all inputs.
+    """
     graph = subject.graph()
     at = {v.name: min(length, v.bound) for v in graph.varying}
-    beside = subject.published is not None and all(i.name in THEIRS for i in graph.inputs)
+    comparable = subject.published is not None and all(
+        i.name in INPUT_NAMES for i in graph.inputs
+    )
 
     def pair(ours: Any, theirs: Any, **options: Any) -> tuple[Candidate, ...]:
         options = {"subject": subject, "length": length, **options}
         other = Candidate("transformers", theirs, options, ("torch", "transformers"))
-        return (Candidate("archdsl", ours, options), *([other] if beside else []))
+        return (Candidate("archdsl", ours, options), *([other] if comparable else []))
 
     sizes = "".join(f", {name} = {size}" for name, size in at.items())
     found = [
         Workload(
             f"forward, batch of {rows}{sizes}",
-            pair(forward, their_forward, rows=rows),
+            pair(forward, transformers_forward, rows=rows),
             flops=rows * cost(graph, at).flops,
         )
     ]
@@ -131,8 +135,8 @@ def workloads(subject: Subject, rows: int, length: int, new: int) -> list[Worklo
         before = max(min(length, bound - new), 1)
         found.append(
             Workload(
-                f"decoding of {new} behind {before}",
-                pair(decode, their_decode, length=before, new=new),
+                f"decoding, {new} tokens after {before}",
+                pair(decode, transformers_decode, length=before, new=new),
                 "tokens",
                 new,
                 bytes=new * read_bytes(graph, subject.dtype),
@@ -142,12 +146,12 @@ def workloads(subject: Subject, rows: int, length: int, new: int) -> list[Worklo
 
 
 def read_bytes(graph: Graph, dtype: str) -> int:
-    """The bytes of the weights that a step of decoding reads, all experts' among them."""
+    """Returns the bytes of weights that a decoding step reads, with all experts."""
     plan = split_decoding(graph)
     shapes = {p.path: p.weight.shape for p in parameters(graph)}
     numbers = 0
     for node, around, here in sites(plan.step):
-        if node.op in ("embed", "posenc"):  # a row for each token
+        if node.op in ("embed", "posenc"):  # reads one row per token
             continue
         tied = node.attr.get("tied")
         read = (
@@ -160,117 +164,126 @@ def read_bytes(graph: Graph, dtype: str) -> int:
 
 
 def inputs(graph: Graph, rows: int, length: int) -> Arrays:
-    """Drawn inputs, each [rows, …]; axes that vary have this length, or what bounds them."""
+    """Returns random inputs [rows, …]; varying axes have this length, up to their bound."""
     sizes = {v.name: min(length, v.bound) for v in graph.varying}
     return {
-        each.name: _drawn(each, (rows, *(axis.size.at(sizes) for axis in each.type.axes)))
+        each.name: _random_array(
+            each, (rows, *(axis.size.at(sizes) for axis in each.type.axes))
+        )
         for each in graph.inputs
     }
 
 
-def _drawn(each: Input, shape: tuple[int, ...]) -> NDArray[Any]:
+def _random_array(each: Input, shape: tuple[int, ...]) -> NDArray[Any]:
     rng = np.random.default_rng(1)
     if each.type.dtype == "int":
-        # None of the first few tokens: those are where padding and other special ones are.
+        # Not the first tokens, which are often special ones such as padding.
         below = each.type.below or 2
         return rng.integers(min(8, below - 1), below, shape)
     return rng.standard_normal(shape, np.float32)
 
 
-def told(outputs: Mapping[str, Any]) -> NDArray[Any]:
-    """What is compared: the logits, or the first output, at the last position."""
+def comparable_output(outputs: Mapping[str, Any]) -> NDArray[Any]:
+    """Returns the logits, or the first output, at the last position."""
     name = "logits" if "logits" in outputs else next(iter(outputs))
-    return last(outputs[name].numpy())
+    return last_position(outputs[name].numpy())
 
 
-def last(out: NDArray[Any]) -> NDArray[Any]:
-    """[rows, numbers] of an output [rows, numbers] or [rows, positions, numbers]."""
+def last_position(out: NDArray[Any]) -> NDArray[Any]:
+    """Returns [rows, values] of an output [rows, values] or [rows, positions, values]."""
     return np.asarray(out[:, -1] if out.ndim == 3 else out, np.float32)
 
 
-# -- all at once --
+# -- forward passes --
 
 
 def forward(subject: Subject, rows: int, length: int) -> Call:
-    """archdsl, one forward pass."""
-    model = subject.ours()
+    """A forward pass with archdsl."""
+    model = subject.load_archdsl()
     given = inputs(model.graph, rows, length)
-    return lambda: told(model(**given))
+    return lambda: comparable_output(model(**given))
 
 
-def their_forward(subject: Subject, rows: int, length: int, compiled: bool = False) -> Call:
-    """transformers, one forward pass, by PyTorch's compiler or without."""
+def transformers_forward(
+    subject: Subject, rows: int, length: int, compiled: bool = False
+) -> Call:
+    """A forward pass with transformers, optionally with torch.compile."""
     import torch
 
-    model = subject.theirs()
-    given = _theirs(subject, rows, length)
+    model = subject.load_transformers()
+    given = _transformers_inputs(subject, rows, length)
     call = torch.compile(model) if compiled else model
 
     def once() -> NDArray[Any]:
         out = call(**given)
-        return last((out.logits if "logits" in out else out[0]).float().numpy())
+        return last_position((out.logits if "logits" in out else out[0]).float().numpy())
 
     return once
 
 
-def _theirs(subject: Subject, rows: int, length: int) -> dict[str, Any]:
-    """The same inputs for a model of transformers."""
+def _transformers_inputs(subject: Subject, rows: int, length: int) -> dict[str, Any]:
+    """Returns the same inputs as PyTorch tensors, with the names of transformers."""
     import torch
 
     dtype = getattr(torch, subject.dtype)
     tensors = {
-        THEIRS[name]: torch.from_numpy(array)
+        INPUT_NAMES[name]: torch.from_numpy(array)
         for name, array in inputs(subject.graph(), rows, length).items()
     }
     return {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
 
 
-# -- step by step --
+# -- decoding --
 
 
 def prefill(subject: Subject, length: int) -> Call:
-    """archdsl, from a prompt to the logits of its next token."""
-    decoder, (prompt, _) = subject.ours().decoder(1), prompt_of(subject, length, 0)
+    """A prefill with archdsl: from a prompt to the logits of the next token."""
+    decoder, (prompt, _) = subject.load_archdsl().decoder(1), random_prompt(subject, length, 0)
     return lambda: decoder.prefill([prompt])
 
 
 def decode(subject: Subject, length: int, new: int) -> Call:
-    """archdsl, `new` tokens one by one behind a prompt of this length."""
-    decoder, (prompt, following) = subject.ours().decoder(1), prompt_of(subject, length, new)
+    """Decoding with archdsl: `new` tokens one by one after a prompt of this length."""
+    decoder, (prompt, following) = (
+        subject.load_archdsl().decoder(1),
+        random_prompt(subject, length, new),
+    )
     others = inputs(subject.graph(), 1, length)
     del others[decoder.plan.tokens]
     decoder.begin(**others)
     decoder.prefill([prompt])
 
     def once() -> NDArray[Any]:
-        if decoder.truncate(length) < length:  # what has left a window is gone
+        if decoder.truncate(length) < length:  # a sliding-window cache has dropped tokens
             decoder.prefill([prompt])
         for token in following:
             logits = decoder.feed(np.array([[token]]))
             logits.argmax()
-        return last(logits)
+        return last_position(logits)
 
     return once
 
 
-def their_prefill(subject: Subject, length: int, compiled: bool = False) -> Call:
-    """transformers, from a prompt to the logits of its next token, its cache filled."""
+def transformers_prefill(subject: Subject, length: int, compiled: bool = False) -> Call:
+    """A prefill with transformers: from a prompt to the logits, with a filled cache."""
     import torch
 
-    model = subject.theirs()
-    prompt = torch.tensor([prompt_of(subject, length, 0)[0]])
+    model = subject.load_transformers()
+    prompt = torch.tensor([random_prompt(subject, length, 0)[0]])
     call = torch.compile(model) if compiled else model
-    return lambda: last(call(prompt, use_cache=True, logits_to_keep=1).logits.float().numpy())
+    return lambda: last_position(
+        call(prompt, use_cache=True, logits_to_keep=1).logits.float().numpy()
+    )
 
 
-def their_decode(subject: Subject, length: int, new: int) -> Call:
-    """transformers with its cache, `new` tokens one by one behind a prompt of this length."""
+def transformers_decode(subject: Subject, length: int, new: int) -> Call:
+    """Decoding with transformers and its cache: `new` tokens after a prompt of this length."""
     import torch
 
-    model = subject.theirs()
-    prompt, following = prompt_of(subject, length, new)
-    name = THEIRS[_tokens(subject).name]
-    given = _theirs(subject, 1, length)
+    model = subject.load_transformers()
+    prompt, following = random_prompt(subject, length, new)
+    name = INPUT_NAMES[_tokens(subject).name]
+    given = _transformers_inputs(subject, 1, length)
     out = model(**{**given, name: torch.tensor([prompt])}, use_cache=True)
     cache = out.past_key_values
     del given[name]
@@ -283,7 +296,7 @@ def their_decode(subject: Subject, length: int, new: int) -> Call:
             logits = model(**step, past_key_values=cache, use_cache=True).logits
             logits.argmax()
         cache.crop(-new)
-        return last(logits.float().numpy())
+        return last_position(logits.float().numpy())
 
     return once
 
@@ -294,7 +307,7 @@ def _tokens(subject: Subject) -> Input:
     return next(each for each in graph.inputs if each.name == tokens)
 
 
-def prompt_of(subject: Subject, length: int, new: int) -> tuple[list[int], list[int]]:
-    """A prompt of this length, and the tokens that follow."""
-    tokens = _drawn(_tokens(subject), (length + new,)).tolist()
+def random_prompt(subject: Subject, length: int, new: int) -> tuple[list[int], list[int]]:
+    """Returns a random prompt of this length, and the `new` tokens that follow."""
+    tokens = _random_array(_tokens(subject), (length + new,)).tolist()
     return tokens[:length], tokens[length:]

@@ -1,7 +1,7 @@
-"""What a machine can do at most, as candidates: products of matrices, and reading memory.
+"""The rooflines of this machine, as candidates: matrix products, and reading memory.
 
-Raced beside what is to be judged, they tell how far that is from the machine's own limits in
-the very same minutes.
+They are measured in the same rounds as the other candidates, so a share of the roofline
+compares times under the same load.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from archdsl.bench.runner import THREADS, Call, Candidate
 from archdsl.diagnostics import ArchError
 
 _SIDE = 1024  # of the matrices
-_READ = 2**28  # bytes, well beyond any cache
+_READ = 2**28  # bytes; larger than any cache
 
-PRODUCT_FLOPS = 2 * _SIDE**3
-READ_BYTES = _READ
+COMPUTE_FLOPS = 2 * _SIDE**3
+MEMORY_BYTES = _READ
 
 
-def product() -> Call:
-    """As many multiply-adds in float32 as a product of two matrices has: by our own loop that
-    touches no memory, or the product by whichever library here is quicker."""
+def compute() -> Call:
+    """The fastest way to do the float32 multiply-adds of a matrix product: numpy, PyTorch, or
+    a loop of ours that reads no memory."""
     a, b = np.random.default_rng(0).standard_normal((2, _SIDE, _SIDE), np.float32)
     found: list[Callable[[], Any]] = [lambda: a @ b]
     if find_spec("torch"):
@@ -37,13 +37,13 @@ def product() -> Call:
         torch.set_num_threads(THREADS)
         x, y = torch.from_numpy(a), torch.from_numpy(b)
         found.append(lambda: x @ y)
-    if _own():
-        found.append(roofline.multiply_add(PRODUCT_FLOPS))
-    return _quickest(found)
+    if _has_cpu_kernels():
+        found.append(roofline.multiply_add(COMPUTE_FLOPS))
+    return _fastest(found)
 
 
-def reading() -> Call:
-    """An array read once by all threads, each a part of its own: by our own loop or NumPy's."""
+def memory() -> Call:
+    """The fastest way to read an array once with all threads: numpy or a loop of ours."""
     array = np.ones(_READ // 4, np.float32)
     parts = np.array_split(array, THREADS)
     pool = ThreadPoolExecutor(THREADS)
@@ -51,24 +51,24 @@ def reading() -> Call:
         lambda: list(pool.map(np.max, parts)),
         lambda: list(pool.map(np.sum, parts)),
     ]
-    if _own():
+    if _has_cpu_kernels():
         found.append(roofline.memory_read(array))
-    return _quickest(found)
+    return _fastest(found)
 
 
-def _own() -> bool:
-    """Whether our kernels for the CPU can be compiled here."""
+def _has_cpu_kernels() -> bool:
+    """Whether our CPU kernels can be compiled on this machine."""
     try:
         return kernels_for(open_device("CPU")) is not None
     except ArchError:
         return False
 
 
-ROOFLINE = (Candidate("product limit", product), Candidate("read limit", reading))
+ROOFLINE = (Candidate("compute roofline", compute), Candidate("memory roofline", memory))
 
 
-def _quickest(calls: list[Callable[[], Any]]) -> Call:
-    times = [min(_took(call) for _ in range(5)) for call in calls]
+def _fastest(calls: list[Callable[[], Any]]) -> Call:
+    times = [min(_measure(call) for _ in range(5)) for call in calls]
     best = calls[times.index(min(times))]
 
     def once() -> None:
@@ -77,7 +77,7 @@ def _quickest(calls: list[Callable[[], Any]]) -> Call:
     return once
 
 
-def _took(call: Callable[[], Any]) -> float:
+def _measure(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

@@ -1,9 +1,8 @@
-"""Programs timed beside each other: each in a process of its own, taking turns.
+"""The benchmark runner: candidates in separate processes, which take turns.
 
-Taking turns, what else a machine does falls on all of them, and the times of one round can be
-compared pair by pair. In a process of its own, the peak of memory is a candidate's own. What
-is raced is left to `candidates` and to whoever else has something to time; what the times
-mean is told by `results`.
+Because candidates take turns, other load on the machine affects all of them, and the times of
+one round can be compared in pairs. A separate process per candidate gives each its own peak
+memory. `candidates` has those of a spec; `results` evaluates the times.
 """
 
 from __future__ import annotations
@@ -24,20 +23,21 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-# Computes once what is timed. The answer is an array by which candidates are compared.
+# The measured function. The array it returns is compared between candidates.
 Call: TypeAlias = Callable[[], NDArray[Any] | None]
 
-THREADS = os.cpu_count() or 1  # of every candidate that is told a number
-WARM = 3  # calls before the first round: tinygrad captures a program at the second one
-_FAREWELL = 10  # s that an ended process has to put away what it used
-_REST = 0.3  # s between turns, for threads that wait busily to fall asleep
+THREADS = os.cpu_count() or 1  # for every candidate with a setting for it
+WARMUP_CALLS = 3  # before the first round; tinygrad captures a program at the second call
+_EXIT_SECONDS = 10  # for a finished process to free its resources
+_PAUSE = 0.3  # seconds between turns, until busy-waiting threads sleep
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """`make(**options)`, a function of a module, prepares a process and returns its call.
+    """An implementation to measure.
 
-    `packages` are what it needs and may lack.
+    `make(**options)` prepares it in a new process and returns the measured function; `make`
+    must be a function of a module. `packages` are optional packages that it needs.
     """
 
     name: str
@@ -48,9 +48,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Timing:
-    """What became of a candidate: seconds of each round, or why it did not run.
+    """The measured times of a candidate, or why it did not run.
 
-    `first` are the seconds from its preparation to its first answer.
+    `seconds` has the time of each round. `first` is the time in seconds from the start of the
+    preparation to the first answer. `absent` names missing packages, `failed` the error.
     """
 
     name: str
@@ -65,92 +66,94 @@ class Timing:
 def run_rounds(
     candidates: Sequence[Candidate],
     rounds: int,
-    told: Callable[[str], None] = lambda what: None,
+    report: Callable[[str], None] = lambda step: None,
 ) -> list[Timing]:
-    """The candidates' times, in their order; `told` hears what is being done."""
-    lanes: list[_Process | Timing] = []
-    ready: list[_Process] = []
+    """Measures the candidates in turns. `report` is called with the name of each step."""
+    entries: list[_Process | Timing] = []
+    processes: list[_Process] = []
     try:
         for each in candidates:
-            told(f"preparing {each.name}")
+            report(f"preparing {each.name}")
             missing = [package for package in each.packages if find_spec(package) is None]
             if missing:
                 absent = f"{' and '.join(missing)} not installed"
-                lanes.append(Timing(each.name, absent=absent))
+                entries.append(Timing(each.name, absent=absent))
             else:
-                ready.append(_Process(each))
-                lanes.append(ready[-1])
-                ready[-1].prepare()
+                processes.append(_Process(each))
+                entries.append(processes[-1])
+                processes[-1].prepare()
         for number in range(rounds):
-            told(f"round {number + 1} of {rounds}")
-            first = number % max(len(ready), 1)
-            for runner in (*ready[first:], *ready[:first]):
-                time.sleep(_REST)
-                runner.turn()
-        return [lane.end() if isinstance(lane, _Process) else lane for lane in lanes]
+            report(f"round {number + 1} of {rounds}")
+            first = number % max(len(processes), 1)
+            for process in (*processes[first:], *processes[:first]):
+                time.sleep(_PAUSE)
+                process.turn()
+        return [each.end() if isinstance(each, _Process) else each for each in entries]
     finally:
-        for runner in ready:
-            runner.close()
+        for process in processes:
+            process.close()
 
 
 class _Process:
-    """A candidate's process, and once it is prepared and warm the times of its turns."""
+    """The process of a candidate, and the times of its turns."""
 
     def __init__(self, candidate: Candidate):
         self.name = candidate.name
         self.seconds: list[float] = []
         self.failed: str | None = None
         self.ended = False
-        # A process that begins anew has nothing of ours in its memory.
+        # A spawned process shares no memory with this one.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, candidate))
-        with _unheard():
+        with _block_interrupts():
             self.process.start()
         theirs.close()
 
     def prepare(self) -> None:
-        prepared: tuple[float, NDArray[Any] | None] = self._asked(None) or (0.0, None)
+        prepared: tuple[float, NDArray[Any] | None] = self._request(None) or (0.0, None)
         self.first, self.answer = prepared
 
     def turn(self) -> None:
-        if not self.failed and (seconds := self._asked("turn")):
+        if not self.failed and (seconds := self._request("turn")):
             self.seconds.append(seconds)
 
     def end(self) -> Timing:
-        peak = 0 if self.failed else self._asked("end") or 0
+        peak = 0 if self.failed else self._request("end") or 0
         self.ended = True
         if self.failed:
             return Timing(self.name, failed=self.failed)
         return Timing(self.name, tuple(self.seconds), self.first, peak, self.answer)
 
     def close(self) -> None:
-        """Ends the process: by its own will where it has said its peak."""
+        """Ends the process; one that has finished may exit by itself."""
         if self.ended:
-            self.process.join(_FAREWELL)
+            self.process.join(_EXIT_SECONDS)
         self.process.kill()
         self.process.join()
 
-    def _asked(self, question: str | None) -> Any:
-        """What the process says, or None once it has failed."""
+    def _request(self, message: str | None) -> Any:
+        """Sends a message and returns the reply, or None if the process has failed."""
         try:
-            if question is not None:
-                self._pipe.send(question)
-            kind, said = self._pipe.recv()
+            if message is not None:
+                self._pipe.send(message)
+            kind, reply = self._pipe.recv()
         except (EOFError, OSError):
             self.process.join()
-            kind, said = "failed", f"its process ended with status {self.process.exitcode}"
+            kind, reply = "failed", f"its process ended with status {self.process.exitcode}"
         if kind == "failed":
-            self.failed = said
+            self.failed = reply
             return None
-        return said
+        return reply
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
-    """What is started in the block hears no Ctrl-C from its first moment on, when Python would
-    answer with a traceback: whoever started the race ends it."""
-    resource_tracker.ensure_running()  # or it would be started with it, and unblock the signal
+def _block_interrupts() -> Iterator[None]:
+    """Processes started in the block ignore Ctrl-C from their first instruction.
+
+    Otherwise Python prints a traceback while it starts. The parent ends them.
+    """
+    resource_tracker.ensure_running()  # starting it later would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -159,15 +162,15 @@ def _unheard() -> Iterator[None]:
 
 
 def _work(pipe: Connection, candidate: Candidate) -> None:
-    """The process of a candidate: prepared, warm, and then a call whenever it is asked."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a library may unblock it
-    with suppress(BrokenPipeError):  # whoever asked has gone
+    """Runs in the process of a candidate: prepares it, warms up, and measures on request."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # in case a library unblocks it
+    with suppress(BrokenPipeError):  # the parent has ended
         try:
             start = time.perf_counter()
             call = candidate.make(**candidate.options)
             answer = call()
             first = time.perf_counter() - start
-            for _ in range(WARM - 1):
+            for _ in range(WARMUP_CALLS - 1):
                 call()
             pipe.send(("ready", (first, answer)))
             while pipe.recv() == "turn":
@@ -175,14 +178,14 @@ def _work(pipe: Connection, candidate: Candidate) -> None:
                 call()
                 pipe.send(("took", time.perf_counter() - start))
             pipe.send(("peak", peak_bytes()))
-        except Exception as error:  # whatever ends a candidate is said beside its name
+        except Exception as error:  # of any library; printed in the table
             lines = str(error).strip().splitlines() or [""]
             pipe.send(("failed", f"{type(error).__name__}: {lines[0]}"))
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had at once, or any that it started."""
-    import resource  # which only Unix has
+    """Returns the peak memory of this process, or of its largest child, in bytes."""
+    import resource  # only on Unix
 
     unit = 1 if sys.platform == "darwin" else 1024
     own, others = (
@@ -190,7 +193,7 @@ def peak_bytes() -> int:
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     if sys.platform == "linux":
-        # Unlike getrusage's, this one does not begin with what the parent process had.
+        # Unlike getrusage, this does not start at the parent's memory.
         with open("/proc/self/status") as status:
             (line,) = (line for line in status if line.startswith("VmHWM:"))
         own = int(line.split()[1]) * 1024
@@ -198,12 +201,12 @@ def peak_bytes() -> int:
 
 
 def relative_difference(answer: NDArray[Any], right: NDArray[Any]) -> float:
-    """max |answer - right| / max |right|.
+    """Returns max |answer - right| / max |right|.
 
     >>> relative_difference(np.array([0.0, 4.0]), np.array([1.0, -4.0]))
     2.0
     """
     if answer.shape != right.shape:
-        raise ValueError(f"{answer.shape} is not {right.shape}")
+        raise ValueError(f"the shapes {answer.shape} and {right.shape} differ")
     difference = np.abs(answer.astype(np.float64) - right.astype(np.float64))
     return float(difference.max() / max(np.abs(right).max(), 1e-30))

@@ -1,7 +1,7 @@
-"""The command line: a file a command, and the only place that prints or exits.
+"""The command line: one file per command, and the only place that prints or exits.
 
-Exit status: 0 fine, 1 the user's input is wrong (diagnostics on stderr), 2 wrong usage. What a
-signal does is the process's matter: see `archdsl/__main__.py`.
+Exit status: 0 for success, 1 for an error in the user's input (diagnostics on stderr), 2 for
+wrong usage. `archdsl/__main__.py` handles signals.
 """
 
 from __future__ import annotations
@@ -14,50 +14,35 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import archdsl
-from archdsl.cli.waiting import put, showing
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.cli.common import GROUPS
+from archdsl.cli.progress_line import print_text, show_progress
+from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
 
-COMMANDS = (
-    "check",
-    "explain",
-    "fmt",
-    "show",
-    "expand",
-    "diff",
-    "run",
-    "generate",
-    "chat",
-    "score",
-    "translate",
-    "classify",
-    "embed",
-    "transcribe",
-    "import",
-    "export",
-    "bench",
-    "doctor",
-)
+COMMANDS = tuple(name for group in GROUPS.values() for name in group)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
-    return perform(arguments(sys.argv[1:] if argv is None else argv))
+    return run_command(parse_arguments(sys.argv[1:] if argv is None else argv))
 
 
-def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """What a command line says; what its command needs is imported by then."""
-    return _parser(argv).parse_args(argv)
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses a command line. The module of its command is imported afterwards."""
+    if not argv:
+        print(_Parser().format_help(), end="", file=sys.stderr)
+        sys.exit(2)
+    return _build_parser(argv).parse_args(argv)
 
 
-def perform(args: argparse.Namespace) -> int:
-    """Runs the command of these arguments and returns its exit status."""
-    # tinygrad lays plain numbers on its default device, to find which it opens every one.
+def run_command(args: argparse.Namespace) -> int:
+    """Runs the command of parsed arguments and returns its exit status."""
+    # tinygrad opens its default device for plain numbers; without DEV it tries every device.
     family, _, _ = (getattr(args, "device", None) or "").partition(":")
     if family.isalpha():
         os.environ.setdefault("DEV", family.upper())
     try:
-        with showing(), warnings.catch_warnings():
-            warnings.showwarning = _warned
+        with show_progress(), warnings.catch_warnings():
+            warnings.showwarning = _print_warning
             status: int = args.run(args)
         sys.stdout.flush()
         return status
@@ -65,24 +50,51 @@ def perform(args: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
     except BrokenPipeError:
         raise
-    except OSError as error:  # of the output; any other is told where it comes from
-        problem = Diagnostic("file", f"the output cannot be written: {error.strerror}")
+    except OSError as error:  # of stdout; other files raise ArchError
+        problem = Diagnostic("file", f"cannot write the output: {error.strerror}")
         print(problem.render(), file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it
+        # Python flushes stdout again at exit; the rest of the output goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
 
 
-def _warned(message: Warning | str, *where: object, **more: object) -> None:
-    put(str(message), file=sys.stderr)
+def _print_warning(message: Warning | str, *where: object, **more: object) -> None:
+    print_text(str(message), file=sys.stderr)
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "archdsl", description="Attention architectures as short as the figures they come from."
+class _Parser(argparse.ArgumentParser):
+    """The parser of `archdsl`; its help lists the commands by group."""
+
+    def __init__(self) -> None:
+        super().__init__("archdsl", usage="archdsl COMMAND [ARGUMENT ...]")
+        self.add_argument(
+            "--version", action="version", version=f"archdsl {archdsl.__version__}"
+        )
+
+    def format_help(self) -> str:
+        width = max(map(len, COMMANDS))
+        lines = [
+            "archdsl compiles short specs of attention architectures to tinygrad models.",
+            "",
+            f"usage: {self.usage}",
+        ]
+        for title, group in GROUPS.items():
+            lines += ["", f"{title}:"]
+            lines += [f"  {name:<{width}}  {summary}" for name, summary in group.items()]
+        lines += ["", "`archdsl COMMAND --help` describes a command with an example.", ""]
+        return "\n".join(lines)
+
+
+def _build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = _Parser()
+    commands = parser.add_subparsers(
+        prog="archdsl", metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser
     )
-    parser.add_argument("--version", action="version", version=f"archdsl {archdsl.__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    # Only the command that is meant is imported: starting up is most of what `check` takes.
-    for name in argv[:1] if set(argv[:1]) & set(COMMANDS) else COMMANDS:
+    name = argv[0]
+    if name in COMMANDS:
+        # The other commands are not imported: imports are most of the time of `check`.
         import_module(f"archdsl.cli.{name}").add(commands)
+    elif not name.startswith("-"):
+        near = did_you_mean(name, COMMANDS) or "`archdsl` lists the commands"
+        parser.error(f"there is no command `{name}`; {near}")
     return parser

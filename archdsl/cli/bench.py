@@ -1,4 +1,4 @@
-"""`archdsl bench`: a model's time and memory on this machine, beside its reference's."""
+"""`archdsl bench`: time and memory of a model on this machine, compared with transformers."""
 
 from __future__ import annotations
 
@@ -7,57 +7,68 @@ import json
 import sys
 import tempfile
 
-from archdsl.cli.common import Subparsers, add_spec, command, count, say, settings
+from archdsl.cli.common import (
+    Subparsers,
+    add_command,
+    add_device,
+    add_spec,
+    parse_settings,
+    positive_integer,
+    print_note,
+)
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = command(
+    parser = add_command(
         commands,
         "bench",
-        "time a model on this machine, beside transformers where that is installed",
+        "FILE[:VARIANT]",
         "archdsl bench gpt2.arch:small --length 128",
+        "archdsl bench llama.arch:smollm2_135M --new 64 --json > times.json",
+        exit_status="1 if a candidate fails",
     )
     add_spec(parser)
-    parser.add_argument("--device", help="a device of tinygrad's, such as CPU, CUDA or CL")
-    parser.add_argument(
-        "--dtype", default="float32", help="float32, float16 or bfloat16 (default: %(default)s)"
-    )
+    add_device(parser)
     for name, default, about in (
-        ("--rows", 1, "of a batch, for the forward pass"),
-        ("--length", 128, "of the inputs, and of the prompt"),
-        ("--new", 16, "tokens that are decoded behind the prompt"),
-        ("--rounds", 9, "times that each takes its turn"),
+        ("--rows", 1, "rows of the batch in the forward pass"),
+        ("--length", 128, "tokens of the inputs and of the prompt"),
+        ("--new", 16, "tokens to decode after the prompt"),
+        ("--rounds", 9, "measured runs of each candidate"),
     ):
         parser.add_argument(
             name,
-            type=count,
+            type=positive_integer,
             default=default,
             metavar="N",
             help=f"{about} (default: {default})",
         )
-    parser.add_argument("--json", action="store_true", help="every time taken, as JSON")
+    parser.add_argument("--json", action="store_true", help="print all measured times as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from archdsl.bench import candidates
-    from archdsl.bench.results import measure, report, table
+    from archdsl.bench import candidates  # imports tinygrad
+    from archdsl.bench.results import format_result, measure, report
 
     with tempfile.TemporaryDirectory() as folder:
-        made = candidates.subject(folder, args.spec, settings(args), args.device, args.dtype)
-        if not made.published:
-            say(f"`{made.graph().name}` has no published form: nothing is timed beside it")
-        found = []
-        for workload in candidates.workloads(made, args.rows, args.length, args.new):
-            found.append(measure(workload, args.rounds, _progress))
-            _progress("")
+        model = candidates.save_subject(
+            folder, args.spec, parse_settings(args), args.device, args.dtype
+        )
+        if not model.published:
+            print_note(
+                f"`{model.graph().name}` cannot be exported for transformers: no comparison"
+            )
+        results = []
+        for workload in candidates.workloads(model, args.rows, args.length, args.new):
+            results.append(measure(workload, args.rounds, _print_progress))
+            _print_progress("")
             if not args.json:
-                print(table(found[-1]), flush=True)
+                print(format_result(results[-1]), flush=True)
     if args.json:
-        print(json.dumps(report(found), indent=2))
-    return 1 if any(each.failed for result in found for each in result.timed) else 0
+        print(json.dumps(report(results), indent=2))
+    return 1 if any(each.failed for result in results for each in result.timings) else 0
 
 
-def _progress(what: str) -> None:
+def _print_progress(step: str) -> None:
     if sys.stderr.isatty():
-        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
+        print(f"\r\033[K{step}", end="", file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
-"""`archdsl chat`: a conversation in the terminal, by the template that a checkpoint carries.
+"""`archdsl chat`: a conversation in the terminal, with the checkpoint's chat template.
 
-Ctrl-C stops an answer, and at the prompt the conversation.
+Ctrl-C stops an answer; at the prompt, it ends the chat.
 """
 
 from __future__ import annotations
@@ -12,9 +12,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from archdsl.cli.common import Subparsers, command, say
-from archdsl.cli.speaking import Choice, add_model, add_sampling, asked, begun, choice, opened
-from archdsl.cli.waiting import put
+from archdsl.cli.common import Subparsers, add_command, print_note
+from archdsl.cli.generation_options import (
+    DecodingOptions,
+    add_model,
+    add_sampling,
+    buffer_first,
+    generation_arguments,
+    load_model_and_tokenizer,
+    read_decoding_options,
+)
+from archdsl.cli.progress_line import print_text
 from archdsl.diagnostics import ArchError
 
 if TYPE_CHECKING:
@@ -25,46 +33,50 @@ Messages: TypeAlias = list[dict[str, str]]
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = command(
+    parser = add_command(
         commands,
         "chat",
-        "talk with a model",
+        "CHECKPOINT",
         "archdsl chat model.gguf --system 'You answer in one sentence.'",
     )
     add_model(parser)
-    parser.add_argument("--system", metavar="TEXT", help="what the model is told beforehand")
+    parser.add_argument("--system", metavar="TEXT", help="the system message (default: none)")
     add_sampling(parser, tokens=512, temperature=0.7)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    chosen = choice(args)
-    model, tokenizer = opened(args)
+    options = read_decoding_options(args)
+    model, tokenizer = load_model_and_tokenizer(args)
     messages: Messages = []
     if args.system:
         messages.append({"role": "system", "content": args.system})
-    tokenizer.chat([*messages, {"role": "user", "content": "Hello"}])  # or there is no chat
-    asked = ""
+    # Reports a missing or unsuitable template before the first question.
+    tokenizer.chat([*messages, {"role": "user", "content": "Hello"}])
+    prompt = ""
     if sys.stdin.isatty():
-        import readline  # noqa: F401  # input() then edits lines and remembers them
+        import readline  # noqa: F401  # adds line editing and history to input(); not on Windows
 
-        asked = "> "
-        say("Ctrl-C stops an answer; Ctrl-D, or Ctrl-C once more, ends the chat")
+        prompt = "> "
+        print_note("Ctrl-C stops an answer. Ctrl-D, or Ctrl-C at the prompt, ends the chat.")
     while True:
         try:
-            with _awake():
-                line = input(asked)
+            with _timer_signals():
+                line = input(prompt)
         except EOFError:
             return 0
         if line.strip():
             messages.append({"role": "user", "content": line})
-            messages = _answered(model, tokenizer, messages, args, chosen)
+            messages = _answer(model, tokenizer, messages, args, options)
 
 
 @contextmanager
-def _awake() -> Iterator[None]:
-    """Python sees a signal that came just before readline waits for a key with the next key, or
-    with the next signal: here there is always a next one."""
+def _timer_signals() -> Iterator[None]:
+    """Sends SIGALRM ten times a second within the block.
+
+    Python handles a signal that arrives just before readline waits only at the next key or
+    the next signal. With the timer there is always a next signal.
+    """
     before = signal.signal(signal.SIGALRM, lambda number, frame: None)
     signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     try:
@@ -74,50 +86,55 @@ def _awake() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _answered(
+def _answer(
     model: Model,
     tokenizer: TextTokenizer,
     messages: Messages,
     args: argparse.Namespace,
-    chosen: Choice,
+    options: DecodingOptions,
 ) -> Messages:
-    """The messages and the answer, printed as it comes; the oldest go where room lacks."""
-    from archdsl.generation.generate import stream_text
+    """Prints the answer as it is generated, and returns the messages with the answer."""
+    from archdsl.generation.generate import stream_text  # imports tinygrad
 
     answer = problem = ""
     try:
-        how = asked(args, chosen, tokenizer, model.session(1).decoder.limit)
-        messages, ids = _fitting(model, tokenizer, messages, how, args.usual_tokens)
-        for each in begun(stream_text(model, tokenizer, [ids], **how), 2):
+        limit = model.session(1).decoder.limit
+        arguments = generation_arguments(args, options, tokenizer, limit)
+        messages, ids = _fit_context(model, tokenizer, messages, arguments, args.default_tokens)
+        for each in buffer_first(stream_text(model, tokenizer, [ids], **arguments), 2):
             answer += each.text
-            put(each.text, end="")
+            print_text(each.text, end="")
     except KeyboardInterrupt:
-        pass  # what was said until then counts
+        pass  # the text so far is the answer
     except ArchError as error:
         problem = str(error)
-    put("")
+    print_text("")
     if problem:
-        say(problem)
-    if not answer:  # nor was the question asked
+        print_note(problem)
+    if not answer:  # forget the question too
         return messages[:-1]
     return [*messages, {"role": "assistant", "content": answer}]
 
 
-def _fitting(
+def _fit_context(
     model: Model,
     tokenizer: TextTokenizer,
     messages: Messages,
-    how: Mapping[str, Any],
-    usual: int,
+    arguments: Mapping[str, Any],
+    default_tokens: int,
 ) -> tuple[Messages, list[int]]:
-    """The messages, without the oldest exchanges where the context lacks room for an answer:
-    as long as it may be, or where the whole has a length, the usual one or half of that."""
-    limit = how["max_length"] or model.session(1).decoder.limit
-    room = min(usual, limit // 2) if how["max_length"] else how["max_new_tokens"]
+    """Drops the oldest exchanges until the context has space for an answer.
+
+    The space is `max_new_tokens`. With a `max_length` instead, it is the default number of
+    new tokens, or half of `max_length` if that is less.
+    """
+    max_length = arguments["max_length"]
+    limit = max_length or model.session(1).decoder.limit
+    space = min(default_tokens, limit // 2) if max_length else arguments["max_new_tokens"]
     first = 1 if messages[0]["role"] == "system" else 0
     ids = tokenizer.encode(tokenizer.chat(messages), add_special=False)
-    while len(ids) + room > limit and len(messages) > first + 1:
+    while len(ids) + space > limit and len(messages) > first + 1:
         messages = [*messages[:first], *messages[first + 2 :]]
         ids = tokenizer.encode(tokenizer.chat(messages), add_special=False)
-        say("the context is full: the oldest question and its answer are forgotten")
+        print_note("the context is full: dropped the oldest question and its answer")
     return messages, ids

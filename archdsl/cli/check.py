@@ -1,4 +1,4 @@
-"""`archdsl check`: every mistake of a file, or what its model is and costs."""
+"""`archdsl check`: all errors of a spec, or the types and the cost of its models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 from archdsl.analysis import Analysis, analyse, analyse_all, models
-from archdsl.cli.common import Subparsers, add_spec, command, settings
+from archdsl.cli.common import Subparsers, add_command, add_json, add_spec, parse_settings
 from archdsl.diagnostics import ArchError
 from archdsl.graph.cost import cost
 from archdsl.graph.nodes import Graph
@@ -15,24 +15,26 @@ from archdsl.graph.types import Type
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = command(
+    parser = add_command(
         commands,
         "check",
-        "verify a spec, and print its model's types, parameters and flops",
+        "FILE[:VARIANT]",
         "archdsl check gpt.arch --set depth=24",
+        "archdsl check specs/llama.arch --json",
+        exit_status="1 if the spec has errors",
     )
     add_spec(parser)
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    given = settings(args)
+    given = parse_settings(args)
     analyses: list[Analysis] = []
     problems, known = analyse_all(args.spec, given)
     if not problems:
         try:
-            # Without a variant after the colon, each model of the file.
+            # Without a variant, all models of the file.
             for name in models(args.spec):
                 analyses.append(known.get(name) or analyse(args.spec, name, given))
         except ArchError as error:
@@ -47,13 +49,13 @@ def run(args: argparse.Namespace) -> int:
     elif analyses:
         print("\n".join(_report(a.graph) for a in analyses))
     else:
-        print(f"{args.spec}: no mistakes in its blocks")
+        print(f"{args.spec}: no errors; the file has blocks but no model")
     return 1 if problems else 0
 
 
 def _report(graph: Graph) -> str:
     found, types = cost(graph), graph.types()
-    at = ", ".join(f"{name} = {size}" for name, size in found.sizes.items())
+    sizes = ", ".join(f"{name} = {size}" for name, size in found.sizes.items())
     rows = [(f"input {i.name}", _type(i.type, i.pad)) for i in graph.inputs]
     rows += [(f"output {name}", _type(types[ref])) for name, ref in graph.outputs]
     rows += [(f"label {i.name}", _type(i.type)) for i in graph.labels]
@@ -61,7 +63,10 @@ def _report(graph: Graph) -> str:
     rows += [
         ("parameters", f"{found.params:,}"),
         ("weights", _bytes(found.weight_bytes)),
-        ("flops", f"{found.flops_formula}" + (f" = {found.flops:.4g} at {at}" if at else "")),
+        (
+            "flops",
+            f"{found.flops_formula}" + (f" = {found.flops:.4g} at {sizes}" if sizes else ""),
+        ),
         ("activations", f"{_bytes(found.activation_bytes)} at their peak"),
     ]
     if found.cache_bytes:
@@ -72,7 +77,7 @@ def _report(graph: Graph) -> str:
 
 
 def _type(type: Type, pad: int | None = None) -> str:
-    """A type with what was derived of it."""
+    """Formats a type with its causality and its padding."""
     text = str(replace(type, noncausal=frozenset()))
     causal = sorted(type.vars - type.noncausal) if type.dtype == "float" else []
     text += f", causal along {' and '.join(causal)}" if causal else ""

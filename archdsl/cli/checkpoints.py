@@ -1,4 +1,4 @@
-"""The argument of the commands that do a model's job: a published checkpoint, or a spec."""
+"""The CHECKPOINT argument: a published checkpoint, or a spec with weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 import archdsl
-from archdsl.cli.common import add_machine, compiled
+from archdsl.cli.common import add_runtime, add_settings, compile_model
 from archdsl.diagnostics import fail
 
 if TYPE_CHECKING:
@@ -14,36 +14,36 @@ if TYPE_CHECKING:
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """The checkpoint, and where and how it runs."""
+    """Adds the checkpoint, and the options of weights, device and kernels."""
     parser.add_argument(
         "spec",
         metavar="CHECKPOINT",
-        help="a folder with config.json and weights, package:NAME/FOLDER, or a spec "
-        "FILE[:VARIANT] with --weights",
+        help="a folder with config.json and weights, a .gguf file, package:NAME/PATH for "
+        "either in an installed package, or a spec FILE[:VARIANT] with --weights",
     )
-    parser.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="replace a parameter of a spec's model (repeatable)",
-    )
-    add_machine(parser, own=True)
+    add_settings(parser)
+    add_runtime(parser, checkpoint=True)
 
 
-def opened(args: argparse.Namespace) -> Model:
-    """The model of the checkpoint, with its weights."""
+def load_model(args: argparse.Namespace) -> Model:
+    """Loads the model of the checkpoint, with its weights."""
     if is_spec(args.spec):
         if not args.weights:
             fail(
                 "argument-value",
                 f"`{args.spec}` is a spec, which has no weights",
-                help="give them by --weights, or name the folder of a checkpoint",
+                expected="--weights PATH",
+                help="or name a published checkpoint instead of a spec",
             )
-        return compiled(args)
+        return compile_model(args)
     for name in ("weights", "map", "set"):
         if getattr(args, name):
-            fail("argument-value", f"--{name} goes with a spec, not a checkpoint")
+            fail(
+                "argument-value",
+                f"--{name} works only with a spec",
+                expected="a spec FILE[:VARIANT]",
+                found=f"the checkpoint `{args.spec}`",
+            )
     return archdsl.from_pretrained(
         args.spec,
         device=args.device,
@@ -55,7 +55,7 @@ def opened(args: argparse.Namespace) -> Model:
 
 
 def is_spec(path: str) -> bool:
-    """Whether a path is a spec's, perhaps with a variant.
+    """Whether a path names a spec, with or without a variant.
 
     >>> is_spec("whisper.arch:tiny_en"), is_spec("package:name/folder")
     (True, False)

@@ -1,4 +1,4 @@
-"""Arguments that several commands have."""
+"""The list of commands, and the arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -8,78 +8,155 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from archdsl.cli.waiting import put
+from archdsl.cli.progress_line import print_text
 from archdsl.diagnostics import fail
 from archdsl.semantics.models import Setting
 
 if TYPE_CHECKING:
     from archdsl.model import Model
 
-TUNING = 120  # seconds, where none are given
+GROUPS = {
+    "write a spec": {
+        "check": "verify a spec; print types, parameters, FLOPs and memory",
+        "fmt": "format specs and keep their comments",
+        "show": "print one stage of the compiler: tree, graph, passes, program or weights",
+        "expand": "print a model with all defaults, sizes and blocks written out",
+        "diff": "print the differences of two models",
+        "explain": "explain an error code, with examples",
+    },
+    "run a model": {
+        "run": "run one forward pass on arrays from .npy files",
+        "generate": "continue a text; stream the new tokens",
+        "chat": "chat with a model in the terminal",
+        "translate": "translate text with an encoder-decoder, greedy or by beam search",
+        "classify": "classify images",
+        "embed": "turn texts into embedding vectors",
+        "transcribe": "turn speech into text",
+    },
+    "convert published weights": {
+        "import": "convert a published checkpoint to a spec and its weights",
+        "export": "convert a spec and its weights to a published checkpoint",
+    },
+    "measure": {
+        "score": "compute the perplexity of a text",
+        "bench": "measure time and memory of a model; compare with transformers if installed",
+        "doctor": "list the devices of this machine and what is missing for the others",
+    },
+}
+"""All commands by purpose, each with its one-line summary."""
 
-Subparsers = argparse._SubParsersAction  # argparse names the type nowhere else
+DEFAULT_TUNING = 120  # seconds, for --tune without a number
+
+Subparsers = argparse._SubParsersAction  # argparse has no public name for this type
 
 
-def command(
-    commands: Subparsers[argparse.ArgumentParser], name: str, about: str, example: str
+def add_command(
+    commands: Subparsers[argparse.ArgumentParser],
+    name: str,
+    arguments: str,
+    *examples: str,
+    exit_status: str = "",
 ) -> argparse.ArgumentParser:
-    """A command's parser, with an example below its help."""
+    """Adds a command. Its help has its summary first and its examples last."""
+    summary = next(group[name] for group in GROUPS.values() if name in group)
+    title = "example:" if len(examples) == 1 else "examples:"
+    epilog = "\n".join([title, *(f"  {example}" for example in examples)])
+    if exit_status:
+        epilog = f"exit status: {exit_status}\n\n{epilog}"
     return commands.add_parser(
         name,
-        help=about,
-        description=f"{about[0].upper()}{about[1:]}.",
-        epilog=f"example:\n  {example}",
+        usage=f"archdsl {name} [OPTION ...] {arguments}".rstrip(),
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
 def add_spec(parser: argparse.ArgumentParser) -> None:
-    """The spec and its settings."""
-    parser.add_argument("spec", metavar="FILE[:VARIANT]", help="a spec, and which model of it")
+    """Adds the spec and `--set`."""
+    parser.add_argument(
+        "spec",
+        metavar="FILE[:VARIANT]",
+        help="a spec, and one of its models or variants; names of the standard library such as "
+        "gpt2.arch:xl work from any folder",
+    )
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="replace a parameter of the model (repeatable)",
+        help="set a parameter of the spec's model, as in --set depth=24 (repeatable)",
     )
 
 
-def add_machine(parser: argparse.ArgumentParser, own: bool = False) -> None:
-    """Where and how a model runs; `own`: a checkpoint in its own dtype where none is given."""
-    parser.add_argument("--device", help="a device of tinygrad's, such as CPU, CUDA or CL")
-    parser.add_argument(
+def add_json(parser: argparse.ArgumentParser, per: str = "") -> None:
+    text = f"print one line of JSON for each {per}" if per else "print the result as JSON"
+    parser.add_argument("--json", action="store_true", help=text)
+
+
+def add_device(options: argparse._ActionsContainer, checkpoint: bool = False) -> None:
+    """Adds the device and the dtype; a `checkpoint` has its own dtype by default."""
+    options.add_argument(
+        "--device",
+        metavar="NAME",
+        help="a tinygrad device, such as CPU, CUDA or CL; `archdsl doctor` lists them "
+        "(default: $DEV, or the first device that runs)",
+    )
+    options.add_argument(
         "--dtype",
-        default=None if own else "float32",
-        help="float32, float16 or bfloat16 (default: "
-        + ("a checkpoint's own, a spec's float32)" if own else "%(default)s)"),
+        metavar="DTYPE",
+        default=None if checkpoint else "float32",
+        help="of the weights: float32, float16 or bfloat16 (default: "
+        + ("that of the checkpoint; float32 for a spec)" if checkpoint else "%(default)s)"),
     )
-    parser.add_argument(
+
+
+def add_runtime(parser: argparse.ArgumentParser, checkpoint: bool = False) -> None:
+    """Adds the options of weights, device and kernels."""
+    weights = parser.add_argument_group("weights of a spec")
+    weights.add_argument(
+        "--weights",
+        metavar="PATH",
+        help=".safetensors, .pt, .bin, .npz, .gguf or package:NAME/FILE "
+        "(default: random weights)",
+    )
+    weights.add_argument(
+        "--map",
+        metavar="TITLE",
+        help="the spec's `weights` block that matches the tensor names (default: the one that "
+        "fits)",
+    )
+    weights.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of random weights (default: 0)"
+    )
+    device = parser.add_argument_group("device and kernels")
+    add_device(device, checkpoint)
+    device.add_argument(
         "--kernels",
         default="best",
-        metavar="WHOSE",
-        help="the best that the device has, or tinygrad's alone (default: %(default)s)",
+        metavar="KIND",
+        help="best: the fastest for the device; tinygrad: only tinygrad's "
+        "(default: %(default)s)",
     )
-    parser.add_argument(
+    device.add_argument(
         "--quantize",
         metavar="KIND",
-        help="int8: matrices of 8 bits, a scale for each 32 numbers; stored: as a file has them"
-        " (default for a checkpoint where no --dtype is given)",
+        help="int8: 8-bit matrices with a scale per 32 numbers; stored: keep the quantized "
+        "matrices of the file (default: stored for a checkpoint without --dtype, else none)",
     )
-    parser.add_argument(
+    device.add_argument(
         "--tune",
         type=_seconds,
         nargs="?",
-        const=TUNING,
+        const=DEFAULT_TUNING,
         metavar="SECONDS",
-        help="search for quicker kernels of tinygrad's, for so long at most "
-        f"(default: {TUNING}), and keep what is found for later runs",
+        help="search for faster tinygrad kernels for at most SECONDS, and store them for later "
+        f"runs (SECONDS without a value: {DEFAULT_TUNING}; default: no search)",
     )
-    parser.add_argument(
-        "--weights", metavar="PATH", help=".safetensors, .pt, .bin, .npz or package:NAME/FILE"
-    )
-    parser.add_argument("--map", metavar="TITLE", help="the `weights` block that names them")
-    parser.add_argument("--seed", type=int, default=0, help="of fresh weights (default: 0)")
 
 
 def _seconds(text: str) -> float:
@@ -88,21 +165,23 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0
     if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"`{text}` are not seconds above 0, as in --tune 60")
+        raise argparse.ArgumentTypeError(
+            f"expected seconds above 0, as in --tune 60; found `{text}`"
+        )
     return seconds
 
 
-def count(text: str) -> int:
-    """A number of things, as an argument's type."""
+def positive_integer(text: str) -> int:
+    """Parses an argument that must be 1 or more."""
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"`{text}` is not a whole number above 0")
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0; found `{text}`")
     return int(text)
 
 
-def texts(given: Sequence[str]) -> list[str]:
-    """Texts of a command line; `-` is the lines of standard input that are not empty."""
+def read_texts(arguments: Sequence[str]) -> list[str]:
+    """Returns the texts of a command line; `-` stands for the non-empty lines of stdin."""
     found: list[str] = []
-    for each in given:
+    for each in arguments:
         if each == "-":
             found += [line.rstrip("\n") for line in sys.stdin if line.strip()]
         else:
@@ -110,32 +189,36 @@ def texts(given: Sequence[str]) -> list[str]:
     return found
 
 
-def settings(args: argparse.Namespace) -> dict[str, Setting]:
-    """`--set` as numbers, truth values and names."""
+def parse_settings(args: argparse.Namespace) -> dict[str, Setting]:
+    """Parses `--set` to numbers, booleans and names."""
     found: dict[str, Setting] = {}
     for each in args.set:
         name, equals, text = each.partition("=")
         if not equals or not name.strip().isidentifier() or not text.strip():
-            fail("argument-value", f"--set {each}", expected="--set NAME=VALUE, as in depth=24")
+            fail(
+                "argument-value",
+                f"--set {each}: not a setting",
+                expected="--set NAME=VALUE, as in --set depth=24",
+            )
         if name.strip() in found:
             fail("duplicate-name", f"--set {name.strip()} is given twice")
-        found[name.strip()] = _value(text.strip())
+        found[name.strip()] = _parse_value(text.strip())
     return found
 
 
-def compiled(args: argparse.Namespace) -> Model:
-    """The model that the arguments describe, with the weights of `--weights` if any."""
+def compile_model(args: argparse.Namespace) -> Model:
+    """Compiles the spec of the arguments, and loads `--weights` if given."""
     from archdsl.model import build  # imports tinygrad
 
     dtype = args.dtype or "float32"
-    how = (args.device, dtype, args.seed, args.kernels, args.quantize, args.tune)
-    model = build(args.spec, None, settings(args), *how)
+    options = (args.device, dtype, args.seed, args.kernels, args.quantize, args.tune)
+    model = build(args.spec, None, parse_settings(args), *options)
     if args.weights:
         model.load(args.weights, args.map)
     return model
 
 
-def _value(text: str) -> Setting:
+def _parse_value(text: str) -> Setting:
     for convert in (int, float):
         try:
             return convert(text)
@@ -144,6 +227,6 @@ def _value(text: str) -> Setting:
     return {"true": True, "false": False}.get(text, text)
 
 
-def say(message: str) -> None:
-    """A remark that is not the command's result."""
-    put(message, file=sys.stderr)
+def print_note(message: str) -> None:
+    """Prints a note on stderr; stdout has only the result."""
+    print_text(message, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`archdsl diff`: what differs between two models, in the field's words."""
+"""`archdsl diff`: the differences of two models, as features."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import json
 from collections.abc import Iterator
 
 from archdsl.analysis import analyse
-from archdsl.cli.common import Subparsers, command
+from archdsl.cli.common import Subparsers, add_command, add_json
 from archdsl.describe.compare import difference, operators
 from archdsl.describe.features import NONE, features
 from archdsl.graph.nodes import Graph
 
 _ENDS = ("input ", "output ")
-_COLUMN = 40  # a longer left side stands above the right one
+_COLUMN = 40  # a longer left side is printed above the right side
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = command(
+    parser = add_command(
         commands,
         "diff",
-        "tell what differs between two models, in the field's words",
+        "A B",
         "archdsl diff transformer.arch vaswani2017.arch:big",
+        "archdsl diff gpt2.arch:small llama.arch:smollm2_135M --json",
     )
-    parser.add_argument("left", metavar="A", help="a spec, FILE[:VARIANT]")
-    parser.add_argument("right", metavar="B", help="another")
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    parser.add_argument("left", metavar="A", help="a spec FILE[:VARIANT]")
+    parser.add_argument("right", metavar="B", help="a spec FILE[:VARIANT]")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -37,33 +38,34 @@ def run(args: argparse.Namespace) -> int:
         data = {"left": args.left, "right": args.right, "differences": rows}
         print(json.dumps(data, indent=2))
     else:
-        print("\n".join(_rows(found)) if found else "no difference")
+        print("\n".join(_rows(found)) if found else "no differences")
     return 0
 
 
 def _differences(left: Graph, right: Graph) -> Iterator[tuple[str, tuple[str, str]]]:
-    """What differs, by name, as each of two models has it."""
+    """Yields each difference: its name, and its values in both models."""
     first = difference(left, right)
     if first is None:
         return
     ours, theirs = features(left), features(right)
-    told = False
+    feature_differs = False
     for name in sorted(dict.fromkeys((*ours, *theirs)), key=_rank):
-        # Any other feature that is told of one alone may still be so of the other.
+        # A missing input or output is a difference. Another feature that only one model
+        # reports may still hold for the other.
         absent = NONE if _rank(name) < len(_ENDS) else None
         a, b = ours.get(name, absent), theirs.get(name, absent)
         if a and b and a != b:
-            told = True
+            feature_differs = True
             yield name, (a, b)
     more, fewer = operators(left, right)
     if more or fewer:
         yield "operators", (f"{more or 'no'} more", f"{fewer or 'no'} more")
-    if not told:
+    if not feature_differs:
         yield "the graphs differ in", first
 
 
 def _rank(name: str) -> int:
-    """What comes in and goes out stands above all else, whichever model has it."""
+    """Sorts inputs and outputs before the other features."""
     return next((i for i, end in enumerate(_ENDS) if name.startswith(end)), len(_ENDS))
 
 

@@ -1,4 +1,4 @@
-"""`archdsl doctor`: what this machine can run, what it lacks, and what mends that."""
+"""`archdsl doctor`: the devices of this machine, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archdsl.cache import cache_folder
+from archdsl.cli.common import Subparsers, add_command, add_json
 from archdsl.diagnostics import ArchError
 
 if TYPE_CHECKING:
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
     from archdsl.backend.toolchain import Compiler
 
 _WIDTH = 96
-_EPILOG = """\
-exit status: 0 if any backend runs, 1 if none does
-
-example:
-  archdsl doctor --json > machine.json
-"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that `doctor` tells; memory is in bytes."""
+    """The report of `doctor`; memory is in bytes."""
 
     python: str
     system: str
@@ -56,21 +51,21 @@ class Report:
     backends: tuple[Backend, ...]
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the command with the parser of `archdsl`."""
-    parser = subparsers.add_parser(
+def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = add_command(
+        commands,
         "doctor",
-        help="what this machine can run, what is missing, the command that mends it",
-        description="Try every backend of tinygrad on this machine, and report on it.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "",
+        "archdsl doctor",
+        "archdsl doctor --json > machine.json",
+        exit_status="1 if no device runs",
     )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report; 0 if any backend runs, 1 if none does."""
+    """Prints the report; returns 0 if any backend runs, 1 if none does."""
     report = examine()
     if args.json:
         print(json.dumps(asdict(report), indent=2))
@@ -80,16 +75,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def examine() -> Report:
-    """Look at this machine; trying every backend takes some seconds."""
-    from archdsl.backend import target, toolchain
+    """Examines this machine. Trying every backend takes some seconds."""
+    from archdsl.backend import target, toolchain  # imports tinygrad
 
     compiler: Compiler | None = None
     problem: tuple[str, ...] = ()
     try:
         compiler = toolchain.ensure_compiler()
     except ArchError as error:
-        told = error.diagnostics[0]
-        problem = (told.message, f"help: {told.help}")
+        first = error.diagnostics[0]
+        problem = (first.message, f"help: {first.help}")
     return Report(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
@@ -107,7 +102,7 @@ def examine() -> Report:
 
 
 def lines(report: Report) -> Iterator[str]:
-    """The report as a person reads it."""
+    """Yields the lines of the printed report."""
     yield _row("Python", f"{report.python} on {report.system}")
     yield _row("archdsl", report.archdsl)
     yield _row("tinygrad", report.tinygrad)
@@ -121,7 +116,7 @@ def lines(report: Report) -> Iterator[str]:
         yield from _backend_rows(backend)
     yield ""
     running = sum(backend.runs for backend in report.backends)
-    yield f"{running} of {len(report.backends)} backends run."
+    yield f"{running} of {len(report.backends)} devices run."
     if report.default.runs:
         yield f"Without --device, models run on {report.default.name}."
     else:
@@ -131,21 +126,21 @@ def lines(report: Report) -> Iterator[str]:
 def _compiler_rows(report: Report) -> Iterator[str]:
     compiler = report.compiler
     if compiler is None:
-        yield _row("compiler", "none")
+        yield _row("compiler", "missing")
         yield from (_row("", line) for line in report.compiler_problem)
         return
     yield _row("compiler", f"clang {compiler.version} from {compiler.origin}: {compiler.path}")
     if not compiler.bfloat16:
         yield _row("", "too old for bfloat16 on the CPU")
-        yield _row("", 'help: `pip install "archdsl[cpu]"` brings a newer one')
+        yield _row("", 'help: `pip install "archdsl[cpu]"` installs a newer one')
 
 
 def _folder_rows(label: str, folder: Folder) -> Iterator[str]:
     if folder.problem is None:
         yield _row(label, f"{folder.path} (writable)")
     else:
-        yield _row(label, f"{folder.path} cannot be written: {folder.problem}")
-        yield _row("", "help: set XDG_CACHE_HOME to a folder that can be written")
+        yield _row(label, f"cannot write {folder.path}: {folder.problem}")
+        yield _row("", "help: set XDG_CACHE_HOME to a writable folder")
 
 
 def _backend_rows(backend: Backend) -> Iterator[str]:
@@ -158,7 +153,7 @@ def _backend_rows(backend: Backend) -> Iterator[str]:
     yield from textwrap.wrap(
         f"why:  {backend.reason}", _WIDTH, initial_indent=" " * 18, subsequent_indent=" " * 24
     )
-    # A command is never folded: people copy it.
+    # Not wrapped, because people copy the command.
     if backend.help:
         yield _row("", f"      help: {backend.help}")
 
@@ -175,14 +170,14 @@ def _version(package: str) -> str:
 
 
 def _cores() -> int:
-    """The cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _memory() -> int | None:
-    """The bytes of the machine's memory, where the system tells."""
+    """Returns the bytes of the machine's memory, or None if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

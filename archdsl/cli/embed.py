@@ -1,4 +1,4 @@
-"""`archdsl embed`: texts as vectors, and how alike they are."""
+"""`archdsl embed`: embedding vectors of texts, and their cosine similarities."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ import argparse
 import json
 from dataclasses import replace
 
-from archdsl.cli.checkpoints import add_checkpoint, opened
-from archdsl.cli.common import Subparsers, command, say
+from archdsl.cli.checkpoints import add_checkpoint, load_model
+from archdsl.cli.common import Subparsers, add_command, print_note
 from archdsl.diagnostics import fail
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = command(
+    parser = add_command(
         commands,
         "embed",
-        "turn texts into vectors",
+        "CHECKPOINT TEXT ...",
         "archdsl embed some/minilm 'a cat' 'a kitten' --similarity",
+        "archdsl embed some/minilm --file texts.txt -o vectors.npy",
     )
     add_checkpoint(parser)
-    # Not `*`: argparse would find no text behind an option.
-    texts = parser.add_argument("texts", metavar="TEXT", nargs="+", default=[])
+    # Not `*`, with which argparse finds no text after an option.
+    texts = parser.add_argument(
+        "texts", metavar="TEXT", nargs="+", default=[], help="texts; optional with --file"
+    )
 
     class File(argparse.Action):
-        """With a file no TEXT is needed."""
+        """Stores the value, and makes TEXT optional."""
 
         def __call__(self, parser: object, args: object, value: object, *_: object) -> None:
             setattr(args, self.dest, value)
             texts.required = False
 
     parser.add_argument(
-        "--file", metavar="PATH", action=File, help="texts, one a line; `-` is standard input"
+        "--file", metavar="PATH", action=File, help="read texts, one per line; `-` reads stdin"
     )
     parser.add_argument(
         "--tokenizer", metavar="PATH", help="a folder or a file (default: CHECKPOINT)"
@@ -38,36 +41,38 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--pool",
         choices=("mean", "cls"),
-        help="of a text's tokens (default: as the checkpoint says, else mean)",
+        help="the mean of all token states, or the state of the first token (default: the "
+        "checkpoint's, or mean)",
     )
     parser.add_argument(
         "--normalise",
         action=argparse.BooleanOptionalAction,
-        help="make vectors of length one (default: as the checkpoint says, else yes)",
+        help="scale vectors to length 1 (default: the checkpoint's, or yes)",
     )
-    parser.add_argument("-o", "--output", metavar="FILE.npy", help="the vectors, a row a text")
     parser.add_argument(
-        "--similarity", action="store_true", help="print the cosines of all texts instead"
+        "-o", "--output", metavar="FILE.npy", help="write the vectors, one row per text"
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "--similarity",
+        action="store_true",
+        help="print the cosine similarity of each pair instead",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON: one line per text, or the matrix"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    texts = args.texts + (_lines(args.file) if args.file else [])
+    texts = args.texts + (_read_lines(args.file) if args.file else [])
     if len(texts) < 1 + args.similarity:
         fail(
             "argument-value",
-            "there are no two texts" if args.similarity else "there is no text",
-            expected="two texts or more" if args.similarity else "a line that is not empty",
+            "similarity needs two texts" if args.similarity else "there is no text",
+            expected="two texts or more" if args.similarity else "one text or more",
         )
-    from archdsl.tasks.embed import (
-        embed,
-        encoder,
-        read_pooling,
-        similarity,
-        tokenised,
-    )
+    from archdsl.formats.atomic import replacing  # imports tinygrad
+    from archdsl.tasks.embed import embed, find_encoder, read_pooling, similarity, tokenize
     from archdsl.text.tokenizer import read_tokenizer
 
     source = args.tokenizer or args.spec
@@ -75,23 +80,22 @@ def run(args: argparse.Namespace) -> int:
     pooling = read_pooling(source, args.pool)
     if args.normalise is not None:
         pooling = replace(pooling, normalise=args.normalise)
-    model = opened(args)
-    rows, cut = tokenised(tokenizer, texts, pooling, encoder(model.graph).bound)
+    model = load_model(args)
+    rows, cut = tokenize(tokenizer, texts, pooling, find_encoder(model.graph).bound)
     if cut:
         longest = max(map(len, rows))
-        say(f"cut to {longest} tokens: text {', '.join(str(n + 1) for n in cut)}")
+        print_note(f"truncated to {longest} tokens: text {', '.join(str(n + 1) for n in cut)}")
     vectors = embed(model, rows, pooling)
     if args.output:
-        from archdsl.formats.atomic import replacing
+        import numpy as np  # slow to import
 
         with replacing(args.output) as temporary, temporary.open("wb") as file:
-            import numpy as np
-
             np.save(file, vectors)
-        say(f"wrote {args.output}: {vectors.shape[0]} vectors of {vectors.shape[1]} numbers")
+        height, width = vectors.shape
+        print_note(f"wrote {args.output}: {height} vectors of size {width}")
     if args.similarity:
         cosines = similarity(vectors).tolist()
-        print(json.dumps(cosines) if args.json else _table(texts, cosines))
+        print(json.dumps(cosines) if args.json else _format_table(texts, cosines))
     elif args.json:
         for text, vector in zip(texts, vectors.tolist(), strict=True):
             print(json.dumps({"text": text, "vector": vector}))
@@ -102,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _table(texts: list[str], cosines: list[list[float]]) -> str:
-    """One number for two texts; else a row for each, which ends with the text."""
+def _format_table(texts: list[str], cosines: list[list[float]]) -> str:
+    """Formats similarities: one number for two texts, else a row per text that ends with it."""
     if len(texts) == 2:
         return f"{cosines[0][1]:.6f}"
     return "\n".join(
@@ -112,11 +116,11 @@ def _table(texts: list[str], cosines: list[list[float]]) -> str:
     )
 
 
-def _lines(path: str) -> list[str]:
-    """The lines of a file that are not empty."""
+def _read_lines(path: str) -> list[str]:
+    """Returns the non-empty lines of a file."""
     try:
         with open(0 if path == "-" else path, encoding="utf-8", closefd=path != "-") as file:
             return [line.rstrip("\r\n") for line in file if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        fail("file", f"`{path}` cannot be read: {reason}", cause=error)
+        fail("file", f"cannot read `{path}`: {reason}", cause=error)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from archdsl.cli.common import Subparsers, command
+from archdsl.cli.common import Subparsers, add_command
 from archdsl.diagnostics import CODES, did_you_mean, fail
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = command(
-        commands,
-        "explain",
-        "explain an error code, with examples",
-        "archdsl explain not-causal",
-    )
+    parser = add_command(commands, "explain", "[CODE]", "archdsl explain not-causal")
     parser.add_argument(
-        "code", metavar="CODE", nargs="?", help="the word in error[CODE] (default: list them)"
+        "code",
+        metavar="CODE",
+        nargs="?",
+        help="the word in error[CODE] (default: list all codes)",
     )
     parser.set_defaults(run=run)
 

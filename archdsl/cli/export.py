@@ -1,45 +1,59 @@
-"""`archdsl export`: a model as a published checkpoint, config and weights."""
+"""`archdsl export`: a spec and its weights to a published checkpoint."""
 
 from __future__ import annotations
 
 import argparse
 
-from archdsl.cli.common import Subparsers, add_spec, command, say, settings
+from archdsl.analysis import analyse
+from archdsl.cli.common import Subparsers, add_command, add_spec, parse_settings, print_note
 
 _GIGA = 10**9
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = command(
+    parser = add_command(
         commands,
         "export",
-        "write a model as a published checkpoint",
+        "FILE[:VARIANT] --weights PATH --to FOLDER",
         "archdsl export my.arch --weights my.safetensors --to some/folder",
     )
     add_spec(parser)
     parser.add_argument(
-        "--weights", required=True, metavar="PATH", help="under the spec's names or a map's"
+        "--weights",
+        required=True,
+        metavar="PATH",
+        help="a weights file, with the spec's names or those of a `weights` block",
     )
-    parser.add_argument("--to", required=True, metavar="FOLDER", help="a new or empty folder")
-    parser.add_argument("--map", metavar="TITLE", help="the `weights` block that says how")
     parser.add_argument(
-        "--shard", type=_size, default=5.0, metavar="GB", help="of a file (default: 5)"
+        "--to", required=True, metavar="FOLDER", help="the checkpoint: a new or empty folder"
+    )
+    parser.add_argument(
+        "--map", metavar="TITLE", help="the `weights` block to write (default: the first)"
+    )
+    parser.add_argument(
+        "--shard",
+        type=_gigabytes,
+        default=5.0,
+        metavar="GB",
+        help="maximum size of a file, in 10^9 bytes (default: 5)",
     )
     parser.set_defaults(run=run)
 
 
-def _size(text: str) -> float:
-    size = float(text)
+def _gigabytes(text: str) -> float:
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0
     if not 0 < size < float("inf"):
-        raise argparse.ArgumentTypeError("a size above 0")
+        raise argparse.ArgumentTypeError(f"expected a size above 0; found `{text}`")
     return size
 
 
 def run(args: argparse.Namespace) -> int:
-    from archdsl.analysis import analyse
-    from archdsl.pretrained import export
+    from archdsl.pretrained import export  # imports tinygrad
 
-    analysis = analyse(args.spec, settings=settings(args))
+    analysis = analyse(args.spec, settings=parse_settings(args))
     count = export(analysis, args.weights, args.to, args.map, int(args.shard * _GIGA))
-    say(f"wrote {args.to}: config.json and {count} tensors")
+    print_note(f"wrote {args.to}: config.json and {count} tensors")
     return 0

@@ -1,4 +1,4 @@
-"""`archdsl fmt`: specs in their canonical form."""
+"""`archdsl fmt`: the formatter of specs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import difflib
 import sys
 from pathlib import Path
 
-from archdsl.cli.common import Subparsers, command, say
+from archdsl.cli.common import Subparsers, add_command, print_note
 from archdsl.diagnostics import ArchError
 from archdsl.semantics.library import read_text_file
 from archdsl.syntax.parser import parse
@@ -15,17 +15,21 @@ from archdsl.syntax.printer import format
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = command(
+    parser = add_command(
         commands,
         "fmt",
-        "bring specs into their canonical form, comments kept",
+        "FILE ...",
+        "archdsl fmt my.arch",
         "archdsl fmt specs/*.arch --check",
+        exit_status="1 for a syntax error, or with --check if a file is not formatted",
     )
-    parser.add_argument("files", metavar="FILE", nargs="+", help="specs; `-` is standard input")
     parser.add_argument(
-        "--check", action="store_true", help="change nothing; 1 if anything would"
+        "files", metavar="FILE", nargs="+", help="specs; `-` formats stdin to stdout"
     )
-    parser.add_argument("--diff", action="store_true", help="print what would change instead")
+    parser.add_argument("--check", action="store_true", help="report files, do not write them")
+    parser.add_argument(
+        "--diff", action="store_true", help="print the changes as a diff, do not write them"
+    )
     parser.set_defaults(run=run)
 
 
@@ -33,9 +37,9 @@ def run(args: argparse.Namespace) -> int:
     status = 0
     for name in args.files:
         try:
-            changed = _file(name, args)
+            changed = _format_file(name, args)
         except ArchError as error:
-            say(str(error))
+            print_note(str(error))
             status = 1
             continue
         if changed and args.check:
@@ -43,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _file(name: str, args: argparse.Namespace) -> bool:
-    """Whether a file's text is, or was, another than its canonical one."""
+def _format_file(name: str, args: argparse.Namespace) -> bool:
+    """Formats a file; returns whether its text was not formatted."""
     text = sys.stdin.read() if name == "-" else read_text_file(Path(name))
     new = format(parse(text, name))
     if args.diff:
@@ -54,13 +58,13 @@ def _file(name: str, args: argparse.Namespace) -> bool:
         )
     elif args.check:
         if text != new:
-            say(f"{name} is not formatted; `archdsl fmt {name}` does it")
+            print_note(f"{name} is not formatted; run `archdsl fmt {name}`")
     elif name == "-":
         sys.stdout.write(new)
     elif text != new:
-        from archdsl.formats.atomic import replacing  # brings numpy, which few runs need
+        from archdsl.formats.atomic import replacing  # imports numpy; most runs do not need it
 
         with replacing(name) as temporary:
             temporary.write_text(new, encoding="utf-8")
-        say(f"formatted {name}")
+        print_note(f"formatted {name}")
     return text != new

@@ -1,4 +1,4 @@
-"""`archdsl generate`: texts that go on from prompts, printed as they come."""
+"""`archdsl generate`: continues texts, and prints the new text as it is generated."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from archdsl.cli.common import Subparsers, command, texts
-from archdsl.cli.speaking import add_model, add_sampling, asked, begun, choice, opened
-from archdsl.cli.waiting import put
+from archdsl.cli.common import Subparsers, add_command, add_json, read_texts
+from archdsl.cli.generation_options import (
+    add_model,
+    add_sampling,
+    buffer_first,
+    generation_arguments,
+    load_model_and_tokenizer,
+    read_decoding_options,
+)
+from archdsl.cli.progress_line import print_text
 from archdsl.progress import doing
 
 if TYPE_CHECKING:
@@ -19,86 +26,100 @@ if TYPE_CHECKING:
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = command(
+    parser = add_command(
         commands,
         "generate",
-        "go on from a text",
+        "CHECKPOINT PROMPT ...",
         "archdsl generate some/folder 'Once upon a time' --temperature 0.8 --top-p 0.95",
+        "archdsl generate model.gguf - --max-new-tokens 100 --json < prompts.txt",
     )
     add_model(parser)
     parser.add_argument(
-        "prompt", nargs="+", help="texts to go on from; `-` is the lines of standard input"
+        "prompt",
+        metavar="PROMPT",
+        nargs="+",
+        help="texts to continue; `-` reads lines from stdin",
     )
+    add_json(parser, "prompt")
     add_sampling(parser, tokens=64, temperature=1.0)
     parser.add_argument(
-        "--stop", metavar="TEXT", action="append", default=[], help="ends a text (repeatable)"
+        "--stop",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="stop before TEXT (repeatable)",
     )
     parser.add_argument(
         "--stop-token",
-        metavar="NAME",
+        metavar="TOKEN",
         action="append",
         default=[],
-        help="a token that ends a text, beside the tokenizer's own (repeatable)",
+        help="stop at this token, in addition to the tokenizer's end tokens (repeatable)",
     )
     parser.add_argument(
-        "--slide", action="store_true", help="forget the older half at the context's end"
+        "--slide",
+        action="store_true",
+        help="at the end of the context, drop its older half and continue (default: an error)",
     )
     parser.add_argument(
-        "--log-probs", action="store_true", help="the natural log-probability of each token"
+        "--log-probs",
+        action="store_true",
+        help="print the natural log-probability of each token",
     )
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each prompt")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    chosen = choice(args)
-    prompts = texts(args.prompt)
+    options = read_decoding_options(args)
+    prompts = read_texts(args.prompt)
     if not prompts:
         return 0
-    model, tokenizer = opened(args)
-    from archdsl.generation.generate import encode_prompt, stream_text
+    model, tokenizer = load_model_and_tokenizer(args)
+    from archdsl.generation.generate import encode_prompt, stream_text  # imports tinygrad
 
     limit = None if args.slide else model.session(len(prompts)).decoder.limit
-    named = [tokenizer.number(name) for name in args.stop_token]
-    how = asked(args, chosen, tokenizer, limit, named)
-    how["stop_strings"] = [*args.stop, *how["stop_strings"]]
-    said = stream_text(
+    stop_tokens = [tokenizer.number(name) for name in args.stop_token]
+    arguments = generation_arguments(args, options, tokenizer, limit, stop_tokens)
+    arguments["stop_strings"] = [*args.stop, *arguments["stop_strings"]]
+    stream = stream_text(
         model,
         tokenizer,
         [encode_prompt(tokenizer, prompt) for prompt in prompts],
         slide=args.slide,
-        **how,
+        **arguments,
     )
     rows: list[list[TextChunk]] = [[] for _ in prompts]
-    now = shown = 0  # the row that is printed as it comes, and how much of it has been
-    task = doing("writing", "tokens", how["max_new_tokens"], lambda: max(map(len, rows)))
-    seen = sys.stdout.isatty() and not args.json  # the text itself then shows how far it is
-    with nullcontext() if seen else task:
-        for each in begun(said, len(rows) + 1):  # the first token, and one behind it
+    current = printed = 0  # the row that is being printed, and how many of its chunks are
+    count = arguments["max_new_tokens"]
+    task = doing("generating", "tokens", count, lambda: max(map(len, rows)))
+    # On a terminal the text itself shows the progress.
+    streaming = sys.stdout.isatty() and not args.json
+    with nullcontext() if streaming else task:
+        for each in buffer_first(stream, len(rows) + 1):  # all first tokens, and a second one
             rows[each.row].append(each)
-            while not args.json and now < len(rows) and shown < len(rows[now]):
-                new = rows[now][shown]
-                before = prompts[now] if shown == 0 and len(rows) > 1 else ""
-                put(before + new.text, end="")
-                shown += 1
-                if new.ended:
-                    _finish(rows[now], tokenizer, args.log_probs)
-                    now, shown = now + 1, 0
+            while not args.json and current < len(rows) and printed < len(rows[current]):
+                chunk = rows[current][printed]
+                prompt = prompts[current] if printed == 0 and len(rows) > 1 else ""
+                print_text(prompt + chunk.text, end="")
+                printed += 1
+                if chunk.ended:
+                    _finish_row(rows[current], tokenizer, args.log_probs)
+                    current, printed = current + 1, 0
     if args.json:
         for prompt, row in zip(prompts, rows, strict=True):
-            print(json.dumps(_record(prompt, row, args.log_probs), ensure_ascii=False))
+            print(json.dumps(_as_json(prompt, row, args.log_probs), ensure_ascii=False))
     return 0
 
 
-def _finish(row: list[TextChunk], tokenizer: TextTokenizer, log_probs: bool) -> None:
-    put("")
+def _finish_row(row: list[TextChunk], tokenizer: TextTokenizer, log_probs: bool) -> None:
+    print_text("")
     if log_probs:
         for each in row:
             text = tokenizer.decode([each.token], skip_special=False)
-            put(f"{each.log_prob:10.4f}  {each.token:6}  {text!r}")
+            print_text(f"{each.log_prob:10.4f}  {each.token:6}  {text!r}")
 
 
-def _record(prompt: str, row: list[TextChunk], log_probs: bool) -> dict[str, object]:
+def _as_json(prompt: str, row: list[TextChunk], log_probs: bool) -> dict[str, object]:
     found: dict[str, object] = {
         "prompt": prompt,
         "text": "".join(each.text for each in row),

@@ -1,38 +1,53 @@
-"""`archdsl import`: a published checkpoint as a spec, its weights under the spec's names."""
+"""`archdsl import`: a published checkpoint to a spec, and weights with the spec's names."""
 
 from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext
 
-from archdsl.cli.common import Subparsers, command, say
+from archdsl.cli.common import Subparsers, add_command, print_note
 from archdsl.diagnostics import fail
+from archdsl.syntax.printer import format
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = command(
+    parser = add_command(
         commands,
         "import",
-        "write the spec of a published checkpoint",
+        "CHECKPOINT",
         "archdsl import some/folder -o my.arch --weights my.safetensors",
     )
     parser.add_argument(
         "checkpoint",
-        help="a folder with config.json and weights, a .gguf file, or package:NAME/inner",
+        metavar="CHECKPOINT",
+        help="a folder with config.json and weights, a .gguf file, or package:NAME/PATH for "
+        "either in an installed package",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="the spec (default: print it)")
-    parser.add_argument("--weights", metavar="FILE", help="the weights too, as .safetensors")
-    parser.add_argument("--spec", help="the spec that knows it (default: one of the library)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE.arch",
+        help="write the spec to a file (default: print it)",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE.safetensors",
+        help="write the weights, with the spec's names (default: only the spec)",
+    )
+    parser.add_argument(
+        "--spec",
+        metavar="FILE",
+        help="the spec that can read the checkpoint (default: found in the standard library)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from archdsl.formats import write_safetensors
+    from archdsl.formats import write_safetensors  # imports tinygrad
     from archdsl.formats.atomic import replacing
     from archdsl.pretrained import describe
-    from archdsl.syntax.printer import format
 
-    _check(args)
+    _check_paths(args)
     spec, weights = describe(args.checkpoint, args.spec)
     text = format(spec)
     if args.output is None:
@@ -42,18 +57,21 @@ def run(args: argparse.Namespace) -> int:
             temporary.write_text(text, encoding="utf-8", newline="\n")
         if args.weights:
             write_safetensors(args.weights, weights)
-            say(f"wrote {args.weights}: {len(weights)} weights")
+            print_note(f"wrote {args.weights}: {len(weights)} weights")
     if args.output:
-        say(f"wrote {args.output}: `archdsl check {args.output}` tells what it is")
+        print_note(
+            f"wrote {args.output}; `archdsl check {args.output}` prints its types and size"
+        )
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Refuses what would be lost or could not be read again."""
-    problem = None
+def _check_paths(args: argparse.Namespace) -> None:
+    """Reports paths that cannot be written or read, before any work."""
     if args.weights and not args.weights.endswith(".safetensors"):
-        problem = f"--weights {args.weights}: the weights are written as .safetensors"
+        fail(
+            "file",
+            f"--weights {args.weights}: the weights are written as .safetensors",
+            expected="a file name that ends in .safetensors",
+        )
     if "" in (args.weights, args.output, args.spec, args.checkpoint):
-        problem = "an empty path names nothing"
-    if problem:
-        fail("file", problem)
+        fail("file", "a path is empty", expected="the name of a file or a folder")

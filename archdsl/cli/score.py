@@ -1,4 +1,4 @@
-"""`archdsl score`: how well a model predicts a text, as its perplexity."""
+"""`archdsl score`: the perplexity of a text."""
 
 from __future__ import annotations
 
@@ -7,40 +7,41 @@ import json
 import sys
 from pathlib import Path
 
-from archdsl.cli.common import Subparsers, command
-from archdsl.cli.speaking import add_model, opened
+from archdsl.cli.common import Subparsers, add_command, add_json
+from archdsl.cli.generation_options import add_model, load_model_and_tokenizer
 from archdsl.diagnostics import fail
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = command(
+    parser = add_command(
         commands,
         "score",
-        "tell the perplexity of a text file",
+        "CHECKPOINT FILE.txt",
         "archdsl score some/folder book.txt --window 512 --stride 256",
     )
     add_model(parser)
-    parser.add_argument("text", metavar="FILE.txt", help="UTF-8; `-` is standard input")
+    parser.add_argument("text", metavar="FILE.txt", help="a text in UTF-8; `-` reads stdin")
     parser.add_argument(
         "--window",
         type=int,
         metavar="TOKENS",
-        help="how many tokens the model sees at once (default: its bound, 1024 at most)",
+        help="tokens per window (default: the model's bound, at most 1024)",
     )
     parser.add_argument(
         "--stride",
         type=int,
         metavar="TOKENS",
-        help="from one window to the next; each token is counted once (default: the window)",
+        help="tokens between the starts of two windows; each token is counted once (default: "
+        "--window)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    text = _text(args.text)
-    model, tokenizer = opened(args)
-    from archdsl.tasks.score import score
+    text = _read_text(args.text)
+    model, tokenizer = load_model_and_tokenizer(args)
+    from archdsl.tasks.score import score  # imports tinygrad
 
     tokens = tokenizer.encode(text)
     *_, found = score(model, tokens, args.window, args.stride)
@@ -56,15 +57,15 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"perplexity       {found.perplexity:.4f}")
     print(f"nats per token   {found.nats / found.predicted:.6f}")
-    print(f"tokens           {found.tokens:,}, {found.predicted:,} of them predicted")
+    print(f"tokens           {found.tokens:,} ({found.predicted:,} predicted)")
     print(f"windows          {found.windows:,}")
     return 0
 
 
-def _text(path: str) -> str:
+def _read_text(path: str) -> str:
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
         return data.decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        fail("file", f"`{path}` cannot be read: {reason}", cause=error)
+        fail("file", f"cannot read `{path}`: {reason}", cause=error)

@@ -1,4 +1,4 @@
-"""`archdsl show`: a model at each stage of the compiler."""
+"""`archdsl show`: one stage of the compiler."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 
 from archdsl.analysis import analyse
-from archdsl.cli.common import Subparsers, add_spec, command, settings
+from archdsl.cli.common import Subparsers, add_command, add_spec, parse_settings
 from archdsl.diagnostics import fail
 from archdsl.graph.cost import BYTES
 from archdsl.graph.nodes import Graph
@@ -27,20 +27,20 @@ STAGES = ("ast", "typed", "passes", "program", "weights")
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = command(
+    parser = add_command(
         commands,
         "show",
-        "print a model as one stage of the compiler has it",
-        "archdsl show gpt.arch --emit typed",
+        "FILE[:VARIANT]",
+        "archdsl show gpt.arch --emit typed > gpt.graph",
+        "archdsl show gpt.graph --emit program",
     )
     add_spec(parser)
     parser.add_argument(
         "--emit",
         choices=STAGES,
         default="typed",
-        help="the tree, the typed graph, the graph after each pass, the programs that run on "
-        "the CPU, or the weights' paths "
-        "(default: %(default)s)",
+        help="ast: the syntax tree; typed: the typed graph; passes: the graph after each pass; "
+        "program: the programs for the CPU; weights: paths and shapes (default: %(default)s)",
     )
     parser.set_defaults(run=run)
 
@@ -48,10 +48,10 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.spec.endswith(GRAPH):
         return _emit_graph(args, _read_graph(args.spec))
-    analysis = analyse(args.spec, settings=settings(args))
+    analysis = analyse(args.spec, settings=parse_settings(args))
     match args.emit:
         case "ast":
-            print(_tree(analysis.file))
+            print(_format_tree(analysis.file))
         case _:
             return _emit_graph(args, analysis.graph)
     return 0
@@ -60,16 +60,20 @@ def run(args: argparse.Namespace) -> int:
 def _emit_graph(args: argparse.Namespace, graph: Graph) -> int:
     match args.emit:
         case "ast":
-            fail("argument-value", f"{args.spec} is a graph, which has no tree of a spec")
+            fail(
+                "argument-value",
+                f"{args.spec} is a printed graph, which has no syntax tree",
+                expected="a spec FILE.arch",
+            )
         case "typed":
             print(show(graph), end="")
         case "passes":
             for step, passed in zip(PIPELINE, apply_all(graph), strict=True):
                 print(f"# after {step.__name__}")
                 print(show(passed), end="")
-            _decoding(passed)
+            _print_decoding(passed)
         case "program":
-            _programs(optimise(graph))
+            _print_programs(optimise(graph))
         case "weights":
             for each in parameters(graph):
                 print(f"{each.path}: {list(each.weight.shape)}")
@@ -77,16 +81,20 @@ def _emit_graph(args: argparse.Namespace, graph: Graph) -> int:
 
 
 def _read_graph(path: str) -> Graph:
-    """The graph of a file that holds one as `show --emit typed` prints it."""
+    """Reads a graph printed by `show --emit typed`."""
     try:
         return verify(parse(read(path).text, path))
     except BrokenGraph as broken:
-        fail("file", f"{path}: {broken}", help="`archdsl show FILE` prints a graph that holds")
+        fail(
+            "file",
+            f"{path}: {broken}",
+            help="`archdsl show FILE.arch --emit typed` prints a valid graph",
+        )
 
 
-def _programs(graph: Graph) -> None:
-    """What runs on the CPU: a whole sequence, and where tokens are predicted what is computed
-    once, and a step of one token."""
+def _print_programs(graph: Graph) -> None:
+    """Prints the programs for the CPU: of a whole sequence, and for a decoder of the part that
+    runs once and of a step of one token."""
     bounds = {axis.name: axis.bound for axis in graph.varying}
     print("# whole")
     print(lower(graph, 1, bounds, target=CPU), end="")
@@ -100,8 +108,8 @@ def _programs(graph: Graph) -> None:
             print(lower(half, 1, {**sizes, plan.axis: 1}, target=CPU), end="")
 
 
-def _decoding(graph: Graph) -> None:
-    """How the model is computed step by step, where it predicts tokens."""
+def _print_decoding(graph: Graph) -> None:
+    """Prints how a decoder is split into a part that runs once and a step."""
     if isinstance(find_tokens_and_logits(graph), str):
         return
     plan = split_decoding(graph)
@@ -114,12 +122,12 @@ def _decoding(graph: Graph) -> None:
     print(show(plan.step), end="")
 
 
-def _tree(node: ast.Node, indent: str = "") -> str:
-    """A tree, a node a line, with what it says itself behind its class."""
+def _format_tree(node: ast.Node, indent: str = "") -> str:
+    """Formats a tree: one node per line, its class and then its own fields."""
     own = []
     for each in fields(node):
         value = getattr(node, each.name)
         if isinstance(value, str | bool):
             own.append(f"{each.name}={value!r}")
     line = f"{indent}{type(node).__name__} {' '.join(own)}".rstrip()
-    return "\n".join([line, *(_tree(child, indent + "  ") for child in children(node))])
+    return "\n".join([line, *(_format_tree(child, indent + "  ") for child in children(node))])

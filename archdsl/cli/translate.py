@@ -10,20 +10,27 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from archdsl.cli import checkpoints
-from archdsl.cli.common import Subparsers, command, compiled, say, texts
-from archdsl.cli.waiting import put
+from archdsl.cli.common import (
+    Subparsers,
+    add_command,
+    add_json,
+    compile_model,
+    print_note,
+    read_texts,
+)
+from archdsl.cli.progress_line import print_text
 from archdsl.diagnostics import fail
 
 if TYPE_CHECKING:
     from archdsl.generation.beam_search import EarlyStopping, Search
     from archdsl.model import Model
 
-_ENDS = ("bos", "eos", "pad")
+_SPECIAL_TOKENS = ("bos", "eos", "pad")
 _EARLY_STOPPING: dict[str, EarlyStopping] = {"true": True, "false": False, "never": "never"}
 
 
 class _Translator(NamedTuple):
-    """A model, how text becomes its tokens and they text, and how targets are looked for."""
+    """A model, its tokenizer, and the search."""
 
     model: Model
     encode: Callable[[str], list[int]]
@@ -32,71 +39,96 @@ class _Translator(NamedTuple):
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = command(
+    parser = add_command(
         commands,
         "translate",
-        "turn text into text with an encoder-decoder",
-        "archdsl translate some/folder 'a text' --beams 5\n"
-        "  archdsl translate my.arch 'a text' --weights w.npz --vocab tokens.txt --beams 5",
+        "CHECKPOINT TEXT ...",
+        "archdsl translate some/folder 'a text' --beams 5",
+        "archdsl translate my.arch 'a text' --weights w.npz --vocab tokens.txt --beams 5",
     )
     checkpoints.add_checkpoint(parser)
-    parser.add_argument("text", nargs="+", help="sources; `-` is the lines of standard input")
     parser.add_argument(
-        "--tokenizer", metavar="PATH", help="a checkpoint's (default: what its folder has)"
+        "text", metavar="TEXT", nargs="+", help="source texts; `-` reads lines from stdin"
     )
     parser.add_argument(
+        "--together",
+        type=int,
+        default=8,
+        metavar="N",
+        help="translate N sources in one batch (default: 8)",
+    )
+    add_json(parser, "source")
+    tokens = parser.add_argument_group("tokenizer")
+    tokens.add_argument(
+        "--tokenizer", metavar="PATH", help="of a checkpoint (default: CHECKPOINT)"
+    )
+    tokens.add_argument(
         "--vocab",
         metavar="PATH",
-        help="a spec's tokens: a line each (.txt), .json, a plain .pkl, or package:NAME/FILE",
+        help="of a spec: a list of tokens as .txt (one per line), .json, plain .pkl, or "
+        "package:NAME/FILE",
     )
-    for end in _ENDS:
-        parser.add_argument(
-            f"--{end}", metavar="TOKEN", help="its name in --vocab, where it is not a usual one"
+    for role, purpose in zip(_SPECIAL_TOKENS, ("start", "end", "padding"), strict=True):
+        tokens.add_argument(
+            f"--{role}",
+            metavar="TOKEN",
+            help=f"the {purpose} token in --vocab (default: the token with a usual name)",
         )
-    of = parser.add_argument_group(
-        "search", "A checkpoint's folder says how it is made; what is given here counts more."
+    search = parser.add_argument_group(
+        "search",
+        "Defaults come from the checkpoint's generation_config.json; options given here\n"
+        "override it.",
     )
-    of.add_argument("--beams", type=int, metavar="N", help="1 is greedy (a spec's default)")
-    of.add_argument(
-        "--best", type=int, metavar="N", help="print the N best (default: a spec's beams, or 1)"
+    search.add_argument(
+        "--beams", type=int, metavar="N", help="number of beams; 1 is greedy (spec: 1)"
     )
-    of.add_argument("--max-length", type=int, metavar="TOKENS", help="with both ends")
-    of.add_argument(
+    search.add_argument(
+        "--best",
+        type=int,
+        metavar="N",
+        help="print the N best translations (spec: the number of beams)",
+    )
+    search.add_argument(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="maximum tokens, start and end included (spec: the model's bound)",
+    )
+    search.add_argument(
         "--length-penalty",
         type=float,
         metavar="A",
-        help="divide a score by ((N + length) / (N + 1)) ** A (a spec's default: 0)",
+        help="divide scores by ((N + length) / (N + 1)) ** A, where N is --length-offset "
+        "(spec: 0)",
     )
-    of.add_argument(
-        "--length-offset", type=float, metavar="N", help="(default: 0; Wu et al. 2016: 5)"
+    search.add_argument(
+        "--length-offset",
+        type=float,
+        metavar="N",
+        help="0 as in transformers, 5 as in Wu et al. 2016 (default: 0)",
     )
-    of.add_argument(
+    search.add_argument(
         "--early-stopping",
         choices=_EARLY_STOPPING,
-        help="stop when N sequences have ended (true), when also the live ones score lower "
-        "at their current length (false), or when they cannot score higher at any length "
-        "(never)",
+        help="as in transformers: stop when N beams have ended (true), when also the live "
+        "beams score lower at their current length (false), or when they cannot score higher "
+        "at any length (never) (spec: true)",
     )
-    parser.add_argument(
-        "--together", type=int, default=8, metavar="N", help="sources in a batch (default: 8)"
-    )
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each source")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    model, encode, decode, search = (
-        _of_spec(args) if checkpoints.is_spec(args.spec) else _of_folder(args)
-    )
-    from archdsl.tasks.translate import translate
+    load = _load_spec if checkpoints.is_spec(args.spec) else _load_checkpoint
+    model, encode, decode, search = load(args)
+    from archdsl.tasks.translate import translate  # imports tinygrad
 
-    search = _asked(search, args)
-    sources = texts(args.text)
+    search = _override(search, args)
+    sources = read_texts(args.text)
     found = translate(model, [encode(text) for text in sources], search, args.together)
     for text, hypotheses in zip(sources, found, strict=True):
         rows = [(decode(h.tokens), h) for h in hypotheses]
         if args.json:
-            told = [
+            entries = [
                 {
                     "text": target,
                     "score": h.score,
@@ -105,65 +137,70 @@ def run(args: argparse.Namespace) -> int:
                 }
                 for target, h in rows
             ]
-            put(json.dumps({"source": text, "hypotheses": told}))
+            print_text(json.dumps({"source": text, "hypotheses": entries}))
             continue
         if len(sources) > 1:
-            put(text)
+            print_text(text)
         width = max(len(target) for target, _ in rows)
         for target, h in rows:
-            end = "" if h.finished else "  (cut off)"
-            put(f"{target:<{width}}  {h.score:9.4f}{end}")
+            end = "" if h.finished else "  (cut off at the maximum length)"
+            print_text(f"{target:<{width}}  {h.score:9.4f}{end}")
     return 0
 
 
-def _of_spec(args: argparse.Namespace) -> _Translator:
-    """By a spec, a file of weights and one of tokens."""
-    _only(args, ("tokenizer",), "goes with a checkpoint, not a spec")
+def _load_spec(args: argparse.Namespace) -> _Translator:
+    """Compiles a spec, and reads its weights and its vocabulary."""
+    _refuse(args, ("tokenizer",), "a checkpoint")
     if not args.vocab:
         fail(
             "argument-value",
-            f"`{args.spec}` is a spec, which has no tokens",
+            f"`{args.spec}` is a spec, which has no vocabulary",
             expected="--vocab PATH",
         )
-    model = compiled(args)
-    from archdsl.formats import resolve
+    model = compile_model(args)
+    from archdsl.formats import resolve  # imports tinygrad
     from archdsl.generation.beam_search import Search
-    from archdsl.tasks.translate import roles
+    from archdsl.tasks.translate import find_roles
     from archdsl.text.vocabulary_tokenizer import read_vocabulary
 
-    bound = roles(model.graph).target_bound
-    given = {end: getattr(args, end) for end in _ENDS}
-    tokenizer = read_vocabulary(resolve(args.vocab), **given)
+    bound = find_roles(model.graph).target_bound
+    names = {role: getattr(args, role) for role in _SPECIAL_TOKENS}
+    tokenizer = read_vocabulary(resolve(args.vocab), **names)
     if not args.weights:
-        say("no --weights: the weights are drawn at random, and so is the text")
+        print_note("no --weights: the weights are random, and so is the output")
     encode = partial(tokenizer.encode, bos=True, eos=True)
     search = Search(tokenizer.bos, (tokenizer.eos,), bound)
     return _Translator(model, encode, tokenizer.decode, search)
 
 
-def _of_folder(args: argparse.Namespace) -> _Translator:
-    """By a published folder alone."""
-    _only(args, ("vocab", *_ENDS), "goes with a spec, not a checkpoint")
-    from archdsl.formats import resolve
+def _load_checkpoint(args: argparse.Namespace) -> _Translator:
+    """Loads a published checkpoint, its tokenizer and its generation config."""
+    _refuse(args, ("vocab", *_SPECIAL_TOKENS), "a spec")
+    from archdsl.formats import resolve  # imports tinygrad
     from archdsl.generation.generation_config import SEARCH, read_generation_config
-    from archdsl.tasks.translate import roles
+    from archdsl.tasks.translate import find_roles
     from archdsl.text.tokenizer import read_tokenizer
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)
-    model = checkpoints.opened(args)
+    model = checkpoints.load_model(args)
     config = read_generation_config(resolve(args.spec), SEARCH)
-    search = config.search(roles(model.graph).target_bound)
+    search = config.search(find_roles(model.graph).target_bound)
     return _Translator(model, tokenizer.encode, tokenizer.decode, search)
 
 
-def _only(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
+def _refuse(args: argparse.Namespace, names: Iterable[str], needed: str) -> None:
     for name in names:
         if getattr(args, name) is not None:
-            fail("argument-value", f"--{name} {why}")
+            fail(
+                "argument-value",
+                f"--{name} works only with {needed}",
+                expected=f"{needed} as CHECKPOINT",
+                found=f"`{args.spec}`",
+            )
 
 
-def _asked(search: Search, args: argparse.Namespace) -> Search:
-    """The search with what the arguments say of it."""
+def _override(search: Search, args: argparse.Namespace) -> Search:
+    """Returns the search with the options of the command line."""
     penalty: dict[str, Any] = {"alpha": args.length_penalty, "offset": args.length_offset}
     given = {name: getattr(args, name) for name in ("beams", "best", "max_length")}
     changes = {name: value for name, value in given.items() if value is not None}

@@ -1,8 +1,7 @@
-"""The most probable sequences that a next-token model can say: greedy and beam search.
+"""Beam search and greedy search: the most probable sequences of a next-token model.
 
-Knows no model and no tensor library: a `Scorer` is asked for the next token's logits, and
-numpy does the rest. Padding, batching, caches and the memory of an encoder are the
-scorer's; what the tokens mean is the tokenizer's.
+Knows no model, only numpy. A `Scorer` returns the logits of the next token; it handles padding,
+batches and caches.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from archdsl.diagnostics import ArchError, Diagnostic, fail
 from archdsl.generation.processors import DecodingLoop, Processor, Progress, log_softmax
 
 Scorer: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
-"""Prefixes, int64 [N, t], all of one length, and the source that each is of, int64 [N], in
-ascending order -> logits of the token after each, [N, V].
+"""(prefixes, sources) -> logits of the next tokens, [N, V].
 
-A token whose logit is minus infinity is never taken.
+`prefixes` are int64 [N, t], all of one length; `sources` are the source indices of the
+prefixes, int64 [N], ascending. A token with logit minus infinity is never chosen.
 """
 
 LogProbs: TypeAlias = NDArray[np.float64]
@@ -31,12 +30,12 @@ EarlyStopping: TypeAlias = bool | Literal["never"]
 
 @dataclass(frozen=True)
 class Penalty:
-    """What a score is divided by: ((offset + |Y|) / (offset + 1)) ** alpha.
+    """The length penalty, which divides a score: ((offset + |Y|) / (offset + 1)) ** alpha.
 
-    |Y| counts the tokens after the start token, an end token among them. Alpha 0 changes
-    nothing; the larger it is, the better long sequences stand. With offset 0 it is a power of
-    the length, with 5 that of Wu et al. 2016, "Google's Neural Machine Translation System",
-    equation 14.
+    |Y| is the number of tokens after the start token, the end token included. Alpha 0 has no
+    effect; larger values prefer longer sequences. Offset 0 gives the length ** alpha of
+    transformers, offset 5 the penalty of Wu et al. 2016, "Google's Neural Machine Translation
+    System", equation 14.
 
     >>> Penalty(2.0).of(3), Penalty(1.0, offset=5).of(4)
     (9.0, 1.5)
@@ -51,12 +50,13 @@ class Penalty:
 
 @dataclass(frozen=True)
 class Search:
-    """Which sequences are looked for, and when enough have been found.
+    """The options of a beam search.
 
-    They begin with the token `start`, end with one of `ends`, and have at most `max_length`
-    tokens, both ends counted. At every step the best `beams` of all expansions of the live
-    prefixes are looked at: those that end are put aside, the others live on. Once `beams`
-    have ended, worse ones fall out; one beam is greedy, and its first end is the end.
+    Sequences begin with the token `start`, end with one of `ends`, and have at most
+    `max_length` tokens, start and end included. Each step expands all live prefixes by one
+    token and keeps the best `beams` expansions: those with an end token have ended, the others
+    stay live. Only the best `beams` ended sequences are kept. One beam is greedy search, which
+    stops at the first end token.
 
     `early_stopping` says when the search stops, as in transformers:
     - True: when `beams` sequences have ended.
@@ -65,15 +65,15 @@ class Search:
     - "never": when also no live sequence can score higher, even if it grows to `max_length`
       and its log-probability does not fall.
 
-    With `refill`, the places of those that end go at once to the next best ones that live,
-    so that `beams` live at every step; without it they are empty for a step. With `cut_off`,
-    those that live at `max_length` stand beside those that have ended; without it they are
-    found only where none has. The `best` of what is found are given (default: `beams`).
+    - `refill`: replace expansions that end by the next best ones at once, so that each step
+      has `beams` live prefixes.
+    - `cut_off`: at `max_length`, live sequences compete with the ended ones. Without it they
+      are results only if no sequence has ended.
+    - `best`: the number of results. Default: `beams`.
+    - `processors`: change the log-probabilities of the next tokens before tokens are chosen.
 
-    transformers' `generate` uses `refill` and `cut_off`. `processors` change the
-    log-probabilities of the next tokens before tokens are chosen.
-
-    Raises `ArchError` "generation" for numbers out of range.
+    transformers' `generate` uses `refill` and `cut_off`. Raises `ArchError` "generation" for
+    numbers out of range.
     """
 
     start: int
@@ -93,13 +93,13 @@ class Search:
             expected = "at least 1; 1 is greedy search"
             wrong.append(_out_of_range("the number of beams", expected, self.beams))
         elif self.best is not None and not 1 <= self.best <= self.beams:
-            expected = f"1 to {self.beams}, the beams"
+            expected = f"1 to {self.beams}, the number of beams"
             wrong.append(_out_of_range("the number of results", expected, self.best))
         if self.max_length < 2:
-            expected = "at least 2: the start token and one more"
+            expected = "at least 2, start and end token included"
             wrong.append(_out_of_range("the maximum length", expected, self.max_length))
         if not -10 <= self.penalty.alpha <= 10:
-            expected = "-10 to 10; 0 is none, 0.6 to 1 is usual"
+            expected = "-10 to 10; 0 has no effect, 0.6 to 1 is usual"
             wrong.append(_out_of_range("the length penalty", expected, self.penalty.alpha))
         if not 0 <= self.penalty.offset <= 1000:
             expected = "0 to 1000; 0 and 5 are usual"
@@ -115,10 +115,10 @@ class Search:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A sequence and how probable it is.
+    """A sequence and its score.
 
-    `tokens` begins with the start token, and ends with an end token where `finished`;
-    `score` is the sum of the natural log-probabilities of all tokens after the first.
+    `tokens` begins with the start token, and ends with an end token if `finished`. `score` is
+    the sum of the natural log-probabilities of all tokens after the first.
     """
 
     tokens: tuple[int, ...]
@@ -126,7 +126,7 @@ class Hypothesis:
     finished: bool
 
     def penalised(self, penalty: Penalty) -> float:
-        """The score that hypotheses are ordered by.
+        """Returns the score divided by the length penalty, which orders hypotheses.
 
         >>> Hypothesis((1, 7, 7, 2), -6.0, finished=True).penalised(Penalty(1.0))
         -2.0
@@ -137,14 +137,13 @@ class Hypothesis:
 def beam_search(
     scorer: Scorer, search: Search, sources: int = 1
 ) -> tuple[tuple[Hypothesis, ...], ...]:
-    """The best sequences found for each source, best first by `Hypothesis.penalised`.
+    """Returns the best sequences of each source, best first by `Hypothesis.penalised`.
 
-    At every step the live prefixes of all sources are scored in one call; what is found for
-    one depends on no other. Equal scores are ordered by the rank of the prefix, then by the
-    token's number.
+    Each step scores the live prefixes of all sources in one call. The results of a source do
+    not depend on the others. Equal scores are ordered by the rank of the prefix, then by token.
 
-    Raises `ArchError` "generation" where the request makes no sense for the vocabulary or
-    the logits are not numbers.
+    Raises `ArchError` "generation" for options that do not fit the vocabulary, and for logits
+    that are NaN or infinite.
 
     >>> chain = np.log([[0.1, 0.5, 0.4], [0.1, 0.0001, 0.8999], [0.3, 0.3, 0.4]])
     >>> search = Search(start=0, ends=(2,), max_length=4, beams=2)
@@ -156,11 +155,11 @@ def beam_search(
     loop = _Beams(scorer, search, sources)
     for _ in loop:
         pass
-    return tuple(beam.found(search) for beam in loop.beams)
+    return tuple(beam.results(search) for beam in loop.beams)
 
 
 class _Beams(DecodingLoop[None]):
-    """The beams of all sources, which are scored together."""
+    """The decoding loop over the beams of all sources."""
 
     def __init__(self, scorer: Scorer, search: Search, sources: int):
         self.processors = search.processors
@@ -171,7 +170,9 @@ class _Beams(DecodingLoop[None]):
 
     def progress(self) -> Progress | None:
         beams = enumerate(self.beams)
-        rows = [(i, h) for i, beam in beams if not beam.over(self._search) for h in beam.live]
+        rows = [
+            (i, h) for i, beam in beams if not beam.is_over(self._search) for h in beam.live
+        ]
         left = self._search.max_length - self._length
         if not rows or not left:
             return None
@@ -182,35 +183,35 @@ class _Beams(DecodingLoop[None]):
     def score(self, at: Progress) -> LogProbs:
         logits = self._scorer(self._prefixes, self._of)
         log_probs = _log_probabilities(logits, self._prefixes)  # [N, V]
-        if at.made == 0:
+        if at.new == 0:
             _check_vocabulary(log_probs.shape[1], self._search)
         return log_probs
 
     def choose(self, scores: LogProbs, at: Progress) -> None:
         for i in np.unique(self._of):
-            self.beams[i] = self.beams[i].grown(scores[self._of == i], self._search)
+            self.beams[i] = self.beams[i].advance(scores[self._of == i], self._search)
         self._length += 1
 
 
 @dataclass(frozen=True)
 class _Beam:
-    """What has been found for one source: the live prefixes by score, and those that have
-    ended, by their penalised scores."""
+    """The state of one source: its live prefixes by score, and its ended sequences by penalised
+    score."""
 
     live: tuple[Hypothesis, ...]
     ended: tuple[Hypothesis, ...] = ()
 
-    def grown(self, log_probs: LogProbs, search: Search) -> _Beam:
-        """What it is a token later; `log_probs` [live, V] are those of the next tokens."""
-        # Each live one can end in so many ways, and as many again are left to live on.
+    def advance(self, log_probs: LogProbs, search: Search) -> _Beam:
+        """Returns the state after one more token; `log_probs` are [live, V]."""
+        # Enough expansions that `beams` stay live, whichever of them end.
         expanded = _expand(self.live, log_probs, search.ends, search.beams)
         first = expanded[: search.beams]
         cut = search.cut_off and len(expanded[0].tokens) == search.max_length
         ended = [h for h in first if h.finished or cut]
         live = [h for h in (expanded if search.refill else first) if not h.finished]
-        return _Beam(tuple(live[: search.beams]), _ranked([*self.ended, *ended], search))
+        return _Beam(tuple(live[: search.beams]), _rank([*self.ended, *ended], search))
 
-    def over(self, search: Search) -> bool:
+    def is_over(self, search: Search) -> bool:
         if not self.live:
             return True
         if len(self.ended) < search.beams:
@@ -218,25 +219,25 @@ class _Beam:
         if search.beams == 1 or search.early_stopping is True:
             return True
         length = len(self.live[0].tokens) - 1
-        # Growing lowers a score; the penalty of a greater length can only make up for it.
+        # More tokens lower a score; only the penalty of a greater length can raise it.
         if search.early_stopping == "never" and search.penalty.alpha > 0:
             length = search.max_length - 1
-        hope = self.live[0].score / search.penalty.of(length)
-        return hope <= self.ended[-1].penalised(search.penalty)
+        reachable = self.live[0].score / search.penalty.of(length)
+        return reachable <= self.ended[-1].penalised(search.penalty)
 
-    def found(self, search: Search) -> tuple[Hypothesis, ...]:
-        return (self.ended or _ranked(self.live, search))[: search.best]
+    def results(self, search: Search) -> tuple[Hypothesis, ...]:
+        return (self.ended or _rank(self.live, search))[: search.best]
 
 
-def _ranked(found: Sequence[Hypothesis], search: Search) -> tuple[Hypothesis, ...]:
-    """The best `beams`, best first."""
+def _rank(found: Sequence[Hypothesis], search: Search) -> tuple[Hypothesis, ...]:
+    """Returns the best `beams`, best first."""
     return tuple(sorted(found, key=lambda h: -h.penalised(search.penalty))[: search.beams])
 
 
 def _expand(
     live: Sequence[Hypothesis], log_probs: LogProbs, ends: Sequence[int], beams: int
 ) -> list[Hypothesis]:
-    """The best of all one-token expansions, best first: enough that `beams` of them live."""
+    """Returns the best one-token expansions, best first: enough that `beams` stay live."""
     scores = (np.array([h.score for h in live])[:, None] + log_probs).reshape(-1)  # [N * V]
     expanded = []
     for index in _best_indices(scores, beams * (1 + len(ends))):
@@ -247,27 +248,27 @@ def _expand(
 
 
 def _best_indices(scores: NDArray[np.float64], count: int) -> NDArray[np.intp]:
-    """The indices of the `count` largest, largest first, of equals the lower index first.
+    """Returns the indices of the `count` largest values, largest first, lower index first.
 
     >>> _best_indices(np.array([1.0, 3.0, 1.0, -np.inf, 3.0]), 3).tolist()
     [1, 4, 0]
     """
     count = min(count, int(np.count_nonzero(scores > -np.inf)))
     least = np.partition(scores, -count)[-count]
-    # All that tie with the last place, since a partition leaves it to chance which come first.
+    # All values equal to the last one, because a partition orders equal values arbitrarily.
     candidates = np.flatnonzero(scores >= least)
     order = np.argsort(-scores[candidates], kind="stable")
     return candidates[order[:count]]
 
 
 def _log_probabilities(given: NDArray[np.float32], prefixes: NDArray[np.int64]) -> LogProbs:
-    """The log-softmax of the scorer's logits, [N, V], in float64."""
+    """Returns the log-softmax of the scorer's logits, [N, V], in float64."""
     logits = np.asarray(given, dtype=np.float64)
     count, length = prefixes.shape
     if logits.ndim != 2 or logits.shape[0] != count or logits.shape[1] == 0:
         fail(
             "generation",
-            "the scorer must give one row of logits for each prefix",
+            "the scorer must return one row of logits for each prefix",
             expected=f"[{count}, vocabulary]",
             found=str(list(logits.shape)),
         )
@@ -275,10 +276,10 @@ def _log_probabilities(given: NDArray[np.float32], prefixes: NDArray[np.int64]) 
     if not np.isfinite(largest).all():
         fail(
             "generation",
-            f"after {length} tokens, the logits of the next one are not finite",
+            f"the logits of the next token are not finite after {length} tokens",
             expected="finite logits; minus infinity only for tokens that are forbidden",
             found=f"a largest logit of {largest[~np.isfinite(largest)][0]}",
-            help="check that the weights are this model's, or compute in float32",
+            help="check that the weights belong to this model, or use dtype float32",
         )
     return log_softmax(logits)
 
@@ -287,8 +288,8 @@ def _check_vocabulary(vocabulary: int, search: Search) -> None:
     for token in search.ends:
         if not 0 <= token < vocabulary:
             expected = f"0 to {vocabulary - 1}, the model's vocabulary"
-            raise ArchError(_out_of_range("the number of the end token", expected, token))
-    # The last step has the most expansions; the exponent is bounded to spare huge powers.
+            raise ArchError(_out_of_range("the end token", expected, token))
+    # The last step has the most expansions. The exponent is bounded, to avoid huge powers.
     steps = min(search.max_length - 2, search.beams.bit_length())
     widest = vocabulary * max(vocabulary - 1, 1) ** steps
     if search.beams > widest:

@@ -1,8 +1,8 @@
-"""What a published folder says of decoding: `generation_config.json`, the one reader of it.
+"""The decoding options of a published folder: `generation_config.json`.
 
-A folder without one has it in its `config.json`, as was usual before transformers 4.26. Each
-job follows the fields that mean something to it. A field that would change its result and that
-it does not follow is refused by name, never passed over.
+A folder without this file has the fields in its `config.json`, as before transformers 4.26.
+Each task supports the fields that apply to it. A field that would change the result and is not
+supported is an error.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from archdsl.generation.processors import (
 )
 from archdsl.generation.sampling import Sampling
 
-_FILES = ("config.json", "generation_config.json")  # the later one counts more
-_TOP_K = 50  # of transformers, where a folder has tokens drawn and does not say from how many
+_FILES = ("config.json", "generation_config.json")
+_TOP_K = 50  # transformers' default for sampling
 
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """The fields by their names, each None or empty where the folder does not say.
+    """The fields by name, None or empty if missing.
 
-    `own` is whether the folder has a `generation_config.json`: tokens are then drawn only where
-    it says so, as transformers has it.
+    `own` is whether the folder has a `generation_config.json`. Then tokens are sampled only if
+    `do_sample` is true, as in transformers.
     """
 
     decoder_start_token_id: int | None = None
@@ -72,12 +72,14 @@ class GenerationConfig:
     own: bool = False
 
     def processors(self, ends: tuple[int, ...]) -> tuple[Processor, ...]:
-        """What the folder has done to scores, in the order of transformers; `ends` are the
-        tokens that end a row."""
+        """Returns the logits processors, in the order of transformers.
+
+        `ends` are the tokens that end a row.
+        """
         words = [word for word in self.bad_words_ids if word not in [(end,) for end in ends]]
         words += [(token,) for token in self.suppress_tokens]
         first = self.forced_bos_token_id
-        # The number of new tokens counts more than that of all.
+        # min_new_tokens overrides min_length.
         least = (0, self.min_new_tokens) if self.min_new_tokens else (self.min_length, 0)
         asked: tuple[tuple[object, Processor], ...] = (
             (self.no_repeat_ngram_size, NoRepeat(self.no_repeat_ngram_size)),
@@ -95,15 +97,16 @@ class GenerationConfig:
 
     def sampling(
         self,
-        otherwise: float,
+        default_temperature: float,
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
         repetition_penalty: float | None = None,
     ) -> Sampling:
-        """How tokens are chosen: what is asked for here counts more than what the folder says,
-        and that more than `otherwise`, a temperature.
+        """Returns the sampling options: the arguments, else the fields of the folder.
+
+        `default_temperature` applies if neither sets a temperature.
 
         >>> GenerationConfig(own=True).sampling(0.7).temperature  # greedy
         0
@@ -111,31 +114,30 @@ class GenerationConfig:
         Sampling(temperature=1.0, top_k=5, top_p=0.9, min_p=None, repetition_penalty=1.0)
         """
         asked = any(each is not None for each in (temperature, top_k, top_p, min_p))
-        said = not self.own if self.do_sample is None else self.do_sample
+        sample = not self.own if self.do_sample is None else self.do_sample
         penalty = self.repetition_penalty if repetition_penalty is None else repetition_penalty
-        if not asked and not said:
+        if not asked and not sample:
             return Sampling(0, repetition_penalty=penalty)
-        usual = (1.0, _TOP_K) if self.do_sample else (otherwise, None)
-        k = self.top_k or (usual[1] if self.top_k is None else None)  # 0 is all of them
+        default = (1.0, _TOP_K) if self.do_sample else (default_temperature, None)
+        k = self.top_k or (default[1] if self.top_k is None else None)  # 0 means all
         return Sampling(
-            temperature=_first(temperature, self.temperature, usual[0]),
-            top_k=_first(top_k, k),
-            top_p=_first(top_p, self.top_p),
-            min_p=_first(min_p, self.min_p),
+            temperature=_first_set(temperature, self.temperature, default[0]),
+            top_k=_first_set(top_k, k),
+            top_p=_first_set(top_p, self.top_p),
+            min_p=_first_set(min_p, self.min_p),
             repetition_penalty=penalty,
         )
 
     def search(self, longest: int) -> Search:
-        """The search for targets; `longest` is the most tokens that a target can have, which
-        counts where the folder says no length."""
+        """Returns the beam search; `longest` is the maximum length if the folder sets none."""
         ends = self.eos_token_id
-        start = _first(self.decoder_start_token_id, self.bos_token_id)
+        start = _first_set(self.decoder_start_token_id, self.bos_token_id)
         assert start is not None
         new = self.max_new_tokens
         return Search(
             start=start,
             ends=ends,
-            max_length=_first(self.max_length, longest) if new is None else new + 1,
+            max_length=_first_set(self.max_length, longest) if new is None else new + 1,
             beams=self.num_beams,
             penalty=Penalty(self.length_penalty),
             early_stopping=self.early_stopping,
@@ -146,7 +148,7 @@ class GenerationConfig:
         )
 
 
-# By what each field is: a number, a whole one, tokens (one or a list), lists of tokens.
+# The kind of each field's value.
 KINDS = {
     "decoder_start_token_id": "token",
     "bos_token_id": "token",
@@ -177,20 +179,20 @@ KINDS = {
     "language": "text",
     "task": "text",
 }
-_SAID = {
-    "token": "a token's number",
-    "tokens": "a token's number, or a list of such",
-    "sequences": "lists of tokens' numbers",
-    "count": "a whole number",
+_EXPECTED = {
+    "token": "a token id",
+    "tokens": "a token id, or a list of token ids",
+    "sequences": "lists of token ids",
+    "count": "a whole number, 0 or more",
     "number": "a number",
     "stop": 'true, false or "never"',
     "flag": "true or false",
     "text": "a text",
-    "texts": "a text, or a list of such",
+    "texts": "a text, or a list of texts",
 }
 
-# Where a job does not follow a field, the value (beside null) that changes nothing. Of those
-# that are not in KINDS no job follows any.
+# The value, in addition to null, with which an unsupported field has no effect. No task
+# supports the fields that are not in KINDS.
 _NEUTRAL: dict[str, object] = {
     "do_sample": False,
     "no_repeat_ngram_size": 0,
@@ -218,7 +220,7 @@ _NEUTRAL: dict[str, object] = {
     "dola_layers": None,
 }
 
-# Those that change no result: of speed, of what else is given back, of filling up a batch.
+# Fields that change no result: of speed, of additional outputs, of padding.
 _WITHOUT_EFFECT = """
 use_cache cache_* max_cache_len compile_config disable_compile prefill_chunk_size low_memory
 pad_token_id output_* return_dict* remove_invalid_values transformers_version _*
@@ -228,14 +230,19 @@ max_matching_ngram_size use_mtp speculation_type continuous_batching_config
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a job makes of the fields: those that it follows, patterns of those that say nothing
-    to it, of each group in `needed` one that there must be, and how to go on without them."""
+class Task:
+    """The fields that a task supports.
 
-    follows: str
+    - `supported`: the fields that it uses.
+    - `without_effect`: patterns of fields that do not apply to it.
+    - `needed`: groups of fields; one of each group is required.
+    - `hint`: the help in messages about unsupported fields.
+    """
+
+    supported: str
     without_effect: str = ""
     needed: tuple[tuple[str, ...], ...] = ()
-    otherwise: str | None = None
+    hint: str | None = None
 
     def ignores(self, name: str) -> bool:
         patterns = f"{_WITHOUT_EFFECT} {self.without_effect}".split()
@@ -247,19 +254,19 @@ bos_token_id eos_token_id forced_bos_token_id forced_eos_token_id bad_words_ids 
 begin_suppress_tokens no_repeat_ngram_size min_length min_new_tokens max_length max_new_tokens
 renormalize_logits
 """
-SEARCH = Job(
+SEARCH = Task(
     f"""{_RULES} decoder_start_token_id num_beams num_return_sequences length_penalty
     early_stopping""",
     "temperature top_k top_p top_h min_p typical_p epsilon_cutoff eta_cutoff",
     (("decoder_start_token_id", "bos_token_id"), ("eos_token_id",)),
 )
-TEXT = Job(
+TEXT = Task(
     f"{_RULES} do_sample temperature top_k top_p min_p repetition_penalty stop_strings",
     "decoder_start_token_id length_penalty early_stopping",
-    otherwise="--ignore-generation-config decodes as if there were no such file",
+    hint="use --ignore-generation-config to ignore the file",
 )
-# What starts a transcript, the tokenizer says: its language, task and lack of times.
-SPEECH = Job(
+# The first tokens of a transcript (language, task, no timestamps) come from the tokenizer.
+SPEECH = Task(
     """eos_token_id suppress_tokens begin_suppress_tokens bad_words_ids no_repeat_ngram_size
     min_length min_new_tokens max_length max_new_tokens is_multilingual language task""",
     f"""{SEARCH.without_effect} length_penalty early_stopping renormalize_logits bos_token_id
@@ -268,21 +275,21 @@ SPEECH = Job(
 )
 
 
-def read_generation_config(folder: Path, job: Job) -> GenerationConfig:
-    """What a folder says of decoding to a job; nothing where there is no such file.
+def read_generation_config(folder: Path, task: Task) -> GenerationConfig:
+    """Reads the fields of a folder that a task supports; all are missing without a file.
 
-    Raises `ArchError`, code `config`, with every field that is not followed, is not known or
-    has a wrong value.
+    Raises `ArchError` "config" with all fields that are not supported, not known or have a
+    wrong value.
     """
     general, path = (folder / name for name in _FILES)
     own = path.is_file()
     if not own:
         path = general
-    if not own and not job.needed and not path.is_file():
+    if not own and not task.needed and not path.is_file():
         return GenerationConfig()
     found = read_object(path, "a config")
     given = {name: value for name, value in found.items() if value not in (None, [], {})}
-    if not own:  # all else in it is the model's, which its spec answers for
+    if not own:  # the other fields describe the model; its spec checks them
         known = {*KINDS, *_NEUTRAL} - {
             "is_multilingual",
             "language",
@@ -290,17 +297,17 @@ def read_generation_config(folder: Path, job: Job) -> GenerationConfig:
             "return_timestamps",
         }
         given = {name: value for name, value in given.items() if name in known}
-    _check(path, given, job)
-    follows = given.keys() & job.follows.split()
-    typed = {name: _typed(KINDS[name], given[name]) for name in follows}
+    _check(path, given, task)
+    supported = given.keys() & task.supported.split()
+    typed = {name: _convert(KINDS[name], given[name]) for name in supported}
     return GenerationConfig(**typed, own=own)
 
 
-def _check(path: Path, given: Mapping[str, object], job: Job) -> None:
-    problems = [each for item in given.items() if (each := _problem(*item, job))]
-    for names in job.needed:
+def _check(path: Path, given: Mapping[str, object], task: Task) -> None:
+    problems = [each for item in given.items() if (each := _problem(*item, task))]
+    for names in task.needed:
         if not any(name in given for name in names):
-            problems.append((f"there is no field {listing(names)}", "a token's number", None))
+            problems.append((f"the field {listing(names)} is missing", "a token id", None))
     if problems:
         raise ArchError(
             Diagnostic("config", f"{path}: {message}", None, expected, help=help)
@@ -308,34 +315,36 @@ def _check(path: Path, given: Mapping[str, object], job: Job) -> None:
         )
 
 
-def _problem(name: str, value: object, job: Job) -> tuple[str, str | None, str | None] | None:
-    """What is wrong with a field: the message, what is expected, and what helps."""
-    said = f"{name} is {json.dumps(value)[:80]}"
-    followed = job.follows.split()
-    if name in followed:
+def _problem(name: str, value: object, task: Task) -> tuple[str, str | None, str | None] | None:
+    """Checks a field; returns the message, what is expected, and the help, or None."""
+    field = f"{name} is {json.dumps(value)[:80]}"
+    supported = task.supported.split()
+    if name in supported:
         kind = KINDS[name]
-        return None if _is(kind, value) else (said, _SAID[kind], None)
-    if job.ignores(name):
+        return None if _is_kind(kind, value) else (field, _EXPECTED[kind], None)
+    if task.ignores(name):
         return None
     if name in KINDS or name in _NEUTRAL:
         if value == _NEUTRAL.get(name):
             return None
-        help = job.otherwise or "without the field, other text is found"
-        return f"{said}, which is not followed", None, help
-    near = did_you_mean(name, (*followed, *_NEUTRAL))
-    return f"{said}, and nothing is known of the field", None, near or job.otherwise
+        help = task.hint or "remove the field; the result will differ from transformers"
+        return f"{field}, which is not supported", None, help
+    near = did_you_mean(name, (*supported, *_NEUTRAL))
+    return f"{field}; the field is unknown", None, near or task.hint
 
 
-def _is(kind: str, value: object) -> bool:
+def _is_kind(kind: str, value: object) -> bool:
     whole = type(value) is int and value >= 0
     match kind:
         case "token" | "count":
             return whole
         case "tokens":
-            return whole or (isinstance(value, list) and all(_is("token", v) for v in value))
+            return whole or (
+                isinstance(value, list) and all(_is_kind("token", v) for v in value)
+            )
         case "sequences":
             return isinstance(value, list) and all(
-                isinstance(each, list) and each and _is("tokens", each) for each in value
+                isinstance(each, list) and each and _is_kind("tokens", each) for each in value
             )
         case "number":
             return type(value) in (int, float)
@@ -350,8 +359,8 @@ def _is(kind: str, value: object) -> bool:
     return type(value) is bool
 
 
-def _typed(kind: str, value: Any) -> Any:
-    """A value of its kind as the field of a `GenerationConfig`."""
+def _convert(kind: str, value: Any) -> Any:
+    """Converts a value to the type of the field of `GenerationConfig`."""
     if kind == "sequences":
         return tuple(tuple(each) for each in value)
     if kind in ("tokens", "texts"):
@@ -359,6 +368,6 @@ def _typed(kind: str, value: Any) -> Any:
     return value
 
 
-def _first(*values: Any) -> Any:
-    """The first that is not None."""
+def _first_set(*values: Any) -> Any:
+    """Returns the first value that is not None."""
     return next((value for value in values if value is not None), None)

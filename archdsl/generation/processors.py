@@ -1,7 +1,7 @@
-"""The decoding loop, and the logits processors that it runs between scores and choice.
+"""The decoding loop, and the logits processors that it runs before each choice.
 
-Knows no model, only numpy. `generation` chooses tokens by sampling, `search` by beams; both
-are loops of one kind: score the next tokens, run the processors, choose, until it is over.
+Knows no model, only numpy. `generate` chooses tokens by sampling, `beam_search` by beams. Both
+use the same loop: score the next tokens, run the processors, choose, until all rows end.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Progress:
-    """The rows that are looked at in a step.
+    """The state of all rows before a step.
 
-    `rows` are the tokens of each so far, prompt and all; of each the last `made` were chosen
-    by the loop, and `left` more can be, the next one included.
+    - `rows`: the tokens of each row so far, prompt included.
+    - `new`: how many tokens at the end of each row were generated.
+    - `left`: how many more tokens each row can have, the next one included.
     """
 
     rows: Sequence[Sequence[int]] | NDArray[np.int64]
-    made: int
+    new: int
     left: Sequence[int]
 
     def lengths(self) -> NDArray[np.int64]:
-        """How many tokens each row has, [N]."""
+        """Returns the number of tokens of each row, [N]."""
         return np.array([len(row) for row in self.rows], np.int64)
 
 
 class Processor(Protocol):
-    """A rule about the next token: it changes scores [N, V] in place.
+    """A rule for the next token, which changes scores [N, V] in place.
 
-    Minus infinity forbids a token. `tokens` are those that the rule names.
+    Minus infinity forbids a token. `tokens` are those that the rule refers to.
     """
 
     @property
@@ -53,43 +54,43 @@ class Processor(Protocol):
 
 
 class DecodingLoop(ABC, Iterator[T], Generic[T]):
-    """One step after the other, each of which gives a `T`."""
+    """An iterator whose steps each return a `T`."""
 
     processors: Sequence[Processor] = ()
 
     @abstractmethod
     def progress(self) -> Progress | None:
-        """The rows that go on; None when it is over."""
+        """Returns the rows that continue, or None at the end."""
 
     @abstractmethod
     def score(self, at: Progress) -> Scores:
-        """The scores of the token after each row, [N, V]."""
+        """Returns the scores of the next token of each row, [N, V]."""
 
     @abstractmethod
     def choose(self, scores: Scores, at: Progress) -> T:
-        """Takes tokens by their scores."""
+        """Chooses the next tokens by their scores."""
 
     def __next__(self) -> T:
         at = self.progress()
         if at is None:
             raise StopIteration
-        return self.choose(processed(self.score(at), self.processors, at), at)
+        return self.choose(apply_processors(self.score(at), self.processors, at), at)
 
 
-def processed(scores: Scores, processors: Sequence[Processor], at: Progress) -> Scores:
-    """The scores after all processors, in their order.
+def apply_processors(scores: Scores, processors: Sequence[Processor], at: Progress) -> Scores:
+    """Returns the scores after all processors, in order.
 
-    Raises `ArchError` "generation" where they leave nothing to choose, and for tokens that
-    are not in the vocabulary.
+    Raises `ArchError` "generation" if they forbid all tokens of a row, or refer to tokens
+    outside the vocabulary.
 
     >>> even = np.log([[0.25, 0.25, 0.25, 0.25]])
     >>> rules = [Forbid(((2,), (0, 1))), Renormalise()]
-    >>> np.exp(processed(even, rules, Progress([[3, 0]], 1, [7]))).round(2).tolist()
+    >>> np.exp(apply_processors(even, rules, Progress([[3, 0]], 1, [7]))).round(2).tolist()
     [[0.5, 0.0, 0.0, 0.5]]
     """
     if not processors:
         return scores
-    if at.made == 0:
+    if at.new == 0:
         _check_vocabulary(processors, scores.shape[1])
     found = scores.copy()  # [N, V]
     for processor in processors:
@@ -97,13 +98,17 @@ def processed(scores: Scores, processors: Sequence[Processor], at: Progress) -> 
     stuck = np.isfinite(scores.max(axis=1)) & ~np.isfinite(found.max(axis=1))  # [N]
     if stuck.any():
         length = at.lengths()[stuck][0]
-        fail("generation", f"after {length} tokens, all that could be said is forbidden")
+        fail(
+            "generation",
+            f"the logits processors forbid every token after {length} tokens",
+            help="check the token rules of generation_config.json",
+        )
     return found
 
 
 @dataclass(frozen=True)
 class Forbid:
-    """Sequences of tokens, of one or more, that never occur."""
+    """Forbids token sequences, each of one token or more."""
 
     sequences: tuple[tuple[int, ...], ...]
 
@@ -120,7 +125,7 @@ class Forbid:
 
 @dataclass(frozen=True)
 class NoRepeat:
-    """No `size` tokens follow one another twice in a row."""
+    """Forbids a sequence of `size` tokens that the row already contains."""
 
     size: int
     tokens: tuple[int, ...] = ()
@@ -136,34 +141,33 @@ class NoRepeat:
 
 @dataclass(frozen=True)
 class ForbidFirst:
-    """Tokens that are not chosen first, or with `after_forced` not right after the token that
-    `ForceFirst` puts first."""
+    """Forbids tokens as the first new token, or with `after_forced` as the token after the one
+    that `ForceFirst` sets."""
 
     tokens: tuple[int, ...]
     after_forced: bool = False
 
     def __call__(self, scores: Scores, at: Progress) -> None:
-        forced = self.after_forced & (at.lengths() - at.made == 1)  # [N]
-        _set(scores, at.made == forced, self.tokens, -np.inf)
+        forced = self.after_forced & (at.lengths() - at.new == 1)  # [N]
+        _set(scores, at.new == forced, self.tokens, -np.inf)
 
 
 @dataclass(frozen=True)
 class MinLength:
-    """Tokens that end a row are not chosen before it has `length` tokens, prompt and all, and
-    `new` of them are not the prompt's."""
+    """Forbids end tokens until the row has `length` tokens, and `new` of them are new."""
 
     tokens: tuple[int, ...]
     length: int = 0
     new: int = 0
 
     def __call__(self, scores: Scores, at: Progress) -> None:
-        short = (at.lengths() < self.length) | (at.made < self.new)  # [N]
+        short = (at.lengths() < self.length) | (at.new < self.new)  # [N]
         _set(scores, short, self.tokens, -np.inf)
 
 
 @dataclass(frozen=True)
 class ForceFirst:
-    """The one token that follows a start token which has nothing after it."""
+    """Sets the token after a lone start token."""
 
     token: int
 
@@ -177,7 +181,7 @@ class ForceFirst:
 
 @dataclass(frozen=True)
 class ForceLast:
-    """Tokens one of which is chosen where a row would otherwise be cut off."""
+    """Allows only these tokens as the last token before the maximum length."""
 
     tokens: tuple[int, ...]
 
@@ -187,18 +191,20 @@ class ForceLast:
 
 @dataclass(frozen=True)
 class Renormalise:
-    """The probabilities of the tokens that are left sum to one again. Without it they stay the
-    model's own, and a token that is forced is certain."""
+    """Normalises the probabilities of the allowed tokens to a sum of one.
+
+    Without it they stay the model's own, and a forced token has probability one.
+    """
 
     tokens: tuple[int, ...] = ()
 
     def __call__(self, scores: Scores, at: Progress) -> None:
-        some = np.isfinite(scores.max(axis=1))  # [N]
-        scores[some] = log_softmax(scores[some])
+        allowed = np.isfinite(scores.max(axis=1))  # [N]
+        scores[allowed] = log_softmax(scores[allowed])
 
 
 def log_softmax(logits: Scores) -> Scores:
-    """The logarithms of probabilities [N, V] that sum to one in each row.
+    """Returns log-probabilities [N, V]; the probabilities of each row sum to one.
 
     >>> np.exp(log_softmax(np.array([[5.0, 5.0, -np.inf]]))).tolist()
     [[0.5, 0.5, 0.0]]
@@ -218,7 +224,7 @@ def _force(scores: Scores, where: NDArray[np.bool_], tokens: Sequence[int]) -> N
 
 
 def _set(scores: Scores, where: NDArray[np.bool_], tokens: Sequence[int], value: float) -> None:
-    """The scores of these tokens in some of the rows."""
+    """Sets the scores of these tokens in the rows of the mask `where`."""
     scores[np.ix_(np.flatnonzero(where), np.array(tokens, np.intp))] = value
 
 
@@ -227,7 +233,7 @@ def _check_vocabulary(processors: Sequence[Processor], vocabulary: int) -> None:
         if not 0 <= token < vocabulary:
             fail(
                 "generation",
-                "the number of a token of the rules is out of range",
+                "a token of the logits processors is out of range",
                 expected=f"0 to {vocabulary - 1}, the model's vocabulary",
                 found=str(token),
             )

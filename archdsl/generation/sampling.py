@@ -1,9 +1,7 @@
-"""The next token, drawn from a model's logits: temperature, top-k, top-p, min-p, repetition.
+"""Sampling of the next token: temperature, top-k, top-p, min-p and repetition penalty.
 
-Knows no model and no tensor library, only numpy. All is computed in float64, one row at a
-time, so that what a row says does not depend on the rows beside it. Where logits come from,
-and when a text is at its end, is left to the caller; the most probable sequences are those of
-`search`.
+Knows no model, only numpy. Each row is computed alone, in float64, so that its tokens do not
+depend on the other rows of the batch. `beam_search` finds the most probable sequences instead.
 """
 
 from __future__ import annotations
@@ -20,25 +18,26 @@ from archdsl.execution.arguments import is_number
 
 Scores = NDArray[np.float64]
 
-# Below it, float32 logits divided by the temperature could leave float64.
-_COLDEST = 1e-6
+# Smaller temperatures could overflow float64 for float32 logits.
+_MIN_TEMPERATURE = 1e-6
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is chosen. What is left out changes nothing.
+    """The sampling options; the defaults change nothing.
 
-    - `temperature` divides the logits; at 0 the likeliest token is taken, of equals the first.
-    - `top_k` keeps the k likeliest tokens, and those that tie with the last of them.
-    - `top_p` keeps the fewest tokens whose probabilities reach p together (Holtzman et al.
+    - `temperature` divides the logits. At 0 the most likely token is taken; of equal ones, the
+      first.
+    - `top_k` keeps the k most likely tokens, and those equal to the last of them.
+    - `top_p` keeps the fewest tokens with a total probability of at least p (Holtzman et al.
       2019, "The Curious Case of Neural Text Degeneration", section 3.1).
-    - `min_p` keeps the tokens at least min_p times as probable as the likeliest (Nguyen et
-      al. 2024, "Turning Up the Heat", section 3).
-    - `repetition_penalty` divides the logits above 0 of tokens seen before, and multiplies
-      those below (Keskar et al. 2019, "CTRL", section 4.1).
+    - `min_p` keeps the tokens at least min_p times as probable as the most likely one (Nguyen
+      et al. 2024, "Turning Up the Heat", section 3).
+    - `repetition_penalty` divides positive logits of earlier tokens, and multiplies negative
+      ones (Keskar et al. 2019, "CTRL", section 4.1).
 
-    They apply in the order penalty, temperature, top-k, top-p, min-p, each to what the one
-    before it left. Raises `ArchError` "generation" for numbers out of range.
+    They apply in the order penalty, temperature, top-k, top-p, min-p, each to the tokens that
+    are left. Raises `ArchError` "generation" for numbers out of range.
 
     >>> Sampling(temperature=0.8, top_k=40).top_p is None
     True
@@ -64,8 +63,8 @@ class Sampling:
             (
                 "the temperature",
                 self.temperature,
-                f"0, which is greedy, or a number from {_COLDEST} up",
-                self.temperature == 0 or _COLDEST <= self.temperature < math.inf,
+                f"0 (greedy), or at least {_MIN_TEMPERATURE}",
+                self.temperature == 0 or _MIN_TEMPERATURE <= self.temperature < math.inf,
             ),
             (
                 "top-k",
@@ -88,7 +87,7 @@ class Sampling:
             (
                 "the repetition penalty",
                 penalty,
-                "0.01 to 100; 1 is none, 1.1 to 1.3 is usual",
+                "0.01 to 100; 1 has no effect, 1.1 to 1.3 is usual",
                 0.01 <= penalty <= 100,
             ),
         )
@@ -102,12 +101,12 @@ class Sampling:
 
 
 class Sampler:
-    """Draws the tokens of `rows` texts, each from random numbers of its own.
+    """Samples the tokens of `rows` texts, each with its own random numbers.
 
-    Row r draws from a generator made of (seed, r), one number a token: the same seed gives
-    the same text, whatever rows are beside it. Log-probabilities take a pass over the
-    vocabulary; without `log_probs` they are NaN. Raises `ArchError` "generation" for a seed
-    below 0.
+    Row r uses a generator seeded with (seed, r), and one number per token, so the same seed
+    gives the same text regardless of other rows. Without `log_probs`, which take a pass over
+    the vocabulary, log-probabilities are NaN. Raises `ArchError` "generation" for a negative
+    seed.
 
     >>> sampler = Sampler(Sampling(temperature=0), seed=0, rows=1)
     >>> tokens, log_probs = sampler.pick(np.log([[0.25, 0.5, 0.25]]), seen=[[]])
@@ -119,104 +118,106 @@ class Sampler:
         if seed < 0:
             fail(
                 "generation",
-                "the seed is below 0",
+                "the seed is negative",
                 expected="a whole number, 0 or more",
                 found=str(seed),
             )
         self._sampling, self._log_probs = sampling, log_probs
-        words = [np.random.SeedSequence([seed, row]) for row in range(rows)]
-        self._random = [np.random.Generator(np.random.Philox(each)) for each in words]
+        seeds = [np.random.SeedSequence([seed, row]) for row in range(rows)]
+        self._random = [np.random.Generator(np.random.Philox(each)) for each in seeds]
 
     def pick(
         self, logits: NDArray[np.floating], seen: Sequence[Sequence[int]]
     ) -> tuple[NDArray[np.int64], Scores]:
-        """The next token of each row, int64 [B], and its natural log-probability, float64 [B].
+        """Returns the next token of each row, int64 [B], and its log-probability, float64 [B].
 
-        `logits` are [B, V]; `seen[r]` are the tokens of row r so far, prompt and all, which
-        the repetition penalty is for. The log-probability is the model's own, before anything
-        in `Sampling` changed it. A token whose logit is minus infinity is never drawn.
+        `logits` are [B, V]. `seen[r]` are the tokens of row r so far, prompt included, for the
+        repetition penalty. The natural log-probability is the model's own, before `Sampling`
+        changes it. A token with logit minus infinity is never chosen.
 
-        Raises `ArchError` "generation" where the logits are not numbers, forbid every token,
-        or are not one row for each text.
+        Raises `ArchError` "generation" if logits are NaN or infinite, if all tokens of a row
+        are forbidden, or if there is not one row of logits per text.
         """
         rows = len(self._random)
         if logits.ndim != 2 or len(logits) != rows or logits.shape[1] == 0 or len(seen) != rows:
             fail(
                 "generation",
-                "there must be one row of logits, and one of tokens seen, for each text",
-                expected=f"[{rows}, vocabulary], and {rows} rows of tokens",
-                found=f"{list(logits.shape)}, and {len(seen)} rows of tokens",
+                "the logits and the earlier tokens must have one row for each text",
+                expected=f"logits [{rows}, vocabulary], and {rows} rows of tokens",
+                found=f"logits {list(logits.shape)}, and {len(seen)} rows of tokens",
             )
-        picked = [self._pick(*row) for row in zip(logits, seen, self._random, strict=True)]
-        tokens, log_probs = zip(*picked, strict=True) if picked else ((), ())
+        chosen = [self._pick(*row) for row in zip(logits, seen, self._random, strict=True)]
+        tokens, log_probs = zip(*chosen, strict=True) if chosen else ((), ())
         return np.array(tokens, np.int64), np.array(log_probs, np.float64)
 
     def _pick(
         self, logits: NDArray[np.floating], seen: Sequence[int], random: np.random.Generator
     ) -> tuple[int, float]:
         scores = logits.astype(np.float64)
-        _check(scores)
-        if self._sampling.temperature == 0:  # as below, but without what one token needs not
-            token = int(_penalised(scores, seen, self._sampling.repetition_penalty).argmax())
+        _check_finite(scores)
+        if self._sampling.temperature == 0:  # the same token as below, computed faster
+            token = int(_penalise(scores, seen, self._sampling.repetition_penalty).argmax())
         else:
-            token = _draw(warp(scores, seen, self._sampling), random)
-        return token, float(scores[token] - _log_total(scores)) if self._log_probs else math.nan
+            token = _sample(warp(scores, seen, self._sampling), random)
+        return token, float(
+            scores[token] - _log_sum_exp(scores)
+        ) if self._log_probs else math.nan
 
 
 def warp(scores: Scores, seen: Sequence[int], sampling: Sampling) -> Scores:
-    """The scores that a token is drawn from, [V]: minus infinity for what is left out.
+    """Returns the scores that a token is sampled from, [V]: minus infinity if excluded.
 
-    Tokens of `seen` that are outside the vocabulary V are passed over: no penalty can make
-    them less likely. At temperature 0 only the likeliest token is left.
+    Tokens of `seen` outside the vocabulary V are ignored. At temperature 0 only the most
+    likely token is left.
 
     >>> warp(np.array([4.0, 3.0, 1.0]), [0], Sampling(2.0, top_k=2, repetition_penalty=2))
     array([ 1. ,  1.5, -inf])
     """
-    scores = _penalised(scores, seen, sampling.repetition_penalty)
+    scores = _penalise(scores, seen, sampling.repetition_penalty)
     if sampling.temperature == 0:
-        return _keep(scores, np.arange(len(scores)) == scores.argmax())
+        return _exclude_others(scores, np.arange(len(scores)) == scores.argmax())
     scores = scores / sampling.temperature
     if sampling.top_k is not None:
         least = np.sort(scores)[-sampling.top_k :][0]
-        scores = _keep(scores, scores >= least)
+        scores = _exclude_others(scores, scores >= least)
     if sampling.top_p is not None:
-        scores = _keep(scores, _nucleus(scores, sampling.top_p))
+        scores = _exclude_others(scores, _nucleus(scores, sampling.top_p))
     if sampling.min_p is not None:
         probabilities = _probabilities(scores)
-        scores = _keep(scores, probabilities >= sampling.min_p * probabilities.max())
+        scores = _exclude_others(scores, probabilities >= sampling.min_p * probabilities.max())
     return scores
 
 
-def _penalised(scores: Scores, seen: Sequence[int], penalty: float) -> Scores:
+def _penalise(scores: Scores, seen: Sequence[int], penalty: float) -> Scores:
     if penalty == 1:
         return scores
-    again = np.unique(np.fromiter(seen, np.int64))
-    again = again[(again >= 0) & (again < len(scores))]
+    tokens = np.unique(np.fromiter(seen, np.int64))
+    tokens = tokens[(tokens >= 0) & (tokens < len(scores))]
     scores = scores.copy()
-    known = scores[again]
-    scores[again] = np.where(known < 0, known * penalty, known / penalty)
+    earlier = scores[tokens]
+    scores[tokens] = np.where(earlier < 0, earlier * penalty, earlier / penalty)
     return scores
 
 
 def _nucleus(scores: Scores, top_p: float) -> NDArray[np.bool_]:
-    """Which tokens are among the fewest that reach top_p, the likeliest always.
+    """Returns the mask of the fewest tokens that reach top_p; it has the most likely one.
 
-    Of tokens that tie at the border, the first are in.
+    Of equal tokens at the limit, the first are included.
     """
     order = np.argsort(-scores, kind="stable")[::-1]  # the least likely first
-    reached = np.cumsum(_probabilities(scores)[order])
+    cumulative = np.cumsum(_probabilities(scores)[order])
     inside = np.empty(len(scores), np.bool_)
-    inside[order] = reached > 1 - top_p
+    inside[order] = cumulative > 1 - top_p
     inside[order[-1]] = True
     return inside
 
 
-def _draw(scores: Scores, random: np.random.Generator) -> int:
-    """A token drawn with the probabilities of the scores."""
-    reached = np.cumsum(_probabilities(scores))
-    reached /= reached[-1]  # so that it ends in 1, which every random number is below
-    # The first that exceeds the number: never one of probability 0, which adds nothing.
-    return int(np.searchsorted(reached, random.random(), side="right"))
+def _sample(scores: Scores, random: np.random.Generator) -> int:
+    """Samples a token with the probabilities of the scores."""
+    cumulative = np.cumsum(_probabilities(scores))
+    cumulative /= cumulative[-1]  # ends in exactly 1; random numbers are below 1
+    # The first token above the number; never one of probability 0, which adds nothing.
+    return int(np.searchsorted(cumulative, random.random(), side="right"))
 
 
 def _probabilities(scores: Scores) -> Scores:
@@ -225,16 +226,16 @@ def _probabilities(scores: Scores) -> Scores:
     return weights
 
 
-def _log_total(scores: Scores) -> float:
+def _log_sum_exp(scores: Scores) -> float:
     largest = scores.max()
     return float(largest + np.log(np.exp(scores - largest).sum()))
 
 
-def _keep(scores: Scores, kept: NDArray[np.bool_]) -> Scores:
-    return np.where(kept, scores, -np.inf)
+def _exclude_others(scores: Scores, mask: NDArray[np.bool_]) -> Scores:
+    return np.where(mask, scores, -np.inf)
 
 
-def _check(scores: Scores) -> None:
+def _check_finite(scores: Scores) -> None:
     largest = float(scores.max())
     if not math.isfinite(largest):
         fail(
@@ -242,5 +243,5 @@ def _check(scores: Scores) -> None:
             "the logits of the next token are not finite",
             expected="finite logits; minus infinity only for tokens that are forbidden",
             found=f"a largest logit of {largest}",
-            help="check that the weights are this model's, or compute in float32",
+            help="check that the weights belong to this model, or use dtype float32",
         )

@@ -1,8 +1,7 @@
-"""Texts as vectors: an encoder's hidden states, pooled over a text's tokens.
+"""Text embeddings: the hidden states of an encoder, pooled over the tokens of a text.
 
-How they are pooled, how long a text may be and whether vectors get length one is read from
-the files of sentence-transformers where a checkpoint has them (Reimers and Gurevych 2019,
-section 3); tokens are left to `texts`.
+The pooling, the maximum length and the normalisation come from the sentence-transformers files
+of the checkpoint, if it has them (Reimers and Gurevych 2019, section 3).
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ POOLS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "mean": lambda states: states.mean(0),
     "cls": lambda states: states[0],
 }
-"""Ways to make one vector of a text's hidden states [T, D], by name."""
+"""Functions from the hidden states [T, D] of a text to one vector, by name."""
 
 _BATCH = 32
-_STEP = 16  # lengths are rounded up to multiples of it where padding is known
+_LENGTH_STEP = 16  # if the model has padding, lengths are rounded up to a multiple
 
 # The files of sentence-transformers.
 _MODULES = "modules.json"
@@ -45,10 +44,13 @@ _GENERAL = "config_sentence_transformers.json"
 
 @dataclass(frozen=True)
 class Pooling:
-    """How a text becomes a vector: a key of `POOLS`, and whether to length one.
+    """How a text becomes a vector.
 
-    A text is cut to `limit` tokens, special ones counted, where that is not None; `lower`
-    makes its letters small, and `prompt` stands before each.
+    - `pool`: a key of `POOLS`.
+    - `normalise`: whether vectors are scaled to length 1.
+    - `limit`: texts are truncated to so many tokens, special tokens included.
+    - `lower`: whether texts are converted to lower case.
+    - `prompt`: a text that is added before each text.
     """
 
     pool: str = "mean"
@@ -59,10 +61,10 @@ class Pooling:
 
 
 def read_pooling(folder: str | Path, pool: str | None = None) -> Pooling:
-    """What the files of sentence-transformers in a folder say; the mean, normalised, where
-    there are none. `pool` is taken instead of theirs.
+    """Reads the sentence-transformers files of a folder.
 
-    Raises `ArchError` "config" where they ask for what is not computed here.
+    Without these files, the pooling is the normalised mean. `pool` overrides the files.
+    Raises `ArchError` "config" for modules and options that are not supported.
     """
     place = resolve(str(folder))
     if not (place / _MODULES).is_file():
@@ -76,12 +78,12 @@ def read_pooling(folder: str | Path, pool: str | None = None) -> Pooling:
     if others or "Pooling" not in modules:
         fail(
             "config",
-            f"{place / _MODULES}: not a transformer whose states are pooled",
-            expected="Transformer, Pooling, and Normalize or nothing",
+            f"{place / _MODULES}: these modules are not supported",
+            expected="Transformer, Pooling, and optionally Normalize",
             found=listing(modules, "and"),
         )
-    words = _object(modules.get("Transformer", place) / _TRANSFORMER)
-    general = _object(place / _GENERAL)
+    transformer = _read_optional(modules.get("Transformer", place) / _TRANSFORMER)
+    general = _read_optional(place / _GENERAL)
     name, prompts = general.get("default_prompt_name"), general.get("prompts") or {}
     if name is not None and name not in prompts:
         fail(
@@ -91,17 +93,17 @@ def read_pooling(folder: str | Path, pool: str | None = None) -> Pooling:
             help=did_you_mean(name, prompts) or "add it under `prompts`, or remove the default",
         )
     return Pooling(
-        pool or _pool(modules["Pooling"] / "config.json"),
+        pool or _read_pool(modules["Pooling"] / "config.json"),
         "Normalize" in modules,
-        words.get("max_seq_length"),
-        bool(words.get("do_lower_case")),
+        transformer.get("max_seq_length"),
+        bool(transformer.get("do_lower_case")),
         "" if name is None else prompts[name],
     )
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """The parts of a model that turns texts into hidden states, float [T, D]."""
+    """The inputs of a text encoder, its output of hidden states [T, D], and its bound."""
 
     tokens: Input
     others: tuple[Input, ...]
@@ -109,77 +111,77 @@ class Encoder:
     bound: int
 
 
-def encoder(graph: Graph) -> Encoder:
-    """Which is which; raises `ArchError` for a model that does not encode texts.
+def find_encoder(graph: Graph) -> Encoder:
+    """Finds the parts of a text encoder; raises `ArchError` for a model of another kind.
 
-    Of several inputs the tokens are those that say what pads them, and the others are zero, as
-    BERT's segments of a single text are. Of several outputs the one called `hidden` counts.
+    The tokens are the input with a padding token, if there are several inputs. The other
+    inputs are zero, such as BERT's segments. Of several outputs, `hidden` is used.
     """
     bounds = {v.name: v.bound for v in graph.varying}
-    whole = [i for i in graph.inputs if i.type.dtype == "int" and len(i.type.axes) == 1]
-    tokens = next((i for i in whole if i.pad is not None), next(iter(whole), None))
-    problem = "its inputs are not tokens"
-    if tokens is not None and len(whole) == len(graph.inputs):
+    integers = [i for i in graph.inputs if i.type.dtype == "int" and len(i.type.axes) == 1]
+    tokens = next((i for i in integers if i.pad is not None), next(iter(integers), None))
+    problem = "its inputs are not all tokens"
+    if tokens is not None and len(integers) == len(graph.inputs):
         types = graph.types()
         length = tokens.type.axes[0].size
-        # What the loss takes for chances of a next token is no vector of this one.
-        chances = dict(graph.loss.inputs).get("logits") if graph.loss else None
+        # The logits of the loss are not hidden states.
+        logits = dict(graph.loss.inputs).get("logits") if graph.loss else None
         states = [
             name
             for name, ref in graph.outputs
-            if ref != chances and [a.size == length for a in types[ref].axes] == [True, False]
+            if ref != logits and [a.size == length for a in types[ref].axes] == [True, False]
         ]
-        others = tuple(i for i in whole if i is not tokens)
-        alike = all(i.type.axes[0].size == length for i in others)
-        if alike and (len(states) == 1 or "hidden" in states):
+        others = tuple(i for i in integers if i is not tokens)
+        same_length = all(i.type.axes[0].size == length for i in others)
+        if same_length and (len(states) == 1 or "hidden" in states):
             hidden = states[0] if len(states) == 1 else "hidden"
             return Encoder(tokens, others, hidden, length.at(bounds))
-        if alike:
-            problem = f"of its outputs {len(states)} are a vector for each token"
+        if same_length:
+            problem = f"{len(states)} of its outputs are a vector for each token"
     fail(
         "model",
-        f"`{graph.name}` does not turn texts into vectors: {problem}",
+        f"`{graph.name}` is not a text encoder: {problem}",
         expected="inputs `int[T]`, and one output `float[T, D]` or one called `hidden`",
     )
 
 
-def tokenised(
+def tokenize(
     tokenizer: TextTokenizer, texts: Sequence[str], pooling: Pooling, bound: int
 ) -> tuple[list[list[int]], list[int]]:
-    """The tokens of each text, and the numbers of the texts that had to be cut.
+    """Returns the tokens of each text, and the indices of the truncated texts.
 
-    A text loses its last tokens, and keeps the special ones behind them.
+    Truncation keeps the special tokens at the end.
     """
     limit = min(pooling.limit or bound, bound)
     special = set(tokenizer.encode(""))
-    found, cut = [], []
+    found, truncated = [], []
     for number, text in enumerate(texts):
         text = pooling.prompt + text
         ids = tokenizer.encode(text.lower() if pooling.lower else text)
         if not ids:
             fail("tokenizer", f"text {number + 1} has no tokens", found=repr(text))
         if len(ids) > limit:
-            cut.append(number)
+            truncated.append(number)
             end = len(list(takewhile(special.__contains__, reversed(ids))))
             ids = ids[: limit - end] + ids[len(ids) - end :]
         found.append(ids)
-    return found, cut
+    return found, truncated
 
 
 def embed(model: Model, rows: Sequence[Sequence[int]], pooling: Pooling) -> Vectors:
-    """The vectors [N, D] of texts of tokens.
+    """Returns the vectors [N, D] of texts, given as tokens.
 
-    Texts of about the same length are computed together; padding has no part in a vector.
+    Texts of similar length share a batch. Padding does not change a vector.
     """
-    parts = encoder(model.graph)
+    parts = find_encoder(model.graph)
     batches = _batches(rows, parts)
     vectors: dict[int, NDArray[Any]] = {}
     for numbers in each(batches, "embedding", "batches", len(batches)):
         longest = max(len(rows[n]) for n in numbers)
         size = longest
         if parts.tokens.pad is not None:
-            size = min(-(-longest // _STEP) * _STEP, parts.bound)
-        # A batch that is not full is filled up, so that all are of one size.
+            size = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, parts.bound)
+        # The last batch is filled with copies, so that all batches have one size.
         height = _BATCH if len(rows) > _BATCH and parts.tokens.pad is not None else len(numbers)
         tokens = np.full((height, size), parts.tokens.pad or 0, np.int64)
         for row, number in zip(tokens, (numbers * height)[:height], strict=True):
@@ -187,46 +189,46 @@ def embed(model: Model, rows: Sequence[Sequence[int]], pooling: Pooling) -> Vect
         given = {other.name: np.zeros_like(tokens) for other in parts.others}
         states = model(**{parts.tokens.name: tokens}, **given)[parts.hidden].numpy()
         for state, number in zip(states, numbers, strict=False):
-            told = state[: len(rows[number])].astype(np.float32)
-            vectors[number] = POOLS[pooling.pool](told)
+            own = state[: len(rows[number])].astype(np.float32)  # without padding
+            vectors[number] = POOLS[pooling.pool](own)
     found = np.array([vectors[number] for number in range(len(rows))], np.float32)
-    return unit(found) if pooling.normalise else found
+    return normalise(found) if pooling.normalise else found
 
 
-def unit(vectors: Vectors) -> Vectors:
-    """The vectors [N, D] at length one."""
+def normalise(vectors: Vectors) -> Vectors:
+    """Returns the vectors [N, D], scaled to length 1."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
 
 
 def similarity(vectors: Vectors) -> NDArray[np.float32]:
-    """The cosine of each of the vectors [N, D] with each, [N, N]."""
-    units = unit(vectors)
+    """Returns the cosine similarity of each pair of vectors [N, D], as [N, N]."""
+    units = normalise(vectors)
     return np.asarray(units @ units.T)
 
 
 def _batches(rows: Sequence[Sequence[int]], parts: Encoder) -> list[list[int]]:
-    """The numbers of the rows that are computed together; one by one without padding."""
+    """Returns the row indices of each batch; without padding, each row is its own batch."""
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     step = _BATCH if parts.tokens.pad is not None else 1
     return [order[start : start + step] for start in range(0, len(order), step)]
 
 
-def _object(path: Path) -> Mapping[str, Any]:
+def _read_optional(path: Path) -> Mapping[str, Any]:
     return read_object(path, "a config") if path.is_file() else {}
 
 
-def _pool(path: Path) -> str:
-    """The one way of pooling that a config turns on."""
+def _read_pool(path: Path) -> str:
+    """Reads the pooling from a config that must enable exactly one."""
     found = read_object(path, "a config of pooling")
     ways = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
     on = [name for name, value in found.items() if name.startswith("pooling_mode") and value]
     if len(on) != 1 or on[0] not in ways or found.get("include_prompt") is False:
         fail(
             "config",
-            f"{path}: texts are pooled in a way that is not computed here",
+            f"{path}: this pooling is not supported",
             expected=listing(ways),
             found=listing(on, "and") or "none",
-            help="`--pool mean` and `--pool cls` are other vectors than those it was made for",
+            help="`--pool mean` or `--pool cls` runs the model, but gives other vectors",
         )
     return ways[on[0]]

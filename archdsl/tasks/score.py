@@ -1,4 +1,4 @@
-"""How well a model predicts a text, window by window."""
+"""The perplexity of a text, computed window by window."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from archdsl.model import Model
 from archdsl.passes.split_decoding import split_decoding
 from archdsl.progress import each
 
-_WINDOW = 1024  # tokens, unless the model's bound is less
-_BLOCK = 64  # positions whose probabilities are computed together
+_WINDOW = 1024  # default in tokens, unless the model's bound is less
+_BLOCK = 64  # positions per block, to limit memory
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well tokens were predicted: `nats` is the sum of the negative log-probabilities of
-    the `predicted` ones, in `windows` of those there are."""
+    """The score of a text of `tokens` after some windows.
+
+    `nats` is the sum of the negative natural log-probabilities of the `predicted` tokens.
+    """
 
     tokens: int
     predicted: int
@@ -30,7 +32,7 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """The exponential of the mean; infinite where float64 does not hold it.
+        """The exponential of the mean nats per token; infinity if float64 overflows.
 
         >>> round(Score(tokens=3, predicted=2, nats=2 * math.log(5), windows=1).perplexity, 9)
         5.0
@@ -40,10 +42,9 @@ class Score:
 
 
 def windows(tokens: int, window: int, stride: int) -> list[tuple[int, int, int]]:
-    """Where windows start, which of the tokens each is the first to predict, and their ends.
+    """Returns the windows as (start, first predicted token, end).
 
-    The first token of a text has nothing to be predicted from; where windows do not overlap,
-    nor has the first of each.
+    A window does not predict its first token, or tokens that an earlier window predicted.
 
     >>> windows(10, window=4, stride=4)
     [(0, 1, 4), (4, 5, 8), (8, 9, 10)]
@@ -65,12 +66,14 @@ def windows(tokens: int, window: int, stride: int) -> list[tuple[int, int, int]]
 def score(
     model: Model, tokens: Sequence[int], window: int | None = None, stride: int | None = None
 ) -> Iterator[Score]:
-    """The score of a text after each of its windows; the last is that of the whole.
+    """Yields the score after each window; the last one is the score of the whole text.
 
-    Windows are `window` tokens long, the model's bound or 1024 where None, and start `stride`
-    tokens apart, a whole window where None: each token is counted once, predicted from those
-    before it in the first window that has it. Raises `ArchError` "generation" for a model
-    that predicts no tokens, for sizes out of range and for fewer than two tokens.
+    - `window`: tokens per window. Default: the model's bound, at most 1024.
+    - `stride`: tokens between the starts of two windows. Default: `window`.
+
+    Each token is predicted once, in the first window that contains it. Raises `ArchError`
+    "generation" for a model that predicts no tokens, for sizes out of range and for a text of
+    fewer than two tokens.
     """
     plan = split_decoding(model.graph)
     bound = {v.name: v.bound for v in model.graph.varying}[plan.axis]
@@ -94,7 +97,7 @@ def _scores(
 
 
 def _nats(logits: NDArray[np.float32], tokens: NDArray[np.int64]) -> float:
-    """The sum of the negative log-probabilities of tokens [n] by logits [n, vocab]."""
+    """Returns the sum of the negative log-probabilities of tokens [n] by logits [n, vocab]."""
     total = 0.0
     for start in range(0, len(tokens), _BLOCK):
         block = logits[start : start + _BLOCK].astype(np.float64)  # [b, vocab]
@@ -108,10 +111,15 @@ def _nats(logits: NDArray[np.float32], tokens: NDArray[np.int64]) -> float:
 def _check(model: Model, name: str, bound: int, window: int, stride: int, tokens: int) -> None:
     others = [each.name for each in model.graph.inputs if each.name != name]
     rules = (
-        (not others, f"`{model.graph.name}` has inputs beside `{name}`", "none", None),
-        (2 <= window <= bound, "a window is out of range", f"2 to {bound} tokens", window),
-        (1 <= stride <= window, "a stride is out of range", f"1 to {window} tokens", stride),
-        (tokens >= 2, "the text is too short to be scored", "two tokens or more", tokens),
+        (
+            not others,
+            f"`{model.graph.name}` needs more inputs than `{name}`",
+            "no other input",
+            None,
+        ),
+        (2 <= window <= bound, "the window is out of range", f"2 to {bound} tokens", window),
+        (1 <= stride <= window, "the stride is out of range", f"1 to {window} tokens", stride),
+        (tokens >= 2, "the text is too short for a score", "two tokens or more", tokens),
     )
     wrong = [
         Diagnostic("generation", message, None, expected, None if found is None else str(found))

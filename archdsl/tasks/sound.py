@@ -1,7 +1,4 @@
-"""Sound files as numbers: WAV, another sampling rate, and the log-mel frames of speech models.
-
-What a model hears in them is left to `speech`.
-"""
+"""Sound files: reading WAV, resampling, and the log-mel spectrogram of speech models."""
 
 from __future__ import annotations
 
@@ -20,82 +17,84 @@ from archdsl.formats.strict_json import read_object
 
 Samples: TypeAlias = NDArray[np.float32]
 
-_EXTENSIBLE = 0xFFFE  # the encoding stands further on
-_CROSSINGS = 32  # of the resampling filter, to each side
-_BETA = 9.0  # of its window, which leaves less than 90 dB of what it should take away
+_EXTENSIBLE = 0xFFFE  # the encoding is in a later field
+_CROSSINGS = 32  # zero crossings of the resampling filter on each side
+_BETA = 9.0  # of its Kaiser window; aliases are attenuated by more than 90 dB
 
 
 def read_wav(path: str | Path) -> tuple[Samples, int]:
-    """The samples of a WAV file, -1 to 1, its channels averaged, and how many are a second.
+    """Reads a WAV file: its samples, -1 to 1, with channels averaged, and its sampling rate.
 
-    Whole numbers of 8, 16, 24 and 32 bits, and floats of 32 and 64. Raises `ArchError` "file"
-    where the file is not one of these.
+    Supports integers of 8, 16, 24 and 32 bits, and floats of 32 and 64 bits. Raises
+    `ArchError` "file" for other files.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        fail("file", f"`{path}` cannot be heard: {error.strerror or str(error)}", cause=error)
+        fail("file", f"cannot read `{path}`: {error.strerror or str(error)}", cause=error)
     if (data[:4], data[8:12]) != (b"RIFF", b"WAVE"):
         fail(
             "file",
-            f"`{path}` cannot be heard: it is not a WAV file",
-            help=f"ffmpeg -i {path} -ar 16000 -ac 1 x.wav",
+            f"`{path}` is not a WAV file",
+            help=f"convert it: `ffmpeg -i {path} -ar 16000 -ac 1 x.wav`",
         )
     chunks = _chunks(data)
     head = chunks.get(b"fmt ", b"")
     if len(head) < 16 or b"data" not in chunks:
         fail(
             "file",
-            f"`{path}` cannot be heard: the file is damaged: it has no format, or no sound",
+            f"`{path}` is damaged: its format or its samples are missing",
         )
     kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", head[:16])
     if kind == _EXTENSIBLE and len(head) >= 26:
         (kind,) = struct.unpack("<H", head[24:26])
-    sound = _decoded(chunks[b"data"], kind, bits)
+    sound = _decode(chunks[b"data"], kind, bits)
     if sound is None or not channels or not rate:
         encoding = f"encoding {kind} of {bits} bits, {channels} channels, {rate} Hz"
         fail(
             "file",
-            f"`{path}` cannot be heard: {encoding} is not known",
-            help="save it as 16-bit PCM",
+            f"the encoding of `{path}` is not supported",
+            expected="PCM of 8, 16, 24 or 32 bits, or floats of 32 or 64 bits",
+            found=encoding,
+            help="save the file as 16-bit PCM",
         )
     sound = sound[: len(sound) // channels * channels]
     if not len(sound) or not np.isfinite(sound).all():
-        reason = "it has NaNs" if len(sound) else "there is no sound in it"
-        fail("file", f"`{path}` cannot be heard: {reason}")
+        reason = "has samples that are NaN or infinite" if len(sound) else "has no samples"
+        fail("file", f"`{path}` {reason}")
     return sound.reshape(-1, channels).mean(1).astype(np.float32), rate
 
 
 def resample(samples: Samples, rate: int, wanted: int) -> Samples:
-    """The same sound at another rate, without what the new rate cannot carry.
+    """Resamples a sound; frequencies above half the new rate are filtered out.
 
-    A sinc under Kaiser's window, one set of taps for each phase (Smith, "Digital Audio
+    The filter is a sinc with a Kaiser window, one set of taps per phase (Smith, "Digital Audio
     Resampling", 2002).
     """
     common = math.gcd(rate, wanted)
     up, down = wanted // common, rate // common
     if up == down:
         return samples
-    slower = max(1.0, down / up)  # how much longer the filter is to cut at the lower rate
-    half = math.ceil(_CROSSINGS * slower)
-    around = np.pad(samples.astype(np.float64), half)
-    frames = sliding_window_view(around, 2 * half + 1)
+    stretch = max(1.0, down / up)  # the filter is longer if the rate goes down
+    half = math.ceil(_CROSSINGS * stretch)
+    padded = np.pad(samples.astype(np.float64), half)
+    frames = sliding_window_view(padded, 2 * half + 1)
     found = np.empty(-(-len(samples) * up // down))
     for phase in range(min(up, len(found))):
         whole, part = divmod(phase * down, up)
-        times = (np.arange(-half, half + 1) - part / up) / slower
+        times = (np.arange(-half, half + 1) - part / up) / stretch
         inside = np.clip(1 - (times / _CROSSINGS) ** 2, 0, None)
         taps = np.sinc(times) * np.i0(_BETA * np.sqrt(inside)) / np.i0(_BETA) * (inside > 0)
         count = len(found[phase::up])
-        found[phase::up] = frames[whole::down][:count] @ (taps / slower)
+        found[phase::up] = frames[whole::down][:count] @ (taps / stretch)
     return found.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Spectrogram:
-    """Log-mel frames as Whisper hears them (Radford et al. 2022, section 2.2).
+    """The log-mel spectrogram of Whisper (Radford et al. 2022, section 2.2).
 
-    `window` and `hop` are in samples, of which `rate` are a second.
+    `window` and `hop` are in samples, `rate` in samples per second.
     """
 
     bins: int = 80
@@ -104,10 +103,13 @@ class Spectrogram:
     hop: int = 160
 
     def __call__(self, samples: Samples) -> NDArray[np.float32]:
-        """Samples [frames * hop] as [bins, frames]: log10 of the power, eight decades at most,
-        moved and scaled to about -1 to 1."""
-        around = np.pad(samples.astype(np.float64), self.window // 2, mode="reflect")
-        frames = sliding_window_view(around, self.window)[: -1 : self.hop]
+        """Returns [bins, frames] of samples [frames * hop]: log10 of the power.
+
+        Values more than eight decades below the maximum are clipped, then all are scaled to
+        about -1 to 1.
+        """
+        padded = np.pad(samples.astype(np.float64), self.window // 2, mode="reflect")
+        frames = sliding_window_view(padded, self.window)[: -1 : self.hop]
         hann = np.hanning(self.window + 1)[:-1]
         power = np.abs(np.fft.rfft(frames * hann)) ** 2  # [frames, 1 + window // 2]
         logs = np.log10(np.maximum(_mel(self) @ power.T, 1e-10))
@@ -115,56 +117,65 @@ class Spectrogram:
 
 
 def read_spectrogram(folder: Path, bins: int) -> Spectrogram:
-    """What a folder's `preprocessor_config.json` says, and Whisper's own where there is none.
+    """Reads a folder's `preprocessor_config.json`; without it, Whisper's values are used.
 
-    Raises `ArchError` "config" where it asks for what is not computed here.
+    Raises `ArchError` "config" for values that are not supported.
     """
     path = folder / "preprocessor_config.json"
-    usual = Spectrogram(bins)
+    default = Spectrogram(bins)
     if not path.is_file():
-        return usual
+        return default
     found = read_object(path, "a preprocessor's config")
-    asked = {
+    supported = {
         "feature_size": bins,
         "padding_side": "right",
         "padding_value": 0,
         "dither": 0,
         "do_normalize": False,
     }
-    for name, only in asked.items():
+    for name, only in supported.items():
         if (found.get(name) or 0) != only and name in found:
             _fail_config(path, name, str(only), str(found[name]))
     numbers = [
         found.get(name, each)
         for name, each in (
-            ("sampling_rate", usual.rate),
-            ("n_fft", usual.window),
-            ("hop_length", usual.hop),
+            ("sampling_rate", default.rate),
+            ("n_fft", default.window),
+            ("hop_length", default.hop),
         )
     ]
     for number in numbers:
         if type(number) is not int or number < 1:
-            _fail_config(path, "sampling_rate, n_fft or hop_length", "a number", str(number))
+            _fail_config(
+                path,
+                "sampling_rate, n_fft or hop_length",
+                "a whole number above 0",
+                str(number),
+            )
     return Spectrogram(bins, *numbers)
 
 
 def _mel(settings: Spectrogram) -> NDArray[np.float64]:
-    """Triangles [bins, 1 + window // 2] of equal area, evenly spaced in mel to half the rate.
+    """Returns the mel filters [bins, 1 + window // 2]: triangles of equal area.
 
-    The mel scale and the areas are those of Slaney's "Auditory Toolbox" (1998): linear up to
-    1 kHz, 200/3 Hz a mel, and from there 27 mels for a factor of 6.4.
+    They are evenly spaced in mel, up to half the rate. The mel scale and the areas are those of
+    Slaney's "Auditory Toolbox" (1998): linear up to 1 kHz with 200/3 Hz per mel, then
+    logarithmic with 27 mels per factor of 6.4.
     """
     top = 15 + 27 * math.log(settings.rate / 2 / 1000) / math.log(6.4)
     mels = np.linspace(0, top, settings.bins + 2)
     corners = np.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))
-    heard = np.arange(1 + settings.window // 2) * settings.rate / settings.window
+    frequencies = np.arange(1 + settings.window // 2) * settings.rate / settings.window
     low, middle, high = (corners[i : i + settings.bins, None] for i in range(3))
-    rising, falling = (heard - low) / (middle - low), (high - heard) / (high - middle)
+    rising, falling = (
+        (frequencies - low) / (middle - low),
+        (high - frequencies) / (high - middle),
+    )
     return np.asarray(np.maximum(np.minimum(rising, falling), 0) * 2 / (high - low))
 
 
 def _chunks(data: bytes) -> dict[bytes, bytes]:
-    """The parts of a RIFF file by name; the last may be short, where recording broke off."""
+    """Returns the chunks of a RIFF file by name; the last one may be incomplete."""
     found: dict[bytes, bytes] = {}
     place = 12
     while place + 8 <= len(data):
@@ -174,8 +185,8 @@ def _chunks(data: bytes) -> dict[bytes, bytes]:
     return found
 
 
-def _decoded(data: bytes, kind: int, bits: int) -> NDArray[Any] | None:
-    """The samples of all channels, one after the other; None for an unknown encoding."""
+def _decode(data: bytes, kind: int, bits: int) -> NDArray[Any] | None:
+    """Decodes the interleaved samples of all channels; None for an unknown encoding."""
     data = data[: len(data) // max(bits // 8, 1) * max(bits // 8, 1)]
     match kind, bits:
         case (1, 8):
@@ -192,5 +203,5 @@ def _decoded(data: bytes, kind: int, bits: int) -> NDArray[Any] | None:
 
 
 def _fail_config(path: Path, name: str, expected: str, found: str) -> NoReturn:
-    message = f"{path}: `{name}` is not what is computed here"
+    message = f"{path}: this value of `{name}` is not supported"
     fail("config", message, expected=expected, found=found)

@@ -1,8 +1,7 @@
-"""Chats as one text, by the template that a checkpoint carries.
+"""Chat templates: a chat as one text, by the template of a checkpoint.
 
-A template is a program in Jinja's language, by whoever published the checkpoint. It runs in
-Jinja's sandbox: it is given plain values, reaches no attribute of Python's and changes nothing.
-Turning the text into tokens is left to `texts`.
+A template is a Jinja program by the publisher of the checkpoint. It runs in Jinja's sandbox: it
+gets plain values only, and cannot reach Python attributes or change anything.
 """
 
 from __future__ import annotations
@@ -18,36 +17,39 @@ from archdsl.diagnostics import fail
 def render(
     template: str, messages: Sequence[Mapping[str, str]], tokens: Mapping[str, str | None]
 ) -> str:
-    """The text of the messages, at whose end the model's answer begins.
+    """Renders the messages to a text that ends where the model's answer begins.
 
-    `messages` have a `role` and a `content`; `tokens` are what the template may name beside
-    them, such as `bos_token`. Templates of the hub count on the block's newline being trimmed,
-    on `break` and `continue`, and on the function `raise_exception`.
+    `messages` have a `role` and a `content`. `tokens` are other variables of the template, such
+    as `bos_token`. As templates of the Hugging Face hub expect, newlines after blocks are
+    trimmed, and `break`, `continue` and the function `raise_exception` are available.
 
-    Raises `ArchError`: "tokenizer" where a message lacks one of the two, or the template is
-    not one, refuses the messages or asks for what the sandbox does not give; "file" where
-    Jinja is not installed.
+    Raises `ArchError`: "tokenizer" if a message lacks a role or a content, or if the template
+    is invalid, refuses the messages or leaves the sandbox; "file" if Jinja is not installed.
     """
-    plain = [_plain(number, message) for number, message in enumerate(messages)]
+    plain = [_check_message(number, message) for number, message in enumerate(messages)]
     sandbox = _sandbox()
-    given = {name: text for name, text in tokens.items() if text is not None}
+    variables = {name: text for name, text in tokens.items() if text is not None}
     try:
         return str(
             sandbox.from_string(template).render(
-                messages=plain, add_generation_prompt=True, tools=None, documents=None, **given
+                messages=plain,
+                add_generation_prompt=True,
+                tools=None,
+                documents=None,
+                **variables,
             )
         )
-    except Exception as error:  # a template can end in any error that an expression can
+    except Exception as error:  # a template can raise any error of an expression
         reason = str(error) or type(error).__name__
-        fail("tokenizer", "the chat template cannot be filled in", found=reason, cause=error)
+        fail("tokenizer", "the chat template cannot be rendered", found=reason, cause=error)
 
 
-def _plain(number: int, message: Mapping[str, str]) -> dict[str, str]:
+def _check_message(number: int, message: Mapping[str, str]) -> dict[str, str]:
     for name in ("role", "content"):
         if not isinstance(message.get(name), str):
             fail(
                 "tokenizer",
-                f"message {number} of the chat has no text as its `{name}`",
+                f"message {number} of the chat has no text in `{name}`",
                 expected='{"role": "user", "content": "…"}',
                 found=repr(dict(message))[:80],
             )
@@ -56,38 +58,38 @@ def _plain(number: int, message: Mapping[str, str]) -> dict[str, str]:
 
 @cache
 def _sandbox() -> Any:
-    """The environment that templates run in, made at the first chat."""
+    """Returns the environment of templates; created at the first chat."""
     try:
         jinja = importlib.import_module("jinja2")
         sandbox = importlib.import_module("jinja2.sandbox")
     except ImportError as error:
         fail(
             "file",
-            "the package `jinja2`, which fills in chat templates, is not installed",
+            "chat templates need the package `jinja2`, which is not installed",
             help="pip install 'archdsl[text]'",
             cause=error,
         )
 
     def refuse(what: str) -> NoReturn:
-        raise jinja.exceptions.SecurityError(f"{what} is out of a template's reach")
+        raise jinja.exceptions.SecurityError(f"a template cannot access {what}")
 
     class Environment(sandbox.ImmutableSandboxedEnvironment):  # type: ignore[misc, name-defined]
-        # Jinja prints nothing for such an attribute, and only objects to what is done with it.
+        # By default Jinja prints nothing for such an attribute.
         def unsafe_undefined(self, obj: object, attribute: str) -> NoReturn:
             refuse(f"`{attribute}` of a {type(obj).__name__}")
 
     class Namespace(jinja.utils.Namespace):  # type: ignore[misc, name-defined]
-        # What Python or Jinja itself would call by such a name is not for a template to set.
+        # A template must not set names that Python or Jinja calls itself.
         def __setitem__(self, name: str, value: object) -> None:
             if name.startswith("_"):
                 refuse(f"`{name}` of a namespace")
             super().__setitem__(name, value)
 
     def namespace(**values: object) -> Namespace:
-        made = Namespace()
+        space = Namespace()
         for name, value in values.items():
-            made[name] = value
-        return made
+            space[name] = value
+        return space
 
     def raise_exception(message: str) -> NoReturn:
         raise jinja.exceptions.TemplateError(message)

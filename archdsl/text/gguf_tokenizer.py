@@ -1,6 +1,6 @@
-"""The tokenizer that a GGUF file carries in its metadata, as ggml's docs/gguf.md has it.
+"""The tokenizer in the metadata of a GGUF file, as in ggml's docs/gguf.md.
 
-The names under `tokenizer.ggml` are llama.cpp's, and so is what they mean.
+The names under `tokenizer.ggml` and their meaning are llama.cpp's.
 """
 
 from __future__ import annotations
@@ -12,35 +12,42 @@ from typing import Any, TypeVar
 
 from archdsl.diagnostics import fail, listing
 from archdsl.formats import read_checkpoint
-from archdsl.text.special_tokens import Published, add_ends, template, with_roles
+from archdsl.text.special_tokens import (
+    PublishedTokenizer,
+    assign_roles,
+    parse_template,
+    set_end_tokens,
+)
 from archdsl.text.subword_models import (
-    CUTS,
+    PRE_TOKENIZERS,
     byte_level,
     library_package,
-    pairs,
+    parse_merges,
     sentence_pieces,
 )
 
 _T = TypeVar("_T", str, int, float)
 
-_ORDINARY, _UNKNOWN, _CONTROL, _WRITTEN, _UNUSED = 1, 2, 3, 4, 5
-"""The format's numbers for what a token is; `_WRITTEN` ones are always taken whole."""
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 1, 2, 3, 4, 5
+"""The token types of the format. User-defined tokens are never split."""
 
 
-def read_gguf(path: Path) -> Published:
-    """The tokenizer in a GGUF file's metadata, of the kind `gpt2` or `llama`."""
+def read_gguf(path: Path) -> PublishedTokenizer:
+    """Reads the tokenizer of a GGUF file, of model `gpt2` or `llama`."""
     metadata = dict(read_checkpoint(path).config or {})
     kind = metadata.get("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
         fail(
             "tokenizer",
-            f"{path}: the file has no tokenizer of a kind that is read",
+            f"{path}: the file has no supported tokenizer",
             expected="`tokenizer.ggml.model` to be `gpt2` or `llama`",
             found=f"`{kind}`" if kind is not None else "no such field",
         )
-    cuts = metadata.get("tokenizer.ggml.pre")
+    pre = metadata.get("tokenizer.ggml.pre")
     types = _types(metadata, path)
-    library = (_gguf_bytes if kind == "gpt2" else _gguf_pieces)(metadata, types, path)
+    library = (_build_byte_level if kind == "gpt2" else _build_sentence_pieces)(
+        metadata, types, path
+    )
     keys = {"bos": ("bos",), "eos": ("eos", "eot", "eom"), "pad": ("padding",)}
     numbers = {
         role: [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in each]
@@ -48,68 +55,82 @@ def read_gguf(path: Path) -> Published:
     }
     chat = metadata.get("tokenizer.chat_template")
     ids = {token: number for number, token in enumerate(types)}
-    published = with_roles(library, {}, numbers, path, template(chat, path), ids)
-    # What llama.cpp does where a file does not say.
-    usual = kind == "llama" or CUTS.get(str(cuts)) == CUTS["llama-bpe"]
-    add_bos = metadata.get("tokenizer.ggml.add_bos_token", usual and published.bos is not None)
+    published = assign_roles(library, {}, numbers, path, parse_template(chat, path), ids)
+    # The defaults of llama.cpp.
+    default = kind == "llama" or PRE_TOKENIZERS.get(str(pre)) == PRE_TOKENIZERS["llama-bpe"]
+    add_bos = metadata.get(
+        "tokenizer.ggml.add_bos_token", default and published.bos is not None
+    )
     add_eos = metadata.get("tokenizer.ggml.add_eos_token", False)
-    add_ends(published, add_bos, add_eos, path)
+    set_end_tokens(published, add_bos, add_eos, path)
     return published
 
 
-def _gguf_bytes(metadata: Mapping[str, object], types: Mapping[str, int], path: Path) -> Any:
-    cuts = metadata.get("tokenizer.ggml.pre")
-    if not isinstance(cuts, str) or cuts not in CUTS:
+def _build_byte_level(
+    metadata: Mapping[str, object], types: Mapping[str, int], path: Path
+) -> Any:
+    pre = metadata.get("tokenizer.ggml.pre")
+    if not isinstance(pre, str) or pre not in PRE_TOKENIZERS:
         fail(
             "tokenizer",
-            f"{path}: it is not known how this vocabulary cuts a text",
-            expected=f"`tokenizer.ggml.pre` to be {listing(CUTS)}",
-            found=f"`{cuts}`" if cuts is not None else "no such field",
+            f"{path}: the pre-tokenizer is not supported",
+            expected=f"`tokenizer.ggml.pre` to be {listing(PRE_TOKENIZERS)}",
+            found=f"`{pre}`" if pre is not None else "no such field",
             help="use the `tokenizer.json` that is published with the model",
         )
-    merges = pairs(_field(metadata, "merges", str, path), path)
-    library = byte_level({token: n for n, token in enumerate(types)}, merges, cuts, path)
-    return _with_added(library, types)
+    merges = parse_merges(_field(metadata, "merges", str, path), path)
+    library = byte_level({token: n for n, token in enumerate(types)}, merges, pre, path)
+    return _add_special(library, types)
 
 
-def _gguf_pieces(metadata: Mapping[str, object], types: Mapping[str, int], path: Path) -> Any:
+def _build_sentence_pieces(
+    metadata: Mapping[str, object], types: Mapping[str, int], path: Path
+) -> Any:
     scores = _field(metadata, "scores", float, path)
     if len(scores) != len(types):
-        fail("tokenizer", f"{path}: {len(types)} tokens and {len(scores)} scores")
-    of_text = (_ORDINARY, _WRITTEN, _UNUSED)
+        fail(
+            "tokenizer",
+            f"{path}: the numbers of tokens and scores differ",
+            found=f"{len(types)} tokens, {len(scores)} scores",
+        )
+    text_types = (_NORMAL, _USER_DEFINED, _UNUSED)
     library = sentence_pieces(
         {
             token: x
             for (token, kind), x in zip(types.items(), scores, strict=True)
-            if kind in of_text
+            if kind in text_types
         },
         {token: number for number, token in enumerate(types)},
         next((token for token, kind in types.items() if kind == _UNKNOWN), None),
         metadata.get("tokenizer.ggml.add_space_prefix", True) is True,
         path,
     )
-    return _with_added(library, types)
+    return _add_special(library, types)
 
 
-def _with_added(library: Any, types: Mapping[str, int]) -> Any:
-    """The library with the tokens that are found in a text before it is cut."""
+def _add_special(library: Any, types: Mapping[str, int]) -> Any:
+    """Adds the tokens that are matched before a text is split."""
     added = library_package().AddedToken
     control = [token for token, kind in types.items() if kind == _CONTROL]
     library.add_special_tokens([added(token, normalized=False) for token in control])
-    written = [token for token, kind in types.items() if kind == _WRITTEN]
-    library.add_tokens([added(token, normalized=False) for token in written])
+    user_defined = [token for token, kind in types.items() if kind == _USER_DEFINED]
+    library.add_tokens([added(token, normalized=False) for token in user_defined])
     return library
 
 
 def _types(metadata: Mapping[str, object], path: Path) -> dict[str, int]:
-    """What each token is, by the token, in the order of their numbers."""
+    """Returns the type of each token, in the order of the ids."""
     tokens = _field(metadata, "tokens", str, path)
     types = _field(metadata, "token_type", int, path)
     if len(types) != len(tokens):
-        fail("tokenizer", f"{path}: {len(tokens)} tokens and {len(types)} types of tokens")
+        fail(
+            "tokenizer",
+            f"{path}: the numbers of tokens and token types differ",
+            found=f"{len(tokens)} tokens, {len(types)} token types",
+        )
     if len({*tokens}) != len(tokens):
         token, count = Counter(tokens).most_common(1)[0]
-        fail("tokenizer", f"{path}: the token {token!r:.80} stands {count} times")
+        fail("tokenizer", f"{path}: the token {token!r:.80} occurs {count} times")
     return dict(zip(tokens, types, strict=True))
 
 

@@ -1,7 +1,6 @@
-"""What the tokens of a published tokenizer are for, and which of them are put around a text.
+"""The special tokens of a published tokenizer, and which of them are added to a text.
 
-Files name such tokens, number them or leave them to their usual names. Where in the files that
-stands is left to `tokenizer_files` and `gguf`.
+Files define them by name, by id, or not at all; then tokens with a usual name are used.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from archdsl.text.vocabulary_tokenizer import PURPOSES, USUAL_NAMES
 
 
 @dataclass(frozen=True)
-class Published:
-    """A tokenizer of the library (`tokenizers.Tokenizer`), and what is known of its tokens.
+class PublishedTokenizer:
+    """A `tokenizers.Tokenizer`, with the ids of its special tokens and its chat template.
 
-    `bos`, `eos` and `pad` are the numbers of the tokens that start a sequence, end it and
-    fill up a batch; `vocabulary` is one more than the largest number.
+    `bos`, `eos` and `pad` are the ids of the start, end and padding tokens. `vocabulary` is one
+    more than the largest id.
     """
 
     library: Any
@@ -33,18 +32,17 @@ class Published:
     vocabulary: int = 0
 
 
-def with_roles(
+def assign_roles(
     library: Any,
     named: Mapping[str, str | None],
     numbered: Mapping[str, object],
     origin: Path,
     chat_template: str | None = None,
     ids: Mapping[str, int] | None = None,
-) -> Published:
-    """The tokenizer with the tokens that have a role, by name, by number or by usual name.
+) -> PublishedTokenizer:
+    """Finds the special tokens by name, by id or by usual name.
 
-    `ids` are the numbers of all its tokens, where they are known: the library takes a while
-    to say them.
+    `ids` are the ids of all tokens, if known; the library takes long to list them.
     """
     ids = library.get_vocab() if ids is None else ids
     if not ids:
@@ -55,24 +53,26 @@ def with_roles(
         if name is not None and name not in ids:
             fail(
                 "tokenizer",
-                f"{origin}: the token for {PURPOSES[role]} is not in the vocabulary",
+                f"{origin}: {PURPOSES[role]} is not in the vocabulary",
                 found=f"`{name}`",
                 help=did_you_mean(name, ids),
             )
         known = [ids[name]] if name is not None else []
         if name is not None and ids[name] not in library.get_added_tokens_decoder():
             library.add_special_tokens([name])
-        known += _known_numbers(role, numbered.get(role), set(ids.values()), origin)
-        found[role] = tuple(dict.fromkeys(known)) or _usual(library, role)
+        known += _read_ids(role, numbered.get(role), set(ids.values()), origin)
+        found[role] = tuple(dict.fromkeys(known)) or _find_usual(library, role)
     bos, pad = (next(iter(found[role]), None) for role in ("bos", "pad"))
     end = max(ids.values()) + 1
-    return Published(library, bos, found["eos"], pad, chat_template, end)
+    return PublishedTokenizer(library, bos, found["eos"], pad, chat_template, end)
 
 
-def add_ends(published: Published, add_bos: object, add_eos: object, origin: Path) -> None:
-    """Makes the library put the start and the end token around a text, as these flags say.
+def set_end_tokens(
+    published: PublishedTokenizer, add_bos: object, add_eos: object, origin: Path
+) -> None:
+    """Makes the library add the start and end token to a text, by these flags.
 
-    None says nothing. What a `tokenizer.json` puts there of other tokens stays.
+    None keeps the setting of the file. Other tokens that a `tokenizer.json` adds are kept.
     """
     if add_bos is None and add_eos is None:
         return
@@ -81,7 +81,8 @@ def add_ends(published: Published, add_bos: object, add_eos: object, origin: Pat
         if flag and number is None:
             fail(
                 "tokenizer",
-                f"{origin}: the token for {PURPOSES[role]} is added, but none is known",
+                f"{origin}: `add_{role}_token` is set, but {PURPOSES[role]} is not defined",
+                help=f"define `{role}_token`, or remove `add_{role}_token`",
             )
     wanted = {role: number for role, flag, number in pairs if flag}
     now = published.library.encode("").ids
@@ -93,17 +94,22 @@ def add_ends(published: Published, add_bos: object, add_eos: object, origin: Pat
     )
 
 
-def template(value: object, origin: Path) -> str | None:
-    """A chat template as settings have it: itself, or several by name, one the default."""
+def parse_template(value: object, origin: Path) -> str | None:
+    """Reads a chat template: a text, or a list of named templates with a default."""
     if isinstance(value, list) and all(isinstance(each, dict) for each in value):
         value = {each.get("name"): each.get("template") for each in value}.get("default")
     if value is None or isinstance(value, str):
         return value
-    fail("tokenizer", f"{origin}: a chat template is a text", found=repr(value)[:80])
+    fail(
+        "tokenizer",
+        f"{origin}: the chat template is not a text",
+        expected="a text, or a list of objects with `name` and `template`",
+        found=repr(value)[:80],
+    )
 
 
-def _known_numbers(role: str, value: object, ids: set[int], origin: Path) -> list[int]:
-    """The tokens that a setting numbers; None and what is below 0 stand for none."""
+def _read_ids(role: str, value: object, ids: set[int], origin: Path) -> list[int]:
+    """Reads the token ids of a setting; None and negative ids mean no token."""
     numbers: list[int] = []
     for each in value if isinstance(value, list) else [value]:
         if type(each) is int and (each < 0 or each in ids):
@@ -111,16 +117,15 @@ def _known_numbers(role: str, value: object, ids: set[int], origin: Path) -> lis
         elif each is not None:
             fail(
                 "tokenizer",
-                f"{origin}: the number of the token for {PURPOSES[role]} is none of the "
-                "vocabulary's",
-                expected=f"0 to {max(ids)}",
+                f"{origin}: the id of {PURPOSES[role]} is not in the vocabulary",
+                expected=f"a whole number from 0 to {max(ids)}",
                 found=repr(each)[:80],
             )
     return numbers
 
 
-def _usual(library: Any, role: str) -> tuple[int, ...]:
-    """The special tokens with a usual name of the role; several can only be ends."""
+def _find_usual(library: Any, role: str) -> tuple[int, ...]:
+    """Finds the special tokens with a usual name of the role; only `eos` can have several."""
     found = tuple(
         number
         for number, token in library.get_added_tokens_decoder().items()
@@ -129,8 +134,8 @@ def _usual(library: Any, role: str) -> tuple[int, ...]:
     return found if role == "eos" or len(found) == 1 else ()
 
 
-def token_numbers(folder: Path, names: Collection[str]) -> dict[str, object]:
-    """The tokens that the files of a folder number by `…_token_id`, as they stand there."""
+def read_token_ids(folder: Path, names: Collection[str]) -> dict[str, object]:
+    """Reads the fields `…_token_id` of the config files of a folder, unchecked."""
     found: dict[str, object] = {}
     for path in (folder / name for name in ("config.json", "generation_config.json")):
         fields = read_object(path, "a config") if path.is_file() else {}

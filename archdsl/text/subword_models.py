@@ -1,7 +1,6 @@
-"""The three ways of cutting text into tokens, built as tokenizers of the library `tokenizers`.
+"""The three subword models, as tokenizers of the package `tokenizers`.
 
-Bytes that are merged, as GPT-2 has them; sentence pieces, as Llama 2 has them; and word pieces,
-as BERT has them. What files say of their tokens is left to `tokenizer_files`.
+Byte-level BPE as in GPT-2, SentencePiece BPE as in Llama 2, and WordPiece as in BERT.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _LLAMA = (
 )
 _QWEN = _LLAMA.replace(r"\p{N}{1,3}", _DIGITS)
 
-CUTS = {
+PRE_TOKENIZERS = {
     "gpt-2": None,
     "smollm": _DIGITS,
     "starcoder": _DIGITS,
@@ -33,17 +32,17 @@ CUTS = {
     "qwen2": _QWEN,
     "deepseek-r1-qwen": _QWEN,
 }
-"""Where a text is cut before bytes are merged, by the name that GGUF files have for it.
+"""The regular expressions that split a text before bytes are merged, by their GGUF names.
 
-Each match of the expression is a piece. GPT-2's cuts (Radford et al. 2019, section 2.2), which
-the library has, are made where there is none, and after digits are singled out.
+Each match is a piece. None, and the expression of single digits, also use GPT-2's split, which
+the package has (Radford et al. 2019, section 2.2).
 """
 
 _BERT = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
 
 
-def _letters() -> dict[int, str]:
-    """The visible character that stands for each byte: its own in Latin-1, where it has one."""
+def _byte_letters() -> dict[int, str]:
+    """Returns GPT-2's visible character of each byte: in Latin-1 if it is visible there."""
     visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
     hidden = [byte for byte in range(256) if byte not in visible]
     return {byte: chr(byte) for byte in visible} | {
@@ -51,13 +50,13 @@ def _letters() -> dict[int, str]:
     }
 
 
-_LETTERS = _letters()
+_LETTERS = _byte_letters()
 
 
-def unwritten_bytes(library: Any) -> frozenset[int]:
-    """The bytes that a byte-level vocabulary has no token for; other kinds have none.
+def missing_bytes(library: Any) -> frozenset[int]:
+    """Returns the bytes without a token in a byte-level vocabulary; other kinds have none.
 
-    The library leaves such bytes out of a text without a word.
+    The package `tokenizers` drops such bytes without an error.
     """
     if not isinstance(library.decoder, library_package().decoders.ByteLevel):
         return frozenset()
@@ -66,7 +65,7 @@ def unwritten_bytes(library: Any) -> frozenset[int]:
 
 
 def letters(token: bytes) -> str:
-    """A token of bytes as byte-level vocabularies write it.
+    """Returns a token of bytes as byte-level vocabularies write it.
 
     >>> letters(b" a\\n")
     'ĠaĊ'
@@ -77,25 +76,25 @@ def letters(token: bytes) -> str:
 def byte_level(
     vocabulary: Mapping[str, int],
     merges: Sequence[Pair],
-    cuts: str,
+    pre_tokenizer: str,
     origin: Path,
     whole: bool = False,
 ) -> Any:
-    """Byte-pair encoding over bytes, each written as one visible character (Radford et al.).
+    """Builds byte-level BPE: each byte is written as one visible character (Radford et al.).
 
-    `cuts` is a key of `CUTS`. Where `whole`, a piece that is a token is taken as it is,
-    whatever the merges say; Llama 3's encoding does so too.
+    `pre_tokenizer` is a key of `PRE_TOKENIZERS`. With `whole`, a piece that is a token is not
+    split, regardless of the merges; the Llama 3 encoding always does this.
     """
     tokenizers = library_package()
-    pre, expression = tokenizers.pre_tokenizers, CUTS[cuts]
+    pre, expression = tokenizers.pre_tokenizers, PRE_TOKENIZERS[pre_tokenizer]
     with reading(origin):
         model = tokenizers.models.BPE(dict(vocabulary), list(merges))
     model.ignore_merges = whole or expression == _LLAMA
     library = tokenizers.Tokenizer(model)
-    ours = [pre.ByteLevel(add_prefix_space=False, use_regex=expression in (None, _DIGITS))]
+    steps = [pre.ByteLevel(add_prefix_space=False, use_regex=expression in (None, _DIGITS))]
     if expression is not None:
-        ours.insert(0, pre.Split(tokenizers.Regex(expression), "isolated"))
-    library.pre_tokenizer = pre.Sequence(ours)
+        steps.insert(0, pre.Split(tokenizers.Regex(expression), "isolated"))
+    library.pre_tokenizer = pre.Sequence(steps)
     if expression == _QWEN:
         library.normalizer = tokenizers.normalizers.NFC()
     library.decoder = tokenizers.decoders.ByteLevel()
@@ -109,19 +108,24 @@ def sentence_pieces(
     prefix: bool,
     origin: Path,
 ) -> Any:
-    """Pieces of text in which `▁` is a space, the pair of the best score merged first.
+    """Builds SentencePiece BPE: `▁` is a space, and the pair with the best score merges first.
 
-    `scores` are those of the pieces that text is made of; other tokens of the vocabulary are
-    never made by merging. A character that is no piece is written in bytes, `<0x00>` to
-    `<0xFF>`, or is the unknown token. Where `prefix`, a space is put before each text (Kudo
-    and Richardson 2018, "SentencePiece", section 3).
+    `scores` are those of the pieces; other tokens of the vocabulary are never merged. A
+    character that is not a piece becomes byte tokens `<0x00>` to `<0xFF>`, or the unknown
+    token. With `prefix`, a space is added before each text (Kudo and Richardson 2018,
+    "SentencePiece", section 3).
     """
     bytes_known = all(f"<0x{byte:02X}>" in vocabulary for byte in range(256))
     if unknown is None and not bytes_known:
-        fail("tokenizer", f"{origin}: neither every byte nor what is unknown has a token")
+        fail(
+            "tokenizer",
+            f"{origin}: the vocabulary cannot encode every text",
+            expected="a token for each byte (`<0x00>` to `<0xFF>`), or an unknown token",
+            found="neither",
+        )
     tokenizers = library_package()
     best_first = sorted(scores, key=lambda piece: (-scores[piece], vocabulary[piece]))
-    merges = list(splits(best_first, vocabulary, scores))
+    merges = list(find_merges(best_first, vocabulary, scores))
     with reading(origin):
         model = tokenizers.models.BPE(
             dict(vocabulary), merges, unk_token=unknown, fuse_unk=True, byte_fallback=True
@@ -138,12 +142,12 @@ def sentence_pieces(
     return library
 
 
-def splits(
+def find_merges(
     tokens: Iterable[str], vocabulary: Mapping[str, int], pieces: Container[str]
 ) -> Iterator[Pair]:
-    """The pairs of pieces that merge into each token, in the order of the tokens.
+    """Yields the pairs of pieces that merge to each token, in the order of the tokens.
 
-    >>> list(splits(["abc"], {"a": 0, "ab": 1, "bc": 2, "c": 3}, {"a", "ab", "bc", "c"}))
+    >>> list(find_merges(["abc"], {"a": 0, "ab": 1, "bc": 2, "c": 3}, {"a", "ab", "bc", "c"}))
     [('a', 'bc'), ('ab', 'c')]
     """
     for token in tokens:
@@ -152,12 +156,17 @@ def splits(
         yield from sorted(known, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
 
 
-def pairs(lines: Iterable[str], origin: Path) -> list[Pair]:
-    """The two tokens of each merge, which stand on a line with a space between them."""
+def parse_merges(lines: Iterable[str], origin: Path) -> list[Pair]:
+    """Parses merges: two tokens per line, separated by a space."""
     merges = [tuple(line.split(" ")) for line in lines]
     if wrong := {*map(len, merges)} - {2}:
         line = next(" ".join(each) for each in merges if len(each) in wrong)
-        fail("tokenizer", f"{origin}: a merge is two tokens", found=repr(line)[:80])
+        fail(
+            "tokenizer",
+            f"{origin}: a merge does not have two tokens",
+            expected="two tokens, separated by a space",
+            found=repr(line)[:80],
+        )
     return cast(list[Pair], merges)
 
 
@@ -169,18 +178,18 @@ def word_pieces(
     chinese: bool = True,
     accents: bool | None = None,
 ) -> Any:
-    """Words, and pieces of words behind `##`, between `[CLS]` and `[SEP]` (Devlin et al. 2019).
+    """Builds WordPiece, with texts between `[CLS]` and `[SEP]` (Devlin et al. 2019).
 
-    `lower` reads capitals as small letters: None where the vocabulary has no capitals.
-    `chinese` makes a word of each Chinese character, and `accents` takes accents off letters:
-    None where capitals go too.
+    - `lower`: convert to lower case. Default: if the vocabulary has no upper case.
+    - `chinese`: make each Chinese character a word.
+    - `accents`: strip accents. Default: if `lower`.
     """
     missing = [each for each in ("[UNK]", "[CLS]", "[SEP]") if each not in tokens]
     if missing:
-        expected = "a vocabulary of word pieces, with `[UNK]`, `[CLS]` and `[SEP]`"
+        expected = "the tokens `[UNK]`, `[CLS]` and `[SEP]`"
         fail(
             "tokenizer",
-            f"{origin}: no word pieces",
+            f"{origin}: this is not a WordPiece vocabulary",
             expected=expected,
             found=f"no {listing(missing)}",
         )
@@ -205,13 +214,13 @@ def word_pieces(
 
 
 def library_package() -> Any:
-    """The package `tokenizers`, which takes a moment to import."""
+    """Imports the package `tokenizers`, which is slow to import."""
     try:
         return importlib.import_module("tokenizers")
     except ImportError as error:
         fail(
             "file",
-            "the package `tokenizers`, which turns text into tokens, is not installed",
+            "tokenizers need the package `tokenizers`, which is not installed",
             help="pip install 'archdsl[text]'",
             cause=error,
         )
@@ -219,7 +228,7 @@ def library_package() -> Any:
 
 @contextmanager
 def reading(origin: Path) -> Iterator[None]:
-    """Turns what goes wrong inside into an `ArchError` that names the file."""
+    """Converts errors within the block to an `ArchError` that names the file."""
     try:
         yield
     except ArchError:
@@ -227,10 +236,10 @@ def reading(origin: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         fail("file", f"cannot read `{origin}`: {reason}", cause=error)
-    except Exception as error:  # the library raises plain exceptions
+    except Exception as error:  # `tokenizers` raises plain exceptions
         fail(
             "tokenizer",
-            f"{origin}: it is damaged, or no tokenizer",
+            f"`{origin}` is damaged, or is not a tokenizer file",
             found=str(error),
             cause=error,
         )

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import benchmarks
-from archdsl.bench.results import Workload, measure, table
+from archdsl.bench.results import Workload, format_result, measure
 from archdsl.bench.runner import Call, Candidate, run_rounds
 from archdsl.cli import main
 from benchmarks.__main__ import main as compare
@@ -27,7 +27,7 @@ SECONDS = {"slow": 0.03, "quick": 0.01}
 @pytest.fixture(autouse=True)
 def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here nothing hangs on how quick one is whose neighbour has just stopped."""
-    monkeypatch.setattr("archdsl.bench.runner._REST", 0)
+    monkeypatch.setattr("archdsl.bench.runner._PAUSE", 0)
 
 
 def sleeper(seconds: float, log: str, megabytes: int = 1) -> Call:
@@ -120,7 +120,7 @@ def test_who_is_absent_or_fails_is_told_and_the_others_go_on(tmp_path: Path) -> 
         bytes=1e6,
     )
     result = measure(workload, rounds=3)
-    text = table(result)
+    text = format_result(result)
     assert "nobody   no_such_package not installed" in text
     assert "wrong    ValueError: no such matrix\n" in text
     assert "gone     its process ended with status 3" in text
@@ -149,7 +149,7 @@ def test_a_spec_is_timed_beside_its_reference(capsys: pytest.CaptureFixture[str]
     assert main(["bench", "gpt2.arch", *settings(*TINY), *QUICK, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     names = [each["workload"] for each in found["workloads"]]
-    assert names == ["forward, batch of 1, T = 8", "decoding of 2 behind 8"]
+    assert names == ["forward, batch of 1, T = 8", "decoding, 2 tokens after 8"]
     for workload in found["workloads"]:
         ours, theirs = workload["candidates"]
         assert (ours["name"], theirs["name"]) == ("archdsl", "transformers")
@@ -164,7 +164,7 @@ def test_a_spec_of_no_published_form_is_timed_alone(
 ) -> None:
     assert main(["bench", "gpt.arch", *settings(*TINY), *QUICK]) == 0
     out, err = capsys.readouterr()
-    assert "`GPT` has no published form" in err
+    assert "`GPT` cannot be exported" in err
     assert [re.split(r"\W", line.strip())[0] for line in out.splitlines()] == [
         "forward",
         "archdsl",

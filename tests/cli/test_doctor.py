@@ -56,7 +56,7 @@ NV          no    NVIDIA GPUs, without CUDA
                         devices available)
                   help: needs an NVIDIA GPU and its driver: `apt-get install nvidia-driver`
 
-1 of 2 backends run.
+1 of 2 devices run.
 Without --device, models run on CPU.
 """
 
@@ -97,14 +97,14 @@ def test_every_lack_is_followed_by_what_mends_it(
     assert show(poor, monkeypatch) == 1
     shown = capsys.readouterr().out
     assert (
-        "compiler    none\n            there is no clang\n            help: install clang\n"
+        "compiler    missing\n            there is no clang\n            help: install clang\n"
     ) in shown
     assert "memory      unknown\n" in shown
     assert (
-        "cache       /home/ada/.cache/archdsl cannot be written: Read-only file system\n"
-        "            help: set XDG_CACHE_HOME to a folder that can be written\n"
+        "cache       cannot write /home/ada/.cache/archdsl: Read-only file system\n"
+        "            help: set XDG_CACHE_HOME to a writable folder\n"
     ) in shown
-    assert "0 of 1 backends run.\nWithout --device, no model runs: No such file" in shown
+    assert "0 of 1 devices run.\nWithout --device, no model runs: No such file" in shown
 
 
 def test_an_old_clang_is_told_of(
@@ -129,7 +129,7 @@ def test_json_holds_everything(
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse("--help")
-    assert "example:\n  archdsl doctor --json" in capsys.readouterr().out
+    assert "archdsl doctor --json" in capsys.readouterr().out
 
 
 def test_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

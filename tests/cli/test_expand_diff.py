@@ -61,7 +61,7 @@ def test_equal_models_have_no_difference(
     assert main(["expand", "gpt.arch"]) == 0
     path.write_text(capsys.readouterr().out)
     assert main(["diff", "gpt.arch", str(path)]) == 0
-    assert capsys.readouterr().out == "no difference\n"
+    assert capsys.readouterr().out == "no differences\n"
     assert main(["diff", "gpt.arch", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["differences"] == {}
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from archdsl.cli import arguments, checkpoints, main
-from archdsl.cli.speaking import begun
+from archdsl.cli import checkpoints, main, parse_arguments
+from archdsl.cli.generation_options import buffer_first
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.execution.decoder import CHUNK, Decoder
 from archdsl.generation import generate as generation
@@ -88,7 +88,7 @@ def test_generate_takes_a_spec_with_its_weights_and_prompts_from_lines(
 def test_a_checkpoint_has_its_own_dtype_where_none_is_asked_for(tmp_path: Path) -> None:
     half = gpt2(tmp_path / "half", dtype="float16")
     for asked, dtype in (((), "float16"), (("--dtype", "float32"), "float32")):
-        model = checkpoints.opened(arguments(["generate", half, "a", *asked]))
+        model = checkpoints.load_model(parse_arguments(["generate", half, "a", *asked]))
         assert model.dtype == dtype
 
 
@@ -135,7 +135,7 @@ def test_generate_follows_what_the_folder_says(
     says(max_length=8, num_beams=4)
     assert main(list(args)) == 1
     err = capsys.readouterr().err
-    assert "num_beams is 4, which is not followed" in err
+    assert "num_beams is 4, which is not supported" in err
     assert "--ignore-generation-config" in err
     drawn = spoken(capsys, *args, "--max-new-tokens", "9", "--ignore-generation-config")
     (tmp_path / "tiny" / "generation_config.json").unlink()
@@ -152,7 +152,7 @@ def test_what_was_said_before_a_mistake_is_printed() -> None:
         yield 1
         raise ArchError(Diagnostic("generation", "there is no more"))
 
-    said = begun(failing(), 2)
+    said = buffer_first(failing(), 2)
     assert next(said) == 1
     with pytest.raises(ArchError):
         next(said)
@@ -170,7 +170,7 @@ def test_score_tells_the_perplexity(
     text = spoken(capsys, "score", folder, str(path), "--window", "17")
     assert text.splitlines()[0].split() == ["perplexity", f"{found['perplexity']:.4f}"]
     assert main(["score", folder, str(tmp_path / "none.txt")]) == 1
-    assert "cannot be read: No such file or directory" in capsys.readouterr().err
+    assert "No such file or directory" in capsys.readouterr().err
 
 
 def type_in(monkeypatch: pytest.MonkeyPatch, *lines: str, end: type[BaseException]) -> None:
@@ -263,7 +263,7 @@ def test_a_full_context_forgets_the_oldest(
     type_in(monkeypatch, "first line", "second line", "x" * 40, "third", end=EOFError)
     assert main(["chat", folder, "--max-new-tokens", "4"]) == 0
     out, err = capsys.readouterr()
-    assert "the oldest question and its answer are forgotten" in err
+    assert "dropped the oldest question and its answer" in err
     assert "at most 32 tokens" in err  # one message that is too long alone
     assert len(out.splitlines()) == 4
 

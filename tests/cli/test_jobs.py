@@ -40,14 +40,14 @@ def test_help_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit) as stop:
         main([name, "--help"])
     assert stop.value.code == 0
-    assert f"example:\n  archdsl {name} " in capsys.readouterr().out
+    assert f"\n  archdsl {name} " in capsys.readouterr().out
 
 
 def test_a_spec_needs_weights_and_a_tokenizer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     err = told(capsys, "transcribe", "whisper.arch:tiny_en", wav(tmp_path / "a.wav"))
-    assert "a spec has no tokenizer" in err
+    assert "is a spec, which has no tokenizer" in err
 
 
 @pytest.mark.reference("tokenizers")
@@ -56,7 +56,7 @@ def test_weights_go_with_a_spec(tmp_path: Path, capsys: pytest.CaptureFixture[st
     args = ("embed", "bert.arch:Bert", "a", "--tokenizer", tmp_path)
     assert "is a spec, which has no weights" in told(capsys, *args)
     args = ("embed", tmp_path, "a", "--weights", "w.npz")
-    assert "--weights goes with a spec" in told(capsys, *args)
+    assert "--weights works only with a spec" in told(capsys, *args)
 
 
 def test_nothing_to_embed_or_to_compare(
@@ -71,19 +71,19 @@ def test_nothing_to_embed_or_to_compare(
     assert "there is no text" in told(capsys, "embed", "folder", "--file", empty)
     err = told(capsys, "embed", "folder", "one text", "--similarity")
     assert "expected: two texts or more" in err
-    assert "cannot be read" in told(capsys, "embed", "folder", "--file", "no/such/file")
+    assert "cannot read" in told(capsys, "embed", "folder", "--file", "no/such/file")
 
 
 def test_a_folder_without_the_files_of_the_job(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     err = told(capsys, "classify", tmp_path, "a.png")
-    assert "has no `preprocessor_config.json`, which says how a model sees images" in err
+    assert "has no `preprocessor_config.json`" in err
     assert "--preprocessor" in err
     with pytest.raises(SystemExit) as stop:
         main(["classify", str(tmp_path), "a.png", "--top", "0"])
     assert stop.value.code == 2
-    assert "--top: `0` is not a whole number above 0" in capsys.readouterr().err
+    assert "--top: expected a whole number above 0; found `0`" in capsys.readouterr().err
 
 
 @pytest.mark.reference("tokenizers")
@@ -95,7 +95,7 @@ def test_recordings_are_looked_at_before_the_model(
     bad = tmp_path / "b.wav"
     bad.write_text("no sound")
     err = told(capsys, "transcribe", tmp_path, good, bad)
-    assert "b.wav` cannot be heard: it is not a WAV file" in err
+    assert "b.wav` is not a WAV file" in err
 
 
 # -- a model of a spec, with weights of its own --
@@ -133,7 +133,7 @@ def test_vectors_are_printed_or_written(
     assert [row["text"] for row in rows] == ["a b", "c"]
     assert main(embedding("a b", "c", "-o", str(tmp_path / "x.npy"))) == 0
     out, err = capsys.readouterr()
-    assert (out, err) == ("", f"wrote {tmp_path}/x.npy: 2 vectors of 8 numbers\n")
+    assert (out, err) == ("", f"wrote {tmp_path}/x.npy: 2 vectors of size 8\n")
     vectors = np.load(tmp_path / "x.npy")
     np.testing.assert_allclose(vectors, [row["vector"] for row in rows], atol=1e-6)
     assert main(embedding("a b", "c", "--similarity")) == 0

@@ -160,7 +160,7 @@ def perform(args):
     Tensor()
     time.sleep(60)
 
-cli.arguments, cli.perform = list, perform
+cli.parse_arguments, cli.run_command = list, perform
 __main__.script()
 """
     for name in ("SIGINT", "SIGTERM"):

@@ -67,7 +67,7 @@ def test_a_chat_that_is_ended_gives_the_terminal_back(folder: str) -> None:
 def test_where_no_text_is_seen_a_bar_is(folder: str) -> None:
     options = ("--slide", "--max-new-tokens", "1000000", "--json")
     with Terminal("generate", folder, "hi", *options) as terminal:
-        terminal.wait_for(r"writing: +\d+%")
+        terminal.wait_for(r"generating: +\d+%")
         terminal.type("\x03")
         assert terminal.end() == -signal.SIGINT
         assert "Traceback" not in terminal.text

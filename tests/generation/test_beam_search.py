@@ -295,10 +295,10 @@ def refusal(act: Callable[[], object]) -> Diagnostic:
         ({"penalty": Penalty(float("nan"))}, "the length penalty", "nan"),
         ({"penalty": Penalty(1, -1)}, "the length penalty's offset", "-1"),
         ({"early_stopping": "done"}, "early_stopping", "done"),
-        ({"ends": (EOS, 3)}, "the number of the end token", "3"),
-        ({"ends": (-1,)}, "the number of the end token", "-1"),
-        ({"processors": (Forbid(((2, 4),)),)}, "the number of a token of the rules", "4"),
-        ({"processors": (ForceFirst(5),)}, "the number of a token of the rules", "5"),
+        ({"ends": (EOS, 3)}, "the end token", "3"),
+        ({"ends": (-1,)}, "the end token", "-1"),
+        ({"processors": (Forbid(((2, 4),)),)}, "a token of the logits processors", "4"),
+        ({"processors": (ForceFirst(5),)}, "a token of the logits processors", "5"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(
@@ -329,7 +329,7 @@ def test_logits_that_leave_no_choice_are_refused(wrong: float) -> None:
     logits[0, 2] = 9
     logits[2] = wrong
     diagnostic = refusal(lambda: greedy(chain(logits), 5))
-    assert diagnostic.message == "after 2 tokens, the logits of the next one are not finite"
+    assert diagnostic.message == "the logits of the next token are not finite after 2 tokens"
     assert diagnostic.found == f"a largest logit of {wrong}"
 
 

@@ -18,7 +18,7 @@ from archdsl.generation.processors import Forbid, ForceLast
 from archdsl.generation.sampling import Sampling
 from archdsl.model import Model
 from archdsl.tasks.score import Score, score, windows
-from archdsl.text.special_tokens import Published
+from archdsl.text.special_tokens import PublishedTokenizer
 from archdsl.text.tokenizer import TextTokenizer
 
 GREEDY = Sampling(temperature=0)
@@ -147,7 +147,7 @@ def test_processors_and_a_length_with_the_prompt(model: Model) -> None:
     assert not usual & {*pieces.rows[0][4:7], *pieces.rows[1][2:7]} - {5}
     with pytest.raises(ArchError, match="a prompt is as long as max_length"):
         generate(model, prompts, **asked, max_length=4)
-    with pytest.raises(ArchError, match="token of the rules is out of range"):
+    with pytest.raises(ArchError, match="a token of the logits processors is out of range"):
         next(generate(model, prompts, **asked, processors=[ForceLast((50,))]))
 
 
@@ -285,7 +285,7 @@ def tokenizer_of(tokens: dict[str, int], special: list[str]) -> TextTokenizer:
     library.decoder = tokenizers.decoders.Fuse()
     library.add_special_tokens(special)
     eos = tuple(tokens[name] for name in special)
-    return TextTokenizer(Published(library, None, eos, None), "made here")
+    return TextTokenizer(PublishedTokenizer(library, None, eos, None), "made here")
 
 
 def letters() -> TextTokenizer:
@@ -357,7 +357,7 @@ def test_characters_are_never_split_and_what_is_held_comes_at_the_end() -> None:
     library = tokenizers.Tokenizer(tokenizers.models.BPE(ids, []))
     library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer = TextTokenizer(Published(library, None, (), None), "bytes")
+    tokenizer = TextTokenizer(PublishedTokenizer(library, None, (), None), "bytes")
 
     def told(text: str, *stops: str, drop: int = 0) -> list[str]:
         tokens = tokenizer.encode(text)
@@ -419,9 +419,9 @@ def test_overlapping_windows_see_more(model: Model) -> None:
 @pytest.mark.parametrize(
     ("tokens", "options", "message"),
     [
-        ([1], {}, "too short to be scored"),
-        ([1, 2], {"window": 25}, "a window is out of range"),
-        ([1, 2], {"window": 8, "stride": 9}, "a stride is out of range"),
+        ([1], {}, "too short for a score"),
+        ([1, 2], {"window": 25}, "the window is out of range"),
+        ([1, 2], {"window": 8, "stride": 9}, "the stride is out of range"),
     ],
 )
 def test_what_cannot_be_scored_is_told(

@@ -18,7 +18,7 @@ from archdsl.generation.generation_config import (
     SPEECH,
     TEXT,
     GenerationConfig,
-    Job,
+    Task,
     read_generation_config,
 )
 from archdsl.generation.processors import (
@@ -29,7 +29,7 @@ from archdsl.generation.processors import (
     MinLength,
     Progress,
     Renormalise,
-    processed,
+    apply_processors,
 )
 from archdsl.generation.sampling import Sampling
 
@@ -45,9 +45,9 @@ def read_search(place: Path, longest: int) -> Search:
     return read_generation_config(place, SEARCH).search(longest)
 
 
-def refusals(place: Path, job: Job = SEARCH) -> list[str]:
+def refusals(place: Path, task: Task = SEARCH) -> list[str]:
     with pytest.raises(ArchError) as caught:
-        read_generation_config(place, job)
+        read_generation_config(place, task)
     assert {d.code for d in caught.value.diagnostics} == {"config"}
     return [d.message.removeprefix(f"{place}/") for d in caught.value.diagnostics]
 
@@ -104,7 +104,7 @@ def test_an_older_folder_has_it_in_its_config(tmp_path: Path) -> None:
     assert read_search(folder(tmp_path, "config.json", **config), 20).beams == 6
     folder(tmp_path, "config.json", **config, encoder_repetition_penalty=1.5)
     assert refusals(tmp_path) == [
-        "config.json: encoder_repetition_penalty is 1.5, which is not followed"
+        "config.json: encoder_repetition_penalty is 1.5, which is not supported"
     ]
     assert read_search(folder(tmp_path, **KNOWN), 20).beams == 1
 
@@ -114,10 +114,10 @@ def test_every_field_that_is_not_followed_is_told(tmp_path: Path) -> None:
     told = refusals(folder(tmp_path, **KNOWN, **wrong, num_beams="four", early_stopping=1))
     name = "generation_config.json"
     assert told == [
-        f"{name}: do_sample is true, which is not followed",
-        f"{name}: repetition_penalty is 1.2, which is not followed",
-        f"{name}: num_beam is 4, and nothing is known of the field",
-        f"{name}: guess is 1, and nothing is known of the field",
+        f"{name}: do_sample is true, which is not supported",
+        f"{name}: repetition_penalty is 1.2, which is not supported",
+        f"{name}: num_beam is 4; the field is unknown",
+        f"{name}: guess is 1; the field is unknown",
         f'{name}: num_beams is "four"',
         f"{name}: early_stopping is 1",
     ]
@@ -127,8 +127,9 @@ def test_every_field_that_is_not_followed_is_told(tmp_path: Path) -> None:
 
 def test_what_there_must_be_is_asked_for(tmp_path: Path) -> None:
     assert refusals(folder(tmp_path, num_beams=2)) == [
-        "generation_config.json: there is no field `decoder_start_token_id` or `bos_token_id`",
-        "generation_config.json: there is no field `eos_token_id`",
+        "generation_config.json: the field `decoder_start_token_id` or `bos_token_id` is "
+        "missing",
+        "generation_config.json: the field `eos_token_id` is missing",
     ]
     with pytest.raises(ArchError, match="not a regular file"):
         read_search(tmp_path / "nowhere", 20)
@@ -136,9 +137,9 @@ def test_what_there_must_be_is_asked_for(tmp_path: Path) -> None:
 
 def test_every_field_has_a_kind() -> None:
     assert KINDS.keys() == {each.name for each in fields(GenerationConfig)} - {"own"}
-    for job in (SEARCH, TEXT, SPEECH):
-        assert {*job.follows.split()} <= KINDS.keys()
-        assert not any(job.ignores(name) for name in job.follows.split())
+    for task in (SEARCH, TEXT, SPEECH):
+        assert {*task.supported.split()} <= KINDS.keys()
+        assert not any(task.ignores(name) for name in task.supported.split())
 
 
 def test_a_job_refuses_what_another_follows(tmp_path: Path) -> None:
@@ -146,12 +147,12 @@ def test_a_job_refuses_what_another_follows(tmp_path: Path) -> None:
     told = refusals(tmp_path, TEXT)
     name = "generation_config.json"
     assert told == [
-        f"{name}: num_beams is 4, which is not followed",
-        f"{name}: top_h is 0.5, which is not followed",
+        f"{name}: num_beams is 4, which is not supported",
+        f"{name}: top_h is 0.5, which is not supported",
     ]
     assert refusals(tmp_path, SPEECH) == [
-        f"{name}: num_beams is 4, which is not followed",
-        f"{name}: do_sample is true, which is not followed",
+        f"{name}: num_beams is 4, which is not supported",
+        f"{name}: do_sample is true, which is not supported",
     ]
     folder(tmp_path, "config.json", language="en", task="asr", temperature=0.5)
     (tmp_path / name).unlink()
@@ -205,7 +206,9 @@ def test_a_field_of_another_kind_is_refused(tmp_path: Path, name: str, value: An
 def test_rules_that_leave_nothing_to_say_are_told() -> None:
     even = np.zeros((1, 3))
     rules = [Forbid(((0,), (2,))), ForbidFirst((1,))]
-    told = processed(even, rules, Progress([[0, 0]], 1, [7]))
+    told = apply_processors(even, rules, Progress([[0, 0]], 1, [7]))
     assert told.tolist() == [[-np.inf, 0, -np.inf]]
-    with pytest.raises(ArchError, match="after 1 tokens, all that could be said is forbidden"):
-        processed(even, rules, Progress([[0]], 0, [8]))
+    with pytest.raises(
+        ArchError, match="the logits processors forbid every token after 1 tokens"
+    ):
+        apply_processors(even, rules, Progress([[0]], 0, [8]))

@@ -170,7 +170,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 
 def test_a_seed_below_zero() -> None:
     (diagnostic,) = refusals(lambda: Sampler(Sampling(), -1, 1))
-    assert (diagnostic.message, diagnostic.found) == ("the seed is below 0", "-1")
+    assert (diagnostic.message, diagnostic.found) == ("the seed is negative", "-1")
 
 
 @pytest.mark.parametrize("wrong", [[1.0, np.nan], [1.0, np.inf], [-np.inf, -np.inf]])
@@ -194,4 +194,4 @@ def test_logits_that_are_not_numbers(wrong: list[float], temperature: float) -> 
 )
 def test_one_row_for_each_text(logits: np.ndarray, seen: list[list[int]]) -> None:
     (diagnostic,) = refusals(lambda: Sampler(Sampling(), 0, 2).pick(logits, seen))
-    assert diagnostic.expected == "[2, vocabulary], and 2 rows of tokens"
+    assert diagnostic.expected == "logits [2, vocabulary], and 2 rows of tokens"

@@ -23,7 +23,7 @@ import archdsl
 from archdsl.cli import main
 from archdsl.generation.beam_search import Scorer, Search, beam_search
 from archdsl.model import Model
-from archdsl.tasks.translate import cached, roles, translate
+from archdsl.tasks.translate import cached_scorer, find_roles, translate
 from archdsl.text.vocabulary_tokenizer import read_vocabulary
 from benchmarks.translate_cache import FOLDER, MOLECULES, uncached
 
@@ -169,8 +169,10 @@ def test_beam_search_equals_annalogs(
     agree(annalog.told(annalog.scorer(molecule), asked), theirs)
     source = annalog.tokenizer.encode(molecule, bos=True, eos=True)
     # Without the cache every length is a program of its own: one molecule is enough.
-    for way in (cached, uncached) if (molecule, beams) == (ASPIRIN, 5) else (cached,):
-        scorer = way(ours, roles(ours.graph), [source], asked)
+    for way in (
+        (cached_scorer, uncached) if (molecule, beams) == (ASPIRIN, 5) else (cached_scorer,)
+    ):
+        scorer = way(ours, find_roles(ours.graph), [source], asked)
         agree(annalog.told(scorer, asked), theirs)
     likelihoods = [annalog.log_probability(molecule, analogue) for analogue, _ in theirs]
     assert [s for _, s in theirs] == pytest.approx(likelihoods, abs=1e-4)

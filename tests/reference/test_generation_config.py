@@ -11,7 +11,7 @@ import pytest
 
 from archdsl.cli import main
 from archdsl.generation.generation_config import TEXT, read_generation_config
-from archdsl.generation.processors import Progress, processed
+from archdsl.generation.processors import Progress, apply_processors
 from archdsl.generation.sampling import warp
 from tests.cli.tiny import gpt2
 
@@ -88,7 +88,7 @@ def test_the_scores_that_a_token_is_chosen_by(name: str, folder: Path) -> None:
         right = rules(torch.from_numpy(row[None]), torch.from_numpy(scores.copy()))[0].numpy()
         longest = theirs.max_length if "max_length" in FIELDS[name] else 99
         at = Progress(row[None], made, [longest - len(row)])
-        given = processed(scores, ours.processors(ours.eos_token_id), at)[0]
+        given = apply_processors(scores, ours.processors(ours.eos_token_id), at)[0]
         found = warp(given, row.tolist(), sampling)
         if theirs.do_sample:
             np.testing.assert_array_equal(found, right)

@@ -17,7 +17,7 @@ from archdsl.generation.processors import (
     NoRepeat,
     Processor,
     Progress,
-    processed,
+    apply_processors,
 )
 
 pytestmark = pytest.mark.reference("torch", "transformers")
@@ -80,7 +80,7 @@ def test_a_processor_does_what_that_of_transformers_does(name: str, prompt: int)
         rows = random.integers(0, 4, (5, length))
         scores = random.normal(size=(5, V))
         at = Progress(rows, length - prompt, [LONGEST - length] * 5)
-        found = processed(scores, [ours], at)
+        found = apply_processors(scores, [ours], at)
         expected = theirs(torch.from_numpy(rows), torch.from_numpy(scores.copy())).numpy()
         np.testing.assert_array_equal(found, expected)
         changed += not np.array_equal(found, scores)
@@ -94,6 +94,6 @@ def test_the_token_after_a_forced_one_counts_as_the_first(longest: int) -> None:
     for made in range(longest):
         # After a start token alone a token is forced, after a longer prompt none is.
         rows = [[0] * (1 + made), [0] * (3 + made)]
-        found = processed(scores, rules, Progress(rows, made, [9, 9]))
+        found = apply_processors(scores, rules, Progress(rows, made, [9, 9]))
         assert (found[0, 6], found[0, 5]) == (0, 0 if made > 1 else -np.inf)
         assert (found[1, 6], found[1, 5]) == (0, 0 if made else -np.inf)

@@ -12,7 +12,7 @@ import pytest
 
 import archdsl
 from archdsl.diagnostics import ArchError
-from archdsl.tasks.classify import classifier, classify, labels, read_preprocessor
+from archdsl.tasks.classify import classify, find_classifier, labels, read_preprocessor
 
 VIT = {
     "do_resize": True,
@@ -92,7 +92,7 @@ def test_what_is_no_image_is_told(tmp_path: Path) -> None:
     prepare = read_preprocessor(folder(tmp_path))
     with pytest.raises(ArchError, match="No such file"):
         prepare(tmp_path / "none.png")
-    with pytest.raises(ArchError, match="not an image that Pillow reads"):
+    with pytest.raises(ArchError, match="not an image that Pillow can read"):
         prepare(tmp_path / "preprocessor_config.json")
 
 
@@ -107,14 +107,14 @@ def test_without_pillow_the_command_that_installs_it_is_told(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"do_pad": True}, "`do_pad` would change the pixels"),
-        ({"size": ...}, "`size` does not say"),
-        ({"size": {"shortest_edge": 5, "longest_edge": 9}}, "`size` does not say"),
+        ({"do_pad": True}, "unknown fields `do_pad`"),
+        ({"size": ...}, "`size` does not define"),
+        ({"size": {"shortest_edge": 5, "longest_edge": 9}}, "`size` does not define"),
         ({"size": {"height": 0, "width": 5}}, "must be 1 or more"),
-        ({"size": 5, "do_center_crop": True, "crop_size": 4}, "`size` does not say"),
-        ({"do_center_crop": True}, "`crop_size` does not say"),
-        ({"resample": ...}, "`resample` does not say"),
-        ({"resample": 9}, "`resample` does not say"),
+        ({"size": 5, "do_center_crop": True, "crop_size": 4}, "`size` does not define"),
+        ({"do_center_crop": True}, "`crop_size` does not define"),
+        ({"resample": ...}, "`resample` is not a resize filter"),
+        ({"resample": 9}, "`resample` is not a resize filter"),
         ({"image_mean": [0.5]}, "`image_mean` must be 3 numbers"),
         ({"image_std": [1, 0, 1]}, "`image_std` must be 3 numbers"),
     ],
@@ -142,7 +142,7 @@ def test_probabilities_are_those_of_the_logits() -> None:
     logits = model(pixels=pixels)["logits"].numpy().astype(np.float64)
     right = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(classify(model, pixels), right, atol=1e-6)
-    assert classifier(model.graph).classes == 5
+    assert find_classifier(model.graph).classes == 5
     with pytest.raises(ArchError, match="do not have the size") as told:
         classify(model, pixels[:, :, :4])
     assert told.value.diagnostics[0].found == "3 x 4 x 8"
@@ -151,4 +151,4 @@ def test_probabilities_are_those_of_the_logits() -> None:
 def test_models_that_classify_nothing_are_told() -> None:
     for spec in ("gpt.arch", "clip.arch", "bert.arch:Bert"):
         with pytest.raises(ArchError, match="does not classify images"):
-            classifier(archdsl.compile(spec).graph)
+            find_classifier(archdsl.compile(spec).graph)

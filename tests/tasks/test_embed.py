@@ -15,10 +15,10 @@ from archdsl.diagnostics import ArchError
 from archdsl.tasks.embed import (
     Pooling,
     embed,
-    encoder,
+    find_encoder,
     read_pooling,
     similarity,
-    tokenised,
+    tokenize,
 )
 
 SIZES = {"vocab": 40, "context": 24, "D": 8, "heads": 2, "depth": 1}
@@ -32,7 +32,7 @@ class Letters:
 
 
 def tokens(text: str, **pooling: Any) -> list[int]:
-    found, _ = tokenised(Letters(), [text], Pooling(**pooling), 24)  # type: ignore[arg-type]
+    found, _ = tokenize(Letters(), [text], Pooling(**pooling), 24)  # type: ignore[arg-type]
     return found[0]
 
 
@@ -53,7 +53,7 @@ def test_a_batch_gives_what_each_text_gives_alone(pool: str, spec: str) -> None:
         given: dict[str, Any] = {"tokens": [row]}
         if len(model.graph.inputs) > 1:
             given["segments"] = [[0] * len(row)]
-        states = model(**given)[encoder(model.graph).hidden].numpy()[0]
+        states = model(**given)[find_encoder(model.graph).hidden].numpy()[0]
         right = states.mean(0) if pool == "mean" else states[0]
         np.testing.assert_allclose(vector, right / np.linalg.norm(right), atol=1e-5)
         np.testing.assert_allclose(whole, right, atol=1e-5)
@@ -69,7 +69,7 @@ def test_a_long_text_loses_its_last_letters_and_keeps_its_end() -> None:
     assert tokens("ABCDEF", limit=5) == [1, 3, 4, 5, 2]
     assert tokens("ABC", limit=5) == [1, 3, 4, 5, 2]
     assert len(tokens("A" * 50)) == 24
-    words, cut = tokenised(Letters(), ["A", "A" * 30], Pooling(), 24)  # type: ignore[arg-type]
+    words, cut = tokenize(Letters(), ["A", "A" * 30], Pooling(), 24)  # type: ignore[arg-type]
     assert (len(words[1]), cut) == (24, [1])
 
 
@@ -79,10 +79,10 @@ def test_prompts_and_capitals_are_as_the_checkpoint_says() -> None:
 
 
 def test_models_that_encode_no_text_are_told() -> None:
-    assert encoder(archdsl.compile("bert.arch:BertMaskedLM").graph).hidden == "hidden"
+    assert find_encoder(archdsl.compile("bert.arch:BertMaskedLM").graph).hidden == "hidden"
     for spec in ("vit.arch", "clip.arch", "annalog.arch", "gpt.arch"):
-        with pytest.raises(ArchError, match="does not turn texts into vectors"):
-            encoder(archdsl.compile(spec).graph)
+        with pytest.raises(ArchError, match="is not a text encoder"):
+            find_encoder(archdsl.compile(spec).graph)
 
 
 # -- the files of sentence-transformers --
@@ -121,14 +121,14 @@ def test_vectors_are_normalised_and_texts_prompted_where_it_says_so(tmp_path: Pa
 @pytest.mark.parametrize("ways", [("max_tokens",), ("cls_token", "mean_tokens"), ()])
 def test_other_ways_of_pooling_are_told(ways: tuple[str, ...], tmp_path: Path) -> None:
     written(tmp_path, BOTH, **dict.fromkeys(ways, True))
-    with pytest.raises(ArchError, match="not computed here"):
+    with pytest.raises(ArchError, match="this pooling is not supported"):
         read_pooling(tmp_path)
     assert read_pooling(tmp_path, "mean").pool == "mean"
 
 
 def test_other_modules_are_told(tmp_path: Path) -> None:
     written(tmp_path, [*BOTH, "Dense"], mean_tokens=True)
-    with pytest.raises(ArchError, match="not a transformer whose states are pooled"):
+    with pytest.raises(ArchError, match="these modules are not supported"):
         read_pooling(tmp_path, "mean")
 
 

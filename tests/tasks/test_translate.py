@@ -47,12 +47,12 @@ def test_padding_is_never_said_and_batches_are_filled_up(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("sources", "changes", "together", "message", "expected"),
     [
-        ([[A] * 9], {}, 8, "the source is too long for", "8 tokens or fewer"),
-        ([[A], [A] * 9], {}, 8, "source 2 is too long for", "8 tokens or fewer"),
+        ([[A] * 9], {}, 8, "the source is too long for", "at most 8 tokens"),
+        ([[A], [A] * 9], {}, 8, "source 2 is too long for", "at most 8 tokens"),
         ([[]], {}, 8, "the source has no tokens", "1 token or more"),
-        ([[A]], {"max_length": 9}, 8, "makes no sequences of 9 tokens", "8 or fewer"),
-        ([[A]], {"start": 5}, 8, "has no such token to start with", "0 to 4"),
-        ([[A]], {}, 0, "there are no sources in a batch", "1 or more"),
+        ([[A]], {"max_length": 9}, 8, "max_length is larger than the context", "at most 8"),
+        ([[A]], {"start": 5}, 8, "the start token is not in the vocabulary", "0 to 4"),
+        ([[A]], {}, 0, "the number of sources per batch", "1 or more"),
     ],
 )
 def test_what_cannot_be_translated_is_told_at_once(

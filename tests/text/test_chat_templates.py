@@ -56,7 +56,7 @@ def test_templates_have_what_the_hub_gives_them() -> None:
 )
 def test_a_template_reaches_no_attribute_of_pythons(attack: str) -> None:
     diagnostic = refusal(lambda: chat(attack))
-    assert diagnostic.message == "the chat template cannot be filled in"
+    assert diagnostic.message == "the chat template cannot be rendered"
     assert diagnostic.found
 
 
@@ -79,7 +79,7 @@ def test_templates_that_fail_say_why(template: str, found: str) -> None:
 )
 def test_messages_have_a_role_and_a_content(message: object) -> None:
     diagnostic = refusal(lambda: chat("x", [{"role": "user", "content": "Hi"}, message]))
-    assert diagnostic.message.startswith("message 1 of the chat has no text as its `")
+    assert diagnostic.message.startswith("message 1 of the chat has no text in `")
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,39 +82,39 @@ def test_every_format_gives_the_same_tokenizer(
         ("v.json", [], "`{}` has no tokens", None),
         ("v.json", {}, "`{}` has no tokens", None),
         ("v.txt", "a\n\nb\n", "token 1 of `{}` is empty", None),
-        ("v.txt", "a\nb\na\n", "`{}` has the token `a` twice", "as 0 and as 2, counted from 0"),
+        ("v.txt", "a\nb\na\n", "`{}` has the token `a` twice", "the ids 0 and 2"),
         ("v.txt", b"a\n\xff\n", "`{}` is not UTF-8 text", None),
-        ("v.json", b'{"a": 0, "b": 1, "a": 2}', "`{}` has the name `a` twice", None),
+        ("v.json", b'{"a": 0, "b": 1, "a": 2}', "`{}` has the key `a` twice", None),
         ("v.json", b"[1, 2", "`{}` is not JSON", None),
         ("v.json", b"[" * 100_000, "`{}` is not JSON", None),
-        ("v.json", ["a", 3], "a token of `{}` is not text", "3"),
-        ("v.json", 3, "`{}` holds no vocabulary", "a value of type `int`"),
-        ("v.json", {"a": "0"}, "`{}` does not map tokens to numbers", "'a': '0'"),
-        ("v.json", {"a": True}, "`{}` does not map tokens to numbers", "'a': True"),
-        ("v.json", {"a": 0, "b": 0}, "two tokens of `{}` have the number 0", "`a` and `b`"),
+        ("v.json", ["a", 3], "a token of `{}` is not a text", "3"),
+        ("v.json", 3, "`{}` is not a vocabulary", "a value of type `int`"),
+        ("v.json", {"a": "0"}, "`{}` does not map tokens to ids", "'a': '0'"),
+        ("v.json", {"a": True}, "`{}` does not map tokens to ids", "'a': True"),
+        ("v.json", {"a": 0, "b": 0}, "two tokens of `{}` have the id 0", "`a` and `b`"),
         (
             "v.json",
             {"a": 1, "b": 2},
-            "the tokens of `{}` are not numbered without gaps",
-            "no token 0; the numbers go from 1 to 2",
+            "the token ids of `{}` have gaps",
+            "no id 0; the ids are 1 to 2",
         ),
         (
             "v.json",
             {"a": -1, "b": 0},
-            "the tokens of `{}` are not numbered without gaps",
-            "no token 1; the numbers go from -1 to 0",
+            "the token ids of `{}` have gaps",
+            "no id 1; the ids are -1 to 0",
         ),
         (
             "v.pkl",
             {"itos": ["a", "b"], "stoi": {"a": 1, "b": 0}},
             "`itos` and `stoi` of `{}` disagree",
-            "token 0 is `a` and `b`",
+            "token 0 is `a` in `itos`, `b` in `stoi`",
         ),
         (
             "v.pkl",
             {"itos": ["a", "b"], "stoi": {"a": 0}},
             "`itos` and `stoi` of `{}` disagree",
-            "2 tokens and 1",
+            "2 and 1 tokens",
         ),
         ("v.pkl", b"", "`{}` is not a pickle of plain lists and dicts", "EOFError"),
         ("v.pkl", b"\x80\x04garbage", "`{}` is not a pickle of plain lists and dicts", None),
@@ -168,7 +168,7 @@ def test_no_code_in_a_pickle_runs(tmp_path: Path, protocol: int) -> None:
     diagnostic = refusal(lambda: read_vocabulary(write(tmp_path / "v.pkl", data)))
     assert diagnostic.message.endswith("is not a pickle of plain lists and dicts")
     assert diagnostic.found is not None
-    assert diagnostic.found.startswith("it asks for `")
+    assert diagnostic.found.startswith("it refers to `")
     assert "JSON" in (diagnostic.help or "")
     assert not trace.exists()
 
@@ -176,7 +176,7 @@ def test_no_code_in_a_pickle_runs(tmp_path: Path, protocol: int) -> None:
 def test_even_harmless_classes_in_a_pickle_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "v.pkl", {"stoi": collections.defaultdict(int, NUMBERS)})
     found = refusal(lambda: read_vocabulary(path)).found
-    assert found == "it asks for `collections.defaultdict`"
+    assert found == "it refers to `collections.defaultdict`"
 
 
 def test_a_damaged_pickle_ends_in_nothing_but_a_diagnostic(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_name_that_is_not_in_the_vocabulary_is_refused() -> None:
     with pytest.raises(ArchError) as caught:
         VocabularyTokenizer(TOKENS, bos="<soz>", eos="stop")
     bos, eos = caught.value.diagnostics
-    assert bos.message == "the token for the start of a sequence is not in `vocabulary`"
+    assert bos.message == "the start token is not in `vocabulary`"
     assert bos.found == "`<soz>`"
     assert bos.help == "did you mean `<sos>`?"
     assert eos.found == "`stop`"
@@ -232,7 +232,7 @@ def test_a_special_token_is_missed_only_where_it_is_needed(role: str) -> None:
     assert tokenizer.decode([0, 1]) == "ab"
     diagnostic = refusal(lambda: getattr(tokenizer, role))
     assert diagnostic.found == "none of them"
-    assert diagnostic.help == f"name the token: `{role}=…`, on the command line `--{role}`"
+    assert diagnostic.help == f"name the token with `{role}=…` (`--{role}` on the command line)"
 
 
 def test_two_usual_names_for_one_role_ask_for_a_choice() -> None:
@@ -270,7 +270,7 @@ def test_a_character_that_no_token_matches_is_an_error_with_its_place() -> None:
             "1 | CCCCCCCCCCCC[Fe]OOOOOOOOOOOO",
             "  |             ^",
             "  = found: `CCCCCCCCCC[Fe]OOOOOOO`",
-            "  = help: tokens that begin with it are `[nH]`",
+            "  = help: tokens that start with it: `[nH]`",
         ]
     )
 

@@ -1,9 +1,9 @@
-"""What is under way, on the last line of a terminal: how far its innermost task is.
+"""The progress of the innermost running task, on the last line of the terminal.
 
-It is drawn on stderr once a task has taken a moment. A bar goes when its task is done; what
-has no end that is known, such as compiling, leaves a line of what there was and how long it
-took. Other text goes to the terminal through `put`, which clears that line first; nothing is
-drawn into a line of text that has only begun.
+It is drawn on stderr after a task has run for half a second. A task with a known total has a
+bar, which is erased at the end. A task without a total, such as compiling, leaves a line with
+its count and its time. All other output goes through `print_text`, which erases the progress
+line first. While a line of other output is incomplete, no progress is drawn.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import TextIO
 
 from archdsl.progress import Task, listening
 
-_MOMENT = 0.5  # seconds until a task is shown
-_PACE = 0.1  # seconds from one drawing to the next
+_DELAY = 0.5  # seconds until a task is shown
+_INTERVAL = 0.1  # seconds between two updates
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}]"
-_ENDLESS = "{desc}: {n_fmt} {unit}, {elapsed_s:.1f} s"
+_COUNTER = "{desc}: {n_fmt} {unit}, {elapsed_s:.1f} s"
 
 
 @contextmanager
-def showing() -> Iterator[None]:
-    """Shows the tasks of the block where stderr is a terminal."""
+def show_progress() -> Iterator[None]:
+    """Shows the progress of tasks within the block, if stderr is a terminal."""
     global _line
     if not sys.stderr.isatty():
         yield
@@ -42,27 +42,27 @@ def showing() -> Iterator[None]:
         _line = None
 
 
-def put(text: str, end: str = "\n", file: TextIO | None = None) -> None:
-    """Prints at once, to stdout where no file is given."""
+def print_text(text: str, end: str = "\n", file: TextIO | None = None) -> None:
+    """Prints and flushes; to stdout by default."""
     file = file or sys.stdout
     with _line.text(text + end, file) if _line else contextlib.nullcontext():
         print(text, end=end, file=file, flush=True)
 
 
 class _Line(threading.Thread):
-    """The terminal's last line, and the thread that draws it."""
+    """The thread that draws the progress line."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self._tasks: list[tuple[Task, float]] = []  # and when each began
+        self._tasks: list[tuple[Task, float]] = []  # each with its start time
         self._lock = threading.RLock()
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._drawn = False
-        self._free = True  # no text has begun on it
+        self._line_empty = True  # no other output on the last line
 
     @contextmanager
     def task(self, task: Task) -> Iterator[None]:
-        """Shows a task while the block lasts."""
+        """Shows a task within the block."""
         entry = (task, time.monotonic())
         self._tasks.append(entry)
         try:
@@ -74,43 +74,43 @@ class _Line(threading.Thread):
         finally:
             with self._lock:
                 self._tasks.remove(entry)
-                self._clear()
+                self._erase()
 
     @contextmanager
     def text(self, text: str, file: TextIO) -> Iterator[None]:
-        """The block in which a text is printed."""
+        """Erases the progress line; the block then prints a text."""
         with self._lock:
-            self._clear()
+            self._erase()
             yield
             if text and file.isatty():
-                self._free = text.endswith("\n")
+                self._line_empty = text.endswith("\n")
 
     def run(self) -> None:
-        with contextlib.suppress(OSError):  # a terminal that has gone
-            while not self._over.wait(_PACE):
+        with contextlib.suppress(OSError):  # the terminal was closed
+            while not self._stopped.wait(_INTERVAL):
                 with self._lock:
                     if self._tasks:
                         self._draw(*self._tasks[-1])
 
     def stop(self) -> None:
-        self._over.set()
+        self._stopped.set()
         with self._lock:
-            self._clear()
+            self._erase()
 
-    def _draw(self, task: Task, began: float) -> bool:
-        """Draws a task, unless it has only begun or there is text on the line."""
-        elapsed = time.monotonic() - began
-        if elapsed < _MOMENT or not self._free or self._over.is_set():
+    def _draw(self, task: Task, start: float) -> bool:
+        """Draws a task unless it is recent or the line has text; returns whether it did."""
+        elapsed = time.monotonic() - start
+        if elapsed < _DELAY or not self._line_empty or self._stopped.is_set():
             return False
-        from tqdm import tqdm
+        from tqdm import tqdm  # slow to import; most runs draw nothing
 
         meter = tqdm.format_meter(
             task.done(),
-            task.total or 0,  # as good as none
+            task.total or 0,
             elapsed,
             prefix=task.what,
             unit=task.unit,
-            bar_format=_ENDLESS if task.total is None else _BAR,
+            bar_format=_COUNTER if task.total is None else _BAR,
             ncols=shutil.get_terminal_size().columns - 1,
         )
         sys.stderr.write(f"\r{meter}\033[K")
@@ -118,7 +118,7 @@ class _Line(threading.Thread):
         self._drawn = True
         return True
 
-    def _clear(self) -> None:
+    def _erase(self) -> None:
         if self._drawn:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What is shown of a wait, on a terminal and elsewhere."""
+"""The progress line, with and without a terminal."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from archdsl.cli import waiting
-from archdsl.cli.waiting import put, showing
+from archdsl.cli import progress_line
+from archdsl.cli.progress_line import print_text, show_progress
 from archdsl.progress import doing, each
 
 
 class Screen(io.StringIO):
-    """What a terminal is sent."""
+    """A terminal that records its output."""
 
     def isatty(self) -> bool:
         return True
 
     def lines(self) -> list[str]:
-        """What stands there in the end."""
+        """The lines that are visible at the end."""
         found = []
         for line in self.getvalue().split("\n"):
             shown = ""
@@ -33,11 +33,11 @@ class Screen(io.StringIO):
 
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
-    """The terminal that is both stdout and stderr; waits are shown at once."""
+    """A terminal for stdout and stderr; progress is drawn at once."""
     screen = Screen()
-    monkeypatch.setattr(waiting, "sys", SimpleNamespace(stdout=screen, stderr=screen))
-    monkeypatch.setattr(waiting, "_MOMENT", 0.0)
-    monkeypatch.setattr(waiting, "_PACE", 0.001)
+    monkeypatch.setattr(progress_line, "sys", SimpleNamespace(stdout=screen, stderr=screen))
+    monkeypatch.setattr(progress_line, "_DELAY", 0.0)
+    monkeypatch.setattr(progress_line, "_INTERVAL", 0.001)
     return screen
 
 
@@ -49,24 +49,24 @@ def seen(screen: Screen, text: str) -> None:
         time.sleep(0.001)
 
 
-def test_a_bar_comes_and_goes(screen: Screen) -> None:
-    with showing():
+def test_a_bar_is_erased_at_the_end(screen: Screen) -> None:
+    with show_progress():
         for number in each(range(4), "counting", "sheep", 4):
             seen(screen, f"counting: {25 * number:3}%")
             seen(screen, f"{number}/4 sheep")
     assert screen.lines() == [""]
 
 
-def test_what_has_no_end_leaves_a_line(screen: Screen) -> None:
+def test_a_task_without_a_total_leaves_a_line(screen: Screen) -> None:
     kernels = [1, 2, 3]
-    with showing(), doing("compiling for CPU", "kernels", None, lambda: len(kernels)):
+    with show_progress(), doing("compiling for CPU", "kernels", None, lambda: len(kernels)):
         seen(screen, "compiling for CPU: 3 kernels, ")
     assert screen.lines()[0].startswith("compiling for CPU: 3 kernels, 0.")
     assert screen.lines()[1:] == [""]
 
 
 def test_the_innermost_task_is_shown(screen: Screen) -> None:
-    with showing(), doing("outer", "steps", 2, lambda: 1):
+    with show_progress(), doing("outer", "steps", 2, lambda: 1):
         seen(screen, "outer:  50%")
         with doing("inner", "steps", 2, lambda: 0):
             seen(screen, "inner:   0%")
@@ -76,22 +76,22 @@ def test_the_innermost_task_is_shown(screen: Screen) -> None:
     assert screen.lines() == [""]
 
 
-def test_text_stands_on_lines_of_its_own(screen: Screen) -> None:
-    with showing(), doing("working", "steps", 2, lambda: 1):
+def test_text_is_not_mixed_with_progress(screen: Screen) -> None:
+    with show_progress(), doing("working", "steps", 2, lambda: 1):
         seen(screen, "working:  50%")
-        put("a line")
-        put("half ", end="")
+        print_text("a line")
+        print_text("half ", end="")
         before = screen.getvalue()
         time.sleep(0.02)
-        assert screen.getvalue() == before  # nothing is drawn behind it
-        put("a line")
+        assert screen.getvalue() == before  # no progress on an incomplete line
+        print_text("a line")
         seen(screen, "half a line\n\rworking:  50%")
     assert screen.lines() == ["a line", "half a line", ""]
 
 
-def test_a_task_that_fails_leaves_nothing(screen: Screen) -> None:
+def test_an_interrupted_task_leaves_no_line(screen: Screen) -> None:
     def interrupted() -> None:
-        with showing(), doing("compiling for CPU", "kernels", None, lambda: 2):
+        with show_progress(), doing("compiling for CPU", "kernels", None, lambda: 2):
             seen(screen, "compiling for CPU: 2 kernels")
             raise KeyboardInterrupt
 
@@ -101,18 +101,18 @@ def test_a_task_that_fails_leaves_nothing(screen: Screen) -> None:
 
 
 def test_a_short_task_is_not_shown(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "_MOMENT", 60.0)
-    with showing(), doing("working", "steps", 2, lambda: 1):
+    monkeypatch.setattr(progress_line, "_DELAY", 60.0)
+    with show_progress(), doing("working", "steps", 2, lambda: 1):
         time.sleep(0.02)
     assert screen.getvalue() == ""
 
 
-def test_without_a_terminal_nothing_is_shown(
+def test_without_a_terminal_no_progress_is_shown(
     screen: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = io.StringIO()
-    monkeypatch.setattr(waiting, "sys", SimpleNamespace(stdout=screen, stderr=errors))
-    with showing(), doing("working", "steps", 2, lambda: 1):
-        put("a line")
+    monkeypatch.setattr(progress_line, "sys", SimpleNamespace(stdout=screen, stderr=errors))
+    with show_progress(), doing("working", "steps", 2, lambda: 1):
+        print_text("a line")
         time.sleep(0.02)
     assert (screen.getvalue(), errors.getvalue()) == ("a line\n", "")
