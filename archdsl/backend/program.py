@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tinygrad import Tensor, UOp
 
+from archdsl.backend.fork import refuse_forked_process
 from archdsl.backend.kernels.graph_runner import runner_for
 from archdsl.backend.program_cache import ProgramCache, is_cacheable
 from archdsl.backend.stored_program import Constants, Known, StoredProgram
@@ -77,6 +78,7 @@ class Program(Generic[T]):
         if isinstance(self._run, StoredProgram) or self._run.captured:
             found = self._run(*given, **named)
             return found
+        refuse_forked_process()
         newest = next(UOp.unique_num)
         with self._compiling(), graph_runner(self._device, self._runner, self._options):
             found = self._run(*given, **named)

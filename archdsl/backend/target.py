@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from archdsl.backend.fork import note_open_device
 from archdsl.backend.toolchain import INSTALL, ensure_compiler
 from archdsl.diagnostics import ArchError, did_you_mean, fail, listing
 from archdsl.passes.select_kernels import CPU
@@ -131,6 +132,7 @@ def open_device(name: str | None = None) -> str:
     Raises ArchError (`device`) for a name that is none, and for a device that cannot be
     opened or whose results are wrong: with the reason, and what mends it.
     """
+    note_open_device()
     _check_kernel_cache()
     compiler, compiler_error = None, None
     try:

@@ -21,6 +21,7 @@ from archdsl.backend.tinygrad_seam import (
     free_cached_memory,
     memory,
     not_captured,
+    one_thread,
     read_buffer,
     write_buffer,
 )
@@ -82,9 +83,13 @@ def to_device(values: NDArray[Any], device: str, dtype: str = "float32") -> Tens
 
 
 def _over(buffer: Any, shape: tuple[int, ...]) -> Tensor:
-    """A tensor over a buffer. Skips `reshape`, which is slow for a thousand weights."""
-    uop, sizes = UOp.from_buffer(buffer), _sizes(shape)
-    return Tensor(uop if sizes is None else UOp(Ops.RESHAPE, src=(uop, sizes)))
+    """A tensor over a buffer. Skips `reshape`, which is slow for a thousand weights.
+
+    It waits for a capture in another thread, which looks through all buffers of the process.
+    """
+    with one_thread:
+        uop, sizes = UOp.from_buffer(buffer), _sizes(shape)
+        return Tensor(uop if sizes is None else UOp(Ops.RESHAPE, src=(uop, sizes)))
 
 
 @functools.cache

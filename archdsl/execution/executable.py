@@ -15,6 +15,7 @@ from tinygrad import Tensor, dtypes
 
 from archdsl.backend import interpret
 from archdsl.backend.context import ExecutionContext
+from archdsl.backend.fork import refuse_forked_process
 from archdsl.backend.program import Program as Capture
 from archdsl.backend.quantized import Quantized, Weights, quantized
 from archdsl.backend.target import kernels_for, open_device, supports
@@ -307,6 +308,7 @@ class Executable:
 
     def loss(self, arrays: Mapping[str, NDArray[Any]]) -> Tensor:
         """The graph's loss for inputs and labels, []."""
+        refuse_forked_process()
         _ = self.parameters  # loaded first: everywhere `lock` is taken before `one_thread`
         with one_thread:
             tensors = {name: self.placed(array) for name, array in arrays.items()}

@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 import archdsl
+from archdsl.backend.tensors import to_device
+from archdsl.backend.tinygrad_seam import one_thread
 from archdsl.diagnostics import ArchError
 from archdsl.execution.executable import with_outputs
 from archdsl.graph.nodes import Apply
@@ -111,6 +114,22 @@ def test_one_model_in_several_threads() -> None:
         assert all(pool.map(repeated, range(len(inputs))))
 
 
+def test_a_new_tensor_waits_for_a_capture_in_another_thread() -> None:
+    """A capture iterates over the buffers of the process, which must not change meanwhile."""
+    made = threading.Event()
+
+    def make() -> None:
+        to_device(np.zeros(3, np.float32), "CPU")
+        made.set()
+
+    thread = threading.Thread(target=make)
+    with one_thread:
+        thread.start()
+        assert not made.wait(0.1)
+    thread.join(10)
+    assert made.is_set()
+
+
 def test_several_models_in_threads() -> None:
     tokens = ids()
     right = [gpt(seed)(tokens=tokens)["logits"].numpy() for seed in range(4)]
@@ -173,3 +192,33 @@ def test_captures_and_decoders_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(model.executable._captures) == 3
     assert len(model._decoders) == 2
     assert model.decoder(5) is model.decoder(5)
+
+
+FORKED = """
+import multiprocessing, sys, archdsl
+from archdsl.diagnostics import ArchError
+sizes = {"vocab": 100, "context": 16, "D": 16, "heads": 2, "depth": 1, "device": "CPU"}
+model = archdsl.compile("gpt.arch", **sizes)
+model(tokens=[[1, 2]])
+def child(queue):
+    for compute in (lambda: model(tokens=[[1, 2]]),
+                    lambda: model.loss(tokens=[[1, 2]]),
+                    lambda: next(iter(model.generate([1], 1))),
+                    lambda: archdsl.compile("gpt.arch", **sizes)(tokens=[[1, 2]])):
+        try:
+            compute()
+            queue.put("computed")
+        except ArchError as error:
+            queue.put(str(error))
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+process = context.Process(target=child, args=(queue,))
+process.start()
+found = [queue.get(timeout=60) for _ in range(4)]
+process.join()
+assert found[0] == "computed" and all("spawn" in each for each in found[1:]), found
+"""
+
+
+def test_a_forked_process_runs_what_is_captured_and_compiles_nothing() -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True, timeout=100)
