@@ -37,6 +37,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def run_command(args: argparse.Namespace) -> int:
     """Runs the command of parsed arguments and returns its exit status."""
     # tinygrad opens its default device for plain numbers; without DEV it tries every device.
+    # It reads DEV when it is imported, so commands import tinygrad in `run`.
     family, _, _ = (getattr(args, "device", None) or "").partition(":")
     if family.isalpha():
         os.environ.setdefault("DEV", family.upper())

@@ -24,10 +24,10 @@ from archdsl.cli.generation_options import (
 )
 from archdsl.cli.progress_line import print_text
 from archdsl.diagnostics import ArchError
+from archdsl.text.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     from archdsl.model import Model
-    from archdsl.text.tokenizer import TextTokenizer
 
 Messages: TypeAlias = list[dict[str, str]]
 

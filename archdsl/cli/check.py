@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         except ArchError as error:
             problems = list(error.diagnostics)
     if args.json:
-        import json
+        import json  # most runs do not need it
 
         data = {"diagnostics": [d.as_dict() for d in problems]}
         print(json.dumps(data | {"models": [_data(a.graph) for a in analyses]}, indent=2))

@@ -8,6 +8,8 @@ import json
 from archdsl.cli.checkpoints import add_checkpoint, load_model
 from archdsl.cli.common import Subparsers, add_command, add_json, positive_integer
 from archdsl.cli.progress_line import print_text
+from archdsl.formats import resolve
+from archdsl.formats.strict_json import read_object
 from archdsl.progress import each
 
 
@@ -43,8 +45,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from archdsl.formats import resolve  # imports tinygrad
-    from archdsl.formats.strict_json import read_object
+    # imports tinygrad
     from archdsl.tasks.classify import classify, find_classifier, labels, read_preprocessor
 
     folder = resolve(args.preprocessor or args.spec)

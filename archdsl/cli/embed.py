@@ -6,9 +6,13 @@ import argparse
 import json
 from dataclasses import replace
 
+import numpy as np
+
 from archdsl.cli.checkpoints import add_checkpoint, load_model
 from archdsl.cli.common import Subparsers, add_command, print_note
 from archdsl.diagnostics import fail
+from archdsl.formats.atomic import replacing
+from archdsl.text.tokenizer import read_tokenizer
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -71,9 +75,8 @@ def run(args: argparse.Namespace) -> int:
             "similarity needs two texts" if args.similarity else "there is no text",
             expected="two texts or more" if args.similarity else "one text or more",
         )
-    from archdsl.formats.atomic import replacing  # imports tinygrad
+    # imports tinygrad
     from archdsl.tasks.embed import embed, find_encoder, read_pooling, similarity, tokenize
-    from archdsl.text.tokenizer import read_tokenizer
 
     source = args.tokenizer or args.spec
     tokenizer = read_tokenizer(source)
@@ -87,8 +90,6 @@ def run(args: argparse.Namespace) -> int:
         print_note(f"truncated to {longest} tokens: text {', '.join(str(n + 1) for n in cut)}")
     vectors = embed(model, rows, pooling)
     if args.output:
-        import numpy as np  # slow to import
-
         with replacing(args.output) as temporary, temporary.open("wb") as file:
             np.save(file, vectors)
         height, width = vectors.shape

@@ -19,10 +19,10 @@ from archdsl.cli.generation_options import (
 )
 from archdsl.cli.progress_line import print_text
 from archdsl.progress import doing
+from archdsl.text.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     from archdsl.generation.generate import TextChunk
-    from archdsl.text.tokenizer import TextTokenizer
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:

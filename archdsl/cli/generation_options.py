@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from archdsl.cli import checkpoints
 from archdsl.diagnostics import ArchError, fail
+from archdsl.formats import resolve
+from archdsl.generation.generation_config import TEXT, GenerationConfig, read_generation_config
+from archdsl.generation.sampling import Sampling
+from archdsl.text.tokenizer import TextTokenizer, read_tokenizer
 
 if TYPE_CHECKING:
-    from archdsl.generation.generation_config import GenerationConfig
-    from archdsl.generation.sampling import Sampling
     from archdsl.model import Model
-    from archdsl.text.tokenizer import TextTokenizer
 
 T = TypeVar("T")
 
@@ -102,12 +103,9 @@ class DecodingOptions(NamedTuple):
 
 def read_decoding_options(args: argparse.Namespace) -> DecodingOptions:
     """Combines the arguments of `add_sampling` with the checkpoint's generation config."""
-    from archdsl.formats import resolve  # imports tinygrad
-    from archdsl.generation import generation_config as configs
-
-    config = configs.GenerationConfig()
+    config = GenerationConfig()
     if not args.ignore_generation_config:
-        config = configs.read_generation_config(resolve(args.spec), configs.TEXT)
+        config = read_generation_config(resolve(args.spec), TEXT)
     sampling = config.sampling(
         args.default_temperature,
         args.temperature,
@@ -163,8 +161,6 @@ def load_model_and_tokenizer(args: argparse.Namespace) -> tuple[Model, TextToken
             f"`{args.spec}` is a spec, which has no tokenizer",
             expected="--tokenizer PATH",
         )
-    from archdsl.text.tokenizer import read_tokenizer  # imports tinygrad
-
     tokenizer = read_tokenizer(args.tokenizer or args.spec)  # first, because it fails faster
     return checkpoints.load_model(args), tokenizer
 

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 
 from archdsl.cli.common import Subparsers, add_command, print_note
 from archdsl.diagnostics import fail
+from archdsl.formats import write_safetensors
+from archdsl.formats.atomic import replacing
 from archdsl.syntax.printer import format
 
 
@@ -43,9 +45,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from archdsl.formats import write_safetensors  # imports tinygrad
-    from archdsl.formats.atomic import replacing
-    from archdsl.pretrained import describe
+    from archdsl.pretrained import describe  # imports tinygrad
 
     _check_paths(args)
     spec, weights = describe(args.checkpoint, args.spec)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+import numpy as np
+
 from archdsl.cli.common import Subparsers, add_command, add_runtime, add_spec, compile_model
 from archdsl.diagnostics import fail
+from archdsl.formats import write_npz
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -40,15 +43,11 @@ def run(args: argparse.Namespace) -> int:
     for name, out in outputs.items():
         print(f"{name}: {list(out.shape)} mean {out.mean():.6g} std {out.std():.6g}")
     if args.output:
-        from archdsl.formats import write_npz  # imports tinygrad
-
         write_npz(args.output, outputs)
     return 0
 
 
 def _read_array(argument: str) -> tuple[str, Any]:
-    import numpy as np  # slow to import
-
     name, equals, path = argument.partition("=")
     if not equals:
         fail(

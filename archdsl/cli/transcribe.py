@@ -9,6 +9,10 @@ from archdsl.cli.checkpoints import add_checkpoint, is_spec, load_model
 from archdsl.cli.common import Subparsers, add_command, add_json, print_note
 from archdsl.cli.progress_line import print_text
 from archdsl.diagnostics import fail
+from archdsl.formats import resolve
+from archdsl.generation.generation_config import SPEECH, read_generation_config
+from archdsl.tasks.sound import read_spectrogram, read_wav, resample
+from archdsl.text.tokenizer import read_tokenizer
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -51,11 +55,8 @@ def run(args: argparse.Namespace) -> int:
             f"`{args.spec}` is a spec, which has no tokenizer",
             expected="--tokenizer PATH",
         )
-    from archdsl.formats import resolve  # imports tinygrad
-    from archdsl.generation.generation_config import SPEECH, read_generation_config
-    from archdsl.tasks.sound import read_spectrogram, read_wav, resample
+    # imports tinygrad
     from archdsl.tasks.transcribe import Segment, Transcriber, find_audio_input, join_text
-    from archdsl.text.tokenizer import read_tokenizer
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)
     folder = resolve(args.spec)  # for a spec, a path without config files

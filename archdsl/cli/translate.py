@@ -20,9 +20,13 @@ from archdsl.cli.common import (
 )
 from archdsl.cli.progress_line import print_text
 from archdsl.diagnostics import fail
+from archdsl.formats import resolve
+from archdsl.generation.beam_search import EarlyStopping, Search
+from archdsl.generation.generation_config import SEARCH, read_generation_config
+from archdsl.text.tokenizer import read_tokenizer
+from archdsl.text.vocabulary_tokenizer import read_vocabulary
 
 if TYPE_CHECKING:
-    from archdsl.generation.beam_search import EarlyStopping, Search
     from archdsl.model import Model
 
 _SPECIAL_TOKENS = ("bos", "eos", "pad")
@@ -158,10 +162,7 @@ def _load_spec(args: argparse.Namespace) -> _Translator:
             expected="--vocab PATH",
         )
     model = compile_model(args)
-    from archdsl.formats import resolve  # imports tinygrad
-    from archdsl.generation.beam_search import Search
-    from archdsl.tasks.translate import find_roles
-    from archdsl.text.vocabulary_tokenizer import read_vocabulary
+    from archdsl.tasks.translate import find_roles  # imports tinygrad
 
     bound = find_roles(model.graph).target_bound
     names = {role: getattr(args, role) for role in _SPECIAL_TOKENS}
@@ -176,10 +177,7 @@ def _load_spec(args: argparse.Namespace) -> _Translator:
 def _load_checkpoint(args: argparse.Namespace) -> _Translator:
     """Loads a published checkpoint, its tokenizer and its generation config."""
     _refuse(args, ("vocab", *_SPECIAL_TOKENS), "a spec")
-    from archdsl.formats import resolve  # imports tinygrad
-    from archdsl.generation.generation_config import SEARCH, read_generation_config
-    from archdsl.tasks.translate import find_roles
-    from archdsl.text.tokenizer import read_tokenizer
+    from archdsl.tasks.translate import find_roles  # imports tinygrad
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)
     model = checkpoints.load_model(args)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from archdsl.cli import COMMANDS, main
+from archdsl.cli.common import GROUPS
 
 ROOT = Path(__file__).parents[2]
 SIZES = ("vocab=11", "context=7", "D=8", "heads=2", "depth=1")
@@ -221,6 +222,23 @@ def test_every_command_has_help_with_an_example(
         main([name, "--help"])
     assert stop.value.code == 0
     assert f"\n  archdsl {name}" in capsys.readouterr().out
+
+
+def test_archdsl_alone_lists_the_commands_by_purpose(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+    listed = capsys.readouterr().err
+    assert re.findall(r"^(\S.*):$", listed, re.M) == list(GROUPS)
+    assert tuple(re.findall(r"^  (\w+)  ", listed, re.M)) == COMMANDS
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert (stop.value.code, capsys.readouterr().out) == (0, listed)
+    with pytest.raises(SystemExit):
+        main(["chekc"])
+    assert "there is no command `chekc`; did you mean `check`?" in capsys.readouterr().err
 
 
 def test_wrong_usage_is_status_two(capsys: pytest.CaptureFixture[str]) -> None:

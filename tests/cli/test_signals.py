@@ -21,21 +21,21 @@ TINY = ["--set", "D=16", "--set", "heads=2", "--set", "depth=1", "--set", "vocab
 # What each command is given, and a moment of its work: an audit event, and what is in it.
 WORK = {
     "check": ("import lark", "gpt.arch"),
-    "explain": ("open not-causal.md", "not-causal"),
     "fmt": ("import lark", "a.arch"),
     "show": ("import lark", "gpt.arch --emit passes"),
     "expand": ("import lark", "gpt.arch"),
     "diff": ("import lark", "gpt.arch gpt2.arch"),
+    "explain": ("open not-causal.md", "not-causal"),
     "run": ("import tinygrad", "gpt.arch --input tokens=a.npy"),
     "generate": ("import tinygrad", "folder text"),
     "chat": ("import tinygrad", "folder"),
-    "score": ("import tinygrad", "folder a.txt"),
     "translate": ("import tinygrad", "annalog.arch text --vocab a.txt"),
     "classify": ("import tinygrad", "folder a.png"),
     "embed": ("import tinygrad", "folder text"),
     "transcribe": ("import tinygrad", "folder a.wav"),
     "import": ("import tinygrad", "folder"),
     "export": ("import tinygrad", "gpt2.arch --weights a.npz --to new"),
+    "score": ("import tinygrad", "folder a.txt"),
     "bench": ("import tinygrad", "gpt.arch"),
     "doctor": ("subprocess.Popen archdsl.backend", ""),
 }
@@ -176,7 +176,7 @@ __main__.script()
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
 def test_a_disk_that_is_full() -> None:
-    told = "error[file]: the output cannot be written: No space left on device\n"
+    told = "error[file]: cannot write the output: No space left on device\n"
     assert redirected(">/dev/full") == ("", told, 1)
 
 
