@@ -121,16 +121,15 @@ class Backend:
 
 
 def open_device(name: str | None = None) -> str:
-    """Open a device, and return its canonical name for tinygrad: "CPU", "CUDA:1".
+    """Opens a device and returns its tinygrad name, such as "CPU" or "CUDA:1".
 
-    `name` is a family and perhaps a number, in any case of letters. Without one the choice
-    is that of the environment variable `DEV`, then tinygrad's own, but for an OpenCL device
-    that is this processor, to which the CPU device is preferred. A renderer is part of
-    `DEV` alone (`DEV=CPU:LLVM`): it holds for the whole process. The environment stays as it
-    is.
+    `name` is a family with an optional number, in upper or lower case. The default is the
+    environment variable `DEV`, then tinygrad's default; the CPU device is preferred to an
+    OpenCL device on the CPU. A renderer is set by `DEV` (`DEV=CPU:LLVM`), for the whole
+    process. Environment variables are not changed.
 
-    Raises ArchError (`device`) for a name that is none, and for a device that cannot be
-    opened or whose results are wrong: with the reason, and what mends it.
+    Raises ArchError (`device`) for an unknown name, and for a device that cannot be opened or
+    computes wrong results, with the reason and a fix.
     """
     note_open_device()
     _check_kernel_cache()
@@ -151,8 +150,8 @@ def open_device(name: str | None = None) -> str:
 
 
 def kernels_for(device: str) -> str | None:
-    """Whose kernels in passes/select_kernels.py an open device can use; None for tinygrad's
-    alone. Those of the CPU are C, and compiled by the clang that tinygrad has been given."""
+    """Returns the target in passes/select_kernels.py of an open device, or None if it only has
+    tinygrad's kernels. CPU kernels are C code, compiled by tinygrad's clang."""
     return CPU if graph_runner.runner_for(device) else None
 
 
@@ -178,8 +177,8 @@ def supports(device: str, dtype: str) -> bool:
 
 
 def probe(name: str | None, seconds: float = 60) -> Backend:
-    """Try a device (None: the default) in a process of its own, since drivers may crash, or
-    not come back in so many seconds."""
+    """Tries a device (None: the default) in a separate process, because a driver may crash or
+    hang; `seconds` is the time limit."""
     environment = dict(os.environ)
     if name is not None:
         environment.pop("DEV", None)
@@ -195,7 +194,7 @@ def probe(name: str | None, seconds: float = 60) -> Backend:
         )
     except subprocess.TimeoutExpired:
         return _failed(name, f"no answer in {seconds:g} seconds")
-    # Drivers print, too: the answer is the last line that can be one.
+    # Drivers may print too, so the answer is the last line of JSON.
     answers = [line for line in ran.stdout.splitlines() if line.startswith("{")]
     if not answers:
         said = ran.stderr.strip().splitlines()
@@ -278,7 +277,7 @@ def _settings(family: str) -> dict[str, str]:
 
 @functools.cache
 def _run_kernel(device: str, clang: str | None) -> None:
-    """Open a device and see that it computes; NULL is opened alone, for it runs nothing."""
+    """Opens a device and checks that it computes; NULL runs nothing and is only opened."""
     family = device.split(":")[0]
     try:
         if clang and family not in _STAND_INS:

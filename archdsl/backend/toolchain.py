@@ -51,21 +51,21 @@ class Compiler:
 
 
 def ensure_compiler() -> Compiler:
-    """The clang to compile for the CPU with.
+    """Returns the clang that compiles for the CPU.
 
-    A clang named by `CC` is taken as it is, and a `CC` that is none is an error. Else the
-    first that compiles bfloat16 is taken of `clang`, `clang-NN` (highest first) and the
-    clang in PyPI's `ziglang`, and where none does, the first that compiles at all.
-    What was learnt of a file is remembered in the cache folder until the file changes.
+    `CC` has priority; it is an error if it is not a usable clang. Otherwise the candidates are
+    `clang`, `clang-NN` (highest first) and the clang of PyPI's `ziglang`: the first one that
+    compiles bfloat16, or else the first one that works. The results of the checks are cached
+    on disk until the file of the compiler changes.
 
-    Raises ArchError (`device`) when there is none, saying what to install.
+    Raises ArchError (`device`) if there is no clang, with what to install.
     """
     return _chosen(os.environ.get("CC", ""), os.environ.get("PATH", ""), cache_folder())
 
 
 @functools.cache
 def _chosen(named: str, path: str, cache: Path) -> Compiler:
-    """The compiler in an environment, which is looked for once."""
+    """Returns the compiler for these environment variables, searched once."""
     return _named(named) if named else _found()
 
 
@@ -74,7 +74,7 @@ def _named(name: str) -> Compiler:
     compiler = _examined(os.path.abspath(path), "CC") if path else None
     if compiler is None:
         said = _first_line(path) if path else "no such program"
-        message = f"CC names `{name}`, which is no clang that tinygrad can use: {said}"
+        message = f"CC names `{name}`, which is not a clang that tinygrad can use: {said}"
         fail("device", message, help="unset CC, or set it to the path of a clang")
     return compiler
 
@@ -94,7 +94,7 @@ def _found() -> Compiler:
 
 
 def _candidates() -> Iterator[tuple[str, str]]:
-    """Path and origin of every clang in sight, the best first."""
+    """Yields the path and origin of every clang, the best first."""
     if plain := shutil.which("clang"):
         yield os.path.abspath(plain), "PATH"
     numbered: dict[int, str] = {}
@@ -168,11 +168,11 @@ def _compiles(path: str, source: str) -> bool:
 
 def _first_line(path: str) -> str:
     said = (_output([path, "--version"]) or "").strip()
-    return said.splitlines()[0] if said else "a program that tells no version"
+    return said.splitlines()[0] if said else "a program without a version"
 
 
 def _output(command: list[str], given: str = "") -> str | None:
-    """What a program wrote to its standard output, or None if it failed."""
+    """Runs a program; returns its standard output, or None if it failed."""
     try:
         ran = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60)
     except (OSError, ValueError, subprocess.TimeoutExpired):
@@ -181,7 +181,7 @@ def _output(command: list[str], given: str = "") -> str | None:
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    """Write a file whole or not at all, whoever else is writing it."""
+    """Writes a file atomically, so that several processes may write it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     try:

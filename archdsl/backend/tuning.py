@@ -1,9 +1,9 @@
-"""Tuning: tinygrad's search for quicker kernels, while a program is captured.
+"""Tuning: tinygrad's search for faster kernels, while a program is captured.
 
-A candidate may crash a driver or never come back, so a process of its own searches
-(`tuning_worker.py`), and is ended when the time is over. What it finds, and has held against
-tinygrad's plain lowering, is kept beside tinygrad's compiled kernels, by kernel, device and
-settings; what is kept needs neither a search nor time. Everything else is lowered plainly.
+A candidate may crash the driver or hang, so a separate process (`tuning_worker.py`) searches,
+and is killed at the time limit. Its results are compared with tinygrad's default kernel and
+stored with tinygrad's compiled kernels, by kernel, device and settings; a stored result needs
+no search. The other kernels use the default.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from archdsl.backend.tinygrad_seam import (
 )
 from archdsl.progress import doing
 
-# What is done to a loop nest, in order; None for what tinygrad does by itself.
+# The optimizations of a loop nest, in order; None for tinygrad's default.
 Schedule: TypeAlias = tuple[Opt, ...] | None
 
 PROCESS = "from archdsl.backend import tuning_worker; tuning_worker.work()"
@@ -47,9 +47,9 @@ _ENDED = "the process that searched it ended"
 
 
 class Tuner:
-    """Searches the kernels of programs, for so many seconds in all.
+    """Searches the kernels of programs, for at most `seconds` in total.
 
-    `process` is the Python of the process that searches.
+    `process` is the Python code of the search process.
     """
 
     def __init__(self, seconds: float, process: str = PROCESS):
@@ -100,8 +100,8 @@ class Tuner:
                         diskcache_put(_TABLE, _key(kernel, device), (schedule,))
         self._left = end - time.monotonic()
         if waiting and not self._over:
-            self._over = True  # and need not be said again of later programs
-            reason = f"the {self._limit:g} seconds are over, and the next run goes on from here"
+            self._over = True  # report it only once
+            reason = f"the {self._limit:g} seconds are over; the next run continues the search"
             problems[reason] += len(waiting)
         return found
 
@@ -138,13 +138,13 @@ def scheduled(kernel: UOp, schedule: Schedule) -> UOp:
 
 
 def _made(kernel: UOp, schedule: Schedule, device: str, problems: Counter[str]) -> UOp:
-    """A kernel as its schedule says, compiled; the kernel itself where that fails."""
+    """Applies a schedule to a kernel and compiles it; returns the old kernel on failure."""
     if schedule is None:
         return kernel
     changed = scheduled(kernel, schedule)
     try:
         to_program(changed, Device[device].renderer)
-    except Exception as error:  # whatever it is, the kernel can do without
+    except Exception as error:  # the kernel works without it
         problems[f"it does not compile ({type(error).__name__})"] += 1
         return kernel
     return changed
@@ -152,17 +152,17 @@ def _made(kernel: UOp, schedule: Schedule, device: str, problems: Counter[str]) 
 
 @contextmanager
 def _running(code: str, device: str) -> Iterator[Connection[Any, Any]]:
-    """The process that searches, and the pipe to it; at the end of the block it is killed."""
+    """Starts the search process and yields the pipe to it; kills it at the end of the block."""
     ours, theirs = Pipe()
     given = (str(theirs.fileno()), device, str(int(graph_runner.is_supported(device))))
     process = subprocess.Popen(
         [sys.executable, "-c", code, *given],
         env=with_package(dict(os.environ)),
-        stdin=subprocess.PIPE,  # which ends with us, and the process with it
+        stdin=subprocess.PIPE,  # closed when this process ends, which ends the worker
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=[theirs.fileno()],
-        start_new_session=True,  # a Ctrl-C is ours
+        start_new_session=True,  # Ctrl-C goes to this process only
     )
     theirs.close()
     try:
@@ -174,13 +174,13 @@ def _running(code: str, device: str) -> Iterator[Connection[Any, Any]]:
 
 
 def _kept(kernel: UOp, device: str) -> tuple[Schedule] | None:
-    """What was found of a kernel before."""
+    """Returns the stored result of a kernel."""
     kept: tuple[Schedule] | None = diskcache_get(_TABLE, _key(kernel, device))
     return kept
 
 
 def _key(kernel: UOp, device: str) -> dict[str, str]:
-    """What a finding holds for: another device, other settings, and it is none."""
+    """Returns the key of a result: kernel, device and settings."""
     opened = Device[device]
     _, _, target, *settings = to_program_key(kernel, opened.renderer)
     model = getattr(opened, "device_name", "")

@@ -1,8 +1,7 @@
-"""One kernel after another searched, and held against its plain lowering: the process that a
-`Tuner` starts.
+"""The process of a `Tuner`: searches schedules of kernels and compares them with the default.
 
-tinygrad's beam search does the searching. What it finds is taken where it computes the same
-numbers as the plain kernel, of the same inputs, in less time.
+tinygrad's beam search finds a schedule. It is used if it is faster than the default kernel and
+computes the same numbers from the same inputs.
 """
 
 from __future__ import annotations
@@ -33,21 +32,21 @@ from archdsl.backend.tinygrad_seam import (
 )
 from archdsl.backend.tuning import Schedule, scheduled
 
-WIDTH = 2  # schedules from which the search goes on at a time
-ROUNDS = 10  # times that two kernels take their turns
-QUICKER = 0.95  # of the plain kernel's time, or a change is not worth it
+WIDTH = 2  # the beam width
+ROUNDS = 10  # alternating runs of two kernels
+QUICKER = 0.95  # of the default kernel's time, else the change is not used
 
-# How far results may be apart, in the scale of the largest; whole numbers are equal. Sums are
-# in float32, in another order.
+# The largest difference of results, relative to the largest number; integers must be equal.
+# Sums are in float32, in another order.
 TOLERANCE = {dtypes.float32: 1e-5, dtypes.float16: 4e-3, dtypes.bfloat16: 3e-2}
 
 
 def work() -> None:
-    """The process: kernels and settings come by a pipe, and what was found goes back."""
+    """Runs the process: receives kernels and settings by a pipe, and sends results back."""
     number, device, shares = sys.argv[1:]
     threading.Thread(target=_end_with_parent, daemon=True).start()
     pipe: Connection[Any, Any] = Connection(int(number))
-    supports(open_device(device), "bfloat16")  # whatever bfloat16 needs is there now
+    supports(open_device(device), "bfloat16")  # loads what bfloat16 needs
     if int(shares) and kernels_for(device):
         set_runtime(device, ParallelProgram)
     while True:
@@ -56,7 +55,7 @@ def work() -> None:
         try:
             with Context(PARALLEL=0, **settings):  # type: ignore[no-untyped-call]
                 pipe.send(searched(kernel, device))
-        except Exception as error:  # whatever it is, the kernel can do without
+        except Exception as error:  # the kernel works without it
             pipe.send((None, f"its search failed: {type(error).__name__}: {error}"))
 
 
@@ -66,14 +65,13 @@ def _end_with_parent() -> None:
 
 
 def searched(kernel: UOp, device: str) -> tuple[Schedule, str | None]:
-    """The quickest schedule of a kernel that was found, or None and what is wrong with it, if
-    anything is."""
+    """Returns the fastest schedule of a kernel, or None and the problem, if any."""
     renderer = Device[device].renderer
     beam = kernel.replace(arg=replace(kernel.arg, beam=WIDTH))
     schedule = to_program(beam, renderer).src[0].arg.applied_opts
     plain, other = (to_program(scheduled(kernel, each), renderer) for each in (None, schedule))
     if not alike(kernel, plain, other, device):
-        return None, "what was found gives other results"
+        return None, "the found schedule computes other results"
     before, after = seconds(kernel, (plain, other), device)
     return (schedule, None) if after < QUICKER * before else (None, None)
 

@@ -111,7 +111,7 @@ def test_cc_that_is_gcc_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     program(tmp_path / "bin/gcc", "gcc (Debian 12.2.0-14) 12.2.0")
     monkeypatch.setenv("CC", "gcc")
     assert message() == (
-        "error[device]: CC names `gcc`, which is no clang that tinygrad can use: "
+        "error[device]: CC names `gcc`, which is not a clang that tinygrad can use: "
         "gcc (Debian 12.2.0-14) 12.2.0\n"
         "  = help: unset CC, or set it to the path of a clang"
     )
@@ -123,12 +123,12 @@ def test_the_real_gcc_is_no_clang(monkeypatch: pytest.MonkeyPatch) -> None:
     if gcc is None:
         pytest.skip("no gcc on this machine")
     monkeypatch.setenv("CC", gcc)
-    assert "no clang that tinygrad can use: gcc" in message()
+    assert "not a clang that tinygrad can use: gcc" in message()
 
 
 def test_cc_that_is_nowhere_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "clnag")
-    assert "CC names `clnag`, which is no clang that tinygrad can use: no such" in message()
+    assert "CC names `clnag`, which is not a clang that tinygrad can use: no such" in message()
 
 
 def test_our_own_choice_is_not_taken_for_the_users(tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ PROCESSES: dict[str, tuple[str, float, str]] = {
         "from archdsl.backend import tuning_worker; tuning_worker.WIDTH = 1\n"
         "tuning_worker.alike = lambda *given: False; tuning_worker.work()",
         100,
-        "what was found gives other results",
+        "the found schedule computes other results",
     ),
 }
 
