@@ -35,10 +35,10 @@ def from_pretrained(
     tune: float | None,
 ) -> Model:
     """Implements `archdsl.from_pretrained`."""
-    _, analysis, found = _held(path, spec)
+    _, analysis, found = _open_checkpoint(path, spec)
     if dtype is None and quantize is None and kernels == "best":
         quantize = "stored" if kernels_for(open_device(device)) else None
-    dtype = dtype or widest(found.values())
+    dtype = dtype or common_dtype(found.values())
     model = Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
     model.fill(found)
     return model
@@ -51,7 +51,7 @@ def describe(
 
     Names, shapes and dtypes of the weights are checked; their values are not read yet.
     """
-    known, analysis, found = _held(path, spec)
+    known, analysis, found = _open_checkpoint(path, spec)
     return specialise_spec(known, parameter_count(analysis.graph)), found
 
 
@@ -64,32 +64,32 @@ def export(
     weight map with a config, if the weights do not fit the model, or if the folder already has
     a checkpoint.
     """
-    chosen = _publishable(analysis, map)
+    chosen = _choose_map(analysis, map)
     parameters_ = {p.path: p for p in parameters(analysis.graph)}
     ours = checkpoints.read(weights, parameters_, analysis.maps, None)
     assert chosen.config is not None
     config = write_config(chosen.config, analysis.elaborator, analysis.env)
     theirs = checkpoints.to_published(chosen, ours)
-    _reads_back(analysis, chosen.config, config, theirs)
-    config["dtype"] = widest(ours.values())
+    _check_round_trip(analysis, chosen.config, config, theirs)
+    config["dtype"] = common_dtype(ours.values())
     write_checkpoint(folder, theirs, config, shard_bytes)
     return len(theirs)
 
 
-def widest(tensors: Iterable[LazyTensor]) -> str:
+def common_dtype(tensors: Iterable[LazyTensor]) -> str:
     """Returns the dtype that represents the numbers of all tensors exactly.
 
     >>> import numpy as np
     >>> dtypes = ("float16", "bfloat16")
     >>> half, brain = (LazyTensor(dtype, (1,), lambda: np.zeros(1)) for dtype in dtypes)
-    >>> widest([half]), widest([half, brain])
+    >>> common_dtype([half]), common_dtype([half, brain])
     ('float16', 'float32')
     """
     kinds = {tensor.dtype for tensor in tensors}
     return kinds.pop() if len(kinds) == 1 and kinds <= BYTES.keys() else "float32"
 
 
-def _recognised(path: str | Path, spec: str | None) -> tuple[Checkpoint, Recognised]:
+def _recognise(path: str | Path, spec: str | None) -> tuple[Checkpoint, Recognised]:
     opened = read_checkpoint(path)
     if opened.config is None:
         fail(
@@ -101,18 +101,18 @@ def _recognised(path: str | Path, spec: str | None) -> tuple[Checkpoint, Recogni
     return opened, recognise(str(path), opened.config, spec, opened.tensors.keys())
 
 
-def _held(
+def _open_checkpoint(
     path: str | Path, spec: str | None
 ) -> tuple[Recognised, Analysis, dict[str, LazyTensor]]:
     """Returns the spec of a checkpoint, its model, and its tensors as weights of the model."""
-    opened, known = _recognised(path, spec)
+    opened, known = _recognise(path, spec)
     analysis = analyse(str(known.path), known.model.name.id, dict(known.settings))
     weights = {p.path: p for p in parameters(analysis.graph)}
     found = checkpoints.fit(str(path), opened.tensors, weights, analysis.maps, known.title)
     return known, analysis, found
 
 
-def _reads_back(
+def _check_round_trip(
     analysis: Analysis,
     node: ast.Config,
     config: Mapping[str, object],
@@ -123,22 +123,26 @@ def _reads_back(
     settings = read_config("the config", node, scope, analysis.model, config, theirs.keys())
     again = ModelBuilder(scope, analysis.model, Report()).bind_parameters(settings)
     names = [param.name.id for param in analysis.model.params.params]
-    lost = [n for n in names if _said(analysis.env.names[n]) != _said(again.names[n])]
+    lost = [
+        n
+        for n in names
+        if _format_value(analysis.env.names[n]) != _format_value(again.names[n])
+    ]
     if lost:
-        values = [f"{n} = {_said(analysis.env.names[n])}" for n in lost]
+        values = [f"{n} = {_format_value(analysis.env.names[n])}" for n in lost]
         fail(
             "config",
             f"the published config cannot express {listing(values, 'and')}",
             node.span,
-            expected=listing([f"{n} = {_said(again.names[n])}" for n in lost], "and"),
+            expected=listing([f"{n} = {_format_value(again.names[n])}" for n in lost], "and"),
         )
 
 
-def _said(value: Value) -> str:
+def _format_value(value: Value) -> str:
     return value.text if isinstance(value, Scalar) else value_text(value)
 
 
-def _publishable(analysis: Analysis, map: str | None) -> WeightMap:
+def _choose_map(analysis: Analysis, map: str | None) -> WeightMap:
     """Returns the weight map for an export: the named one, or the first."""
     maps: Mapping[str, WeightMap] = {
         title: each

@@ -1,4 +1,4 @@
-"""Published checkpoints to models and back: kept to the bit, or refused and nothing loaded."""
+"""Import and export of published checkpoints: exact to the bit, or an error."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ Tensors = dict[str, LazyTensor]
 
 
 def tensors(dtype: str = "float32", tied: bool = False) -> Tensors:
-    """A checkpoint of CONFIG's sizes, every bit of it drawn."""
+    """A checkpoint with the sizes of CONFIG and random bits."""
     shapes: dict[str, tuple[int, ...]] = {"model.wte.weight": (9, 12)}
     for i in range(3):
         at = f"model.h.{i}"
@@ -127,12 +127,12 @@ def test_import_and_export_keep_every_bit(dtype: str, shard: int) -> None:
         other = two.tensors[name]
         assert (stored.dtype, stored.shape) == (other.dtype, other.shape)
         assert bits(stored) == bits(other), name
-    # And the spec that was written is the library's with these sizes.
+    # The written spec is the library's with these sizes.
     assert archdsl.check("my.arch") == []
     assert archdsl.compile("my.arch").graph == load(dtype="float32").graph
 
 
-def test_the_dtype_is_the_checkpoints_own() -> None:
+def test_the_default_dtype_is_the_checkpoints() -> None:
     write_checkpoint("half", tensors("bfloat16"), CONFIG)
     assert load("half").dtype == "bfloat16"
     assert load("half", dtype="float32").dtype == "float32"
@@ -141,7 +141,7 @@ def test_the_dtype_is_the_checkpoints_own() -> None:
     assert load("mixed").dtype == "float32"
 
 
-def test_what_is_loaded_is_what_the_map_says() -> None:
+def test_weights_are_loaded_by_the_map() -> None:
     theirs = tensors()
     write_checkpoint("there", theirs, CONFIG)
     ours = {name: t.numpy() for name, t in load().parameters.items()}
@@ -154,7 +154,7 @@ def test_what_is_loaded_is_what_the_map_says() -> None:
     np.testing.assert_array_equal(ours["layers.2.attention.out.weight"], rows)
 
 
-def test_names_may_come_without_what_is_optional() -> None:
+def test_optional_prefixes_may_be_missing() -> None:
     bare = {name.removeprefix("model."): t for name, t in tensors().items()}
     bare["h.0.mask"] = LazyTensor("float32", (1,), lambda: np.zeros(1, np.float32))
     write_checkpoint("bare", bare, CONFIG)
@@ -182,11 +182,11 @@ def test_one_weight_under_two_names_is_one_weight() -> None:
         load("differing")
 
 
-# -- wrong checkpoints --
+# -- damaged checkpoints --
 
 
 class Evil:
-    """Would run a command if a pickle of it were obeyed."""
+    """Runs a command when it is unpickled without restrictions."""
 
     def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
         return os.system, ("touch ran",)
@@ -247,7 +247,7 @@ WRONG += [no_config, integers]
 
 
 @pytest.mark.parametrize("make", WRONG, ids=lambda make: make.__name__)
-def test_a_wrong_checkpoint_is_told(
+def test_damaged_checkpoints(
     make: Callable[[], None], golden: Callable[[str, str], None]
 ) -> None:
     make()
@@ -263,7 +263,7 @@ LOADED_WRONG = [missing, extra, transposed, truncated, code_in_a_pickle, integer
 
 
 @pytest.mark.parametrize("make", LOADED_WRONG, ids=lambda make: make.__name__)
-def test_a_wrong_checkpoint_leaves_a_model_as_it_was(make: Callable[[], None]) -> None:
+def test_a_damaged_checkpoint_does_not_change_the_model(make: Callable[[], None]) -> None:
     make()
     sizes = {"vocab": 9, "D": 12, "heads": 3, "depth": 3}
     model = archdsl.compile("tiny.arch", device="CPU", **sizes)
@@ -274,7 +274,7 @@ def test_a_wrong_checkpoint_leaves_a_model_as_it_was(make: Callable[[], None]) -
         np.testing.assert_array_equal(tensor.numpy(), before[name])
 
 
-def test_nothing_of_the_users_is_written_over() -> None:
+def test_existing_files_are_not_overwritten() -> None:
     write_checkpoint("there", tensors(), CONFIG)
     assert main([*IMPORT_TINY, "--weights", "w.safetensors"]) == 0
     export = ["export", "my.arch", "--weights", "w.safetensors", "--to", "there"]
@@ -283,7 +283,7 @@ def test_nothing_of_the_users_is_written_over() -> None:
     assert json.loads(Path("other/config.json").read_text())["model_type"] == "tiny"
 
 
-def test_a_model_without_a_published_form_is_not_exported(
+def test_a_model_without_a_config_map_is_not_exported(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_checkpoint("there", tensors(), CONFIG)
@@ -296,7 +296,7 @@ def test_a_model_without_a_published_form_is_not_exported(
     assert "`tanh` has no published name" in capsys.readouterr().err
 
 
-def test_what_the_config_cannot_say_is_not_exported(
+def test_values_that_the_config_cannot_express_are_an_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     text = SPEC.replace("tied = false\n)", "tied = false)")
@@ -320,7 +320,7 @@ weights "another" for Square { l.weight = w }
 """
 
 
-def test_names_of_our_own_are_our_own() -> None:
+def test_own_parameter_names() -> None:
     model = archdsl.compile(archdsl.parse(SQUARE), device="CPU")
     before = model.parameters["l.weight"].numpy()
     model.save("own.safetensors")
@@ -350,7 +350,7 @@ print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
 def test_seven_billion_parameters_are_imported_and_costed_without_their_memory() -> None:
-    """Llama 2 7B's names and shapes in files that have holes for numbers."""
+    """Uses Llama 2 7B's names and shapes, in sparse files."""
     config = {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],

@@ -1,4 +1,4 @@
-"""`archdsl`, which is sent a signal at a moment of its life; a program, for tests to run.
+"""Runs `archdsl`, and sends it a signal at an audit event.
 
     python tests/cli/interrupting.py SIGNAL EVENT TEXT COMMAND ...
 

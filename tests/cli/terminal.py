@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Terminal:
-    """`archdsl` in a terminal of its own, until the block ends."""
+    """Runs `archdsl` in a new terminal, within the block."""
 
     def __init__(self, *command: str, **environment: str):
         self._ours, self._theirs = os.openpty()
@@ -52,7 +52,7 @@ class Terminal:
         os.write(self._ours, keys.encode())
 
     def wait_for(self, pattern: str, seconds: float = 90) -> str:
-        """What is written up to the end of a pattern, which the next wait does not see."""
+        """Returns the output up to the end of a pattern, and removes it."""
         end = time.monotonic() + seconds
         while not (found := re.search(pattern, self.text)):
             assert select.select([self._ours], [], [], max(end - time.monotonic(), 0))[0], (
@@ -63,7 +63,7 @@ class Terminal:
         return seen
 
     def end(self, seconds: float = 20) -> int:
-        """The exit status, once all that is written has been read into `text`."""
+        """Waits for the end; returns the exit status. `text` then has all output."""
         end = time.monotonic() + seconds
         while self.process.poll() is None or select.select([self._ours], [], [], 0)[0]:
             if select.select([self._ours], [], [], 0.1)[0]:

@@ -1,4 +1,4 @@
-"""`archdsl bench` and the harness behind it; and every workload of benchmarks/, in small."""
+"""`archdsl bench`, its runner, and each workload of benchmarks/ with small sizes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from archdsl.bench.runner import Call, Candidate, run_rounds
 from archdsl.cli import main
 from benchmarks.__main__ import main as compare
 
-# -- the harness --
+# -- the runner --
 
 SECONDS = {"slow": 0.03, "quick": 0.01}
 
 
 @pytest.fixture(autouse=True)
-def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here nothing hangs on how quick one is whose neighbour has just stopped."""
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skips the pauses, because these tests do not compare times."""
     monkeypatch.setattr("archdsl.bench.runner._PAUSE", 0)
 
 
 def sleeper(seconds: float, log: str, megabytes: int = 1) -> Call:
-    """Sleeps, and says in a file whose turn it was."""
+    """A candidate that sleeps, and logs each call."""
     held = np.ones(megabytes * 2**17)
 
     def once() -> np.ndarray:  # type: ignore[type-arg]
@@ -51,7 +51,7 @@ def dying() -> Call:
     raise SystemExit(3)
 
 
-def test_candidates_take_turns_each_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_candidates_take_turns_in_separate_processes(tmp_path: Path) -> None:
     log = tmp_path / "log"
     options = [{"seconds": s, "log": str(log)} for s in SECONDS.values()]
     slow, quick = run_rounds(
@@ -62,7 +62,7 @@ def test_candidates_take_turns_each_in_a_process_of_its_own(tmp_path: Path) -> N
         rounds=4,
     )
     turns = log.read_text().split()
-    # Each is prepared and warm by itself; then they alternate, and another begins each time.
+    # Each is prepared and warmed up first; then the order rotates each round.
     assert turns[:6] == ["0.03"] * 3 + ["0.01"] * 3
     assert turns[6:] == ["0.03", "0.01", "0.01", "0.03"] * 2
     assert [len(slow.seconds), len(quick.seconds)] == [4, 4]
@@ -71,7 +71,7 @@ def test_candidates_take_turns_each_in_a_process_of_its_own(tmp_path: Path) -> N
     assert slow.first >= 0.03
 
 
-def test_a_candidate_hears_no_ctrl_c_from_its_first_moment(
+def test_candidates_ignore_ctrl_c(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     process = multiprocessing.get_context("spawn").Process
@@ -89,7 +89,7 @@ def test_a_candidate_hears_no_ctrl_c_from_its_first_moment(
     assert capfd.readouterr().err == ""
 
 
-def test_a_race_that_is_interrupted_leaves_no_candidate(
+def test_an_interrupted_benchmark_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -103,7 +103,7 @@ def test_a_race_that_is_interrupted_leaves_no_candidate(
     assert capfd.readouterr().err == ""
 
 
-def test_who_is_absent_or_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+def test_missing_and_failing_candidates_are_reported(tmp_path: Path) -> None:
     options = {"seconds": 0.01, "log": str(tmp_path / "log")}
     workload = Workload(
         "sleep",
@@ -145,7 +145,7 @@ def settings(*sizes: str) -> list[str]:
 
 
 @pytest.mark.reference("torch", "transformers")
-def test_a_spec_is_timed_beside_its_reference(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_spec_is_compared_with_transformers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "gpt2.arch", *settings(*TINY), *QUICK, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     names = [each["workload"] for each in found["workloads"]]
@@ -153,13 +153,13 @@ def test_a_spec_is_timed_beside_its_reference(capsys: pytest.CaptureFixture[str]
     for workload in found["workloads"]:
         ours, theirs = workload["candidates"]
         assert (ours["name"], theirs["name"]) == ("archdsl", "transformers")
-        assert theirs["difference"] <= 1e-4  # they compute the same
+        assert theirs["difference"] <= 1e-4  # equal outputs
         assert len(ours["seconds"]) == len(theirs["seconds"]) == 2
         assert min(ours["peak_bytes"], theirs["peak_bytes"]) > 2**24
     assert found["versions"]["tinygrad"]
 
 
-def test_a_spec_of_no_published_form_is_timed_alone(
+def test_a_spec_without_an_export_is_measured_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["bench", "gpt.arch", *settings(*TINY), *QUICK]) == 0
@@ -175,7 +175,7 @@ def test_a_spec_of_no_published_form_is_timed_alone(
     assert "a model cannot be of dtype float64" in capsys.readouterr().err
 
 
-def test_what_is_no_count_is_wrong_usage() -> None:
+def test_a_count_must_be_positive() -> None:
     for wrong in (["--rounds", "0"], ["--length", "many"]):
         with pytest.raises(SystemExit) as stop:
             main(["bench", "gpt.arch", *wrong])

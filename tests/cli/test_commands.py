@@ -52,7 +52,7 @@ def test_check_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert model["inputs"] == {"pixels": "float[3, image = 224, image = 224]"}
 
 
-def test_check_tells_all_models_of_a_file(
+def test_check_prints_all_models_of_a_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "model A(n = 3) {\n  input x: float[n]\n  output y: float[n] = x -> relu\n}\n"
@@ -80,8 +80,8 @@ def test_diagnostics_go_to_stderr_and_the_status_is_one(
         "  = help: did you mean `relu`?\n"
     )
     assert main(["check", str(path), "--json"]) == 1
-    (told,) = json.loads(capsys.readouterr().out)["diagnostics"]
-    assert told["place"] == {"path": str(path), "line": 3, "column": 29, "length": 4}
+    (printed,) = json.loads(capsys.readouterr().out)["diagnostics"]
+    assert printed["place"] == {"path": str(path), "line": 3, "column": 29, "length": 4}
 
 
 @pytest.mark.parametrize(
@@ -134,18 +134,18 @@ def test_show_emits_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("spec", ["mistral.arch:mistral_7B", "t5.arch:small"])
-def test_show_tells_what_decoding_keeps_and_check_how_much(
+def test_show_prints_the_cache_and_check_its_size(
     spec: str, capsys: pytest.CaptureFixture[str], golden: Callable[[str, str], None]
 ) -> None:
-    told = []
+    printed = []
     for command, word in (
         (["show", spec, "--emit", "passes"], "state"),
         (["check", spec], "cache"),
     ):
         assert main(command) == 0
         lines = map(str.strip, capsys.readouterr().out.splitlines())
-        told += [line for line in lines if line.startswith(f"{word} ")]
-    golden(f"states/{spec.replace('.arch:', '_')}.txt", "\n".join([*told, ""]))
+        printed += [line for line in lines if line.startswith(f"{word} ")]
+    golden(f"states/{spec.replace('.arch:', '_')}.txt", "\n".join([*printed, ""]))
 
 
 def test_run_computes_a_forward_pass(
@@ -163,7 +163,7 @@ def test_run_computes_a_forward_pass(
     assert "No such file or directory" in capsys.readouterr().err
 
 
-def test_a_model_that_does_not_translate_says_why(
+def test_translate_reports_other_models(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "v.txt").write_text("<s>\n</s>\na\n")
@@ -177,7 +177,7 @@ def test_a_model_that_does_not_translate_says_why(
     assert "its loss is not `next_token`" in capsys.readouterr().err
 
 
-def test_translate_with_fresh_weights_says_so(
+def test_translate_with_random_weights_prints_a_note(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "v.txt").write_text("<pad>\n<s>\n</s>\na\nb\n")
@@ -207,7 +207,7 @@ def test_translate_with_fresh_weights_says_so(
         (["some/folder", "--eos", "</s>"], "--eos works only with a spec"),
     ],
 )
-def test_translate_says_what_goes_with_what(
+def test_translate_options_for_specs_and_checkpoints(
     args: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["translate", *args, "a text"]) == 1
@@ -262,7 +262,7 @@ def test_checking_never_imports_tinygrad() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_reader_that_goes_away_is_no_traceback() -> None:
+def test_a_closed_pipe_is_no_traceback() -> None:
     command = f"{sys.executable} -m archdsl show gpt.arch --emit ast | head -1"
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False
@@ -281,7 +281,7 @@ def test_tuning_takes_seconds(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.long
-def test_tuning_without_enough_time_says_so(tmp_path: Path) -> None:
+def test_tuning_without_enough_time_prints_a_note(tmp_path: Path) -> None:
     np.save(tmp_path / "tokens.npy", np.arange(5)[None])
     given = ("run", "gpt.arch", *TINY, "--input", f"tokens={tmp_path / 'tokens.npy'}")
     cache = os.environ | {"CACHEDB": str(tmp_path / "kernels.db")}

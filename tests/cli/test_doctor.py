@@ -1,4 +1,4 @@
-"""What `archdsl doctor` prints, of a machine that is made up and of this one."""
+"""The report of `archdsl doctor`, for an invented machine and for this one."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_whole_text(
     assert capsys.readouterr().out == TEXT
 
 
-def test_every_lack_is_followed_by_what_mends_it(
+def test_each_problem_has_a_help(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     poor = replace(
@@ -107,7 +107,7 @@ def test_every_lack_is_followed_by_what_mends_it(
     assert "0 of 1 devices run.\nWithout --device, no model runs: No such file" in shown
 
 
-def test_an_old_clang_is_told_of(
+def test_an_old_clang_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old = Compiler("/usr/bin/clang", "14.0.6", "PATH", bfloat16=False)
@@ -119,11 +119,11 @@ def test_json_holds_everything(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert show(REPORT, monkeypatch, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert set(told) == set(Report.__dataclass_fields__)
-    assert told["compiler"]["version"] == "19.1.7"
-    assert told["memory"] == 16 * 2**30
-    assert [backend["runs"] for backend in told["backends"]] == [False, True]
+    data = json.loads(capsys.readouterr().out)
+    assert set(data) == set(Report.__dataclass_fields__)
+    assert data["compiler"]["version"] == "19.1.7"
+    assert data["memory"] == 16 * 2**30
+    assert [backend["runs"] for backend in data["backends"]] == [False, True]
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

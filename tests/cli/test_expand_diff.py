@@ -43,7 +43,7 @@ def test_expand_of_a_wrong_spec_is_a_diagnostic(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(("left", "right"), PAIRS)
-def test_diff_in_the_words_of_the_field(
+def test_diff_prints_features(
     left: str,
     right: str,
     golden: Callable[[str, str], None],
@@ -66,7 +66,7 @@ def test_equal_models_have_no_difference(
     assert json.loads(capsys.readouterr().out)["differences"] == {}
 
 
-def test_what_no_feature_tells_is_told_by_the_graphs(
+def test_a_difference_without_a_feature_is_printed_from_the_graphs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "model A(n = 3) { input x: float[n] output y: float[n] = x -> scale(2) -> relu }"

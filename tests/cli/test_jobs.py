@@ -1,4 +1,4 @@
-"""classify, embed and transcribe as a user types them, and their mistakes."""
+"""classify, embed and transcribe as a user types them, and their errors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from archdsl.cli import main
 JOBS = ("classify", "embed", "transcribe")
 
 
-def told(capsys: pytest.CaptureFixture[str], *args: object) -> str:
-    """What a command says on stderr that ends with status 1; it printed nothing."""
+def run_failing(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    """Runs a command that fails with status 1 and prints nothing; returns its stderr."""
     assert main(list(map(str, args))) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -46,7 +46,7 @@ def test_help_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_spec_needs_weights_and_a_tokenizer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    err = told(capsys, "transcribe", "whisper.arch:tiny_en", wav(tmp_path / "a.wav"))
+    err = run_failing(capsys, "transcribe", "whisper.arch:tiny_en", wav(tmp_path / "a.wav"))
     assert "is a spec, which has no tokenizer" in err
 
 
@@ -54,9 +54,9 @@ def test_a_spec_needs_weights_and_a_tokenizer(
 def test_weights_go_with_a_spec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vocabulary(tmp_path)
     args = ("embed", "bert.arch:Bert", "a", "--tokenizer", tmp_path)
-    assert "is a spec, which has no weights" in told(capsys, *args)
+    assert "is a spec, which has no weights" in run_failing(capsys, *args)
     args = ("embed", tmp_path, "a", "--weights", "w.npz")
-    assert "--weights works only with a spec" in told(capsys, *args)
+    assert "--weights works only with a spec" in run_failing(capsys, *args)
 
 
 def test_nothing_to_embed_or_to_compare(
@@ -68,16 +68,16 @@ def test_nothing_to_embed_or_to_compare(
     assert "required: TEXT" in capsys.readouterr().err
     empty = tmp_path / "empty.txt"
     empty.write_text("\n\n")
-    assert "there is no text" in told(capsys, "embed", "folder", "--file", empty)
-    err = told(capsys, "embed", "folder", "one text", "--similarity")
+    assert "there is no text" in run_failing(capsys, "embed", "folder", "--file", empty)
+    err = run_failing(capsys, "embed", "folder", "one text", "--similarity")
     assert "expected: two texts or more" in err
-    assert "cannot read" in told(capsys, "embed", "folder", "--file", "no/such/file")
+    assert "cannot read" in run_failing(capsys, "embed", "folder", "--file", "no/such/file")
 
 
-def test_a_folder_without_the_files_of_the_job(
+def test_a_folder_without_a_preprocessor_config(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    err = told(capsys, "classify", tmp_path, "a.png")
+    err = run_failing(capsys, "classify", tmp_path, "a.png")
     assert "has no `preprocessor_config.json`" in err
     assert "--preprocessor" in err
     with pytest.raises(SystemExit) as stop:
@@ -87,18 +87,18 @@ def test_a_folder_without_the_files_of_the_job(
 
 
 @pytest.mark.reference("tokenizers")
-def test_recordings_are_looked_at_before_the_model(
+def test_recordings_are_read_before_the_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vocabulary(tmp_path)
     good = wav(tmp_path / "a.wav")
     bad = tmp_path / "b.wav"
     bad.write_text("no sound")
-    err = told(capsys, "transcribe", tmp_path, good, bad)
+    err = run_failing(capsys, "transcribe", tmp_path, good, bad)
     assert "b.wav` is not a WAV file" in err
 
 
-# -- a model of a spec, with weights of its own --
+# -- a spec with weights --
 
 
 def vocabulary(folder: Path) -> None:

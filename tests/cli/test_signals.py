@@ -1,4 +1,4 @@
-"""Every command, ended by a signal: by its convention, with nothing said or left over."""
+"""Each command ends by the signal it gets, without a message or partial files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 DRIVER = ROOT / "tests" / "cli" / "interrupting.py"
 TINY = ["--set", "D=16", "--set", "heads=2", "--set", "depth=1", "--set", "vocab=64"]
 
-# What each command is given, and a moment of its work: an audit event, and what is in it.
+# For each command an audit event at which the signal is sent, and the arguments.
 WORK = {
     "check": ("import lark", "gpt.arch"),
     "fmt": ("import lark", "a.arch"),
@@ -52,7 +52,7 @@ Interrupted = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def interrupted(tmp_path: Path) -> Interrupted:
-    """Runs a command in a folder of its own, which is sent a signal at a moment."""
+    """Runs a command in a new folder, and sends it a signal at an audit event."""
     place = tmp_path / "place"
     place.mkdir()
     (place / "a.txt").write_text("a text")
@@ -77,7 +77,7 @@ def ended(by: signal.Signals, done: subprocess.CompletedProcess[str]) -> None:
     assert (done.stderr, done.returncode) == ("", -by)
 
 
-def test_every_command_is_here() -> None:
+def test_all_commands_are_tested() -> None:
     assert tuple(WORK) == COMMANDS
 
 
@@ -92,7 +92,7 @@ def test_ctrl_c(name: str, folder: str, interrupted: Interrupted) -> None:
 @pytest.mark.parametrize(
     ("name", "moment"),
     [
-        ("SIGINT", "import archdsl.cli"),  # nothing has begun
+        ("SIGINT", "import archdsl.cli"),  # at the start
         ("SIGINT", "open model.safetensors"),  # the weights
         ("SIGINT", "subprocess.Popen -fno-math-errno"),  # a kernel's compiler
         ("SIGTERM", "import tinygrad.uop.ops"),
@@ -109,7 +109,7 @@ def test_generate_at_every_stage(
     assert done.stdout == ""
 
 
-def test_generate_while_it_speaks(folder: str) -> None:
+def test_generate_while_it_prints(folder: str) -> None:
     command = ["generate", folder, "a", "--slide", "--max-new-tokens", "1000000"]
     running = subprocess.Popen(
         [sys.executable, "-m", "archdsl", *command, "--device", "CPU"],
@@ -124,19 +124,19 @@ def test_generate_while_it_speaks(folder: str) -> None:
     assert (err, running.returncode) == (b"", -signal.SIGINT)
 
 
-def test_what_is_written_is_whole_or_is_not_there(
+def test_written_files_are_complete_or_missing(
     folder: str, interrupted: Interrupted, tmp_path: Path
 ) -> None:
     place = tmp_path / "place"
     (place / "my.arch").write_text("before")
     command = ("import", folder, "-o", "my.arch", "--weights", "my.safetensors")
     ended(signal.SIGINT, interrupted("os.rename .partial", *command))
-    # The weights were whole; what took their place would have been next.
+    # The weights were complete; renaming the file would have been next.
     assert {p.name for p in place.iterdir()} == {"a.txt", "my.arch"}
     assert (place / "my.arch").read_text() == "before"
 
 
-def test_an_exported_folder_is_whole_or_empty(
+def test_an_exported_folder_is_complete_or_empty(
     folder: str, interrupted: Interrupted, tmp_path: Path
 ) -> None:
     sizes = [*TINY, "--set", "context=32"]
@@ -146,7 +146,7 @@ def test_an_exported_folder_is_whole_or_empty(
     assert list((tmp_path / "place" / "new").iterdir()) == []
 
 
-def test_a_signal_that_python_drops_comes_again(tmp_path: Path) -> None:
+def test_a_signal_that_python_drops_is_sent_again(tmp_path: Path) -> None:
     program = """
 import os, signal, sys, time
 from archdsl import __main__, cli
@@ -176,8 +176,8 @@ __main__.script()
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
 def test_a_disk_that_is_full() -> None:
-    told = "error[file]: cannot write the output: No space left on device\n"
-    assert redirected(">/dev/full") == ("", told, 1)
+    message = "error[file]: cannot write the output: No space left on device\n"
+    assert redirected(">/dev/full") == ("", message, 1)
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
@@ -187,7 +187,7 @@ def test_streams_that_are_closed(closed: str) -> None:
 
 
 def redirected(where: str) -> tuple[str, str, int]:
-    """What `check` prints, its errors and its status, under a redirection of the shell."""
+    """Runs `check` with a shell redirection; returns stdout, stderr and the status."""
     done = subprocess.run(
         f"exec {sys.executable} -m archdsl check gpt.arch {where}",
         shell=True,
@@ -199,7 +199,7 @@ def redirected(where: str) -> tuple[str, str, int]:
     return done.stdout, done.stderr, done.returncode
 
 
-def test_a_reader_that_leaves() -> None:
+def test_a_closed_pipe() -> None:
     running = subprocess.Popen(
         [sys.executable, "-m", "archdsl", "show", "gpt2.arch", "--emit", "ast"],
         stdout=subprocess.PIPE,

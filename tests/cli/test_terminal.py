@@ -1,4 +1,4 @@
-"""In a terminal: a chat, Ctrl-C at its places, and what is shown of a wait."""
+"""In a terminal: a chat, Ctrl-C, and the progress line."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def answer(seen: str) -> str:
-    """The line before the prompt, behind what was drawn there of a wait."""
+    """Returns the line before the prompt, without the progress line."""
     return seen.split("\r\n")[-2].rpartition("\x1b[K")[2]
 
 
 def test_a_chat(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # Kernels that nobody has compiled before, so that there is a wait to interrupt.
+    # An empty kernel cache, so that there is a compilation to interrupt.
     kernels = str(tmp_path / "kernels.db")
     with Terminal("chat", folder, *GREEDY, CACHEDB=kernels) as terminal:
         terminal.wait_for("> ")
         terminal.type("hi\r")
         terminal.wait_for("compiling for CPU")
-        terminal.type("\x03")  # in the first answer, before there is a word of it
+        terminal.type("\x03")  # before the first word of the answer
         terminal.wait_for(PROMPT)
         terminal.type("\x1b[A\r")  # the line before
         first = answer(terminal.wait_for(PROMPT))
@@ -47,14 +47,14 @@ def test_a_chat(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         terminal.type("\x03")
         assert terminal.end() == -signal.SIGINT
         assert "Traceback" not in terminal.text
-    # The question that was not answered has left no trace.
+    # The interrupted question is not in the history.
     messages = "u:hi.a:", f"u:hi.a:{first}.u:so.a:"
-    for told, said in zip(messages, (first, second), strict=True):
-        assert main(["generate", folder, told.replace("a:u", "a.u"), *GREEDY]) == 0
-        assert capsys.readouterr().out == said + "\n"
+    for prompt, answer_text in zip(messages, (first, second), strict=True):
+        assert main(["generate", folder, prompt.replace("a:u", "a.u"), *GREEDY]) == 0
+        assert capsys.readouterr().out == answer_text + "\n"
 
 
-def test_a_chat_that_is_ended_gives_the_terminal_back(folder: str) -> None:
+def test_a_terminated_chat_ends_cleanly(folder: str) -> None:
     with Terminal("chat", folder) as terminal:
         terminal.wait_for("> ")
         terminal.type("half a line")
@@ -64,7 +64,7 @@ def test_a_chat_that_is_ended_gives_the_terminal_back(folder: str) -> None:
         assert "Traceback" not in terminal.text
 
 
-def test_where_no_text_is_seen_a_bar_is(folder: str) -> None:
+def test_json_output_shows_a_bar(folder: str) -> None:
     options = ("--slide", "--max-new-tokens", "1000000", "--json")
     with Terminal("generate", folder, "hi", *options) as terminal:
         terminal.wait_for(r"generating: +\d+%")

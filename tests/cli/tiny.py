@@ -1,4 +1,4 @@
-"""Tiny models of random weights, for commands to run on."""
+"""Tiny checkpoints with random weights, for tests of commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}.{% endfor %}a
 
 
 def gpt2(place: Path, context: int = 32, dtype: str = "float32") -> str:
-    """A checkpoint as it is published, with a tokenizer of letters and a chat template."""
+    """Saves a checkpoint with a tokenizer of letters and a chat template."""
     sizes: Any = {"vocab": 64, "context": context, "D": 16, "heads": 2, "depth": 1}
     model = archdsl.compile("gpt2.arch", device="CPU", **sizes)
     ours = {

@@ -1,4 +1,4 @@
-"""Greedy and beam search: against every sequence there is, and chains whose answer is known."""
+"""Greedy and beam search, compared with all sequences and with known answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Scorer: TypeAlias = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 def search(
     scorer: Scorer, beams: int, max_length: int, alpha: float = 0.0, **more: Any
 ) -> tuple[Hypothesis, ...]:
-    """What is found for one source, by a scorer of prefixes alone."""
+    """Runs a search for one source, with a scorer that ignores the source."""
     defaults: dict[str, Any] = {"start": BOS, "ends": (EOS,), "penalty": Penalty(alpha, 5)}
     asked = Search(**defaults | more, max_length=max_length, beams=beams)
     (found,) = beam_search(lambda prefixes, _: scorer(prefixes), asked)
@@ -35,7 +35,7 @@ def greedy(scorer: Scorer, max_length: int) -> Hypothesis:
 
 
 def chain(logits: NDArray[np.float32]) -> Scorer:
-    """A Markov chain as a scorer: row i holds the logits of what follows token i."""
+    """A Markov chain as a scorer: row i has the logits of the token after token i."""
     vocabulary = len(logits)
 
     def scorer(prefixes: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -56,7 +56,7 @@ def from_probabilities(*rows: list[float]) -> Scorer:
 
 
 def counted(scorer: Scorer, shapes: list[tuple[int, ...]]) -> Scorer:
-    """The same scorer, which also writes down the shapes that it is given."""
+    """The same scorer, which also records the shapes of its inputs."""
 
     def counting(prefixes: NDArray[np.int64]) -> NDArray[np.float32]:
         shapes.append(prefixes.shape)
@@ -93,7 +93,7 @@ def every_finished(logits: NDArray[np.float32], max_length: int) -> dict[Any, fl
 def test_a_beam_wide_enough_finds_all_sequences_best_first(seed: int, alpha: float) -> None:
     logits = random_chain(seed, 4)
     expected = every_finished(logits, 6)
-    widest = 4 * 3**4  # the expansions of the last step: nothing is ever left out
+    widest = 4 * 3**4  # all expansions of the last step
     found = search(chain(logits), widest, 6, alpha)
     assert {h.tokens: h.score for h in found} == pytest.approx(expected, abs=1e-9)
     penalised = [h.penalised(Penalty(alpha, 5)) for h in found]
@@ -101,7 +101,7 @@ def test_a_beam_wide_enough_finds_all_sequences_best_first(seed: int, alpha: flo
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_patience_never_finds_less(seed: int) -> None:
+def test_never_stopping_early_finds_the_best(seed: int) -> None:
     scorer = chain(random_chain(seed, 5))
     hasty = search(scorer, 3, 12)
     patient = search(scorer, 3, 12, early_stopping="never")
@@ -109,7 +109,7 @@ def test_patience_never_finds_less(seed: int) -> None:
     assert all(a.score >= b.score for a, b in zip(patient, hasty, strict=False))
 
 
-def test_stopping_early_can_miss_what_patience_finds() -> None:
+def test_stopping_early_can_miss_the_best() -> None:
     rows: Any = [0, 0.4, 0.6, 0], [1, 0, 0, 0], [0, 0.45, 0, 0.55], [0, 1, 0, 0]
     scorer = from_probabilities(*rows)
     hasty = search(scorer, 2, 9)
@@ -122,7 +122,7 @@ def test_stopping_early_can_miss_what_patience_finds() -> None:
 # With alpha 1 the worst of two stays at log(0.05) / (7 / 6), which the hope of a prefix of
 # s tokens, log(0.1 * 0.5 ** (s - 1)) / (34 / 6), falls below at s = 19.
 @pytest.mark.parametrize(("alpha", "steps"), [(0.0, 2), (1.0, 19)])
-def test_patience_ends_when_nothing_can_overtake(alpha: float, steps: int) -> None:
+def test_never_stops_when_no_prefix_can_score_higher(alpha: float, steps: int) -> None:
     scorer = from_probabilities([0, 0.9, 0.1], [1, 0, 0], [0, 0.5, 0.5])
     shapes: list[tuple[int, ...]] = []
     search(counted(scorer, shapes), 2, 30, alpha, early_stopping="never")
@@ -130,7 +130,7 @@ def test_patience_ends_when_nothing_can_overtake(alpha: float, steps: int) -> No
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_greedy_takes_the_likeliest_token_each_time(seed: int) -> None:
+def test_greedy_takes_the_most_likely_token(seed: int) -> None:
     logits = random_chain(seed, 6)
     log_probs = log_softmax(logits)
     tokens, score = [BOS], 0.0
@@ -156,7 +156,7 @@ def test_all_live_prefixes_are_scored_in_one_call_and_the_beam_is_refilled() -> 
 @pytest.mark.parametrize("seed", range(20))
 def test_results_are_ordered_by_score_and_end_with_the_end_token(seed: int) -> None:
     logits = random_chain(seed, 7)
-    logits[:, EOS] += 2  # so that the likeliest sequences do end
+    logits[:, EOS] += 2  # so that the most likely sequences end
     found = search(chain(logits), 5, 20)
     assert 1 <= len(found) <= 5
     scores = [h.score for h in found]
@@ -193,7 +193,7 @@ def test_a_forbidden_token_is_never_taken() -> None:
     assert [h.tokens for h in found] == [(0, 2, 1), (0, 2, 2, 1)]
 
 
-def test_what_has_not_finished_is_returned_where_nothing_has() -> None:
+def test_unfinished_sequences_are_returned_if_none_ended() -> None:
     scorer = from_probabilities([0, 0, 0.6, 0.4], *[[0, 0, 0.6, 0.4]] * 3)
     found = search(scorer, 2, 3)
     assert [h.tokens for h in found] == [(0, 2, 2), (0, 2, 3)]
@@ -213,10 +213,10 @@ def test_large_logits_do_not_overflow() -> None:
     assert greedy(scorer, 4).score == 0.0
 
 
-# -- where others search in another way --
+# -- options for other libraries --
 
 
-def test_places_of_those_that_end_are_filled_at_once_where_asked() -> None:
+def test_refill() -> None:
     scorer = from_probabilities(
         [0, 0.5, 0.3, 0.2], [1, 0, 0, 0], [0, 0.1, 0.9, 0], [0, 1, 0, 0]
     )
@@ -225,7 +225,7 @@ def test_places_of_those_that_end_are_filled_at_once_where_asked() -> None:
     assert [h.tokens for h in search(scorer, 2, 9, refill=True)] == [(0, 1), (0, 3, 1)]
 
 
-def test_what_is_cut_off_stands_beside_what_has_ended_where_asked() -> None:
+def test_cut_off() -> None:
     scorer = from_probabilities([0, 0.2, 0.8], [1, 0, 0], [0, 0, 1])
     assert [h.tokens for h in search(scorer, 2, 4)] == [(0, 1)]
     found = search(scorer, 2, 4, cut_off=True)
@@ -233,7 +233,7 @@ def test_what_is_cut_off_stands_beside_what_has_ended_where_asked() -> None:
     assert [h.finished for h in found] == [False, True]
 
 
-def test_what_is_unlikely_can_still_happen() -> None:
+def test_early_stopping_false_can_miss_the_best() -> None:
     # (0, 2, 3) is worse than (0, 1) for its length, and nearly certain to become longer.
     rows: Any = [0, 0.6, 0.4, 0], [1, 0, 0, 0], [0, 0.925, 0, 0.075], [0, 0.01, 0, 0.99]
     scorer = from_probabilities(*rows)
@@ -246,9 +246,9 @@ def test_what_is_unlikely_can_still_happen() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_sources_in_one_batch_are_searched_each_by_itself(seed: int) -> None:
+def test_sources_in_one_batch_are_independent(seed: int) -> None:
     chains = np.stack([random_chain(3 * seed + i, 7) for i in range(3)])
-    chains[1, :, EOS] += 4  # it is at an end before the others are
+    chains[1, :, EOS] += 4  # this one ends first
     asked = Search(BOS, (EOS,), 15, 4, Penalty(0.7), "never", refill=True, cut_off=True)
     seen: list[set[int]] = []
 
@@ -271,7 +271,7 @@ def test_several_tokens_can_end_a_sequence() -> None:
     assert all(h.finished for h in found)
 
 
-# -- what is refused --
+# -- errors --
 
 
 def refusal(act: Callable[[], object]) -> Diagnostic:
@@ -301,30 +301,28 @@ def refusal(act: Callable[[], object]) -> Diagnostic:
         ({"processors": (ForceFirst(5),)}, "a token of the logits processors", "5"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused(
-    changes: dict[str, Any], what: str, found: str
-) -> None:
+def test_options_out_of_range(changes: dict[str, Any], what: str, found: str) -> None:
     request: dict[str, Any] = {"beams": 2, "max_length": 9} | changes
     diagnostic = refusal(lambda: search(chain(random_chain(0, 3)), **request))
     assert diagnostic.message == f"{what} is out of range"
     assert diagnostic.found == found
 
 
-def test_as_many_beams_as_the_vocabulary_allows_are_allowed() -> None:
+def test_as_many_beams_as_the_vocabulary_allows() -> None:
     scorer = chain(random_chain(0, 3))
     assert len(search(scorer, 6, 3)) == 3  # all that can finish in three tokens
     diagnostic = refusal(lambda: search(scorer, 7, 3))
     assert diagnostic.expected == "at most 6, with 3 tokens and length 3"
 
 
-def test_every_mistake_of_a_request_is_told() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     with pytest.raises(ArchError) as caught:
         search(chain(random_chain(0, 3)), 0, 1, -11.0)
     assert len(caught.value.diagnostics) == 3
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_logits_that_leave_no_choice_are_refused(wrong: float) -> None:
+def test_logits_must_be_finite(wrong: float) -> None:
     logits = random_chain(0, 4)
     logits[0, 2] = 9
     logits[2] = wrong

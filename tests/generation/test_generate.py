@@ -1,4 +1,4 @@
-"""Generating: reproducible, row by row as alone, and the greedy choice of the full forward."""
+"""Generation: reproducible, independent of other rows, and equal to the full forward pass."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPECS: dict[str, dict[str, Any]] = {
 
 def made(spec: str = "gpt2.arch") -> Model:
     model = archdsl.compile(spec, device="CPU", seed=3, **SPECS[spec])
-    # Drawn weights hardly tell one token from another, and then nothing shows.
+    # With the initial weights all tokens are almost equally likely.
     for name, weight in model.parameters.items():
         if "embed" in name or "head" in name:
             weight.assign(weight * 20).realize()
@@ -45,20 +45,20 @@ def model() -> Model:
     return made()
 
 
-def spoken(pieces: Generation, row: int = 0) -> list[int]:
-    return [p.tokens[row] for p in pieces if p.tokens[row] is not None]  # type: ignore[misc]
+def row_tokens(events: Generation, row: int = 0) -> list[int]:
+    return [p.tokens[row] for p in events if p.tokens[row] is not None]  # type: ignore[misc]
 
 
 def full(model: Model, tokens: list[int]) -> NDArray[Any]:
-    """The logits after these tokens, of one forward pass."""
-    filled = [*tokens, *[0] * (24 - len(tokens))]  # one shape; what is behind is not seen
+    """The logits after these tokens, by one forward pass."""
+    filled = [*tokens, *[0] * (24 - len(tokens))]  # one shape; later tokens have no effect
     logits = model(tokens=[filled])["logits"].numpy()[0, len(tokens) - 1]
     return np.asarray(logits, np.float64)
 
 
 @pytest.mark.few(1)
 @pytest.mark.parametrize("spec", SPECS)
-def test_greedy_is_the_likeliest_of_the_full_forward(spec: str) -> None:
+def test_greedy_is_the_most_likely_token_of_the_full_forward(spec: str) -> None:
     model, prompt = made(spec), [7, 3, 11, 2, 30, 8, 21, 5, 9]
     row = list(prompt)
     for piece in model.generate(prompt, max_new_tokens=8, temperature=0):
@@ -72,59 +72,59 @@ def test_greedy_is_the_likeliest_of_the_full_forward(spec: str) -> None:
     assert len(row) == len(prompt) + 8
 
 
-def test_a_seed_gives_one_text_and_another_seed_another(model: Model) -> None:
+def test_the_seed_determines_the_text(model: Model) -> None:
     first, again, other = (
-        spoken(model.generate([1, 2, 3], 12, temperature=2.0, top_k=20, seed=seed))
+        row_tokens(model.generate([1, 2, 3], 12, temperature=2.0, top_k=20, seed=seed))
         for seed in (5, 5, 6)
     )
     assert first == again != other
 
 
-def test_a_row_says_what_it_says_alone(model: Model) -> None:
+def test_a_row_does_not_depend_on_other_rows(model: Model) -> None:
     prompts = [[4, 9, 2, 7, 7, 1, 30, 12, 3], [8], [20, 21]]
     together = list(model.generate(prompts, 9, temperature=0, stop=[0]))
     for row, prompt in enumerate(prompts):
-        alone = spoken(model.generate(prompt, 9, temperature=0, stop=[0]))
+        alone = row_tokens(model.generate(prompt, 9, temperature=0, stop=[0]))
         assert [p.tokens[row] for p in together if p.tokens[row] is not None] == alone
 
 
-def test_rows_end_each_on_its_own(model: Model) -> None:
+def test_rows_end_independently(model: Model) -> None:
     prompts = [[4, 9, 2], [8, 1]]
     plain = list(model.generate(prompts, 6, temperature=0))
     stop = plain[1].tokens[0]
     assert stop is not None
     end = next(i for i, p in enumerate(plain) if p.tokens[0] == stop)
     other = next((i for i, p in enumerate(plain) if p.tokens[1] == stop), 5)
-    pieces = list(model.generate(prompts, 6, temperature=0, stop=[stop]))
-    assert len(pieces) == max(end, other) + 1
-    assert (pieces[end].tokens[0], pieces[end].ended[0]) == (stop, "stop token")
-    for piece in pieces[end + 1 :]:
+    events = list(model.generate(prompts, 6, temperature=0, stop=[stop]))
+    assert len(events) == max(end, other) + 1
+    assert (events[end].tokens[0], events[end].ended[0]) == (stop, "stop token")
+    for piece in events[end + 1 :]:
         assert (piece.tokens[0], piece.log_probs[0], piece.ended[0]) == (
             None,
             None,
             "stop token",
         )
-    told = [p.tokens[1] for p in pieces if p.tokens[1] is not None]
-    assert told == [p.tokens[1] for p in plain[: other + 1]]
+    found = [p.tokens[1] for p in events if p.tokens[1] is not None]
+    assert found == [p.tokens[1] for p in plain[: other + 1]]
 
 
-def test_rows_that_have_ended_do_not_use_up_the_context(model: Model) -> None:
-    # The long row ends at once; the short one goes on far past the long one's end.
+def test_ended_rows_do_not_use_the_context(model: Model) -> None:
+    # The long row ends at once; the short one continues far beyond its length.
     long, short = list(range(1, 23)), [8]
-    stop = spoken(model.generate(long, 1, temperature=0))[0]
-    pieces = model.generate([long, short], 20, temperature=0)
-    pieces.end(0, "stop token")
-    told = spoken(pieces, 1)
+    stop = row_tokens(model.generate(long, 1, temperature=0))[0]
+    events = model.generate([long, short], 20, temperature=0)
+    events.end(0, "stop token")
+    found = row_tokens(events, 1)
     assert stop is not None
-    assert told == spoken(model.generate(short, 20, temperature=0))
-    assert len(told) == 20
+    assert found == row_tokens(model.generate(short, 20, temperature=0))
+    assert len(found) == 20
 
 
-def test_the_end_of_the_context_is_told(model: Model) -> None:
-    pieces = model.generate(list(range(20)), 64, temperature=0)
-    told: list[TokenEvent] = []
+def test_a_full_context_is_an_error(model: Model) -> None:
+    events = model.generate(list(range(20)), 64, temperature=0)
+    found: list[TokenEvent] = []
     with pytest.raises(ArchError, match="longer than the context") as error:
-        told.extend(pieces)
+        found.extend(events)
     assert error.value.diagnostics[0].code == "generation"
     assert "--slide" in str(error.value)
     with pytest.raises(ArchError, match="longer than the context"):
@@ -134,28 +134,28 @@ def test_the_end_of_the_context_is_told(model: Model) -> None:
 def test_processors_and_a_length_with_the_prompt(model: Model) -> None:
     prompts = [[4, 9, 2, 7], [8, 1]]
     asked: dict[str, Any] = {"max_new_tokens": 6, "sampling": GREEDY, "seed": 0}
-    usual = {spoken(model.generate(prompt, 1, temperature=0))[0] for prompt in prompts}
+    usual = {row_tokens(model.generate(prompt, 1, temperature=0))[0] for prompt in prompts}
     never, last = Forbid(tuple((token,) for token in usual)), ForceLast((5,))
-    pieces = generate(model, prompts, **asked, processors=[never, last], max_length=7)
-    told = list(pieces)
-    assert [[p.tokens[row] for p in told if p.tokens[row] is not None] for row in (0, 1)] == [
-        pieces.rows[0][4:7],
-        pieces.rows[1][2:7],
+    events = generate(model, prompts, **asked, processors=[never, last], max_length=7)
+    found = list(events)
+    assert [[p.tokens[row] for p in found if p.tokens[row] is not None] for row in (0, 1)] == [
+        events.rows[0][4:7],
+        events.rows[1][2:7],
     ]
-    assert pieces.ended == ["length", "length"]
-    assert (pieces.rows[0][6], pieces.rows[1][6]) == (5, 5)
-    assert not usual & {*pieces.rows[0][4:7], *pieces.rows[1][2:7]} - {5}
+    assert events.ended == ["length", "length"]
+    assert (events.rows[0][6], events.rows[1][6]) == (5, 5)
+    assert not usual & {*events.rows[0][4:7], *events.rows[1][2:7]} - {5}
     with pytest.raises(ArchError, match="a prompt is as long as max_length"):
         generate(model, prompts, **asked, max_length=4)
     with pytest.raises(ArchError, match="a token of the logits processors is out of range"):
         next(generate(model, prompts, **asked, processors=[ForceLast((50,))]))
 
 
-def test_sliding_forgets_the_older_half(model: Model) -> None:
+def test_sliding_drops_the_older_half(model: Model) -> None:
     prompt = list(range(1, 21))
-    pieces = model.generate(prompt, 30, temperature=0, slide=True)
+    events = model.generate(prompt, 30, temperature=0, slide=True)
     row, visible = list(prompt), list(prompt)
-    for piece in pieces:
+    for piece in events:
         if len(visible) == 25:
             visible = visible[12:]
         (token,) = piece.tokens
@@ -163,14 +163,16 @@ def test_sliding_forgets_the_older_half(model: Model) -> None:
         row.append(token)
         visible.append(token)
     assert len(row) == 50
-    # And beside a row that does not slide.
+    # The same next to a row that does not slide.
     both = generate(
         model, [[3], prompt], max_new_tokens=12, sampling=GREEDY, seed=0, slide=True
     )
-    assert spoken(both, 1) == row[20:32]
+    assert row_tokens(both, 1) == row[20:32]
 
 
-def test_what_was_fed_is_not_fed_again(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_tokens_are_not_computed_again(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fed: list[int] = []
     step = Decoder._step
 
@@ -189,33 +191,33 @@ def test_what_was_fed_is_not_fed_again(model: Model, monkeypatch: pytest.MonkeyP
         np.testing.assert_allclose(found, full(model, row), atol=1e-4)
 
 
-def test_generations_take_turns() -> None:
+def test_generations_share_a_session() -> None:
     model = made()
-    alone = [spoken(model.generate(p, 6, temperature=0)) for p in ([3, 4], [9, 1, 2])]
+    alone = [row_tokens(model.generate(p, 6, temperature=0)) for p in ([3, 4], [9, 1, 2])]
     one, two = (model.generate(p, 6, temperature=0) for p in ([3, 4], [9, 1, 2]))
     turns = list(zip(one, two, strict=True))
     assert [a.tokens[0] for a, _ in turns] == alone[0]
     assert [b.tokens[0] for _, b in turns] == alone[1]
 
 
-def test_new_weights_are_not_answered_by_what_was_fed() -> None:
+def test_new_weights_clear_the_cache() -> None:
     model, other = made(), made("gpt2.arch")
-    spoken(model.generate([1, 2, 3], 4, temperature=0))
+    row_tokens(model.generate([1, 2, 3], 4, temperature=0))
     for weight in other.parameters.values():
         weight.assign(weight * 1.5).realize()
     arrays = {name: weight.numpy() for name, weight in other.parameters.items()}
     model.fill({n: LazyTensor("float32", a.shape, lambda a=a: a) for n, a in arrays.items()})
     for ours in (model, other):
-        assert spoken(ours.generate([1, 2, 3], 4, temperature=0)) == spoken(
+        assert row_tokens(ours.generate([1, 2, 3], 4, temperature=0)) == row_tokens(
             other.generate([1, 2, 3], 4, temperature=0)
         )
 
 
-def test_an_encoders_source_is_given_beside_the_tokens() -> None:
+def test_an_encoder_decoder_gets_a_source() -> None:
     sizes = {**SMALL, "heads": 3}
     model = archdsl.compile("transformer.arch", device="CPU", seed=3, **sizes)
     sources = np.array([[5, 6, 7, 8], [30, 31, 32, 0]])
-    pieces = generate(
+    events = generate(
         model,
         [[1], [1]],
         max_new_tokens=4,
@@ -224,7 +226,7 @@ def test_an_encoders_source_is_given_beside_the_tokens() -> None:
         others={"source": sources},
     )
     rows = np.array([[1], [1]])
-    for n, piece in enumerate(pieces):
+    for n, piece in enumerate(events):
         target = np.pad(rows, ((0, 0), (0, 3 - n)))
         logits = model(target=target, source=sources)["logits"].numpy()[:, n]
         logits[:, 0] = -np.inf  # padding
@@ -235,7 +237,7 @@ def test_an_encoders_source_is_given_beside_the_tokens() -> None:
 
 
 @pytest.mark.reference("tokenizers")
-def test_a_text_is_not_enough_for_an_encoder_and_decoder() -> None:
+def test_text_generation_needs_a_model_of_tokens_only() -> None:
     model = archdsl.compile("transformer.arch", device="CPU", **SMALL, heads=3)
     with pytest.raises(ArchError, match="needs more inputs than tokens"):
         model.stream_text(letters(), "a")
@@ -266,7 +268,7 @@ def test_a_text_is_not_enough_for_an_encoder_and_decoder() -> None:
         ([1], {"stop": 3}, "not a list of token ids"),
     ],
 )
-def test_what_cannot_be_generated_is_told(
+def test_invalid_arguments(
     model: Model, prompts: Any, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ArchError, match=message):
@@ -277,7 +279,7 @@ def test_what_cannot_be_generated_is_told(
 
 
 def tokenizer_of(tokens: dict[str, int], special: list[str]) -> TextTokenizer:
-    """Every token stands for its own text."""
+    """A tokenizer with the given text for each token."""
     import tokenizers
 
     library = tokenizers.Tokenizer(tokenizers.models.WordLevel(tokens, unk_token="?"))
@@ -294,10 +296,10 @@ def letters() -> TextTokenizer:
 
 
 @pytest.mark.reference("tokenizers")
-def test_text_is_that_of_the_tokens(model: Model) -> None:
+def test_the_text_is_that_of_the_tokens(model: Model) -> None:
     tokenizer = letters()
     ids = tokenizer.encode("hello")
-    plain = tokenizer.decode(spoken(model.generate(ids, 9, temperature=0)))
+    plain = tokenizer.decode(row_tokens(model.generate(ids, 9, temperature=0)))
     found = list(model.stream_text(tokenizer, ["hello", "bc"], 9, temperature=0))
     assert "".join(each.text for each in found if each.row == 0) == plain
     assert {each.row for each in found} == {0, 1}
@@ -312,7 +314,7 @@ def test_a_stop_string_ends_the_text_before_it(model: Model) -> None:
     plain = "".join(each.text for each in model.stream_text(tokenizer, "ab", **options))
     assert len(set(plain[:8])) > 4
     stop = plain[4:7]  # three tokens
-    unmet = plain[1:3] + "~"  # begins, and is not met
+    unmet = plain[1:3] + "~"  # starts to match, but does not
     assert plain.index(stop) == 4
     found = list(model.stream_text(tokenizer, "ab", stop=[unmet, stop], **options))
     assert "".join(each.text for each in found) == plain[:4]
@@ -327,19 +329,19 @@ def test_a_stop_string_ends_the_text_before_it(model: Model) -> None:
 
 
 class Fixed:
-    """Pieces that are known, where a Generation stands in `_text_chunks`."""
+    """A stand-in for `Generation` with given tokens."""
 
     def __init__(self, prompt: list[int], tokens: list[int], stop: int):
         self.rows = [prompt]
         ends: list[Any] = [None] * (len(tokens) - 1)
         ends.append("stop token" if tokens[-1] == stop else "length")
-        self.pieces = [
+        self.events = [
             TokenEvent((t,), (-1.0,), (e,)) for t, e in zip(tokens, ends, strict=True)
         ]
         self.stopped = False
 
     def __iter__(self) -> Any:
-        for piece in self.pieces:
+        for piece in self.events:
             if self.stopped:
                 return
             yield piece
@@ -349,7 +351,7 @@ class Fixed:
 
 
 @pytest.mark.reference("tokenizers")
-def test_characters_are_never_split_and_what_is_held_comes_at_the_end() -> None:
+def test_characters_are_not_split() -> None:
     import tokenizers
 
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
@@ -359,16 +361,16 @@ def test_characters_are_never_split_and_what_is_held_comes_at_the_end() -> None:
     library.decoder = tokenizers.decoders.ByteLevel()
     tokenizer = TextTokenizer(PublishedTokenizer(library, None, (), None), "bytes")
 
-    def told(text: str, *stops: str, drop: int = 0) -> list[str]:
+    def chunks(text: str, *stops: str, drop: int = 0) -> list[str]:
         tokens = tokenizer.encode(text)
-        pieces: Any = Fixed(tokenizer.encode("x"), tokens[: len(tokens) - drop], -1)
-        return [each.text for each in _text_chunks(pieces, tokenizer, stops)]
+        events: Any = Fixed(tokenizer.encode("x"), tokens[: len(tokens) - drop], -1)
+        return [each.text for each in _text_chunks(events, tokenizer, stops)]
 
-    assert told("né€") == ["n", "", "é", "", "", "€"]
-    assert told("a€", drop=1) == ["a", "", "\N{REPLACEMENT CHARACTER}"]
-    assert told("ab END", "END ") == ["a", "b", " ", "", "", "END"]
-    assert told("abEEND!", "END") == ["a", "b", "", "E", "", ""]
-    assert told("abcd", "bc", "bcd", "b") == ["a", ""]
+    assert chunks("né€") == ["n", "", "é", "", "", "€"]
+    assert chunks("a€", drop=1) == ["a", "", "\N{REPLACEMENT CHARACTER}"]
+    assert chunks("ab END", "END ") == ["a", "b", " ", "", "", "END"]
+    assert chunks("abEEND!", "END") == ["a", "b", "", "E", "", ""]
+    assert chunks("abcd", "bc", "bcd", "b") == ["a", ""]
 
 
 # -- scores --
@@ -424,7 +426,7 @@ def test_overlapping_windows_see_more(model: Model) -> None:
         ([1, 2], {"window": 8, "stride": 9}, "the stride is out of range"),
     ],
 )
-def test_what_cannot_be_scored_is_told(
+def test_invalid_arguments_of_score(
     model: Model, tokens: list[int], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ArchError, match=message):

@@ -1,4 +1,4 @@
-"""What a folder says of making text, read and refused; that it is done is tests/reference's."""
+"""Reading generation_config.json; tests/reference compares its effects with transformers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def refusals(place: Path, task: Task = SEARCH) -> list[str]:
     return [d.message.removeprefix(f"{place}/") for d in caught.value.diagnostics]
 
 
-def test_what_is_left_out_is_as_transformers_has_it(tmp_path: Path) -> None:
+def test_defaults_are_those_of_transformers(tmp_path: Path) -> None:
     search = read_search(folder(tmp_path, **KNOWN), 20)
     assert (search.start, search.ends, search.beams, search.best) == (3, (1,), 1, 1)
     assert (search.penalty, search.early_stopping) == (Penalty(1.0), False)
@@ -60,7 +60,7 @@ def test_what_is_left_out_is_as_transformers_has_it(tmp_path: Path) -> None:
     assert search.max_length == 20  # the model's bound: transformers would stop at 21
 
 
-def test_every_field_that_is_followed(tmp_path: Path) -> None:
+def test_supported_fields(tmp_path: Path) -> None:
     fields = {
         "bos_token_id": 9,
         "eos_token_id": [1, 2],
@@ -88,7 +88,7 @@ def test_every_field_that_is_followed(tmp_path: Path) -> None:
     assert (search.start, search.ends) == (9, (1, 2))
     assert (search.max_length, search.beams, search.best) == (12, 4, 3)
     assert (search.penalty, search.early_stopping) == (Penalty(0.5), "never")
-    # An end that is a forbidden word by itself stays one.
+    # An end token among the bad words stays an end token.
     assert search.processors == (
         Forbid(((7,), (8, 9), (4,))),
         ForbidFirst((6,), after_forced=True),
@@ -99,7 +99,7 @@ def test_every_field_that_is_followed(tmp_path: Path) -> None:
     )
 
 
-def test_an_older_folder_has_it_in_its_config(tmp_path: Path) -> None:
+def test_an_older_folder_has_the_fields_in_its_config(tmp_path: Path) -> None:
     config = {"model_type": "marian", "d_model": 8, "num_beams": 6, **KNOWN}
     assert read_search(folder(tmp_path, "config.json", **config), 20).beams == 6
     folder(tmp_path, "config.json", **config, encoder_repetition_penalty=1.5)
@@ -109,11 +109,11 @@ def test_an_older_folder_has_it_in_its_config(tmp_path: Path) -> None:
     assert read_search(folder(tmp_path, **KNOWN), 20).beams == 1
 
 
-def test_every_field_that_is_not_followed_is_told(tmp_path: Path) -> None:
+def test_unsupported_fields_are_reported(tmp_path: Path) -> None:
     wrong = {"do_sample": True, "repetition_penalty": 1.2, "num_beam": 4, "guess": 1}
-    told = refusals(folder(tmp_path, **KNOWN, **wrong, num_beams="four", early_stopping=1))
+    found = refusals(folder(tmp_path, **KNOWN, **wrong, num_beams="four", early_stopping=1))
     name = "generation_config.json"
-    assert told == [
+    assert found == [
         f"{name}: do_sample is true, which is not supported",
         f"{name}: repetition_penalty is 1.2, which is not supported",
         f"{name}: num_beam is 4; the field is unknown",
@@ -125,7 +125,7 @@ def test_every_field_that_is_not_followed_is_told(tmp_path: Path) -> None:
         read_search(tmp_path, 20)
 
 
-def test_what_there_must_be_is_asked_for(tmp_path: Path) -> None:
+def test_required_fields(tmp_path: Path) -> None:
     assert refusals(folder(tmp_path, num_beams=2)) == [
         "generation_config.json: the field `decoder_start_token_id` or `bos_token_id` is "
         "missing",
@@ -142,11 +142,11 @@ def test_every_field_has_a_kind() -> None:
         assert not any(task.ignores(name) for name in task.supported.split())
 
 
-def test_a_job_refuses_what_another_follows(tmp_path: Path) -> None:
+def test_each_task_supports_other_fields(tmp_path: Path) -> None:
     folder(tmp_path, num_beams=4, do_sample=True, top_k=0, top_h=0.5, early_stopping=True)
-    told = refusals(tmp_path, TEXT)
+    found = refusals(tmp_path, TEXT)
     name = "generation_config.json"
-    assert told == [
+    assert found == [
         f"{name}: num_beams is 4, which is not supported",
         f"{name}: top_h is 0.5, which is not supported",
     ]
@@ -177,9 +177,7 @@ def test_a_job_refuses_what_another_follows(tmp_path: Path) -> None:
         ({"repetition_penalty": 1.5}, {"repetition_penalty": 1.0}, Sampling(0.7)),
     ],
 )
-def test_what_is_asked_for_counts_more_than_what_is_said(
-    config: Any, asked: Any, sampling: Sampling
-) -> None:
+def test_arguments_override_the_config(config: Any, asked: Any, sampling: Sampling) -> None:
     assert GenerationConfig(**config).sampling(0.7, **asked) == sampling
 
 
@@ -198,16 +196,16 @@ def test_what_is_asked_for_counts_more_than_what_is_said(
         ("early_stopping", "always"),
     ],
 )
-def test_a_field_of_another_kind_is_refused(tmp_path: Path, name: str, value: Any) -> None:
-    (told,) = refusals(folder(tmp_path, **KNOWN | {name: value}))
-    assert told == f"generation_config.json: {name} is {json.dumps(value)}"
+def test_a_field_of_another_type_is_an_error(tmp_path: Path, name: str, value: Any) -> None:
+    (found,) = refusals(folder(tmp_path, **KNOWN | {name: value}))
+    assert found == f"generation_config.json: {name} is {json.dumps(value)}"
 
 
-def test_rules_that_leave_nothing_to_say_are_told() -> None:
+def test_processors_that_forbid_all_tokens() -> None:
     even = np.zeros((1, 3))
     rules = [Forbid(((0,), (2,))), ForbidFirst((1,))]
-    told = apply_processors(even, rules, Progress([[0, 0]], 1, [7]))
-    assert told.tolist() == [[-np.inf, 0, -np.inf]]
+    found = apply_processors(even, rules, Progress([[0, 0]], 1, [7]))
+    assert found.tolist() == [[-np.inf, 0, -np.inf]]
     with pytest.raises(
         ArchError, match="the logits processors forbid every token after 1 tokens"
     ):

@@ -1,4 +1,4 @@
-"""Drawing the next token: what is kept, how often each is drawn, and what is refused."""
+"""Sampling: which tokens are kept, how often each is sampled, and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def draw(sampling: Sampling, steps: int, seed: int = 0, rows: int = 1) -> np.nda
     return np.array([sampler.pick(logits, [[]] * rows)[0] for _ in range(steps)])
 
 
-# What is kept
+# Kept tokens
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def draw(sampling: Sampling, steps: int, seed: int = 0, rows: int = 1) -> np.nda
         (Sampling(min_p=0.1), [0, 1, 2, 3, 4]),
     ],
 )
-def test_what_is_kept(sampling: Sampling, kept: list[int]) -> None:
+def test_kept_tokens(sampling: Sampling, kept: list[int]) -> None:
     scores = warp(LOGITS[0].astype(np.float64), [], sampling)
     assert np.flatnonzero(scores > -np.inf).tolist() == kept
 
 
-def test_the_repetition_penalty_makes_tokens_seen_less_likely_once() -> None:
+def test_the_repetition_penalty_applies_once_per_token() -> None:
     scores = np.array([2.0, -2.0, 1.0, 0.0, -np.inf])
     sampling = Sampling(repetition_penalty=2)
     warped = warp(scores, [0, 1, 1, 4, 99], sampling)
@@ -66,25 +66,25 @@ def test_the_repetition_penalty_makes_tokens_seen_less_likely_once() -> None:
     assert scores.tolist() == [2.0, -2.0, 1.0, 0.0, -np.inf]
 
 
-def test_the_penalty_holds_for_the_likeliest_token_too() -> None:
+def test_the_penalty_applies_to_greedy_choice() -> None:
     sampler = Sampler(Sampling(temperature=0, repetition_penalty=3), seed=0, rows=2)
     tokens, log_probs = sampler.pick(np.array([[2.0, 1.0], [2.0, 1.0]]), [[0], []])
     assert tokens.tolist() == [1, 0]
     assert log_probs == pytest.approx(np.log([1 / (1 + np.e), np.e / (1 + np.e)]))
 
 
-def test_of_equals_the_likeliest_is_the_first() -> None:
+def test_of_equal_logits_the_first_is_taken() -> None:
     sampler = Sampler(Sampling(temperature=0), seed=0, rows=1)
     assert sampler.pick(np.array([[1.0, 5.0, 5.0]]), [[]])[0].tolist() == [1]
 
 
-# How often each is drawn
+# Frequencies
 
 
 @pytest.mark.parametrize(
     "sampling", [Sampling(), Sampling(temperature=2), Sampling(0.5, top_k=4, min_p=0.1)]
 )
-def test_tokens_are_drawn_as_often_as_they_are_probable(sampling: Sampling) -> None:
+def test_frequencies_match_probabilities(sampling: Sampling) -> None:
     counts = np.bincount(draw(sampling, 100, rows=50).reshape(-1), minlength=5)
     weights = np.exp(warp(LOGITS[0].astype(np.float64), [], sampling))
     expected = weights / weights.sum() * counts.sum()
@@ -94,18 +94,18 @@ def test_tokens_are_drawn_as_often_as_they_are_probable(sampling: Sampling) -> N
     assert chi_square < 18.5  # the 0.1 % point of four degrees of freedom
 
 
-def test_the_same_seed_says_the_same_and_another_does_not() -> None:
+def test_the_seed_determines_the_tokens() -> None:
     first, same, other = (draw(Sampling(), 50, seed).tolist() for seed in (3, 3, 4))
     assert first == same != other
 
 
-def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
+def test_a_row_does_not_depend_on_other_rows() -> None:
     alone, among = draw(Sampling(top_p=0.9), 50), draw(Sampling(top_p=0.9), 50, rows=3)
     assert among[:, :1].tolist() == alone.tolist()
     assert among[:, 0].tolist() != among[:, 1].tolist() != among[:, 2].tolist()
 
 
-def test_minus_infinity_is_never_drawn() -> None:
+def test_minus_infinity_is_never_sampled() -> None:
     logits = np.full((100, 4), -np.inf, np.float32)
     logits[:, 2] = -1e38
     sampler = Sampler(Sampling(temperature=100), seed=1, rows=100)
@@ -136,7 +136,7 @@ def test_no_rows_is_no_tokens() -> None:
     assert (tokens.shape, tokens.dtype, log_probs.shape) == ((0,), np.int64, (0,))
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_numbers_out_of_range(given: dict[str, Any], message: str) -> None:
     assert diagnostic.found == str(next(iter(given.values())))
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     assert len(refusals(lambda: Sampling(-1, -1, -1, -1, -1))) == 5
 
 
@@ -175,7 +175,7 @@ def test_a_seed_below_zero() -> None:
 
 @pytest.mark.parametrize("wrong", [[1.0, np.nan], [1.0, np.inf], [-np.inf, -np.inf]])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_logits_that_are_not_numbers(wrong: list[float], temperature: float) -> None:
+def test_logits_must_be_finite(wrong: list[float], temperature: float) -> None:
     sampler = Sampler(Sampling(temperature), 0, 2)
     logits = np.array([[1.0, 2.0], wrong], np.float32)
     (diagnostic,) = refusals(lambda: sampler.pick(logits, [[], []]))

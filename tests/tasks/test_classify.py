@@ -1,4 +1,4 @@
-"""Images: what a preprocessor's config asks for, and what a model sees."""
+"""Image classification: preprocessing, and class probabilities."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_shorter_side_and_squares_of_one_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.reference("PIL")
-def test_transparency_is_white_and_cameras_are_turned_upright(tmp_path: Path) -> None:
+def test_transparency_is_white_and_the_orientation_is_applied(tmp_path: Path) -> None:
     from PIL import Image
 
     prepare = read_preprocessor(folder(tmp_path, do_resize=False, do_normalize=False))
@@ -88,7 +88,7 @@ def test_transparency_is_white_and_cameras_are_turned_upright(tmp_path: Path) ->
 
 
 @pytest.mark.reference("PIL")
-def test_what_is_no_image_is_told(tmp_path: Path) -> None:
+def test_files_that_are_no_images(tmp_path: Path) -> None:
     prepare = read_preprocessor(folder(tmp_path))
     with pytest.raises(ArchError, match="No such file"):
         prepare(tmp_path / "none.png")
@@ -96,7 +96,7 @@ def test_what_is_no_image_is_told(tmp_path: Path) -> None:
         prepare(tmp_path / "preprocessor_config.json")
 
 
-def test_without_pillow_the_command_that_installs_it_is_told(
+def test_without_pillow_the_help_is_a_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
@@ -119,14 +119,14 @@ def test_without_pillow_the_command_that_installs_it_is_told(
         ({"image_std": [1, 0, 1]}, "`image_std` must be 3 numbers"),
     ],
 )
-def test_fields_that_say_too_little_or_too_much(
+def test_missing_and_unknown_fields(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ArchError, match=message):
         read_preprocessor(folder(tmp_path, **changes))
 
 
-def test_fields_that_are_off_do_not_matter(tmp_path: Path) -> None:
+def test_disabled_steps_need_no_fields(tmp_path: Path) -> None:
     read_preprocessor(folder(tmp_path, do_pad=False, pad_size=None, processor_class="X"))
 
 
@@ -143,12 +143,12 @@ def test_probabilities_are_those_of_the_logits() -> None:
     right = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(classify(model, pixels), right, atol=1e-6)
     assert find_classifier(model.graph).classes == 5
-    with pytest.raises(ArchError, match="do not have the size") as told:
+    with pytest.raises(ArchError, match="do not have the size") as error:
         classify(model, pixels[:, :, :4])
-    assert told.value.diagnostics[0].found == "3 x 4 x 8"
+    assert error.value.diagnostics[0].found == "3 x 4 x 8"
 
 
-def test_models_that_classify_nothing_are_told() -> None:
+def test_models_that_do_not_classify() -> None:
     for spec in ("gpt.arch", "clip.arch", "bert.arch:Bert"):
         with pytest.raises(ArchError, match="does not classify images"):
             find_classifier(archdsl.compile(spec).graph)

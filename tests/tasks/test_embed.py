@@ -1,4 +1,4 @@
-"""Texts as vectors: batches, padding, cutting, and the files of sentence-transformers."""
+"""Text embeddings: batches, padding, truncation, and the files of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def tokens(text: str, **pooling: Any) -> list[int]:
 
 @pytest.mark.parametrize("pool", ["mean", "cls"])
 @pytest.mark.parametrize("spec", ["bert.arch:Bert", "gpt2.arch"])
-def test_a_batch_gives_what_each_text_gives_alone(pool: str, spec: str) -> None:
+def test_vectors_do_not_depend_on_the_batch(pool: str, spec: str) -> None:
     model = archdsl.compile(spec, device="CPU", **SIZES)
     rng = np.random.default_rng(0)
-    # More than are computed at once, of all lengths, in no order.
+    # More than one batch, of all lengths, in random order.
     rows = [rng.integers(1, 40, rng.integers(1, 17)).tolist() for _ in range(35)]
-    if spec == "gpt2.arch":  # without padding there is a program for each length
+    if spec == "gpt2.arch":  # without padding, each length is a program
         rows = [row[:3] for row in rows[:6]]
     pooling = Pooling(pool)
     vectors = embed(model, rows, pooling)
@@ -65,7 +65,7 @@ def test_similarity_is_the_cosine() -> None:
     np.testing.assert_allclose(similarity(vectors), right, atol=1e-6)
 
 
-def test_a_long_text_loses_its_last_letters_and_keeps_its_end() -> None:
+def test_truncation_keeps_the_end_token() -> None:
     assert tokens("ABCDEF", limit=5) == [1, 3, 4, 5, 2]
     assert tokens("ABC", limit=5) == [1, 3, 4, 5, 2]
     assert len(tokens("A" * 50)) == 24
@@ -73,12 +73,12 @@ def test_a_long_text_loses_its_last_letters_and_keeps_its_end() -> None:
     assert (len(words[1]), cut) == (24, [1])
 
 
-def test_prompts_and_capitals_are_as_the_checkpoint_says() -> None:
+def test_prompts_and_lower_case() -> None:
     assert tokens("b", prompt="A") == [1, 3, ord("b") - 62, 2]
     assert tokens("B", lower=True) == tokens("b")
 
 
-def test_models_that_encode_no_text_are_told() -> None:
+def test_models_that_do_not_encode_texts() -> None:
     assert find_encoder(archdsl.compile("bert.arch:BertMaskedLM").graph).hidden == "hidden"
     for spec in ("vit.arch", "clip.arch", "annalog.arch", "gpt.arch"):
         with pytest.raises(ArchError, match="is not a text encoder"):
@@ -112,30 +112,28 @@ def test_pooling_is_read_from_the_checkpoint(tmp_path: Path) -> None:
     assert read_pooling(tmp_path, "mean") == Pooling("mean", False, 7)
 
 
-def test_vectors_are_normalised_and_texts_prompted_where_it_says_so(tmp_path: Path) -> None:
+def test_normalisation_and_prompts_from_the_checkpoint(tmp_path: Path) -> None:
     general = {"prompts": {"query": "find: "}, "default_prompt_name": "query"}
     written(tmp_path, [*BOTH, "Normalize"], general, mean_tokens=True)
     assert read_pooling(tmp_path) == Pooling("mean", True, 7, prompt="find: ")
 
 
 @pytest.mark.parametrize("ways", [("max_tokens",), ("cls_token", "mean_tokens"), ()])
-def test_other_ways_of_pooling_are_told(ways: tuple[str, ...], tmp_path: Path) -> None:
+def test_other_poolings_are_an_error(ways: tuple[str, ...], tmp_path: Path) -> None:
     written(tmp_path, BOTH, **dict.fromkeys(ways, True))
     with pytest.raises(ArchError, match="this pooling is not supported"):
         read_pooling(tmp_path)
     assert read_pooling(tmp_path, "mean").pool == "mean"
 
 
-def test_other_modules_are_told(tmp_path: Path) -> None:
+def test_other_modules_are_an_error(tmp_path: Path) -> None:
     written(tmp_path, [*BOTH, "Dense"], mean_tokens=True)
     with pytest.raises(ArchError, match="these modules are not supported"):
         read_pooling(tmp_path, "mean")
 
 
 @pytest.mark.parametrize("prompts", [{}, {"prompts": {}}, {"prompts": {"quary": "find: "}}])
-def test_a_default_prompt_that_is_missing_is_told(
-    prompts: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_missing_default_prompt_is_an_error(prompts: dict[str, Any], tmp_path: Path) -> None:
     written(tmp_path, BOTH, {**prompts, "default_prompt_name": "query"}, mean_tokens=True)
     with pytest.raises(ArchError, match="the default prompt `query` is not among") as raised:
         read_pooling(tmp_path)

@@ -16,7 +16,7 @@ WAVE = np.array([0.0, 0.5, -0.5, 0.25, -1.0, 0.75])
 
 
 def wav(kind: int, bits: int, data: bytes, channels: int = 1, extra: bytes = b"") -> bytes:
-    """A file of these samples, with a chunk of an odd size before them."""
+    """A WAV file of these samples, after a chunk of odd size."""
     frame = channels * bits // 8
     head = struct.pack("<HHIIHH", kind, channels, 8000, 8000 * frame, frame, bits) + extra
     body = b"WAVEfmt " + struct.pack("<I", len(head)) + head
@@ -44,13 +44,13 @@ def test_every_encoding_is_read(kind: int, bits: int, data: bytes, tmp_path: Pat
     path.write_bytes(wav(kind, bits, data))
     samples, rate = read_wav(path)
     assert (samples.tolist(), rate) == (WAVE.tolist(), 8000)
-    # The same, said in the longer header.
+    # The same with the extensible header.
     extra = struct.pack("<HHIH", 22, bits, 4, kind) + bytes(14)
     path.write_bytes(wav(0xFFFE, bits, data, extra=extra))
     assert read_wav(path)[0].tolist() == WAVE.tolist()
 
 
-def test_channels_are_averaged_and_a_broken_end_is_left_out(tmp_path: Path) -> None:
+def test_channels_are_averaged_and_an_incomplete_end_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(wav(1, 16, whole(16), channels=2)[:-1])
     assert read_wav(path)[0].tolist() == [0.25, -0.125]
@@ -67,7 +67,7 @@ def test_channels_are_averaged_and_a_broken_end_is_left_out(tmp_path: Path) -> N
         (wav(3, 32, struct.pack("<f", float("nan"))), "NaN"),
     ],
 )
-def test_what_is_no_sound_is_told(data: bytes, message: str, tmp_path: Path) -> None:
+def test_files_that_are_no_sound(data: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(data)
     with pytest.raises(ArchError, match=message):
@@ -83,7 +83,7 @@ def test_a_tone_stays_a_tone_at_another_rate(rate: int) -> None:
     np.testing.assert_allclose(found[inside], wanted[inside], atol=1e-5)
 
 
-def test_what_the_new_rate_cannot_carry_is_gone() -> None:
+def test_frequencies_above_the_new_limit_are_removed() -> None:
     high = np.sin(2 * np.pi * 10000 * np.arange(24000) / 48000).astype(np.float32)
     assert np.abs(resample(high, 48000, 16000)[200:-200]).max() < 1e-4
 
@@ -97,7 +97,7 @@ def test_a_tone_is_loudest_in_its_own_bin() -> None:
     assert frames.max() - frames.min() == pytest.approx(2)  # eight decades, by four
 
 
-def test_the_preprocessor_of_a_checkpoint_counts(tmp_path: Path) -> None:
+def test_the_preprocessor_config_is_used(tmp_path: Path) -> None:
     assert read_spectrogram(tmp_path, 80) == Spectrogram()
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps({"feature_size": 128, "hop_length": 80, "dither": 0.0}))

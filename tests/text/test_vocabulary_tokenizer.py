@@ -1,4 +1,4 @@
-"""Vocabulary files, longest-match-first tokens, and what is said of what does not fit."""
+"""Vocabulary files, longest-match-first tokenization, and errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refusal(act: Callable[[], object]) -> Diagnostic:
 
 
 def write(path: Path, content: object) -> Path:
-    """The content as the suffix says: JSON, a pickle, raw bytes or text."""
+    """Writes the content in the format of the suffix: JSON, a pickle, bytes or text."""
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif path.suffix == ".json":
@@ -120,7 +120,7 @@ def test_every_format_gives_the_same_tokenizer(
         ("v.pkl", b"\x80\x04garbage", "`{}` is not a pickle of plain lists and dicts", None),
     ],
 )
-def test_what_is_no_vocabulary_is_refused(
+def test_files_that_are_no_vocabulary(
     tmp_path: Path, name: str, content: object, message: str, found: str | None
 ) -> None:
     path = write(tmp_path / name, content)
@@ -131,7 +131,7 @@ def test_what_is_no_vocabulary_is_refused(
         assert diagnostic.found == found
 
 
-def test_a_suffix_that_says_nothing_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_suffix_is_an_error(tmp_path: Path) -> None:
     diagnostic = refusal(lambda: read_vocabulary(write(tmp_path / "v.bin", b"a")))
     assert diagnostic.expected == "`.txt`, `.vocab`, `.json`, `.pkl` or `.pickle`"
     assert diagnostic.found == "`.bin`"
@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_read_is_a_file_error(tmp_path: Path) -> None:
 
 
 class Bomb:
-    """Unpickled the ordinary way, this writes the file."""
+    """Writes the file when it is unpickled without restrictions."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -179,7 +179,7 @@ def test_even_harmless_classes_in_a_pickle_are_refused(tmp_path: Path) -> None:
     assert found == "it refers to `collections.defaultdict`"
 
 
-def test_a_damaged_pickle_ends_in_nothing_but_a_diagnostic(tmp_path: Path) -> None:
+def test_a_damaged_pickle_is_a_diagnostic(tmp_path: Path) -> None:
     whole = pickle.dumps({"itos": TOKENS, "stoi": NUMBERS})
     dice = random.Random(0)
     for _ in range(300):
@@ -190,7 +190,7 @@ def test_a_damaged_pickle_ends_in_nothing_but_a_diagnostic(tmp_path: Path) -> No
 
 
 def test_a_huge_index_in_a_pickle_takes_no_memory(tmp_path: Path) -> None:
-    put = b"r\xff\xff\xff\x7f"  # store in the memo's place 2**31 - 1
+    put = b"r\xff\xff\xff\x7f"  # the memo index 2**31 - 1
     path = write(tmp_path / "v.pkl", b"\x80\x04(\x8c\x01a" + put + b"l.")
     assert read_vocabulary(path).tokens == ("a",)
 
@@ -210,7 +210,7 @@ def test_special_tokens_can_be_named() -> None:
     assert refusal(lambda: tokenizer.encode("a$")).message.endswith("matches `$`")
 
 
-def test_a_name_given_wins_over_the_usual_ones() -> None:
+def test_a_given_name_overrides_the_usual_ones() -> None:
     tokenizer = VocabularyTokenizer(["<s>", "<go>", "</s>"], bos="<go>")
     assert tokenizer.bos == 1
 
@@ -226,7 +226,7 @@ def test_a_name_that_is_not_in_the_vocabulary_is_refused() -> None:
 
 
 @pytest.mark.parametrize("role", ["bos", "eos", "pad"])
-def test_a_special_token_is_missed_only_where_it_is_needed(role: str) -> None:
+def test_a_special_token_is_required_only_when_used(role: str) -> None:
     tokenizer = VocabularyTokenizer(["a", "b"])
     assert tokenizer.encode("ab") == [0, 1]
     assert tokenizer.decode([0, 1]) == "ab"
@@ -291,7 +291,7 @@ def test_decoding_is_the_inverse_of_encoding() -> None:
         assert tokenizer.decode(tokenizer.encode(text, bos=True, eos=True)) == text
 
 
-def test_decoding_stops_at_the_end_token_and_drops_the_frame() -> None:
+def test_decoding_stops_at_the_end_token() -> None:
     tokenizer = VocabularyTokenizer(TOKENS)
     assert tokenizer.decode([2, 4, 1, 2, 6, 3, 5, 3]) == "CO"
     assert tokenizer.decode(np.array([2, 4, 6])) == "CO"
@@ -377,7 +377,7 @@ def test_annalogs_vocabulary_tokenizes_as_annalog_does() -> None:
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_what_annalog_would_read_as_unknown_is_refused() -> None:
+def test_unknown_characters_of_annalog_are_errors() -> None:
     folder = annalog_folder()
     tokenizer = read_vocabulary(folder / "ckpt_and_vocab" / "stereo_experiment_vocab_ttf.pkl")
     for text, column in (("CCP", 3), ("C[Fe+2]", 2), ("B(O)O", 1), ("C%99", 2), ("C I", 2)):

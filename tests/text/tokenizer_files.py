@@ -1,4 +1,4 @@
-"""Small tokenizers as files of each kind, and what the tests of texts share."""
+"""Small tokenizers in each file format, for tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from archdsl.text.tokenizer import TextTokenizer
 
 
 def needs(package: str) -> pytest.MarkDecorator:
-    # Importing these packages takes others that nothing here needs; they are only looked for.
+    # The packages are only located: importing them needs other packages.
     reason = f"{package} is not installed; CONTRIBUTING.md says how"
     return pytest.mark.skipif(find_spec(package) is None, reason=reason)
 
@@ -52,7 +52,7 @@ def refusal(act: Callable[[], object], code: str = "tokenizer") -> Diagnostic:
 
 
 def write(folder: Path, files: Mapping[str, object]) -> Path:
-    """The files in the folder: text as it is, all else as JSON."""
+    """Writes files to the folder: texts as they are, other values as JSON."""
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
         text = content if isinstance(content, str) else json.dumps(content)
@@ -66,7 +66,7 @@ def gpt2_files(tokens: list[str] = TOKENS) -> dict[str, object]:
 
 
 def gguf_file(path: Path, fields: Mapping[str, object]) -> Path:
-    """A GGUF file with these fields of `tokenizer`, and no tensors."""
+    """Writes a GGUF file with these `tokenizer` fields, and no tensors."""
     gguf = pytest.importorskip("gguf")
     writer = gguf.GGUFWriter(path, "llama")
     kinds = {bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string}
@@ -101,5 +101,5 @@ PIECE_FIELDS = {
 
 
 def names(tokenizer: TextTokenizer, text: str) -> list[str]:
-    """The tokens of a text as they are without special ones, each on its own."""
+    """Returns the text of each token, without special tokens."""
     return [tokenizer.decode([number]) for number in tokenizer.encode(text)]
