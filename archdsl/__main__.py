@@ -35,6 +35,7 @@ def script() -> int:
     # share kernels; and on Ctrl-C during its start each process prints a traceback.
     os.environ.setdefault("PARALLEL", "0")
     # The shell may have closed them. They stay open until the process ends.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from archdsl.cli.checkpoints import add_checkpoint, load_model
 from archdsl.cli.common import Subparsers, add_command, print_note
 from archdsl.diagnostics import fail
+from archdsl.files import read_bytes
 from archdsl.formats.atomic import replacing
 from archdsl.text.tokenizer import read_tokenizer
 
@@ -120,8 +122,9 @@ def _format_table(texts: list[str], cosines: list[list[float]]) -> str:
 def _read_lines(path: str) -> list[str]:
     """Returns the non-empty lines of a file."""
     try:
-        with open(0 if path == "-" else path, encoding="utf-8", closefd=path != "-") as file:
-            return [line.rstrip("\r\n") for line in file if line.strip()]
+        data = sys.stdin.buffer.read() if path == "-" else read_bytes(path)
+        lines = data.decode().split("\n")
+        return [line.rstrip("\r") for line in lines if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         fail("file", f"cannot read `{path}`: {reason}", cause=error)

@@ -9,6 +9,7 @@ import numpy as np
 
 from archdsl.cli.common import Subparsers, add_command, add_runtime, add_spec, compile_model
 from archdsl.diagnostics import fail
+from archdsl.files import open_file
 from archdsl.formats import write_npz
 
 
@@ -56,7 +57,8 @@ def _read_array(argument: str) -> tuple[str, Any]:
             expected="--input NAME=FILE.npy, as in --input tokens=tokens.npy",
         )
     try:
-        return name, np.load(path, allow_pickle=False)
+        with open_file(path) as file:
+            return name, np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error)
         fail("file", f"cannot read `{path}`: {reason}", cause=error)

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import fail
+from archdsl.files import open_file
 
 if TYPE_CHECKING:
     from tinygrad import Tensor
@@ -81,7 +82,8 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        fail("file", f"{path}: cannot read the file", found=str(error), cause=error)
+        reason = error.strerror or str(error)
+        fail("file", f"{path}: cannot read the file", found=reason, cause=error)
     except _DAMAGE as error:
         found = str(error) if isinstance(error, ValueError) else repr(error)
         fail(
@@ -172,7 +174,7 @@ def _mapped(data: Any) -> Any:
 
 def map_file(path: Path) -> Bytes:
     """The bytes of a non-empty file, mapped privately (copied only on write)."""
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         # Writable, because some tinygrad devices refuse read-only memory.
         access = mmap.PROT_READ | mmap.PROT_WRITE
         mapped = mmap.mmap(stream.fileno(), 0, mmap.MAP_PRIVATE | _NO_RESERVE, access)

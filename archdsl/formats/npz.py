@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from archdsl.diagnostics import fail, listing
+from archdsl.files import open_file
 from archdsl.formats.atomic import replacing
 from archdsl.formats.host import CARRIER, LazyTensor, Value, bits_of, dtype_name, reading
 
@@ -26,7 +27,11 @@ def read_npz(path: Path) -> dict[str, LazyTensor]:
     Raises ArchError (`checkpoint`) if the archive is damaged, or holds anything other than
     arrays of numbers.
     """
-    with reading(path, "an npz archive"), np.load(path, allow_pickle=False) as file:
+    with (
+        reading(path, "an npz archive"),
+        open_file(path) as opened,
+        np.load(opened, allow_pickle=False) as file,
+    ):
         if len(set(file.files)) < len(file.files):
             raise ValueError("two arrays have the same name")
         return {name: _stored(name, file[name]) for name in file.files}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from archdsl.diagnostics import did_you_mean, fail, listing
+from archdsl.files import open_file
 from archdsl.formats.ctranslate2 import START, read_ctranslate2
 from archdsl.formats.gguf import MAGIC, read_gguf
 from archdsl.formats.host import LazyTensor, reading
@@ -54,7 +55,7 @@ def _start(path: Path) -> bytes:
             )
         if not path.is_file():
             fail("file", f"{path}: not a regular file")
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             start = stream.read(512)
     if not start:
         fail("checkpoint", f"{path}: the file is empty", help="copy or download it again")
@@ -83,7 +84,11 @@ def _refuse_placeholder(path: Path, start: bytes) -> None:
 def _reader(path: Path, start: bytes) -> Callable[[Path], dict[str, LazyTensor]]:
     """The reader for the format that the first bytes show."""
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        with reading(path, "an archive of weights"), zipfile.ZipFile(path) as archive:
+        with (
+            reading(path, "an archive of weights"),
+            open_file(path) as file,
+            zipfile.ZipFile(file) as archive,
+        ):
             torch = any(name.endswith("/data.pkl") for name in archive.namelist())
         return read_torch if torch else read_npz
     if START.match(start):

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from archdsl.files import read_bytes
 from archdsl.formats.host import reading
 
 _T = TypeVar("_T")
@@ -25,11 +26,7 @@ def read_object(path: Path, kind: str) -> dict[str, Any]:
     Raises ArchError: `file` if it cannot be read, `checkpoint` if it is not a valid object.
     """
     with reading(path, kind):
-        if not path.is_file():
-            raise ValueError("not a regular file")
-        if path.stat().st_size > _LONGEST:
-            raise ValueError(f"{path.stat().st_size} bytes; at most {_LONGEST} are allowed")
-        return parse_object(path.read_bytes())
+        return parse_object(read_bytes(path, _LONGEST))
 
 
 def parse_object(text: bytes) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import fail, listing
+from archdsl.files import open_file
 from archdsl.formats.host import (
     CARRIER,
     Bytes,
@@ -58,7 +59,7 @@ def read_torch(path: Path) -> dict[str, LazyTensor]:
 
 def _read_archive(path: Path, raw: Bytes) -> tuple[Any, Mapping[str, Bytes]]:
     """The object in a zip archive's pickle, and its storages by key."""
-    with zipfile.ZipFile(path) as archive:
+    with open_file(path) as file, zipfile.ZipFile(file) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         if len(entries) < len(archive.infolist()):
             raise ValueError("two entries of the archive have the same name")
@@ -92,7 +93,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, raw: Bytes) -> Byte
 def _read_stream(path: Path, raw: Bytes) -> tuple[Any, Mapping[str, Bytes]]:
     """The object in a stream's fourth pickle, and the storages after the fifth."""
     machine = Machine(path)
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         if machine.run(stream) != _MAGIC or machine.run(stream) != _PROTOCOL:
             raise ValueError("a pickle that was not written by torch.save")
         if expect(dict, machine.run(stream)).get("little_endian") is not True:

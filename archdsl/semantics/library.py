@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from archdsl.diagnostics import ArchError, Note, Source, Span, did_you_mean, fail
+from archdsl.files import read_bytes
 from archdsl.frozen import Frozen
 from archdsl.graph.ops import OPS
 from archdsl.semantics.report import Report
 from archdsl.syntax import ast
 from archdsl.syntax.stored import tree_of
+
+_LONGEST = 1 << 24  # bytes of a spec: a hundred times more than any has
 
 
 @dataclass
@@ -67,6 +70,8 @@ def read(path: str) -> Source:
         help = did_you_mean(Path(path).name, known)
         if Path(path).is_dir():
             help = "this is a folder: give a file in it"
+        elif os.path.exists(path):
+            fail("file", f"`{path}` cannot be read: it is not a regular file")
         fail("file", f"there is no file `{path}`", help=help)
     return Source(str(found) if not Path(path).is_file() else path, read_text_file(found))
 
@@ -74,7 +79,7 @@ def read(path: str) -> Source:
 def read_text_file(path: Path) -> str:
     """The text of a file with its line endings; raises `ArchError` if it cannot be read."""
     try:
-        return path.read_bytes().decode("utf-8")
+        return read_bytes(path, _LONGEST).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         fail("file", f"`{path}` cannot be read: {reason}", cause=error)

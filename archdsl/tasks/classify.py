@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import fail, listing
+from archdsl.files import open_file
 from archdsl.formats import resolve
 from archdsl.formats.strict_json import read_object
 from archdsl.graph.nodes import Graph, Input
@@ -191,7 +192,7 @@ def _read_image(path: str | Path) -> Any:
     from PIL import ImageOps
 
     try:
-        with pillow.open(path) as opened:
+        with open_file(path) as file, pillow.open(file) as opened:
             picture = ImageOps.exif_transpose(opened)
             if "A" in picture.getbands() or "transparency" in picture.info:
                 white = pillow.new("RGBA", picture.size, "white")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import did_you_mean, fail, listing
+from archdsl.files import read_bytes
 from archdsl.formats import resolve
 from archdsl.formats.host import reading
 from archdsl.formats.strict_json import read_object
@@ -72,7 +73,7 @@ def read_pooling(folder: str | Path, pool: str | None = None) -> Pooling:
     with reading(place / _MODULES, "a list of modules"):
         modules = {
             str(each["type"]).rpartition(".")[2]: place / each["path"]
-            for each in json.loads((place / _MODULES).read_bytes())
+            for each in json.loads(read_bytes(place / _MODULES))
         }
     others = sorted(modules.keys() - {"Transformer", "Pooling", "Normalize"})
     if others or "Pooling" not in modules:

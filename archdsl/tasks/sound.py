@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import fail
+from archdsl.files import read_bytes
 from archdsl.formats.strict_json import read_object
 
 Samples: TypeAlias = NDArray[np.float32]
@@ -29,7 +30,7 @@ def read_wav(path: str | Path) -> tuple[Samples, int]:
     `ArchError` "file" for other files.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         fail("file", f"cannot read `{path}`: {error.strerror or str(error)}", cause=error)
     if (data[:4], data[8:12]) != (b"RIFF", b"WAVE"):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from archdsl.diagnostics import did_you_mean, fail
+from archdsl.files import open_file
 from archdsl.formats import resolve
 from archdsl.text.chat_templates import render
 from archdsl.text.special_tokens import PublishedTokenizer
@@ -185,7 +186,7 @@ def _is_plain(place: Path) -> bool:
     suffix = place.suffix.lower()
     if suffix != ".json" or not place.is_file():
         return suffix in READERS and suffix != ".json"
-    with place.open("rb") as file:
+    with open_file(place) as file:
         return file.read(64).lstrip().startswith(b"[")
 
 

@@ -13,6 +13,7 @@ from stat import S_ISDIR
 from typing import Any
 
 from archdsl.diagnostics import fail, listing
+from archdsl.files import read_bytes
 from archdsl.formats.strict_json import parse_object
 from archdsl.text.gguf_tokenizer import read_gguf
 from archdsl.text.special_tokens import (
@@ -227,9 +228,9 @@ def _token_text(token: object, origin: Path) -> str | None:
 
 def _read_object(path: Path) -> dict[str, Any]:
     with reading(path):
-        return parse_object(path.read_bytes())
+        return parse_object(read_bytes(path))
 
 
 def _read_text(path: Path) -> str:
     with reading(path):
-        return path.read_bytes().decode("utf-8-sig")
+        return read_bytes(path).decode("utf-8-sig")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from archdsl.diagnostics import ArchError, Diagnostic, Source, Span, did_you_mean, fail, listing
+from archdsl.files import read_bytes
 
 PURPOSES = {
     "bos": "the start token",
@@ -197,7 +198,7 @@ def read_vocabulary(
             found=f"`{path.suffix}`" if path.suffix else "no suffix",
         )
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         reason = error.strerror or str(error)
         fail("file", f"cannot read `{origin}`: {reason}", cause=error)

@@ -1,0 +1,61 @@
+"""Files that are not regular are refused at once, whichever reader is asked for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from archdsl.analysis import analyse
+from archdsl.diagnostics import ArchError
+from archdsl.files import open_file, read_bytes
+from archdsl.formats import read_weights
+from archdsl.formats.strict_json import read_object
+from archdsl.tasks.sound import read_wav
+from archdsl.text.tokenizer import read_tokenizer
+
+
+@pytest.fixture(params=["zero", "pipe", "folder"])
+def odd(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A path that names no regular file; reading it could never end."""
+    path = tmp_path / f"{request.param}.json"
+    match request.param:
+        case "zero":
+            path.symlink_to("/dev/zero")
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+    return path
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "spec": lambda path: analyse(str(path)),
+    "weights": read_weights,
+    "config": lambda path: read_object(path, "a config"),
+    "vocabulary": read_tokenizer,
+    "sound": read_wav,
+}
+
+
+def test_only_regular_files_are_opened(odd: Path) -> None:
+    with pytest.raises(OSError, match=r"it is (a folder|not a regular file)"):
+        open_file(odd)
+
+
+def test_a_size_is_bounded(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert read_bytes(tmp_path / "a", 3) == b"abc"
+    with pytest.raises(OSError, match="more than 2 bytes"):
+        read_bytes(tmp_path / "a", 2)
+    with pytest.raises(OSError, match="the name is not valid"):
+        read_bytes("a\0b")
+
+
+@pytest.mark.parametrize("what", ["spec", "weights", "config", "vocabulary", "sound"])
+def test_every_reader_refuses_them(what: str, odd: Path) -> None:
+    with pytest.raises(ArchError) as error:
+        READERS[what](odd)
+    assert error.value.diagnostics[0].code in ("file", "tokenizer")
