@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from archdsl.analysis import check
@@ -103,6 +104,7 @@ def from_pretrained(
     kernels: str = "best",
     quantize: str | None = None,
     tune: float | None = None,
+    ignore: Sequence[str] = (),
 ) -> Model:
     """Loads a published checkpoint as a model.
 
@@ -110,11 +112,12 @@ def from_pretrained(
     .gguf file, or `package:NAME/inner` for either in an installed package. `spec` is the spec;
     by default it is found in the standard library by the config. The default of `dtype` is the
     checkpoint's dtype, or float32 if it has several; on the CPU, quantized matrices of a file
-    then stay quantized (`quantize="stored"`). For other options see `compile`.
+    then stay quantized (`quantize="stored"`). `ignore` lists fields of the config that the spec
+    does not know and the model does not depend on. For other options see `compile`.
 
     Raises `ArchError` for a config field or value that the spec does not support, and for
     missing, extra or misshapen weights.
     """
     from archdsl.pretrained import from_pretrained
 
-    return from_pretrained(path, spec, device, dtype, seed, kernels, quantize, tune)
+    return from_pretrained(path, spec, device, dtype, seed, kernels, quantize, tune, ignore)

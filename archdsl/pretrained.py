@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from archdsl.analysis import Analysis, analyse
@@ -33,9 +33,16 @@ def from_pretrained(
     kernels: str,
     quantize: str | None,
     tune: float | None,
+    ignore: Collection[str],
 ) -> Model:
     """Implements `archdsl.from_pretrained`."""
-    _, analysis, found = _open_checkpoint(path, spec)
+    if isinstance(ignore, str):
+        fail(
+            "argument-value",
+            "`ignore` takes a list of fields, not a string",
+            expected=f"ignore=[{ignore!r}]",
+        )
+    _, analysis, found = _open_checkpoint(path, spec, ignore)
     if dtype is None and quantize is None and kernels == "best":
         quantize = "stored" if kernels_for(open_device(device)) else None
     dtype = dtype or common_dtype(found.values())
@@ -45,13 +52,14 @@ def from_pretrained(
 
 
 def describe(
-    path: str | Path, spec: str | None = None
+    path: str | Path, spec: str | None = None, ignore: Collection[str] = ()
 ) -> tuple[ast.File, dict[str, LazyTensor]]:
     """Returns the spec of a checkpoint, with its sizes as defaults, and its weights by name.
 
+    The map of the spec lists the ignored fields, so that it reads the config without `ignore`.
     Names, shapes and dtypes of the weights are checked; their values are not read yet.
     """
-    known, analysis, found = _open_checkpoint(path, spec)
+    known, analysis, found = _open_checkpoint(path, spec, ignore)
     return specialise_spec(known, parameter_count(analysis.graph)), found
 
 
@@ -89,7 +97,9 @@ def common_dtype(tensors: Iterable[LazyTensor]) -> str:
     return kinds.pop() if len(kinds) == 1 and kinds <= BYTES.keys() else "float32"
 
 
-def _recognise(path: str | Path, spec: str | None) -> tuple[Checkpoint, Recognised]:
+def _recognise(
+    path: str | Path, spec: str | None, ignore: Collection[str]
+) -> tuple[Checkpoint, Recognised]:
     opened = read_checkpoint(path)
     if opened.config is None:
         fail(
@@ -98,14 +108,14 @@ def _recognise(path: str | Path, spec: str | None) -> tuple[Checkpoint, Recognis
             expected="a folder with `config.json`, or a .gguf file",
             help="compile a spec and load the weights: `archdsl.compile(…).load(path)`",
         )
-    return opened, recognise(str(path), opened.config, spec, opened.tensors.keys())
+    return opened, recognise(str(path), opened.config, spec, opened.tensors.keys(), ignore)
 
 
 def _open_checkpoint(
-    path: str | Path, spec: str | None
+    path: str | Path, spec: str | None, ignore: Collection[str]
 ) -> tuple[Recognised, Analysis, dict[str, LazyTensor]]:
     """Returns the spec of a checkpoint, its model, and its tensors as weights of the model."""
-    opened, known = _recognise(path, spec)
+    opened, known = _recognise(path, spec, ignore)
     analysis = analyse(str(known.path), known.model.name.id, dict(known.settings))
     weights = {p.path: p for p in parameters(analysis.graph)}
     found = checkpoints.fit(str(path), opened.tensors, weights, analysis.maps, known.title)

@@ -22,7 +22,19 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         "either in an installed package, or a spec FILE[:VARIANT] with --weights",
     )
     add_settings(parser)
+    add_ignore(parser)
     add_runtime(parser, checkpoint=True)
+
+
+def add_ignore(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="a field of config.json that the spec does not know and the model does not depend "
+        "on (may be repeated)",
+    )
 
 
 def load_model(args: argparse.Namespace) -> Model:
@@ -34,6 +46,13 @@ def load_model(args: argparse.Namespace) -> Model:
                 f"`{args.spec}` is a spec, which has no weights",
                 expected="--weights PATH",
                 help="or name a published checkpoint instead of a spec",
+            )
+        if args.ignore:
+            fail(
+                "argument-value",
+                "--ignore works only with a published checkpoint",
+                expected="a folder with config.json, or a .gguf file",
+                found=f"the spec `{args.spec}`",
             )
         return compile_model(args)
     for name in ("weights", "map", "set"):
@@ -51,6 +70,7 @@ def load_model(args: argparse.Namespace) -> Model:
         kernels=args.kernels,
         quantize=args.quantize,
         tune=args.tune,
+        ignore=args.ignore,
     )
 
 

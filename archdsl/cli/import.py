@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 
+from archdsl.cli.checkpoints import add_ignore
 from archdsl.cli.common import Subparsers, add_command, print_note
 from archdsl.diagnostics import fail
 from archdsl.formats import write_safetensors
@@ -41,6 +42,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="the spec that can read the checkpoint (default: found in the standard library)",
     )
+    add_ignore(parser)
     parser.set_defaults(run=run)
 
 
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from archdsl.pretrained import describe  # imports tinygrad
 
     _check_paths(args)
-    spec, weights = describe(args.checkpoint, args.spec)
+    spec, weights = describe(args.checkpoint, args.spec, args.ignore)
     text = format(spec)
     if args.output is None:
         print(text, end="")

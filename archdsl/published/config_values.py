@@ -10,7 +10,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 
 from archdsl.diagnostics import Span, did_you_mean, listing
 from archdsl.semantics.elaborate import Elaborator
@@ -21,23 +20,38 @@ from archdsl.syntax.printer import expression
 from archdsl.syntax.traversal import walk
 
 # Fields about a model's origin, training and text generation, which do not change what it
-# computes. Transformers 2 to 5 and the converters of llama.cpp write them.
+# computes. Transformers 2 to 5 and the converters of llama.cpp write them. Each name is exact:
+# `output_hidden_states` has no effect, but `output_multiplier` has. A name includes the fields
+# nested in it.
 _FIELDS = """
-_* transformers_version torch_dtype dtype torchscript tokenizer_class name_or_path auto_map
-license language tags prefix sep_token_id use_cache output_* return_dict* gradient_checkpointing
-use_bfloat16 tf_legacy_loss chunk_size_feed_forward transformers.js_config*
-initializer_* init_std *init_factor *dropout *dropout_prob *dropout_rate *_pdrop *layerdrop
-drop_path_rate *router_aux_loss_coef router_jitter_noise mask_time_* mask_feature_*
-apply_spec_augment id2label* label2id* problem_type finetuning_task num_labels
-bos_token_id eos_token_id decoder_start_token_id forced_* begin_suppress* suppress_tokens
-bad_words_ids task_specific_params* max_length min_length max_new_tokens do_sample
+_name_or_path _num_labels _commit_hash _from_auto _attn_implementation
+_attn_implementation_autoset _flash_attn_2_enabled _torch_dtype
+transformers_version transformers.js_config torch_dtype dtype torchscript tokenizer_class
+name_or_path auto_map license language tags prefix sep_token_id use_cache
+output_attentions output_hidden_states output_past output_scores output_logits
+output_router_logits return_dict return_dict_in_generate gradient_checkpointing
+use_bfloat16 tf_legacy_loss chunk_size_feed_forward
+initializer_range initializer_factor initializer_std init_std
+dropout attention_dropout activation_dropout hidden_dropout embedding_dropout embed_dropout
+attn_dropout resid_dropout classifier_dropout classif_dropout final_dropout qa_dropout
+seq_classif_dropout pooler_dropout summary_first_dropout summary_last_dropout
+dropout_prob attention_probs_dropout_prob hidden_dropout_prob classifier_dropout_prob
+dropout_rate classifier_dropout_rate drop_rate drop_path_rate
+attn_pdrop embd_pdrop resid_pdrop layerdrop encoder_layerdrop decoder_layerdrop
+router_aux_loss_coef router_jitter_noise router_z_loss_coef
+mask_time_prob mask_time_length mask_time_min_masks
+mask_feature_prob mask_feature_length mask_feature_min_masks
+apply_spec_augment id2label label2id problem_type finetuning_task num_labels
+bos_token_id eos_token_id decoder_start_token_id forced_bos_token_id forced_eos_token_id
+forced_decoder_ids begin_suppress_tokens suppress_tokens
+bad_words_ids task_specific_params max_length min_length max_new_tokens do_sample
 early_stopping num_beams num_beam_groups diversity_penalty temperature top_k top_p typical_p
 repetition_penalty
 length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size num_return_sequences
 exponential_decay_length_penalty remove_invalid_values
-general.[!a]* general.author general.alignment tokenizer.* quantize.* GGUF.*
+general tokenizer quantize GGUF
 """
-BOOKKEEPING = tuple(_FIELDS.split())
+BOOKKEEPING = frozenset(_FIELDS.split())
 _MANY = 100_000  # no list of a config is longer
 
 
@@ -61,8 +75,18 @@ def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, object]
 def is_bookkeeping(name: str) -> bool:
     """Whether a field does not change what a model computes."""
     # A part of a model has a nested config: `text_config.dropout`.
-    inner = re.sub(r"^(\w+_config\.)+", "", name)
-    return any(fnmatchcase(n, pattern) for n in (name, inner) for pattern in BOOKKEEPING)
+    inner = re.sub(r"^(\w+_config(_dict)?\.)+", "", name)
+    return any(each in BOOKKEEPING for n in (name, inner) for each in outer_fields(n))
+
+
+def outer_fields(name: str) -> list[str]:
+    """A field's name, and the names of the fields that it is nested in.
+
+    >>> outer_fields("a.b.c")
+    ['a', 'a.b', 'a.b.c']
+    """
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
 class NoPublishedName(Exception):

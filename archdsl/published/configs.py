@@ -17,6 +17,7 @@ from archdsl.published.config_values import (
     flatten,
     is_bookkeeping,
     is_named,
+    outer_fields,
     parameter_name,
     quote,
     quote_name,
@@ -44,16 +45,19 @@ def read_config(
     model: ast.Model,
     config: Mapping[str, object],
     tensors: Collection[str] = (),
+    ignore: Collection[str] = (),
 ) -> dict[str, Setting]:
     """Reads the parameters of a model from a published config.
 
     The field `tensors.NAME` is whether the checkpoint's `tensors` contain NAME, for facts that
-    are missing in configs. `path` is the config's path, for messages.
+    are missing in configs. `path` is the config's path, for messages. Fields of `ignore` may be
+    unknown to the spec.
 
     Raises `ArchError` (code `config`) with all fields that are missing, unknown to the spec,
-    or have a value that it does not support.
+    or have a value that it does not support, and for an ignored field that the config does not
+    have or that the spec reads.
     """
-    return _ConfigReader(path, scope, model, flatten(config), tensors).read(node)
+    return _ConfigReader(path, scope, model, flatten(config), tensors, ignore).read(node)
 
 
 def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, object]:
@@ -172,6 +176,7 @@ class _ConfigReader:
     model: ast.Model
     fields: dict[str, object]
     tensors: Collection[str]
+    ignore: Collection[str] = ()
     settings: dict[str, Setting] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     problems: list[Diagnostic] = field(default_factory=list)
@@ -187,6 +192,7 @@ class _ConfigReader:
         for line, found in computed:
             self.check_value(line, found, work, env)
         self.report_unknown()
+        self.report_ignored()
         if self.problems:
             raise ArchError(self.problems)
         return self.settings
@@ -324,12 +330,38 @@ class _ConfigReader:
     def report_unknown(self) -> None:
         known = [name for name in self.fields if name in self.used]
         for name, value in self.fields.items():
-            if value is None or name in self.used or value in ([], {}):
+            if value is None or name in self.used or value in ([], {}) or self.ignores(name):
                 continue
             if not is_bookkeeping(name):
-                field, near = quote_name(name), did_you_mean(name, known)
+                field = quote_name(name)
+                way_out = (
+                    f"if the model does not depend on it, pass `--ignore {field}`, or "
+                    f'`ignore=["{field}"]` in Python'
+                )
+                near = did_you_mean(name, known)
                 self.report_error(
                     None,
                     f"{field} is {quote(value)}, but this spec does not know the field",
-                    help=near or f"if the model does not depend on it, add `{field} = any`",
+                    help=f"{near}; {way_out}" if near else way_out,
+                )
+
+    def ignores(self, name: str) -> bool:
+        return any(each in self.ignore for each in outer_fields(name))
+
+    def report_ignored(self) -> None:
+        """Reports fields to ignore that the config does not have, or that the spec reads."""
+        for each in self.ignore:
+            there = [name for name in self.fields if each in outer_fields(name)]
+            read = [name for name in there if name in self.used]
+            field = quote_name(each)
+            if not there:
+                near = did_you_mean(each, self.fields)
+                self.report_error(
+                    None, f"there is no field {field} in the config to ignore", help=near
+                )
+            elif read:
+                self.report_error(
+                    None,
+                    f"{quote_name(read[0])} cannot be ignored, because this spec reads it",
+                    expected="a field that the spec does not know",
                 )

@@ -20,13 +20,17 @@ _Candidate: TypeAlias = tuple[Path, ast.File, ast.Weights, ast.Config]
 
 
 class Recognised(Frozen):
-    """The spec, the model and the weight map for a config, and the parameters that it sets."""
+    """The spec, the model and the weight map for a config, and the parameters that it sets.
+
+    `ignored` are the fields of the config that the caller ignores.
+    """
 
     path: Path
     file: ast.File
     model: ast.Model
     title: str
     settings: Mapping[str, Setting]
+    ignored: tuple[str, ...] = ()
 
 
 def recognise(
@@ -34,11 +38,13 @@ def recognise(
     config: Mapping[str, object],
     spec: str | None = None,
     tensors: Collection[str] = (),
+    ignore: Collection[str] = (),
 ) -> Recognised:
     """Finds the spec for a config in the library, or checks the given one.
 
     Raises `ArchError` (code `config`) if no spec matches the config, or if the spec does not
-    support its values. `where` is the path of the config, for messages.
+    support its values. `where` is the path of the config, for messages. Fields of `ignore` may
+    be unknown to the spec.
     """
     fields = flatten(config)
     paths = [_path(spec)] if spec else sorted(standard_library().glob("*.arch"))
@@ -55,8 +61,8 @@ def recognise(
     model = next(
         i for i in file.items if isinstance(i, ast.Model) and i.name.id == block.model.id
     )
-    settings = read_config(where, node, scope, model, config, tensors)
-    return Recognised(path, file, model, block.title.value, settings)
+    settings = read_config(where, node, scope, model, config, tensors, ignore)
+    return Recognised(path, file, model, block.title.value, settings, tuple(ignore))
 
 
 def _mentions(path: Path, fields: Mapping[str, object]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +17,15 @@ def specialise_spec(known: Recognised, params: int) -> ast.File:
     """Sets the defaults of a spec to the parameters of a published config.
 
     Variants, other models and facts are dropped; the number of parameters, `params`, becomes a
-    new fact.
+    new fact. The config of the map lists the fields that were ignored.
     """
     items = [
         _model(item, known.settings, params)
         if item is known.model
         else _library(item, known.path.parent)
         if isinstance(item, ast.Use)
+        else _weights(item, known.ignored)
+        if isinstance(item, ast.Weights) and item.title.value == known.title
         else item
         for item in known.file.items
         if item is known.model
@@ -43,6 +46,27 @@ def _model(node: ast.Model, settings: Mapping[str, Setting], params: int) -> ast
     fact = ast.Expect(span, ast.Name(span, "params"), "==", count)
     body = replace(node.body, statements=(*others, fact))
     return replace(node, params=replace(node.params, params=parameters), body=body)
+
+
+def _weights(node: ast.Weights, ignored: Iterable[str]) -> ast.Weights:
+    rules = (_config(r, ignored) if isinstance(r, ast.Config) else r for r in node.rules)
+    return replace(node, rules=tuple(rules))
+
+
+def _config(node: ast.Config, ignored: Iterable[str]) -> ast.Config:
+    """Adds a line `field = any` for each ignored field.
+
+    A field whose name cannot be written in a spec becomes a comment.
+    """
+    span, note = node.span, ast.Trivia(trailing="# ignored by the import")
+    lines, others = list(node.rules), list(node.closing)
+    for field in ignored:
+        if all(part.isascii() and part.isidentifier() for part in field.split(".")):
+            fields, value = (ast.Name(span, field),), ast.Name(span, "any")
+            lines.append(ast.Setting(span, fields, value, None, note))
+        else:
+            others.append(f"# ignored by the import: {json.dumps(field)}")
+    return replace(node, rules=tuple(lines), closing=tuple(others))
 
 
 def _literal(value: Setting, param: ast.Param) -> ast.Expr:
