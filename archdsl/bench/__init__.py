@@ -1,1 +1,1 @@
-"""Time a model beside other programs: runner, candidates, results, roofline."""
+"""Benchmarks of models: runner, candidates, results, roofline."""

@@ -158,19 +158,20 @@ class Sampler:
         if self._sampling.temperature == 0:  # the same token as below, computed faster
             token = int(_penalise(scores, seen, self._sampling.repetition_penalty).argmax())
         else:
-            token = _sample(warp(scores, seen, self._sampling), random)
+            token = _sample(filter_scores(scores, seen, self._sampling), random)
         return token, float(
             scores[token] - _log_sum_exp(scores)
         ) if self._log_probs else math.nan
 
 
-def warp(scores: Scores, seen: Sequence[int], sampling: Sampling) -> Scores:
+def filter_scores(scores: Scores, seen: Sequence[int], sampling: Sampling) -> Scores:
     """Returns the scores that a token is sampled from, [V]: minus infinity if excluded.
 
     Tokens of `seen` outside the vocabulary V are ignored. At temperature 0 only the most
     likely token is left.
 
-    >>> warp(np.array([4.0, 3.0, 1.0]), [0], Sampling(2.0, top_k=2, repetition_penalty=2))
+    >>> sampling = Sampling(2.0, top_k=2, repetition_penalty=2)
+    >>> filter_scores(np.array([4.0, 3.0, 1.0]), [0], sampling)
     array([ 1. ,  1.5, -inf])
     """
     scores = _penalise(scores, seen, sampling.repetition_penalty)

@@ -20,10 +20,10 @@ from archdsl.text.special_tokens import (
 )
 from archdsl.text.subword_models import (
     PRE_TOKENIZERS,
-    byte_level,
-    library_package,
+    build_byte_level,
+    build_sentencepiece,
+    import_tokenizers,
     parse_merges,
-    sentence_pieces,
 )
 
 _T = TypeVar("_T", str, int, float)
@@ -79,7 +79,7 @@ def _build_byte_level(
             help="use the `tokenizer.json` that is published with the model",
         )
     merges = parse_merges(_field(metadata, "merges", str, path), path)
-    library = byte_level({token: n for n, token in enumerate(types)}, merges, pre, path)
+    library = build_byte_level({token: n for n, token in enumerate(types)}, merges, pre, path)
     return _add_special(library, types)
 
 
@@ -94,7 +94,7 @@ def _build_sentence_pieces(
             found=f"{len(types)} tokens, {len(scores)} scores",
         )
     text_types = (_NORMAL, _USER_DEFINED, _UNUSED)
-    library = sentence_pieces(
+    library = build_sentencepiece(
         {
             token: x
             for (token, kind), x in zip(types.items(), scores, strict=True)
@@ -110,7 +110,7 @@ def _build_sentence_pieces(
 
 def _add_special(library: Any, types: Mapping[str, int]) -> Any:
     """Adds the tokens that are matched before a text is split."""
-    added = library_package().AddedToken
+    added = import_tokenizers().AddedToken
     control = [token for token, kind in types.items() if kind == _CONTROL]
     library.add_special_tokens([added(token, normalized=False) for token in control])
     user_defined = [token for token, kind in types.items() if kind == _USER_DEFINED]

@@ -12,7 +12,7 @@ from typing import Any
 
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.formats.strict_json import read_object
-from archdsl.text.subword_models import library_package
+from archdsl.text.subword_models import import_tokenizers
 from archdsl.text.vocabulary_tokenizer import PURPOSES, USUAL_NAMES
 
 
@@ -89,7 +89,7 @@ def set_end_tokens(
     if now == list(wanted.values()) or not {*now} <= {published.bos, *published.eos}:
         return
     single = " ".join(["bos"] * ("bos" in wanted) + ["$A"] + ["eos"] * ("eos" in wanted))
-    published.library.post_processor = library_package().processors.TemplateProcessing(
+    published.library.post_processor = import_tokenizers().processors.TemplateProcessing(
         single=single, special_tokens=list(wanted.items())
     )
 

@@ -58,7 +58,7 @@ def missing_bytes(library: Any) -> frozenset[int]:
 
     The package `tokenizers` drops such bytes without an error.
     """
-    if not isinstance(library.decoder, library_package().decoders.ByteLevel):
+    if not isinstance(library.decoder, import_tokenizers().decoders.ByteLevel):
         return frozenset()
     known = library.token_to_id
     return frozenset(byte for byte, letter in _LETTERS.items() if known(letter) is None)
@@ -73,7 +73,7 @@ def letters(token: bytes) -> str:
     return "".join(_LETTERS[byte] for byte in token)
 
 
-def byte_level(
+def build_byte_level(
     vocabulary: Mapping[str, int],
     merges: Sequence[Pair],
     pre_tokenizer: str,
@@ -85,7 +85,7 @@ def byte_level(
     `pre_tokenizer` is a key of `PRE_TOKENIZERS`. With `whole`, a piece that is a token is not
     split, regardless of the merges; the Llama 3 encoding always does this.
     """
-    tokenizers = library_package()
+    tokenizers = import_tokenizers()
     pre, expression = tokenizers.pre_tokenizers, PRE_TOKENIZERS[pre_tokenizer]
     with reading(origin):
         model = tokenizers.models.BPE(dict(vocabulary), list(merges))
@@ -101,7 +101,7 @@ def byte_level(
     return library
 
 
-def sentence_pieces(
+def build_sentencepiece(
     scores: Mapping[str, float],
     vocabulary: Mapping[str, int],
     unknown: str | None,
@@ -123,7 +123,7 @@ def sentence_pieces(
             expected="a token for each byte (`<0x00>` to `<0xFF>`), or an unknown token",
             found="neither",
         )
-    tokenizers = library_package()
+    tokenizers = import_tokenizers()
     best_first = sorted(scores, key=lambda piece: (-scores[piece], vocabulary[piece]))
     merges = list(find_merges(best_first, vocabulary, scores))
     with reading(origin):
@@ -170,7 +170,7 @@ def parse_merges(lines: Iterable[str], origin: Path) -> list[Pair]:
     return cast(list[Pair], merges)
 
 
-def word_pieces(
+def build_wordpiece(
     tokens: Sequence[str],
     origin: Path,
     *,
@@ -196,7 +196,7 @@ def word_pieces(
     special = [token for token in tokens if token in _BERT]
     if lower is None:
         lower = all(token == token.lower() for token in {*tokens} - _BERT)
-    tokenizers = library_package()
+    tokenizers = import_tokenizers()
     numbers = {token: number for number, token in enumerate(tokens)}
     library = tokenizers.Tokenizer(tokenizers.models.WordPiece(numbers, unk_token="[UNK]"))
     with reading(origin):
@@ -213,7 +213,7 @@ def word_pieces(
     return library
 
 
-def library_package() -> Any:
+def import_tokenizers() -> Any:
     """Imports the package `tokenizers`, which is slow to import."""
     try:
         return importlib.import_module("tokenizers")

@@ -24,13 +24,13 @@ from archdsl.text.special_tokens import (
     set_end_tokens,
 )
 from archdsl.text.subword_models import (
-    byte_level,
+    build_byte_level,
+    build_wordpiece,
     find_merges,
+    import_tokenizers,
     letters,
-    library_package,
     parse_merges,
     reading,
-    word_pieces,
 )
 from archdsl.text.vocabulary_tokenizer import PURPOSES, USUAL_NAMES, read_vocabulary
 
@@ -123,7 +123,7 @@ def _read_tiktoken(path: Path) -> PublishedTokenizer:
     vocabulary = {letters(token): rank for token, rank in ranks.items()}
     by_rank = sorted(vocabulary, key=lambda token: vocabulary[token])
     merges = list(find_merges(by_rank, vocabulary, vocabulary))
-    library = byte_level(vocabulary | special, merges, pre_tokenizer, path, whole=True)
+    library = build_byte_level(vocabulary | special, merges, pre_tokenizer, path, whole=True)
     library.add_special_tokens(list(special))
     return assign_roles(library, {}, {}, path)
 
@@ -139,7 +139,7 @@ def _build_library(folder: Path, names: set[str], settings: Mapping[str, Any]) -
             return _from_merges(folder, settings)
         if "vocab.txt" in names:
             _check_class(folder, settings, "BertTokenizer")
-            return word_pieces(
+            return build_wordpiece(
                 read_vocabulary(folder / "vocab.txt").tokens,
                 folder,
                 lower=settings.get("do_lower_case"),
@@ -158,7 +158,7 @@ def _build_library(folder: Path, names: set[str], settings: Mapping[str, Any]) -
 
 
 def _from_json(path: Path) -> Any:
-    tokenizers = library_package()
+    tokenizers = import_tokenizers()
     with reading(path):
         library = tokenizers.Tokenizer.from_str(_read_text(path))
     # A file may have settings for truncation and padding, which do not apply here.
@@ -187,7 +187,7 @@ def _from_merges(folder: Path, settings: Mapping[str, Any]) -> Any:
             help="use the `tokenizer.json` that is published with the model",
         )
     numbers = {token: number for number, token in enumerate(tokens)}
-    library = byte_level(numbers, merges, "gpt-2", folder)
+    library = build_byte_level(numbers, merges, "gpt-2", folder)
     library.add_special_tokens([token for each in special.values() for token in each])
     return library
 

@@ -148,9 +148,9 @@ class VocabularyTokenizer:
         alike = [token for token in self._normal if token.startswith(character)]
         fail(
             "tokenizer",
-            f"no token of `{self.origin}` matches `{_shown(character)}`",
+            f"no token of `{self.origin}` matches `{_escape(character)}`",
             Span(Source("text", text), place, place + 1),
-            found=f"`{_shown(text[max(place - 10, 0) : place + 11])}`",
+            found=f"`{_escape(text[max(place - 10, 0) : place + 11])}`",
             help=f"tokens that start with it: {listing(alike[:6], 'and')}" if alike else None,
         )
 
@@ -206,7 +206,7 @@ def read_vocabulary(
 
 
 def _read_lines(data: bytes, origin: str) -> list[str]:
-    lines = _text(data, origin).split("\n")
+    lines = _decode_utf8(data, origin).split("\n")
     if lines[-1] == "":
         del lines[-1]
     # Only the line ending is removed, because white space may be a token.
@@ -218,10 +218,10 @@ def _read_json(data: bytes, origin: str) -> list[str]:
         found = dict(pairs)
         if len(found) < len(pairs):
             name, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-            fail("tokenizer", f"`{origin}` has the key `{_shown(name)}` twice")
+            fail("tokenizer", f"`{origin}` has the key `{_escape(name)}` twice")
         return found
 
-    text = _text(data, origin)
+    text = _decode_utf8(data, origin)
     try:
         return _parse_tokens(json.loads(text, object_pairs_hook=unique), origin)
     except (ValueError, RecursionError) as error:
@@ -263,7 +263,7 @@ class _PlainUnpickler(pickle._Unpickler):
         raise pickle.UnpicklingError(f"it refers to `{module}.{name}`")
 
 
-def _text(data: bytes, origin: str) -> str:
+def _decode_utf8(data: bytes, origin: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -343,7 +343,7 @@ def _number_tokens(tokens: Sequence[str], origin: str) -> dict[str, int]:
         if token in numbers:
             fail(
                 "tokenizer",
-                f"`{origin}` has the token `{_shown(token)}` twice",
+                f"`{origin}` has the token `{_escape(token)}` twice",
                 found=f"the ids {numbers[token]} and {number}",
             )
         numbers[token] = number
@@ -357,7 +357,7 @@ def _check_names(given: dict[str, str | None], ids: dict[str, int], origin: str)
         Diagnostic(
             "tokenizer",
             f"{PURPOSES[role]} is not in `{origin}`",
-            found=f"`{_shown(name)}`",
+            found=f"`{_escape(name)}`",
             help=did_you_mean(name, ids),
         )
         for role, name in given.items()
@@ -374,6 +374,6 @@ def _ids_in_role(role: str, name: str | None, ids: dict[str, int]) -> tuple[int,
     return tuple(number for token, number in ids.items() if token.lower() in USUAL_NAMES[role])
 
 
-def _shown(text: str) -> str:
+def _escape(text: str) -> str:
     """Escapes a text for a message, if needed."""
     return text if text.isprintable() else repr(text)[1:-1]

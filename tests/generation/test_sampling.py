@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from archdsl.diagnostics import ArchError, Diagnostic
-from archdsl.generation.sampling import Sampler, Sampling, warp
+from archdsl.generation.sampling import Sampler, Sampling, filter_scores
 
 LOGITS = np.log([[0.4, 0.3, 0.15, 0.1, 0.05]]).astype(np.float32)
 
@@ -54,14 +54,14 @@ def draw(sampling: Sampling, steps: int, seed: int = 0, rows: int = 1) -> np.nda
     ],
 )
 def test_kept_tokens(sampling: Sampling, kept: list[int]) -> None:
-    scores = warp(LOGITS[0].astype(np.float64), [], sampling)
+    scores = filter_scores(LOGITS[0].astype(np.float64), [], sampling)
     assert np.flatnonzero(scores > -np.inf).tolist() == kept
 
 
 def test_the_repetition_penalty_applies_once_per_token() -> None:
     scores = np.array([2.0, -2.0, 1.0, 0.0, -np.inf])
     sampling = Sampling(repetition_penalty=2)
-    warped = warp(scores, [0, 1, 1, 4, 99], sampling)
+    warped = filter_scores(scores, [0, 1, 1, 4, 99], sampling)
     assert warped.tolist() == [1.0, -4.0, 1.0, 0.0, -np.inf]
     assert scores.tolist() == [2.0, -2.0, 1.0, 0.0, -np.inf]
 
@@ -86,7 +86,7 @@ def test_of_equal_logits_the_first_is_taken() -> None:
 )
 def test_frequencies_match_probabilities(sampling: Sampling) -> None:
     counts = np.bincount(draw(sampling, 100, rows=50).reshape(-1), minlength=5)
-    weights = np.exp(warp(LOGITS[0].astype(np.float64), [], sampling))
+    weights = np.exp(filter_scores(LOGITS[0].astype(np.float64), [], sampling))
     expected = weights / weights.sum() * counts.sum()
     assert counts[expected == 0].sum() == 0
     drawn = expected > 0

@@ -12,7 +12,7 @@ import pytest
 from archdsl.cli import main
 from archdsl.generation.generation_config import TEXT, read_generation_config
 from archdsl.generation.processors import Progress, apply_processors
-from archdsl.generation.sampling import warp
+from archdsl.generation.sampling import filter_scores
 from tests.cli.tiny import gpt2
 
 pytestmark = pytest.mark.reference("torch", "transformers", "tokenizers")
@@ -89,7 +89,7 @@ def test_the_scores_that_a_token_is_chosen_by(name: str, folder: Path) -> None:
         longest = theirs.max_length if "max_length" in FIELDS[name] else 99
         at = Progress(row[None], made, [longest - len(row)])
         given = apply_processors(scores, ours.processors(ours.eos_token_id), at)[0]
-        found = warp(given, row.tolist(), sampling)
+        found = filter_scores(given, row.tolist(), sampling)
         if theirs.do_sample:
             np.testing.assert_array_equal(found, right)
         else:

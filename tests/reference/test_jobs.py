@@ -124,7 +124,7 @@ def test_minilm_gives_the_vectors_of_sentence_transformers(
 
     output = tmp_path / "vectors.npy"
     assert main(["embed", MINILM, *texts, "--device", "CPU", "-o", str(output)]) == 0
-    assert "cut to 256 tokens: text 5" in capsys.readouterr().err
+    assert "truncated to 256 tokens: text 5" in capsys.readouterr().err
     np.testing.assert_allclose(np.load(output), right, atol=1e-5, rtol=0)
     (cosines,) = said(capsys, "embed", MINILM, *TEXTS, "--device", "CPU", "--similarity")
     np.testing.assert_allclose(cosines, theirs.similarity(right[:4], right[:4]), atol=1e-5)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from archdsl.generation.sampling import Sampling, warp
+from archdsl.generation.sampling import Sampling, filter_scores
 
 pytestmark = pytest.mark.reference("torch", "transformers")
 
@@ -97,7 +97,7 @@ def test_what_is_kept_is_what_transformers_keeps(
         random = np.random.default_rng(seed)
         logits = make(random).astype(np.float32).astype(np.float64)
         seen = random.integers(0, V, 30).tolist()
-        ours = warp(logits, seen, sampling)
+        ours = filter_scores(logits, seen, sampling)
         expected = theirs(logits, seen, sampling)
         if make in TIED:
             ours, expected = np.sort(ours), np.sort(expected)
