@@ -343,7 +343,7 @@ def test_tokens_without_the_input_beside_them_are_refused() -> None:
         lambda: next(model.generate([1, 2], 3)),
     )
     for call in refused:
-        with pytest.raises(ArchError, match=r"`kinds` has a value for each token") as raised:
+        with pytest.raises(ArchError, match=r"`kinds` has one value per token") as raised:
             call()
         (told,) = raised.value.diagnostics
         assert told.span
