@@ -9,12 +9,13 @@ must use them too. A layer for which this does not hold is traced, as the first 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tinygrad import Tensor, UOp
 
 from archdsl.backend.context import ExecutionContext
 from archdsl.backend.tinygrad_seam import Ops, buffers, current_capture
+from archdsl.frozen import Frozen
 
 
 def run_layers(
@@ -61,8 +62,7 @@ def layer_tensors(context: ExecutionContext, path: str, i: int) -> dict[str, Ten
     return found
 
 
-@dataclass(frozen=True)
-class _LayerCapture:
+class _LayerCapture(Frozen):
     """A captured layer: its calls, own tensors, input, output, and intermediate buffers."""
 
     calls: tuple[UOp, ...]

@@ -12,12 +12,12 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from archdsl.backend.toolchain import Compiler
 from archdsl.cache import Store, digest
+from archdsl.frozen import Frozen
 
 STORE = Store("programs", 2**28)
 
@@ -26,8 +26,7 @@ _SOURCES = ("backend", "graph", "passes")
 _SUFFIXES = (".py", ".c", ".h")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Frozen):
     """What is stored of a program: a description that JSON holds, and blocks of bytes."""
 
     header: Mapping[str, Any]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from tinygrad import Tensor, UOp, dtypes
 
 from archdsl.backend.tensors import make_contiguous, realize_outside_capture, shape
 from archdsl.backend.tinygrad_seam import default_is, not_captured
+from archdsl.frozen import Frozen
 from archdsl.passes.select_quantizable import GROUP
 
 
-@dataclass(frozen=True)
-class Quantized:
+class Quantized(Frozen):
     """A weight [out, in]: `values` times `scales`, plus `offsets` where there are any.
 
     `values` are [out, in] of int8, or [out, in / 2] of uint8 that hold two of 4 bits each: of

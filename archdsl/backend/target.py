@@ -18,13 +18,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 from archdsl.backend.fork import note_open_device
 from archdsl.backend.toolchain import INSTALL, ensure_compiler
 from archdsl.diagnostics import ArchError, did_you_mean, fail, listing
+from archdsl.frozen import Frozen
 from archdsl.passes.select_kernels import CPU
 
 try:
@@ -52,8 +53,7 @@ except (RuntimeError, ValueError) as error:
     )
 
 
-@dataclass(frozen=True)
-class _Family:
+class _Family(Frozen):
     """What a family of devices is, and what running on it takes."""
 
     about: str
@@ -102,8 +102,7 @@ print(json.dumps(target._tried(json.loads(sys.argv[1]))))
 """
 
 
-@dataclass(frozen=True)
-class Backend:
+class Backend(Frozen):
     """Whether a device runs kernels on this machine.
 
     `model` is what tinygrad compiles for ("sm_90", an OpenCL device's name); `half_dtypes`

@@ -21,11 +21,11 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from archdsl.cache import cache_folder
 from archdsl.diagnostics import fail
+from archdsl.frozen import Frozen
 
 INSTALL = '`pip install "archdsl[cpu]"` or `apt-get install clang`'
 
@@ -36,8 +36,7 @@ _FLOAT32 = "void k(float *x) { x[0] = __builtin_sqrtf(x[0]); }"
 _BFLOAT16 = "void k(__bf16 *x) { x[0] = (__bf16)((float)x[0] * 2.0f); }"
 
 
-@dataclass(frozen=True)
-class Compiler:
+class Compiler(Frozen):
     """A clang that has compiled a kernel with tinygrad's flags.
 
     `path` is absolute, `version` as clang writes it ("15.0.6"), `origin` says who named it:

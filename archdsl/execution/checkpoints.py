@@ -7,7 +7,6 @@ changes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from tinygrad import Tensor
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.formats import read_checkpoint, write_npz, write_safetensors
 from archdsl.formats.host import LazyTensor
+from archdsl.frozen import Frozen
 from archdsl.graph.sites import Parameter
 from archdsl.published.convert import from_checkpoint, to_checkpoint
 from archdsl.published.weight_maps import Pairing, WeightMap
@@ -115,8 +115,7 @@ def _own(weights: Mapping[str, Parameter]) -> WeightMap:
     )
 
 
-@dataclass(frozen=True)
-class _Attempt:
+class _Attempt(Frozen):
     """An attempt to read the tensors of a file by one map."""
 
     map: WeightMap

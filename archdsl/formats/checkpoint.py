@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from archdsl.diagnostics import did_you_mean, fail, listing
@@ -21,6 +20,7 @@ from archdsl.formats.package import resolve
 from archdsl.formats.safetensors import stored_size, write_safetensors
 from archdsl.formats.single import read_file
 from archdsl.formats.strict_json import read_object
+from archdsl.frozen import Frozen
 
 _CONFIG = "config.json"
 _INDEX = ".index.json"
@@ -34,8 +34,7 @@ _NAMES = (
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".gguf", _INDEX)
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Frozen):
     """An opened checkpoint.
 
     `tensors` are in the order of the file or the index. `config` is the content of

@@ -21,7 +21,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from archdsl.diagnostics import fail
 from archdsl.files import open_file
+from archdsl.frozen import Frozen
 
 if TYPE_CHECKING:
     from tinygrad import Tensor
@@ -108,8 +109,7 @@ class Groups(NamedTuple):
     offsets: NDArray[np.float32] | None = None
 
 
-@dataclass(frozen=True)
-class LazyTensor:
+class LazyTensor(Frozen):
     """A tensor with a known dtype and shape, whose elements are read on demand.
 
     `dtype` is a key of `CARRIER`. Each `read` calls `load`, which returns the elements in

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn, TypeVar
 
 from archdsl.diagnostics import fail
+from archdsl.frozen import Frozen
 
 _T = TypeVar("_T")
 
@@ -42,16 +42,14 @@ _DTYPES = {
 }
 
 
-@dataclass(frozen=True)
-class Storage:
+class Storage(Frozen):
     """A range of elements in the file, which several tensors may share."""
 
     key: str
     dtype: str
 
 
-@dataclass(frozen=True)
-class View:
+class View(Frozen):
     """A tensor as a view of a storage. Offset and strides count elements."""
 
     storage: Storage
@@ -61,8 +59,7 @@ class View:
     stride: Sequence[int]
 
 
-@dataclass(frozen=True)
-class PythonName:
+class PythonName(Frozen):
     """A Python name in the file, such as `torch.FloatStorage`."""
 
     name: str

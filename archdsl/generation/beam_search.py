@@ -7,13 +7,13 @@ batches and caches.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import ArchError, Diagnostic, fail
+from archdsl.frozen import Frozen
 from archdsl.generation.processors import DecodingLoop, Processor, Progress, log_softmax
 
 Scorer: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
@@ -28,8 +28,7 @@ LogProbs: TypeAlias = NDArray[np.float64]
 EarlyStopping: TypeAlias = bool | Literal["never"]
 
 
-@dataclass(frozen=True)
-class Penalty:
+class Penalty(Frozen):
     """The length penalty, which divides a score: ((offset + |Y|) / (offset + 1)) ** alpha.
 
     |Y| is the number of tokens after the start token, the end token included. Alpha 0 has no
@@ -48,8 +47,7 @@ class Penalty:
         return float(((self.offset + length) / (self.offset + 1)) ** self.alpha)
 
 
-@dataclass(frozen=True)
-class Search:
+class Search(Frozen):
     """The options of a beam search.
 
     Sequences begin with the token `start`, end with one of `ends`, and have at most
@@ -113,8 +111,7 @@ class Search:
             raise ArchError(wrong)
 
 
-@dataclass(frozen=True)
-class Hypothesis:
+class Hypothesis(Frozen):
     """A sequence and its score.
 
     `tokens` begins with the start token, and ends with an end token if `finished`. `score` is
@@ -193,8 +190,7 @@ class _Beams(DecodingLoop[None]):
         self._length += 1
 
 
-@dataclass(frozen=True)
-class _Beam:
+class _Beam(Frozen):
     """The state of one source: its live prefixes by score, and its ended sequences by penalised
     score."""
 

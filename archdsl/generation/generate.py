@@ -8,7 +8,6 @@ this call or an earlier one, is not computed again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -17,6 +16,7 @@ import numpy as np
 from archdsl.diagnostics import fail, listing
 from archdsl.execution.decoder import FEW, Decoder, Logits
 from archdsl.execution.executable import Executable
+from archdsl.frozen import Frozen
 from archdsl.generation.processors import DecodingLoop, Forbid, Processor, Progress, Scores
 from archdsl.generation.sampling import Sampler, Sampling
 from archdsl.graph.nodes import Graph, Input
@@ -30,8 +30,7 @@ _TEXT_CONTEXT = 8  # last prompt tokens, which the text of the first new token d
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class TokenEvent:
+class TokenEvent(Frozen):
     """One step of generation: for each row, its new token, log-probability and end reason.
 
     Log-probabilities are natural logarithms. `ended` is None, "stop token", "stop string" or

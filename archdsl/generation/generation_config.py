@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.formats.strict_json import read_object
+from archdsl.frozen import Frozen
 from archdsl.generation.beam_search import EarlyStopping, Penalty, Search
 from archdsl.generation.processors import (
     Forbid,
@@ -33,8 +33,7 @@ _FILES = ("config.json", "generation_config.json")
 _TOP_K = 50  # transformers' default for sampling
 
 
-@dataclass(frozen=True)
-class GenerationConfig:
+class GenerationConfig(Frozen):
     """The fields by name, None or empty if missing.
 
     `own` is whether the folder has a `generation_config.json`. Then tokens are sampled only if
@@ -229,8 +228,7 @@ max_matching_ngram_size use_mtp speculation_type continuous_batching_config
 """
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(Frozen):
     """The fields that a task supports.
 
     - `supported`: the fields that it uses.

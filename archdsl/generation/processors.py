@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -17,14 +16,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import fail
+from archdsl.frozen import Frozen
 
 Scores: TypeAlias = NDArray[Any]  # logits or log-probabilities [N, V], of any float dtype
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(Frozen):
     """The state of all rows before a step.
 
     - `rows`: the tokens of each row so far, prompt included.
@@ -106,8 +105,7 @@ def apply_processors(scores: Scores, processors: Sequence[Processor], at: Progre
     return found
 
 
-@dataclass(frozen=True)
-class Forbid:
+class Forbid(Frozen):
     """Forbids token sequences, each of one token or more."""
 
     sequences: tuple[tuple[int, ...], ...]
@@ -123,8 +121,7 @@ class Forbid:
                 scores[[_ends_with(row, before) for row in at.rows], token] = -np.inf
 
 
-@dataclass(frozen=True)
-class NoRepeat:
+class NoRepeat(Frozen):
     """Forbids a sequence of `size` tokens that the row already contains."""
 
     size: int
@@ -139,8 +136,7 @@ class NoRepeat:
                 scores[number, runs[begun.all(axis=1), -1]] = -np.inf
 
 
-@dataclass(frozen=True)
-class ForbidFirst:
+class ForbidFirst(Frozen):
     """Forbids tokens as the first new token, or with `after_forced` as the token after the one
     that `ForceFirst` sets."""
 
@@ -152,8 +148,7 @@ class ForbidFirst:
         _set(scores, at.new == forced, self.tokens, -np.inf)
 
 
-@dataclass(frozen=True)
-class MinLength:
+class MinLength(Frozen):
     """Forbids end tokens until the row has `length` tokens, and `new` of them are new."""
 
     tokens: tuple[int, ...]
@@ -165,8 +160,7 @@ class MinLength:
         _set(scores, short, self.tokens, -np.inf)
 
 
-@dataclass(frozen=True)
-class ForceFirst:
+class ForceFirst(Frozen):
     """Sets the token after a lone start token."""
 
     token: int
@@ -179,8 +173,7 @@ class ForceFirst:
         _force(scores, at.lengths() == 1, self.tokens)
 
 
-@dataclass(frozen=True)
-class ForceLast:
+class ForceLast(Frozen):
     """Allows only these tokens as the last token before the maximum length."""
 
     tokens: tuple[int, ...]
@@ -189,8 +182,7 @@ class ForceLast:
         _force(scores, np.array(at.left) == 1, self.tokens)
 
 
-@dataclass(frozen=True)
-class Renormalise:
+class Renormalise(Frozen):
     """Normalises the probabilities of the allowed tokens to a sum of one.
 
     Without it they stay the model's own, and a forced token has probability one.

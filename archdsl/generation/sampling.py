@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import ArchError, Diagnostic, fail
 from archdsl.execution.arguments import is_number
+from archdsl.frozen import Frozen
 
 Scores = NDArray[np.float64]
 
@@ -22,8 +23,7 @@ Scores = NDArray[np.float64]
 _MIN_TEMPERATURE = 1e-6
 
 
-@dataclass(frozen=True)
-class Sampling:
+class Sampling(Frozen):
     """The sampling options; the defaults change nothing.
 
     - `temperature` divides the logits. At 0 the most likely token is taken; of equal ones, the

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import NoReturn
 
 from archdsl.diagnostics import Note, fail
+from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Apply, Graph, Input, Stack, Table, refs, walk
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import full_path, site, sites
@@ -16,8 +17,7 @@ from archdsl.graph.types import Axis, Size, Type, Varying
 CHUNK = 32  # tokens fed at once; a sliding-window cache has room for its window and this many
 
 
-@dataclass(frozen=True)
-class State:
+class State(Frozen):
     """A value that decoding keeps, an input of the step by its `name`; `type` is for one layer.
 
     `stacks` are the layer counts of the enclosing stacks, outermost first. A `cache` grows
@@ -52,8 +52,7 @@ class State:
         return f"{self.path}: {self.type}{times}, {how}"
 
 
-@dataclass(frozen=True)
-class StepInput:
+class StepInput(Frozen):
     """A value `ref` of the model as an input of the step; `type` is for one layer."""
 
     ref: str

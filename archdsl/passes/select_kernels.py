@@ -9,10 +9,11 @@ compares kernels for the same work.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any, TypeAlias
 
+from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Apply, Graph, Node, Stack
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Site
@@ -20,8 +21,7 @@ from archdsl.graph.sites import site
 from archdsl.graph.types import Type
 
 
-@dataclass(frozen=True)
-class Linear:
+class Linear(Frozen):
     """A matmul of [rows, into] with a weight [out, into]: [rows, out]."""
 
     rows: int
@@ -29,8 +29,7 @@ class Linear:
     out: int
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(Frozen):
     """Attention of `queries` to `keys` positions; `heads` counts the heads of all rows.
 
     `size` is the larger of the head sizes of queries and values.
@@ -43,8 +42,7 @@ class Attention:
     bias: bool
 
 
-@dataclass(frozen=True)
-class Norm:
+class Norm(Frozen):
     """A norm of `rows` rows of `width` features."""
 
     rows: int
@@ -52,8 +50,7 @@ class Norm:
     kind: str
 
 
-@dataclass(frozen=True)
-class Lookup:
+class Lookup(Frozen):
     """A lookup of `count` rows in a table [rows, width]."""
 
     count: int
@@ -61,13 +58,11 @@ class Lookup:
     width: int
 
 
-@dataclass(frozen=True)
-class CacheWrite:
+class CacheWrite(Frozen):
     """A write of new positions into a cache."""
 
 
-@dataclass(frozen=True)
-class BatchedMatmul:
+class BatchedMatmul(Frozen):
     """A batched matmul [rows, into] x [into, out] of two activations."""
 
     rows: int
@@ -78,8 +73,7 @@ class BatchedMatmul:
 Work: TypeAlias = Linear | Attention | Norm | Lookup | CacheWrite | BatchedMatmul
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(Frozen):
     """A row of the table: the kinds of work, the target, the condition and the cost."""
 
     name: str

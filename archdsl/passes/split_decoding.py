@@ -12,9 +12,10 @@ are padded on the left, so row b starts at cache position `left_pad[b]`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from archdsl.diagnostics import fail
+from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
 from archdsl.passes.build_once_graph import build_once_graph
 from archdsl.passes.build_step_graph import build_step_graph
@@ -23,8 +24,7 @@ from archdsl.passes.decompose import decompose
 from archdsl.passes.eliminate_dead_code import drop_unused
 
 
-@dataclass(frozen=True)
-class Decoding:
+class Decoding(Frozen):
     """A model split for decoding.
 
     `tokens` is the input that is fed along `axis`, `along` are the other inputs with a value

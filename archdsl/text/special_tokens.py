@@ -6,18 +6,17 @@ Files define them by name, by id, or not at all; then tokens with a usual name a
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.formats.strict_json import read_object
+from archdsl.frozen import Frozen
 from archdsl.text.subword_models import import_tokenizers
 from archdsl.text.vocabulary_tokenizer import PURPOSES, USUAL_NAMES
 
 
-@dataclass(frozen=True)
-class PublishedTokenizer:
+class PublishedTokenizer(Frozen):
     """A `tokenizers.Tokenizer`, with the ids of its special tokens and its chat template.
 
     `bos`, `eos` and `pad` are the ids of the start, end and padding tokens. `vocabulary` is one

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 
 from tinygrad import Tensor, UOp, dtypes
@@ -17,6 +16,7 @@ from archdsl.backend.kernels.launch import launch, stored
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
 from archdsl.backend.tinygrad_seam import NUM_CPU_THREADS
+from archdsl.frozen import Frozen
 
 _ROWS = 516  # of one chunk of a product of many rows, about as many at most
 _CHUNK = (2**14, 2**17)  # numbers of a weight that few rows are multiplied with in one chunk
@@ -24,8 +24,7 @@ _STRIP = 64  # columns that are turned over in one chunk
 _LEAST_ROWS, _LEAST_COLUMNS = 6, 64  # of the largest register tile
 
 
-@dataclass(frozen=True)
-class Epilogue:
+class Epilogue(Frozen):
     """What becomes of the sums of a product: act(sums) * times + plus, each of them where it
     is there; `times` and `plus` have the shape of the result."""
 
