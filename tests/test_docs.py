@@ -171,6 +171,7 @@ def parameter(param: Param) -> str:
     if param.required:
         return f"{param.name}: {kind}"
     default = str(param.default).lower() if isinstance(param.default, bool) else param.default
+    default = '""' if default == "" else default
     return f"{param.name}: {kind}" + (f" = {default}" if default not in (None, ()) else " = …")
 
 

@@ -18,8 +18,9 @@ from archdsl.backend.attend import append, attend
 from archdsl.backend.context import OpCall
 from archdsl.backend.functional import ACTIVATIONS, activate, project, softmax_fp32
 from archdsl.backend.kernels import norms, tables
-from archdsl.backend.positions import alibi, posenc, positions, relative_bias, rotary
+from archdsl.backend.positions import alibi, posenc, positions, relative_bias
 from archdsl.backend.products import conv1d, experts, linear
+from archdsl.backend.rotary import rotary
 from archdsl.backend.tensors import make_contiguous, shape
 from archdsl.graph import axes
 from archdsl.passes.select_kernels import TINYGRAD

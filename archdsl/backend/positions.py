@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import log2, pi
+from math import log2
 from typing import Any
 
 import numpy as np
-from tinygrad import Tensor, dtypes
+from tinygrad import Tensor
 
 from archdsl.backend.context import TILE, ExecutionContext, OpCall
 from archdsl.backend.tensors import shape
@@ -63,56 +62,6 @@ def sinusoids(context: int, width: int, layout: str) -> np.ndarray:
     axis = 2 if layout == "pairs" else 1
     both = np.stack([np.sin(angles), np.cos(angles)], axis)  # with one axis of 2 more
     return both.reshape(context, width).astype(np.float32)
-
-
-# -- rotation --
-
-
-def rotary(op: OpCall) -> Tensor:
-    if "at" in op.tensors:
-        return turned(op, op.context.rows(angles(op), op.tensors["at"], 1))  # [B, n, …, h]
-    return turned(op, angles(op)[:, : shape(op.x)[1]].unsqueeze(1))  # [B, T, …, h]
-
-
-def angles(op: OpCall) -> Tensor:
-    """[2, bound, size / 2]: cosine and sine for each position that there can be."""
-    bound = op.context.bound(op.axes[0].size)
-    key = ("rotary", bound, *(v for name, v in op.attr.items() if name != "layout"))
-    return op.context.constant(key, lambda: rotations(op.attr, bound))
-
-
-def turned(op: OpCall, table: Tensor) -> Tensor:
-    """x [B, T, …, h] turned by cosines and sines [2, B or 1, T, size / 2]."""
-    x: Tensor = op.x.cast(dtypes.float32)  # [B, T, …, h]
-    size, axis = op.attr["size"], -2 if op.attr["layout"] == "halves" else -1
-    one = [1] * (x.ndim - 3)
-    table = table.reshape(*table.shape[:3], *one, size // 2)  # [2, B or 1, T, …, size / 2]
-    cos, sin = table[0], table[1]  # [B or 1, T, …, size / 2] each
-
-    pairs = (2, size // 2) if axis == -2 else (size // 2, 2)
-    both = x[..., :size].reshape(*x.shape[:-1], *pairs)  # [B, T, …, *pairs]
-    a, b = (half.squeeze(axis) for half in both.chunk(2, axis))  # [B, T, …, size / 2] each
-    both = (a * cos - b * sin).stack(b * cos + a * sin, dim=axis)  # [B, T, …, *pairs]
-    both = both.flatten(-2)  # [B, T, …, size]
-    if size < shape(x)[-1]:
-        both = both.cat(x[..., size:], dim=-1)  # [B, T, …, h]
-    return both.cast(op.x.dtype).contiguous()  # [B, T, …, h]
-
-
-def rotations(attr: Mapping[str, Any], bound: int) -> np.ndarray:
-    """[2, bound, size / 2]: cos and sin of the angle of each position and pair of features
-    (Su et al. 2021, equation 15), scaled as the operator's documentation says."""
-    size, factor = attr["size"], attr["factor"]
-    rates = attr["theta"] ** (-np.arange(0, size, 2) / size)  # [size / 2]
-    if attr["scaling"] == "linear":
-        rates = rates / factor  # [size / 2]
-    if attr["scaling"] == "llama3":
-        turns = attr["original"] * rates / (2 * pi)  # [size / 2]
-        # How much of a rate stays: nothing of the slow ones, all of the fast.
-        kept = ((turns - attr["low"]) / (attr["high"] - attr["low"])).clip(0, 1)  # [size / 2]
-        rates = rates * (kept + (1 - kept) / factor)  # [size / 2]
-    angles = np.arange(bound)[:, None] * rates  # [bound, size / 2]
-    return np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
 
 
 # -- biases of attention scores --

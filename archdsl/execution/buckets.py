@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.graph.nodes import Graph
+from archdsl.graph.ops import OPERATORS
+from archdsl.graph.sites import sites
 from archdsl.graph.types import Size
 
 EXACT = 8  # lengths up to this one have a program each: few rows have kernels of their own
@@ -37,6 +39,8 @@ def paddable_axes(graph: Graph) -> frozenset[str]:
     """The varying axes of a graph that can be padded at their end: no output changes, but for
     what it has at the positions of the padding.
 
+    An operator whose values depend on how long the axis is sees the padding as more positions.
+
     >>> from archdsl.analysis import analyse
     >>> paddable_axes(analyse("gpt.arch").graph)
     frozenset({'T'})
@@ -45,9 +49,17 @@ def paddable_axes(graph: Graph) -> frozenset[str]:
     outputs = [types[ref] for _, ref in graph.outputs]
     noncausal = frozenset().union(*(type.noncausal for type in outputs))
     axes = [axis for type in (*outputs, *(i.type for i in graph.inputs)) for axis in type.axes]
+    measured = frozenset[str]().union(
+        *(
+            here.x.vars
+            for node, _, here in sites(graph)
+            if OPERATORS[node.op].same_up_to(here) is not None
+        )
+    )
     return frozenset(
         axis.name
         for axis in graph.varying
+        if axis.name not in measured
         if axis.ragged is not None or axis.name not in noncausal
         if all(_grows_at_end(each.size, axis.name) for each in axes)
     )

@@ -40,8 +40,8 @@ FEW = 8  # a prompt of fewer tokens is fed token by token
 class Decoder:
     """A model that takes its tokens step by step, for a batch of `rows` sequences.
 
-    `limit` is the most tokens of a sequence, by default the model's bound. Raises `ArchError`
-    for a model that predicts no tokens, or is not causal.
+    `limit` is the most tokens of a sequence, by default the plan's `longest`. Raises
+    `ArchError` for a model that predicts no tokens, or is not causal.
     """
 
     def __init__(self, executable: Executable, rows: int, limit: int | None = None):
@@ -49,13 +49,14 @@ class Decoder:
         self.rows = rows
         graph = executable.graph
         self.plan: Decoding = split_decoding(graph)
-        self.bound = {v.name: v.bound for v in graph.varying}[self.plan.axis]
+        self.bound = self.plan.longest
         self.limit = self.bound if limit is None else limit
         if not 1 <= self.limit <= self.bound:
             fail(
                 "generation",
                 f"`{graph.name}` has no sequences of {limit} tokens",
                 expected=f"1 to {self.bound}",
+                help=self.plan.shortened,
             )
         # Cache positions of a row. Shorter rows are padded on the left, and the last chunk may
         # be padded too. Attention reads whole tiles.
@@ -312,6 +313,7 @@ class Decoder:
                 "generation",
                 f"the context of `{self.executable.graph.name}` ends after {self.limit} tokens",
                 found=f"{tokens} tokens",
+                help=self.plan.shortened,
             )
 
 

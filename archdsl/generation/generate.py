@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from archdsl.diagnostics import fail, listing
+from archdsl.diagnostics import Note, fail, listing
 from archdsl.execution.decoder import FEW, Decoder, Logits
 from archdsl.execution.executable import Executable
 from archdsl.frozen import Frozen
@@ -146,10 +146,11 @@ class Generation(DecodingLoop[TokenEvent]):
     def progress(self) -> Progress | None:
         if all(self.ended):
             return None
-        limit = self._session.decoder.limit
+        decoder = self._session.decoder
+        limit = decoder.limit
         longest = max(len(r) for r, e in zip(self.rows, self.ended, strict=True) if not e)
         if longest > limit and not self._slide:
-            _report_full_context(self._model, limit, longest)
+            _report_full_context(self._model, limit, longest, decoder.plan.shortened)
         return Progress(self.rows, self._step, [most - self._step for most in self._max_new])
 
     def score(self, at: Progress) -> Logits:
@@ -283,12 +284,15 @@ def _check_prompts(tokens: Input, rows: Sequence[Sequence[int]]) -> None:
             )
 
 
-def _report_full_context(model: Predictor, limit: int, tokens: int) -> NoReturn:
+def _report_full_context(
+    model: Predictor, limit: int, tokens: int, shortened: str | None
+) -> NoReturn:
     fail(
         "generation",
         f"the text is longer than the context of `{model.graph.name}`",
         expected=f"at most {limit} tokens",
         found=f"{tokens} tokens",
+        notes=(Note(shortened, None),) if shortened else (),
         help="`slide` (`--slide`) drops the older half of the context and continues",
     )
 

@@ -9,7 +9,7 @@ is a block in specs/, not an operator.
 
 from __future__ import annotations
 
-from archdsl.graph import attention, axes, losses, positions, products, rules, shapes
+from archdsl.graph import attention, axes, losses, positions, products, rotary, rules, shapes
 from archdsl.graph.derived_ops import DERIVED
 from archdsl.graph.params import X, activation, axis, flag, integer, number, tensor
 from archdsl.graph.signature import Kind, Op, Param
@@ -58,13 +58,18 @@ _ROWS = (
             number("theta", 10000.0),
             Param("layout", Kind.CHOICE, "halves", ("halves", "pairs")),
             integer("size", None),
-            Param("scaling", Kind.CHOICE, None, ("linear", "llama3")),
+            Param("scaling", Kind.CHOICE, None, rotary.SCALINGS),
             number("factor", 1.0),
             number("low", 1.0),
             number("high", 4.0),
+            number("slow", 1.0),
+            number("fast", 32.0),
             integer("original", None),
+            number("scale", None),
+            Param("factors", Kind.TEXT, ""),
+            Param("long", Kind.TEXT, ""),
         ),
-        positions.rotary,
+        rotary.rotary,
         "Rotates pairs of features of each head by angles that grow with the position along "
         "the first axis (Su et al. 2021, section 3.4.2). Only the first `size` features are "
         "rotated; the default is all. With `pairs` two neighbours form a pair, as in the "
@@ -72,8 +77,17 @@ _ROWS = (
         "divides the angles by `factor` (Chen et al. 2023). `llama3` scaling does so only for "
         "features that make fewer than `low` turns in the context `original`, leaves those "
         "with more than `high` turns unchanged, and interpolates in between (Grattafiori et "
-        "al. 2024).",
-        resolve_defaults=positions.rotary_defaults,
+        "al. 2024). `yarn` does so with `slow` and `fast`, and interpolates over the number of "
+        "the pair (Peng et al. 2023, section 3.2). `dynamic` multiplies `theta` in a sequence "
+        "longer than `original`, so that its smallest angle is divided by `factor` * length / "
+        "`original` - (`factor` - 1). `factors` are numbers that divide the angles, one for "
+        "each pair, with spaces in between; `longrope` divides by `long` instead in a sequence "
+        "longer than `original` (Ding et al. 2024). `scale` multiplies the result: by default "
+        "0.1 ln(`factor`) + 1 with `yarn`, and sqrt(1 + ln(`factor`) / ln(`original`)) with "
+        "`longrope`. With `dynamic` and `longrope` the angles of all positions depend on the "
+        "length of the sequence, so step-by-step decoding ends at `original`.",
+        resolve_defaults=rotary.rotary_defaults,
+        same_up_to=rotary.same_up_to,
         positions=("at",),
         example="rotary(theta = 500_000)",
     ),

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from math import inf
-from typing import Any
-
 from archdsl.graph.signature import Mismatch, Site, Weight
-from archdsl.graph.types import Axis, Type
+from archdsl.graph.types import Type
 
 
 def posenc_defaults(site: Site) -> dict[str, int]:
@@ -50,96 +47,6 @@ def posenc_weights(site: Site) -> tuple[Weight, ...]:
     if site.attr["kind"] == "sinusoidal":
         return ()
     return (Weight("weight", (site.attr["context"], site.width), "embedding"),)
-
-
-# -- rotation --
-
-
-def rotary_defaults(site: Site) -> dict[str, int]:
-    return {"size": _heads(site)[1]} if site.attr["size"] is None else {}
-
-
-def _heads(site: Site) -> tuple[Axis, int]:
-    """The sequence axis and the head size."""
-    x = site.floats()
-    fixed = [axis.size.value for axis in x.axes[1:]]
-    if len(x.axes) not in (2, 3) or None in fixed:
-        raise Mismatch(
-            "type-mismatch",
-            "a sequence of heads is needed here",
-            "x",
-            expected="float[T, H, h] or float[T, h]: any sequence axis, then fixed sizes",
-            found=str(x),
-        )
-    return x.axes[0], site.width
-
-
-def rotary(site: Site) -> Type:
-    _, width = _heads(site)
-    size = site.attr["size"]
-    if size > width:
-        raise Mismatch(
-            "argument-value",
-            f"`size` is larger than a head, which has {width} features",
-            "size",
-            expected=f"{width} or less",
-            found=str(size),
-            bound=("size", site.x.axes[-1]),
-        )
-    if size % 2:
-        raise Mismatch(
-            "divisibility",
-            f"features are rotated in pairs, but there are {size}",
-            "size",
-            expected="an even size",
-            found=str(size),
-            bound=("size", site.x.axes[-1]),
-        )
-    _check_scaling(site.attr)
-    return site.x
-
-
-_SCALING = {"factor": 1.0, "low": 1.0, "high": 4.0, "original": None}
-_USED = {None: (), "linear": ("factor",), "llama3": tuple(_SCALING)}
-
-
-def _check_scaling(attr: Any) -> None:
-    """Rejects invalid values of theta and of the scaling, and parameters without effect."""
-    for name in ("theta", "factor"):
-        if not 0 < attr[name] < inf:
-            raise Mismatch(
-                "argument-value",
-                f"`{name}` must be a finite number above 0",
-                name,
-                expected="a number above 0",
-                found=str(attr[name]),
-            )
-    scaling = attr["scaling"]
-    for name, default in _SCALING.items():
-        if name not in _USED[scaling] and attr[name] != default:
-            raise Mismatch(
-                "argument-value",
-                f"`{name}` has no effect {f'with {scaling}' if scaling else 'without'} scaling",
-                name,
-                help=f"leave it out, or write `{'linear' if name == 'factor' else 'llama3'}`",
-            )
-    if scaling != "llama3":
-        return
-    if attr["original"] is None:
-        raise Mismatch(
-            "missing-argument",
-            "llama3 scaling needs `original`, the context length before scaling",
-            help="write `original = 8192`",
-        )
-    if not 0 < attr["low"] < attr["high"] < inf:
-        raise Mismatch(
-            "argument-value",
-            "`low` must be less than `high`",
-            "low",
-            expected="0 < low < high",
-            found=f"low = {attr['low']}, high = {attr['high']}",
-            bound=("low", "high"),
-        )
 
 
 # -- biases of attention scores --

@@ -189,6 +189,10 @@ def no_window(site: Site) -> int | None:
     return None
 
 
+def no_limit(site: Site) -> int | None:
+    return None
+
+
 class Op(Frozen):
     """A row of the table of operators.
 
@@ -199,6 +203,9 @@ class Op(Frozen):
     - `cache`: elements that decoding caches inside the operator.
     - `loss`: whether the operator may be used only after `loss`.
     - `random`: whether two uses with the same inputs give different results.
+
+    - `same_up_to`: the longest sequence up to which the value at a position does not depend on
+      how long the sequence is; None if it never does. A longer axis is not padded.
 
     Decoding feeds only the new positions to a step. These fields say what the operator needs:
 
@@ -224,6 +231,7 @@ class Op(Frozen):
     flops: Callable[[Site], Size] = no_cost
     scratch: Callable[[Site], Size] = no_cost
     cache: Callable[[Site], Size] = no_cost
+    same_up_to: Callable[[Site], int | None] = no_limit
     loss: bool = False
     random: bool = False
     positions: tuple[str, ...] = ()

@@ -73,6 +73,7 @@ class Analysis:
     - `step_inputs`: both of these, as inputs of a step.
     - `capacity`: the number of cache positions, the size of the axis `cache_axis`.
     - `lead`: the number of prepended positions at the start of a row, which are not tokens.
+    - `longest`: the most tokens of a sequence; `shortened`: why that is less than the bound.
 
     Raises `ArchError` "not-causal" if a value cannot be computed step by step.
     """
@@ -89,6 +90,7 @@ class Analysis:
         offsets = (self.offset(ref) for ref in self.stepped)
         self.lead = max([0, *(offset for offset in offsets if offset is not None)])
         bound = next(v.bound for v in graph.varying if v.name == self.axis)
+        self.longest, self.shortened = self._longest(bound)
         self.capacity = capacity or bound + self.lead
         self.cache_axis = unused_name("C", {v.name for v in graph.varying})
         self.caches = dict(self._caches())
@@ -151,6 +153,19 @@ class Analysis:
         if offsets != {self.offset(node.id)} and not moves:
             return f"has different positions along `{self.axis}` than its inputs"
         return None
+
+    def _longest(self, bound: int) -> tuple[int, str | None]:
+        """The longest sequence whose length changes no value of a past position."""
+        longest, shortened = bound, None
+        for node, _, here in sites(self.graph):
+            same = OPERATORS[node.op].same_up_to(here) if node.id in self.stepped else None
+            if same is not None and same - self.lead < longest:
+                longest = same - self.lead
+                shortened = (
+                    f"in a longer sequence `{node.op}` changes the values of all positions, "
+                    "but decoding keeps those of the past; call the model on whole sequences"
+                )
+        return longest, shortened
 
     # -- which values are kept --
 

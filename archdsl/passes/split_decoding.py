@@ -31,7 +31,8 @@ class Decoding(Frozen):
     per token, and `logits` is the output. `once` is the graph that runs once, None if there is
     nothing to compute; its outputs are inputs of `step`. A cache is an input and an output of
     `step` with the same name. Each row starts with `lead` prepended positions, which are not
-    tokens.
+    tokens. `longest` is the most tokens of a sequence, and `shortened` says why it is less than
+    the model's bound.
     """
 
     once: Graph | None
@@ -41,6 +42,8 @@ class Decoding(Frozen):
     axis: str
     logits: str
     lead: int
+    longest: int
+    shortened: str | None
     states: tuple[State, ...]
 
 
@@ -80,6 +83,8 @@ def split_decoding(graph: Graph, capacity: int | None = None) -> Decoding:
         analysis.axis,
         logits,
         analysis.lead,
+        analysis.longest,
+        analysis.shortened,
         states,
     )
 

@@ -1,7 +1,7 @@
 """Values of the fields of a published config, and their expressions in a `config` block.
 
-An expression is a parameter, a value, or a call of `names`, `list` or `labels`. configs.py uses
-these functions to read and write configs.
+An expression is a parameter, a value, or a call of `names`, `list`, `labels` or `numbers`.
+configs.py uses these functions to read and write configs.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ exponential_decay_length_penalty remove_invalid_values
 general tokenizer quantize GGUF
 """
 BOOKKEEPING = frozenset(_FIELDS.split())
+_OF_PARAMETER = ("names", "labels", "numbers")
 _MANY = 100_000  # no list of a config is longer
 
 
@@ -109,10 +110,11 @@ def value_when_absent(line: ast.Setting, work: Elaborator, env: Env) -> object:
 
 
 def parameter_name(value: ast.Expr | ast.Not, names: Iterable[str]) -> str | None:
-    """The parameter that a field sets, directly, negated, or through `names` or `labels`."""
+    """The parameter that a field sets, directly, negated, or through `names`, `labels` or
+    `numbers`."""
     if isinstance(value, ast.Not):
         value = value.operand
-    if isinstance(value, ast.Call) and value.callee.id in ("names", "labels") and value.args:
+    if isinstance(value, ast.Call) and value.callee.id in _OF_PARAMETER and value.args:
         value = value.args[0].value  # type: ignore[assignment]
     return value.id if isinstance(value, ast.Name) and value.id in names else None
 
@@ -132,6 +134,9 @@ def value_of(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -
     if isinstance(node, ast.Call) and node.callee.id == "labels" and node.args:
         classes = value_of(node.args[0].value, work, env)
         return {str(i): f"LABEL_{i}" for i in range(classes)} if type(classes) is int else None
+    if isinstance(node, ast.Call) and node.callee.id == "numbers" and node.args:
+        text = value_of(node.args[0].value, work, env)
+        return list(map(float, text.split())) if isinstance(text, str) and text else None
     if isinstance(node, ast.Call) and node.callee.id == "names" and node.args:
         chosen = value_of(node.args[0].value, work, env)
         for arg in node.args[1:]:
@@ -157,6 +162,18 @@ def value_of(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -
             return value.name
         case _:
             return None
+
+
+def numbers_text(found: object) -> str | None:
+    """The string of a parameter that holds a list of numbers, "" for none; None if it is no
+    such list."""
+    if found is None:
+        return ""
+    if not isinstance(found, list) or not found:
+        return None
+    if any(isinstance(each, bool) or not isinstance(each, int | float) for each in found):
+        return None
+    return " ".join(repr(float(each)) for each in found)
 
 
 def values_equal(one: object, other: object) -> bool:

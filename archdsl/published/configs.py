@@ -17,6 +17,7 @@ from archdsl.published.config_values import (
     flatten,
     is_bookkeeping,
     is_named,
+    numbers_text,
     outer_fields,
     parameter_name,
     quote,
@@ -36,6 +37,9 @@ from archdsl.syntax import ast
 
 # The prefix of a field that is true if the checkpoint has a tensor of that name.
 TENSORS = "tensors."
+# The prefix of a field that has the numbers of a small tensor of the checkpoint.
+NUMBERS = "numbers."
+_FEW = 1024
 
 
 def read_config(
@@ -237,6 +241,8 @@ class _ConfigReader:
             if name is None:
                 yield line, value
             elif name not in self.settings:
+                if isinstance(line.value, ast.Call) and line.value.callee.id == "numbers":
+                    value = numbers_text(value)
                 self.settings[name] = "none" if value is None else value  # type: ignore[assignment]
         # A condition depends on parameters too.
         for group in groups:
@@ -270,6 +276,15 @@ class _ConfigReader:
             found = not found if isinstance(found, bool) else found
         elif isinstance(line.value, ast.Call) and line.value.callee.id == "labels":
             found = len(found) if isinstance(found, Mapping | list) else found
+        elif isinstance(line.value, ast.Call) and line.value.callee.id == "numbers":
+            text = numbers_text(found)
+            if text is None:
+                self.report_error(
+                    line,
+                    f"{line.fields[0].id} is {quote(found)}, but a list of numbers is needed",
+                )
+                return True
+            found = text
         elif isinstance(line.value, ast.Call):
             known = [(a.name.id, a.value) for a in line.value.args if a.name]
             texts = {

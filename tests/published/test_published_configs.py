@@ -409,7 +409,7 @@ def test_a_published_config_is_read_completely(params: int) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        {"rope_scaling": {"rope_type": "proportional", "factor": 4.0}},
         {"quantization_config": {"bits": 4}},
         {"attn_logit_softcapping": 50.0},
     ],
