@@ -1,8 +1,8 @@
 """Frozen dataclasses that are fast to define.
 
 `dataclass(frozen=True)` compiles the methods of each class, about a millisecond each. For the
-many classes that a command imports, this would take longer than `archdsl check` itself. `Frozen`
-has the methods once, for all classes.
+many classes that a command imports, this would take longer than `archdsl check` itself.
+`Frozen` has the methods once, for all classes.
 """
 
 from __future__ import annotations
