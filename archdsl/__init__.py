@@ -81,9 +81,9 @@ def compile(
     Raises `ArchError` with all errors of the spec.
 
     The first call with a new batch size or length bucket captures a program. A model caches the
-    last 32 forward passes and up to 4 decoders per thread. Several threads may call a model; its calls run one
-    at a time, and calls of different models run in parallel. A decoder belongs to the thread
-    that requested it. Only one thread of a process may train.
+    last 32 forward passes and up to 4 decoders per thread. Several threads may call a model;
+    its calls run one at a time, and calls of different models run in parallel. A decoder
+    belongs to the thread that requested it. Only one thread of a process may train.
 
     >>> model = compile("gpt.arch", vocab=100, context=8, D=32, heads=4, depth=2)
     >>> model.cost(T=8).params
