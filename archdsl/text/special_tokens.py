@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from archdsl.diagnostics import did_you_mean, fail
@@ -20,7 +21,8 @@ class PublishedTokenizer(Frozen):
     """A `tokenizers.Tokenizer`, with the ids of its special tokens and its chat template.
 
     `bos`, `eos` and `pad` are the ids of the start, end and padding tokens. `vocabulary` is one
-    more than the largest id.
+    more than the largest id. `chat_tokens` are the variables of the template that the files
+    name, such as `bos_token`; None if they say that there is none.
     """
 
     library: Any
@@ -29,6 +31,7 @@ class PublishedTokenizer(Frozen):
     pad: int | None
     chat_template: str | None = None
     vocabulary: int = 0
+    chat_tokens: Mapping[str, str | None] = MappingProxyType({})
 
 
 def assign_roles(

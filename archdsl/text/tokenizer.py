@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.files import open_file
 from archdsl.formats import resolve
-from archdsl.text.chat_templates import render
+from archdsl.text.chat_templates import MEBIBYTES, SECONDS, render
 from archdsl.text.special_tokens import PublishedTokenizer
 from archdsl.text.subword_models import missing_bytes
 from archdsl.text.tokenizer_files import read_published
@@ -58,6 +59,7 @@ class TextTokenizer:
         self.eos: tuple[int, ...] = published.eos
         self.pad: int | None = published.pad
         self.chat_template: str | None = published.chat_template
+        self._chat_tokens = published.chat_tokens
         numbers = {} if published.vocabulary else self._library.get_vocab()
         self.vocabulary: int = published.vocabulary or max(numbers.values()) + 1
 
@@ -110,12 +112,20 @@ class TextTokenizer:
         """Returns a decoder of one token at a time, without special tokens."""
         return Stream(self.decode)
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        seconds: float = SECONDS,
+        mebibytes: int = MEBIBYTES,
+    ) -> str:
         """Renders messages with the chat template, to the text that the model answers to.
 
-        Each message has a `role` ("system", "user", "assistant") and a `content`. Encode the
-        text with `add_special=False`. Raises `ArchError`: "tokenizer" if there is no template
-        or it refuses the messages, "file" if the package jinja2 is missing.
+        Each message has a `role` ("system", "user", "assistant", "tool") and a `content`; an
+        assistant may have `tool_calls` instead. Encode the text with `add_special=False`. The
+        template may take `seconds` of processor time, and `mebibytes` of memory. Raises
+        `ArchError`: "tokenizer" if there is no template, if it refuses the messages or exceeds
+        the limits, "file" if the package jinja2 is missing.
         """
         if self.chat_template is None:
             fail(
@@ -129,7 +139,10 @@ class TextTokenizer:
             name: None if number is None else self._library.id_to_token(number)
             for name, number in named.items()
         }
-        return render(self.chat_template, messages, tokens)
+        tokens |= self._chat_tokens
+        return render(
+            self.chat_template, messages, tokens, seconds=seconds, mebibytes=mebibytes
+        )
 
     def _check_text(self, text: str) -> None:
         try:
