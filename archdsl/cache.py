@@ -1,6 +1,7 @@
 """The cache folder of archdsl: results that are slow to compute, kept between runs.
 
-A missing or damaged entry, or one of another version, is computed again.
+A missing or damaged entry, or one of another version, is computed again. Entries may be
+programs, so a file that another user owns or may write is not read.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import contextlib
 import hashlib
 import os
 import secrets
+import stat
+import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -16,12 +20,42 @@ from typing import TypeAlias
 Data: TypeAlias = "bytes | memoryview"
 
 _DIGEST = 16  # bytes
+_ABANDONED = 3600  # seconds after which a temporary file has no writer: a write takes less
 
 
 def cache_folder() -> Path:
     """Returns `$XDG_CACHE_HOME/archdsl`; the folder may not exist."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base) / "archdsl"
+
+
+def make_folder(path: Path) -> None:
+    """Creates a folder of the cache, and those above it, for this user only."""
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
+def is_ours(path: str | Path) -> bool:
+    """Whether this user or root owns a file or folder, and no other user may write it."""
+    if os.name != "posix":
+        return True
+    found = os.stat(path)
+    others = stat.S_IWGRP | stat.S_IWOTH
+    return found.st_uid in (os.geteuid(), 0) and not found.st_mode & others
+
+
+def trusted(folder: Path) -> bool:
+    """Whether a folder of the cache, if it exists, may be used; otherwise, a warning."""
+    for each in (cache_folder(), folder):
+        if each.is_dir() and not is_ours(each):
+            warnings.warn(
+                f"the cache {each} is not used, because other users may write to it; "
+                f"`chmod go-w {each}`, or set XDG_CACHE_HOME to a folder of your own",
+                stacklevel=2,
+            )
+            return False
+    return True
 
 
 def digest(data: Iterable[Data]) -> bytes:
@@ -40,14 +74,15 @@ def key_of(*parts: object) -> str:
 class Store:
     """A folder of cache entries: a file per key, with a checksum of key and content.
 
-    Damaged files are ignored. Files are written to a temporary name and renamed, so several
-    processes can share the folder. Above `bytes_at_most` bytes in total, the least recently
-    used files are deleted.
+    Damaged files, and those that other users may write, are ignored. Files are written to a
+    temporary name and renamed, so several processes can share the folder. Above `bytes_at_most`
+    bytes in total, the least recently used files are deleted.
     """
 
     def __init__(self, name: str, bytes_at_most: int):
         self.name = name
         self.bytes_at_most = bytes_at_most
+        self._trusted: dict[Path, bool] = {}  # by folder, which the environment names
 
     @property
     def folder(self) -> Path:
@@ -57,6 +92,8 @@ class Store:
         """Returns the content of an entry, or None if it is missing or damaged."""
         path = self.folder / key
         try:
+            if not self._is_trusted() or not is_ours(path):
+                return None
             data = path.read_bytes()
             os.utime(path)  # the time of last use
         except OSError:
@@ -66,24 +103,35 @@ class Store:
 
     def write(self, key: str, content: Sequence[Data]) -> None:
         """Stores an entry and deletes old ones. Ignores errors of the file system."""
-        if sum(map(len, content)) > self.bytes_at_most // 4:
+        if sum(map(len, content)) > self.bytes_at_most // 4 or not self._is_trusted():
             return
         temporary = self.folder / f".{secrets.token_hex(8)}.partial"
         with contextlib.suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(cache_folder())
+            make_folder(self.folder)
             try:
                 data = b"".join([digest([key.encode(), *content]), *content])
-                temporary.write_bytes(data)
+                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+                    file.write(data)
                 os.replace(temporary, self.folder / key)
             finally:
                 temporary.unlink(missing_ok=True)
             self._evict()
 
+    def _is_trusted(self) -> bool:
+        folder = self.folder
+        if folder not in self._trusted:
+            self._trusted[folder] = trusted(folder)
+        return self._trusted[folder]
+
     def _evict(self) -> None:
+        """Deletes old entries, and the temporary files of processes that were killed."""
         total = 0
-        for _, size, path in sorted(self._entries(), reverse=True):  # the newest first
+        abandoned = time.time_ns() - _ABANDONED * 10**9
+        for used, size, path in sorted(self._entries(), reverse=True):  # the newest first
             total += size
-            if total > self.bytes_at_most:
+            left = path.endswith(".partial") and used < abandoned
+            if left or total > self.bytes_at_most:
                 with contextlib.suppress(OSError):  # another process may have deleted it
                     os.unlink(path)
 

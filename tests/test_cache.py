@@ -81,3 +81,49 @@ for number in range(300):
     left = [path.name for path in store.folder.iterdir()]
     assert all(store.read(name) is not None for name in left)
     assert sum(path.stat().st_size for path in store.folder.iterdir()) <= 5000 + 4 * 1000
+
+
+def test_temporary_files_of_killed_processes_are_deleted(store: Store) -> None:
+    store.write("a", [b"content"])
+    killed, running = (store.folder / f".{name}.partial" for name in ("killed", "running"))
+    for path in (killed, running):
+        path.write_bytes(b"half")
+    os.utime(killed, (0, 0))
+    store.write("b", [b"content"])
+    assert sorted(path.name for path in store.folder.iterdir()) == [running.name, "a", "b"]
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o620])
+def test_an_entry_that_others_may_write_is_ignored(store: Store, mode: int) -> None:
+    store.write("a", [b"content"])
+    (store.folder / "a").chmod(mode)
+    assert store.read("a") is None
+    store.write("a", [b"content"])
+    assert store.read("a") is not None
+
+
+@pytest.mark.parametrize("inner", ["", "things"])
+def test_a_folder_that_others_may_write_is_not_used(store: Store, inner: str) -> None:
+    store.write("a", [b"content"])
+    (cache_folder() / inner).chmod(0o777)
+    other = Store("things", 5000)
+    with pytest.warns(UserWarning, match="not used, because other users may write to it"):
+        assert other.read("a") is None
+    other.write("b", [b"content"])
+    assert not (store.folder / "b").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_an_entry_of_another_user_is_ignored(store: Store) -> None:
+    store.write("a", [b"content"])
+    os.chown(store.folder / "a", 12345, 12345)
+    assert store.read("a") is None
+    os.chown(store.folder, 12345, 12345)
+    with pytest.warns(UserWarning, match="not used"):
+        assert Store("things", 5000).read("a") is None
+
+
+def test_folders_are_for_this_user_only(store: Store) -> None:
+    store.write("a", [b"content"])
+    assert store.folder.stat().st_mode & 0o777 == 0o700
+    assert (store.folder / "a").stat().st_mode & 0o777 == 0o600

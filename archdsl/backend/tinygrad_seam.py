@@ -41,8 +41,6 @@ from tinygrad.helpers import (
     ContextVar,
     Target,
     all_int,
-    diskcache_get,
-    diskcache_put,
     getenv,
 )
 from tinygrad.renderer import Estimates
@@ -50,6 +48,7 @@ from tinygrad.renderer.cstyle import ClangRenderer
 from tinygrad.runtime.support.compiler_cpu import ClangCompiler
 from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo, buffers
 
+from archdsl.backend.tinygrad_cache import diskcache_get, diskcache_put
 from archdsl.backend.tinygrad_cpu import ops_cpu
 
 __all__ = [

@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from archdsl.cache import cache_folder
+from archdsl.cache import cache_folder, is_ours, make_folder, trusted
 from archdsl.diagnostics import fail
 from archdsl.frozen import Frozen
 
@@ -112,10 +112,11 @@ def _candidates() -> Iterator[tuple[str, str]]:
 def _zig_script(zig: Path) -> Path:
     """A program that is zig's clang, since `CC` has no room for `zig clang`."""
     key = hashlib.sha256(f"{zig} {zig.stat().st_mtime_ns}".encode()).hexdigest()[:12]
-    script = cache_folder() / f"zig-clang-{key}"
-    if not script.exists():
+    script = _tools_folder() / f"zig-clang-{key}"
+    text = f'#!/bin/sh\nexec {shlex.quote(str(zig))} clang "$@"\n'
+    if not _is_as_written(script, text):
         try:
-            _write(script, f'#!/bin/sh\nexec {shlex.quote(str(zig))} clang "$@"\n', mode=0o755)
+            _write(script, text, mode=0o755)
         except OSError as error:
             fail(
                 "device",
@@ -124,6 +125,26 @@ def _zig_script(zig: Path) -> Path:
                 cause=error,
             )
     return script
+
+
+def _is_as_written(script: Path, text: str) -> bool:
+    """Whether a script is ours, and has just this text: it will be run."""
+    try:
+        same = script.read_text() == text and os.access(script, os.X_OK)
+        return same and not script.is_symlink() and is_ours(script)
+    except (OSError, ValueError):
+        return False
+
+
+def _tools_folder() -> Path:
+    """The folder for programs: the cache, or a temporary one if others may write there."""
+    folder = cache_folder()
+    return folder if trusted(folder) else Path(_temporary_folder().name)
+
+
+@functools.cache
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="archdsl-")
 
 
 def _examined(path: str, origin: str) -> Compiler | None:
@@ -153,6 +174,8 @@ def _records_path() -> Path:
 
 def _records() -> dict[str, object]:
     try:
+        if not is_ours(_records_path()):
+            return {}
         records = json.loads(_records_path().read_text())
     except (OSError, ValueError):
         return {}
@@ -181,7 +204,7 @@ def _output(command: list[str], given: str = "") -> str | None:
 
 def _write(path: Path, text: str, mode: int) -> None:
     """Writes a file atomically, so that several processes may write it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(handle, "w") as file:

@@ -12,7 +12,7 @@ from typing import Any
 
 import lark
 
-from archdsl.cache import cache_folder
+from archdsl.cache import cache_folder, is_ours, make_folder, trusted
 from archdsl.diagnostics import ArchError, Diagnostic, Source, Span
 from archdsl.syntax import ast
 from archdsl.syntax.comments import attach
@@ -82,11 +82,14 @@ def _grammar(strict: bool = False) -> lark.Lark:
     """The parser; `strict`: Lark refuses an ambiguous grammar, for tests.
 
     Lark caches its tables in a file, because building them takes longer than the rest of
-    `check`. For another grammar, or if the file cannot be written, it builds them again.
+    `check`. For another grammar, or if the file cannot be written, it builds them again. The
+    file is a pickle, so one that other users may write is deleted.
     """
     cached = cache_folder() / f"grammar-{sys.implementation.cache_tag}"
     with contextlib.suppress(OSError):
-        cached.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(cached.parent)
+        if cached.exists() and not is_ours(cached):
+            cached.unlink()
     return lark.Lark(
         Path(__file__).with_name("archdsl.lark").read_text(encoding="utf-8"),
         parser="lalr",
@@ -95,7 +98,7 @@ def _grammar(strict: bool = False) -> lark.Lark:
         maybe_placeholders=True,
         _plugins={"ContextualLexer": Lexer},
         strict=strict,
-        cache=False if strict else str(cached),
+        cache=False if strict or not trusted(cached.parent) else str(cached),
     )
 
 

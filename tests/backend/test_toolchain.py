@@ -48,6 +48,12 @@ def pretend_ziglang(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
 
 
+def searched() -> str:
+    """The path of the compiler, as a new process finds it."""
+    toolchain._chosen.cache_clear()
+    return ensure_compiler().path
+
+
 def message() -> str:
     with pytest.raises(ArchError) as caught:
         ensure_compiler()
@@ -217,3 +223,27 @@ def test_ziglang_compiles_what_tinygrad_makes(
     )
     assert ran.stderr == ""
     assert ran.stdout.split() == ["1168.0", "1168.0", "1168.0", "ziglang", "True"]
+
+
+def test_a_script_that_was_changed_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_ziglang(tmp_path / "ziglang", monkeypatch)
+    script = Path(searched())
+    text = script.read_text()
+    script.write_text("#!/bin/sh\nexit 1\n")
+    assert Path(searched()).read_text() == text
+    script.chmod(0o777)
+    assert Path(searched()).stat().st_mode & 0o777 == 0o755
+
+
+def test_no_script_is_run_from_a_folder_that_others_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_ziglang(tmp_path / "ziglang", monkeypatch)
+    script = Path(searched())
+    script.parent.chmod(0o777)
+    with pytest.warns(UserWarning, match="other users may write to it"):
+        other = Path(searched())
+    assert other.parent != script.parent
+    assert other.parent.stat().st_mode & 0o777 == 0o700

@@ -14,8 +14,8 @@ from tinygrad import Device, Tensor, UOp
 
 ROOT = Path(__file__).parents[3]
 SEAM = ROOT / "archdsl/backend/tinygrad_seam.py"
-CPU = ROOT / "archdsl/backend/tinygrad_cpu.py"  # a part of the seam
-TREES = [ast.parse(path.read_text(encoding="utf-8")) for path in (SEAM, CPU)]
+PARTS = [ROOT / f"archdsl/backend/tinygrad_{name}.py" for name in ("cpu", "cache")]
+TREES = [ast.parse(path.read_text(encoding="utf-8")) for path in (SEAM, *PARTS)]
 
 # What `tinygrad/__init__.py` imports for its users.
 PUBLIC = {"Context", "Device", "GlobalCounters", "Tensor", "TinyJit", "UOp", "Variable"}
