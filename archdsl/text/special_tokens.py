@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from archdsl.diagnostics import did_you_mean, fail
@@ -31,7 +30,7 @@ class PublishedTokenizer(Frozen):
     pad: int | None
     chat_template: str | None = None
     vocabulary: int = 0
-    chat_tokens: Mapping[str, str | None] = MappingProxyType({})
+    chat_tokens: tuple[tuple[str, str | None], ...] = ()
 
 
 def assign_roles(

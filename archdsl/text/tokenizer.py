@@ -139,7 +139,7 @@ class TextTokenizer:
             name: None if number is None else self._library.id_to_token(number)
             for name, number in named.items()
         }
-        tokens |= self._chat_tokens
+        tokens |= dict(self._chat_tokens)
         return render(
             self.chat_template, messages, tokens, seconds=seconds, mebibytes=mebibytes
         )
