@@ -79,13 +79,15 @@ def analyse_all(
     """
     try:
         file, path, named = _file(spec)
-    except ArchError as error:
+        run = _Run(file, path)
+        names = (
+            [named]
+            if named
+            else list(_model_names(file) if settings else _standalone_names(file))
+        )
+        built = {name: run.build(name, settings) for name in names}
+    except ArchError as error:  # the file cannot be read, or has too many mistakes
         return list(error.diagnostics), {}
-    run = _Run(file, path)
-    names = (
-        [named] if named else list(_model_names(file) if settings else _standalone_names(file))
-    )
-    built = {name: run.build(name, settings) for name in names}
     return run.report.diagnostics, {name: each for name, each in built.items() if each}
 
 

@@ -6,8 +6,9 @@ A stage that finds a mistake creates a `Diagnostic`. Only the command line and t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import field
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import field, replace
 from typing import NoReturn
 
 from archdsl.frozen import Frozen
@@ -55,10 +56,6 @@ class Source(Frozen):
     path: str
     text: str = field(repr=False)
 
-    def line(self, number: int) -> str:
-        """Returns a line by its number, counted from 1, without the line end."""
-        return self.text.split("\n")[number - 1].rstrip("\r")
-
 
 class Span(Frozen):
     """The characters [start, end) of a source; lines and columns count from 1.
@@ -83,6 +80,13 @@ class Span(Frozen):
     @property
     def text(self) -> str:
         return self.source.text[self.start : self.end]
+
+    @property
+    def line_text(self) -> str:
+        """The line in which the span starts, without the line end."""
+        text = self.source.text
+        end = text.find("\n", self.start)
+        return text[self.start - self.column + 1 : None if end < 0 else end].rstrip("\r")
 
     @property
     def place(self) -> str:
@@ -138,21 +142,21 @@ class Diagnostic(Frozen):
           = help: did you mean `norm`?
         """
         where = f"{self.span.place}: " if self.span else ""
-        lines = [f"{where}error[{self.code}]: {self.message}"]
+        lines = [f"{where}error[{self.code}]: {_shortened(self.message)}"]
         if self.span:
             lines += _excerpt(self.span, "^")
         if self.expected is not None:
-            lines.append(f"  = expected: {self.expected}")
+            lines.append(f"  = expected: {_shortened(self.expected)}")
         if self.found is not None:
-            lines.append(f"  = found: {self.found}")
+            lines.append(f"  = found: {_shortened(self.found)}")
         for note in self.notes:
-            lines.append(f"  = note: {note.message}")
+            lines.append(f"  = note: {_shortened(note.message)}")
             if note.span:
                 lines.append(f" --> {note.span.place}")
                 lines += _excerpt(note.span, "-")
         if self.help is not None:
-            lines.append(f"  = help: {self.help}")
-        return "\n".join(lines)
+            lines.append(f"  = help: {_shortened(self.help)}")
+        return escape("\n".join(lines))
 
     def as_dict(self) -> dict[str, object]:
         """Returns the message as plain data, for `--json`."""
@@ -172,6 +176,18 @@ class Diagnostic(Frozen):
             ],
             "help": self.help,
         }
+
+
+MOST = 100  # mistakes that are reported at once
+
+
+def first_ones(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
+    """The first `MOST` diagnostics; the last of them says that there are more."""
+    found = list(diagnostics[:MOST])
+    if len(diagnostics) >= MOST:
+        more = Note(f"checking stops after {MOST} mistakes")
+        found[-1] = replace(found[-1], notes=(*found[-1].notes, more))
+    return found
 
 
 class ArchError(Exception):
@@ -224,8 +240,14 @@ def closest(name: str, candidates: Iterable[str]) -> str | None:
     import difflib  # most runs do not need it
 
     folded = {candidate.casefold(): candidate for candidate in candidates}
+    if len(folded) > _MOST_CANDIDATES or len(name) > _LONGEST_NAME:
+        return None  # comparing them would take seconds
     close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
     return folded[close[0]] if close else None
+
+
+_MOST_CANDIDATES = 1000
+_LONGEST_NAME = 200
 
 
 def listing(names: Iterable[str], joiner: str = "or") -> str:
@@ -240,12 +262,42 @@ def listing(names: Iterable[str], joiner: str = "or") -> str:
     return f"{', '.join(quoted[:-1])} {joiner} {quoted[-1]}"
 
 
+def escape(text: str) -> str:
+    """Replaces the characters that a terminal obeys instead of showing, except line breaks.
+
+    These are control characters, such as those that begin a colour or a title, and marks that
+    change the direction of the text after them.
+
+    >>> escape("red: \x1b[31m, back: \u202e")
+    'red: \\x1b[31m, back: \\u202e'
+    """
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_LONGEST = 10_000  # characters of a text in a message
+_WINDOW = 200  # characters of a long line on each side of a place
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
 def _excerpt(span: Span, mark: str) -> list[str]:
     """Returns the first line of a span, with marks under the span."""
-    line = span.source.line(span.line)
+    before, line = span.column - 1, span.line_text
+    width = max(1, min(span.end - span.start, len(line) - before))
+    if len(line) > 4 * _WINDOW:
+        cut = max(before - _WINDOW, 0)
+        line = line[cut : before + _WINDOW]
+        before, width = before - cut, min(width, _WINDOW)
     number = str(span.line)
     bar = " " * len(number) + " |"
-    width = max(1, min(span.end - span.start, len(line) - span.column + 1))
     # Tabs stay tabs in the padding, so that the marks are under the text.
-    padding = "".join("\t" if c == "\t" else " " for c in line[: span.column - 1])
+    shown = escape(line[:before])
+    padding = "".join("\t" if c == "\t" else " " for c in shown)
+    width += len(escape(line[before : before + width])) - len(line[before : before + width])
     return [bar, f"{number} | {line}", f"{bar} {padding}{mark * width}"]

@@ -8,14 +8,14 @@ Attention counts all pairs of positions, with or without a causal mask.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import prod
 
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, Node, Stack, walk
+from archdsl.graph.nodes import Graph, Stack, walk
 from archdsl.graph.ops import OPERATORS
+from archdsl.graph.peak import peak_elements
 from archdsl.graph.signature import Op, Site
-from archdsl.graph.sites import site, sites
+from archdsl.graph.sites import sites
 from archdsl.graph.types import Size
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -97,58 +97,7 @@ def cost(graph: Graph, sizes: Mapping[str, int] | None = None, dtype: str = "flo
         sizes=at,
         flops_formula=formula,
         flops=formula.at(at),
-        activation_bytes=_peak_elements(graph, at) * width,
+        activation_bytes=peak_elements(graph, at) * width,
         cache_formula=cached,
         cache_bytes=cached.at(at),
     )
-
-
-@dataclass
-class _Value:
-    """The elements of a value, the scratch elements of its operator, and its last use."""
-
-    elements: int
-    scratch: int
-    last: int
-
-
-def _peak_elements(graph: Graph, at: Mapping[str, int]) -> int:
-    """The largest number of elements alive at once, from definition to last use."""
-    alive: list[_Value] = []
-    peak = 0
-    for step, value in enumerate(_values(graph, at)):
-        alive.append(value)
-        peak = max(peak, sum(each.elements for each in alive) + value.scratch)
-        alive = [each for each in alive if each.last > step]
-    return peak
-
-
-def _values(graph: Graph, at: Mapping[str, int]) -> list[_Value]:
-    """The values that a forward pass computes, in order: step i computes value i."""
-    types = graph.types()
-    computed: list[_Value] = []
-    # Inputs belong to the caller and are not counted.
-    values = {each.name: _Value(0, 0, 0) for each in graph.inputs}
-
-    def walk(nodes: tuple[Node, ...]) -> None:
-        for node in nodes:
-            match node:
-                case Apply():
-                    for _, ref in node.inputs:
-                        values[ref].last = len(computed)
-                    scratch = OPERATORS[node.op].scratch(site(graph, node, types)).at(at)
-                    values[node.id] = _Value(node.type.elements.at(at), scratch, len(computed))
-                    computed.append(values[node.id])
-                case Stack():
-                    x = values[node.input]
-                    # Three layers have the same peak as more: first, middle, last.
-                    for _ in range(min(node.count, 3)):
-                        values[node.carry] = x
-                        walk(node.body)
-                        x = values[node.result]
-                    values[node.id] = x
-
-    walk(graph.nodes)
-    for _, ref in graph.outputs:
-        values[ref].last = len(computed)
-    return computed

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from archdsl.diagnostics import ArchError, Note, Source, Span, did_you_mean, fail
+from archdsl.diagnostics import ArchError, Note, Source, did_you_mean, fail
 from archdsl.files import read_bytes
 from archdsl.frozen import Frozen
 from archdsl.graph.ops import OPS
@@ -16,6 +18,7 @@ from archdsl.semantics.report import Report
 from archdsl.syntax import ast
 from archdsl.syntax.stored import tree_of
 
+_MOST_FILES = 1000
 _LONGEST = 1 << 24  # bytes of a spec: a hundred times more than any has
 
 
@@ -92,96 +95,146 @@ def tree(source: Source) -> ast.File:
 
 
 def load(file: ast.File, path: Path | None, report: Report) -> Scope:
-    """The scope of a file; also loads the files that it uses."""
-    return _load(file, path, report, {}, ())
+    """The scope of a file; also loads the files that it uses.
+
+    These are in the folder of the spec (for a text, the current folder) or below it, or in the
+    standard library. A file elsewhere is not read: a message about it would show its text.
+    """
+    return _Loader(path, report).load(file, path)
 
 
-def _load(
-    file: ast.File,
-    path: Path | None,
-    report: Report,
-    loaded: dict[Path, Scope],
-    around: tuple[tuple[Path, Span], ...],
-) -> Scope:
-    scope = Scope(file, path)
-    if path:
-        loaded[path.resolve()] = scope
-    for use in file.items:
-        if isinstance(use, ast.Use):
-            used = _load_used(use, scope, report, loaded, around)
-            scope.incomplete |= used.incomplete
-            scope.unclear |= used.unclear
-            for name, definition in used.blocks.items():
-                _define(scope, name, definition, report)
-    for block in file.items:
-        if isinstance(block, ast.Block):
-            if block.name.id in OPS:
-                report.add(
-                    "duplicate-name",
-                    f"`{block.name.id}` is the name of an operator",
-                    block.name.span,
-                    help="choose another name for the block",
-                )
-                scope.unclear.add(block.name.id)
-            _define(scope, block.name.id, Definition(block, scope), report)
-    return scope
+class _Open(NamedTuple):
+    """A file whose `use`s are being loaded."""
+
+    scope: Scope
+    place: Path | None  # resolved
+    uses: Iterator[ast.Use]
 
 
-def _define(scope: Scope, name: str, definition: Definition, report: Report) -> None:
-    before = scope.blocks.get(name)
-    if before and before.block is not definition.block:
-        report.add(
-            "duplicate-name",
-            f"there are two blocks `{name}`",
-            definition.block.name.span,
-            notes=(Note("the other one is here", before.block.name.span),),
-        )
-        scope.unclear.add(name)
-    scope.blocks[name] = definition
+class _Loader:
+    """Loads files with an explicit stack, so that a long chain of `use`s is not too deep."""
 
+    def __init__(self, path: Path | None, report: Report):
+        self.report = report
+        folder = path.parent if path else Path()
+        self.folders = (folder.resolve(), standard_library().resolve())
+        self.loaded: dict[Path, Scope] = {}
+        self.open: list[_Open] = []
+        self.through: list[ast.Use] = []  # the `use`s of the open files that are being loaded
 
-def _load_used(
-    use: ast.Use,
-    scope: Scope,
-    report: Report,
-    loaded: dict[Path, Scope],
-    around: tuple[tuple[Path, Span], ...],
-) -> Scope:
-    """The scope of a used file; reports if it cannot be loaded."""
-    beside = scope.path.parent if scope.path else None
-    found = find(use.path.value, beside)
-    if found is None:
-        folders = [p for p in (beside, standard_library()) if p]
+    def load(self, file: ast.File, path: Path | None) -> Scope:
+        root = self.enter(file, path)
+        while self.open:
+            current = self.open[-1]
+            use = next(current.uses, None)
+            if use is not None:
+                self.through.append(use)
+                used = self.used(use, current.scope)
+                if used is not None:
+                    self.leave(used)
+                continue
+            for block in current.scope.file.items:
+                if isinstance(block, ast.Block):
+                    self.define_own(current.scope, block)
+            self.open.pop()
+            if self.open:
+                self.leave(current.scope)
+        return root
+
+    def enter(self, file: ast.File, path: Path | None) -> Scope:
+        scope, place = Scope(file, path), path.resolve() if path else None
+        if place:
+            self.loaded[place] = scope
+        uses = (item for item in file.items if isinstance(item, ast.Use))
+        self.open.append(_Open(scope, place, uses))
+        return scope
+
+    def leave(self, used: Scope) -> None:
+        """Adds the blocks of a used file to the file that uses it."""
+        self.through.pop()
+        scope = self.open[-1].scope
+        scope.incomplete |= used.incomplete
+        scope.unclear |= used.unclear
+        for name, definition in used.blocks.items():
+            self.define(scope, name, definition)
+
+    def define_own(self, scope: Scope, block: ast.Block) -> None:
+        if block.name.id in OPS:
+            self.report.add(
+                "duplicate-name",
+                f"`{block.name.id}` is the name of an operator",
+                block.name.span,
+                help="choose another name for the block",
+            )
+            scope.unclear.add(block.name.id)
+        self.define(scope, block.name.id, Definition(block, scope))
+
+    def define(self, scope: Scope, name: str, definition: Definition) -> None:
+        before = scope.blocks.get(name)
+        if before and before.block is not definition.block:
+            self.report.add(
+                "duplicate-name",
+                f"there are two blocks `{name}`",
+                definition.block.name.span,
+                notes=(Note("the other one is here", before.block.name.span),),
+            )
+            scope.unclear.add(name)
+        scope.blocks[name] = definition
+
+    def used(self, use: ast.Use, scope: Scope) -> Scope | None:
+        """The scope of a used file, or None if its own `use`s come first; reports mistakes."""
+        beside = scope.path.parent if scope.path else None
+        found = find(use.path.value, beside)
+        place = found.resolve() if found else None
+        if found is None or place is None:
+            self.report_missing(use, beside)
+            return Scope(scope.file, None, incomplete=True)
+        if not any(place.is_relative_to(folder) for folder in self.folders):
+            self.report.add(
+                "file",
+                f"`{use.path.value}` is outside of the folder of the spec",
+                use.path.span,
+                expected="a file in the folder of the spec or below, or in the library",
+                help="copy the file there",
+            )
+            return Scope(scope.file, None, incomplete=True)
+        around = [each.place for each in self.open]
+        if place in around:
+            self.report.add(
+                "cycle",
+                f"this file and `{use.path.value}` use each other",
+                use.path.span,
+                notes=tuple(
+                    Note("through this file", each.path.span) for each in self.through[:-1]
+                ),
+            )
+            return _unread_scope(scope.file, found)
+        if place in self.loaded:
+            return self.loaded[place]
+        if len(self.loaded) >= _MOST_FILES:
+            what = f"the spec uses more than {_MOST_FILES} files"
+            self.report.add("file", what, use.path.span, help="join some of them")
+            return Scope(scope.file, None, incomplete=True)
+        try:
+            source = read(str(found))
+            self.enter(tree(source), found)
+        except ArchError as error:
+            self.report.extend(error.diagnostics)
+            return _unread_scope(scope.file, found)
+        return None
+
+    def report_missing(self, use: ast.Use, beside: Path | None) -> None:
         near = Path(use.path.value).parent
-        files = (p for folder in folders for p in (folder / near).glob("*.arch"))
+        folders = [] if near.is_absolute() or ".." in near.parts else [beside, self.folders[1]]
+        files = (p for folder in folders if folder for p in (folder / near).glob("*.arch"))
         known = {(near / p.name).as_posix() for p in files}
-        report.add(
+        self.report.add(
             "file",
             f"there is no file `{use.path.value}`",
             use.path.span,
             expected="a file next to this one, or in the standard library",
             help=did_you_mean(use.path.value, known),
         )
-        return Scope(scope.file, None, incomplete=True)
-    place = found.resolve()
-    here = scope.path.resolve() if scope.path else None
-    chain = (*around, (here, use.path.span)) if here else around
-    if place in [p for p, _ in chain]:
-        report.add(
-            "cycle",
-            f"this file and `{use.path.value}` use each other",
-            use.path.span,
-            notes=tuple(Note("through this file", span) for _, span in chain[:-1]),
-        )
-        return _unread_scope(scope.file, found)
-    if place in loaded:
-        return loaded[place]
-    try:
-        source = read(str(found))
-        return _load(tree(source), found, report, loaded, chain)
-    except ArchError as error:
-        report.extend(error.diagnostics)
-        return _unread_scope(scope.file, found)
 
 
 def _unread_scope(file: ast.File, path: Path) -> Scope:

@@ -20,7 +20,7 @@ class Places:
         self.report = report
         self._prefix = ""  # in the innermost stack
         self._stacks = ""  # of the enclosing stacks
-        self._taken: set[str] = set()
+        self._taken: dict[str, int] = {}  # each name, and the number that the next one gets
         self._labels: dict[str, Span] = {}
 
     def unique_path(self, name: str, span: Span, labelled: bool) -> str:
@@ -36,11 +36,11 @@ class Places:
             )
         if labelled:
             self._labels[name] = span
-        unique, count = name, 1
+        unique = name
         while unique in self._taken:
-            count += 1
-            unique = f"{name}_{count}"
-        self._taken.add(unique)
+            self._taken[name] += 1
+            unique = f"{name}_{self._taken[name]}"
+        self._taken[unique] = 1
         return f"{self._prefix}.{unique}" if self._prefix else unique
 
     def full_path(self, path: str) -> str:
@@ -61,7 +61,7 @@ class Places:
             return
         path = self.unique_path(name, span, labelled) if named else self._prefix
         saved = self._prefix, self._taken, self._labels
-        self._prefix, self._taken, self._labels = path, set(), {}
+        self._prefix, self._taken, self._labels = path, {}, {}
         yield
         self._prefix, self._taken, self._labels = saved
 
@@ -70,6 +70,6 @@ class Places:
         """Enters the body of a stack, whose paths are relative to one layer."""
         saved = self._prefix, self._taken, self._labels, self._stacks
         self._stacks = f"{self.full_path(path)}.{{}}"
-        self._prefix, self._taken, self._labels = "", set(), {}
+        self._prefix, self._taken, self._labels = "", {}, {}
         yield
         self._prefix, self._taken, self._labels, self._stacks = saved

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from archdsl.diagnostics import ArchError, Diagnostic, Span
+from archdsl.diagnostics import MOST, ArchError, Diagnostic, Span, first_ones
 
 
 class Report:
@@ -20,23 +20,27 @@ class Report:
         self.extend([Diagnostic(code, message, span, **more)])
 
     def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
+        """Adds diagnostics; raises `ArchError` with all of them if there are `MOST`."""
         for each in diagnostics:
             self.mistakes += 1
             # At most one diagnostic for a code and a place. Without a place, the message
             # distinguishes them.
             key = (each.code, each.span, None if each.span else each.message)
             self._found.setdefault(key, each)
+            if len(self._found) >= MOST:
+                raise ArchError(first_ones(self.diagnostics))
 
     @property
     def diagnostics(self) -> list[Diagnostic]:
         """The diagnostics sorted by file and position; those without a position come first."""
         found = list(self._found.values())
-        files = [d.span.source.path for d in found if d.span]
+        files: dict[str, int] = {}
+        for each in found:
+            if each.span:
+                files.setdefault(each.span.source.path, len(files))
         return sorted(
             found,
-            key=lambda d: (
-                (files.index(d.span.source.path), d.span.start) if d.span else (-1, 0)
-            ),
+            key=lambda d: (files[d.span.source.path], d.span.start) if d.span else (-1, 0),
         )
 
     def raise_any(self) -> None:

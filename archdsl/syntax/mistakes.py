@@ -128,7 +128,7 @@ def reserved_word(name: str, span: Span) -> Diagnostic | None:
     if name not in KEYWORDS:
         return None
     help = None
-    line, column = span.source.line(span.line), span.column - 1
+    line, column = span.line_text, span.column - 1
     if name in _FORMS and not line[:column].strip() and re.match(r"\w+ +\w", line[column:]):
         help = "the line above is incomplete"
     return Diagnostic("syntax", f"`{name}` is a keyword and cannot be a name", span, help=help)
@@ -216,11 +216,12 @@ def _open_bracket(piece: Span) -> Span | None:
 
 def _marked(span: Span) -> str:
     """The line of code around a place, which is marked by ‸."""
-    before = span.source.text[: span.start]
-    code = before.rstrip()
-    line = code[code.rfind("\n") + 1 :].lstrip()
-    rest = span.source.text[span.start :].partition("\n")[0]
-    return f"{line[-_CONTEXT:]}{' ' if code != before else ''}‸{rest[:_CONTEXT]}"
+    text, end = span.source.text, span.start
+    while end and text[end - 1].isspace():
+        end -= 1
+    line = text[text.rfind("\n", 0, end) + 1 : end].lstrip()
+    rest = text[span.start : span.start + _CONTEXT].partition("\n")[0]
+    return f"{line[-_CONTEXT:]}{' ' if end < span.start else ''}‸{rest}"
 
 
 def _likely_fix(span: Span) -> str | None:

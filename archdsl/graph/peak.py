@@ -1,0 +1,127 @@
+"""The peak of memory in a forward pass: the largest number of elements alive at once.
+
+A value is alive from its definition to its last use. The layers of a stack differ only in the
+values that end in them: the first layer may end the stack's input, and the last one the values
+from outside the stack. So the peak of a body is computed once for each set of values that end
+in it, and nested stacks take no more time than flat ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+
+from archdsl.graph.nodes import Apply, Graph, Node, Stack, refs, walk
+from archdsl.graph.ops import OPERATORS
+from archdsl.graph.sites import site
+
+
+def peak_elements(graph: Graph, at: Mapping[str, int]) -> int:
+    """The largest number of elements alive at once; inputs belong to the caller."""
+    return _Peaks(graph, at).graph_peak()
+
+
+class _Peaks:
+    def __init__(self, graph: Graph, at: Mapping[str, int]):
+        types = graph.types()
+        self.graph = graph
+        self.elements = dict.fromkeys(types, 0)
+        self.scratch: dict[str, int] = {}
+        self.refs: dict[str, frozenset[str]] = {}
+        self.same: dict[str, str] = {}  # an id of a value -> another id of it
+        self.known: dict[tuple[str, frozenset[str]], int] = {}
+        for node, _ in walk(graph.nodes):
+            if isinstance(node, Apply):
+                self.elements[node.id] = node.type.elements.at(at)
+                self.scratch[node.id] = (
+                    OPERATORS[node.op].scratch(site(graph, node, types)).at(at)
+                )
+            else:
+                self.elements[node.carry] = node.carry_type.elements.at(at)
+                self.same[node.id] = node.result
+                if node.count == 1 or node.result == node.carry:
+                    self.same[node.carry] = node.input
+
+    def graph_peak(self) -> int:
+        kept = frozenset(self.value(ref) for _, ref in self.graph.outputs)
+        return self.peak(self.graph.nodes, frozenset(), kept)
+
+    def value(self, id: str) -> str:
+        """The id under which a value is counted: that of its operator, input or carry."""
+        while id in self.same:
+            id = self.same[id]
+        return id
+
+    def used(self, node: Node) -> frozenset[str]:
+        """The values that a node uses but does not define."""
+        if node.id not in self.refs:
+            self.refs[node.id] = frozenset(map(self.value, refs(node)))
+        return self.refs[node.id]
+
+    def total(self, values: Iterable[str]) -> int:
+        return sum(self.elements[value] for value in values)
+
+    def peak(
+        self, nodes: tuple[Node, ...], ending: frozenset[str], kept: frozenset[str]
+    ) -> int:
+        """The peak of nodes, with the outer values that end in them; `kept` do not end."""
+        last = {value: i for i, node in enumerate(nodes) for value in self.used(node)}
+        own = {self.value(node.id) for node in nodes if self.defines(node)}
+        ends: list[set[str]] = [set() for _ in nodes]
+        for value in (own | ending) - kept:
+            if value in last:
+                ends[last[value]].add(value)
+        # A value that is never used ends when it is defined, or was not alive.
+        alive = self.total(value for value in ending if value in last)
+        highest = alive = alive
+        for i, node in enumerate(nodes):
+            value = self.value(node.id)
+            if isinstance(node, Apply):
+                alive += self.elements[value]
+                highest = max(highest, alive + self.scratch[value])
+            else:
+                alive -= self.total(ends[i])
+                highest = max(highest, alive + self.stack_peak(node, frozenset(ends[i])))
+                alive += self.total(ends[i])
+                if self.defines(node):
+                    alive += self.elements[value]
+            alive -= self.total(ends[i])
+            if value not in last and value not in kept and self.defines(node):
+                alive -= self.elements[value]
+        return highest
+
+    def defines(self, node: Node) -> bool:
+        """Whether the value of a node is a new one, not that of a node before it."""
+        while isinstance(node, Stack):
+            inner = {each.id: each for each in node.body}
+            if node.result not in inner:
+                return False
+            node = inner[node.result]
+        return True
+
+    def stack_peak(self, stack: Stack, ending: frozenset[str]) -> int:
+        """The peak of all layers; `ending` end in the last one, but the input in the first."""
+        key = stack.id, ending
+        if key not in self.known:
+            self.known[key] = self.layers_peak(stack, ending)
+        return self.known[key]
+
+    def layers_peak(self, stack: Stack, ending: frozenset[str]) -> int:
+        result, given = self.value(stack.result), self.value(stack.input)
+        kept = frozenset({result})
+        used = frozenset(chain.from_iterable(map(self.used, stack.body)))
+        if self.value(stack.carry) == given:
+            inside = ending & used
+            return self.total(ending - inside) + self.peak(stack.body, inside, kept)
+        carry = frozenset({stack.carry})
+        # The input of a middle layer is the result of the one before.
+        later = carry if self.defines(stack) else frozenset()
+        first = carry if given in ending - used else frozenset()
+        outer = self.total(ending - {given} if first else ending)
+        found = outer + self.peak(stack.body, first, kept)
+        rest = ending - {given} if given not in used else ending
+        if stack.count > 2:
+            found = max(found, self.total(rest) + self.peak(stack.body, later, kept))
+        inside = rest & used
+        last = self.total(rest - inside) + self.peak(stack.body, later | inside, kept)
+        return max(found, last)
