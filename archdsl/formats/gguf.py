@@ -4,7 +4,7 @@ The layout is that of ggml's docs/gguf.md: a magic number, the version, the coun
 value pairs, then name, shape, type and offset of each tensor, then the data. The header is read
 here: the reader of the `gguf` package hangs on some damaged files, and takes seconds for a
 vocabulary. The package converts quantized blocks to float32; `gguf_blocks.py` reads them as
-integers with scales.
+integers with scales where a format has them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import fail, listing
-from archdsl.formats.gguf_blocks import KINDS, groups
+from archdsl.formats.gguf_blocks import CONVERTED, KINDS, groups
 from archdsl.formats.host import (
     CARRIER,
     Bytes,
@@ -57,7 +57,7 @@ _PLAIN = {
     "I32": (26, "int32"),
     "I64": (27, "int64"),
 }
-QUANTIZED = tuple(KINDS)  # types whose blocks are converted to float32
+QUANTIZED = (*KINDS, *CONVERTED)  # types whose blocks are converted to float32
 
 
 class _Kind(NamedTuple):
@@ -70,7 +70,10 @@ class _Kind(NamedTuple):
 
 _KINDS = {
     number: _Kind(name, 1, CARRIER[dtype].itemsize) for name, (number, dtype) in _PLAIN.items()
-} | {number: _Kind(name, block, size) for name, (number, block, size, _) in KINDS.items()}
+} | {
+    number: _Kind(name, block, size)
+    for name, (number, block, size, *_) in (KINDS | CONVERTED).items()
+}
 
 
 def read_gguf(path: Path) -> tuple[dict[str, LazyTensor], dict[str, object]]:
@@ -237,8 +240,14 @@ def _lazy_tensor(path: Path, shape: Sequence[int], kind: _Kind, data: Bytes) -> 
 
     def load() -> NDArray[Any]:
         library = _library(path)
+        type_ = getattr(library.GGMLQuantizationType, kind.name, None)
+        if type_ is None:
+            fail(
+                "file",
+                f"{path}: the installed package `gguf` cannot convert {kind.name} tensors",
+                help="pip install --upgrade gguf",
+            )
         with reading(path, _KIND):
-            type_ = library.GGMLQuantizationType[kind.name]
             numbers: NDArray[Any] = library.quants.dequantize(
                 mapped_view(data).reshape(rows), type_
             )
@@ -247,7 +256,8 @@ def _lazy_tensor(path: Path, shape: Sequence[int], kind: _Kind, data: Bytes) -> 
     def grouped() -> Groups:
         return groups(kind.name, mapped_view(data).reshape(rows))
 
-    return LazyTensor("float32", tuple(shape), load, grouped if len(shape) == 2 else None)
+    whole = len(shape) == 2 and kind.name in KINDS
+    return LazyTensor("float32", tuple(shape), load, grouped if whole else None)
 
 
 def _refuse_part(path: Path, metadata: dict[str, object]) -> None:
