@@ -108,7 +108,7 @@ def _recognise(
             expected="a folder with `config.json`, or a .gguf file",
             help="compile a spec and load the weights: `archdsl.compile(…).load(path)`",
         )
-    return opened, recognise(str(path), opened.config, spec, opened.tensors.keys(), ignore)
+    return opened, recognise(str(path), opened.config, spec, opened.tensors, ignore)
 
 
 def _open_checkpoint(
@@ -130,7 +130,7 @@ def _check_round_trip(
 ) -> None:
     """Raises `ArchError` if a written config does not describe the same model when read."""
     scope = analysis.env.scope
-    settings = read_config("the config", node, scope, analysis.model, config, theirs.keys())
+    settings = read_config("the config", node, scope, analysis.model, config, theirs)
     again = ModelBuilder(scope, analysis.model, Report()).bind_parameters(settings)
     names = [param.name.id for param in analysis.model.params.params]
     lost = [

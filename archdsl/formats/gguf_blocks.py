@@ -113,7 +113,7 @@ _SHIFTS = np.arange(0, 8, 2, dtype=np.uint8)[:, None]
 
 def _pairs(blocks: Bytes) -> Bytes:
     """2-bit numbers [blocks, 2, 4, 32]: each of 32 bytes has one of each of 4 groups of 32."""
-    numbers: Bytes = blocks.reshape(-1, 2, 1, 32) >> _SHIFTS & 3
+    numbers: Bytes = (blocks.reshape(-1, 2, 1, 32) >> _SHIFTS) & np.uint8(3)
     return numbers
 
 

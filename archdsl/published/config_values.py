@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from archdsl.diagnostics import Span, did_you_mean, listing
+from archdsl.published.tensor_fields import is_numbers_field, tensor_name
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.unknown import unknown_choice
 from archdsl.semantics.values import Env, Scalar, Symbol
@@ -162,6 +163,16 @@ def value_of(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -
             return value.name
         case _:
             return None
+
+
+def tensors_read(lines: Iterable[ast.Line], work: Elaborator, env: Env) -> list[str]:
+    """Tensors that are not weights, but numbers that a parameter has."""
+    return [
+        tensor_name(line.fields[0].id)
+        for line in lines
+        if isinstance(line, ast.Setting) and is_numbers_field(line.fields[0].id)
+        if value_of(line.value, work, env) is not None
+    ]
 
 
 def numbers_text(found: object) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from archdsl.diagnostics import ArchError, Diagnostic, Note, did_you_mean, listing
 from archdsl.published.config_values import (
@@ -26,6 +27,7 @@ from archdsl.published.config_values import (
     value_when_absent,
     values_equal,
 )
+from archdsl.published.tensor_fields import is_tensor_field, tensor_field
 from archdsl.published.weight_maps import active_lines
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.library import Scope
@@ -35,11 +37,8 @@ from archdsl.semantics.unknown import unknown_choice
 from archdsl.semantics.values import Env, Scalar, Symbol, Value, fits, kind_text
 from archdsl.syntax import ast
 
-# The prefix of a field that is true if the checkpoint has a tensor of that name.
-TENSORS = "tensors."
-# The prefix of a field that has the numbers of a small tensor of the checkpoint.
-NUMBERS = "numbers."
-_FEW = 1024
+if TYPE_CHECKING:  # imports tinygrad
+    from archdsl.formats.host import LazyTensor
 
 
 def read_config(
@@ -48,20 +47,19 @@ def read_config(
     scope: Scope,
     model: ast.Model,
     config: Mapping[str, object],
-    tensors: Collection[str] = (),
+    tensors: Mapping[str, LazyTensor] | None = None,
     ignore: Collection[str] = (),
 ) -> dict[str, Setting]:
     """Reads the parameters of a model from a published config.
 
-    The field `tensors.NAME` is whether the checkpoint's `tensors` contain NAME, for facts that
-    are missing in configs. `path` is the config's path, for messages. Fields of `ignore` may be
-    unknown to the spec.
+    Facts that are missing in configs come from the checkpoint's `tensors`. `path` is the
+    config's path, for messages. Fields of `ignore` may be unknown to the spec.
 
     Raises `ArchError` (code `config`) with all fields that are missing, unknown to the spec,
     or have a value that it does not support, and for an ignored field that the config does not
     have or that the spec reads.
     """
-    return _ConfigReader(path, scope, model, flatten(config), tensors, ignore).read(node)
+    return _ConfigReader(path, scope, model, flatten(config), tensors or {}, ignore).read(node)
 
 
 def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, object]:
@@ -72,7 +70,7 @@ def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, obje
     written: dict[str, object] = {}
     for line in active_lines(node.rules, work, env):
         assert isinstance(line, ast.Setting)
-        if is_named(line.value, "any") or line.fields[0].id.startswith(TENSORS):
+        if is_named(line.value, "any") or is_tensor_field(line.fields[0].id):
             continue
         try:
             value = value_of(line.value, work, env)
@@ -179,7 +177,7 @@ class _ConfigReader:
     scope: Scope
     model: ast.Model
     fields: dict[str, object]
-    tensors: Collection[str]
+    tensors: Mapping[str, LazyTensor]
     ignore: Collection[str] = ()
     settings: dict[str, Setting] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
@@ -253,8 +251,8 @@ class _ConfigReader:
     def field_value(self, line: ast.Setting) -> object:
         """The value of a line's field, from the first of its names with a value."""
         first = line.fields[0].id
-        if first.startswith(TENSORS):
-            return first.removeprefix(TENSORS) in self.tensors
+        if is_tensor_field(first):
+            return tensor_field(first, self.tensors)
         values = [(n.id, self.fields[n.id]) for n in line.fields if n.id in self.fields]
         self.used |= {name for name, _ in values}
         given = [(name, value) for name, value in values if value is not None]

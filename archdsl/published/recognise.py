@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.frozen import Frozen
-from archdsl.published.config_values import flatten
+from archdsl.published.config_values import flatten, is_bookkeeping, is_named
 from archdsl.published.configs import fixed_fields, model_type_field, read_config
+from archdsl.published.tensor_fields import is_tensor_field
 from archdsl.published.weight_maps import check_owners
 from archdsl.semantics.library import find, load, read, standard_library, tree
 from archdsl.semantics.models import Setting
 from archdsl.semantics.report import Report
 from archdsl.syntax import ast
+from archdsl.syntax.traversal import walk
+
+if TYPE_CHECKING:  # imports tinygrad
+    from archdsl.formats.host import LazyTensor
 
 _Candidate: TypeAlias = tuple[Path, ast.File, ast.Weights, ast.Config]
 
@@ -37,7 +42,7 @@ def recognise(
     where: str,
     config: Mapping[str, object],
     spec: str | None = None,
-    tensors: Collection[str] = (),
+    tensors: Mapping[str, LazyTensor] | None = None,
     ignore: Collection[str] = (),
 ) -> Recognised:
     """Finds the spec for a config in the library, or checks the given one.
@@ -48,11 +53,10 @@ def recognise(
     """
     fields = flatten(config)
     paths = [_path(spec)] if spec else sorted(standard_library().glob("*.arch"))
-    best, known = _search([path for path in paths if _mentions(path, fields)], fields)
-    if best is None:  # collect what all specs support, for the message
-        best, known = _search(paths, fields)
+    best = _search([path for path in paths if _mentions(path, fields)], fields)
+    best = best or _search(paths, fields)
     if best is None:
-        _fail_unknown(where, fields, known, spec)
+        _fail_unknown(where, fields, paths, spec)
     path, file, block, node = best
     report = Report()
     scope = load(file, path, report)
@@ -72,27 +76,38 @@ def _mentions(path: Path, fields: Mapping[str, object]) -> bool:
     return any(isinstance(text, str) and f'"{text}"' in source for text in texts)
 
 
-def _search(
-    paths: Sequence[Path], fields: Mapping[str, object]
-) -> tuple[_Candidate | None, dict[str, str]]:
-    """The map that matches a config, with the fewest fixed fields that differ; and all
-    supported model types, each with the name of its spec."""
-    known: dict[str, str] = {}
-    best: tuple[int, _Candidate] | None = None
+def _search(paths: Sequence[Path], fields: Mapping[str, object]) -> _Candidate | None:
+    """The map that matches a config, with the fewest fixed fields that differ. Of several, the
+    one with the fewest fields that only the config or only the map has."""
+    best: tuple[tuple[int, int], _Candidate] | None = None
     for path in paths:
         file = tree(read(str(path)))
         for block, node in _configs(file):
             own = model_type_field(node)
-            if own is None:
-                continue
-            known.setdefault(own[1], path.name)
-            if not _has(fields, own[0], own[1]):
+            if own is None or not _has(fields, own[0], own[1]):
                 continue
             there = [(n, v) for n, v in fixed_fields(node) if not fields.keys().isdisjoint(n)]
             differing = sum(not _has(fields, names, value) for names, value in there)
-            if best is None or differing < best[0]:
-                best = differing, (path, file, block, node)
-    return best[1] if best else None, known
+            order = differing, _unmatched(node, fields)
+            if best is None or order < best[0]:
+                best = order, (path, file, block, node)
+    return best[1] if best else None
+
+
+def _unmatched(node: ast.Config, fields: Mapping[str, object]) -> int:
+    """How many fields a config has and the map does not know, or needs and the config lacks."""
+    lines = [line for line in walk(node) if isinstance(line, ast.Setting)]
+    known = {name.id for line in lines for name in line.fields}
+    unknown = [name for name in fields if name not in known and not is_bookkeeping(name)]
+    needed = [
+        line.fields
+        for line in node.rules
+        if isinstance(line, ast.Setting)
+        if line.default is None
+        if not is_named(line.value, "any") and not is_tensor_field(line.fields[0].id)
+    ]
+    missing = [names for names in needed if not any(name.id in fields for name in names)]
+    return len(unknown) + len(missing)
 
 
 def _path(spec: str) -> Path:
@@ -116,17 +131,34 @@ def _has(fields: Mapping[str, object], names: tuple[str, ...], value: object) ->
     return any(v == value or (isinstance(v, list) and v == [value] * len(v)) for v in found)
 
 
+_KIND_FIELDS = ("model_type", "general.architecture", "architecture")
+
+
 def _fail_unknown(
-    where: str, fields: Mapping[str, object], known: Mapping[str, str], spec: str | None
+    where: str, fields: Mapping[str, object], paths: Sequence[Path], spec: str | None
 ) -> NoReturn:
-    names = ("model_type", "general.architecture", "architecture")
-    kind = next((str(fields[name]) for name in names if name in fields), None)
+    field = next((name for name in _KIND_FIELDS if name in fields), None)
+    kind = str(fields.get(field or ""))
+    # The supported model types, each with its spec: with this field, and with another one.
+    known: dict[str, str] = {}
+    others: dict[str, str] = {}
+    for path in paths:
+        for _, node in _configs(tree(read(str(path)))):
+            own = model_type_field(node)
+            if own is not None:
+                same = field is None or field in own[0]
+                (known if same else others).setdefault(own[1], path.name)
+    gguf = " in a GGUF file" if field == "general.architecture" else ""
     unsupported = f"`{spec}` does not" if spec else "no spec of the library"
-    unsupported += f" support{'' if spec else 's'} the model type `{kind}`"
+    unsupported += f" support{'' if spec else 's'} the model type `{kind}`{gguf}"
     fail(
         "config",
-        f"{where}: {unsupported if kind else 'the config does not name its model type'}",
+        f"{where}: {unsupported if field else 'the config does not name its model type'}",
         expected=listing(sorted(known)) or None,
-        help=did_you_mean(kind or "", known)
-        or "write a spec with a `weights` block whose `config` starts with its model type",
+        help=(
+            f"{others[kind]} supports it in a folder with config.json"
+            if gguf and kind in others
+            else did_you_mean(kind, known)
+            or "write a spec with a `weights` block whose `config` starts with its model type"
+        ),
     )

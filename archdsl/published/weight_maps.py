@@ -17,6 +17,7 @@ from archdsl.diagnostics import Note, did_you_mean, listing
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter, count_parameters, parameters
+from archdsl.published.config_values import tensors_read
 from archdsl.published.conversions import CONVERSIONS, Conversion, ConversionError, Shapes
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.report import Report
@@ -182,7 +183,9 @@ class _MapBuilder:
         self.report_unused(rules, found, [p.path for p in known])
         pairings = [self.pairing(each) for each in found]
         self.report_duplicates(pairings)
-        ignored = (_pattern(r.theirs.text) for r in self.lines if isinstance(r, ast.Ignore))
+        ignored = [_pattern(r.theirs.text) for r in self.lines if isinstance(r, ast.Ignore)]
+        fields = [each for c in configs for each in active_lines(c.rules, self.work, self.env)]
+        ignored += map(re.escape, tensors_read(fields, self.work, self.env))
         optional = (r.prefix.text for r in self.lines if isinstance(r, ast.Optional))
         config = configs[0] if configs else None
         plain = tuple(pairing for pairing, _ in pairings)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from archdsl.analysis import analyse
 from archdsl.diagnostics import ArchError
+from archdsl.formats.host import LazyTensor
 from archdsl.published.config_values import flatten
 from archdsl.published.configs import write_config
 from archdsl.published.recognise import Recognised, recognise
@@ -175,7 +177,8 @@ def test_tensors_replace_missing_fields(spec: str) -> None:
     )
     Path("small.arch").write_text(text, encoding="utf-8")
     for tensors, tied in (("head.weight",), False), (("wte.weight",), True):
-        known = recognise("config.json", CONFIG, spec, tensors)
+        stored = dict.fromkeys(tensors, LazyTensor("float32", (1,), lambda: np.zeros(1)))
+        known = recognise("config.json", CONFIG, spec, stored)
         assert known.settings["tied"] is tied
         analysis = analyse(f"{spec}:Small", settings=known.settings)
         config = analysis.maps["huggingface"].config
