@@ -1,4 +1,4 @@
-"""Attention: scores of queries and keys, made shares, and the values weighted by them."""
+"""Attention: softmax(q k^T) v for whole sequences and for decoding steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from archdsl.backend.context import OpCall
 from archdsl.backend.functional import softmax_fp32
 from archdsl.backend.kernels import attention
 from archdsl.backend.kernels.products import matmul
-from archdsl.backend.positions import behind, end
+from archdsl.backend.positions import distance_behind, end_position
 from archdsl.backend.tensors import make_contiguous, shape
 from archdsl.passes.select_kernels import TINYGRAD
 
@@ -19,42 +19,42 @@ from archdsl.passes.select_kernels import TINYGRAD
 def attend(op: OpCall) -> Tensor:
     """Queries [B, T, H, h], keys [B, S, K, h] and values [B, S, K, w]: [B, T, H, w].
 
-    In a step the keys and values are caches [B, C, K, h], the new positions in them.
+    In a decoding step the keys and values are caches [B, C, K, h] that include the new tokens.
     """
     if "past" in op.tensors:
         return _step(op)
-    # Computed once, and not again for each product that uses them.
+    # Computed once, not again in each matmul that uses them.
     q, k, v = (make_contiguous(op.tensors[name]) for name in "qkv")
     T, S, keys = shape(q)[1], shape(k)[1], op.types["k"].axes[0].size
     causal, window = op.attr["causal"], op.attr["window"]
     if (kernel := op.kernel()) == TINYGRAD:
-        return _weighted(op, q, k, v, S, _seen(op, T, S))  # [B, T, H, w]
+        return _attend_by_matmuls(op, q, k, v, S, _visible_keys(op, T, S))  # [B, T, H, w]
     lengths = None if causal else op.context.length(keys)
     scale, trains = op.attr["scale"], op.context.trains
     return attention.attend(kernel, q, k, v, scale, causal, window, lengths, trains=trains)
 
 
 def _step(op: OpCall) -> Tensor:
-    """New queries [B, n, H, h] look at caches [B, C, K, h] and [B, C, K, w]: [B, n, H, w].
+    """New queries [B, n, H, h] over caches [B, C, K, h] and [B, C, K, w]: [B, n, H, w].
 
-    A cache of fixed size is a ring: each column has taken the place of the oldest.
+    A cache of fixed size is a sliding-window cache: a new token overwrites the oldest.
     """
     q, keys, values = (op.tensors[name] for name in "qkv")
     past, starts, window = op.tensors["past"], op.tensors["left_pad"], op.attr["window"]
     ring = op.types["k"].axes[0].size.value
     if (kernel := op.kernel()) != TINYGRAD:
-        first, places, scale = op.context.first_position(past), ring or 0, op.attr["scale"]
+        first, size, scale = op.context.first_position(past), ring or 0, op.attr["scale"]
         return attention.attend(
-            kernel, q, keys, values, scale, True, window, None, first, starts, places
+            kernel, q, keys, values, scale, True, window, None, first, starts, size
         )
     n = shape(q)[1]
-    S = end(op.context, past, n) if ring is None else ring
-    seen = _seen_columns(op, past, n, starts, S, ring).unsqueeze(1)  # [B, 1, n, S]
-    return _weighted(op, q, keys[:, :S], values[:, :S], S, seen)  # [B, n, H, w]
+    S = end_position(op.context, past, n) if ring is None else ring
+    seen = _visible_positions(op, past, n, starts, S, ring).unsqueeze(1)  # [B, 1, n, S]
+    return _attend_by_matmuls(op, q, keys[:, :S], values[:, :S], S, seen)  # [B, n, H, w]
 
 
 def append(op: OpCall) -> Tensor:
-    """The cache [B, C, …] with the new positions [B, n, …] written in place."""
+    """Writes values of new tokens [B, n, …] into the cache [B, C, …] in place."""
     cache, new, past = (op.tensors[name] for name in ("x", "new", "past"))
     ring = op.axes[0].size.value
     if op.kernel() != TINYGRAD:
@@ -62,25 +62,28 @@ def append(op: OpCall) -> Tensor:
     at = past if ring is None else past % ring
     written = cache[:, at : at + shape(new)[1]].assign(new.cast(cache.dtype))
     Tensor.realize(written)
-    kept: Tensor = cache
-    return kept
+    updated: Tensor = cache
+    return updated
 
 
-def _weighted(
+def _attend_by_matmuls(
     op: OpCall, q: Tensor, k: Tensor, v: Tensor, S: Any, seen: Tensor | None
 ) -> Tensor:
-    """Attention by two products, of keys that `seen` [B or 1, 1, T or 1, S] says may be looked
-    at, all where None; S may be a variable of tinygrad's."""
+    """Attention by two matmuls: [B, T, H, w].
+
+    `seen` [B or 1, 1, T or 1, S] is the mask of visible keys; None means all. S may be a
+    tinygrad variable.
+    """
     (batch, T, heads, size), (kv_heads, value) = shape(q), v.shape[2:]
     group = heads // kv_heads
     q = q.transpose(1, 2)  # [B, H, T, h]
-    # The queries that share keys stand below one another: one product for each key head.
+    # The queries that share a key head are stacked: one matmul per key head.
     q = q.reshape(batch, kv_heads, group * T, size)  # [B, K, G T, h]
     k = k.transpose(1, 2)  # [B, K, S, h]
     v = v.transpose(1, 2)  # [B, K, S, w]
 
     if op.context.trains:
-        # Their gradients are made as they are here: products that tensor cores can compute.
+        # Gradients in this layout are matmuls for tensor cores.
         q, k, v = (each.contiguous_backward() for each in (q, k, v))
     scores = _matmul(op, "scores", q, k, transpose_b=True) * op.attr["scale"]  # [B, K, G T, S]
     scores = scores.reshape(batch, heads, T, S)  # [B, H, T, S]
@@ -89,26 +92,26 @@ def _weighted(
     if seen is not None:
         scores = seen.where(scores, -math.inf)  # [B, H, T, S]
     scores = scores.reshape(batch, kv_heads, group * T, S)  # [B, K, G T, S]
-    # Made before the product with v, which would else compute them again for each feature.
-    shares = softmax_fp32(scores, -1).cast(v.dtype).contiguous()  # [B, K, G T, S]
-    out = _matmul(op, "values", shares, v).cast(v.dtype)  # [B, K, G T, w]
+    # Realized before the matmul with v, which would otherwise recompute them per feature.
+    probabilities = softmax_fp32(scores, -1).cast(v.dtype).contiguous()  # [B, K, G T, S]
+    out = _matmul(op, "values", probabilities, v).cast(v.dtype)  # [B, K, G T, w]
     return out.reshape(batch, heads, T, value).transpose(1, 2).contiguous()  # [B, T, H, w]
 
 
 def _matmul(op: OpCall, part: str, a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
-    """a @ b in float32, or a @ b^T."""
+    """a @ b, or a @ b^T, in float32."""
     if op.kernel(part) == TINYGRAD:
         return op.context.matmul(a, b, transpose_b)
     return matmul(a, b, transpose_b)
 
 
-def _seen(op: OpCall, T: int, S: int) -> Tensor | None:
-    """Which keys each query may attend to, [B or 1, 1, T or 1, S]; None where all."""
+def _visible_keys(op: OpCall, T: int, S: int) -> Tensor | None:
+    """The mask of keys that each query sees, [B or 1, 1, T or 1, S]; None if all."""
     if not op.attr["causal"]:
         valid = op.context.valid_mask(op.types["k"].axes[0].size)  # [B, S] or None
         return None if valid is None else valid.reshape(-1, 1, 1, S)  # [B, 1, 1, S]
-    # Padding stands at the end, and so in the past of nothing but padding. That may see it:
-    # in a window it would else see nothing, and have no shares.
+    # Padding is at the end, so only padding sees it. It must see something: a softmax over
+    # nothing is NaN.
     before = Tensor.arange(T).reshape(T, 1) - Tensor.arange(S).reshape(1, S)  # [T, S]
     seen = before >= 0  # [T, S]
     if (window := op.attr["window"]) is not None:
@@ -116,21 +119,21 @@ def _seen(op: OpCall, T: int, S: int) -> Tensor | None:
     return seen.reshape(1, 1, T, S)  # [1, 1, T, S]
 
 
-def _seen_columns(
+def _visible_positions(
     op: OpCall, past: Any, n: int, starts: Tensor, S: Any, ring: int | None
 ) -> Tensor:
-    """[B, n, S]: which columns each new token may attend to; S are the places of a ring."""
+    """[B, n, S]: the mask of cache positions that each new token sees."""
     if ring is None:
-        columns: Tensor = Tensor.arange(op.types["k"].axes[0].size.at(op.context.sizes))[:S]
+        positions: Tensor = Tensor.arange(op.types["k"].axes[0].size.at(op.context.sizes))[:S]
     else:
-        # The last column that has taken each place.
+        # The newest token at each place of a sliding-window cache.
         newest = past + n - 1
         age = (-Tensor.arange(ring) + newest) % ring  # [S]
-        columns = -age + newest  # [S]
-    before = behind(past, n, columns)  # [n, S]
+        positions = -age + newest  # [S]
+    before = distance_behind(past, n, positions)  # [n, S]
     seen = before >= 0  # [n, S]
     if (window := op.attr["window"]) is not None:
         seen = seen & (before < window)  # [n, S]
-    there = columns.reshape(1, 1, -1) >= starts.reshape(-1, 1, 1)  # [B, 1, S]
-    # What stands in front of a row sees itself: seeing nothing it would be NaN.
-    return (seen & there) | (before == 0)  # [B, n, S]
+    valid = positions.reshape(1, 1, -1) >= starts.reshape(-1, 1, 1)  # [B, 1, S]
+    # Left padding sees itself: a softmax over nothing is NaN.
+    return (seen & valid) | (before == 0)  # [B, n, S]

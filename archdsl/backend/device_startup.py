@@ -1,8 +1,8 @@
-"""Opening tinygrad's CPU device in a few hundredths of a second.
+"""Opens tinygrad's CPU device in some tens of milliseconds, on Linux.
 
-Left to itself tinygrad tries every other device first, looks for libraries by asking the system
-about each file of its folders, and lowers four programs of the CPU device anew in each
-process. Here the same is found from less, on Linux; elsewhere nothing is changed.
+By default, tinygrad tries every other device first, checks each file of many folders for
+libraries, and compiles four programs of the CPU device in each process. This module finds the
+same with fewer checks, and caches the programs. On other systems nothing is changed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from archdsl.backend.tinygrad_seam import Target, TinyELF
 from archdsl.backend.toolchain import Compiler
 from archdsl.cache import key_of
 
-# Where Linux shows what tinygrad's other devices need.
+# Where Linux shows the hardware of tinygrad's other devices.
 _NODES = ("kfd", "dxg", "kgsl-3d0", "ion", "nvidiactl", "nvidia0")
 _PCI_VENDORS = {"0x1002", "0x10de"}  # AMD, NVIDIA
-_USB_VENDORS = {"add1", "3801"}  # AMD's in an enclosure
-_GRAPHICS = ("dri", "mali0")  # what OpenCL finds beside the processor
+_USB_VENDORS = {"add1", "3801"}  # AMD in an external enclosure
+_GRAPHICS = ("dri", "mali0")  # GPUs that OpenCL can use
 _OPENCL = "/etc/OpenCL/vendors"
 _VARIABLES = (
     *("REMOTE", "OPENCL_PATH", "CUDA_PATH"),
@@ -34,21 +34,20 @@ _VARIABLES = (
 
 
 def has_only_cpu() -> bool:
-    """Whether this machine has nothing for tinygrad to compute on but its processor, be it
-    through OpenCL."""
+    """Whether tinygrad can compute only on the CPU of this machine, also through OpenCL."""
     if not LINUX or any(os.environ.get(name) for name in (*_VARIABLES, *Device._devices)):
         return False
     if any(os.path.exists(f"/dev/{name}") for name in _NODES):
         return False
-    if _PCI_VENDORS & set(_told("/sys/bus/pci/devices", "vendor")):
+    if _PCI_VENDORS & set(_device_attributes("/sys/bus/pci/devices", "vendor")):
         return False
-    if _USB_VENDORS & set(_told("/sys/bus/usb/devices", "idVendor")):
+    if _USB_VENDORS & set(_device_attributes("/sys/bus/usb/devices", "idVendor")):
         return False
-    return not find_library("cuda", ["cuda"]) and not _opencl()
+    return not find_library("cuda", ["cuda"]) and not _has_opencl_gpu()
 
 
-def _opencl() -> bool:
-    """Whether OpenCL may have more than PoCL, which computes on the processor."""
+def _has_opencl_gpu() -> bool:
+    """Whether OpenCL may have a device other than PoCL, which uses the CPU."""
     if not find_library("OpenCL", ["OpenCL"]):
         return False
     if any(os.path.exists(f"/dev/{name}") for name in _GRAPHICS):
@@ -58,8 +57,8 @@ def _opencl() -> bool:
     return not drivers or not all(b"pocl" in each for each in drivers)
 
 
-def _told(folder: str, name: str) -> Iterator[str]:
-    """What Linux says of each device in a folder, where it says it."""
+def _device_attributes(folder: str, name: str) -> Iterator[str]:
+    """An attribute of each device in a folder of /sys, if it has the attribute."""
     if not os.path.isdir(folder):
         return
     for device in os.listdir(folder):
@@ -71,7 +70,7 @@ def _told(folder: str, name: str) -> Iterator[str]:
 
 @contextmanager
 def fast_startup(compiler: Compiler) -> Iterator[None]:
-    """Within it, tinygrad's CPU device opens quickly."""
+    """Opens tinygrad's CPU device quickly in the block."""
     if "CPU" in Device._opened_devices or not program_store.enabled():
         yield
         return
@@ -82,7 +81,7 @@ def fast_startup(compiler: Compiler) -> Iterator[None]:
 
 
 class _Programs:
-    """`do_to_program` for the programs of the CPU device, as they were stored."""
+    """Replaces `do_to_program` for the CPU device: returns stored programs."""
 
     def __init__(self, lower: Any, compiler: Compiler):
         self._lower = lower
@@ -108,7 +107,7 @@ class _Programs:
 
 
 class _Lowered:
-    """A program as the device takes it."""
+    """A compiled program, in the form that the device expects."""
 
     def __init__(self, name: str, code: bytes):
         self._elf = TinyELF(code, name, Target("CPU"), ())

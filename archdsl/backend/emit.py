@@ -1,8 +1,7 @@
-"""Graph to tinygrad: one function for each operator, in one table.
+"""The table EMIT: the function that computes each operator with tinygrad.
 
-Products, positions and attention have modules of their own; `use.py` says how the shapes
-beside the lines are to be read. Softmax, norms and losses are computed in float32 whatever
-the weights are.
+Matrix products, positions and attention are in separate modules. `context.py` explains the
+shapes in the comments. Softmax, norms and losses are computed in float32 for all weights.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def unembed(op: OpCall) -> Tensor:
     return project(op, make_contiguous(op.x), epilogue=op.epilogue)  # [B, …, vocab]
 
 
-# -- norms, and what is trained for each feature --
+# -- norms and scaling --
 
 
 def norm(op: OpCall) -> Tensor:
@@ -88,9 +87,9 @@ def patches(op: OpCall) -> Tensor:
 def prepend(op: OpCall) -> Tensor:
     token = op.weights["weight"].reshape(1, 1, -1)  # [1, 1, D]
     if "at" in op.tensors:
-        # A step has columns for what is prepended: position 0 is this one.
-        here: Tensor = op.tensors["at"].unsqueeze(-1) == 0  # [B, n, 1]
-        return here.where(token, op.x)  # [B, n, D]
+        # In a decoding step, cache position 0 is the prepended token.
+        is_prepended: Tensor = op.tensors["at"].unsqueeze(-1) == 0  # [B, n, 1]
+        return is_prepended.where(token, op.x)  # [B, n, D]
     return token.expand(op.x.shape[0], 1, -1).cat(op.x, dim=1)  # [B, 1 + T, D]
 
 
@@ -111,7 +110,7 @@ def last(op: OpCall) -> Tensor:
 
 def at(op: OpCall) -> Tensor:
     found = op.tensors["tokens"] == op.attr["token"]  # [B, T]
-    # The first of the largest: the first position of all where nothing is found.
+    # The first match; position 0 if there is none.
     index = found.cast(dtypes.int32).argmax(1)  # [B]
     index = index.reshape(-1, 1, 1).expand(-1, 1, op.x.shape[2])  # [B, 1, D]
     return op.x.gather(1, index).squeeze(1)  # [B, D]
@@ -120,8 +119,8 @@ def at(op: OpCall) -> Tensor:
 # -- general shapes --
 
 
-def _along(op: OpCall, axis: int) -> Tensor | None:
-    """Which positions along an axis are there, broadcast against x; None where all."""
+def _mask_along(op: OpCall, axis: int) -> Tensor | None:
+    """The mask of valid positions along an axis, broadcast to x; None if all are valid."""
     valid = op.context.valid_mask(op.axes[axis - 1].size)  # [B, n] or None
     if valid is None:
         return None
@@ -132,7 +131,7 @@ def _along(op: OpCall, axis: int) -> Tensor | None:
 
 def mean(op: OpCall) -> Tensor:
     axis = op.axis(max(op.x.ndim - 3, 0))
-    valid = _along(op, axis)  # [B, …, n, …] or None
+    valid = _mask_along(op, axis)  # [B, …, n, …] or None
     if valid is None:
         return op.x.mean(axis)  # [B, …] without the axis
     total = valid.where(op.x, 0).cast(dtypes.float32).sum(axis)  # [B, …] without the axis
@@ -141,7 +140,7 @@ def mean(op: OpCall) -> Tensor:
 
 def softmax(op: OpCall) -> Tensor:
     axis = op.axis(op.x.ndim - 2)
-    valid = _along(op, axis)  # [B, …, n, …] or None
+    valid = _mask_along(op, axis)  # [B, …, n, …] or None
     x = op.x if valid is None else valid.where(op.x, -math.inf)  # as x
     return softmax_fp32(x, axis).cast(op.x.dtype)  # as x
 
@@ -175,11 +174,13 @@ def dropout(op: OpCall) -> Tensor:
 # -- losses --
 
 
-def _cross_entropy(logits: Tensor, wanted: Tensor, counted: Tensor | None) -> Tensor:
-    """The mean of -log p over what is counted: []. `wanted` has the shape of logits but the
-    last axis."""
+def _cross_entropy(logits: Tensor, target: Tensor, counted: Tensor | None) -> Tensor:
+    """The mean of -log p[target] over `counted` positions: [].
+
+    `target` has the shape of `logits` without the last axis.
+    """
     log_p = logits.cast(dtypes.float32).log_softmax(-1)  # [B, …, classes]
-    losses = -log_p.gather(-1, wanted.unsqueeze(-1)).squeeze(-1)  # [B, …]
+    losses = -log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)  # [B, …]
     if counted is None:
         return losses.mean()  # []
     counted = counted.expand(losses.shape)  # [B, …]
@@ -195,9 +196,9 @@ def next_token(op: OpCall) -> Tensor:
 
 def cross_entropy(op: OpCall) -> Tensor:
     label = op.tensors["label"]  # [B, …]
-    masks = (_along(op, axis) for axis in range(1, label.ndim))
-    there = [mask.squeeze(-1) for mask in masks if mask is not None]  # [B, 1, …, n, …, 1] each
-    counted = functools.reduce(operator.and_, there) if there else None  # [B, …] or None
+    masks = (_mask_along(op, axis) for axis in range(1, label.ndim))
+    valid = [mask.squeeze(-1) for mask in masks if mask is not None]  # [B, 1, …, n, …, 1] each
+    counted = functools.reduce(operator.and_, valid) if valid else None  # [B, …] or None
     return _cross_entropy(op.tensors["logits"], label, counted)  # []
 
 

@@ -1,7 +1,7 @@
 """Forked processes: they run what their parent has captured, but cannot compile.
 
-Threads of the device that compile and schedule do not survive a fork; to wait for them would
-never end.
+The threads that compile and schedule do not survive a fork; waiting for them would never
+return.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Runs a program: one walk over its calls, each through its row of the emitter's table.
+"""Runs a program: walks over its nodes, and computes each with its function in EMIT.
 
-Whole sequences, steps of decoding, training and quantized weights all come through here.
+It runs whole sequences, decoding steps, training, and quantized weights.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ Layer: TypeAlias = tuple[int, ...]  # the numbers of the layers that we are in
 
 
 def forward(context: ExecutionContext, inputs: Mapping[str, Value]) -> dict[str, Value]:
-    """The outputs of a program by name; caches are written in place, and are none."""
+    """The outputs of a program by name. Caches are written in place, and are not outputs."""
     values = _values(context, inputs)
     caches = context.program.caches
     return {name: values[ref] for name, ref in context.graph.outputs if name not in caches}
 
 
 def loss(context: ExecutionContext, inputs: Mapping[str, Value]) -> Tensor:
-    """The loss of a program that has one, for its inputs and labels: []."""
+    """The loss of a program for its inputs and labels: []."""
     assert context.graph.loss is not None
     return _call(context, context.graph.loss, _values(context, inputs), (), ())
 
 
 def measured(graph: Graph, inputs: Mapping[str, Value]) -> tuple[int, dict[str, int]]:
-    """The rows of the inputs, and the sizes of the varying axes."""
+    """The batch size of the inputs, and the sizes of the varying axes."""
     batch, sizes = 1, dict[str, int]()
     for each in (*graph.inputs, *graph.labels):
         if each.name in inputs and each.type.axes:
@@ -69,7 +69,7 @@ def _values(context: ExecutionContext, inputs: Mapping[str, Value]) -> dict[str,
 
 
 def _measure_lengths(context: ExecutionContext, inputs: Mapping[str, Value]) -> None:
-    """The true lengths of ragged axes: given, or counted in tokens that are padded."""
+    """Sets the true lengths of ragged axes: given, or the number of tokens without padding."""
     known = {each.name: each for each in context.graph.inputs}
     for axis in context.graph.varying:
         if axis.ragged is not None and axis.ragged in inputs:
@@ -115,8 +115,8 @@ def _stack(
     values |= {each.id: all for each, all in zip(given, zip(*found, strict=True), strict=True)}
 
 
-# The walks are no functions inside others: these would keep themselves, and all values, until
-# Python looks for cycles, and tinygrad gives what is kept a place of its own in memory.
+# These are not nested functions: closures would be reference cycles, which keep all values
+# alive until garbage collection, and tinygrad allocates memory for values that are alive.
 
 
 def _layer(
@@ -128,7 +128,7 @@ def _layer(
     i: int,
     x: Tensor,
 ) -> Tensor:
-    """What the i-th layer of a stack makes of x."""
+    """The output of layer i of a stack for x."""
     values[node.carry] = x
     values |= {each.id: values[each.of][i] for each in node.takes}
     _walk(context, node.body, values, (*around, node), (*layer, i))
@@ -139,7 +139,7 @@ def _layer(
 def _own(
     context: ExecutionContext, node: Stack, values: Mapping[str, Value], path: str, i: int
 ) -> dict[str, Tensor]:
-    """The tensors that the i-th layer alone has: its weights, and its parts of caches."""
+    """The tensors that only layer i uses: its weights, and its parts of caches."""
     found = layer_tensors(context, path, i)
     for each in node.takes:
         found |= _leaves(each, values[each.of][i])
@@ -178,13 +178,13 @@ def _call(
         _epilogue(node, values),
     )
     out = EMIT[node.op](op)
-    # A sum that goes on to the next layer is computed once: for one token tinygrad would else
-    # make it of all products before it again, in every layer.
+    # A residual sum is computed once: for a single token, tinygrad would otherwise recompute it
+    # from all matmuls before it, in every layer.
     return make_contiguous(out) if node.op == "add" and context.caches else out
 
 
 def _epilogue(node: Apply, values: Mapping[str, Value]) -> Epilogue:
-    """The operators fused behind a node, as its kernel does them."""
+    """The operators that are fused into a node, as the epilogue of its kernel."""
     fused = {tail.op: tail.other for tail in node.tail}
     times, plus = (fused.pop(name, None) for name in ("multiply", "add"))
     act = next(iter(fused), None)

@@ -1,4 +1,4 @@
-"""Where a position stands: added to its vector, turned into its heads, or into the scores."""
+"""Position encodings: added to vectors, rotary on heads, or biases of attention scores."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ from archdsl.backend.tensors import shape
 
 
 def positions(op: OpCall) -> Tensor:
-    """[B, n]: the position of each new token in its row, 0 for the padding in front of it."""
-    columns = _columns(op.tensors["past"], shape(op.x)[1]).reshape(1, -1)  # [1, n]
-    found: Tensor = (columns - op.tensors["left_pad"].reshape(-1, 1)).maximum(0)
+    """[B, n]: the position of each new token in its row; 0 for left padding."""
+    new = _new_positions(op.tensors["past"], shape(op.x)[1]).reshape(1, -1)  # [1, n]
+    found: Tensor = (new - op.tensors["left_pad"].reshape(-1, 1)).maximum(0)
     return found
 
 
-def _columns(past: Any, n: int) -> Tensor:
-    """[n]: the columns of so many new tokens."""
-    columns: Tensor = Tensor.arange(n) + past
-    return columns
+def _new_positions(past: Any, n: int) -> Tensor:
+    """[n]: the cache positions of n new tokens."""
+    positions: Tensor = Tensor.arange(n) + past
+    return positions
 
 
-def behind(past: Any, n: int, columns: Tensor) -> Tensor:
-    """[n, S]: how far each of the columns [S] stands behind each new token."""
-    return _columns(past, n).reshape(-1, 1) - columns.reshape(1, -1)
+def distance_behind(past: Any, n: int, positions: Tensor) -> Tensor:
+    """[n, S]: the distance from each of the cache positions [S] to each new token."""
+    return _new_positions(past, n).reshape(-1, 1) - positions.reshape(1, -1)
 
 
-def end(context: ExecutionContext, past: Any, n: int) -> Any:
-    """How many columns there are with n new ones. Tensor cores take whole tiles of them: what
-    comes after the new ones is hidden as the future is."""
-    columns = past + n
-    return -(-columns // TILE) * TILE if context.tensor_cores else columns
+def end_position(context: ExecutionContext, past: Any, n: int) -> Any:
+    """The number of cache positions in use after n new tokens.
+
+    With tensor cores it is rounded up to whole tiles; the mask hides the positions after the
+    new tokens, like the future.
+    """
+    count = past + n
+    return -(-count // TILE) * TILE if context.tensor_cores else count
 
 
 def posenc(op: OpCall) -> Tensor:
@@ -46,7 +49,7 @@ def posenc(op: OpCall) -> Tensor:
 
 
 def encodings(op: OpCall) -> Tensor:
-    """[context, D]: the vector of each position."""
+    """[context, D]: the encoding of each position."""
     if op.attr["kind"] == "learned":
         return op.weights["weight"]  # [context, D]
     context, width, layout = op.attr["context"], shape(op.x)[-1], op.attr["layout"]
@@ -55,12 +58,12 @@ def encodings(op: OpCall) -> Tensor:
 
 
 def sinusoids(context: int, width: int, layout: str) -> np.ndarray:
-    """[context, width]: sin and cos, in turn or in halves, of the position at geometric
+    """[context, width]: sin and cos of each position, in pairs or halves, with geometric
     wavelengths from 2 pi to 10000 · 2 pi (Vaswani et al. 2017, section 3.5)."""
     rates = 10000.0 ** (-np.arange(0, width, 2) / width)  # [width / 2]
     angles = np.arange(context)[:, None] * rates  # [context, width / 2]
     axis = 2 if layout == "pairs" else 1
-    both = np.stack([np.sin(angles), np.cos(angles)], axis)  # with one axis of 2 more
+    both = np.stack([np.sin(angles), np.cos(angles)], axis)  # plus an axis of 2
     return both.reshape(context, width).astype(np.float32)
 
 
@@ -68,23 +71,25 @@ def sinusoids(context: int, width: int, layout: str) -> np.ndarray:
 
 
 def alibi(op: OpCall) -> Tensor:
-    # In float32 always: bfloat16 would not tell positions apart from 256 on.
+    # Always in float32: bfloat16 cannot distinguish positions above 256.
     batch, T, _ = shape(op.x)
     heads = op.attr["heads"]
-    steep = op.context.constant(("alibi", heads), lambda: slopes(heads))  # [H]
+    per_head = op.context.constant(("alibi", heads), lambda: slopes(heads))  # [H]
     if "past" in op.tensors:
-        bias = steep.reshape(1, heads, 1, 1) * -_behind(op)  # [1, H, n, C]
-        return bias[..., : end(op.context, op.tensors["past"], T)]  # [1, H, n, S]
+        bias = per_head.reshape(1, heads, 1, 1) * -_distances(op)  # [1, H, n, C]
+        return bias[..., : end_position(op.context, op.tensors["past"], T)]  # [1, H, n, S]
     ahead = Tensor.arange(T).reshape(1, T) - Tensor.arange(T).reshape(T, 1)  # [T, T]
-    bias = steep.reshape(1, heads, 1, 1) * ahead  # [1, H, T, T]
+    bias = per_head.reshape(1, heads, 1, 1) * ahead  # [1, H, T, T]
     return bias.expand(batch, heads, T, T)  # [B, H, T, T]
 
 
 def slopes(heads: int) -> np.ndarray:
-    """[heads]: the geometric sequence that starts at its own ratio, 2 ** (-8 / heads), where
-    the heads are a power of two (Press et al. 2021, section 3). Else that of the largest such
-    number below, and every other slope of twice as many for those left over, as in the
-    authors' program."""
+    """[heads]: the slope of each head (Press et al. 2021, section 3).
+
+    For a power of two, the geometric sequence with first value and ratio 2 ** (-8 / heads).
+    Otherwise the sequence of the largest smaller power of two, followed by every other slope of
+    the sequence of twice as many heads, as in the authors' code.
+    """
     power = 2 ** int(log2(heads))
     first, doubled = (2.0 ** (-8 * np.arange(1, n + 1) / n) for n in (power, 2 * power))
     return np.concatenate([first, doubled[::2]])[:heads].astype(np.float32)
@@ -95,35 +100,35 @@ def relative_bias(op: OpCall) -> Tensor:
     bound = op.context.bound(op.axes[0].size)
     heads = op.attr["heads"]
     if "past" in op.tensors:
-        near = (bound - 1 - _behind(op)).clip(0, 2 * bound - 2)  # [n, C]
-        bias = op.weights["weight"][distances(op, bound)[near]]  # [n, C, H]
+        near = (bound - 1 - _distances(op)).clip(0, 2 * bound - 2)  # [n, C]
+        bias = op.weights["weight"][bucket_table(op, bound)[near]]  # [n, C, H]
         bias = bias.permute(2, 0, 1).unsqueeze(0)  # [1, H, n, C]
-        return bias[..., : end(op.context, op.tensors["past"], T)]  # [1, H, n, S]
-    table = distances(op, bound)[bound - T : bound + T - 1]  # [2 T - 1]
+        return bias[..., : end_position(op.context, op.tensors["past"], T)]  # [1, H, n, S]
+    table = bucket_table(op, bound)[bound - T : bound + T - 1]  # [2 T - 1]
     bias = op.weights["weight"][table].transpose(0, 1).contiguous()  # [H, 2 T - 1]
-    # Row i begins at T - 1 - i: copies of 2 T, read as rows of 2 T - 1, shift by one.
+    # Row i starts at T - 1 - i: rows of length 2 T, read as rows of 2 T - 1, shift by one.
     rows = bias.pad((None, (0, 1))).reshape(heads, 1, 2 * T).expand(heads, T, 2 * T)
     rows = rows.flatten(1)[:, T - 1 : -1]  # [H, T (2 T - 1)]
     rows = rows.reshape(heads, T, 2 * T - 1)[:, :, :T]  # [H, T, T]
     return rows.unsqueeze(0).expand(batch, heads, T, T)  # [B, H, T, T]
 
 
-def _behind(op: OpCall) -> Tensor:
-    """[n, C]: how far each column stands behind each new token."""
-    columns = Tensor.arange(op.types["cache_positions"].axes[0].size.at(op.context.sizes))
-    return behind(op.tensors["past"], shape(op.x)[1], columns)
+def _distances(op: OpCall) -> Tensor:
+    """[n, C]: the distance from each cache position to each new token."""
+    positions = Tensor.arange(op.types["cache_positions"].axes[0].size.at(op.context.sizes))
+    return distance_behind(op.tensors["past"], shape(op.x)[1], positions)
 
 
-def distances(op: OpCall, bound: int) -> Tensor:
-    """[2 bound - 1]: the bucket of each distance, as `buckets` has it."""
+def bucket_table(op: OpCall, bound: int) -> Tensor:
+    """[2 bound - 1]: the bucket of each distance, on the device."""
     count, distance, causal = (op.attr[name] for name in ("buckets", "distance", "causal"))
     key = ("relative_bias", bound, count, distance, causal)
     return op.context.constant(key, lambda: buckets(bound, count, distance, causal))
 
 
 def buckets(bound: int, count: int, distance: int, causal: bool) -> np.ndarray:
-    """[2 bound - 1]: the bucket of a key that stands 1 - bound to bound - 1 positions behind
-    the query (Raffel et al. 2019, section 2.1, and the logarithm of the authors' program)."""
+    """[2 bound - 1]: the bucket of a key 1 - bound to bound - 1 positions after the query
+    (Raffel et al. 2019, section 2.1, with the logarithm of the authors' code)."""
     behind = np.arange(1 - bound, bound)  # [2 bound - 1]
     side = np.zeros_like(behind)  # [2 bound - 1]
     if not causal:

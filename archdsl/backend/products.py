@@ -1,4 +1,4 @@
-"""Operators that are products with trained matrices."""
+"""Operators that multiply by weight matrices: linear, experts, conv1d."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def linear(op: OpCall) -> Tensor:
 
 def experts(op: OpCall) -> Tensor:
     x = make_contiguous(op.x)  # [B, …, D]
-    shares = _shares(op, project(op, x, "router."))  # [B, …, count]
-    parts = (shares[..., i : i + 1] * _expert(op, x, i) for i in range(op.attr["count"]))
+    weights = _expert_weights(op, project(op, x, "router."))  # [B, …, count]
+    parts = (weights[..., i : i + 1] * _expert(op, x, i) for i in range(op.attr["count"]))
     return functools.reduce(operator.add, parts).cast(x.dtype)  # [B, …, D]
 
 
@@ -31,19 +31,19 @@ def _expert(op: OpCall, x: Tensor, i: int) -> Tensor:
     return project(op, make_contiguous(hidden), f"{i}.down.")  # [B, …, D]
 
 
-def _shares(op: OpCall, logits: Tensor) -> Tensor:
-    """What each expert counts: 0 for all but the `top` largest, and 1 together.
+def _expert_weights(op: OpCall, logits: Tensor) -> Tensor:
+    """The weight of each expert: the `top` largest probabilities, normalized; 0 for the others.
 
-    Of equal ones the first is taken.
+    Of equal probabilities, the first is chosen.
     """
-    shares = softmax_fp32(logits, -1).contiguous()  # [B, …, count]
-    mine, others = shares.unsqueeze(-1), shares.unsqueeze(-2)  # [B, …, count, count]
+    p = softmax_fp32(logits, -1).contiguous()  # [B, …, count]
+    mine, others = p.unsqueeze(-1), p.unsqueeze(-2)  # [B, …, count, count]
     count = op.attr["count"]
     earlier = Tensor.arange(count).reshape(1, count) < Tensor.arange(count).reshape(count, 1)
     before = (others > mine) | ((others == mine) & earlier)  # [B, …, count, count]
     chosen = before.sum(-1) < op.attr["top"]  # [B, …, count]
-    kept: Tensor = chosen.where(shares, 0)  # [B, …, count]
-    return (kept / kept.sum(-1, keepdim=True)).contiguous()  # [B, …, count]
+    top: Tensor = chosen.where(p, 0)  # [B, …, count]
+    return (top / top.sum(-1, keepdim=True)).contiguous()  # [B, …, count]
 
 
 def conv1d(op: OpCall) -> Tensor:

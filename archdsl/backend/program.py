@@ -1,4 +1,4 @@
-"""Programs: functions of tensors that are made into kernels once, and run again and again."""
+"""Programs: functions of tensors that are compiled to kernels once and run many times."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from archdsl.backend.tinygrad_seam import (
 )
 from archdsl.progress import doing
 
-# tinygrad's settings for making kernels of these tensors. TC_OPT: sizes that are no multiple
-# of a tensor core's are filled up. SPLIT_REDUCEOP: a lookup in a large table, a sum until
-# tinygrad sees that it is none, is not cut into partial sums before.
+# tinygrad's settings for compilation. TC_OPT=2 pads sizes to multiples of a tensor core's.
+# Without SPLIT_REDUCEOP=0, tinygrad splits a lookup in a large table into partial sums before
+# it sees that it is a lookup.
 OPTIONS = {"TC_OPT": 2, "SPLIT_REDUCEOP": 0}
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ T = TypeVar("T")
 
 
 class Program(Generic[T]):
-    """A function of realized tensors, all of whose calls have tensors of the same shapes.
+    """A function of realized tensors, which is always called with the same shapes.
 
-    What it returns is realized, and is written over by the next call. Its kernels are
-    searched by a `tuner` where there is one.
+    Its results are realized tensors, and the next call overwrites them. A `tuner` searches
+    faster kernels.
 
-    With a `key`, which describes the function, a program is stored, and a later process runs it
-    without tracing: see `stored_program.py`. `known` gives the tensors that the function uses
-    beside its arguments, by name; `constants` are tables by what they are made from.
+    With a `key`, which describes the function, the program is stored, and a later process runs
+    it without tracing: see `stored_program.py`. `known` returns the other tensors that the
+    function uses, by name; `constants` are tables by the values they depend on.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class Program(Generic[T]):
             self._cache = ProgramCache(
                 key, function, known, {} if constants is None else constants
             )
-        # tinygrad would capture the second call, and so make everything twice.
+        # tinygrad would capture only the second call, and compute everything twice.
         self._run.cnt = 1
         self._device = device
         self._runner = runner_for(device)
-        # What our own runner goes through by itself is one piece, and not many.
+        # Our graph runner takes the whole program, not batches of calls.
         self._options = OPTIONS | ({"JIT_BATCH_SIZE": 0} if self._runner else {})
         if TRAINING:
-            # A device's counter of random numbers is no part of a program either.
+            # Create the device's counter of random numbers now, outside the program.
             Tensor.rand(1, device=device).realize()
 
     def __call__(self, *given: Any, **named: Any) -> T:
@@ -94,7 +94,7 @@ class Program(Generic[T]):
 
 
 class _Jit(JitBase[Any]):
-    """tinygrad's JIT, which may tune what it captures, and which knows tensors again."""
+    """tinygrad's JIT, with tuning of captured programs and faster repeated calls."""
 
     def __init__(self, function: Callable[..., Any], device: str, tuner: Tuner | None):
         super().__init__(function if tuner is None else self._tuned)
@@ -102,8 +102,10 @@ class _Jit(JitBase[Any]):
         self._known: list[UOp] = []
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        """What tinygrad finds out of each tensor at each call takes as long as a small model:
-        of those of the last call it is known."""
+        """Skips tinygrad's checks of arguments if they are the tensors of the last call.
+
+        The checks take as long as a small model.
+        """
         everything = (*given, *(named[name] for name in sorted(named)))
         uops = [each.uop for each in everything if isinstance(each, Tensor)]
         bound = [each for each in everything if isinstance(each, UOp)]

@@ -1,4 +1,4 @@
-"""Where a program looks for itself in the store before it is traced, and is kept after."""
+"""Loads a program from the store instead of tracing it, and saves it after tracing."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from tinygrad import Tensor
 
 from archdsl.backend import program_store
 from archdsl.backend.kernels.graph_runner import is_supported
-from archdsl.backend.stored_program import Constants, Known, StoredProgram, entry_of, whole
+from archdsl.backend.stored_program import Constants, Known, StoredProgram, entry_of, is_whole
 from archdsl.backend.tensors import shape
 from archdsl.backend.tinygrad_seam import DEBUG, JIT, PROFILE, TRAINING, memory, settings
 from archdsl.backend.toolchain import ensure_compiler
 from archdsl.cache import key_of
 
-# tinygrad's settings that change no program.
-_ASIDE = frozenset({"DEV", "PARALLEL", "CACHELEVEL", "CAPTURING", "LRU"})
+# tinygrad's settings that do not affect programs.
+_IGNORED = frozenset({"DEV", "PARALLEL", "CACHELEVEL", "CAPTURING", "LRU"})
 
 
 def is_cacheable(device: str) -> bool:
-    """Whether programs for an open device are stored now. Random numbers have a state that has
-    no name; and who debugs tinygrad wants to see what it does."""
+    """Whether programs for an open device can be stored now.
+
+    Not in training: the state of random numbers has no name. Not while tinygrad is debugged or
+    profiled: the user wants to see what it does.
+    """
     if DEBUG or PROFILE or TRAINING or not JIT or not program_store.enabled():
         return False
     return is_supported(device)
 
 
 class ProgramCache:
-    """The place of one program in the store."""
+    """The stored form of one program."""
 
     def __init__(
         self,
@@ -43,10 +46,10 @@ class ProgramCache:
         self._inputs: list[Tensor] = []
 
     def load(self, given: tuple[Any, ...], named: Mapping[str, Any]) -> StoredProgram | None:
-        """The program as it was stored for these inputs; None where it has to be traced."""
+        """The stored program for these inputs; None if it must be traced."""
         known = self._known()
-        if not all(map(whole, known.values())):
-            self._key = ""  # a change of theirs is still to be made, by the traced program
+        if not all(map(is_whole, known.values())):
+            self._key = ""  # tracing must realize a pending change of a tensor
             return None
         everything = [*enumerate(given), *((name, named[name]) for name in sorted(named))]
         self._inputs = [each for _, each in everything if isinstance(each, Tensor)]
@@ -59,12 +62,14 @@ class ProgramCache:
             return None
         try:
             return StoredProgram(entry, known, self._constants)
-        except (KeyError, IndexError, ValueError, TypeError):  # one that does not fit is none
+        except (KeyError, IndexError, ValueError, TypeError):  # it does not match the tensors
             return None
 
     def save(self, captured: Any, newest: int) -> None:
-        """Stores what was captured instead, of the inputs that were looked up; buffers with
-        numbers above `newest` were made for it."""
+        """Stores the program that was captured for the inputs of `load`.
+
+        Buffers with numbers above `newest` were created during the capture.
+        """
         if not self._key or captured is None:
             return
         args = (captured, self._inputs, newest, self._known(), self._constants)
@@ -73,7 +78,7 @@ class ProgramCache:
 
 
 def _description(value: Any) -> object:
-    """What a program is captured for of an argument: a variable without its value."""
+    """What a program depends on of an argument: not the value of a variable."""
     if isinstance(value, Tensor):
         return shape(value), str(value.dtype)
     variable, _ = value.unbind()
@@ -81,7 +86,7 @@ def _description(value: Any) -> object:
 
 
 def _layout(known: Known) -> list[tuple[str, int, str, str]]:
-    """The name, size and dtype of each tensor, and the first name of its memory."""
+    """The name, size and dtype of each tensor, and the first tensor with the same memory."""
     first: dict[int, str] = {}
     found = []
     for name, tensor in known.items():
@@ -91,10 +96,10 @@ def _layout(known: Known) -> list[tuple[str, int, str, str]]:
 
 
 def _settings() -> list[tuple[str, object]]:
-    """tinygrad's settings, which say how a program is lowered."""
-    return [(name, value) for name, value in settings() if name not in _ASIDE]
+    """tinygrad's settings that affect how a program is lowered."""
+    return [(name, value) for name, value in settings() if name not in _IGNORED]
 
 
 def _environment(function: Callable[..., Any]) -> tuple[object, ...]:
-    code = getattr(function, "__func__", function).__code__  # a method's is its function's
+    code = getattr(function, "__func__", function).__code__  # a method has its function's
     return program_store.environment(ensure_compiler(), code.co_filename)

@@ -1,5 +1,4 @@
-"""Captured programs on the disk, beside the compiled kernels: a header of JSON, and blocks of
-bytes behind it.
+"""Stores captured programs on disk: a JSON header, followed by blocks of bytes.
 
 `ARCHDSL_PROGRAMS=0` turns the store off.
 """
@@ -21,25 +20,25 @@ from archdsl.frozen import Frozen
 
 STORE = Store("programs", 2**28)
 
-# Our own folders that have a say in what a traced program is, and in what its kernels do.
+# The folders of archdsl that affect programs and their kernels.
 _SOURCES = ("backend", "graph", "passes")
 _SUFFIXES = (".py", ".c", ".h")
 
 
 class Entry(Frozen):
-    """What is stored of a program: a description that JSON holds, and blocks of bytes."""
+    """A stored program: a header that can be JSON, and blocks of bytes."""
 
     header: Mapping[str, Any]
     blocks: Sequence[bytes | memoryview]
 
 
 def enabled() -> bool:
-    """Whether programs are stored at all."""
+    """Whether the store is turned on."""
     return os.environ.get("ARCHDSL_PROGRAMS", "1") != "0"
 
 
 def read(key: str) -> Entry | None:
-    """The entry of a key, or None where there is none or it is damaged."""
+    """The entry of a key; None if it is missing or damaged."""
     content = STORE.read(key)
     if content is None:
         return None
@@ -53,7 +52,7 @@ def read(key: str) -> Entry | None:
 
 
 def write(key: str, entry: Entry) -> None:
-    """Stores an entry. What cannot be written is left out."""
+    """Stores an entry. Does nothing if it cannot be written."""
     lengths = [len(block) for block in entry.blocks]
     header = json.dumps({**entry.header, "blocks": lengths}).encode()
     STORE.write(key, [len(header).to_bytes(8, "little"), header, *entry.blocks])
@@ -63,8 +62,8 @@ def write(key: str, entry: Entry) -> None:
 
 
 def environment(compiler: Compiler, traced: str) -> tuple[object, ...]:
-    """What a program depends on beside its function: our sources, that file among them which
-    has the traced function, tinygrad's, the compiler and the processor."""
+    """The dependencies of a program: archdsl's sources, the file `traced` with the traced
+    function, tinygrad, the compiler and the processor."""
     stamp = os.stat(compiler.path).st_mtime_ns
     sources = (_sources(), digest([_content(traced)]).hex())
     return (*sources, _tinygrad(), compiler.path, compiler.version, stamp, processor())
@@ -72,7 +71,7 @@ def environment(compiler: Compiler, traced: str) -> tuple[object, ...]:
 
 @functools.cache
 def _sources() -> str:
-    """A checksum of our own files."""
+    """A checksum of archdsl's sources."""
     root = Path(__file__).parents[1]
     paths = [path for name in _SOURCES for path in _files(root / name, _SUFFIXES)]
     names = (path.removeprefix(str(root)) for path in paths)
@@ -114,9 +113,9 @@ def _content(path: str) -> bytes:
 
 @functools.cache
 def processor() -> str:
-    """The processor's model and features: kernels are compiled for no other."""
+    """The processor's model and features, for which kernels are compiled."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        # Of the first of its cores; what is measured at the moment is no feature.
+        # Only the first core, without values that change, such as the clock rate.
         lines = []
         for line in file:
             if not line.strip():

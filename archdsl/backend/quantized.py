@@ -1,4 +1,4 @@
-"""Weights of 8 bits or 4: a whole number for each, and a scale for each few of a row."""
+"""Weights of 8 or 4 bits: integers, with one scale per group of each row."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from archdsl.passes.select_quantizable import GROUP
 
 
 class Quantized(Frozen):
-    """A weight [out, in]: `values` times `scales`, plus `offsets` where there are any.
+    """A weight [out, in]: `values` * `scales` + `offsets`, if there are offsets.
 
-    `values` are [out, in] of int8, or [out, in / 2] of uint8 that hold two of 4 bits each: of
-    every 16 the lower halves are 16 numbers, and the upper ones the 16 that follow. `scales`
-    and `offsets` are [out, in / group] of float32; the group is 16 or 32, of 4 bits 32.
+    `values` are [out, in] of int8, or [out, in / 2] of uint8 with two 4-bit numbers each: in
+    every 16 bytes, the lower 4 bits are 16 numbers and the upper 4 bits the next 16. `scales`
+    and `offsets` are [out, in / group] of float32; a group has 16 or 32 numbers, 32 for 4 bits.
     """
 
     values: Tensor
@@ -32,11 +32,11 @@ class Quantized(Frozen):
 
     @property
     def group(self) -> int:
-        """How many numbers of a row share a scale."""
+        """The numbers of a row that share a scale."""
         return self.shape[1] // shape(self.scales)[1]
 
     def full(self, dtype: str) -> Tensor:
-        """The weight in a dtype, made anew wherever it is used."""
+        """The dequantized weight, computed again for each use."""
         out, into = self.shape
         values = self.values
         if values.dtype == dtypes.uint8:
@@ -50,20 +50,23 @@ class Quantized(Frozen):
 
 
 class Weights(Mapping[str, Tensor]):
-    """Weights by path. Those in whole numbers, `quantized`, are tensors of the model's dtype,
-    too, made when they are asked for: kernels read them as they are."""
+    """Weights by path.
+
+    Kernels read the `quantized` weights directly. As items of the mapping they are tensors of
+    the model's dtype, dequantized on demand.
+    """
 
     def __init__(self, found: Mapping[str, Tensor | Quantized], dtype: str):
         self._names = tuple(found)
         self._whole = {n: each for n, each in found.items() if isinstance(each, Tensor)}
         self.quantized = {n: each for n, each in found.items() if isinstance(each, Quantized)}
         self._dtype = dtype
-        self._made: dict[str, UOp] = {}  # of those in whole numbers, as they were handed out
+        self._dequantized: dict[str, UOp] = {}  # the tensors that were returned
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._whole:
             self._whole[name] = self.quantized[name].full(self._dtype)
-            self._made[name] = self._whole[name].uop
+            self._dequantized[name] = self._whole[name].uop
         return self._whole[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -73,26 +76,27 @@ class Weights(Mapping[str, Tensor]):
         return len(self._names)
 
     def quantize_assigned(self) -> bool:
-        """Quantizes anew the weights that have been assigned to since they were asked for, so
-        that what is read here is what runs; says whether there were any."""
-        moved = [name for name, uop in self._made.items() if self._whole[name].uop is not uop]
-        changed = [name for name in moved if not self._as_stored(name)]
+        """Quantizes weights that the user has assigned to; returns whether there were any."""
+        moved = [
+            name for name, uop in self._dequantized.items() if self._whole[name].uop is not uop
+        ]
+        changed = [name for name in moved if not self._is_unchanged(name)]
         for name in changed:
-            self.quantized[name] = quantized(
+            self.quantized[name] = quantize(
                 realize_outside_capture(make_contiguous(self._whole[name]))
             )
             self._whole[name].replace(self.quantized[name].full(self._dtype))
-        self._made |= {name: self._whole[name].uop for name in moved}
+        self._dequantized |= {name: self._whole[name].uop for name in moved}
         return bool(changed)
 
-    def _as_stored(self, name: str) -> bool:
-        """Whether a weight has the values that it was made with; it may have been computed."""
+    def _is_unchanged(self, name: str) -> bool:
+        """Whether a weight still has its original values, although its tensor has changed."""
         stored = self.quantized[name].full(self._dtype)
         with not_captured():
             return bool((self._whole[name] == stored).all().item())
 
     def in_memory(self) -> dict[str, Tensor]:
-        """What the weights are in memory, by name: those in whole numbers by their parts."""
+        """The tensors in memory by name; of a quantized weight its parts."""
         whole = {f"weight {n}": self[n] for n in self._names if n not in self.quantized}
         parts = {
             f"{part} {name}": tensor
@@ -103,13 +107,13 @@ class Weights(Mapping[str, Tensor]):
         return whole | parts
 
 
-def quantized(weight: Tensor) -> Quantized:
-    """The nearest 8-bit numbers, the largest of each 32 being 127."""
+def quantize(weight: Tensor) -> Quantized:
+    """Quantizes a weight to 8 bits; the largest number of each group becomes 127."""
     out, into = shape(weight)
     with default_is(str(weight.device)):
         groups = weight.cast(dtypes.float32).reshape(out, into // GROUP, GROUP)
         scales = realize_outside_capture((groups.abs().max(-1) / 127).contiguous())
-        # A group of zeros has a scale of 0, and stays one.
+        # A group of zeros has the scale 0 and stays zero.
         whole = (groups / (scales + (scales == 0)).unsqueeze(-1)).round()
         return Quantized(
             realize_outside_capture(whole.cast(dtypes.int8).reshape(out, into).contiguous()),

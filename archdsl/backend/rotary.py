@@ -1,4 +1,4 @@
-"""Rotary positions: heads turned by angles that grow with their position."""
+"""Rotary position encodings: rotates pairs of features by angles that grow with position."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from archdsl.graph.rotary import numbers
 
 def rotary(op: OpCall) -> Tensor:
     if "at" in op.tensors:
-        return turned(op, op.context.rows(angles(op), op.tensors["at"], 1))  # [B, n, …, h]
-    return turned(
-        op, angles(op, shape(op.x)[1])[:, : shape(op.x)[1]].unsqueeze(1)
-    )  # [B, T, …, h]
+        return rotate(op, op.context.rows(angles(op), op.tensors["at"], 1))  # [B, n, …, h]
+    T = shape(op.x)[1]
+    return rotate(op, angles(op, T)[:, :T].unsqueeze(1))  # [B, T, …, h]
 
 
 def angles(op: OpCall, length: int = 0) -> Tensor:
-    """[2, bound, size / 2]: cosine and sine for each position that there can be.
+    """[2, bound, size / 2]: cosine and sine for each possible position.
 
-    `length` is that of the whole sequence, where all of it is there. A step has no more than
-    `original` positions, so its angles are those of a short sequence.
+    `length` is that of a whole sequence. A decoding step has at most `original` positions,
+    so it uses the angles of a short sequence.
     """
     bound = op.context.bound(op.axes[0].size)
     attr = dict(op.attr)
@@ -39,8 +38,8 @@ def angles(op: OpCall, length: int = 0) -> Tensor:
     return op.context.constant(key, lambda: rotations(attr, bound, length))
 
 
-def turned(op: OpCall, table: Tensor) -> Tensor:
-    """x [B, T, …, h] turned by cosines and sines [2, B or 1, T, size / 2]."""
+def rotate(op: OpCall, table: Tensor) -> Tensor:
+    """Rotates x [B, T, …, h] by cosines and sines [2, B or 1, T, size / 2]."""
     x: Tensor = op.x.cast(dtypes.float32)  # [B, T, …, h]
     size, axis = op.attr["size"], -2 if op.attr["layout"] == "halves" else -1
     one = [1] * (x.ndim - 3)
@@ -59,8 +58,8 @@ def turned(op: OpCall, table: Tensor) -> Tensor:
 
 def rotations(attr: Mapping[str, Any], bound: int, length: int = 0) -> np.ndarray:
     """[2, bound, size / 2]: cos and sin of the angle of each position and pair of features
-    (Su et al. 2021, equation 15), scaled as the operator's documentation says, for a sequence
-    of this length."""
+    (Su et al. 2021, equation 15), with the scaling of the operator's documentation, for a
+    sequence of this length."""
     angles = np.arange(bound)[:, None] * rates(attr, length)  # [bound, size / 2]
     both = np.stack([np.cos(angles), np.sin(angles)]) * scale(attr)  # [2, bound, size / 2]
     return both.astype(np.float32)
@@ -73,12 +72,12 @@ def rates(attr: Mapping[str, Any], length: int = 0) -> np.ndarray:
     if attr["scaling"] == "dynamic" and length > original and size > 2:
         theta *= (factor * length / original - (factor - 1)) ** (size / (size - 2))
     rates: np.ndarray = theta ** (-np.arange(0, size, 2) / size)  # [size / 2]
-    kept: Any = 1.0  # how much of a rate stays; the rest is divided by the factor
+    unscaled: Any = 1.0  # the share of a rate that is not divided by the factor
     if attr["scaling"] == "linear":
-        kept = 0.0
+        unscaled = 0.0
     elif attr["scaling"] == "llama3":
         turns = original * rates / (2 * pi)  # [size / 2]
-        kept = (turns - attr["low"]) / (attr["high"] - attr["low"])  # [size / 2]
+        unscaled = (turns - attr["low"]) / (attr["high"] - attr["low"])  # [size / 2]
     elif attr["scaling"] == "yarn":
         first, last = (
             size * log(original / (2 * pi * turns)) / (2 * log(theta))
@@ -86,16 +85,16 @@ def rates(attr: Mapping[str, Any], length: int = 0) -> np.ndarray:
         )
         first, last = max(floor(first), 0), min(ceil(last), size - 1)
         width = last - first if last != first else 0.001
-        kept = 1 - (np.arange(size // 2) - first) / width  # [size / 2]
-    kept = np.clip(kept, 0, 1)
-    rates = rates * (kept + (1 - kept) / factor)  # [size / 2]
+        unscaled = 1 - (np.arange(size // 2) - first) / width  # [size / 2]
+    unscaled = np.clip(unscaled, 0, 1)
+    rates = rates * (unscaled + (1 - unscaled) / factor)  # [size / 2]
     long = attr["scaling"] == "longrope" and length > original
     divisors = attr["long" if long else "factors"]
     return rates / np.array(numbers(divisors)) if divisors else rates
 
 
 def scale(attr: Mapping[str, Any]) -> float:
-    """What turned features are multiplied by."""
+    """The factor of the rotated features."""
     factor = attr["factor"]
     if attr["scale"] is not None:
         return float(attr["scale"])

@@ -1,10 +1,10 @@
-"""A captured program as data, and data as a program that runs without being traced.
+"""Serializes a captured program, and runs a serialized program without tracing.
 
-What TinyJit captures for the CPU is one `Sequence`: a table of kernels and their arguments.
-Here the table is stored with the machine code of its kernels, and each address in it as what
-it is the address of: an input, a persistent tensor (a weight, a cache of keys) by its name, a
-table of constants with its content, the team of threads, or memory of the program's own. A
-program that uses anything else is not stored.
+TinyJit captures a CPU program as one `CPUGraphRunner`: a table of kernels and their arguments.
+The table is stored with the machine code of the kernels. Each address in it is stored as a
+reference: an input, a persistent tensor by its name (a weight, a cache), a constant table with
+its content, the thread pool, or the program's own memory. A program that uses anything else is
+not stored.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from archdsl.backend.tinygrad_seam import (
     memory,
 )
 
-# Tensors that outlive a program's calls, by name; and tables, by what they were made from.
+# Tensors that outlive a program's calls, by name; and tables, by the values they depend on.
 Known: TypeAlias = Mapping[str, Tensor]
 Constants: TypeAlias = dict[tuple[object, ...], Tensor]
 
-_CONSTANT_AT_MOST = 2**25  # bytes of a table that is stored with a program
+_MAX_CONSTANT = 2**25  # bytes of a table that is stored with a program
 _SCALARS = (str, int, float, bool, type(None))
 
 # -- from a capture to an entry --
 
 
-class _Unnamed(Exception):
-    """A program uses what has no name here."""
+class _NotStorable(Exception):
+    """A program uses memory that cannot be described."""
 
 
 def entry_of(
@@ -55,21 +55,21 @@ def entry_of(
     known: Known,
     constants: Constants,
 ) -> Entry | None:
-    """What to store of a program that was captured of these inputs; None where it cannot be.
+    """Serializes a program that was captured for these inputs; None if that is impossible.
 
-    Buffers with numbers above `newest` were made during the capture.
+    Buffers with numbers above `newest` were created during the capture.
     """
     calls = _calls(captured)
-    if calls is None or not all(map(whole, inputs)):
+    if calls is None or not all(map(is_whole, inputs)):
         return None
     try:
         return _Description(calls, inputs, newest, known, constants).entry(captured.ret)
-    except _Unnamed:
+    except _NotStorable:
         return None
 
 
 def _calls(captured: Any) -> CPUGraphRunner | None:
-    """The one sequence that a capture has become."""
+    """The graph runner of a capture; None if it has several."""
     if len(captured.linear.src) != 1:
         return None
     body = captured.linear.src[0].src[0]
@@ -77,8 +77,8 @@ def _calls(captured: Any) -> CPUGraphRunner | None:
     return found if isinstance(found, CPUGraphRunner) and not found.symbolic_dims else None
 
 
-def whole(tensor: Tensor) -> bool:
-    """Whether a tensor is a buffer in row-major order, all of it."""
+def is_whole(tensor: Tensor) -> bool:
+    """Whether a tensor is a whole realized buffer in row-major order."""
     uop = tensor.uop
     while uop.op is Ops.RESHAPE:
         uop = uop.src[0]
@@ -86,7 +86,7 @@ def whole(tensor: Tensor) -> bool:
 
 
 class _Description:
-    """The parts of an entry, found one after the other."""
+    """Collects the parts of an entry."""
 
     def __init__(
         self,
@@ -141,8 +141,7 @@ class _Description:
         return Entry(header, [*arrays, *codes, *self._contents])
 
     def _row(self, row: int) -> list[tuple[int, int, int, int]]:
-        """For each address of a row: the row, the place in it, the base, and how far behind
-        its beginning."""
+        """The row, column, base, and offset in the base of each address in a row."""
         _, ast, buffers, _ = self._calls.calls[row]
         slots = dict(self._calls.uop_replace[row])
         arguments = get_call_arg_uops(self._calls.linear.src[row])
@@ -161,21 +160,21 @@ class _Description:
         return fixes
 
     def _found(self, buffer: Any, argument: UOp) -> tuple[int, int]:
-        """The base of a buffer, and how far behind its beginning it begins."""
+        """The base of a buffer, and its offset in the base."""
         for named, what in self._named.get(id(buffer.base), ()):
             offset = buffer.offset - named.offset
             if offset >= 0 and offset + buffer.nbytes <= named.nbytes:
                 if what["kind"] == "constant":
                     what = self._constant(what["key"])
                 return self._base(None, {**what, "bytes": named.nbytes}), offset
-        made = [uop for uop in argument.toposort() if uop.op is Ops.BUFFER]
-        if len(made) != 1 or made[0].arg.slot <= self._newest:
-            raise _Unnamed
+        created = [uop for uop in argument.toposort() if uop.op is Ops.BUFFER]
+        if len(created) != 1 or created[0].arg.slot <= self._newest:
+            raise _NotStorable
         base = buffer.base
         return self._base(id(base), _own(base)), buffer.offset
 
     def _base(self, mark: object, what: dict[str, Any]) -> int:
-        """The number of a base; `mark` tells those of one description apart."""
+        """The index of a base; `mark` distinguishes bases with the same description."""
         key = (mark, repr(what))
         if key not in self._numbers:
             self._numbers[key] = len(self._bases)
@@ -183,12 +182,12 @@ class _Description:
         return self._numbers[key]
 
     def _constant(self, key: tuple[object, ...]) -> dict[str, Any]:
-        """A table, whose content is stored once."""
+        """The description of a constant table, whose content is stored once."""
         tensor = self._tensors[key]
         if not all(isinstance(each, _SCALARS) for each in key):
-            raise _Unnamed
-        if tensor.nbytes() > _CONSTANT_AT_MOST or not whole(tensor):
-            raise _Unnamed
+            raise _NotStorable
+        if tensor.nbytes() > _MAX_CONSTANT or not is_whole(tensor):
+            raise _NotStorable
         if key not in self._constants:
             content = bytes(memory(tensor).as_memoryview())
             self._constants[key] = {
@@ -202,36 +201,38 @@ class _Description:
         return self._constants[key]
 
     def _follow(self, base: int, offset: int, size: int, position: int, info: Any) -> None:
-        """Refuses memory of the program's own that is read before it is written: it would
-        hold something from before the capture."""
+        """Raises _NotStorable if the program's own memory is read before it is written.
+
+        Its value would be from before the capture.
+        """
         if self._bases[base]["kind"] != "own":
             return
         written = self._written.setdefault(base, [])
         if position in info.ins and not _covered(written, offset, offset + size):
-            raise _Unnamed
+            raise _NotStorable
         if position in info.outs:
-            self._written[base] = _joined(written, offset, offset + size)
+            self._written[base] = _merged(written, offset, offset + size)
 
     def _outputs(self, returned: Any) -> list[tuple[str, int, tuple[int, ...]]]:
-        """The name, the base and the shape of each tensor that is returned."""
+        """The name, base and shape of each returned tensor."""
         if returned is None:
             return []
         tensors = {"": returned} if isinstance(returned, Tensor) else returned
         if not isinstance(tensors, dict) or not all(isinstance(n, str) for n in tensors):
-            raise _Unnamed
+            raise _NotStorable
         found = []
         for name, tensor in tensors.items():
-            buffer = memory(tensor) if whole(tensor) else None
+            buffer = memory(tensor) if is_whole(tensor) else None
             mark = (
                 (id(buffer), repr(_own(buffer))) if buffer and buffer.base is buffer else None
             )
             if mark not in self._numbers:
-                raise _Unnamed  # a view, or something that is not the program's own
+                raise _NotStorable  # a view, or not the program's own memory
             found.append((name, self._numbers[mark], shape(tensor)))
         return found
 
     def _variables(self) -> dict[str, list[tuple[int, int]]]:
-        """The places in the table of each variable."""
+        """The rows and columns of each variable in the table."""
         found: dict[str, list[tuple[int, int]]] = {name: [] for name in self._calls.vars}
         for row, pairs in self._calls.var_vals_replace.items():
             count = len(self._calls.calls[row][1].arg.globals)
@@ -248,8 +249,8 @@ def _covered(written: list[tuple[int, int]], start: int, end: int) -> bool:
     return any(a <= start and end <= b for a, b in written)
 
 
-def _joined(written: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
-    """Ranges of bytes with one more, in as few pieces as there are."""
+def _merged(written: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
+    """Adds a range of bytes to ranges, and merges those that touch."""
     apart = [(a, b) for a, b in written if b < start or end < a]
     near = [(a, b) for a, b in written if not (b < start or end < a)]
     low = min([start, *(a for a, _ in near)])
@@ -257,7 +258,7 @@ def _joined(written: list[tuple[int, int]], start: int, end: int) -> list[tuple[
 
 
 def _name_of(dtype: DType) -> str:
-    """tinygrad's name of a dtype: float32."""
+    """tinygrad's name of a dtype, such as float32."""
     return str(dtype).removeprefix("dtypes.")
 
 
@@ -265,12 +266,12 @@ def _name_of(dtype: DType) -> str:
 
 
 class StoredProgram:
-    """A program as it was stored, which runs on the tensors of this process."""
+    """A stored program, linked to the tensors of this process."""
 
     def __init__(self, entry: Entry, known: Known, constants: Constants):
         header = entry.header
         self._expected = [(tuple(x["shape"]), x["dtype"]) for x in header["inputs"]]
-        # Whatever an address in the table belongs to must live as long as the program.
+        # Keeps all memory in the table alive.
         self._buffers = [_base(each, entry, known, constants) for each in header["bases"]]
         codes = entry.blocks[2 : 2 + len(header["kernels"])]
         self._kernels = [
@@ -293,7 +294,7 @@ class StoredProgram:
         self._taken: list[Tensor] = []
 
     def _link(self, fixes: NDArray[np.int64], bases: list[dict[str, Any]]) -> None:
-        """Writes the addresses of this process into the table, but for those of inputs."""
+        """Writes the addresses of this process into the table, except those of inputs."""
         starts = np.array([kernel.addr for kernel in self._kernels], np.uint64)
         self._table[:, 0] = starts[self._table[:, 0]]
         addresses = [0 if each is None else address(each) for each in self._buffers]
@@ -306,7 +307,7 @@ class StoredProgram:
         ]
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        """What the program returns of its inputs, in the same tensors at each call."""
+        """Runs the program. Each call returns the same tensors, with new values."""
         everything = (*given, *(named[name] for name in sorted(named)))
         tensors = [each for each in everything if isinstance(each, Tensor)]
         known = len(tensors) == len(self._taken)
@@ -322,20 +323,20 @@ class StoredProgram:
         return self._returned
 
     def _take(self, tensors: Sequence[Tensor]) -> None:
-        """Has the table read these inputs."""
+        """Writes the addresses of the inputs into the table."""
         found = [(shape(each), _name_of(each.dtype)) for each in tensors]
-        if found != self._expected or not all(map(whole, tensors)):
-            raise ValueError(f"a program for {self._expected} was given {found}")
-        # What the program has returned is written over while it is read.
+        if found != self._expected or not all(map(is_whole, tensors)):
+            raise ValueError(f"expected inputs {self._expected}, found {found}")
+        # An earlier result of the program would be overwritten while it is read: copy it.
         self._taken = [copy_tensor(t) if id(memory(t)) in self._own else t for t in tensors]
         for places, tensor in zip(self._inputs, self._taken, strict=True):
             self._table[places] = address(memory(tensor))
 
 
 def _base(what: Mapping[str, Any], entry: Entry, known: Known, constants: Constants) -> Any:
-    """The buffer of this process that a base stands for; None for an input.
+    """The buffer of a base in this process; None for an input.
 
-    Raises KeyError where a tensor is missing, or is not what it was.
+    Raises KeyError if a tensor is missing or has another size.
     """
     match what["kind"]:
         case "input":
@@ -349,13 +350,13 @@ def _base(what: Mapping[str, Any], entry: Entry, known: Known, constants: Consta
             return memory(_constant(what, entry, constants))
     tensor = known[what["name"]]
     buffer = memory(tensor)
-    if not whole(tensor) or buffer.nbytes != what["bytes"]:
+    if not is_whole(tensor) or buffer.nbytes != what["bytes"]:
         raise KeyError(what["name"])
     return buffer
 
 
 def _constant(what: Mapping[str, Any], entry: Entry, constants: Constants) -> Tensor:
-    """A table, placed once for all programs of a model."""
+    """A constant table, copied to the device once for all programs of a model."""
     key = tuple(what["key"])
     if key not in constants:
         kernels = len(entry.header["kernels"])
@@ -368,7 +369,7 @@ def _constant(what: Mapping[str, Any], entry: Entry, constants: Constants) -> Te
 _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
-@functools.cache  # the programs of a model share most of theirs
+@functools.cache  # the programs of a model share most of their kernels
 def _loaded(name: str, code: bytes) -> Any:
-    """A kernel's machine code, where it can be called."""
+    """Loads the machine code of a kernel."""
     return Device["CPU"].runtime(TinyELF(code, name, Target("CPU"), ()))

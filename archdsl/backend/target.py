@@ -1,8 +1,7 @@
-"""Devices: which one a model runs on, and what this machine can run.
+"""Devices: chooses the device of a model, and reports what this machine can run.
 
-A device is opened only after everything that it needs has been looked after (the compiler,
-WebGPU's library), and is believed only after it has run a kernel with the right result.
-Finding a compiler is `toolchain.py`'s work, making kernels `emit.py`'s.
+Before a device is opened, its requirements are set up (the compiler, WebGPU's library). It is
+accepted only after it has run a kernel with the right result.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ try:
         ClangRenderer,
     )
 except (RuntimeError, ValueError) as error:
-    # tinygrad reads its environment variables, `DEV` first, as it is imported.
+    # tinygrad reads its environment variables, first `DEV`, when it is imported.
     fail(
         "device",
         "tinygrad cannot read its environment variables",
@@ -54,7 +53,7 @@ except (RuntimeError, ValueError) as error:
 
 
 class _Family(Frozen):
-    """What a family of devices is, and what running on it takes."""
+    """A description of a device family, and how to install what it needs."""
 
     about: str
     help: str
@@ -91,23 +90,23 @@ _FAMILIES = {
     "DSP": _Family("Qualcomm Hexagon DSPs", "needs a Hexagon DSP, at /dev/ion"),
 }
 
-# tinygrad's stand-ins: PYTHON interprets kernels, NULL makes them and runs none.
-_STAND_INS = ("PYTHON", "NULL")
+# tinygrad's devices for tests: PYTHON interprets kernels, NULL compiles them but runs nothing.
+_TEST_DEVICES = ("PYTHON", "NULL")
 
 _HALF_DTYPES = ("float16", "bfloat16")
 _PROBE = """
 import json, sys
 from archdsl.backend import target
-print(json.dumps(target._tried(json.loads(sys.argv[1]))))
+print(json.dumps(target._describe(json.loads(sys.argv[1]))))
 """
 
 
 class Backend(Frozen):
     """Whether a device runs kernels on this machine.
 
-    `model` is what tinygrad compiles for ("sm_90", an OpenCL device's name); `half_dtypes`
-    are those of float16 and bfloat16 that it computes in. A device that does not run has a
-    `reason`, and as `help` the command that mends it, or what the machine lacks.
+    `model` is the hardware that tinygrad compiles for ("sm_90", or the name of an OpenCL
+    device). `half_dtypes` are the supported dtypes among float16 and bfloat16. A device that
+    does not run has a `reason`, and as `help` a command that fixes it, or what is missing.
     """
 
     name: str
@@ -157,16 +156,16 @@ def kernels_for(device: str) -> str | None:
 def supports(device: str, dtype: str) -> bool:
     """Whether kernels on a device can compute in a dtype, such as "float16".
 
-    Raises ArchError for a dtype that tinygrad does not know (`argument-value`), and for a
+    Raises ArchError for a dtype that tinygrad does not have (`argument-value`), and for a
     device that cannot be opened (`device`).
     """
     if dtype not in DTYPES_DICT:
         names = sorted(DTYPES_DICT)
         help = did_you_mean(dtype, names) or f"the dtypes are {listing(names, 'and')}"
-        fail("argument-value", f"no dtype is `{dtype}`", help=help)
+        fail("argument-value", f"unknown dtype `{dtype}`", help=help)
     device = open_device(device)
     renderer = Device[device].renderer
-    # tinygrad asks no clang for its age.
+    # tinygrad does not check the version of clang.
     if dtype == "bfloat16" and isinstance(renderer, ClangRenderer):
         known = ensure_compiler().bfloat16
         if known:
@@ -192,25 +191,25 @@ def probe(name: str | None, seconds: float = 60) -> Backend:
             timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        return _failed(name, f"no answer in {seconds:g} seconds")
-    # Drivers may print too, so the answer is the last line of JSON.
+        return _failed(name, f"no answer in {seconds:g} s")
+    # Drivers may print too: the answer is the last line that can be JSON.
     answers = [line for line in ran.stdout.splitlines() if line.startswith("{")]
     if not answers:
-        said = ran.stderr.strip().splitlines()
-        ended = f"the process that tried it ended with status {ran.returncode}"
-        return _failed(name, f"{ended}: {said[-1]}" if said else ended)
+        lines = ran.stderr.strip().splitlines()
+        ended = f"its process ended with status {ran.returncode}"
+        return _failed(name, f"{ended}: {lines[-1]}" if lines else ended)
     answer = json.loads(answers[-1])
     return Backend(**answer | {"half_dtypes": tuple(answer["half_dtypes"])})
 
 
 def with_package(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which Python finds this package, from wherever it was imported."""
+    """An environment in which Python can import this package."""
     paths = [str(Path(__file__).parents[2]), *filter(None, [environment.get("PYTHONPATH")])]
     return {**environment, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def backends() -> tuple[Backend, ...]:
-    """Every family of tinygrad's devices, tried on this machine: some seconds."""
+    """Tries every device family of tinygrad on this machine, which takes some seconds."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -218,21 +217,21 @@ def backends() -> tuple[Backend, ...]:
 
 
 def kernel_cache() -> Path:
-    """The file in which tinygrad keeps compiled kernels: `$CACHEDB`."""
+    """The file in which tinygrad stores compiled kernels: `$CACHEDB`."""
     return Path(CACHEDB)
 
 
 def _canonical(name: str) -> str:
-    known = (*_FAMILIES, *_STAND_INS)
+    known = (*_FAMILIES, *_TEST_DEVICES)
     family, _, rest = name.upper().partition(":")
     if family not in known:
         suggestion = did_you_mean(family, known)
         devices = f"the devices are {listing(known, 'and')}"
         help = f"{suggestion} {devices}" if suggestion else devices
-        fail("device", f"no device is `{name}`", help=help)
+        fail("device", f"unknown device `{name}`", help=help)
     if not re.fullmatch(r"[A-Z]+(:\d+)?", name.upper()):
-        help = f"a renderer is chosen for the whole process: DEV={family}:{rest}"
-        message = f"`{name}` is not the name of a device"
+        help = f"set a renderer for the whole process: DEV={family}:{rest}"
+        message = f"`{name}` is not a device name"
         fail("device", message, expected=f"`{family}` or `{family}:1`", help=help)
     return str(Device.canonicalize(name))
 
@@ -246,17 +245,17 @@ def _default(clang: str | None, compiler_error: ArchError | None) -> str:
     except Exception as error:
         if compiler_error:
             raise compiler_error from error
-        fail("device", "tinygrad finds no device", found=_one_line(error), cause=error)
+        fail("device", "tinygrad found no device", found=_one_line(error), cause=error)
     if chosen == "CL" and not asked and clang and seam.is_opencl_on_processor():
-        # Through OpenCL this processor is no faster than by itself, and knows fewer dtypes.
+        # OpenCL on the CPU is not faster than the CPU device, and supports fewer dtypes.
         chosen = "CPU"
     return _canonical(chosen)
 
 
 def _settings(family: str) -> dict[str, str]:
-    """The environment in which a family's first device is opened, unless a user has set it.
+    """Environment variables for the first device of a family, unless the user has set them.
 
-    For WebGPU: the Dawn that PyPI's `dawn-python` carries, and Vulkan.
+    For WebGPU: the Dawn library of PyPI's `dawn-python`, and Vulkan.
     """
     if family != "WEBGPU":
         return {}
@@ -268,7 +267,7 @@ def _settings(family: str) -> dict[str, str]:
         library = Path(spec.submodule_search_locations[0]) / "lib" / name
         if library.exists():
             settings["WEBGPU_PATH"] = str(library)
-    # Left to itself Dawn may take its null adapter, which computes nothing and says nothing.
+    # Otherwise Dawn may use its null adapter, which silently computes nothing.
     if sys.platform == "linux":
         settings["WEBGPU_BACKEND"] = "WGPUBackendType_Vulkan"
     return settings
@@ -279,28 +278,28 @@ def _run_kernel(device: str, clang: str | None) -> None:
     """Opens a device and checks that it computes; NULL runs nothing and is only opened."""
     family = device.split(":")[0]
     try:
-        if clang and family not in _STAND_INS:
-            seam.use_clang("CPU", clang)  # which others, GPUs too, are fed by
+        if clang and family not in _TEST_DEVICES:
+            seam.use_clang("CPU", clang)  # GPUs need the CPU device too
             if family == "CPU":
                 seam.use_clang(device, clang)
-        Device[device].renderer  # noqa: B018 (a property, which looks for the compiler)
+        Device[device].renderer  # noqa: B018 (a property that loads the compiler)
         if family == "NULL":
             return
         if graph_runner.is_supported(device):
-            found: Any = _probed()
+            found: Any = _run_c_kernel()
         else:
             with seam.default_is(device):
                 found = (Tensor([1.0, 2.0, 3.0], device=device) * 2 + 1).tolist()
     except Exception as error:
         _fail_unusable(device, _one_line(error), error)
     if found != [3.0, 5.0, 7.0]:
-        _fail_unusable(device, f"[1, 2, 3] * 2 + 1 came out as {found}")
+        _fail_unusable(device, f"[1, 2, 3] * 2 + 1 gave {found}")
 
 
-def _probed() -> list[float]:
-    """The same by a kernel of our own, which is compiled once for all processes."""
+def _run_c_kernel() -> list[float]:
+    """The same computation by a C kernel, which is compiled once for all processes."""
     numbers = (ctypes.c_float * 3)(1.0, 2.0, 3.0)
-    program = compiled("probe")  # whose code it is
+    program = compiled("probe")  # keeps the code loaded
     program.fxn(ctypes.c_uint64(ctypes.addressof(numbers)))
     return list(numbers)
 
@@ -311,7 +310,7 @@ def _fail_unusable(device: str, reason: str, cause: BaseException | None = None)
     family = _FAMILIES.get(name)
     help = family.help if family else None
     if renderer:
-        help = f"DEV asks for the renderer `{renderer}`; DEV={name} leaves it to tinygrad"
+        help = f"DEV sets the renderer `{renderer}`; with DEV={name} tinygrad chooses it"
     message = f"the device `{device}` cannot be used"
     fail("device", message, found=reason, help=help, cause=cause)
 
@@ -326,13 +325,13 @@ def _check_kernel_cache() -> None:
     if reason and CACHELEVEL >= 1:
         fail(
             "device",
-            f"tinygrad cannot keep its kernels in {folder}: {reason}",
-            help="set XDG_CACHE_HOME to a folder that can be written",
+            f"tinygrad cannot write its kernel cache in {folder}: {reason}",
+            help="set XDG_CACHE_HOME to a writable folder",
         )
 
 
 def _one_line(error: BaseException) -> str:
-    """An exception in one line, a group by those in it."""
+    """An exception in one line; of a group, its exceptions."""
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(_one_line(one) for one in error.exceptions)
     if isinstance(error, OSError) and error.strerror:
@@ -341,13 +340,13 @@ def _one_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _tried(name: str | None) -> dict[str, object]:
-    """What `probe` asks its process: a `Backend` as plain data."""
+def _describe(name: str | None) -> dict[str, object]:
+    """Runs in the process of `probe`: a `Backend` as plain data."""
     try:
         device = open_device(name)
     except ArchError as error:
-        told = error.diagnostics[0]
-        return asdict(_failed(name, told.found or told.message, told.help))
+        first = error.diagnostics[0]
+        return asdict(_failed(name, first.found or first.message, first.help))
     opened = Device[device]
     model = getattr(opened, "device_name", None) or opened.arch or ""
     half = tuple(dtype for dtype in _HALF_DTYPES if supports(device, dtype))

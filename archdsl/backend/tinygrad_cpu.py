@@ -1,8 +1,9 @@
-"""tinygrad's module of the CPU device, imported quickly: a part of the seam with tinygrad.
+"""Imports tinygrad's module of the CPU device quickly, on Linux. Like `tinygrad_seam.py`, this
+module may use private names of tinygrad.
 
-As it is imported it looks for libraries, which tinygrad does by asking the system about each
-file of its folders, and imports the renderers of other devices. Here the same is found from
-less, on Linux; elsewhere nothing is changed.
+The module searches for libraries when it is imported, for which tinygrad checks each file of
+many folders, and it imports the renderers of other devices. This import needs fewer checks. On
+other systems nothing is changed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ LINUX = sys.platform == "linux"
 
 @contextmanager
 def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
-    """Within it, an attribute has another value."""
+    """Sets an attribute in the block."""
     before = vars(owner)[name]
     setattr(owner, name, value)
     try:
@@ -41,8 +42,10 @@ def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
 def find_library(
     name: str, paths: Sequence[str], extra_paths: Sequence[str] = ()
 ) -> str | None:
-    """The path of a library, as tinygrad's `DLL.findlib` finds it on Linux: but each folder is
-    listed once, and only files of the right name are looked at."""
+    """The path of a library, with the result of tinygrad's `DLL.findlib` on Linux.
+
+    Each folder is listed once, and only files with a matching name are read.
+    """
     variable = os.environ.get(name.replace("-", "_").upper() + "_PATH", "")
     if os.path.isfile(variable):
         return variable
@@ -74,7 +77,7 @@ def _listed(folder: str) -> tuple[str, ...]:
 
 
 def _is_library(path: str) -> bool:
-    """Whether a file is a library, and no script of a linker's."""
+    """Whether a file is a library, not a linker script."""
     try:
         with open(path, "rb") as file:
             return file.read(4) == b"\x7fELF"
@@ -84,8 +87,8 @@ def _is_library(path: str) -> bool:
 
 # -- the module of the device --
 
-# Renderers that clang's stands before, by their modules: to import them takes longer than all
-# else of the device.
+# Renderers that are used only without clang, by module. Importing them takes longer than the
+# rest of the device.
 _OTHERS = {
     "tinygrad.renderer.nir": "LVPRenderer",
     "tinygrad.renderer.isa.x86": "X86Renderer",
@@ -93,13 +96,13 @@ _OTHERS = {
 
 
 def _cpu_module() -> Any:
-    """tinygrad's module of the CPU device, which looks for libraries as it is imported."""
+    """Imports tinygrad's module of the CPU device."""
     name = "tinygrad.runtime.ops_cpu"
     if not LINUX or name in sys.modules:
         return import_module(name)
     missing = [other for other in _OTHERS if other not in sys.modules]
     for other in missing:
-        sys.modules[other] = _stand_in(other, _OTHERS[other])
+        sys.modules[other] = _lazy_renderer_module(other, _OTHERS[other])
     try:
         with replaced(DLL, "findlib", staticmethod(find_library)):
             return import_module(name)
@@ -108,8 +111,8 @@ def _cpu_module() -> Any:
             del sys.modules[other]
 
 
-def _stand_in(module: str, renderer: str) -> ModuleType:
-    """A module whose one class makes instances of the renderer, imported when it is asked."""
+def _lazy_renderer_module(module: str, renderer: str) -> ModuleType:
+    """A placeholder module, whose class imports the renderer when it is instantiated."""
 
     def make(cls: type, *given: Any) -> Any:
         return getattr(import_module(module), renderer)(*given)

@@ -1,12 +1,13 @@
-"""The seam with tinygrad: all of it that its package does not export, and what each name does.
+"""The only module that uses names that tinygrad does not export.
 
 tinygrad exports Tensor, TinyJit, UOp, Variable, dtypes, Device, Context, GlobalCounters, fetch,
-function and getenv. Everything else may change with any release, so only this module imports
-it. `BEHAVIOUR` says what is relied on, `tests/backend/test_tinygrad_seam.py` checks each entry,
-and `python -m tests.backend.contract VERSION` does so with another tinygrad.
+function and getenv. Any other name may change with a release, so only this module and
+`tinygrad_cpu.py` import it. `tests/backend/contract/behaviour.py` lists the behaviour that
+archdsl relies on, `tests/backend/test_tinygrad_seam.py` checks each entry, and `python -m
+tests.backend.contract VERSION` checks another version of tinygrad.
 
-State of tinygrad's that archdsl needs otherwise is changed here too, and put back, so that a
-user's own tinygrad code runs as if archdsl were not there.
+This module also changes tinygrad's state where archdsl needs it, and restores it, so that a
+user's own tinygrad code is not affected.
 """
 
 from __future__ import annotations
@@ -52,7 +53,6 @@ from archdsl.backend.tinygrad_cache import diskcache_get, diskcache_put
 from archdsl.backend.tinygrad_cpu import ops_cpu
 
 __all__ = [
-    "BEHAVIOUR",
     "CACHEDB",
     "CACHELEVEL",
     "DEBUG",
@@ -115,69 +115,7 @@ __all__ = [
 JitBase = _TinyJit
 CPUProgram: Any = ops_cpu.CPUProgram
 
-# What is relied on of each name that is imported above.
-BEHAVIOUR = {
-    # -- tensors and memory --
-    "Ops": "the kinds of UOp: BUFFER, PARAM, RESHAPE, AFTER, CONTIGUOUS, CALL, LINEAR, SINK, "
-    "PROGRAM, SOURCE; a call's src[0] is the kernel, the rest its buffers and bound variables",
-    "buffers": "maps a BUFFER UOp to its Buffer, which in a capture it does not have yet",
-    "Buffer": "memory on a device: allocate, copy_from, get_buf('CPU').va_addr, "
-    "allocator._copyin and _copyout; UOp.from_buffer makes it a tensor's without a kernel",
-    "BufferSpec": "nolru: memory comes from the system and goes back to it",
-    "LRUAllocator": "keeps freed memory in `cache`, by its size and options; the free of the "
-    "class above gives it back",
-    "DType": "the class of dtypes.float32 and others: itemsize, name and fmt",
-    "DTYPES_DICT": "every dtype by its name",
-    "storage_fmt_for_dtype": "the format of memoryview in which a dtype's bits are stored",
-    "all_int": "whether all sizes are numbers, and none a variable",
-    "TRAINING": "the ContextVar that turns dropout on; false unless a user sets it",
-    # -- lowering and programs --
-    "to_program": "lowers and compiles a kernel: SINK -> PROGRAM, src[0].arg.applied_opts; a "
-    "kernel's arg has opts_to_apply and beam",
-    "to_program_cache": "grows by one for each kernel that is lowered",
-    "to_program_context": "the ContextVars that lowering reads, with key and value",
-    "to_program_key": "kernel, type of renderer, target, settings: these decide a program",
-    "Opt": "one step of a schedule; pickles, and is hashable",
-    "args_from_ast": "buffers for a kernel, and the middle value of each of its variables",
-    "time_call": "runs a call again and again, and yields its seconds",
-    "KernelInfo": "the name and the estimates of a kernel",
-    "ProgramInfo": "of a program: globals (buffers in order), outs, ins, vars, global_size, "
-    "runtimevars (where a part's number goes), and local_size, which it then does not search",
-    "AddrSpace": "GLOBAL: a placeholder is a parameter",
-    "Estimates": "operations and bytes, for what tinygrad prints",
-    "Target": "Target('CPU') is what a program is made for",
-    "TinyELF": "an object file as a device's runtime loads it",
-    # -- capturing --
-    "_TinyJit": "captures the call at which cnt is 1, by way of _linears; after that "
-    "captured(buffers, values) does without the function",
-    "capturing": "holds the JIT that captures, with add_linear and _linears; else empty; each "
-    "module that asks for it has it by this name",
-    "GraphRunner": "made of captured calls: calls, runtimes, uop_replace, updated_vars and "
-    "supports_uop; Device[…].graph names the class, and None means call by call",
-    "graph_cache": "the runner of a captured graph, by the body of its call",
-    "get_call_arg_uops": "the buffers of a call, without its bound variables",
-    # -- devices --
-    "Compiled": "an open device: renderer, compiler, runtime, allocator, graph and arch",
-    "DLL": "its findlib finds each library that ops_cpu looks for as it is imported",
-    "CPUProgram": "a loaded program: addr, fxn, runtimevars; called with va_addr's buffers and "
-    "vals; resolves what it calls by getattr on rt_lib",
-    "ClangRenderer": "the C of the CPU; pickles as its class and target",
-    "ClangCompiler": "compile(source) runs the program that getenv('CC', 'clang') names",
-    "NUM_CPU_THREADS": "how many parts a kernel of the CPU has at most",
-    "CACHEDB": "the file in which compiled kernels are kept",
-    "CACHELEVEL": "below 1 nothing is kept there",
-    "DEBUG": "above 0 tinygrad prints what it does",
-    "JIT": "at 0 nothing is captured",
-    "PROFILE": "above 0 tinygrad times what it does",
-    "ContextVar": "a setting: key and value",
-    "helpers": "the module that has every ContextVar",
-    "DEV": "the device asked for: device, target(family).renderer; value lists Targets",
-    "diskcache_get": "what was put for a key, or None",
-    "diskcache_put": "keeps a value that pickles for a key of strings",
-    "getenv": "an environment variable, read once; cache_clear has it read again",
-}
-
-# Only one thread at a time changes tinygrad's state, and captures.
+# Held while tinygrad's state is changed or a program is captured: by one thread at a time.
 one_thread = threading.RLock()
 
 
@@ -190,35 +128,34 @@ def memory(tensor: Tensor) -> Any:
 
 
 def address(buffer: Any) -> int:
-    """Where a buffer on the CPU begins."""
+    """The address of a buffer on the CPU."""
     found: int = buffer.get_buf("CPU").va_addr
     return found
 
 
 def cpu_words(buffer: Any) -> Any:
-    """A buffer on the CPU as words of 8 bytes, which can be written to."""
+    """A buffer on the CPU as a writable view of 8-byte words."""
     return buffer.get_buf("CPU").cpu_view().view(fmt="Q")
 
 
 def write_buffer(buffer: Any, data: memoryview) -> None:
-    """Copies bytes into a buffer, past the scheduler."""
+    """Copies bytes into a buffer, without the scheduler."""
     buffer.allocator._copyin(buffer._buf, data)
 
 
 def read_buffer(data: memoryview, buffer: Any) -> None:
-    """Copies a buffer into bytes, past the scheduler."""
+    """Copies a buffer into bytes, without the scheduler."""
     buffer.allocator._copyout(data, buffer._buf)
 
 
 def free_cached_memory(device: str) -> None:
-    """Gives back the memory of tensors that are gone, which tinygrad keeps for others of just
-    their sizes."""
+    """Frees the memory of deleted tensors, which tinygrad keeps for new ones."""
     allocator: Any = Device[device].allocator
     if isinstance(allocator, LRUAllocator):
-        # Not by `free_cache`: what is freed may free more, while it goes through the cache.
+        # Not `free_cache`: freeing a buffer may add others to the cache during its loop.
         while allocator.cache:
-            (size, options), kept = allocator.cache.popitem()
-            for each in kept:
+            (size, options), buffers = allocator.cache.popitem()
+            for each in buffers:
                 super(LRUAllocator, allocator).free(each, size, options)
 
 
@@ -226,43 +163,46 @@ def free_cached_memory(device: str) -> None:
 
 
 def settings() -> list[tuple[str, object]]:
-    """tinygrad's settings by name: what each ContextVar is."""
+    """tinygrad's settings: the name and value of each ContextVar."""
     known = [each for each in vars(helpers).values() if isinstance(each, ContextVar)]
     return sorted((each.key, str(each.value)) for each in known)
 
 
 def load_program(source: str, name: str) -> Any:
-    """A function of C, compiled and loaded as tinygrad does it for the CPU."""
+    """Compiles and loads a C function, as tinygrad does for the CPU."""
     device: Any = Device["CPU"]
     code = device.compiler.compile_cached(source)
     return device.runtime(TinyELF(code, name, Target("CPU"), ()))
 
 
 def set_runtime(device: str, runtime: Callable[..., Any]) -> None:
-    """Has a device load programs by a class; for processes of our own alone."""
+    """Sets the class with which a device loads programs; only for processes of archdsl."""
     opened: Any = Device[device]
     opened.runtime = lambda code: runtime(opened, code)
 
 
 def link_bfloat16_rounding(make: Callable[[], Any]) -> None:
-    """Has kernels of the CPU find clang's `__truncsfbf2`, which `make` loads where no library
-    has it.
+    """Makes clang's `__truncsfbf2` available to CPU kernels; `make` loads it if it is missing.
 
-    This stays, since a user runs such kernels too: the steps of an optimizer are theirs. What
-    tinygrad can load by itself it loads as before.
+    This change is permanent, because the user's own kernels may need the function too, for
+    example in an optimizer. Kernels that tinygrad can load by itself are not affected.
     """
     library: Any = CPUProgram.rt_lib
     with one_thread:
         if not hasattr(library, "__truncsfbf2"):
-            setattr(library, "__truncsfbf2", make())  # a method would mangle the name
+            setattr(
+                library, "__truncsfbf2", make()
+            )  # in a method, Python would mangle the name
 
 
 # -- capturing --
 
 
 class _Captures(list[Any]):
-    """tinygrad's `capturing` as the thread that captures sees it; empty to all others, whose
-    tensors are then theirs to read and realize."""
+    """tinygrad's `capturing` list, which looks empty to all threads but the one that captures.
+
+    Other threads can therefore read and realize tensors during a capture.
+    """
 
     def __init__(self) -> None:
         self._owner = threading.get_ident()
@@ -279,10 +219,10 @@ class _Captures(list[Any]):
 
 @contextmanager
 def _captured_in_this_thread() -> Iterator[None]:
-    """Has what other threads realize in the meantime be no part of a capture in the block."""
+    """Keeps what other threads realize out of a capture in the block."""
     modules = [each for name, each in list(sys.modules.items()) if name.startswith("tinygrad")]
     holders = [each for each in modules if vars(each).get("capturing") is capturing]
-    if capturing:  # whoever captures already goes on as before
+    if capturing:  # a capture is already running
         yield
         return
     own = _Captures()
@@ -296,7 +236,7 @@ def _captured_in_this_thread() -> Iterator[None]:
 
 
 def current_capture() -> Any | None:
-    """The JIT that captures in this thread, if any."""
+    """The JIT that captures in this thread; None if there is no capture."""
     found = vars(sys.modules[JitBase.__module__])["capturing"]
     return found[0] if found else None
 
@@ -305,9 +245,9 @@ def current_capture() -> Any | None:
 def graph_runner(
     device: str, runner: type[GraphRunner] | None, options: dict[str, int]
 ) -> Iterator[None]:
-    """Has what is captured in the block run by a class, under options; None: by tinygrad's own.
+    """Runs what is captured in the block by a graph runner, under tinygrad settings.
 
-    Whatever else is captured in the process, before or after, is none the wiser.
+    With None tinygrad's own runner is used. Other captures in the process are not affected.
     """
     opened: Any = Device[device]
     own = _captured_in_this_thread()
@@ -322,10 +262,10 @@ def graph_runner(
 
 @contextmanager
 def default_is(device: str) -> Iterator[None]:
-    """Has constants of the block belong to a device where a user has named none.
+    """Sets the device of constants in the block, unless the user has set `DEV`.
 
-    A constant lies nowhere, but tinygrad looks for the default device whenever one is made: the
-    first time it opens all that it can find, which takes a while, and sets `DEV`.
+    A constant needs no device, but tinygrad asks for the default device when one is created. On
+    the first time it opens all devices that it finds, which is slow, and sets `DEV`.
     """
     first, *others = DEV.value
     if not first.device:
@@ -336,7 +276,7 @@ def default_is(device: str) -> Iterator[None]:
 
 @contextmanager
 def not_captured() -> Iterator[None]:
-    """What is realized in the block is run now, and no part of a program being captured."""
+    """Tensors that are realized in the block are computed now, outside any capture."""
     with one_thread, Context(CAPTURING=0):  # type: ignore[no-untyped-call]
         yield
 
@@ -345,36 +285,36 @@ def not_captured() -> Iterator[None]:
 
 
 def use_clang(device: str, path: str) -> None:
-    """Opens a device of the CPU's family, whose kernels this clang compiles.
+    """Opens a device of the CPU family, whose kernels this clang compiles.
 
-    Where tinygrad finds the same program by itself, nothing is changed. Else the compiler of
-    this one device is told its path: the environment stays as it is.
+    Nothing is changed if tinygrad finds the same clang. Otherwise only the compiler of this
+    device gets the path; the environment is not changed.
     """
-    with _compiling_by(path):
+    with _compiling_with(path):
         renderer = Device[device].renderer
-    if isinstance(renderer, ClangRenderer) and not _finds(path):
-        _tell(renderer, path)
+    if isinstance(renderer, ClangRenderer) and not _is_default(path):
+        _set_compiler(renderer, path)
 
 
 def default_device(path: str | None) -> str:
-    """The device that tinygrad takes by itself, with this clang for the CPU.
+    """The device that tinygrad chooses, with this clang for the CPU.
 
-    tinygrad opens one after the other, and puts the first that opens into the environment.
+    tinygrad tries all devices in turn, and stores the first that opens in the environment.
     """
     before = os.environ.get("DEV")
     chosen = "_select_device" in vars(Device)
     try:
-        with _compiling_by(path):
+        with _compiling_with(path):
             return str(Device.DEFAULT)
     finally:
         if before is None and not chosen:
-            # As if nobody had asked: whoever does so next finds it again.
+            # Undo the choice, so that the user's code makes it again.
             os.environ.pop("DEV", None)
             vars(Device).pop("_select_device", None)
 
 
 def is_opencl_on_processor() -> bool:
-    """Whether the OpenCL device is a processor and no GPU, as PoCL's is."""
+    """Whether the OpenCL device is a CPU, as PoCL's is, and not a GPU."""
     import ctypes
 
     from tinygrad.runtime.autogen import opencl
@@ -388,7 +328,7 @@ def is_opencl_on_processor() -> bool:
 
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """Environment variables that tinygrad sees in the block, where they are not set already."""
+    """Sets environment variables in the block, except those that are already set."""
     with one_thread:
         added = {name: v for name, v in variables.items() if name not in os.environ}
         _set_environment(added)
@@ -410,42 +350,45 @@ def _set_environment(variables: Mapping[str, str | None]) -> None:
 
 
 @contextmanager
-def _compiling_by(path: str | None) -> Iterator[None]:
-    """What is compiled in the block for the CPU is compiled by this clang: tinygrad compiles
-    some programs as it opens the device, when there is no compiler to be told yet."""
-    if path is None or _finds(path):
+def _compiling_with(path: str | None) -> Iterator[None]:
+    """Compiles for the CPU with this clang in the block.
+
+    tinygrad compiles some programs while it opens the device, before the compiler of the device
+    can be changed.
+    """
+    if path is None or _is_default(path):
         yield
         return
     with one_thread:
         before = ClangCompiler.compile
-        ClangCompiler.compile = _compile(path)  # type: ignore[method-assign]
+        ClangCompiler.compile = _compile_with(path)  # type: ignore[method-assign]
         try:
             yield
         finally:
             ClangCompiler.compile = before  # type: ignore[method-assign]
 
 
-def _finds(path: str) -> bool:
-    """Whether tinygrad finds this compiler by itself."""
+def _is_default(path: str) -> bool:
+    """Whether tinygrad would use this compiler."""
     found = shutil.which(getenv("CC", "clang"))
     return found is not None and os.path.abspath(found) == path
 
 
-def _tell(renderer: ClangRenderer, path: str) -> None:
+def _set_compiler(renderer: ClangRenderer, path: str) -> None:
     compiler: Any = renderer.compiler
-    compiler.compile = MethodType(_compile(path), compiler)
-    # tinygrad's workers, which compile too, are sent the renderer.
-    renderer.__reduce__ = lambda: (_told, (renderer.target, path))  # type: ignore[method-assign]
+    compiler.compile = MethodType(_compile_with(path), compiler)
+    # tinygrad's compile workers receive a pickled renderer.
+    renderer.__reduce__ = lambda: (_restore_renderer, (renderer.target, path))  # type: ignore[method-assign]
 
 
-def _told(target: Target, path: str) -> ClangRenderer:
+def _restore_renderer(target: Target, path: str) -> ClangRenderer:
     renderer = ClangRenderer(target)
-    _tell(renderer, path)
+    _set_compiler(renderer, path)
     return renderer
 
 
-def _compile(path: str) -> Any:
-    """tinygrad's `ClangCompiler.compile`, flags and all, that runs the clang at a path."""
+def _compile_with(path: str) -> Any:
+    """tinygrad's `ClangCompiler.compile`, with all its flags, running the clang at a path."""
     original: Any = _original
     around = {**original.__globals__, "getenv": lambda name, default: path}
     return FunctionType(original.__code__, around, original.__name__)

@@ -1,9 +1,8 @@
-"""The C compiler that tinygrad's CPU device needs: finds a clang.
+"""Finds a clang, the C compiler that tinygrad's CPU device needs.
 
-By itself tinygrad runs the executable that the environment variable `CC` names, or `clang`;
-no other compiler takes its flags. A fresh machine has none; PyPI's `ziglang` carries one. This
-module neither imports tinygrad nor opens a device: `target.py` does, and has that device
-compile with what was found here.
+By default, tinygrad runs the program in the environment variable `CC`, or `clang`; no other
+compiler accepts its flags. PyPI's `ziglang` contains a clang for machines without one. This
+module does not import tinygrad: `target.py` opens the device with the compiler found here.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ _BFLOAT16 = "void k(__bf16 *x) { x[0] = (__bf16)((float)x[0] * 2.0f); }"
 class Compiler(Frozen):
     """A clang that has compiled a kernel with tinygrad's flags.
 
-    `path` is absolute, `version` as clang writes it ("15.0.6"), `origin` says who named it:
-    "CC", "PATH" or "ziglang". Older clangs (15 is one) have no arithmetic on `bfloat16`.
+    `path` is absolute, `version` is as clang prints it ("15.0.6"), and `origin` is where it was
+    found: "CC", "PATH" or "ziglang". Old versions, such as 15, have no `bfloat16` arithmetic.
     """
 
     path: str
@@ -70,7 +69,7 @@ def _chosen(named: str, path: str, cache: Path) -> Compiler:
 
 def _named(name: str) -> Compiler:
     path = shutil.which(name)
-    compiler = _examined(os.path.abspath(path), "CC") if path else None
+    compiler = _inspect(os.path.abspath(path), "CC") if path else None
     if compiler is None:
         said = _first_line(path) if path else "no such program"
         message = f"CC names `{name}`, which is not a clang that tinygrad can use: {said}"
@@ -81,13 +80,13 @@ def _named(name: str) -> Compiler:
 def _found() -> Compiler:
     usable = []
     for path, origin in _candidates():
-        compiler = _examined(path, origin)
+        compiler = _inspect(path, origin)
         if compiler and compiler.bfloat16:
             return compiler
         if compiler:
             usable.append(compiler)
     if not usable:
-        message = "tinygrad compiles for the CPU with clang, and this machine has none"
+        message = "no clang was found, which tinygrad needs for the CPU"
         fail("device", message, help=INSTALL)
     return usable[0]
 
@@ -110,7 +109,7 @@ def _candidates() -> Iterator[tuple[str, str]]:
 
 
 def _zig_script(zig: Path) -> Path:
-    """A program that is zig's clang, since `CC` has no room for `zig clang`."""
+    """A script that runs `zig clang`: a compiler must be one program without arguments."""
     key = hashlib.sha256(f"{zig} {zig.stat().st_mtime_ns}".encode()).hexdigest()[:12]
     script = _tools_folder() / f"zig-clang-{key}"
     text = f'#!/bin/sh\nexec {shlex.quote(str(zig))} clang "$@"\n'
@@ -120,15 +119,15 @@ def _zig_script(zig: Path) -> Path:
         except OSError as error:
             fail(
                 "device",
-                f"no script for ziglang's clang can be written: {script}: {error.strerror}",
-                help="set XDG_CACHE_HOME to a folder that can be written",
+                f"cannot write the script for ziglang's clang: {script}: {error.strerror}",
+                help="set XDG_CACHE_HOME to a writable folder",
                 cause=error,
             )
     return script
 
 
 def _is_as_written(script: Path, text: str) -> bool:
-    """Whether a script is ours, and has just this text: it will be run."""
+    """Whether a script belongs to this user and has exactly this text, so it is safe to run."""
     try:
         same = script.read_text() == text and os.access(script, os.X_OK)
         return same and not script.is_symlink() and is_ours(script)
@@ -147,8 +146,8 @@ def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="archdsl-")
 
 
-def _examined(path: str, origin: str) -> Compiler | None:
-    """The compiler at this path, or None if tinygrad cannot compile with it."""
+def _inspect(path: str, origin: str) -> Compiler | None:
+    """The compiler at a path; None if tinygrad cannot use it."""
     try:
         stamp = os.stat(path).st_mtime_ns
     except OSError:
@@ -162,7 +161,7 @@ def _examined(path: str, origin: str) -> Compiler | None:
         return None
     compiler = Compiler(path, found[1], origin, _compiles(path, _BFLOAT16))
     records[path] = [stamp, compiler.version, compiler.bfloat16]
-    # A record that cannot be kept costs time, and nothing else.
+    # If the record cannot be written, the next search only takes longer.
     with contextlib.suppress(OSError):
         _write(_records_path(), json.dumps(records, indent=1) + "\n", mode=0o644)
     return compiler

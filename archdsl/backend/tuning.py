@@ -1,9 +1,9 @@
-"""Tuning: tinygrad's search for faster kernels, while a program is captured.
+"""Tuning: searches faster schedules for tinygrad's kernels while a program is captured.
 
-A candidate may crash the driver or hang, so a separate process (`tuning_worker.py`) searches,
-and is killed at the time limit. Its results are compared with tinygrad's default kernel and
-stored with tinygrad's compiled kernels, by kernel, device and settings; a stored result needs
-no search. The other kernels use the default.
+A candidate may crash a driver or never return, so another process searches
+(`tuning_worker.py`), and is killed when the time is over. It compares each schedule with
+tinygrad's default. The results are cached with tinygrad's compiled kernels, by kernel, device
+and settings, and are reused without a search. All other kernels get the default schedule.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from archdsl.backend.tinygrad_seam import (
 )
 from archdsl.progress import doing
 
-# The optimizations of a loop nest, in order; None for tinygrad's default.
+# The transformations of a loop nest, in order; None for tinygrad's default.
 Schedule: TypeAlias = tuple[Opt, ...] | None
 
 PROCESS = "from archdsl.backend import tuning_worker; tuning_worker.work()"
 
-_TABLE = "archdsl_tuning"
+_TABLE = "archdsl_tuning"  # in tinygrad's cache of compiled kernels
 _ENDED = "the process that searched it ended"
 
 
 class Tuner:
-    """Searches the kernels of programs, for at most `seconds` in total.
+    """Searches schedules for the kernels of programs, for a total time in seconds.
 
-    `process` is the Python code of the search process.
+    `process` is the Python code of the process that searches.
     """
 
     def __init__(self, seconds: float, process: str = PROCESS):
@@ -58,10 +58,10 @@ class Tuner:
         self._over = False
 
     def tuned(self, linear: UOp, device: str) -> UOp:
-        """The calls of a program, their kernels scheduled as was found now or before.
+        """The calls of a program with the best known schedules, from the cache or a new search.
 
-        A kernel that cannot be searched, or for which the time did not suffice, is left as it
-        is, and a warning says of how many that is so, and why.
+        A kernel keeps its default schedule if its search fails or the time is over. A warning
+        says for how many kernels, and why.
         """
         calls = {
             call: call.src[0]
@@ -69,23 +69,23 @@ class Tuner:
             if call.op is Ops.CALL and searchable(call.src[0])
         }
         kernels = list(dict.fromkeys(calls.values()))
-        kept = {each: _kept(each, device) for each in kernels}
-        found = {each: schedule[0] for each, schedule in kept.items() if schedule}
+        cached = {each: _cached(each, device) for each in kernels}
+        found = {each: schedule[0] for each, schedule in cached.items() if schedule}
         problems: Counter[str] = Counter()
-        found |= self._searched([k for k in kernels if not kept[k]], device, problems)
-        made = {each: _made(each, found.get(each), device, problems) for each in kernels}
+        found |= self._searched([k for k in kernels if not cached[k]], device, problems)
+        tuned = {each: _compiled(each, found.get(each), device, problems) for each in kernels}
         for reason, count in problems.items():
-            these = "a kernel is" if count == 1 else f"{count} kernels are"
-            warnings.warn(f"tuning for {device}: {these} as without it: {reason}", stacklevel=2)
+            these = "1 kernel is" if count == 1 else f"{count} kernels are"
+            warnings.warn(f"tuning for {device}: {these} not tuned: {reason}", stacklevel=2)
         changed: UOp = linear.substitute(
-            {call: call.replace(src=(made[k], *call.src[1:])) for call, k in calls.items()}
+            {call: call.replace(src=(tuned[k], *call.src[1:])) for call, k in calls.items()}
         )
         return changed
 
     def _searched(
         self, kernels: Sequence[UOp], device: str, problems: Counter[str]
     ) -> dict[UOp, Schedule]:
-        """What is found of kernels while there is time; `problems` counts what went wrong."""
+        """Searches kernels until the time is over; `problems` counts the failures by reason."""
         found: dict[UOp, Schedule] = {}
         waiting, start = list(kernels), time.monotonic()
         end = start + self._left
@@ -100,23 +100,25 @@ class Tuner:
                         diskcache_put(_TABLE, _key(kernel, device), (schedule,))
         self._left = end - time.monotonic()
         if waiting and not self._over:
-            self._over = True  # report it only once
-            reason = f"the {self._limit:g} seconds are over; the next run continues the search"
+            self._over = True  # warn only once
+            reason = f"the limit of {self._limit:g} s is reached; the next run continues"
             problems[reason] += len(waiting)
         return found
 
     def search(
         self, kernels: Sequence[UOp], device: str, end: float
     ) -> Iterator[tuple[UOp, Schedule, str | None]]:
-        """Kernels with their schedules, or why they have none: until the end, or until a kernel
-        that ended the process."""
+        """Kernels with their schedules, or the reason for a failure.
+
+        Stops at the time `end`, or after a kernel that ended the process.
+        """
         settings = {each.key: each.value for each in to_program_context}
         with _running(self._process, device) as pipe:
             for kernel in kernels:
                 try:
                     if not pipe.poll(end - time.monotonic()):
                         return
-                    pipe.recv()  # it is ready
+                    pipe.recv()  # "ready"
                     pipe.send((kernel, settings))
                     if not pipe.poll(end - time.monotonic()):
                         return
@@ -128,23 +130,23 @@ class Tuner:
 
 
 def searchable(kernel: UOp) -> bool:
-    """Whether tinygrad schedules a kernel: neither one of ours, nor a copy between devices."""
+    """Whether tinygrad schedules a kernel: not a C kernel, and not a copy between devices."""
     return kernel.op is Ops.SINK and kernel.arg.opts_to_apply is None
 
 
 def scheduled(kernel: UOp, schedule: Schedule) -> UOp:
-    """A kernel that is lowered by a schedule."""
+    """A kernel with another schedule."""
     return kernel.replace(arg=replace(kernel.arg, opts_to_apply=schedule))
 
 
-def _made(kernel: UOp, schedule: Schedule, device: str, problems: Counter[str]) -> UOp:
-    """Applies a schedule to a kernel and compiles it; returns the old kernel on failure."""
+def _compiled(kernel: UOp, schedule: Schedule, device: str, problems: Counter[str]) -> UOp:
+    """Compiles a kernel with a schedule; returns the unchanged kernel if that fails."""
     if schedule is None:
         return kernel
     changed = scheduled(kernel, schedule)
     try:
         to_program(changed, Device[device].renderer)
-    except Exception as error:  # the kernel works without it
+    except Exception as error:  # any error: the default schedule still works
         problems[f"it does not compile ({type(error).__name__})"] += 1
         return kernel
     return changed
@@ -152,17 +154,17 @@ def _made(kernel: UOp, schedule: Schedule, device: str, problems: Counter[str]) 
 
 @contextmanager
 def _running(code: str, device: str) -> Iterator[Connection[Any, Any]]:
-    """Starts the search process and yields the pipe to it; kills it at the end of the block."""
+    """Starts the process that searches, and gives the pipe to it; kills it after the block."""
     ours, theirs = Pipe()
     given = (str(theirs.fileno()), device, str(int(graph_runner.is_supported(device))))
     process = subprocess.Popen(
         [sys.executable, "-c", code, *given],
         env=with_package(dict(os.environ)),
-        stdin=subprocess.PIPE,  # closed when this process ends, which ends the worker
+        stdin=subprocess.PIPE,  # closes when this process ends, which ends the other one
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=[theirs.fileno()],
-        start_new_session=True,  # Ctrl-C goes to this process only
+        start_new_session=True,  # Ctrl-C does not reach it
     )
     theirs.close()
     try:
@@ -173,14 +175,14 @@ def _running(code: str, device: str) -> Iterator[Connection[Any, Any]]:
         ours.close()
 
 
-def _kept(kernel: UOp, device: str) -> tuple[Schedule] | None:
-    """Returns the stored result of a kernel."""
-    kept: tuple[Schedule] | None = diskcache_get(_TABLE, _key(kernel, device))
-    return kept
+def _cached(kernel: UOp, device: str) -> tuple[Schedule] | None:
+    """The cached result for a kernel."""
+    found: tuple[Schedule] | None = diskcache_get(_TABLE, _key(kernel, device))
+    return found
 
 
 def _key(kernel: UOp, device: str) -> dict[str, str]:
-    """Returns the key of a result: kernel, device and settings."""
+    """The cache key of a kernel. A result is valid only for this device and these settings."""
     opened = Device[device]
     _, _, target, *settings = to_program_key(kernel, opened.renderer)
     model = getattr(opened, "device_name", "")

@@ -1,7 +1,7 @@
-"""The process of a `Tuner`: searches schedules of kernels and compares them with the default.
+"""The process that a `Tuner` starts: searches kernels one by one.
 
-tinygrad's beam search finds a schedule. It is used if it is faster than the default kernel and
-computes the same numbers from the same inputs.
+tinygrad's beam search proposes a schedule. It is accepted if it is faster than the default and
+computes the same results from the same inputs.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from archdsl.backend.tinygrad_seam import (
 )
 from archdsl.backend.tuning import Schedule, scheduled
 
-WIDTH = 2  # the beam width
-ROUNDS = 10  # alternating runs of two kernels
-QUICKER = 0.95  # of the default kernel's time, else the change is not used
+WIDTH = 2  # of the beam
+ROUNDS = 10  # of timing, in which two kernels alternate
+FASTER = 0.95  # a schedule must take less than this share of the default's time
 
-# The largest difference of results, relative to the largest number; integers must be equal.
-# Sums are in float32, in another order.
+# The largest difference of results, relative to the largest result. Integers must be equal; the
+# order of float32 sums may differ.
 TOLERANCE = {dtypes.float32: 1e-5, dtypes.float16: 4e-3, dtypes.bfloat16: 3e-2}
 
 
 def work() -> None:
-    """Runs the process: receives kernels and settings by a pipe, and sends results back."""
+    """The main loop: receives kernels and settings through a pipe, and sends back results."""
     number, device, shares = sys.argv[1:]
     threading.Thread(target=_end_with_parent, daemon=True).start()
     pipe: Connection[Any, Any] = Connection(int(number))
@@ -54,8 +54,8 @@ def work() -> None:
         kernel, settings = pipe.recv()
         try:
             with Context(PARALLEL=0, **settings):  # type: ignore[no-untyped-call]
-                pipe.send(searched(kernel, device))
-        except Exception as error:  # the kernel works without it
+                pipe.send(search(kernel, device))
+        except Exception as error:  # any error: the default schedule still works
             pipe.send((None, f"its search failed: {type(error).__name__}: {error}"))
 
 
@@ -64,21 +64,24 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def searched(kernel: UOp, device: str) -> tuple[Schedule, str | None]:
-    """Returns the fastest schedule of a kernel, or None and the problem, if any."""
+def search(kernel: UOp, device: str) -> tuple[Schedule, str | None]:
+    """The fastest schedule of a kernel, or None; and the reason if the schedule is wrong."""
     renderer = Device[device].renderer
     beam = kernel.replace(arg=replace(kernel.arg, beam=WIDTH))
     schedule = to_program(beam, renderer).src[0].arg.applied_opts
     plain, other = (to_program(scheduled(kernel, each), renderer) for each in (None, schedule))
-    if not alike(kernel, plain, other, device):
-        return None, "the found schedule computes other results"
+    if not same_results(kernel, plain, other, device):
+        return None, "the schedule gives different results"
     before, after = seconds(kernel, (plain, other), device)
-    return (schedule, None) if after < QUICKER * before else (None, None)
+    return (schedule, None) if after < FASTER * before else (None, None)
 
 
-def alike(kernel: UOp, plain: UOp, other: UOp, device: str) -> bool:
-    """Whether two programs of a kernel compute the same of the same inputs: drawn ones, and
-    their absolute values, with sizes that vary at their middle and at their largest."""
+def same_results(kernel: UOp, plain: UOp, other: UOp, device: str) -> bool:
+    """Whether two programs of a kernel give the same results.
+
+    They run on random inputs with the middle values of all variables, then on their absolute
+    values with the largest.
+    """
     buffers, middle = args_from_ast(kernel, device)
     largest = {each.expr: int(each.vmax) for each in kernel.variables()}
     return all(
@@ -88,7 +91,7 @@ def alike(kernel: UOp, plain: UOp, other: UOp, device: str) -> bool:
 
 
 def seconds(kernel: UOp, programs: Sequence[UOp], device: str) -> list[float]:
-    """The shortest time of each of a kernel's programs, which take turns."""
+    """The shortest time of each of a kernel's programs, which alternate."""
     buffers, values = args_from_ast(kernel, device)
     _fill(buffers, False)
     timers = [time_call(_call(program, buffers), values) for program in programs]
@@ -103,32 +106,32 @@ def _call(program: UOp, buffers: Sequence[Buffer]) -> UOp:
 def _results(
     program: UOp, buffers: Sequence[Buffer], values: dict[str, int], positive: bool
 ) -> list[tuple[DType, NDArray[Any]]]:
-    """What a program leaves in the buffers that it writes."""
+    """Runs a program, and returns the contents of the buffers that it writes."""
     _fill(buffers, positive)
     next(time_call(_call(program, buffers), values))
-    return [(buffers[i].dtype, _numbers(buffers[i])) for i in program.arg.outs]
+    return [(buffers[i].dtype, _from_stored(buffers[i])) for i in program.arg.outs]
 
 
 def _fill(buffers: Sequence[Buffer], positive: bool) -> None:
-    """Draws what the buffers hold: normal numbers, and of whole ones 0 and 1."""
+    """Fills buffers with random numbers: normal floats, and integers 0 and 1."""
     rng = np.random.default_rng(0)
     for each in buffers:
         if dtypes.is_float(each.dtype):
-            drawn = rng.standard_normal(each.size, np.float32)
-            values = _stored(np.abs(drawn) if positive else drawn, each.dtype)
+            floats = rng.standard_normal(each.size, np.float32)
+            values = _to_stored(np.abs(floats) if positive else floats, each.dtype)
         else:
             values = rng.integers(0, 2, each.size).astype(each.dtype.fmt)
         copy_in(Tensor(UOp.from_buffer(each.ensure_allocated())), values)
 
 
-def _stored(values: NDArray[np.float32], dtype: DType) -> NDArray[Any]:
-    """Numbers as a buffer holds them; those of bfloat16 are the first half of float32's."""
+def _to_stored(values: NDArray[np.float32], dtype: DType) -> NDArray[Any]:
+    """Numbers in the format of a buffer; bfloat16 is the upper half of float32."""
     if dtype == dtypes.bfloat16:
         return (values.view(np.uint32) >> 16).astype(np.uint16)
     return values.astype(dtype.fmt)
 
 
-def _numbers(buffer: Buffer) -> NDArray[Any]:
+def _from_stored(buffer: Buffer) -> NDArray[Any]:
     held = np.frombuffer(buffer.as_memoryview(), storage_fmt_for_dtype(buffer.dtype))
     if buffer.dtype == dtypes.bfloat16:
         return (held.astype(np.uint32) << 16).view(np.float32)

@@ -17,7 +17,7 @@ from archdsl.backend import interpret
 from archdsl.backend.context import ExecutionContext
 from archdsl.backend.fork import refuse_forked_process
 from archdsl.backend.program import Program as Capture
-from archdsl.backend.quantized import Quantized, Weights, quantized
+from archdsl.backend.quantized import Quantized, Weights, quantize
 from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import (
     copy_in,
@@ -197,7 +197,7 @@ class Executable:
                         else realize_outside_capture(make_contiguous(moved))
                     )
                     if name in shrunk:
-                        tensor = quantized(tensor)
+                        tensor = quantize(tensor)
                 found[name] = tensor
             trim_memory(self.device)  # the memory of the tensors before the cast
         return Weights(found, self.dtype)

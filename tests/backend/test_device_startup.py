@@ -41,7 +41,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(device_startup, "_OPENCL", str(tmp_path))
     monkeypatch.setattr(device_startup, "_NODES", ())
     monkeypatch.setattr(device_startup, "_GRAPHICS", ())
-    monkeypatch.setattr(device_startup, "_told", lambda folder, name: iter(()))
+    monkeypatch.setattr(device_startup, "_device_attributes", lambda folder, name: iter(()))
     libraries = {"OpenCL": "libOpenCL.so"}
     monkeypatch.setattr(device_startup, "find_library", lambda name, paths: libraries.get(name))
     for name in (*device_startup._VARIABLES, *Device._devices):
@@ -58,8 +58,8 @@ def test_a_bare_machine_has_its_processor_alone(bare: Path) -> None:
     [
         ("_NODES", ("null",)),
         ("_GRAPHICS", ("null",)),
-        ("_told", lambda folder, name: iter(["0x8086", "0x10de"])),
-        ("_told", lambda folder, name: iter(["0781", "add1"])),
+        ("_device_attributes", lambda folder, name: iter(["0x8086", "0x10de"])),
+        ("_device_attributes", lambda folder, name: iter(["0781", "add1"])),
         ("find_library", lambda name, paths: "libcuda.so.1"),
     ],
 )

@@ -192,7 +192,7 @@ def test_batched_product(M: int, K: int, N: int) -> None:
 @pytest.mark.parametrize(("B", "M", "N"), [(1, 1, 1), (2, 33, 70), (1, 16, 64), (3, 100, 131)])
 def test_transposed(B: int, M: int, N: int) -> None:
     x = np.random.default_rng(N).standard_normal((B, M, N)).astype(np.float32)
-    over, sums = products.transposed(tensor(x))
+    over, sums = products.transpose(tensor(x))
     assert np.array_equal(over.numpy(), x.transpose(0, 2, 1))
     assert np.allclose(sums.numpy(), x.astype(float).sum(1), atol=1e-5)
 

@@ -18,7 +18,7 @@ import archdsl
 from archdsl.backend.kernels import activations, attention, norms, products, roofline, tables
 from archdsl.backend.kernels.products import Epilogue
 from archdsl.backend.kernels.source import source
-from archdsl.backend.quantized import Quantized, quantized
+from archdsl.backend.quantized import Quantized, quantize
 from archdsl.backend.target import kernels_for
 from archdsl.backend.tensors import copy_out
 from archdsl.backend.toolchain import ensure_compiler
@@ -118,7 +118,7 @@ def test_what_whole_numbers_are_in_full() -> None:
 def test_numbers_of_8_bits_are_the_nearest() -> None:
     weight = normal(33, 96)
     weight[0, :32] = 0
-    full = quantized(tensor(weight)).full("float32").numpy()
+    full = quantize(tensor(weight)).full("float32").numpy()
     groups = np.abs(weight).reshape(33, -1, 32).max(-1, keepdims=True)
     assert (np.abs(full - weight).reshape(33, -1, 32) <= groups / 254 * 1.001).all()
 
@@ -403,7 +403,7 @@ def test_every_kernel_compiles_for_other_processors(
         for kernel in ("matvec", "matmul"):
             epilogue = Epilogue(act, tensor(normal(8, 64)), tensor(normal(8, 64)))
             products.linear(kernel, tensor(normal(8, 64)), weight, None, epilogue)
-    products.transposed(tensor(normal(8, 64)))
+    products.transpose(tensor(normal(8, 64)))
     tables.embed(begin, weights[0])
     for kernel in ("attend", "attend_few"):
         attention.attend(kernel, heads, heads, heads, 0.5, True, 3, None, begin, None, 4)

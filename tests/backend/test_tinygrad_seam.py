@@ -1,9 +1,9 @@
-"""The contract with tinygrad: what archdsl relies on of names that tinygrad keeps private.
+"""The contract with tinygrad: the behaviour of private names that archdsl relies on.
 
-Every entry of `BEHAVIOUR` in `archdsl/backend/tinygrad_seam.py` has a check in
-`tests/backend/contract`, which takes its names from tinygrad itself: a name that is gone fails
-the checks that need it, and no other. A failure says which name changed.
-`python -m tests.backend.contract VERSION` runs this file with another tinygrad.
+Every entry of `BEHAVIOUR` in `tests/backend/contract/behaviour.py` has a check in that folder.
+The checks import each name from tinygrad itself, so a missing name fails only the checks that
+need it. A failure says which name changed. `python -m tests.backend.contract VERSION` runs this
+file with another version of tinygrad.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import tinygrad
 
 from tests.backend.contract import devices, memory, programs  # noqa: F401  (their checks)
 from tests.backend.contract.base import (
-    BEHAVIOUR,
     CHECKS,
     IMPORTED,
     PARTS,
@@ -27,6 +26,7 @@ from tests.backend.contract.base import (
     private,
     private_imports,
 )
+from tests.backend.contract.behaviour import BEHAVIOUR
 
 
 @pytest.mark.parametrize("name", BEHAVIOUR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -17,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tinygrad.helpers
 from numpy.typing import NDArray
 from tinygrad import Device, Tensor
 from tinygrad.codegen import to_program
@@ -50,15 +50,19 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A cache of its own for each test, in this process and in those that search."""
-    path = str(tmp_path / "cache.db")
-    monkeypatch.setenv("CACHEDB", path)
-    monkeypatch.setattr(tinygrad.helpers, "CACHEDB", path)
-    monkeypatch.setattr(tinygrad.helpers, "_db_connection", None)
-    monkeypatch.setattr(tinygrad.helpers, "_db_tables", set())
-    yield
-    tinygrad.helpers.db_connection().close()
+def cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache of schedules for each test, in memory."""
+    stored: dict[str, bytes] = {}
+
+    def get(table: str, key: object) -> Any:
+        content = stored.get(repr((table, key)))
+        return content and pickle.loads(content)
+
+    def put(table: str, key: object, value: object) -> None:
+        stored[repr((table, key))] = pickle.dumps(value)
+
+    monkeypatch.setattr("archdsl.backend.tuning.diskcache_get", get)
+    monkeypatch.setattr("archdsl.backend.tuning.diskcache_put", put)
 
 
 def tensor(device: str, dtype: str, *sizes: int, seed: int = 0) -> Tensor:
@@ -137,7 +141,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Schedule]:
             schedule = walked(each, device, rng)
             renderer = Device[device].renderer
             plain, other = (to_program(scheduled(each, s), renderer) for s in (None, schedule))
-            if tuning_worker.alike(each, plain, other, device):
+            if tuning_worker.same_results(each, plain, other, device):
                 taken.append(schedule)
                 yield each, schedule, None
             else:
@@ -243,22 +247,22 @@ def test_other_settings_and_kernels_have_findings_of_their_own() -> None:
     assert asked(product, x) == 0
 
 
-OVER = r"a kernel is as without it: the {} seconds are over"
+OVER = r"1 kernel is not tuned: the limit of {} s is reached"
 PROCESSES: dict[str, tuple[str, float, str]] = {
     "the time is over": (PROCESS, 0.01, OVER.format("0.01")),
     "it hangs": ("import time; time.sleep(60)", 1.5, OVER.format("1.5")),
     "it crashes": ("import os; os.abort()", 60, "the process that searched it ended"),
     "it fails": (
-        "from archdsl.backend import tuning_worker; tuning_worker.searched = None\n"
+        "from archdsl.backend import tuning_worker; tuning_worker.search = None\n"
         "tuning_worker.work()",
         60,
         "its search failed: TypeError",
     ),
     "other results": (
         "from archdsl.backend import tuning_worker; tuning_worker.WIDTH = 1\n"
-        "tuning_worker.alike = lambda *given: False; tuning_worker.work()",
+        "tuning_worker.same_results = lambda *given: False; tuning_worker.work()",
         100,
-        "the found schedule computes other results",
+        "the schedule gives different results",
     ),
 }
 
@@ -277,7 +281,7 @@ def test_what_goes_wrong_is_said_and_does_not_matter(happens: str) -> None:
 
 def test_that_the_time_is_over_is_said_once() -> None:
     tuner, x = Tuner(0.5, "import time; time.sleep(60)"), tensor("CPU", "float32", 3, 4)
-    with pytest.warns(UserWarning, match="seconds are over"):
+    with pytest.warns(UserWarning, match="is reached"):
         numbers(product, x, "CPU", tuner)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -311,7 +315,7 @@ def test_other_results_are_told_from_rounding(device: str) -> None:
     right = program(product)
 
     def alike(function: Function) -> bool:
-        return tuning_worker.alike(plain, right, program(function), device)
+        return tuning_worker.same_results(plain, right, program(function), device)
 
     assert alike(single(lambda y: (y * 1.000001) @ y.transpose()))
     assert not alike(single(lambda y: (y * 1.001) @ y.transpose()))
@@ -338,7 +342,7 @@ def searched(kernel, device):
     path.with_suffix(".new").rename(path)
     time.sleep(60)
 
-tuning_worker.searched = searched
+tuning_worker.search = searched
 tuning_worker.work()
 '''
 x = Tensor([1.5, 2.5], device=open_device("CPU")).realize()

@@ -1,5 +1,7 @@
-"""Activations on the CPU by themselves, for training: there the products before them keep what
-goes in, of which their gradients are made."""
+"""Activations as separate CPU kernels, for training.
+
+Their gradients need their inputs, so they are not fused into the matmul before them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from tinygrad import Tensor, UOp, dtypes
 from archdsl.backend.kernels.launch import launch
 from archdsl.backend.tensors import shape
 
-_CHUNK = 16384  # numbers
+_TILE = 16384  # numbers
 
 
 def activation(act: str, x: Tensor) -> Tensor:
@@ -25,8 +27,8 @@ def _pointwise(
     dy: Tensor | None,
     gradient: Callable[[UOp, UOp], tuple[UOp | None, ...]] | None = None,
 ) -> Tensor:
-    """A function of x [B, …], times dy [B, …] where there is one: [B, …]."""
-    constants = {"N": prod(shape(x)), "RUN": _CHUNK, "FUNCTION": function}
+    """A function of x [B, …], times dy [B, …] if given: [B, …]."""
+    constants = {"N": prod(shape(x)), "TILE_SIZE": _TILE, "FUNCTION": function}
     y = Tensor.empty(*x.shape, device=x.device)
     inputs = {"x": x, "dy": dy}
     (y,) = launch("pointwise", constants, {"y": y}, inputs, 20 * prod(shape(x)), gradient)
@@ -34,7 +36,7 @@ def _pointwise(
 
 
 def _gradient(act: str) -> Callable[[UOp, UOp], tuple[UOp | None, ...]]:
-    """The gradient as tinygrad asks for it, for each buffer of a call: y, x and the team."""
+    """The gradient function for tinygrad, for each buffer of the call: y, x, thread pool."""
 
     def back(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:
         return None, _pointwise(f"{act}_slope", Tensor(call.src[2]), Tensor(gradient)).uop, None

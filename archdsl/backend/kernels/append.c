@@ -1,11 +1,12 @@
-// New vectors [B, T, WIDTH] are written into a cache of all, [B, ROOM, WIDTH], where their
-// columns stand: column `past` + t at its place, in a RING at that modulo RING.
+// Writes values [B, T, WIDTH] of new tokens into a cache [B, CAPACITY, WIDTH]. Token t has the
+// cache position `past` + t; a sliding-window cache stores it at this position modulo RING_SIZE.
 
 void KERNEL(PARAMETERS, struct thread_pool *pool) {
   for (int b = 0; b < B; b++)
     for (int t = 0; t < T; t++) {
-      long column = *past + t, to = (long)b * ROOM + (RING ? column % RING : column);
+      long position = *past + t;
+      long to = (long)b * CAPACITY + (RING_SIZE ? position % RING_SIZE : position);
       long from = (long)b * T + t;
-      for (int i = 0; i < WIDTH; i++) cache[to * WIDTH + i] = given[from * WIDTH + i];
+      for (int i = 0; i < WIDTH; i++) cache[to * WIDTH + i] = values[from * WIDTH + i];
     }
 }

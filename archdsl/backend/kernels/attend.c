@@ -1,86 +1,89 @@
-// Attention of many queries: out [B, T, H, VALUE].
+// Attention of many queries: out [B, T, H, VALUE] = softmax(q k^T) v.
 //
-// A chunk is QUERIES positions of one head. For BLOCK keys at a time, turned over into panels,
-// scores are made by register tiles of TALL queries, then the sums of values go on with them:
-// one pass over the keys that any of the queries sees (Dao et al. 2022, "FlashAttention").
-// Queries that T has not are made of the last one, and thrown away.
+// A tile is QUERIES queries of one head. It goes once over the keys that any of the queries sees,
+// BLOCK keys at a time: packs them transposed, computes the scores in register tiles of MR queries,
+// and adds to the sums of the values (Dao et al. 2022, "FlashAttention"). If T is not a multiple of
+// QUERIES, the last query is repeated, and the results of the copies are dropped.
 
-// At most 12 tiles of queries, as many for all chunks as can be.
-#define DIVIDED(count, parts) (((count) + (parts) - 1) / (parts))
-#define QUERIES (DIVIDED(DIVIDED(T, DIVIDED(T, 12 * TALL)), TALL) * TALL)
-#define ACROSS PANELS(VALUE)
-// At most 256 keys, which all blocks are, or nearly; of wide heads 128. So the tiles of one chunk,
-// which lie on the stack, take less than 1 MiB for heads of up to 512 features.
-#define MOST_KEYS (SIZE + VALUE > 640 ? 128 : 256)
-#define BLOCK PANELS(DIVIDED(ROOM, DIVIDED(ROOM, MOST_KEYS)))
-#define DOWN DIVIDED(T, QUERIES)
+// At most 12 register tiles of queries, and tiles of nearly equal size.
+#define DIVIDE_UP(count, parts) (((count) + (parts) - 1) / (parts))
+#define QUERIES (DIVIDE_UP(DIVIDE_UP(T, DIVIDE_UP(T, 12 * MR)), MR) * MR)
+#define COLUMNS PADDED(VALUE)
+// At most 256 keys, or 128 for wide heads, in blocks of nearly equal size. The buffers of a tile
+// are on the stack, and take less than 1 MiB for heads of up to 512 features.
+#define MAX_KEYS (SIZE + VALUE > 640 ? 128 : 256)
+#define BLOCK PADDED(DIVIDE_UP(CAPACITY, DIVIDE_UP(CAPACITY, MAX_KEYS)))
+#define QUERY_BLOCKS DIVIDE_UP(T, QUERIES)
 
-struct tiles {
-  float keys[SIZE * BLOCK], values[BLOCK * ACROSS];
-  float scores[QUERIES * BLOCK], sums[QUERIES * ACROSS], most[QUERIES], total[QUERIES];
+struct buffers {
+  float keys[SIZE * BLOCK], values[BLOCK * COLUMNS];
+  float scores[QUERIES * BLOCK], sums[QUERIES * COLUMNS], top[QUERIES], total[QUERIES];
 } __attribute__((aligned(64)));
 
-// One row's scores of `across` keys made exponentials, those it may not see 0.
-INLINE void shares(struct tiles *tiles, int r, int across, int begin, int end) {
-  float *scores = tiles->scores + r * BLOCK, *sums = tiles->sums + r * ACROSS;
-  for (int s = 0; s < MIN(begin, across); s++) scores[s] = NOTHING;
-  for (int s = MAX(end, 0); s < across; s++) scores[s] = NOTHING;
-  vec high = splat(NOTHING);
-  for (int s = 0; s < across; s += LANES) high = larger(high, load(scores + s));
-  float top = MAX(tiles->most[r], largest(high) * SCALE);
-  if (top == NOTHING) {  // it has seen nothing yet
-    for (int s = 0; s < across; s++) scores[s] = 0;
+// Replaces the scores of query r by their exponentials, and by 0 for keys that it does not see:
+// those before `begin` and from `end` on. The sums so far are rescaled to the new largest score.
+INLINE void exponentiate(struct buffers *buffers, int r, int columns, int begin, int end) {
+  float *scores = buffers->scores + r * BLOCK, *sums = buffers->sums + r * COLUMNS;
+  for (int s = 0; s < MIN(begin, columns); s++) scores[s] = MINUS_INFINITY;
+  for (int s = MAX(end, 0); s < columns; s++) scores[s] = MINUS_INFINITY;
+  vec high = splat(MINUS_INFINITY);
+  for (int s = 0; s < columns; s += LANES) high = maximum(high, load(scores + s));
+  float top = MAX(buffers->top[r], max_lane(high) * SCALE);
+  if (top == MINUS_INFINITY) {  // no key was visible so far
+    for (int s = 0; s < columns; s++) scores[s] = 0;
     return;
   }
-  float again = exponential(splat(tiles->most[r] - top))[0];
+  float rescale = exponential(splat(buffers->top[r] - top))[0];
   vec added = splat(0);
-  for (int s = 0; s < across; s += LANES) {
+  for (int s = 0; s < columns; s += LANES) {
     vec e = exponential_below(load(scores + s) * SCALE - top);
     store(scores + s, e);
     added += e;
   }
-  tiles->total[r] = tiles->total[r] * again + sum(added);
-  tiles->most[r] = top;
-  for (int d = 0; d < ACROSS; d += LANES) store(sums + d, load(sums + d) * again);
+  buffers->total[r] = buffers->total[r] * rescale + sum(added);
+  buffers->top[r] = top;
+  for (int d = 0; d < COLUMNS; d += LANES) store(sums + d, load(sums + d) * rescale);
 }
 
 NOINLINE static void run_tile(const void *given, int tile) {
   const struct args *args = given;
-  struct tiles tiles;
-  // The last queries have the most keys, and come first.
-  int t0 = (DOWN - 1 - tile / (B * H)) * QUERIES, b = tile / H % B, head = tile % H;
-  int shared = head / (H / HEADS), count = MIN(QUERIES, T - t0);
-  int tall = (count + TALL - 1) / TALL * TALL;
+  struct buffers buffers;
+  // The last queries see the most keys, so they are computed first.
+  int t0 = (QUERY_BLOCKS - 1 - tile / (B * H)) * QUERIES, b = tile / H % B, head = tile % H;
+  int kv_head = head / (H / HEADS), count = MIN(QUERIES, T - t0);
+  int rows = (count + MR - 1) / MR * MR;
   const float *queries[QUERIES];
-  for (int r = 0; r < tall; r++) {
+  for (int r = 0; r < rows; r++) {
     int t = t0 + MIN(r, count - 1);
-    queries[r] = args->q + row(b, t, head, SIZE);
-    tiles.most[r] = NOTHING, tiles.total[r] = 0;
+    queries[r] = args->q + query_offset(b, t, head, SIZE);
+    buffers.top[r] = MINUS_INFINITY, buffers.total[r] = 0;
   }
-  zeros(tiles.sums, tall * ACROSS);
-  int begin = first(args, b, t0), end = last(args, b, t0 + count - 1) + 1;
+  set_zero(buffers.sums, rows * COLUMNS);
+  int begin = first_key(args, b, t0), end = last_key(args, b, t0 + count - 1) + 1;
   for (int s = begin; s < end; s += BLOCK) {
-    int keys = MIN(BLOCK, end - s), across = PANELS(keys);
-    turned(tiles.keys, BLOCK, args->k, SIZE, b, shared, s, keys);
-    straight(tiles.values, args->v, VALUE, b, shared, s, keys);
-    zeros(tiles.scores, tall * BLOCK);
-    for (int r = 0; r < tall; r += TALL)
-      for (int c = 0; c < across; c += PANEL)
-        multiply(tiles.scores + r * BLOCK + c, BLOCK, queries + r, 1, tiles.keys + c, BLOCK, SIZE);
-    for (int r = 0; r < tall; r++) {
+    int keys = MIN(BLOCK, end - s), columns = PADDED(keys);
+    pack_transposed(buffers.keys, BLOCK, args->k, SIZE, b, kv_head, s, keys);
+    pack(buffers.values, args->v, VALUE, b, kv_head, s, keys);
+    set_zero(buffers.scores, rows * BLOCK);
+    for (int r = 0; r < rows; r += MR)
+      for (int c = 0; c < columns; c += NR)
+        multiply_tile(buffers.scores + r * BLOCK + c, BLOCK, queries + r, 1, buffers.keys + c,
+                      BLOCK, SIZE);
+    for (int r = 0; r < rows; r++) {
       int t = t0 + MIN(r, count - 1);
-      shares(&tiles, r, across, first(args, b, t) - s, last(args, b, t) + 1 - s);
+      exponentiate(&buffers, r, columns, first_key(args, b, t) - s, last_key(args, b, t) + 1 - s);
     }
-    product(tiles.sums, ACROSS, tiles.scores, BLOCK, 1, tiles.values, ACROSS, tall, ACROSS, keys);
+    multiply(buffers.sums, COLUMNS, buffers.scores, BLOCK, 1, buffers.values, COLUMNS, rows,
+             COLUMNS, keys);
   }
   for (int r = 0; r < count; r++) {
-    float *out = args->out + row(b, t0 + r, head, VALUE), by = 1 / tiles.total[r];
-    note(args, b, t0 + r, head, tiles.most[r], tiles.total[r]);
-    for (int d = 0; d < VALUE; d++) out[d] = tiles.sums[r * ACROSS + d] * by;
+    float *out = args->out + query_offset(b, t0 + r, head, VALUE), by = 1 / buffers.total[r];
+    save_totals(args, b, t0 + r, head, buffers.top[r], buffers.total[r]);
+    for (int d = 0; d < VALUE; d++) out[d] = buffers.sums[r * COLUMNS + d] * by;
   }
 }
 
 void KERNEL(PARAMETERS, struct thread_pool *pool) {
   struct args args = {ARGUMENTS};
-  parallel_for(pool, run_tile, &args, DOWN * B * H);
+  parallel_for(pool, run_tile, &args, QUERY_BLOCKS * B * H);
 }

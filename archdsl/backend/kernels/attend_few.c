@@ -1,56 +1,56 @@
-// Attention of few queries, one by one: out [B, T, H, VALUE].
+// Attention of few queries, one at a time: out [B, T, H, VALUE] = softmax(q k^T) v.
 //
-// A chunk is a head of a row. Scores of BLOCK keys are made, then the sum of values goes on with
-// them: softmax(q k^T) v in one pass over the keys, the largest score so far and the sum of
-// exponentials kept beside (Milakov and Gimelshein 2018, "Online normalizer calculation").
+// A tile is a head of a row. It goes once over the keys, BLOCK at a time: computes their scores,
+// then adds to the sum of the values. The largest score and the sum of exponentials so far are kept
+// beside it (Milakov and Gimelshein 2018, "Online normalizer calculation").
 
 #define BLOCK 64
-#define PARTS ((VALUE + LANES - 1) / LANES)
+#define VECTORS ((VALUE + LANES - 1) / LANES)
 
 NOINLINE static void run_tile(const void *given, int tile) {
   const struct args *args = given;
-  int b = tile / H, head = tile % H, shared = head / (H / HEADS);
+  int b = tile / H, head = tile % H, kv_head = head / (H / HEADS);
   for (int t = 0; t < T; t++) {
-    const float *q = args->q + row(b, t, head, SIZE);
-    float *out = args->out + row(b, t, head, VALUE);
-    float most = NOTHING, total = 0, scores[BLOCK];
-    vec sums[PARTS];
-    for (int p = 0; p < PARTS; p++) sums[p] = splat(0);
-    int begin = first(args, b, t), end = last(args, b, t) + 1;
+    const float *q = args->q + query_offset(b, t, head, SIZE);
+    float *out = args->out + query_offset(b, t, head, VALUE);
+    float top = MINUS_INFINITY, total = 0, scores[BLOCK];
+    vec sums[VECTORS];
+    for (int p = 0; p < VECTORS; p++) sums[p] = splat(0);
+    int begin = first_key(args, b, t), end = last_key(args, b, t) + 1;
     for (int s0 = begin; s0 < end; s0 += BLOCK) {
       int count = MIN(BLOCK, end - s0);
-      float top = most;
+      float new_top = top;
       for (int s = 0; s < count; s++) {
-        const weight *k = args->k + place(b, s0 + s, shared, SIZE);
+        const weight *k = args->k + key_offset(b, s0 + s, kv_head, SIZE);
         vec dot = splat(0);
         int d = 0;
-        UNROLL for (; d + LANES <= SIZE; d += LANES) dot += load(q + d) * weights(k + d);
+        UNROLL for (; d + LANES <= SIZE; d += LANES) dot += load(q + d) * load_weights(k + d);
         float score = sum(dot);
-        for (; d < SIZE; d++) score += q[d] * one(k + d);
+        for (; d < SIZE; d++) score += q[d] * read_weight(k + d);
         scores[s] = score * SCALE;
-        top = MAX(top, scores[s]);
+        new_top = MAX(new_top, scores[s]);
       }
-      for (int s = count; s < BLOCK; s++) scores[s] = NOTHING;
-      float again = exponential(splat(most - top))[0];
+      for (int s = count; s < BLOCK; s++) scores[s] = MINUS_INFINITY;
+      float rescale = exponential(splat(top - new_top))[0];
       vec added = splat(0);
       for (int s = 0; s < BLOCK; s += LANES) {
-        vec e = exponential_below(load(scores + s) - top);
+        vec e = exponential_below(load(scores + s) - new_top);
         store(scores + s, e);
         added += e;
       }
-      total = total * again + sum(added);
-      most = top;
-      for (int p = 0; p < PARTS; p++) sums[p] *= again;
+      total = total * rescale + sum(added);
+      top = new_top;
+      for (int p = 0; p < VECTORS; p++) sums[p] *= rescale;
       for (int s = 0; s < count; s++) {
-        const weight *v = args->v + place(b, s0 + s, shared, VALUE);
+        const weight *v = args->v + key_offset(b, s0 + s, kv_head, VALUE);
         UNROLL for (int p = 0; p < VALUE / LANES; p++)
-          sums[p] += scores[s] * weights(v + p * LANES);
+          sums[p] += scores[s] * load_weights(v + p * LANES);
         if (VALUE % LANES)
           for (int d = VALUE / LANES * LANES; d < VALUE; d++)
-            sums[PARTS - 1][d % LANES] += scores[s] * one(v + d);
+            sums[VECTORS - 1][d % LANES] += scores[s] * read_weight(v + d);
       }
     }
-    note(args, b, t, head, most, total);
+    save_totals(args, b, t, head, top, total);
     for (int d = 0; d < VALUE; d++) out[d] = sums[d / LANES][d % LANES] / total;
   }
 }

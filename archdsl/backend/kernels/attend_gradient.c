@@ -1,28 +1,29 @@
-// The gradients of attention, in float32: dq as q, dk as k and dv as v lie, of dout as out.
+// The gradients of attention in float32: dq, dk and dv with the layouts of q, k and v, from dout.
 //
-// A chunk is a head of keys of a row, with all queries that share it. For BLOCK keys the queries
-// that see any of them pass by, QUERIES at a time, and their shares are made once more (Dao et
-// al. 2022, "FlashAttention"). A score's gradient is p (dp - dout out), of its share p and that
-// one's gradient dp = dout v. Queries that T has not are zeros.
+// A tile is a key head of a row, with all queries that share it, so no two tiles write to the same
+// gradient. For BLOCK keys it goes over the queries that see any of them, QUERIES at a time, and
+// computes their probabilities again (Dao et al. 2022, "FlashAttention"). The gradient of a score
+// is p (dp - dout out), where p is the probability of the key and dp = dout v its gradient. If T is
+// not a multiple of QUERIES, the missing queries are zeros.
 
 #define BLOCK 64
-#define QUERIES (8 * TALL)
-#define DEEP PANELS(SIZE)
-#define ACROSS PANELS(VALUE)
-#define RISE ((BLOCK + TALL - 1) / TALL * TALL)  // BLOCK keys as rows of tiles
+#define QUERIES (8 * MR)
+#define KEY_COLUMNS PADDED(SIZE)
+#define VALUE_COLUMNS PADDED(VALUE)
+#define KEY_ROWS ((BLOCK + MR - 1) / MR * MR)  // BLOCK keys as rows of register tiles
 
-// On the stack; less than 1 MiB for heads of up to 512 features.
-struct tiles {
-  float keys[BLOCK * DEEP], keys_turned[SIZE * BLOCK], values_turned[VALUE * BLOCK];
-  float q[QUERIES * DEEP], dout[QUERIES * ACROSS];
-  float shares[QUERIES * RISE], dscores[QUERIES * RISE];
-  float dq[QUERIES * DEEP], dk[RISE * DEEP], dv[RISE * ACROSS];
+// On the stack: less than 1 MiB for heads of up to 512 features.
+struct buffers {
+  float keys[BLOCK * KEY_COLUMNS], keys_transposed[SIZE * BLOCK], values_transposed[VALUE * BLOCK];
+  float q[QUERIES * KEY_COLUMNS], dout[QUERIES * VALUE_COLUMNS];
+  float probabilities[QUERIES * KEY_ROWS], dscores[QUERIES * KEY_ROWS];
+  float dq[QUERIES * KEY_COLUMNS], dk[KEY_ROWS * KEY_COLUMNS], dv[KEY_ROWS * VALUE_COLUMNS];
 } __attribute__((aligned(64)));
 
-// A query's row of `size` numbers in a row of whole panels, zeros where there is none.
-INLINE void copy(float *to, const float *from, int size, int there) {
-  for (int d = 0; d < size; d++) to[d] = there ? from[d] : 0;
-  for (int d = size; d < PANELS(size); d++) to[d] = 0;
+// Copies a row of `size` numbers, padded with zeros to PADDED(size); all zeros if not `valid`.
+INLINE void copy_padded(float *to, const float *from, int size, int valid) {
+  for (int d = 0; d < size; d++) to[d] = valid ? from[d] : 0;
+  for (int d = size; d < PADDED(size); d++) to[d] = 0;
 }
 
 INLINE float dot(const float *a, const float *b, int size) {
@@ -34,74 +35,81 @@ INLINE float dot(const float *a, const float *b, int size) {
   return found;
 }
 
-// One row's scores made shares, and the gradients of shares those of scores; 0 where it sees
-// nothing, from `end` on and before `begin`.
-INLINE void back(const struct args *args, struct tiles *tiles, int r, long at, int across,
-                 int begin, int end) {
-  float *shares = tiles->shares + r * RISE, *dscores = tiles->dscores + r * RISE;
-  float most = args->given_totals[at * 2], by = 1 / args->given_totals[at * 2 + 1];
-  float mean = dot(args->given + at * VALUE, tiles->dout + r * ACROSS, VALUE);
-  for (int s = 0; s < across; s += LANES) {
-    vec share = exponential(load(shares + s) * SCALE - most) * by;
-    store(shares + s, share);
-    store(dscores + s, share * (load(dscores + s) - mean) * SCALE);
+// Turns the scores of query r into probabilities, and their gradients into those of the scores;
+// both are 0 for keys that it does not see: before `begin` and from `end` on.
+INLINE void backward_row(const struct args *args, struct buffers *buffers, int r, long at,
+                         int columns, int begin, int end) {
+  float *probabilities = buffers->probabilities + r * KEY_ROWS;
+  float *dscores = buffers->dscores + r * KEY_ROWS;
+  float top = args->forward_totals[at * 2], by = 1 / args->forward_totals[at * 2 + 1];
+  float mean = dot(args->forward_out + at * VALUE, buffers->dout + r * VALUE_COLUMNS, VALUE);
+  for (int s = 0; s < columns; s += LANES) {
+    vec p = exponential(load(probabilities + s) * SCALE - top) * by;
+    store(probabilities + s, p);
+    store(dscores + s, p * (load(dscores + s) - mean) * SCALE);
   }
-  for (int s = 0; s < MIN(begin, across); s++) shares[s] = dscores[s] = 0;
-  for (int s = MAX(end, 0); s < RISE; s++) shares[s] = dscores[s] = 0;
+  for (int s = 0; s < MIN(begin, columns); s++) probabilities[s] = dscores[s] = 0;
+  for (int s = MAX(end, 0); s < KEY_ROWS; s++) probabilities[s] = dscores[s] = 0;
 }
 
-// What `count` queries of a head from t0 on add to the gradients, by `keys` keys from s on.
-INLINE void queries(const struct args *args, struct tiles *tiles, int b, int head, int t0,
-                    int count, int s, int keys) {
-  int across = PANELS(keys), deep = (keys + TALL - 1) / TALL * TALL;
-  int tall = (count + TALL - 1) / TALL * TALL;
-  for (int r = 0; r < tall; r++) {
-    long at = row(b, MIN(t0 + r, T - 1), head, 1);
-    copy(tiles->q + r * DEEP, args->q + at * SIZE, SIZE, r < count);
-    copy(tiles->dout + r * ACROSS, args->dout + at * VALUE, VALUE, r < count);
+// Adds the gradients from `count` queries of a head, t0 onwards, and `keys` keys, s onwards.
+INLINE void add_queries(const struct args *args, struct buffers *buffers, int b, int head, int t0,
+                        int count, int s, int keys) {
+  int columns = PADDED(keys), key_rows = (keys + MR - 1) / MR * MR;
+  int rows = (count + MR - 1) / MR * MR;
+  for (int r = 0; r < rows; r++) {
+    long at = query_offset(b, MIN(t0 + r, T - 1), head, 1);
+    copy_padded(buffers->q + r * KEY_COLUMNS, args->q + at * SIZE, SIZE, r < count);
+    copy_padded(buffers->dout + r * VALUE_COLUMNS, args->dout + at * VALUE, VALUE, r < count);
   }
-  zeros(tiles->shares, tall * RISE);
-  zeros(tiles->dscores, tall * RISE);
-  zeros(tiles->dq, tall * DEEP);
-  product(tiles->shares, RISE, tiles->q, DEEP, 1, tiles->keys_turned, BLOCK, tall, across, SIZE);
-  product(tiles->dscores, RISE, tiles->dout, ACROSS, 1, tiles->values_turned, BLOCK, tall, across,
-          VALUE);
-  for (int r = 0; r < tall; r++) {
-    int t = MIN(t0 + r, T - 1), end = r < count ? last(args, b, t) + 1 - s : 0;
-    back(args, tiles, r, row(b, t, head, 1), across, first(args, b, t) - s, end);
+  set_zero(buffers->probabilities, rows * KEY_ROWS);
+  set_zero(buffers->dscores, rows * KEY_ROWS);
+  set_zero(buffers->dq, rows * KEY_COLUMNS);
+  multiply(buffers->probabilities, KEY_ROWS, buffers->q, KEY_COLUMNS, 1, buffers->keys_transposed,
+           BLOCK, rows, columns, SIZE);
+  multiply(buffers->dscores, KEY_ROWS, buffers->dout, VALUE_COLUMNS, 1, buffers->values_transposed,
+           BLOCK, rows, columns, VALUE);
+  for (int r = 0; r < rows; r++) {
+    int t = MIN(t0 + r, T - 1), end = r < count ? last_key(args, b, t) + 1 - s : 0;
+    backward_row(args, buffers, r, query_offset(b, t, head, 1), columns, first_key(args, b, t) - s,
+                 end);
   }
-  product(tiles->dv, ACROSS, tiles->shares, 1, RISE, tiles->dout, ACROSS, deep, ACROSS, tall);
-  product(tiles->dk, DEEP, tiles->dscores, 1, RISE, tiles->q, DEEP, deep, DEEP, tall);
-  product(tiles->dq, DEEP, tiles->dscores, RISE, 1, tiles->keys, DEEP, tall, DEEP, keys);
+  multiply(buffers->dv, VALUE_COLUMNS, buffers->probabilities, 1, KEY_ROWS, buffers->dout,
+           VALUE_COLUMNS, key_rows, VALUE_COLUMNS, rows);
+  multiply(buffers->dk, KEY_COLUMNS, buffers->dscores, 1, KEY_ROWS, buffers->q, KEY_COLUMNS,
+           key_rows, KEY_COLUMNS, rows);
+  multiply(buffers->dq, KEY_COLUMNS, buffers->dscores, KEY_ROWS, 1, buffers->keys, KEY_COLUMNS,
+           rows, KEY_COLUMNS, keys);
   for (int r = 0; r < count; r++) {
-    float *dq = args->dq + row(b, t0 + r, head, SIZE);
-    for (int d = 0; d < SIZE; d++) dq[d] += tiles->dq[r * DEEP + d];
+    float *dq = args->dq + query_offset(b, t0 + r, head, SIZE);
+    for (int d = 0; d < SIZE; d++) dq[d] += buffers->dq[r * KEY_COLUMNS + d];
   }
 }
 
 NOINLINE static void run_tile(const void *given, int tile) {
   const struct args *args = given;
-  struct tiles tiles;
-  int b = tile / HEADS, shared = tile % HEADS, group = H / HEADS;
-  int begin = shared * group, end = begin + group;
-  for (int t = 0; t < T; t++) zeros(args->dq + row(b, t, begin, SIZE), group * SIZE);
-  for (int s = 0; s < ROOM; s += BLOCK) {
-    int keys = MIN(BLOCK, ROOM - s);
-    turned(tiles.keys_turned, BLOCK, args->k, SIZE, b, shared, s, keys);
-    turned(tiles.values_turned, BLOCK, args->v, VALUE, b, shared, s, keys);
-    straight(tiles.keys, args->k, SIZE, b, shared, s, keys);
-    zeros(tiles.dk, RISE * DEEP);
-    zeros(tiles.dv, RISE * ACROSS);
+  struct buffers buffers;
+  int b = tile / HEADS, kv_head = tile % HEADS, group = H / HEADS;
+  int begin = kv_head * group, end = begin + group;
+  for (int t = 0; t < T; t++) set_zero(args->dq + query_offset(b, t, begin, SIZE), group * SIZE);
+  for (int s = 0; s < CAPACITY; s += BLOCK) {
+    int keys = MIN(BLOCK, CAPACITY - s);
+    pack_transposed(buffers.keys_transposed, BLOCK, args->k, SIZE, b, kv_head, s, keys);
+    pack_transposed(buffers.values_transposed, BLOCK, args->v, VALUE, b, kv_head, s, keys);
+    pack(buffers.keys, args->k, SIZE, b, kv_head, s, keys);
+    set_zero(buffers.dk, KEY_ROWS * KEY_COLUMNS);
+    set_zero(buffers.dv, KEY_ROWS * VALUE_COLUMNS);
     for (int t = CAUSAL ? s : 0; t < T; t += QUERIES) {
       int count = MIN(QUERIES, T - t);
-      if (first(args, b, t) >= s + keys || last(args, b, t + count - 1) < s) continue;
-      for (int head = begin; head < end; head++) queries(args, &tiles, b, head, t, count, s, keys);
+      if (first_key(args, b, t) >= s + keys || last_key(args, b, t + count - 1) < s) continue;
+      for (int head = begin; head < end; head++)
+        add_queries(args, &buffers, b, head, t, count, s, keys);
     }
     for (int c = 0; c < keys; c++) {
-      float *dk = args->dk + place(b, s + c, shared, SIZE);
-      float *dv = args->dv + place(b, s + c, shared, VALUE);
-      for (int d = 0; d < SIZE; d++) dk[d] = tiles.dk[c * DEEP + d];
-      for (int d = 0; d < VALUE; d++) dv[d] = tiles.dv[c * ACROSS + d];
+      float *dk = args->dk + key_offset(b, s + c, kv_head, SIZE);
+      float *dv = args->dv + key_offset(b, s + c, kv_head, VALUE);
+      for (int d = 0; d < SIZE; d++) dk[d] = buffers.dk[c * KEY_COLUMNS + d];
+      for (int d = 0; d < VALUE; d++) dv[d] = buffers.dv[c * VALUE_COLUMNS + d];
     }
   }
 }

@@ -1,6 +1,6 @@
-"""The core of attention on the CPU, and what a step keeps of it.
+"""Fused attention on the CPU, and writes to the cache.
 
-Which keys a query sees is told by `attend.h`; no scores of all of them are ever stored.
+`attend.h` defines which keys a query sees. The matrix of all scores is never stored.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def attend(
 ) -> Tensor:
     """Queries [B, T, H, h] over keys [B, S, K, h] and values [B, S, K, w]: [B, T, H, w].
 
-    Causal queries stand in columns from `past` [1] on, 0 where None, and see none before
-    `starts` [B]; others see `lengths` [B] keys. In a `ring` each column has taken the place of
-    the one so many before it. There are gradients where the kernel `trains`, which then writes
-    down of each query what they are made of.
+    Causal queries have the cache positions `past` [1], `past` + 1, … (default 0), and see no
+    key before `starts` [B], which is left padding. Others see the first `lengths` [B] keys.
+    A sliding-window cache of `ring` positions stores position p at p % ring. With `trains` the
+    kernel also saves what the gradients need.
     """
     (B, T, H, size), (_, room, heads, value) = shape(q), shape(v)
     constants = {
@@ -43,8 +43,8 @@ def attend(
         "HEADS": heads,
         "SIZE": size,
         "VALUE": value,
-        "ROOM": room,
-        "RING": ring,
+        "CAPACITY": room,
+        "RING_SIZE": ring,
         "WINDOW": window or 0,
         "CAUSAL": int(causal),
         "SCALE": f"{scale!r}f",
@@ -66,33 +66,35 @@ def attend(
 def _gradient(
     constants: Mapping[str, object], ragged: bool, operations: int
 ) -> Callable[[UOp, UOp], tuple[UOp | None, ...]]:
-    """The gradients of attention as tinygrad asks for them, for each buffer of a call: what it
-    gave, the totals, q, k, v, perhaps the lengths, and the team."""
+    """The gradient function for tinygrad, for each buffer of the call: out, totals, q, k, v,
+    lengths if ragged, thread pool."""
 
     def back(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:
-        # What the call has written, not what was there before.
+        # The values after the call, not before it.
         out, totals = (Tensor(uop.after(call)) for uop in call.src[1:3])
         inputs = dict(zip("qkv", map(Tensor, call.src[3:6]), strict=True))
-        made = {
+        outputs = {
             f"d{name}": Tensor.empty(*x.shape, device=x.device) for name, x in inputs.items()
         }
-        inputs |= {"dout": Tensor(gradient), "given": out, "given_totals": totals}
+        inputs |= {"dout": Tensor(gradient), "forward_out": out, "forward_totals": totals}
         if ragged:
             inputs["lengths"] = Tensor(call.src[6])
-        found = launch("attend_gradient", constants, made, inputs, 5 * operations // 2)
-        of = (
+        found = launch("attend_gradient", constants, outputs, inputs, 5 * operations // 2)
+        gradients = (
             each.cast(inputs[name].dtype).uop for each, name in zip(found, "qkv", strict=True)
         )
-        return None, None, *of, *([None] if ragged else []), None
+        return None, None, *gradients, *([None] if ragged else []), None
 
     return back
 
 
 def append(cache: Tensor, new: Tensor, past: Tensor, ring: int) -> Tensor:
-    """A cache [B, C, …] with new positions [B, n, …] written in from column `past` [1] on; in
-    a `ring` each column takes the place of the one so many before it."""
+    """Writes values [B, n, …] of new tokens into a cache [B, C, …] at position `past` [1].
+
+    A sliding-window cache of `ring` positions stores position p at p % ring.
+    """
     (B, T, *_), (_, room, *sizes) = shape(new), shape(cache)
-    constants = {"B": B, "T": T, "ROOM": room, "RING": ring, "WIDTH": prod(sizes)}
-    inputs = {"given": new.cast(cache.dtype), "past": past}
+    constants = {"B": B, "T": T, "CAPACITY": room, "RING_SIZE": ring, "WIDTH": prod(sizes)}
+    inputs = {"values": new.cast(cache.dtype), "past": past}
     (cache,) = launch("append", constants, {"cache": cache}, inputs)
     return cache

@@ -1,7 +1,7 @@
-"""The rounding to bfloat16 that clang calls a function for, where the C library has none.
+"""Provides `__truncsfbf2`, the rounding to bfloat16, if the C library does not have it.
 
-clang makes a call of `__truncsfbf2` even of a copy, on processors without the instruction, and
-libgcc has it from version 13 on.
+On processors without a bfloat16 instruction, clang calls this function even for a copy. libgcc
+has it since version 13.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from archdsl.backend.tinygrad_seam import link_bfloat16_rounding
 
 @functools.cache
 def provide() -> None:
-    """Has kernels of the CPU find the function, wherever it comes from."""
+    """Makes the function available to CPU kernels."""
     link_bfloat16_rounding(_rounding)
 
 
 def _rounding() -> Any:
     program = compiled("round_bfloat16")
-    program.fxn.program = program  # whose code it is
+    program.fxn.program = program  # keeps the code loaded
     return program.fxn

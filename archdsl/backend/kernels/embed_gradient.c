@@ -1,5 +1,5 @@
-// The gradient of a table [ROWS, D]: each row is the sum of those of dy [M, D] whose tokens [M]
-// name it. A chunk is a run of the table's rows, which nobody else writes.
+// The gradient of a table [ROWS, D]: each row is the sum of the rows of dy [M, D] with its token
+// [M]. A tile is TILE_SIZE rows of the table, so no two tiles write to the same row.
 
 struct args {
   float *table;
@@ -9,7 +9,7 @@ struct args {
 
 NOINLINE static void run_tile(const void *given, int tile) {
   const struct args *args = given;
-  int first = tile * RUN, end = MIN(first + RUN, ROWS);
+  int first = tile * TILE_SIZE, end = MIN(first + TILE_SIZE, ROWS);
   for (long i = (long)first * D; i < (long)end * D; i++) args->table[i] = 0;
   for (int i = 0; i < M; i++) {
     int row = args->tokens[i];
@@ -24,5 +24,5 @@ NOINLINE static void run_tile(const void *given, int tile) {
 
 void KERNEL(PARAMETERS, struct thread_pool *pool) {
   struct args args = {ARGUMENTS};
-  parallel_for(pool, run_tile, &args, (ROWS + RUN - 1) / RUN);
+  parallel_for(pool, run_tile, &args, (ROWS + TILE_SIZE - 1) / TILE_SIZE);
 }

@@ -1,4 +1,4 @@
-"""A kernel in C as a step of tinygrad's: its sizes, its buffers, and its call."""
+"""Turns a C kernel into a tinygrad program, and calls it on tensors."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from archdsl.backend.tinygrad_seam import (
     Target,
 )
 
-# What each dtype is called in C; of the half ones a kernel has one, its `weight`.
+# The C type of each dtype. A kernel has at most one 16-bit dtype, the type `weight`.
 _TYPES = {
     dtypes.float32: "float",
     dtypes.int32: "int",
-    dtypes.int8: "number",
-    dtypes.uint8: "number",
+    dtypes.int8: "element",
+    dtypes.uint8: "element",
 }
 _KINDS = {
     dtypes.bfloat16: "BFLOAT16",
@@ -35,10 +35,10 @@ _KINDS = {
 }
 
 
-def stored(
+def stored_weight(
     name: str, weight: Tensor | Quantized
 ) -> tuple[dict[str, object], dict[str, Tensor | None]]:
-    """The constants and the inputs of a kernel that say how a weight lies in memory."""
+    """The constants and inputs that describe to a kernel how a weight is stored."""
     if isinstance(weight, Tensor):
         return {}, {name: weight}
     constants: dict[str, object] = {
@@ -57,12 +57,12 @@ def launch(
     operations: int = 0,
     gradient: Callable[[UOp, UOp], tuple[UOp | None, ...]] | None = None,
 ) -> tuple[Tensor, ...]:
-    """The outputs once `{name}.c` has run on them and on the inputs that there are.
+    """Runs `{name}.c` and returns its outputs.
 
-    Outputs are written in place; a view that is not contiguous is copied first, so they are
-    none. Tensors have the names of the fields of the kernel's `struct args`, `constants` are
-    its macros, `operations` is what tinygrad counts it as, and `gradient` what it calls for
-    the gradients of all buffers: the outputs, the inputs, and the team of threads.
+    Outputs are written in place, so they must be contiguous: tinygrad copies other views first.
+    Inputs that are None are left out. Tensors are named as the fields of the kernel's `struct
+    args`, and `constants` are its macros. `operations` is the count that tinygrad reports.
+    `gradient` returns the gradients of all buffers: outputs, inputs, and the thread pool.
     """
     tensors = {**outputs, **{key: each for key, each in inputs.items() if each is not None}}
     buffers = (*tensors.values(), thread_pool.tensor())
@@ -75,7 +75,7 @@ def launch(
     return tuple(Tensor(each.uop.after(call)) for each in outputs.values())
 
 
-@functools.cache  # the copies of a block share theirs
+@functools.cache  # shared by all layers
 def _program(
     text: str,
     called: str,
@@ -83,14 +83,14 @@ def _program(
     outputs: int,
     estimates: Estimates,
 ) -> UOp:
-    """A program of tinygrad's for buffers of these shapes and dtypes."""
+    """A tinygrad program for buffers of these shapes and dtypes."""
     parameters = tuple(
         UOp.placeholder(shape, dtype, slot, AddrSpace.GLOBAL)
         for slot, (shape, dtype) in enumerate(kinds)
     )
     info = ProgramInfo(
         called,
-        local_size=(1, 1, 1),  # or tinygrad would look for the best one
+        local_size=(1, 1, 1),  # otherwise tinygrad would search for the best one
         globals=tuple(range(len(kinds))),
         outs=tuple(range(outputs)),
         ins=tuple(range(outputs, len(kinds))),
@@ -102,7 +102,7 @@ def _program(
 
 
 def _signature(tensors: Mapping[str, Tensor], outputs: int) -> dict[str, object]:
-    """The macros of a kernel's parameters, of what it keeps of them, and of its `weight`."""
+    """The macros for a kernel's parameters, its `struct args`, and the type `weight`."""
     types = [_TYPES.get(each.dtype, "weight") for each in tensors.values()]
     constant = [""] * outputs + ["const "] * (len(tensors) - outputs)
     parameters = map("{}{} *{}".format, constant, types, tensors)

@@ -1,120 +1,121 @@
-// y [M, N] = f(a [M, K] b [K, N] + bias), for many rows.
+// y [M, N] = EPILOGUE(a [M, K] b [K, N] + bias), for many rows; BATCH such products.
 //
-// A chunk is ROWS rows of y and BESIDE panels of PANEL columns. It goes along k in steps of DEEP:
-// of b the panels [DEEP, PANEL] are laid out anew, one behind the other, and TALL rows of a at a
-// time, which the nearest cache then holds, are multiplied with all of them, a register tile for
-// each (Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication"). The last
-// tile and the last panel overlap the ones before, so that no tile has an edge: TALL <= M and
-// PANEL <= N.
+// A tile is MC rows and PANELS_PER_TILE panels of NR columns of y. It steps along K by KC rows of
+// b. In each step, the panels [KC, NR] of b are packed into contiguous memory, and stay in the
+// cache. MR rows of a at a time, which fit the L1 cache, are multiplied with all panels; an
+// MR x NR register tile holds the sums (Goto and van de Geijn 2008, "Anatomy of High-Performance
+// Matrix Multiplication"). The last register tile and the last panel overlap those before them, so
+// all have full size: MR <= M and NR <= N.
 //
-// Sizes are constants: BATCH such products, M, N, K, and how far apart neighbours stand in
-// memory, b[k][j] at k * B_ROW + j * B_COLUMN.
+// All sizes are constants. b[k][j] is at k * B_ROW + j * B_COLUMN.
 
-#define PANEL (WIDE * LANES)
-#define DEEP (PANEL > 32 ? 384 : 768)
-#define PANELS ((N + PANEL - 1) / PANEL)
-#define COLUMN(panel) MIN((panel) * PANEL, N - PANEL)
-#define DOWN ((M + ROWS - 1) / ROWS)
-#define TILES ((MIN(M, ROWS) + TALL - 1) / TALL)
-// Several chunks for each of the threads.
-#define BESIDE MAX(1, MIN(3, (long)BATCH * DOWN * PANELS / (4 * THREADS)))
-#define ACROSS ((PANELS + BESIDE - 1) / BESIDE)
+#define NR (NR_VECTORS * LANES)
+#define KC (NR > 32 ? 384 : 768)
+#define PANELS ((N + NR - 1) / NR)
+#define PANEL_COLUMN(panel) MIN((panel) * NR, N - NR)
+#define ROW_BLOCKS ((M + MC - 1) / MC)
+#define REGISTER_TILES ((MIN(M, MC) + MR - 1) / MR)
+// At least four tiles per thread, if there are enough panels.
+#define PANELS_PER_TILE MAX(1, MIN(3, (long)BATCH * ROW_BLOCKS * PANELS / (4 * THREADS)))
+#define COLUMN_BLOCKS ((PANELS + PANELS_PER_TILE - 1) / PANELS_PER_TILE)
 
 struct args {
   float *y;
   const float *a;
-  const number *b;
+  const element *b;
   const float *scales, *offsets;
   const weight *bias;
-  const float *times, *plus;  // of a single product
+  const float *times, *plus;  // of the epilogue; only if BATCH is 1
 };
 
-// On the stack, 700 KiB at most whatever the sizes are: ROWS are about 516 at most.
-struct blocks {
-  float panels[BESIDE][DEEP * PANEL];
-  float sums[BESIDE][TILES][TALL * PANEL];  // of tiles that are not at the end of k
+// On the stack: at most 700 KiB for any sizes, because MC is at most about 516.
+struct buffers {
+  float panels[PANELS_PER_TILE][KC * NR];
+  float sums[PANELS_PER_TILE][REGISTER_TILES][MR * NR];  // between two steps along K
 } __attribute__((aligned(64)));
 
-// The columns of b from j on, and of them what stands from k0 on.
+// Packs rows k0 to k0 + depth of NR columns of b, from column j on, into a panel [depth, NR].
 INLINE void pack(const struct args *args, float *panel, int j, int k0, int depth) {
 #if B_ROW == 1
-  // Columns lie along k: squares of LANES by LANES are turned over.
-  for (int left = 0; left < PANEL; left += LANES) {
+  // The columns of b are contiguous along k: transpose squares of LANES x LANES.
+  for (int left = 0; left < NR; left += LANES) {
     long from = (long)(j + left) * B_COLUMN + k0;
     int k = 0;
     for (; k + LANES <= depth; k += LANES) {
       vec square[LANES];
-#if defined(WHOLE) || defined(BFLOAT16) || defined(FLOAT16)
+#if defined(QUANTIZED) || defined(BFLOAT16) || defined(FLOAT16)
       UNROLL for (int i = 0; i < LANES; i++) {
         long at = from + (long)i * B_COLUMN + k;
-        square[i] = FULL(numbers(args->b, at), args, at);
+        square[i] = DEQUANTIZE(load_elements(args->b, at), args, at);
       }
-      turn(square);
+      transpose_square(square);
 #else
-      load_turned(square, args->b + from + k, B_COLUMN);
+      load_transposed(square, args->b + from + k, B_COLUMN);
 #endif
-      UNROLL for (int i = 0; i < LANES; i++) store(panel + (k + i) * PANEL + left, square[i]);
+      UNROLL for (int i = 0; i < LANES; i++) store(panel + (k + i) * NR + left, square[i]);
     }
-#ifndef WHOLE  // which are whole groups
+#ifndef QUANTIZED  // K is a multiple of LANES if b is quantized
     for (; k < depth; k++)
       for (int i = 0; i < LANES; i++)
-        panel[k * PANEL + left + i] = one(args->b + from + (long)i * B_COLUMN + k);
+        panel[k * NR + left + i] = read_weight(args->b + from + (long)i * B_COLUMN + k);
 #endif
   }
 #else
   for (int k = 0; k < depth; k++)
-    UNROLL for (int w = 0; w < WIDE; w++)
-      store(panel + k * PANEL + w * LANES,
-            numbers(args->b, (long)(k0 + k) * B_ROW + j + w * LANES));
+    UNROLL for (int w = 0; w < NR_VECTORS; w++)
+      store(panel + k * NR + w * LANES,
+            load_elements(args->b, (long)(k0 + k) * B_ROW + j + w * LANES));
 #endif
 }
 
-// The tile of y at row i and column j goes on by `depth` along k, and is whole behind the last.
-INLINE void multiply_tile(const struct args *args, const float *a, const float *panel, float *kept, int i,
-                 int j, int depth, int begins, int ends) {
-  vec sums[TALL][WIDE];
-  UNROLL for (int r = 0; r < TALL; r++)
-    UNROLL for (int w = 0; w < WIDE; w++)
-      sums[r][w] = begins ? splat(0) : load(kept + r * PANEL + w * LANES);
+// Adds `depth` products to the register tile of y at row i and column j. The sums are loaded from
+// `partial`, unless this is the first step along K, and stored there, unless it is the last.
+INLINE void multiply_tile(const struct args *args, const float *a, const float *panel,
+                          float *partial, int i, int j, int depth, int is_first, int is_last) {
+  vec sums[MR][NR_VECTORS];
+  UNROLL for (int r = 0; r < MR; r++)
+    UNROLL for (int w = 0; w < NR_VECTORS; w++)
+      sums[r][w] = is_first ? splat(0) : load(partial + r * NR + w * LANES);
   for (int k = 0; k < depth; k++) {
-    vec b[WIDE];
-    UNROLL for (int w = 0; w < WIDE; w++) b[w] = load(panel + k * PANEL + w * LANES);
-    UNROLL for (int r = 0; r < TALL; r++) {
+    vec b[NR_VECTORS];
+    UNROLL for (int w = 0; w < NR_VECTORS; w++) b[w] = load(panel + k * NR + w * LANES);
+    UNROLL for (int r = 0; r < MR; r++) {
       vec each = splat(a[(long)r * K + k]);
-      UNROLL for (int w = 0; w < WIDE; w++) sums[r][w] += each * b[w];
+      UNROLL for (int w = 0; w < NR_VECTORS; w++) sums[r][w] += each * b[w];
     }
   }
-  UNROLL for (int r = 0; r < TALL; r++)
-    UNROLL for (int w = 0; w < WIDE; w++)
-      if (ends) {
+  UNROLL for (int r = 0; r < MR; r++)
+    UNROLL for (int w = 0; w < NR_VECTORS; w++)
+      if (is_last) {
         long at = (long)(i + r) * N + j + w * LANES;
-        store(args->y + at, EPILOGUE(sums[r][w], load, weights, at, j + w * LANES));
-      } else store(kept + r * PANEL + w * LANES, sums[r][w]);
+        store(args->y + at, EPILOGUE(sums[r][w], load, load_weights, at, j + w * LANES));
+      } else store(partial + r * NR + w * LANES, sums[r][w]);
 }
 
 NOINLINE static void run_tile(const void *given, int tile) {
   const struct args *all = given;
-  long each = tile / (ACROSS * DOWN);
+  long batch = tile / (COLUMN_BLOCKS * ROW_BLOCKS);
   struct args here = *all, *args = &here;
-  here.y += each * M * N, here.a += each * M * K, here.b += each * K * N;
-  tile %= ACROSS * DOWN;
-  struct blocks blocks;
-  int top = tile / ACROSS * ROWS, tiles = (MIN(ROWS, M - top) + TALL - 1) / TALL;
-  int first = tile % ACROSS * BESIDE, panels = MIN(BESIDE, PANELS - first);
-  for (int k = 0; k < K; k += DEEP) {
-    int depth = MIN(DEEP, K - k);
-    for (int p = 0; p < panels; p++) pack(args, blocks.panels[p], COLUMN(first + p), k, depth);
+  here.y += batch * M * N, here.a += batch * M * K, here.b += batch * K * N;
+  tile %= COLUMN_BLOCKS * ROW_BLOCKS;
+  struct buffers buffers;
+  int top = tile / COLUMN_BLOCKS * MC, tiles = (MIN(MC, M - top) + MR - 1) / MR;
+  int first = tile % COLUMN_BLOCKS * PANELS_PER_TILE, panels = MIN(PANELS_PER_TILE, PANELS - first);
+  for (int k = 0; k < K; k += KC) {
+    int depth = MIN(KC, K - k);
+    for (int p = 0; p < panels; p++)
+      pack(args, buffers.panels[p], PANEL_COLUMN(first + p), k, depth);
     for (int t = 0; t < tiles; t++) {
-      int i = MIN(top + t * TALL, M - TALL);
+      int i = MIN(top + t * MR, M - MR);
       const float *rows = args->a + (long)i * K + k;
       for (int p = 0; p < panels; p++)
-        multiply_tile(args, rows, blocks.panels[p], blocks.sums[p][t], i, COLUMN(first + p), depth, k == 0,
-             k + depth == K);
+        multiply_tile(args, rows, buffers.panels[p], buffers.sums[p][t], i, PANEL_COLUMN(first + p),
+                      depth, k == 0, k + depth == K);
     }
   }
 }
 
 void KERNEL(PARAMETERS, struct thread_pool *pool) {
   struct args args = {ARGUMENTS};
-  parallel_for(pool, run_tile, &args, BATCH * ACROSS * DOWN);
+  parallel_for(pool, run_tile, &args, BATCH * COLUMN_BLOCKS * ROW_BLOCKS);
 }

@@ -1,208 +1,216 @@
-// y [M, N] = f(a [M, K] b [N, K]^T + bias), for few rows: b is read once.
+// y [M, N] = EPILOGUE(a [M, K] b [N, K]^T + bias), for few rows of a: b is read from memory once.
 //
-// A chunk is a run of b's rows. Of a FEW rows, or one where no more are left, are multiplied with
-// FOLD of b's at a time, along k, and what the lanes hold is summed at the end.
+// A tile is TILE_SIZE rows of b. A block of A_ROWS rows of a is multiplied with B_ROWS rows of b
+// at a time: as many sums as fit in registers. Rows of a that fill no block are blocks of one row.
+// The lanes of the sums are added at the end.
 
-#define FOLD 4
-#define AHEAD 8  // rows of b that are asked for before they are needed
-#define FEW (M < 3 ? M : 3)
-#define BLOCKS (M / FEW + M % FEW)
+#define B_ROWS 4
+#define AHEAD 8  // rows of b to prefetch
+#define A_ROWS (M < 3 ? M : 3)
+#define BLOCKS (M / A_ROWS + M % A_ROWS)
 
 struct args {
   float *y;
   const float *a;
-  const number *b;
+  const element *b;
   const float *scales, *offsets;
   const weight *bias;
   const float *times, *plus;
-  const struct few *few;  // the blocks of a from `first` to before `last`, prepared
+  const struct a_block *blocks;  // blocks `first` to `last` - 1 of a, prepared
   int first, last;
 };
 
-// The sums of a row and `fold` of b's go where they belong.
-INLINE void keep(const struct args *args, int i, int j, int fold, const vec sums[FOLD]) {
+// Adds the lanes of the sums of row i of a with `fold` rows of b, and stores them in y.
+INLINE void store_sums(const struct args *args, int i, int j, int fold, const vec sums[B_ROWS]) {
   float *y = args->y + (long)i * N + j;
-  if (fold == FOLD) *(four_loose *)y = four_sums(sums[0], sums[1], sums[2], sums[3]);
+  if (fold == B_ROWS) *(four_loose *)y = four_sums(sums[0], sums[1], sums[2], sums[3]);
   else UNROLL for (int f = 0; f < fold; f++) y[f] = sum(sums[f]);
 }
 
-#if defined(WHOLE)
+#if defined(QUANTIZED)
 
-// Whole numbers are multiplied as such: each group of a is made of 16 bits, of which the largest
-// number has all, and its products are summed exactly (a group of b with 8 bits: below 2^28).
+// A quantized b is multiplied in integers. Each group of a is quantized to 16 bits with one scale;
+// the products of a group are added exactly (for 8 bits the sum is below 2^28).
 //
-// The blocks of a that are multiplied at once lie on the stack: 768 KiB at most, and one where K
-// is 65536. With `by` of a tile that is less than 1 MiB.
-#define SCRATCH (768 << 10)
-#define AT_ONCE (int)MIN(BLOCKS, MAX(1, MIN(4, SCRATCH / sizeof(struct few))))
+// The blocks of a that are multiplied in one pass over b are on the stack: at most 768 KiB, which
+// is one block if K is 65536. Together with the scales in multiply_tile that is less than 1 MiB.
+#define BLOCK_BYTES (768 << 10)
+#define BLOCKS_PER_PASS (int)MIN(BLOCKS, MAX(1, MIN(4, BLOCK_BYTES / sizeof(struct a_block))))
 #define GROUPS (K / GROUP)
-#define WHOLE_K ((K + STEP - 1) / STEP * STEP)
-#define TURNS (STEP / (2 * LANES))
-struct few {
-  short a[FEW][WHOLE_K];  // as the numbers of b lie in vectors
-  float scales[FEW][GROUPS], totals[FEW][GROUPS];
+#define PADDED_K ((K + STEP - 1) / STEP * STEP)
+#define VECTORS_PER_STEP (STEP / (2 * LANES))
+struct a_block {
+  short a[A_ROWS][PADDED_K];  // in the order in which elements of b are in vectors
+  float scales[A_ROWS][GROUPS], totals[A_ROWS][GROUPS];
 } __attribute__((aligned(64)));
 
-// A group of a with all of 16 bits.
-INLINE void shortened(struct few *few, short *to, const float *from, int r, int g) {
-  vec most = splat(0), total = splat(0);
+// Quantizes a group of a row of a to 16 bits.
+INLINE void quantize_group(struct a_block *block, short *to, const float *from, int r, int g) {
+  vec high = splat(0), total = splat(0);
   UNROLL for (int t = 0; t < GROUP; t += LANES) {
     vec v = load(from + t);
-    most = larger(most, absolute(v));
+    high = maximum(high, absolute(v));
     total += v;
   }
-  float high = largest(most), by = high > 0 ? 32767 / high : 0;
-  few->totals[r][g] = sum(total);
-  few->scales[r][g] = high / 32767 + 0 * few->totals[r][g];  // of what is no number, none
+  float top = max_lane(high), by = top > 0 ? 32767 / top : 0;
+  block->totals[r][g] = sum(total);
+  block->scales[r][g] = top / 32767 + 0 * block->totals[r][g];  // NaN if the group has a NaN
   UNROLL for (int t = 0; t < GROUP; t += LANES)
-    *(shalf *)(to + t) = __builtin_convertvector(nearest(load(from + t) * by), shalf);
+    *(shalf *)(to + t) = __builtin_convertvector(round_to_int(load(from + t) * by), shalf);
 }
 
-INLINE void prepare(struct few *few, const float *a, int rows) {
+INLINE void prepare(struct a_block *block, const float *a, int rows) {
   for (int r = 0; r < rows; r++)
     for (int k = 0; k < K; k += STEP) {
       short plain[STEP] = {};
       for (int i = 0; i < MIN(STEP, K - k); i += GROUP)
-        shortened(few, plain + i, a + (long)r * K + k + i, r, (k + i) / GROUP);
-      UNROLL for (int t = 0; t < TURNS; t++)
+        quantize_group(block, plain + i, a + (long)r * K + k + i, r, (k + i) / GROUP);
+      UNROLL for (int t = 0; t < VECTORS_PER_STEP; t++)
         UNROLL for (int i = 0; i < 2 * LANES; i++)
-          few->a[r][k + t * 2 * LANES + i] = plain[PLACED(t, i)];
+          block->a[r][k + t * 2 * LANES + i] = plain[INDEX_IN_STEP(t, i)];
     }
 }
 
-// The scales of a row of b times those of a; and the products of its offsets, not yet summed.
-INLINE vec scale(const struct args *args, const struct few *few, float *by, int r, long row) {
+// Multiplies the scales of a row of b by those of a row of a into `by`. Returns the products with
+// the offsets of b, to be added over the lanes.
+INLINE vec combine_scales(const struct args *args, const struct a_block *block, float *by, int r,
+                          long row) {
   const float *scales = args->scales + row * GROUPS;
   vec sums = splat(0);
   int g = 0;
   for (; g + LANES <= GROUPS; g += LANES) {
-    store(by + g, load(scales + g) * load(few->scales[r] + g));
-    if (OFFSETS) sums += load(args->offsets + row * GROUPS + g) * load(few->totals[r] + g);
+    store(by + g, load(scales + g) * load(block->scales[r] + g));
+    if (OFFSETS) sums += load(args->offsets + row * GROUPS + g) * load(block->totals[r] + g);
   }
   for (; g < GROUPS; g++) {
-    by[g] = scales[g] * few->scales[r][g];
-    if (OFFSETS) sums[0] += args->offsets[row * GROUPS + g] * few->totals[r][g];
+    by[g] = scales[g] * block->scales[r][g];
+    if (OFFSETS) sums[0] += args->offsets[row * GROUPS + g] * block->totals[r][g];
   }
   return sums;
 }
 
-// The numbers of b that are the next `depth` of each of `fold` rows, a constant.
-INLINE void step(const struct few *few, const number *b, const float *by, vec *sums, int k,
-                 int depth, int rows, int fold) {
+// Adds the products of the next `depth` elements of `fold` rows of b; both are constants.
+INLINE void multiply_step(const struct a_block *block, const element *b, const float *by, vec *sums,
+                          int k, int depth, int rows, int fold) {
   UNROLL for (int f = 0; f < fold; f++) {
-    number last[BYTES(STEP)] = {};
-    const number *p = b + BYTES(f * K + k);
+    element last[BYTES(STEP)] = {};
+    const element *p = b + BYTES(f * K + k);
     __builtin_prefetch(p + BYTES(AHEAD * K));
     if (depth < STEP) {
       for (int i = 0; i < BYTES(depth); i++) last[i] = p[i];
       p = last;
     }
-    ivec part[FEW];
+    ivec part[A_ROWS];
     UNROLL for (int r = 0; r < rows; r++) part[r] = (ivec){};
-    UNROLL for (int t = 0; t < TURNS; t++) {
-      svec numbers = whole(p, t);
+    UNROLL for (int t = 0; t < VECTORS_PER_STEP; t++) {
+      svec elements = load_int16(p, t);
       UNROLL for (int r = 0; r < rows; r++)
-        part[r] += pairs(numbers, *(const svec *)(few->a[r] + k + t * 2 * LANES));
+        part[r] += multiply_add_pairs(elements, *(const svec *)(block->a[r] + k + t * 2 * LANES));
     }
     UNROLL for (int r = 0; r < rows; r++) {
-      const float *scales = by + (r * FOLD + f) * (GROUPS + LANES) + k / GROUP;
+      const float *scales = by + (r * B_ROWS + f) * (GROUPS + LANES) + k / GROUP;
       vec spread;
       UNROLL for (int i = 0; i < LANES; i++) spread[i] = scales[GROUP_OF(i)];
-      sums[r * FOLD + f] += __builtin_convertvector(part[r], vec) * spread;
+      sums[r * B_ROWS + f] += __builtin_convertvector(part[r], vec) * spread;
     }
   }
 }
 
-INLINE void multiply_tile(const struct args *args, const struct few *few, int i, int j, int rows, int fold) {
-  float by[FEW][FOLD][GROUPS + LANES];
-  vec sums[FEW][FOLD];
+INLINE void multiply_tile(const struct args *args, const struct a_block *block, int i, int j,
+                          int rows, int fold) {
+  float by[A_ROWS][B_ROWS][GROUPS + LANES];
+  vec sums[A_ROWS][B_ROWS];
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int f = 0; f < fold; f++) {
-      sums[r][f] = scale(args, few, by[r][f], r, j + f);
-      UNROLL for (int g = GROUPS; g < WHOLE_K / GROUP; g++) by[r][f][g] = 0;
+      sums[r][f] = combine_scales(args, block, by[r][f], r, j + f);
+      UNROLL for (int g = GROUPS; g < PADDED_K / GROUP; g++) by[r][f][g] = 0;
     }
-  const number *b = args->b + BYTES((long)j * K);
+  const element *b = args->b + BYTES((long)j * K);
   int k = 0;
-  for (; k + STEP <= K; k += STEP) step(few, b, by[0][0], sums[0], k, STEP, rows, fold);
-  if (K % STEP) step(few, b, by[0][0], sums[0], k, K % STEP, rows, fold);
-  UNROLL for (int r = 0; r < rows; r++) keep(args, i + r, j, fold, sums[r]);
+  for (; k + STEP <= K; k += STEP) multiply_step(block, b, by[0][0], sums[0], k, STEP, rows, fold);
+  if (K % STEP) multiply_step(block, b, by[0][0], sums[0], k, K % STEP, rows, fold);
+  UNROLL for (int r = 0; r < rows; r++) store_sums(args, i + r, j, fold, sums[r]);
 }
 
 #else
 
-#define AT_ONCE BLOCKS
-#define TWICE (M == 1 ? 2 : 1)  // sums enough for the processor's pipeline
-struct few {
+#define BLOCKS_PER_PASS BLOCKS
+#define CHAINS (M == 1 ? 2 : 1)  // more independent sums, to hide the latency of an addition
+struct a_block {
   const float *a;
 };
 
-INLINE void prepare(struct few *few, const float *a, int rows) { few->a = a; }
+INLINE void prepare(struct a_block *block, const float *a, int rows) { block->a = a; }
 
-INLINE void multiply_tile(const struct args *args, const struct few *few, int i, int j, int rows, int fold) {
-  vec sums[FEW][FOLD][TWICE];
+INLINE void multiply_tile(const struct args *args, const struct a_block *block, int i, int j,
+                          int rows, int fold) {
+  vec sums[A_ROWS][B_ROWS][CHAINS];
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int f = 0; f < fold; f++)
-      UNROLL for (int t = 0; t < TWICE; t++) sums[r][f][t] = splat(0);
-  const float *a = few->a;
-  const number *b = args->b + (long)j * K;
+      UNROLL for (int t = 0; t < CHAINS; t++) sums[r][f][t] = splat(0);
+  const float *a = block->a;
+  const element *b = args->b + (long)j * K;
   int k = 0;
-  for (; k + TWICE * LANES <= K; k += TWICE * LANES)
-    UNROLL for (int t = 0; t < TWICE; t++)
+  for (; k + CHAINS * LANES <= K; k += CHAINS * LANES)
+    UNROLL for (int t = 0; t < CHAINS; t++)
       UNROLL for (int f = 0; f < fold; f++) {
         __builtin_prefetch(b + (long)(f + AHEAD) * K + k + t * LANES);
-        vec w = weights(b + (long)f * K + k + t * LANES);
+        vec w = load_weights(b + (long)f * K + k + t * LANES);
         UNROLL for (int r = 0; r < rows; r++)
           sums[r][f][t] += w * load(a + (long)r * K + k + t * LANES);
       }
   UNROLL for (int r = 0; r < rows; r++) {
-    vec all[FOLD];
+    vec all[B_ROWS];
     UNROLL for (int f = 0; f < fold; f++) {
-      all[f] = TWICE == 2 ? sums[r][f][0] + sums[r][f][TWICE - 1] : sums[r][f][0];
+      all[f] = CHAINS == 2 ? sums[r][f][0] + sums[r][f][CHAINS - 1] : sums[r][f][0];
       for (int rest = k; rest < K; rest++)
-        all[f][0] += a[(long)r * K + rest] * one(b + (long)f * K + rest);
+        all[f][0] += a[(long)r * K + rest] * read_weight(b + (long)f * K + rest);
     }
-    keep(args, i + r, j, fold, all);
+    store_sums(args, i + r, j, fold, all);
   }
 }
 
 #endif
 
-// What is left to do with sums once they are there.
-INLINE void finish(const struct args *args, int i, int j, int end) {
+// Applies the epilogue to columns j to end of a row of y.
+INLINE void apply_epilogue(const struct args *args, int i, int j, int end) {
   long at = (long)i * N + j;
   float *y = args->y;
   for (; j + LANES <= end; j += LANES, at += LANES)
-    store(y + at, EPILOGUE(load(y + at), load, weights, at, j));
-  for (; j < end; j++, at++) y[at] = EPILOGUE(splat(y[at]), same, everywhere, at, j)[0];
+    store(y + at, EPILOGUE(load(y + at), load, load_weights, at, j));
+  for (; j < end; j++, at++) y[at] = EPILOGUE(splat(y[at]), broadcast, broadcast_weight, at, j)[0];
 }
 
-INLINE int rows(int block) { return block < M / FEW ? FEW : 1; }
-INLINE int place(int block) { return MIN(block, M / FEW) * FEW + MAX(block - M / FEW, 0); }
+// The blocks of a: M / A_ROWS blocks of A_ROWS rows, then blocks of one row.
+INLINE int rows_of(int index) { return index < M / A_ROWS ? A_ROWS : 1; }
+INLINE int first_row(int index) {
+  return MIN(index, M / A_ROWS) * A_ROWS + MAX(index - M / A_ROWS, 0);
+}
 
-// A run of b times a block of a, whose `rows` are a constant.
-INLINE void run(const struct args *args, int block, int rows, int start, int end) {
-  const struct few *few = args->few + block - args->first;
-  int i = place(block), j = start;
-  for (; j + FOLD <= end; j += FOLD) multiply_tile(args, few, i, j, rows, FOLD);
-  for (; j < end; j++) multiply_tile(args, few, i, j, rows, 1);
-  for (int r = 0; r < rows; r++) finish(args, i + r, start, end);
+// Multiplies rows start to end of b with a block of a, whose number of rows is a constant.
+INLINE void multiply_rows(const struct args *args, int index, int rows, int start, int end) {
+  const struct a_block *block = args->blocks + index - args->first;
+  int i = first_row(index), j = start;
+  for (; j + B_ROWS <= end; j += B_ROWS) multiply_tile(args, block, i, j, rows, B_ROWS);
+  for (; j < end; j++) multiply_tile(args, block, i, j, rows, 1);
+  for (int r = 0; r < rows; r++) apply_epilogue(args, i + r, start, end);
 }
 
 NOINLINE static void run_tile(const void *given, int tile) {
   const struct args *args = given;
-  int start = tile * RUN, end = MIN(start + RUN, N);
-  for (int block = args->first; block < args->last; block++)
-    if (rows(block) == FEW) run(args, block, FEW, start, end);
-    else run(args, block, 1, start, end);
+  int start = tile * TILE_SIZE, end = MIN(start + TILE_SIZE, N);
+  for (int index = args->first; index < args->last; index++)
+    if (rows_of(index) == A_ROWS) multiply_rows(args, index, A_ROWS, start, end);
+    else multiply_rows(args, index, 1, start, end);
 }
 
 void KERNEL(PARAMETERS, struct thread_pool *pool) {
-  struct few few[AT_ONCE];
-  struct args args = {ARGUMENTS, .few = few};
+  struct a_block blocks[BLOCKS_PER_PASS];
+  struct args args = {ARGUMENTS, .blocks = blocks};
   for (; args.first < BLOCKS; args.first = args.last) {
-    args.last = MIN(args.first + AT_ONCE, BLOCKS);
-    for (int block = args.first; block < args.last; block++)
-      prepare(few + block - args.first, args.a + (long)place(block) * K, rows(block));
-    parallel_for(pool, run_tile, &args, (N + RUN - 1) / RUN);
+    args.last = MIN(args.first + BLOCKS_PER_PASS, BLOCKS);
+    for (int index = args.first; index < args.last; index++)
+      prepare(blocks + index - args.first, args.a + (long)first_row(index) * K, rows_of(index));
+    parallel_for(pool, run_tile, &args, (N + TILE_SIZE - 1) / TILE_SIZE);
   }
 }

@@ -1,7 +1,7 @@
-// What a row of a norm is made with: x less its mean (0 where RMS), times `by`.
+// The statistics of a row: it is normalized as (x - mean) * inverse_std. With RMS the mean is 0.
 
 struct moments {
-  float mean, by;
+  float mean, inverse_std;
 };
 
 INLINE struct moments moments(const float *x) {
@@ -16,8 +16,8 @@ INLINE struct moments moments(const float *x) {
   }
   total = splat(0);
   for (d = 0; d + LANES <= D; d += LANES) {
-    vec away = load(x + d) - mean;
-    total += away * away;
+    vec centered = load(x + d) - mean;
+    total += centered * centered;
   }
   square = sum(total);
   for (; d < D; d++) square += (x[d] - mean) * (x[d] - mean);

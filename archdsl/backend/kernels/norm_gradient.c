@@ -1,8 +1,9 @@
-// The gradients of a norm: dx [M, D], and the parts [CHUNKS, D] that sum up to those of gain and
-// bias, of dy [M, D]. A chunk is RUN rows, which add up to one row of the parts.
+// The gradients of a norm from dy [M, D]: dx [M, D], and partial sums [tiles, D] of dgain and
+// dbias. A tile is TILE_SIZE rows and writes one row of the partial sums, so no two tiles write to
+// the same memory.
 //
-// Of a row's y = z gain + bias, z has the gradient g = dy gain, and x has by (g - mean(g) -
-// z mean(g z)), without mean(g) where RMS.
+// For a row y = z * gain + bias with z = (x - mean) / std, the gradient of z is g = dy * gain, and
+// dx = (g - mean(g) - z * mean(g * z)) / std; with RMS there is no mean(g).
 
 struct args {
   float *dx, *dgain, *dbias;
@@ -10,41 +11,41 @@ struct args {
   const weight *gain;
 };
 
-INLINE void back(const struct args *args, int i, float *dgain, float *dbias) {
+INLINE void backward_row(const struct args *args, int i, float *dgain, float *dbias) {
   const float *x = args->x + (long)i * D, *dy = args->dy + (long)i * D;
   float *dx = args->dx + (long)i * D;
-  struct moments of = moments(x);
-  vec all = splat(0), along = splat(0);
+  struct moments stats = moments(x);
+  vec total = splat(0), along = splat(0);
   int d = 0;
   for (; d + LANES <= D; d += LANES) {
-    vec z = (load(x + d) - of.mean) * of.by, g = load(dy + d);
-    if (SHIFT) store(dbias + d, load(dbias + d) + g);
-    if (GAIN) {
+    vec z = (load(x + d) - stats.mean) * stats.inverse_std, g = load(dy + d);
+    if (HAS_BIAS) store(dbias + d, load(dbias + d) + g);
+    if (HAS_GAIN) {
       store(dgain + d, load(dgain + d) + g * z);
-      g *= weights(args->gain + d);
+      g *= load_weights(args->gain + d);
     }
-    all += g, along += g * z;
+    total += g, along += g * z;
   }
-  float mean = sum(all), slope = sum(along);
+  float mean = sum(total), slope = sum(along);
   for (; d < D; d++) {
-    float z = (x[d] - of.mean) * of.by, g = dy[d];
-    if (SHIFT) dbias[d] += g;
-    if (GAIN) {
+    float z = (x[d] - stats.mean) * stats.inverse_std, g = dy[d];
+    if (HAS_BIAS) dbias[d] += g;
+    if (HAS_GAIN) {
       dgain[d] += g * z;
-      g *= one(args->gain + d);
+      g *= read_weight(args->gain + d);
     }
     mean += g, slope += g * z;
   }
   mean = RMS ? 0 : mean / D, slope /= D;
   for (d = 0; d + LANES <= D; d += LANES) {
-    vec z = (load(x + d) - of.mean) * of.by, g = load(dy + d);
-    if (GAIN) g *= weights(args->gain + d);
-    store(dx + d, of.by * (g - mean - z * slope));
+    vec z = (load(x + d) - stats.mean) * stats.inverse_std, g = load(dy + d);
+    if (HAS_GAIN) g *= load_weights(args->gain + d);
+    store(dx + d, stats.inverse_std * (g - mean - z * slope));
   }
   for (; d < D; d++) {
-    float z = (x[d] - of.mean) * of.by, g = dy[d];
-    if (GAIN) g *= one(args->gain + d);
-    dx[d] = of.by * (g - mean - z * slope);
+    float z = (x[d] - stats.mean) * stats.inverse_std, g = dy[d];
+    if (HAS_GAIN) g *= read_weight(args->gain + d);
+    dx[d] = stats.inverse_std * (g - mean - z * slope);
   }
 }
 
@@ -52,13 +53,14 @@ NOINLINE static void run_tile(const void *given, int tile) {
   const struct args *args = given;
   float *dgain = args->dgain + (long)tile * D, *dbias = args->dbias + (long)tile * D;
   for (int d = 0; d < D; d++) {
-    if (GAIN) dgain[d] = 0;
-    if (SHIFT) dbias[d] = 0;
+    if (HAS_GAIN) dgain[d] = 0;
+    if (HAS_BIAS) dbias[d] = 0;
   }
-  for (int i = tile * RUN; i < MIN((tile + 1) * RUN, M); i++) back(args, i, dgain, dbias);
+  for (int i = tile * TILE_SIZE; i < MIN((tile + 1) * TILE_SIZE, M); i++)
+    backward_row(args, i, dgain, dbias);
 }
 
 void KERNEL(PARAMETERS, struct thread_pool *pool) {
   struct args args = {ARGUMENTS};
-  parallel_for(pool, run_tile, &args, (M + RUN - 1) / RUN);
+  parallel_for(pool, run_tile, &args, (M + TILE_SIZE - 1) / TILE_SIZE);
 }

@@ -1,4 +1,4 @@
-"""Norms on the CPU: one pass over memory for each."""
+"""Layer norm and RMS norm on the CPU, in one pass over memory."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from archdsl.backend.kernels.launch import launch
 from archdsl.backend.tensors import shape
 from archdsl.backend.tinygrad_seam import NUM_CPU_THREADS
 
-_CHUNK = 4096  # numbers
+_TILE = 4096  # numbers
 
 
 def norm(x: Tensor, rms: bool, eps: float, gain: Tensor | None, bias: Tensor | None) -> Tensor:
-    """x [B, …, D] with mean 0 (unless `rms`) and variance 1 along D, times gain [D], plus bias
-    [D]: [B, …, D], computed in float32."""
+    """Normalizes x [B, …, D] along D, times gain [D], plus bias [D]: [B, …, D].
+
+    Computed in float32. With `rms` the mean is not subtracted.
+    """
     M, D = prod(shape(x)[:-1]), shape(x)[-1]
     constants = {
         "M": M,
         "D": D,
-        "RUN": max(1, _CHUNK // D),
+        "TILE_SIZE": max(1, _TILE // D),
         "RMS": int(rms),
         "EPS": f"{eps!r}f",
-        "GAIN": int(gain is not None),
-        "SHIFT": int(bias is not None),
+        "HAS_GAIN": int(gain is not None),
+        "HAS_BIAS": int(bias is not None),
     }
     y = Tensor.empty(*x.shape, device=x.device)
     inputs = {"x": x.cast(dtypes.float32), "gain": gain, "bias": bias}
@@ -35,28 +37,28 @@ def norm(x: Tensor, rms: bool, eps: float, gain: Tensor | None, bias: Tensor | N
     return y.cast(x.dtype)
 
 
-@functools.cache  # tinygrad knows a program again by this very function
+@functools.cache  # tinygrad compares programs by the identity of this function
 def _gradient(
     constants: tuple[tuple[str, object], ...], gain: bool, bias: bool
 ) -> Callable[[UOp, UOp], tuple[UOp | None, ...]]:
-    """The gradients of a norm as tinygrad asks for them, for each buffer of a call: y, x, gain
-    and bias where there are any, and the team."""
-    there = ["x", *["gain"] * gain, *["bias"] * bias]
+    """The gradient function for tinygrad, for each buffer of the call: y, x, gain and bias if
+    given, thread pool."""
+    names = ["x", *["gain"] * gain, *["bias"] * bias]
 
     def back(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:
-        inputs = dict(zip(there, map(Tensor, call.src[2:-1]), strict=True))
+        inputs = dict(zip(names, map(Tensor, call.src[2:-1]), strict=True))
         x = inputs["x"]
         M, D = prod(shape(x)[:-1]), shape(x)[-1]
         run = -(-M // (4 * NUM_CPU_THREADS.value))
         outputs = {"dx": Tensor.empty(*x.shape, device=x.device)}
         outputs |= {
-            f"d{name}": Tensor.empty(-(-M // run), D, device=x.device) for name in there[1:]
+            f"d{name}": Tensor.empty(-(-M // run), D, device=x.device) for name in names[1:]
         }
         read = {"x": x, "dy": Tensor(gradient), "gain": inputs.get("gain")}
         dx, *parts = launch(
-            "norm_gradient", {**dict(constants), "RUN": run}, outputs, read, 16 * M * D
+            "norm_gradient", {**dict(constants), "TILE_SIZE": run}, outputs, read, 16 * M * D
         )
-        weights = zip(parts, there[1:], strict=True)
+        weights = zip(parts, names[1:], strict=True)
         sums = (part.sum(0).cast(inputs[name].dtype).uop for part, name in weights)
         return None, dx.uop, *sums, None
 

@@ -1,4 +1,4 @@
-"""The C of a kernel: its constants, what all include, and its own file."""
+"""Assembles the C source of a kernel: constants, shared headers, and its own file."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 from archdsl.backend.tinygrad_seam import load_program
 
-_ALL = ("vector.h", "weights.h", "thread_pool.h")
-_FAMILIES = ("attend", "norm")  # whose kernels share a header of their own
+_HEADERS = ("vector.h", "weights.h", "thread_pool.h")
+_FAMILIES = ("attend", "norm")  # kernels that share another header
 
 
 def source(name: str, constants: Mapping[str, object]) -> str:
-    """`{name}.c` with its constants defined, and what it needs in front."""
-    defined = "".join(f"#define {key} {value}\n" for key, value in constants.items())
+    """The source of `{name}.c`, after its constants and headers."""
+    macros = "".join(f"#define {key} {value}\n" for key, value in constants.items())
     family = name.split("_")[0]
-    headers = (*_ALL, f"{family}.h") if family in _FAMILIES else _ALL
-    return defined + "".join(map(_read, (*headers, f"{name}.c")))
+    headers = (*_HEADERS, f"{family}.h") if family in _FAMILIES else _HEADERS
+    return macros + "".join(map(_read, (*headers, f"{name}.c")))
 
 
 def compiled(name: str) -> Any:
-    """The function of `{name}.c`, as tinygrad loads programs for the CPU."""
+    """Compiles and loads the function of `{name}.c`, as tinygrad loads CPU programs."""
     return load_program(source(name, {}), name)
 
 

@@ -1,4 +1,4 @@
-"""Rows of a table on the CPU, and the table's gradient."""
+"""Embedding lookup on the CPU, and its gradient."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from math import prod
 
 from tinygrad import Tensor, UOp, dtypes
 
-from archdsl.backend.kernels.launch import launch, stored
+from archdsl.backend.kernels.launch import launch, stored_weight
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
 from archdsl.backend.tinygrad_seam import NUM_CPU_THREADS
 
-_CHUNK = 4096  # numbers
+_TILE = 4096  # numbers
 
 
 def embed(tokens: Tensor, table: Tensor | Quantized) -> Tensor:
-    """The row of table [rows, D] for each of tokens [B, …]: [B, …, D], float32.
+    """Looks up the rows of a table [rows, D] for tokens [B, …]: [B, …, D] in float32.
 
     A quantized table has no gradient.
     """
     (rows, D), M = shape(table), prod(shape(tokens))
-    constants, parts = stored("table", table)
-    constants |= {"M": M, "D": D, "ROWS": rows, "RUN": max(1, _CHUNK // D)}
+    constants, parts = stored_weight("table", table)
+    constants |= {"M": M, "D": D, "ROWS": rows, "TILE_SIZE": max(1, _TILE // D)}
     y = Tensor.empty(M, D, device=tokens.device)
     inputs = {"tokens": tokens.cast(dtypes.int32), **parts}
     (y,) = launch("embed", constants, {"y": y}, inputs, gradient=_gradient)
@@ -32,8 +32,8 @@ def _gradient(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:
     tokens, table = (Tensor(uop) for uop in call.src[2:4])
     (rows, D), M = shape(table), prod(shape(tokens))
     run = -(-rows // (4 * NUM_CPU_THREADS.value))
-    constants = {"M": M, "D": D, "ROWS": rows, "RUN": run}
-    made = Tensor.empty(rows, D, device=table.device)
+    constants = {"M": M, "D": D, "ROWS": rows, "TILE_SIZE": run}
+    out = Tensor.empty(rows, D, device=table.device)
     inputs = {"tokens": tokens, "dy": Tensor(gradient)}
-    (made,) = launch("embed_gradient", constants, {"table": made}, inputs)
-    return None, None, made.cast(table.dtype).uop, None
+    (out,) = launch("embed_gradient", constants, {"table": out}, inputs)
+    return None, None, out.cast(table.dtype).uop, None

@@ -1,78 +1,80 @@
-// Weights as they lie in memory, read as float32: LANES at once, or the one at an address.
+// Reads weights in their stored dtype as float32: LANES at once, or a single one.
 
 #if defined(BFLOAT16)
 typedef unsigned short weight;
 typedef weight packed __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
-INLINE vec weights(const weight *p) {
+INLINE vec load_weights(const weight *p) {
   return (vec)(__builtin_convertvector(*(const packed *)p, ivec) << 16);
 }
-INLINE float one(const weight *p) {
+INLINE float read_weight(const weight *p) {
   union { unsigned bits; float value; } it = {(unsigned)*p << 16};
   return it.value;
 }
 #elif defined(FLOAT16)
 typedef __fp16 weight;
 typedef weight packed __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
-INLINE vec weights(const weight *p) { return __builtin_convertvector(*(const packed *)p, vec); }
-INLINE float one(const weight *p) { return *p; }
+INLINE vec load_weights(const weight *p) {
+  return __builtin_convertvector(*(const packed *)p, vec);
+}
+INLINE float read_weight(const weight *p) { return *p; }
 #else
 typedef float weight;
-INLINE vec weights(const weight *p) { return load(p); }
-INLINE float one(const weight *p) { return *p; }
+INLINE vec load_weights(const weight *p) { return load(p); }
+INLINE float read_weight(const weight *p) { return *p; }
 #endif
 
-INLINE vec everywhere(const weight *p) { return splat(one(p)); }
+INLINE vec broadcast_weight(const weight *p) { return splat(read_weight(p)); }
 
-// The numbers of a weight's matrix [rows, width], named by how many stand before them. They are
-// WHOLE where they have 8 bits or 4: each GROUP of a row, 16 or 32, of 4 bits 32, then has a scale
-// with which they are multiplied, and with OFFSETS what is added to that.
+// Elements of a weight matrix [rows, width], indexed by their position in the whole matrix. They
+// are QUANTIZED if they have 8 or 4 bits. Each GROUP of a row, 16 or 32 elements (32 for 4 bits),
+// has a scale, and with OFFSETS an offset: the value is element * scale + offset.
 #if defined(INT8) || defined(INT4)
-#define WHOLE
+#define QUANTIZED
 #if OFFSETS
-#define FULL(v, args, at) ((v) * (args)->scales[(at) / GROUP] + (args)->offsets[(at) / GROUP])
+#define DEQUANTIZE(v, args, at) ((v) * (args)->scales[(at) / GROUP] + (args)->offsets[(at) / GROUP])
 #else
-#define FULL(v, args, at) ((v) * (args)->scales[(at) / GROUP])
+#define DEQUANTIZE(v, args, at) ((v) * (args)->scales[(at) / GROUP])
 #endif
 #if defined(INT4)
-// 32 numbers are 16 bytes: the lower halves of all, then the upper ones.
-typedef unsigned char number;
-#define PLACE(at) ((at) / 32 * 16 + (at) % 16)
-#define HALF(bytes, at) ((at) % 32 < 16 ? (bytes) & 15 : (bytes) >> 4)
+// 16 bytes hold 32 elements: the lower 4 bits of all bytes, then the upper 4 bits.
+typedef unsigned char element;
+#define BYTE_OF(at) ((at) / 32 * 16 + (at) % 16)
+#define NIBBLE(bytes, at) ((at) % 32 < 16 ? (bytes) & 15 : (bytes) >> 4)
 #else
-typedef signed char number;
-#define PLACE(at) (at)
-#define HALF(bytes, at) (bytes)
+typedef signed char element;
+#define BYTE_OF(at) (at)
+#define NIBBLE(bytes, at) (bytes)
 #endif
-typedef number few __attribute__((vector_size(LANES), aligned(1), may_alias));
-typedef number many __attribute__((vector_size(2 * LANES), aligned(1), may_alias));
+typedef element lane_bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+typedef element pair_bytes __attribute__((vector_size(2 * LANES), aligned(1), may_alias));
 
-INLINE vec numbers(const number *p, long at) {
-  few each = HALF(*(const few *)(p + PLACE(at)), at);
+INLINE vec load_elements(const element *p, long at) {
+  lane_bytes each = NIBBLE(*(const lane_bytes *)(p + BYTE_OF(at)), at);
   return __builtin_convertvector(__builtin_convertvector(each, ivec), vec);
 }
 
-// STEP numbers of a row are read as vectors of 16 bits: lane i of vector t has number PLACED(t, i)
-// of them, and the sum of a pair in lane i of 32 bits is one of group GROUP_OF(i).
-#if defined(INT4)  // of each two bytes the four numbers in turn
+// STEP elements of a row are read as vectors of 16-bit integers. Lane i of vector t is element
+// INDEX_IN_STEP(t, i). After multiply_add_pairs, 32-bit lane i belongs to group GROUP_OF(i).
+#if defined(INT4)  // each 16-bit lane holds four elements; vector t takes the t-th
 #define STEP (8 * LANES)
-#define BYTES(numbers) ((numbers) / 2)
-#define PLACED(t, i) ((i) / 8 * 32 + (t) % 2 * 16 + (i) % 8 * 2 + (t) / 2)
+#define BYTES(elements) ((elements) / 2)
+#define INDEX_IN_STEP(t, i) ((i) / 8 * 32 + (t) % 2 * 16 + (i) % 8 * 2 + (t) / 2)
 #define GROUP_OF(i) ((i) / 4)
-INLINE svec whole(const number *p, int t) {
+INLINE svec load_int16(const element *p, int t) {
   svec bytes = *(const sloose *)p;
   return t == 3 ? bytes >> 12 & 15 : bytes >> 4 * t & 15;
 }
 #else
 #define STEP MAX(GROUP, 2 * LANES)
-#define BYTES(numbers) (numbers)
-#define PLACED(t, i) ((t) * 2 * LANES + (i))
+#define BYTES(elements) (elements)
+#define INDEX_IN_STEP(t, i) ((t) * 2 * LANES + (i))
 #define GROUP_OF(i) (2 * (i) / GROUP)
-INLINE svec whole(const number *p, int t) {
-  return __builtin_convertvector(*(const many *)(p + t * 2 * LANES), svec);
+INLINE svec load_int16(const element *p, int t) {
+  return __builtin_convertvector(*(const pair_bytes *)(p + t * 2 * LANES), svec);
 }
 #endif
 #else
-typedef weight number;
-#define FULL(v, args, at) (v)
-INLINE vec numbers(const number *p, long at) { return weights(p + at); }
+typedef weight element;
+#define DEQUANTIZE(v, args, at) (v)
+INLINE vec load_elements(const element *p, long at) { return load_weights(p + at); }
 #endif

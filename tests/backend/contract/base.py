@@ -1,4 +1,4 @@
-"""What the checks of the contract are made with."""
+"""Helpers for the checks of tinygrad's behaviour."""
 
 from __future__ import annotations
 
@@ -36,18 +36,8 @@ def private_imports(tree: ast.Module) -> dict[str, str]:
     return found
 
 
-def behaviour() -> dict[str, str]:
-    """`BEHAVIOUR`, read without importing the seam, which another tinygrad may not allow."""
-    for node in TREES[0].body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "BEHAVIOUR":
-            found: dict[str, str] = ast.literal_eval(node.value)
-            return found
-    raise AssertionError(f"no BEHAVIOUR in {SEAM}")
-
-
 IMPORTED = {name: module for tree in TREES for name, module in private_imports(tree).items()}
 IMPORTED["CPUProgram"] = "tinygrad.runtime.ops_cpu"  # which tinygrad_cpu.py imports by its name
-BEHAVIOUR = behaviour()
 CHECKS: dict[str, Callable[[], None]] = {}
 
 
