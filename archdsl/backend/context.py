@@ -18,6 +18,7 @@ from tinygrad import Tensor, dtypes
 from archdsl.backend.kernels.products import NO_EPILOGUE, Epilogue
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import realize_outside_capture
+from archdsl.diagnostics import fail
 from archdsl.graph.types import Axis, Size, Type
 from archdsl.passes.program import Program
 from archdsl.passes.select_kernels import TINYGRAD
@@ -122,7 +123,17 @@ class ExecutionContext:
     def constant(self, key: tuple[object, ...], make: Callable[[], np.ndarray]) -> Tensor:
         """A table that depends only on sizes, computed once for a model."""
         if key not in self.constants:
-            table = Tensor(make(), device=self.device)
+            try:
+                table = Tensor(make(), device=self.device)
+            except MemoryError as error:
+                message = "a table of positions does not fit into memory"
+                fail(
+                    "device",
+                    message,
+                    found=str(error),
+                    help="set a shorter context",
+                    cause=error,
+                )
             self.constants[key] = realize_outside_capture(table)
         return self.constants[key]
 

@@ -32,6 +32,7 @@ from archdsl.diagnostics import fail
 from archdsl.execution.arguments import check_choice, whole_number
 from archdsl.execution.buckets import bucket_length, paddable_axes, padded_inputs
 from archdsl.execution.initial_weights import initial_weights
+from archdsl.execution.memory import check_memory, check_sizes
 from archdsl.execution.recent import Recent
 from archdsl.formats.host import LazyTensor
 from archdsl.graph.cost import BYTES
@@ -87,6 +88,7 @@ class Executable:
         quantize: str | None,
         tuner: Tuner | None,
     ):
+        check_sizes(graph)
         self.graph = optimise(graph)
         self.dtype = check_choice("a model cannot be of dtype", dtype, BYTES)
         self.kernels = check_choice("kernels cannot be", kernels, ("best", "tinygrad"))
@@ -140,6 +142,7 @@ class Executable:
     def _initial_weights(self) -> Weights:
         rule, numbers = self.graph.init[0], dict(self.graph.init[1])
         weights = {path: each.weight for path, each in self.weights.items()}
+        check_memory(self.graph, weights, self.device)
         values = initial_weights(weights, rule, numbers, self.seed)
         tensors = ((name, to_device(value, self.device)) for name, value in values)
         return self._load_weights(tensors, "drawing weights")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from archdsl.diagnostics import Note, Span, did_you_mean, listing
 from archdsl.graph.nodes import Apply, Graph, Input
@@ -165,13 +166,18 @@ class ModelBuilder:
         self, param: ast.Param, setting: Setting, default: Value | None
     ) -> Value:
         """A value from outside; a text is a choice, unless the default is a string."""
+        setting = _plain(setting, default)
         text = isinstance(setting, str) and not isinstance(default, Scalar | Poison)
         value = Symbol(str(setting), param.name.span) if text else Scalar(setting)
         number = isinstance(setting, bool | int | float) and abs(setting) <= LARGEST
         known = number or isinstance(setting, str)
         if isinstance(default, Poison) or (known and fits(value, default)):
             return value
-        return self._report_value(param, default, str(setting).lower(), None)
+        if isinstance(setting, int) and abs(setting) > LARGEST:
+            found = "a number beyond 10^30"  # it may have thousands of digits
+        else:
+            found = f"{setting!s:.80}".lower()
+        return self._report_value(param, default, found, None)
 
     def _variant_value(self, param: ast.Param, bound: Bound, default: Value | None) -> Value:
         """The argument of a variant."""
@@ -367,3 +373,13 @@ class ModelBuilder:
                 return
             settings[key] = float(value.value)
         self.init = (name.id, tuple(settings.items()))
+
+
+def _plain(setting: Any, default: Value | None) -> Any:
+    """A setting; a number of NumPy becomes one of Python, whole where it must be."""
+    if getattr(setting, "shape", None) == () and callable(getattr(setting, "item", None)):
+        setting = setting.item()
+        whole = isinstance(default, Scalar) and type(default.value) is int
+        if whole and isinstance(setting, float) and setting.is_integer():
+            return int(setting)
+    return setting
