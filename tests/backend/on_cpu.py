@@ -1,4 +1,4 @@
-"""What the tests of kernels for the CPU begin with."""
+"""Setup for the tests of CPU kernels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 def ready() -> None:
-    """Opens the device; fails where its kernels are not used, or it has no bfloat16."""
+    """Opens the device; fails if its C kernels are not used, or if it has no bfloat16."""
     assert kernels_for(open_device("CPU")) == CPU
     assert supports("CPU", "bfloat16")
 

@@ -1,4 +1,4 @@
-"""Opening the CPU device: quickly, and with what tinygrad itself finds."""
+"""The CPU device opens quickly, with the same results as tinygrad's search."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ LENGTHS = {"S": (11, 6, 1), "T": (17, 2, 9)}
 
 @pytest.fixture(scope="module", params=["CPU", "CL", "WEBGPU"])
 def device(request: pytest.FixtureRequest) -> str:
-    """A device that runs here; it is tried in a process of its own, since drivers may crash."""
+    """A device that runs here; tried in another process, because drivers may crash."""
     backend = probe(request.param)
     if not backend.runs:
         pytest.skip(f"{backend.name} does not run here: {backend.reason}")
@@ -152,7 +152,7 @@ def test_a_device_computes_what_the_cpu_does(
 def test_the_batches_can_be_told_apart(
     spec: str, expected: Mapping[str, list[NDArray[np.float32]]]
 ) -> None:
-    """Logits that hardly depend on the inputs would be equal on every device."""
+    """Logits that hardly depend on the inputs would be equal on all devices."""
     first, *others = expected[spec]
     assert np.isfinite(first).all()
     for other in others:

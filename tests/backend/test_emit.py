@@ -1,4 +1,4 @@
-"""The emitter's table beside the table of operators."""
+"""The table of emitters has the same operators as the table of the graph."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def cpu() -> None:
 
 
 def exactly(x: Tensor) -> Any:
-    """The same numbers for PyTorch, which will have a gradient."""
+    """The same numbers as a PyTorch tensor with a gradient."""
     import torch
 
     return torch.from_numpy(x.float().numpy().astype(float)).requires_grad_()
@@ -40,7 +40,7 @@ def agree(
     by: Array,
     tolerance: float,
 ) -> None:
-    """The gradients of the sum of what is found, each number times that of `by`."""
+    """The gradients of sum(result * by)."""
     import torch
 
     (found * Tensor(by, device="CPU")).sum().backward()

@@ -72,7 +72,7 @@ WHOLE = [
 
 
 def whole(out: int, into: int, bits: int, group: int, offsets: bool) -> Quantized:
-    """Any whole numbers, the least and the largest of them too, with any scales."""
+    """Random integers with the smallest and largest, and random scales."""
     low, high = (-128, 128) if bits == 8 else (0, 256)
     width = into if bits == 8 else into // 2
     values = RANDOM.integers(low, high, (out, width)).astype(np.int8 if bits == 8 else np.uint8)
@@ -243,7 +243,7 @@ def test_the_gradient_of_a_table(rows: int, D: int) -> None:
 
 
 def attended(q: Array, k: Array, v: Array, scale: float, seen: Array) -> Array:
-    """[B, T, H, w], each head by itself; `seen` [B, T, S] or broadcast to it."""
+    """[B, T, H, w], computed head by head; `seen` is [B, T, S] or broadcasts to it."""
     group = q.shape[2] // k.shape[2]
     k, v = (np.repeat(each.astype(float), group, 2) for each in (k, v))
     scores = np.einsum("bthd,bshd->bhts", q, k) * scale

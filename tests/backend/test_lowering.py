@@ -73,7 +73,7 @@ def named(case: tuple[str, str, str]) -> str:
 
 
 class Unopened(ExecutionContext):
-    """A run whose constants have no values, so that no device is opened for them."""
+    """A context whose constants have no values, so that no device is opened."""
 
     def constant(self, key: tuple[object, ...], make: Callable[[], np.ndarray]) -> Tensor:
         made = make()
@@ -197,7 +197,7 @@ def test_nv_has_the_kernels_of_cuda(case: tuple[str, str, str]) -> None:
 
 
 def test_a_lookup_in_a_large_table_is_one_kernel() -> None:
-    """Not a sum over the table, in parts, of which all but one are zeros."""
+    """Not partial sums over the table, all but one of them zero."""
 
     def build(device: str) -> list[Tensor]:
         run = unopened(described("gpt").graph, {}, {"tokens": Tensor.empty(2, 9)}, device)

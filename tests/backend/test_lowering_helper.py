@@ -1,4 +1,4 @@
-"""The lowering helper tells tensor cores from none, and what was compiled from what was not."""
+"""The lowering helper detects tensor cores, and which kernels were compiled."""
 
 from __future__ import annotations
 

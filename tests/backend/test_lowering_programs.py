@@ -56,7 +56,7 @@ def tokens(device: str, *shape: int) -> Tensor:
 
 
 def stepping(spec: str, dtype: str, rows: int, new: int) -> Build:
-    """The logits behind some new tokens, of what was kept of those before."""
+    """The logits after new tokens, with the caches of earlier ones."""
 
     def build(device: str) -> list[Tensor]:
         plan = split_decoding(described(spec).graph, ROOM)
@@ -149,7 +149,7 @@ def test_softmax_norms_and_sums_are_in_fp32(case: tuple[str, str, str, str]) -> 
 def test_no_kernel_of_the_cpu_is_in_a_graph_of_a_gpu(
     spec: str, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither its C, nor the memory that its threads share."""
+    """Neither the C code nor the thread pool of the CPU."""
 
     def forbidden(*given: object, **named: object) -> None:
         raise AssertionError("a kernel of the CPU's on a GPU")

@@ -111,7 +111,7 @@ def test_a_window_over_padding_alone_spoils_nothing() -> None:
 
 
 def rotated(x: Array, rates: Array) -> Array:
-    """[T, …, h] by Su et al. 2021, equation 13: neighbours as a complex number, turned."""
+    """[T, …, h] by Su et al. 2021, equation 13: pairs as complex numbers, rotated."""
     turned = x[..., ::2] + 1j * x[..., 1::2]
     angles = np.arange(len(x))[:, None] * rates
     turned = turned * np.exp(1j * angles).reshape(len(x), *[1] * (x.ndim - 2), -1)
@@ -119,7 +119,7 @@ def rotated(x: Array, rates: Array) -> Array:
 
 
 def halves(x: Array) -> Array:
-    """What stands in pairs, in halves."""
+    """Reorders pairs into halves."""
     return np.concatenate([x[..., ::2], x[..., 1::2]], -1)
 
 

@@ -1,4 +1,4 @@
-"""A user's own tinygrad code runs beside a model as if archdsl were not there."""
+"""A user's own tinygrad code is not affected by archdsl."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def model(**options):
 
 
 def ran(code: str, **variables: str) -> Any:
-    """What a fresh process prints as JSON, without CC and DEV but for what is given."""
+    """The JSON that a new process prints, without CC and DEV unless given."""
     kept = {key: value for key, value in os.environ.items() if key not in ("CC", "DEV")}
     environment = {**kept, "PYTHONPATH": str(ROOT), **variables}
     done = subprocess.run(
@@ -141,7 +141,7 @@ def test_the_runner_is_put_back_where_a_capture_fails() -> None:
 
 
 def test_workers_compile_with_the_same_clang() -> None:
-    """tinygrad's worker processes compile too, and hear of the clang by the renderer alone."""
+    """tinygrad's worker processes compile too, and get the clang only through the renderer."""
     sizes = ran(
         "import archdsl.backend.target as target, pickle\n"
         "target.open_device('CPU')\n"
@@ -208,7 +208,7 @@ def test_the_settings_of_webgpu_are_there_as_it_is_opened_alone() -> None:
 
 @pytest.mark.parametrize("device", ["CPU", "CPU:1"])
 def test_a_user_can_go_on_with_an_output(device: str) -> None:
-    """Where no clang is on the PATH, the device has been told of one."""
+    """If no clang is on the PATH, the device uses the one that was found."""
     numbers = ran(
         "from archdsl.backend.target import open_device\n"
         f"x = Tensor([1.0, 2.0], device=open_device('{device}'))\n"

@@ -1,4 +1,4 @@
-"""Programs: captured at their first call, and told of while they are."""
+"""Programs are captured at their first call, which reports progress."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_first_call_alone_is_told() -> None:
 @pytest.mark.few(1)
 @pytest.mark.parametrize("kernels", ["best", "tinygrad"])
 def test_copies_of_a_block_are_scheduled_once(kernels: str) -> None:
-    """What tinygrad has scheduled before it finds again; only the first copy may differ."""
+    """tinygrad reuses the schedule of a layer; only the first layer may differ."""
     scheduled = []
     for depth in (3, 9):
         model = archdsl.compile("gpt.arch", **SIZES, depth=depth, kernels=kernels)

@@ -1,4 +1,4 @@
-"""Stored programs: to the bit what the traced ones give, or not used at all."""
+"""Stored programs give the same bits as traced ones, or are not used."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def mostly_slow(specs: dict[str, Any]) -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store of the test's own."""
+    """A new store for each test."""
     place = tmp_path / "programs"
     monkeypatch.setenv("ARCHDSL_PROGRAMS", "1")
     monkeypatch.setattr(Store, "folder", place)
@@ -57,7 +57,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the functions that were traced, as they are."""
+    """The names of the functions that are traced."""
     found: list[str] = []
     plain = Program.__init__
 
@@ -94,7 +94,7 @@ def inputs(model: Model) -> dict[str, Array]:
 
 
 def stepped(model: Model) -> list[Array]:
-    """A prefill of two rows of unequal length, tokens behind it, and rows in another order."""
+    """A prefill of two rows of unequal length, steps after it, and reordered rows."""
     decoder = Decoder(model.executable, rows=2)
     given = inputs(model)
     tokens = given.pop(decoder.plan.tokens)

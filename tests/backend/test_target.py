@@ -1,4 +1,4 @@
-"""Devices: their names, what cannot be opened, and what really runs on this machine."""
+"""Devices: their names, errors when opening them, and what runs on this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_COMPILER = ArchError(Diagnostic("device", "no clang", help="install one"))
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a test makes the module set is unset after it."""
+    """Resets what a test sets in the module."""
     for name in ("CC", "DEV", "WEBGPU_PATH", "WEBGPU_BACKEND"):
         if name in os.environ:
             monkeypatch.setenv(name, os.environ[name])
@@ -143,7 +143,7 @@ def test_a_dev_that_tinygrad_cannot_read() -> None:
 
 @pytest.fixture
 def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """tinygrad has no device to choose from: neither asked for, nor found before."""
+    """tinygrad finds no device: none is set, none was found before."""
     monkeypatch.setattr(DEV, "value", "")
     monkeypatch.delitem(vars(Device), "_select_device", raising=False)
     monkeypatch.setattr("tinygrad.device.ALL_DEVICES", [])
@@ -210,7 +210,7 @@ def test_a_probe_of_a_named_device_does_not_hear_of_dev(
 
 
 def script(folder: Path, body: str) -> str:
-    """A program in the place of Python."""
+    """A program that replaces Python."""
     path = folder / "python"
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)

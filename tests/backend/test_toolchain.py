@@ -1,4 +1,4 @@
-"""The search for a clang, among programs that only pretend, and with the real ones."""
+"""The search for a clang, with fake and real compilers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def program(path: Path, version: str, body: str = "exit 0") -> str:
-    """A compiler that tells a version and compiles nothing."""
+    """A compiler that prints a version and compiles nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tell = f'case $1 in --version) echo "{version}"; exit 0;; esac'
     path.write_text(f"#!/bin/sh\n{tell}\n{body}\n")
@@ -160,7 +160,7 @@ def test_a_known_compiler_is_not_run_until_it_changes(
 
 
 def another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What follows knows only what was written down: a process searches each PATH once."""
+    """A process searches each PATH once: the rest uses only the cache on disk."""
     monkeypatch.setenv("PATH", os.environ["PATH"] + os.pathsep)
 
 

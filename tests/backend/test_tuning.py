@@ -1,4 +1,4 @@
-"""Tuning: what is found computes the same, is kept, and can be done without."""
+"""Tuned schedules compute the same, are cached, and are optional."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def tensor(device: str, dtype: str, *sizes: int, seed: int = 0) -> Tensor:
 
 
 def single(function: Function) -> Function:
-    """A function that computes in float32, its result in the dtype that came in."""
+    """A function that computes in float32 and returns the dtype of its input."""
     return lambda x: function(x.cast("float")).cast(x.dtype).contiguous()
 
 
 def product(x: Tensor) -> Tensor:
-    """x [M, K] times the first rows of its own, turned over: [M, M]."""
+    """x [M, K] times its own transpose: [M, M]."""
     return single(lambda y: y @ y.transpose())(x)
 
 
@@ -114,7 +114,7 @@ def kernel(function: Function, x: Tensor) -> UOp:
 
 
 def walked(kernel: UOp, device: str, rng: random.Random) -> tuple[Opt, ...]:
-    """Up to two of tinygrad's actions that can be taken one after the other, drawn."""
+    """A random schedule of up to two of tinygrad's actions."""
     found: tuple[Opt, ...] = ()
     near = [a for a in actions if a.op is not OptOps.TC and (a.axis or 0) < 2]
     for action in rng.sample(near, 12):
@@ -130,7 +130,7 @@ def walked(kernel: UOp, device: str, rng: random.Random) -> tuple[Opt, ...]:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Schedule]:
-    """Has schedules drawn in the place of a search; they are judged as the search's are."""
+    """Replaces the search by random schedules, which are checked in the same way."""
     taken: list[Schedule] = []
     rng = random.Random(5)
 
@@ -176,7 +176,7 @@ def gpt(device: str, **options: Any) -> Any:
     "device", ["CPU", pytest.param("CL", marks=pytest.mark.slow)], indirect=True, scope="module"
 )
 def test_a_model_computes_the_same(device: str, drawn: list[Schedule]) -> None:
-    """All at once, and step by step, where the program has a size that varies."""
+    """A whole sequence, and steps with a variable size."""
     tokens = np.random.default_rng(0).integers(0, 59, (2, 11))
     plain, tuned = gpt(device), gpt(device, tune=1000)
     right = plain(tokens=tokens)["logits"].numpy()
@@ -193,7 +193,7 @@ def test_a_model_computes_the_same(device: str, drawn: list[Schedule]) -> None:
 
 @pytest.fixture
 def told() -> Iterator[list[str]]:
-    """The searches that are said to go on."""
+    """The searches that are reported as progress."""
     found: list[str] = []
 
     def listener(task: Task) -> nullcontext[None]:
@@ -206,7 +206,7 @@ def told() -> Iterator[list[str]]:
 
 
 class Asked(Tuner):
-    """Finds for every kernel that it may be left as it is, and knows what was asked of it."""
+    """Keeps every kernel unchanged, and records the kernels to search."""
 
     def __init__(self) -> None:
         super().__init__(100)
@@ -220,7 +220,7 @@ class Asked(Tuner):
 
 
 def asked(function: Function, x: Tensor, device: str = "CPU") -> int:
-    """Of how many kernels of a function nothing has been found yet."""
+    """The number of kernels of a function without a cached result."""
     tuner = Asked()
     numbers(function, x, device, tuner)
     return len(tuner.kernels)
@@ -289,7 +289,7 @@ def test_that_the_time_is_over_is_said_once() -> None:
 
 
 class Impossible(Tuner):
-    """Finds what no kernel can be made by, as another version of tinygrad may have."""
+    """Returns a schedule that does not compile, as after a change of tinygrad."""
 
     def search(
         self, kernels: Sequence[UOp], device: str, end: float

@@ -33,13 +33,13 @@ def soften(op: OpCall) -> Tensor:
 
 
 def ramp(op: OpCall) -> Tensor:
-    """Asks for the position of each vector."""
+    """Uses the position of each vector."""
     at = op.tensors.get("at", Tensor.arange(op.x.shape[1]).unsqueeze(0))  # [B or 1, T]
     return op.x * (1 + at.unsqueeze(-1) / 10)
 
 
 def recall(op: OpCall) -> Tensor:
-    """Looks at all positions before, and at its own."""
+    """Uses all earlier positions and its own."""
     x, k = op.x, op.tensors["k"]  # [B, T, D], [B, S, D]
     T, S = x.shape[1], k.shape[1]
     columns = Tensor.arange(T) + op.tensors.get("past", 0)
@@ -55,7 +55,7 @@ def recall_type(site: Site) -> Type:
 
 
 def blur(op: OpCall) -> Tensor:
-    """Looks at all positions."""
+    """Uses all positions."""
     return op.x - op.x.mean(1, keepdim=True)
 
 
@@ -132,7 +132,7 @@ def tokens(count: int) -> NDArray[Any]:
 @pytest.mark.parametrize("kernels", ["best", "tinygrad"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_run_and_stepped(kind: str, kernels: str) -> None:
-    """Steps against the whole: float32, 1e-5 of the largest logit."""
+    """Decoding steps against whole sequences: float32, within 1e-5 of the largest logit."""
     ours, ids = model(KINDS[kind], kernels), tokens(40)
     right = ours(tokens=ids)["logits"].numpy()
     plain = model(KINDS[kind], kernels, inner="soften")(tokens=ids)["logits"].numpy()
@@ -195,7 +195,7 @@ def test_what_looks_at_later_positions_is_refused_with_its_line() -> None:
 
 
 def test_every_operator_says_how_it_is_stepped() -> None:
-    """What keeps a tensor says how many positions of it, and what it is told is known."""
+    """An operator that caches a tensor declares its positions, and its inputs are checked."""
     known = {"at", "past", "left_pad", "cache_positions"}
     for op in OPERATORS.values():
         assert set(op.positions) <= known

@@ -18,7 +18,7 @@ def half(block: bytes, at: int) -> np.float32:
 
 
 def nibbles(data: bytes) -> list[int]:
-    """The lower halves of all bytes, then the upper ones."""
+    """The lower 4 bits of all bytes, then the upper 4 bits."""
     return [byte & 15 for byte in data] + [byte >> 4 for byte in data]
 
 

@@ -24,7 +24,7 @@ CARRIERS |= {4: (dtypes.uint32, torch.int32), 8: (dtypes.uint64, torch.int64)}
 
 
 def assert_same(path: Path) -> None:
-    """What we read is, bit for bit, what torch reads."""
+    """We read the same bits as torch."""
     # weights_only=True would know pickle's protocol 2 alone.
     theirs = torch.load(path, map_location="cpu", weights_only=False)
     ours = read_weights(path)

@@ -1,4 +1,4 @@
-"""A file is replaced whole or not at all, whatever happens meanwhile."""
+"""A file is replaced completely or not at all, also after an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders as they are published: read, damaged, and too large for the memory."""
+"""Published folders: complete, damaged, and larger than memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GGUF files: each type of tensor against its formula, damage of every kind, a real model."""
+"""GGUF files: each tensor type against its formula, damaged files, and a real model."""
 
 from __future__ import annotations
 
@@ -294,7 +294,7 @@ def test_no_damage_is_met_with_another_error(tmp_path: Path) -> None:
 
 
 def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole numbers are read as they are; only float32 is the library's to make of them."""
+    """Integers are read without the library; only float32 needs it."""
     monkeypatch.setitem(sys.modules, "gguf", None)
     path = tmp_path / "a.gguf"
     path.write_bytes(gguf_file({"w": ([2, 32], 8, bytes(68))}))

@@ -1,4 +1,4 @@
-"""Archives of NumPy's: what `numpy.savez` writes is read, and the other way round."""
+"""NumPy archives: reading what `numpy.savez` writes, and the reverse."""
 
 from __future__ import annotations
 

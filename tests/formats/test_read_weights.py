@@ -1,4 +1,4 @@
-"""What `read_weights` says of a file that is not one of weights, and how it tells formats."""
+"""How `read_weights` detects formats, and its errors for other files."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_an_archive_of_something_else(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_replaced_is_read_anew(tmp_path: Path) -> None:
-    """tinygrad's DISK device would go on showing the first file while `old` lives."""
+    """tinygrad's DISK device would still read the first file while `old` exists."""
     path = tmp_path / "a.safetensors"
     write_safetensors(path, {"w": np.zeros(4, np.float32)})
     old = read_weights(path)["w"]
@@ -123,7 +123,7 @@ def test_a_file_may_be_written_from_its_own_tensors(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's /proc")
 def test_a_file_is_opened_for_reading_only(tmp_path: Path) -> None:
-    """A file in a folder of the system's, or in a read-only store, must load."""
+    """A file in a read-only folder must load."""
     path = tmp_path / "a.safetensors"
     write_safetensors(path, {"w": np.ones(4, np.float32)})
     tensor = read_weights(path)["w"]

@@ -180,7 +180,7 @@ def test_a_tensor_of_tinygrad_keeps_its_dtype(tmp_path: Path, name: str) -> None
 
 
 class Handed(Mapping[str, np.ndarray[Any, Any]]):
-    """Tensors that are made when asked for, and counted while they live."""
+    """Tensors that are created on demand, and counted while they exist."""
 
     alive = 0
     most = 0

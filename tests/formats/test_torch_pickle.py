@@ -1,4 +1,4 @@
-"""PyTorch's files, made by hand: nothing that they name is run, however it is named.
+"""Handmade PyTorch files: no name in them is ever called.
 
 The files of PyTorch itself are read in test_against_torch.
 """
@@ -21,7 +21,7 @@ from archdsl.formats import read_weights
 
 
 class Named:
-    """What the file shall speak of by name; its pickle is that name, imported by nobody."""
+    """A name in a pickle, which is never imported."""
 
     def __init__(self, module: str, name: str, *arguments: object) -> None:
         self.module, self.name, self.arguments = module, name, arguments

@@ -1,4 +1,4 @@
-"""Folders that we write: whole or not at all, over nothing, and as transformers reads them."""
+"""Folders that we write: complete or not at all, never over files, readable by transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `test_tinygrad_seam.py` checks of tinygrad, and the command that checks another one."""
+"""The checks of `test_tinygrad_seam.py`, and a command that runs them with another tinygrad."""
 
 import pytest
 

@@ -58,7 +58,7 @@ def realized(*numbers: float) -> Tensor:
 
 
 class Recorder:
-    """Stands where a JIT that captures does."""
+    """A stub of a JIT that captures."""
 
     def __init__(self) -> None:
         self.calls: list[UOp] = []

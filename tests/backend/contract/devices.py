@@ -1,4 +1,4 @@
-"""What is relied on of devices, compilers and settings."""
+"""Checks of devices, compilers and settings."""
 
 from __future__ import annotations
 

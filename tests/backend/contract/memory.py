@@ -1,4 +1,4 @@
-"""What is relied on of tensors, dtypes and memory."""
+"""Checks of tensors, dtypes and memory."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def memory() -> None:
 
 @check("BufferSpec")
 def fresh_memory() -> None:
-    """Pages that are taken anew are zeros, whatever stood in those given back."""
+    """New pages are zeros, also after other pages were freed."""
     Buffer, options = private("Buffer"), private("BufferSpec")(nolru=True)
     for _ in range(3):
         buffer = Buffer("CPU", 2**18, dtypes.float32, None, options).allocate()

@@ -1,4 +1,4 @@
-"""What is relied on of lowering, programs and captures."""
+"""Checks of lowering, programs and captures."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ SOURCE = "void twice(float *y, const float *x) { for (int i = 0; i < 3; i++) y[i
 
 
 def twice(x: Tensor) -> Tensor:
-    """A kernel of our own source, as `archdsl.backend.kernels.launch` makes its own."""
+    """A kernel from C source, as `archdsl.backend.kernels.launch` creates it."""
     Ops = private("Ops")
     parameters = tuple(
         UOp.placeholder((3,), dtypes.float32, slot, private("AddrSpace").GLOBAL)
@@ -148,7 +148,7 @@ def loaded() -> None:
 
 @check("_TinyJit")
 def jit() -> None:
-    """A subclass whose first call is captured, and which is then called past its `__call__`."""
+    """A subclass whose first call is captured, and which then runs without its `__call__`."""
     calls: list[int] = []
 
     def function(x: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ def recording() -> None:
 
 @check("GraphRunner")
 def runners() -> None:
-    """A runner of our own gets what is captured, with inputs and values that change."""
+    """Our graph runner receives the captured calls, with new inputs and values."""
     seen: list[Any] = []
 
     class Runner(private("GraphRunner")):  # type: ignore[misc]
@@ -241,7 +241,7 @@ def call_arguments() -> None:
 
 @check("graph_cache")
 def graphs() -> None:
-    """What is captured in one piece has one call, whose body is the key of its runner."""
+    """A capture in one batch has one call, whose body is the key of its runner."""
 
     class Runner(private("GraphRunner")):  # type: ignore[misc]
         def __call__(self, inputs: Any, values: Any, wait: bool = False) -> None:
