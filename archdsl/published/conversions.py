@@ -94,6 +94,12 @@ def _before_concat(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     return ((shape[0] // count, *shape[1:]),) * count
 
 
+def _before_stacked(after: Shapes, count: int, numbers: Numbers) -> Shapes:
+    if len(set(after)) > 1:
+        raise ConversionError("the parts of a `stacked` tensor must have equal shapes")
+    return ((len(after), *after[0]),)
+
+
 def _before_shaped(after: Shapes, count: int, numbers: Numbers) -> Shapes:
     if any(prod(shape) != prod(numbers) for shape in after):
         raise ConversionError(
@@ -134,6 +140,16 @@ def _join(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
     import numpy as np
 
     return [np.concatenate(arrays)]
+
+
+def _unstack(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
+    return list(arrays[0])
+
+
+def _stack(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
+    import numpy as np
+
+    return [np.stack(arrays)]
 
 
 def _reshape(arrays: Arrays, numbers: Numbers, shapes: Shapes) -> Arrays:
@@ -187,6 +203,7 @@ CONVERSIONS: dict[str, Row] = {
     "transpose": Row(0, "", _before_transpose, _transpose, _transpose),
     "split": Row(0, "", _before_split, _split, _join, by_rows=True),
     "concat": Row(0, "", _before_concat, _join, _split),
+    "stacked": Row(0, "", _before_stacked, _unstack, _stack),
     "shaped": Row(None, "(1, 1, D)", _before_shaped, _reshape, _reshape),
     "halves": Row(1, "(heads)", _before_halves, _halves, _pairs, by_rows=True),
     "without": Row(2, "(2, 3)", _before_without, _without, _with_zeros),

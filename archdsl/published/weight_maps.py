@@ -1,13 +1,13 @@
 """`weights` blocks: a one-to-one map between a model's weights and a checkpoint's tensors.
 
 A rule pairs two paths. `{i}` matches one part of a path and `*` the rest; both sides have the
-same ones. `{q,k,v}` names several weights that are parts of one tensor on the other side. Each
-weight of the model must match exactly one rule.
+same ones. `{q,k,v}` names several weights that are parts of one tensor on the other side, and
+so does a `{j}` that is only on the left, with `stacked`. Each weight of the model must match
+exactly one rule.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter, count_parameters, parameters
 from archdsl.published.config_values import tensors_read
 from archdsl.published.conversions import CONVERSIONS, Conversion, ConversionError, Shapes
+from archdsl.published.paths import fill, holes, parts, pattern, stacked_hole, templates
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.report import Report
 from archdsl.semantics.values import Env
 from archdsl.syntax import ast
 
-_HOLE = re.compile(r"\{(\w+)\}|\{(\w+(?:,\w+)+)\}|\*")
 _NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")  # a whole part of a path, such as a layer's
 _JOINED = re.compile(
     r"[0-9}*][{*]|[}*][0-9]"
@@ -183,7 +183,7 @@ class _MapBuilder:
         self.report_unused(rules, found, [p.path for p in known])
         pairings = [self.pairing(each) for each in found]
         self.report_duplicates(pairings)
-        ignored = [_pattern(r.theirs.text) for r in self.lines if isinstance(r, ast.Ignore)]
+        ignored = [pattern(r.theirs.text) for r in self.lines if isinstance(r, ast.Ignore)]
         fields = [each for c in configs for each in active_lines(c.rules, self.work, self.env)]
         ignored += map(re.escape, tensors_read(fields, self.work, self.env))
         optional = (r.prefix.text for r in self.lines if isinstance(r, ast.Optional))
@@ -200,7 +200,9 @@ class _MapBuilder:
         """Checks that both sides of a rule have the same holes and that conversions exist."""
         fits = True
         for path in rule.theirs:
-            ours, theirs = _holes(rule.ours), _holes(path)
+            ours, theirs = holes(rule.ours), holes(path)
+            if stacked := stacked_hole(rule):
+                ours.remove(f"{{{stacked}}}")
             if sorted(ours) != sorted(theirs) or len(set(ours)) < len(ours):
                 self.report_error(
                     "both sides of a rule must have the same `{…}` and `*`, each once",
@@ -230,7 +232,14 @@ class _MapBuilder:
     def has_valid_parts(self, rule: ast.Rule) -> bool:
         """Checks that `{a,b}` is used with `split` on the left and `concat` on the right."""
         names = [c.name.id for c in rule.conversions]
-        several = bool(_parts(rule.ours.text))
+        if "stacked" in names and stacked_hole(rule) is None:
+            self.report_error(
+                "`stacked` needs one `{…}` on the left that the right does not have",
+                rule,
+                expected="ours.{i}.{j}.weight = theirs.{i}.weight -> stacked",
+            )
+            return False
+        several = bool(parts(rule.ours.text))
         if several != ("split" in names):
             self.report_error(
                 "`{a,b}` on the left is for `split`, and `split` needs it",
@@ -238,7 +247,7 @@ class _MapBuilder:
                 expected="ours.{a,b}.weight = theirs.weight -> split",
             )
             return False
-        joined = [bool(_parts(path.text)) for path in rule.theirs]
+        joined = [bool(parts(path.text)) for path in rule.theirs]
         if any(each != ("concat" in names) for each in joined):
             self.report_error(
                 "`{a,b}` on the right is for `concat`, and `concat` needs it",
@@ -252,7 +261,7 @@ class _MapBuilder:
 
     def match_rules(self, rules: list[ast.Rule], known: list[Parameter]) -> list[_Match]:
         """Matches rules with weights; one match has all parts of a rule."""
-        patterns = [(rule, re.compile(_pattern(rule.ours.text)).fullmatch) for rule in rules]
+        patterns = [(rule, re.compile(pattern(rule.ours.text)).fullmatch) for rule in rules]
         found: dict[object, _Match] = {}
         unnamed = []
         for weight in known:
@@ -265,11 +274,11 @@ class _MapBuilder:
                 unnamed.append(path)
                 continue
             rule, match = matches[0]
-            holes = match.groupdict()
-            part = holes.pop("_part", None) or ""
-            key = (id(rule), *holes.values())
+            values = match.groupdict()
+            part = values.pop(stacked_hole(rule) or "_part", None) or ""
+            key = (id(rule), *values.values())
             if key not in found:
-                found[key] = _Match(rule, holes, {})
+                found[key] = _Match(rule, values, {})
             found[key].weights[part] = weight
         if (
             unnamed
@@ -291,15 +300,17 @@ class _MapBuilder:
         used = {id(each.rule) for each in found}
         for rule in rules:
             if id(rule) not in used:
-                near = did_you_mean(rule.ours.text, _templates(paths))
+                near = did_you_mean(rule.ours.text, templates(paths))
                 self.report_error(
                     f"no weight of the model matches `{rule.ours.text}`", rule.ours, help=near
                 )
 
     def pairing(self, found: _Match) -> tuple[Pairing, ast.Rule]:
         rule = found.rule
-        parts = _parts(rule.ours.text) or ("",)
-        missing = [part for part in parts if part not in found.weights]
+        names = parts(rule.ours.text) or ("",)
+        if stacked_hole(rule):
+            names = tuple(map(str, range(len(found.weights))))
+        missing = [name for name in names if name not in found.weights]
         if missing:
             near = next(iter(found.weights.values())).path
             self.report_error(
@@ -307,8 +318,8 @@ class _MapBuilder:
                 rule.ours,
             )
             return Pairing((), (), (), ()), rule
-        weights = [found.weights[part] for part in parts]
-        theirs = tuple([_fill(path.text, found.holes) for path in rule.theirs])
+        weights = [found.weights[name] for name in names]
+        theirs = tuple([fill(path.text, found.holes) for path in rule.theirs])
         conversions = self.conversions(rule)
         shapes: Shapes = tuple([w.weight.shape for w in weights])
         try:
@@ -348,52 +359,3 @@ class _MapBuilder:
                         help="write `{i}` for the part of the path that differs between layers",
                     )
                 by[name] = rule
-
-
-# -- paths --
-
-
-def _holes(path: ast.Path) -> list[str]:
-    """The holes of a path: `{i}` and `*`, but not `{a,b}`."""
-    return [m[0] for m in _HOLE.finditer(path.text) if not m[2]]
-
-
-@functools.cache
-def _parts(text: str) -> tuple[str, ...]:
-    """The names in a path's `{q,k,v}`."""
-    found = [m[2] for m in _HOLE.finditer(text) if m[2]]
-    return tuple(found[0].split(",")) if found else ()
-
-
-def _pattern(text: str) -> str:
-    """A regular expression for a path."""
-    parts: list[str] = []
-    end = 0
-    for hole in _HOLE.finditer(text):
-        parts.append(re.escape(text[end : hole.start()]))
-        if hole[2]:
-            parts.append(f"(?P<_part>{hole[2].replace(',', '|')})")
-        else:
-            parts.append(f"(?P<{hole[1]}>[^.]+)" if hole[1] else "(?P<_rest>.+)")
-        end = hole.end()
-    return "".join(parts) + re.escape(text[end:])
-
-
-def _fill(text: str, holes: dict[str, str]) -> tuple[str, ...]:
-    """The names of a path with filled holes: one, or one for each part."""
-    return tuple([form.format_map(holes) for form in _forms(text)])
-
-
-@functools.cache
-def _forms(text: str) -> tuple[str, ...]:
-    """Format strings for the names of a path."""
-
-    def form(part: str) -> str:
-        return _HOLE.sub(lambda m: part if m[2] else f"{{{m[1] or '_rest'}}}", text)
-
-    return tuple(form(part) for part in _parts(text) or ("",))
-
-
-def _templates(paths: Iterable[str]) -> list[str]:
-    """Paths with `{i}` for layer numbers, for suggestions."""
-    return sorted({re.sub(r"\.\d+\.", ".{i}.", path) for path in paths})

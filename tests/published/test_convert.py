@@ -18,6 +18,7 @@ WAYS: list[tuple[list[Conversion], Shapes, Shapes]] = [
     ([Conversion("split")], ((4, 5), (2, 5), (3, 5)), ((9, 5),)),
     ([Conversion("split")], ((4,), (2,)), ((6,),)),
     ([Conversion("concat")], ((6, 5),), ((2, 5),) * 3),
+    ([Conversion("stacked")], ((2, 5),) * 3, ((3, 2, 5),)),
     ([Conversion("shaped", (7, 1, 6))], ((7, 6),), ((7, 1, 6),)),
     ([Conversion("halves", (3,))], ((12, 5),), ((12, 5),)),
     ([Conversion("halves", (2,))], ((12,),), ((12,),)),
@@ -88,6 +89,7 @@ def test_what_each_conversion_does() -> None:
     assert first("transpose", ((2, 3),), ((3, 2),)) == [[0, 3, 1, 4, 2, 5]]
     assert first("split", ((3, 2),), ((1, 2), (2, 2))) == [[0, 1], [2, 3, 4, 5]]
     assert first("concat", ((1, 2), (1, 2)), ((2, 2),)) == [[0, 1, 2, 3]]
+    assert first("stacked", ((2, 1, 2),), ((1, 2), (1, 2))) == [[0, 1], [2, 3]]
     # Two heads of four rows: the first of every pair, then the second.
     assert first("halves", ((8,),), ((8,),), 2) == [[0, 2, 1, 3, 4, 6, 5, 7]]
 

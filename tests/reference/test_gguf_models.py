@@ -72,10 +72,19 @@ def write_gguf(folder: Path, path: Path, architecture: str) -> None:
         writer.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
     if rope["rope_type"] == "llama3":
         writer.add_tensor("rope_freqs.weight", frequencies(rope, config["head_dim"]))
+    if "num_local_experts" in config:
+        writer.add_expert_count(config["num_local_experts"])
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+    experts: dict[str, list[Any]] = {}  # in the order of their numbers, of which there are few
     for name, tensor in load_file(folder / "model.safetensors").items():
         if architecture == "llama" and ("q_proj" in name or "k_proj" in name):
             tensor = in_pairs(tensor, heads if "q_proj" in name else kv_heads)
-        writer.add_tensor(ENDS.get(name) or in_llama_cpp(name), tensor)
+        if ".experts." in name:
+            experts.setdefault(stack(name), []).append(tensor)
+        else:
+            writer.add_tensor(ENDS.get(name) or in_llama_cpp(name), tensor)
+    for name, tensors in experts.items():
+        writer.add_tensor(name, np.stack(tensors))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -86,6 +95,12 @@ def in_llama_cpp(name: str) -> str:
     _, _, i, part = name.split(".", 3)
     part, _, kind = part.rpartition(".")
     return f"blk.{i}.{PARTS[part]}.{kind}"
+
+
+def stack(name: str) -> str:
+    """The tensor that has this matrix of all experts."""
+    i, part = name.split(".")[2], name.split(".")[-2]
+    return f"blk.{i}.ffn_{ {'w1': 'gate', 'w2': 'down', 'w3': 'up'}[part] }_exps.weight"
 
 
 def in_pairs(weight: Any, heads: int) -> Any:
@@ -122,6 +137,7 @@ def frequencies(rope: dict[str, Any], size: int) -> Any:
         ("Qwen2", "qwen2", "yarn, a small factor"),
         ("Qwen2", "qwen2", "linear"),
         ("Qwen3", "qwen3", "yarn"),
+        ("Mixtral", "llama", "linear"),
     ],
 )
 def test_a_model(
