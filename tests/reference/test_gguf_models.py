@@ -127,6 +127,7 @@ def frequencies(rope: dict[str, Any], size: int) -> Any:
     return np.array(factors, np.float32)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(
     ("name", "architecture", "scaling"),

@@ -92,6 +92,7 @@ SCALINGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.few(9)
 @pytest.mark.parametrize("length", [13, 64, 99])
 @pytest.mark.parametrize("name", SCALINGS)
 def test_the_operator(name: str, length: int) -> None:
