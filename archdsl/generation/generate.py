@@ -17,7 +17,14 @@ from archdsl.diagnostics import Note, fail, listing
 from archdsl.execution.decoder import FEW, Decoder, Logits
 from archdsl.execution.executable import Executable
 from archdsl.frozen import Frozen
-from archdsl.generation.processors import DecodingLoop, Forbid, Processor, Progress, Scores
+from archdsl.generation.processors import (
+    DecodingLoop,
+    Forbid,
+    ForbidRows,
+    Processor,
+    Progress,
+    Scores,
+)
 from archdsl.generation.sampling import Sampler, Sampling
 from archdsl.graph.nodes import Graph, Input
 from archdsl.passes.decoding_analysis import CHUNK
@@ -330,20 +337,24 @@ def stream_text(
 ) -> Iterator[TextChunk]:
     """Generates text: `generate`, with the text of each token.
 
+    A token that the tokenizer does not have is never chosen: a model may have more rows.
+
     A row ends after an end token of the tokenizer, after a token of `stop_tokens`, and before
     a string of `stop_strings`, which may start and end inside a token.
     """
     if not all(stop_strings):
         fail("generation", "a stop string is empty", expected="one character or more")
+    stop = (*tokenizer.eos, *stop_tokens)
+    unknown = _without_text(model, tokenizer, stop)
     events = generate(
         model,
         prompts,
         max_new_tokens=max_new_tokens,
         sampling=sampling,
         seed=seed,
-        stop=(*tokenizer.eos, *stop_tokens),
+        stop=stop,
         slide=slide,
-        processors=processors,
+        processors=[*processors, *unknown],
         max_length=max_length,
     )
     if events.needed:
@@ -355,6 +366,15 @@ def stream_text(
             help="use `archdsl translate` for text to text, `archdsl transcribe` for speech",
         )
     return _text_chunks(events, tokenizer, stop_strings)
+
+
+def _without_text(
+    model: Predictor, tokenizer: TextTokenizer, stop: Sequence[int]
+) -> list[Processor]:
+    """Returns the rule that forbids tokens that the tokenizer does not have, if any."""
+    below = max((each.type.below or 0 for each in model.graph.inputs), default=0)
+    unknown = sorted({*tokenizer.without_token(below)} - {*stop})
+    return [ForbidRows(tuple(unknown))] if unknown else []
 
 
 def _text_chunks(

@@ -121,6 +121,17 @@ class Forbid(Frozen):
                 scores[[_ends_with(row, before) for row in at.rows], token] = -np.inf
 
 
+class ForbidRows(Frozen):
+    """Forbids tokens, also those that a model has no scores for."""
+
+    ids: tuple[int, ...]
+    tokens: tuple[int, ...] = ()
+
+    def __call__(self, scores: Scores, at: Progress) -> None:
+        ids = np.array(self.ids, np.int64)
+        scores[:, ids[ids < scores.shape[1]]] = -np.inf
+
+
 class NoRepeat(Frozen):
     """Forbids a sequence of `size` tokens that the row already contains."""
 

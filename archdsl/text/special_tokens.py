@@ -12,7 +12,7 @@ from typing import Any
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.formats.strict_json import read_object
 from archdsl.frozen import Frozen
-from archdsl.text.subword_models import import_tokenizers
+from archdsl.text.subword_models import import_tokenizers, using
 from archdsl.text.vocabulary_tokenizer import PURPOSES, USUAL_NAMES
 
 
@@ -86,7 +86,8 @@ def set_end_tokens(
                 help=f"define `{role}_token`, or remove `add_{role}_token`",
             )
     wanted = {role: number for role, flag, number in pairs if flag}
-    now = published.library.encode("").ids
+    with using(str(origin)):
+        now = published.library.encode("").ids
     if now == list(wanted.values()) or not {*now} <= {published.bos, *published.eos}:
         return
     single = " ".join(["bos"] * ("bos" in wanted) + ["$A"] + ["eos"] * ("eos" in wanted))
@@ -110,15 +111,18 @@ def parse_template(value: object, origin: Path) -> str | None:
 
 
 def _read_ids(role: str, value: object, ids: set[int], origin: Path) -> list[int]:
-    """Reads the token ids of a setting; None and negative ids mean no token."""
+    """Reads the token ids of a setting; None and negative ids mean no token.
+
+    An id may be one that the tokenizer does not have: a model may have more rows.
+    """
     numbers: list[int] = []
     for each in value if isinstance(value, list) else [value]:
-        if type(each) is int and (each < 0 or each in ids):
+        if type(each) is int and each < 1 << 32:
             numbers += [each] if each >= 0 else []
         elif each is not None:
             fail(
                 "tokenizer",
-                f"{origin}: the id of {PURPOSES[role]} is not in the vocabulary",
+                f"{origin}: the id of {PURPOSES[role]} is not a token id",
                 expected=f"a whole number from 0 to {max(ids)}",
                 found=repr(each)[:80],
             )

@@ -231,15 +231,40 @@ def reading(origin: Path) -> Iterator[None]:
     """Converts errors within the block to an `ArchError` that names the file."""
     try:
         yield
-    except ArchError:
-        raise
     except OSError as error:
         reason = error.strerror or str(error)
         fail("file", f"cannot read `{origin}`: {reason}", cause=error)
-    except Exception as error:  # `tokenizers` raises plain exceptions
+    except BaseException as error:
+        _check_library(error)
         fail(
             "tokenizer",
             f"`{origin}` is damaged, or is not a tokenizer file",
             found=str(error),
             cause=error,
         )
+
+
+@contextmanager
+def using(origin: str) -> Iterator[None]:
+    """Converts errors of the package `tokenizers` within the block to an `ArchError`."""
+    try:
+        yield
+    except BaseException as error:
+        _check_library(error)
+        fail(
+            "tokenizer",
+            f"the tokenizer of `{origin}` cannot convert this text",
+            found=str(error)[:200],
+            help="its file may be damaged; compare it with the published one",
+            cause=error,
+        )
+
+
+def _check_library(error: BaseException) -> None:
+    """Raises an error again that is not one of the package `tokenizers`.
+
+    It raises plain exceptions, and `PanicException`, which is none, for its own mistakes.
+    """
+    panic = type(error).__name__ == "PanicException"
+    if isinstance(error, ArchError) or not (panic or isinstance(error, Exception)):
+        raise error

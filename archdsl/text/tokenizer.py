@@ -15,7 +15,7 @@ from archdsl.files import open_file
 from archdsl.formats import resolve
 from archdsl.text.chat_templates import MEBIBYTES, SECONDS, render
 from archdsl.text.special_tokens import PublishedTokenizer
-from archdsl.text.subword_models import missing_bytes
+from archdsl.text.subword_models import missing_bytes, using
 from archdsl.text.tokenizer_files import read_published
 from archdsl.text.vocabulary_tokenizer import READERS, VocabularyTokenizer, read_vocabulary
 
@@ -62,6 +62,7 @@ class TextTokenizer:
         self._chat_tokens = published.chat_tokens
         numbers = {} if published.vocabulary else self._library.get_vocab()
         self.vocabulary: int = published.vocabulary or max(numbers.values()) + 1
+        self._is_dense = self._library.get_vocab_size() == self.vocabulary
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         """Returns the token ids of a text, with the special tokens that the files add.
@@ -72,26 +73,34 @@ class TextTokenizer:
         pair.
         """
         self._check_text(text)
-        ids: list[int] = self._library.encode(text, add_special_tokens=add_special).ids
+        with using(self.origin):
+            ids: list[int] = self._library.encode(text, add_special_tokens=add_special).ids
         return ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Returns the text of token ids, without special tokens by default.
 
-        Bytes that are not UTF-8 become U+FFFD. Raises `ArchError` "tokenizer" for an id that
-        no token has.
+        Bytes that are not UTF-8 become U+FFFD. An id without a token has no text: a model may
+        have more rows than its tokenizer has tokens. Raises `ArchError` "tokenizer" for
+        numbers that are no ids.
         """
         numbers = [int(number) for number in ids]
         for number in numbers:
-            if not self._has_token(number):
+            if not 0 <= number < 1 << 32:
                 fail(
                     "tokenizer",
                     f"no token of `{self.origin}` has the id {number}",
                     expected=f"an id from 0 to {self.vocabulary - 1}",
                     found=str(number),
                 )
-        text: str = self._library.decode(numbers, skip_special_tokens=skip_special)
+        with using(self.origin):
+            text: str = self._library.decode(numbers, skip_special_tokens=skip_special)
         return text
+
+    def without_token(self, below: int) -> list[int]:
+        """Returns the ids from 0 to `below` - 1 that no token has."""
+        start = self.vocabulary if self._is_dense else 0
+        return [id for id in range(start, below) if not self._has_token(id)]
 
     def number(self, token: str) -> int:
         """Returns the id of a token by its name; raises `ArchError` "tokenizer" without one."""
@@ -188,6 +197,9 @@ class PlainTokenizer(TextTokenizer):
         special = {number for role in self._vocabulary.ids_of.values() for number in role}
         shown = (n for n in numbers if not (skip_special and n in special))
         return "".join(self._vocabulary.tokens[number] for number in shown)
+
+    def without_token(self, below: int) -> list[int]:
+        return list(range(self.vocabulary, below))
 
     def number(self, token: str) -> int:
         tokens = self._vocabulary.tokens

@@ -16,6 +16,7 @@ from archdsl.diagnostics import fail, listing
 from archdsl.files import read_bytes
 from archdsl.formats.strict_json import parse_object
 from archdsl.text.gguf_tokenizer import read_gguf
+from archdsl.text.growth import check_growth
 from archdsl.text.special_tokens import (
     PublishedTokenizer,
     assign_roles,
@@ -161,6 +162,7 @@ def _from_json(path: Path) -> Any:
     tokenizers = import_tokenizers()
     with reading(path):
         library = tokenizers.Tokenizer.from_str(_read_text(path))
+        check_growth(library, path)
     # A file may have settings for truncation and padding, which do not apply here.
     library.no_truncation()
     library.no_padding()

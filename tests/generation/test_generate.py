@@ -308,6 +308,18 @@ def test_the_text_is_that_of_the_tokens(model: Model) -> None:
 
 
 @pytest.mark.reference("tokenizers")
+@pytest.mark.parametrize("temperature", [0, 1.5])
+def test_rows_without_a_token_are_not_chosen(model: Model, temperature: float) -> None:
+    few = tokenizer_of({"a": 0, "b": 1, "c": 7}, [])
+    options: dict[str, Any] = {"max_new_tokens": 15, "temperature": temperature}
+    found = [each.token for each in model.stream_text(few, "ab", **options)]
+    assert set(found) <= {0, 1, 7}
+    assert len(found) == 15
+    # An end token may be one that the tokenizer does not have.
+    found = [e.token for e in model.stream_text(few, "ab", stop_tokens=range(8, 50), **options)]
+    assert set(found) <= {0, 1, *range(7, 50)}
+
+
 def test_a_stop_string_ends_the_text_before_it(model: Model) -> None:
     tokenizer = letters()
     options: Any = {"max_new_tokens": 12, "temperature": 3.0, "seed": 4}

@@ -330,7 +330,7 @@ def test_minilm_equals_transformers(tmp_path: Path) -> None:
         ),
         (
             gpt2_files() | {"config.json": {"eos_token_id": 10**30}},
-            "the id of the end token is not in the vocabulary",
+            "the id of the end token is not a token id",
         ),
         (gpt2_files() | {"config.json": {"eos_token_id": "3"}}, "the id of the end token"),
         ({"vocab.txt": "a\nb"}, "not a WordPiece vocabulary"),
@@ -376,7 +376,7 @@ def test_unsupported_files(tmp_path: Path, name: str, content: bytes, words: str
         (BYTE_FIELDS | {"ggml.merges": ["q zz"]}, "is damaged"),
         (BYTE_FIELDS | {"ggml.merges": [1, 2]}, "`tokenizer.ggml.merges` is not a list of"),
         (BYTE_FIELDS | {"ggml.tokens": ["a"] * len(TOKENS)}, "the token 'a' occurs 265 times"),
-        (BYTE_FIELDS | {"ggml.eos_token_id": 999}, "is not in the vocabulary"),
+        (BYTE_FIELDS | {"ggml.eos_token_id": "a"}, "is not a token id"),
         (PIECE_FIELDS | {"ggml.scores": [1.0]}, "the numbers of tokens and scores differ"),
         (
             PIECE_FIELDS | {"ggml.tokens": ["a"], "ggml.scores": [0.0], "ggml.token_type": [1]},
@@ -387,6 +387,71 @@ def test_unsupported_files(tmp_path: Path, name: str, content: bytes, words: str
 def test_unsupported_metadata(tmp_path: Path, fields: dict[str, object], words: str) -> None:
     path = gguf_file(tmp_path / "a.gguf", fields)
     assert words in refusal(lambda: read_tokenizer(path)).message
+
+
+def test_an_end_token_that_only_the_model_has(tmp_path: Path) -> None:
+    config = {"eos_token_id": [END, END + 9], "pad_token_id": END + 9}
+    tokenizer = read_tokenizer(write(tmp_path, gpt2_files() | {"config.json": config}))
+    assert (tokenizer.eos, tokenizer.pad) == ((END, END + 9), END + 9)
+    assert tokenizer.without_token(END + 3) == [END + 1, END + 2]
+    assert tokenizer.without_token(END) == []
+
+
+def replace(old: dict[str, str], new: str) -> dict[str, object]:
+    return {"type": "Replace", "pattern": old, "content": new}
+
+
+def several(name: str, kind: str, *steps: object) -> dict[str, object]:
+    return {name: {"type": "Sequence", kind: list(steps)}}
+
+
+LONGER: dict[str, dict[str, object]] = {
+    "doubles": several("normalizer", "normalizers", *[replace({"String": "a"}, "aa")] * 40),
+    "nothing": several("normalizer", "normalizers", *[replace({"Regex": ""}, "aaa")] * 6),
+    "before": {"normalizer": {"type": "Prepend", "prepend": "a" * 10**6}},
+    "bytes": several(
+        "pre_tokenizer",
+        "pretokenizers",
+        *[{"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}] * 12,
+    ),
+    "decoder": several("decoder", "decoders", *[replace({"String": "a"}, "aa")] * 40),
+    "template": {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 1001,
+            "pair": [{"Sequence": {"id": each, "type_id": 0}} for each in "AB"],
+            "special_tokens": {},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("part", LONGER.values(), ids=LONGER.keys())
+def test_a_tokenizer_that_makes_a_text_too_long(
+    tmp_path: Path, gpt2: TextTokenizer, part: dict[str, object]
+) -> None:
+    fields = json.loads(gpt2._library.to_str()) | part
+    (tmp_path / "tokenizer.json").write_text(json.dumps(fields))
+    diagnostic = refusal(lambda: read_tokenizer(tmp_path / "tokenizer.json"))
+    (name,) = part
+    assert diagnostic.message.endswith(f"the {name} can make a text too long")
+
+
+def test_a_panic_of_the_package_is_an_error(tmp_path: Path, gpt2: TextTokenizer) -> None:
+    path, fields = tmp_path / "tokenizer.json", json.loads(gpt2._library.to_str())
+    kind = {"type": "Precompiled"}
+    path.write_text(json.dumps(fields | {"normalizer": kind}))
+    assert "is damaged" in refusal(lambda: read_tokenizer(path)).message
+    kind |= {"precompiled_charsmap": "AAAAAA=="}
+    path.write_text(json.dumps(fields | {"normalizer": kind}))
+    tokenizer = read_tokenizer(path)
+    assert "cannot convert this text" in refusal(lambda: tokenizer.encode("a")).message
+    words = {"type": "Unigram", "unk_id": None, "vocab": [["a", -1.0]], "byte_fallback": False}
+    path.write_text(
+        json.dumps(fields | {"model": words, "pre_tokenizer": None, "decoder": None})
+    )
+    tokenizer = read_tokenizer(path)
+    assert "`unk_id` is missing" in (refusal(lambda: tokenizer.encode("é")).found or "")
 
 
 def test_damaged_files_raise_only_arch_errors(tmp_path: Path, gpt2: TextTokenizer) -> None:
