@@ -40,7 +40,12 @@ def read_bytes(path: str | Path, most: int = MOST) -> bytes:
     with open_file(path) as stream:
         # Some files of /proc have the size 0, and content.
         size = os.fstat(stream.fileno()).st_size
-        data = stream.read(most + 1) if size <= most else b""
+        data = b""
+        if size <= most:
+            # `read` allocates what it is asked for.
+            data = stream.read(min(size, most) + 1)
+            if len(data) > size:
+                data += stream.read(most - len(data) + 1)
     if max(size, len(data)) > most:
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
     return data

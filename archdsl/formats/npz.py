@@ -15,6 +15,7 @@ import numpy as np
 
 from archdsl.diagnostics import fail, listing
 from archdsl.files import open_file
+from archdsl.formats.archive import open_archive
 from archdsl.formats.atomic import replacing
 from archdsl.formats.host import CARRIER, LazyTensor, Value, bits_of, dtype_name, reading
 
@@ -29,6 +30,7 @@ def read_npz(path: Path) -> dict[str, LazyTensor]:
     """
     with (
         reading(path, "an npz archive"),
+        open_archive(path),  # checks the declared sizes
         open_file(path) as opened,
         np.load(opened, allow_pickle=False) as file,
     ):

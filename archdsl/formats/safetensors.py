@@ -30,6 +30,7 @@ from archdsl.formats.host import (
     reading,
 )
 from archdsl.formats.strict_json import parse_object
+from archdsl.limits import check_limit
 from archdsl.progress import each
 
 # The name of a dtype in the format -> its name in tinygrad.
@@ -53,8 +54,6 @@ DTYPES = {
 _NAMES = {ours: theirs for theirs, ours in DTYPES.items()}
 
 _METADATA = "__metadata__"
-# In bytes, as in the reference implementation.
-_LONGEST_HEADER = 100_000_000
 
 
 def read_safetensors(path: Path) -> dict[str, LazyTensor]:
@@ -65,7 +64,7 @@ def read_safetensors(path: Path) -> dict[str, LazyTensor]:
     """
     with reading(path, "a safetensors file"):
         raw = map_file(path)
-        header, data = _split(raw)
+        header, data = _split(path, raw)
         entries = {name: _entry(name, value) for name, value in header.items()}
         _check_spans(entries, len(data))
         return {
@@ -120,11 +119,12 @@ def stored_size(path: Path, name: str, value: Value) -> int:
     return element_count(value.shape) * CARRIER[dtype].itemsize
 
 
-def _split(raw: Bytes) -> tuple[dict[str, Any], Bytes]:
+def _split(path: Path, raw: Bytes) -> tuple[dict[str, Any], Bytes]:
     """The entries of the header without the metadata, and the data after it."""
     length = int.from_bytes(raw[:8].tobytes(), "little")
-    if len(raw) < 8 or length > len(raw) - 8 or length > _LONGEST_HEADER:
+    if len(raw) < 8 or length > len(raw) - 8:
         raise ValueError(f"a header of {length} bytes in a file of {len(raw)} bytes")
+    check_limit("header_bytes", length, path)
     text = raw[8 : 8 + length].tobytes()
     if not text.startswith(b"{"):
         raise ValueError(f"the header starts with {text[:8]!r}, not with a brace")

@@ -17,6 +17,7 @@ from typing import IO, Any, NoReturn, TypeVar
 
 from archdsl.diagnostics import fail
 from archdsl.frozen import Frozen
+from archdsl.limits import check_limit, most_of
 
 _T = TypeVar("_T")
 
@@ -129,6 +130,28 @@ def _fill(target: object, items: Sequence[Any]) -> dict[str | int, Any]:
     return entries
 
 
+class _Bounded:
+    """A stream as pickletools reads it, which raises ArchError (`limit`) beyond a size."""
+
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        self._stream, self._path = stream, path
+        self._room = most_of("pickle_bytes")
+        self.tell = stream.tell
+
+    def read(self, size: int) -> bytes:
+        # `read` allocates what it is asked for.
+        return self._counted(self._stream.read(min(size, self._room + 1)))
+
+    def readline(self) -> bytes:
+        return self._counted(self._stream.readline(self._room + 1))
+
+    def _counted(self, data: bytes) -> bytes:
+        self._room -= len(data)
+        if self._room < 0:
+            check_limit("pickle_bytes", most_of("pickle_bytes") - self._room, self._path)
+        return data
+
+
 class Machine:
     """Builds only numbers, text, lists, dicts and `View`s from pickles.
 
@@ -154,7 +177,10 @@ class Machine:
     def run(self, stream: IO[bytes]) -> Any:
         """The value of the pickle at the stream's position, which moves to its end."""
         self._stack, self._below, self._memo = [], [], {}
-        for opcode, argument, _ in pickletools.genops(stream):
+        bounded: Any = _Bounded(stream, self._path)
+        for step, (opcode, argument, _) in enumerate(pickletools.genops(bounded)):
+            if step & 0xFFF == 0:
+                check_limit("pickle_steps", step, self._path)
             self._step(opcode.name, argument)
         return self._stack.pop()
 

@@ -13,20 +13,20 @@ from typing import Any, TypeVar
 
 from archdsl.files import read_bytes
 from archdsl.formats.host import reading
+from archdsl.limits import check_limit, most_of
 
 _T = TypeVar("_T")
-
-# In bytes. The index of a model of 700 billion weights has nine million.
-_LONGEST = 1 << 25
 
 
 def read_object(path: Path, kind: str) -> dict[str, Any]:
     """The object in a JSON file; error messages call the file `kind`.
 
-    Raises ArchError: `file` if it cannot be read, `checkpoint` if it is not a valid object.
+    Raises ArchError: `file` if it cannot be read, `limit` if it is too large, `checkpoint` if
+    it is not a valid object.
     """
     with reading(path, kind):
-        return parse_object(read_bytes(path, _LONGEST))
+        check_limit("json_bytes", path.stat().st_size, path)
+        return parse_object(read_bytes(path, most_of("json_bytes")))
 
 
 def parse_object(text: bytes) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from archdsl.diagnostics import fail, listing
 from archdsl.files import open_file
+from archdsl.formats.archive import open_archive
 from archdsl.formats.host import (
     CARRIER,
     Bytes,
@@ -32,6 +33,7 @@ from archdsl.formats.host import (
     reading,
 )
 from archdsl.formats.state_pickle import Machine, View, expect
+from archdsl.limits import check_limit
 
 _KIND = "a PyTorch state dict"
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -59,7 +61,7 @@ def read_torch(path: Path) -> dict[str, LazyTensor]:
 
 def _read_archive(path: Path, raw: Bytes) -> tuple[Any, Mapping[str, Bytes]]:
     """The object in a zip archive's pickle, and its storages by key."""
-    with open_file(path) as file, zipfile.ZipFile(file) as archive:
+    with open_archive(path) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         if len(entries) < len(archive.infolist()):
             raise ValueError("two entries of the archive have the same name")
@@ -72,6 +74,7 @@ def _read_archive(path: Path, raw: Bytes) -> tuple[Any, Mapping[str, Bytes]]:
         order = f"{folder}byteorder"
         if order in entries and archive.read(order) != b"little":
             raise ValueError("big-endian byte order is not supported")
+        check_limit("pickle_bytes", entries[pickles[0]].file_size, path)
         machine = Machine(path)
         root = machine.run(io.BytesIO(archive.read(pickles[0])))
         names = {key: f"{folder}data/{key}" for key in machine.storages}

@@ -7,11 +7,13 @@ filters; the other steps are arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +23,15 @@ from archdsl.files import open_file
 from archdsl.formats import resolve
 from archdsl.formats.strict_json import read_object
 from archdsl.graph.nodes import Graph, Input
+from archdsl.limits import check_limit, most_of
 from archdsl.model import Model
 
 Pixels: TypeAlias = NDArray[np.float32]
+
+# Formats in which images are exchanged; Pillow reads others with far less tested code.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+_one_reader = threading.Lock()  # Pillow's limit belongs to the process
 
 _FILE = "preprocessor_config.json"
 _FIELDS = ("size", "resample", "crop_size", "rescale_factor", "image_mean", "image_std")
@@ -58,7 +66,8 @@ class Preprocessor:
     def __call__(self, path: str | Path) -> Pixels:
         """Reads an image as float32 [3, height, width], rotated by its EXIF orientation.
 
-        Transparent pixels become white. Raises `ArchError` "file" if Pillow cannot read it.
+        Transparent pixels become white. Raises `ArchError` "file" if Pillow cannot read it,
+        "limit" if it is too large, before or after resizing.
         """
         picture = _read_image(path)
         if self.size is not None:
@@ -69,13 +78,24 @@ class Preprocessor:
                 size = tuple(int(self.size * side / short) for side in (height, width))
             else:
                 size = self.size
+            check_limit("input_pixels", math.prod(size), f"{path} as {self.path} resizes it")
             picture = picture.resize(size[::-1], resample=self.resample)
         values = np.asarray(picture)
         if self.crop is not None:
             values = _centre_crop(values, self.crop)
-        scaled = (values * self.scale).astype(np.float32)
-        mean, std = (np.array(each, np.float32) for each in (self.mean, self.std))
-        return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1))
+        check_limit("input_pixels", values.shape[0] * values.shape[1], path)
+        with np.errstate(all="ignore"):
+            scaled = (values * self.scale).astype(np.float32)
+            mean, std = (np.array(each, np.float32) for each in (self.mean, self.std))
+            pixels = np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1))
+        if not np.isfinite(pixels).all():
+            fail(
+                "config",
+                f"{self.path}: the pixels of {path} become NaN or infinite",
+                found=f"rescale_factor {self.scale}, image_mean {self.mean}, "
+                f"image_std {self.std}",
+            )
+        return pixels
 
 
 def read_preprocessor(folder: str | Path) -> Preprocessor:
@@ -192,7 +212,7 @@ def _read_image(path: str | Path) -> Any:
     from PIL import ImageOps
 
     try:
-        with open_file(path) as file, pillow.open(file) as opened:
+        with open_file(path) as file, _open_image(pillow, file, path) as opened:
             picture = ImageOps.exif_transpose(opened)
             if "A" in picture.getbands() or "transparency" in picture.info:
                 white = pillow.new("RGBA", picture.size, "white")
@@ -201,10 +221,26 @@ def _read_image(path: str | Path) -> Any:
     except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
         # Pillow's own messages are unclear; it reports some damage as SyntaxError.
         reason = getattr(error, "strerror", None) or "it is not an image that Pillow can read"
-        fail("file", f"cannot read `{path}`: {reason}", cause=error)
+        expected = f"an image in one of the formats {listing(_FORMATS)}"
+        fail("file", f"cannot read `{path}`: {reason}", expected=expected, cause=error)
 
 
-def _pillow() -> ModuleType:
+@contextmanager
+def _open_image(pillow: Any, file: BinaryIO, path: str | Path) -> Iterator[Any]:
+    """Opens an image without decoding it. In the block, our limit replaces Pillow's."""
+    with _one_reader:
+        before = pillow.MAX_IMAGE_PIXELS
+        try:
+            pillow.MAX_IMAGE_PIXELS = None  # the size is not known yet
+            with pillow.open(file, formats=_FORMATS) as opened:
+                check_limit("image_pixels", math.prod(opened.size), path)
+                pillow.MAX_IMAGE_PIXELS = most_of("image_pixels")  # for parts of a file
+                yield opened
+        finally:
+            pillow.MAX_IMAGE_PIXELS = before
+
+
+def _pillow() -> Any:
     try:
         from PIL import Image
     except ImportError as error:
@@ -249,7 +285,9 @@ def _size(
                 found=str(other),
             )
     if min(sides) < 1:
-        fail("config", f"{path}: `{name}` must be 1 or more", found=str(found[name]))
+        fail("config", f"{path}: `{name}` must be 1 or more", found=str(found[name])[:80])
+    pixels = math.prod(sides) if len(sides) == 2 else sides[0] ** 2
+    check_limit("input_pixels", pixels, f"{path}: `{name}`")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from archdsl.diagnostics import fail
 from archdsl.files import read_bytes
 from archdsl.formats.strict_json import read_object
+from archdsl.limits import check_limit
 
 Samples: TypeAlias = NDArray[np.float32]
 
+_LOWEST_RATE = 1000  # Hz; a filter for lower ones would be very long
 _EXTENSIBLE = 0xFFFE  # the encoding is in a later field
 _CROSSINGS = 32  # zero crossings of the resampling filter on each side
 _BETA = 9.0  # of its Kaiser window; aliases are attenuated by more than 90 dB
@@ -27,7 +29,7 @@ def read_wav(path: str | Path) -> tuple[Samples, int]:
     """Reads a WAV file: its samples, -1 to 1, with channels averaged, and its sampling rate.
 
     Supports integers of 8, 16, 24 and 32 bits, and floats of 32 and 64 bits. Raises
-    `ArchError` "file" for other files.
+    `ArchError` "file" for other files, and "limit" for those that are too long.
     """
     try:
         data = read_bytes(path)
@@ -49,13 +51,18 @@ def read_wav(path: str | Path) -> tuple[Samples, int]:
     kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", head[:16])
     if kind == _EXTENSIBLE and len(head) >= 26:
         (kind,) = struct.unpack("<H", head[24:26])
+    if kind in (1, 3) and channels and bits >= 8:
+        frames = len(chunks[b"data"]) // (channels * bits // 8)
+        check_limit("sound_samples", frames, path)
+    check_limit("sound_rate", rate, path)
     sound = _decode(chunks[b"data"], kind, bits)
-    if sound is None or not channels or not rate:
+    if sound is None or not channels or rate < _LOWEST_RATE:
         encoding = f"encoding {kind} of {bits} bits, {channels} channels, {rate} Hz"
         fail(
             "file",
             f"the encoding of `{path}` is not supported",
-            expected="PCM of 8, 16, 24 or 32 bits, or floats of 32 or 64 bits",
+            expected="PCM of 8, 16, 24 or 32 bits, or floats of 32 or 64 bits, at "
+            f"{_LOWEST_RATE} Hz or more",
             found=encoding,
             help="save the file as 16-bit PCM",
         )
@@ -70,8 +77,9 @@ def resample(samples: Samples, rate: int, wanted: int) -> Samples:
     """Resamples a sound; frequencies above half the new rate are filtered out.
 
     The filter is a sinc with a Kaiser window, one set of taps per phase (Smith, "Digital Audio
-    Resampling", 2002).
+    Resampling", 2002). Raises `ArchError` "limit" if the result is too long.
     """
+    check_limit("sound_samples", len(samples) * wanted // rate, "the resampled sound")
     common = math.gcd(rate, wanted)
     up, down = wanted // common, rate // common
     if up == down:
@@ -80,7 +88,7 @@ def resample(samples: Samples, rate: int, wanted: int) -> Samples:
     half = math.ceil(_CROSSINGS * stretch)
     padded = np.pad(samples.astype(np.float64), half)
     frames = sliding_window_view(padded, 2 * half + 1)
-    found = np.empty(-(-len(samples) * up // down))
+    found = np.empty(-(-len(samples) * up // down), np.float32)
     for phase in range(min(up, len(found))):
         whole, part = divmod(phase * down, up)
         times = (np.arange(-half, half + 1) - part / up) / stretch
@@ -88,7 +96,7 @@ def resample(samples: Samples, rate: int, wanted: int) -> Samples:
         taps = np.sinc(times) * np.i0(_BETA * np.sqrt(inside)) / np.i0(_BETA) * (inside > 0)
         count = len(found[phase::up])
         found[phase::up] = frames[whole::down][:count] @ (taps / stretch)
-    return found.astype(np.float32)
+    return found
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,8 @@ class Spectrogram:
 def read_spectrogram(folder: Path, bins: int) -> Spectrogram:
     """Reads a folder's `preprocessor_config.json`; without it, Whisper's values are used.
 
-    Raises `ArchError` "config" for values that are not supported.
+    Raises `ArchError` "config" for values that are not supported, and "limit" for those that
+    are too large.
     """
     path = folder / "preprocessor_config.json"
     default = Spectrogram(bins)
@@ -137,22 +146,17 @@ def read_spectrogram(folder: Path, bins: int) -> Spectrogram:
     for name, only in supported.items():
         if (found.get(name) or 0) != only and name in found:
             _fail_config(path, name, str(only), str(found[name]))
-    numbers = [
-        found.get(name, each)
-        for name, each in (
-            ("sampling_rate", default.rate),
-            ("n_fft", default.window),
-            ("hop_length", default.hop),
-        )
-    ]
-    for number in numbers:
-        if type(number) is not int or number < 1:
-            _fail_config(
-                path,
-                "sampling_rate, n_fft or hop_length",
-                "a whole number above 0",
-                str(number),
-            )
+    numbers = []
+    for name, limit, least, usual in (
+        ("sampling_rate", "sound_rate", _LOWEST_RATE, default.rate),
+        ("n_fft", "n_fft", 2, default.window),
+        ("hop_length", "hop_length", 1, default.hop),
+    ):
+        number = found.get(name, usual)
+        if type(number) is not int or number < least:
+            _fail_config(path, name, f"a whole number of {least} or more", str(number)[:80])
+        check_limit(limit, number, f"{path}: `{name}`")
+        numbers.append(number)
     return Spectrogram(bins, *numbers)
 
 
