@@ -39,6 +39,7 @@ try:
         CACHELEVEL,
         DEV,
         DTYPES_DICT,
+        NUM_CPU_THREADS,
         ClangRenderer,
     )
 except (RuntimeError, ValueError) as error:
@@ -130,6 +131,10 @@ def open_device(name: str | None = None) -> str:
     computes wrong results, with the reason and a fix.
     """
     note_open_device()
+    if NUM_CPU_THREADS.value < 1:
+        fail(
+            "device", f"NUM_CPU_THREADS cannot be {NUM_CPU_THREADS.value}", expected="1 or more"
+        )
     _check_kernel_cache()
     compiler, compiler_error = None, None
     try:

@@ -12,11 +12,13 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 import archdsl
 from archdsl.cli.common import GROUPS
+from archdsl.cli.output import OutputError, checked_output
 from archdsl.cli.progress_line import print_text, show_progress
-from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean
+from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, escape, fail
 
 COMMANDS = tuple(name for group in GROUPS.values() for name in group)
 
@@ -42,28 +44,55 @@ def run_command(args: argparse.Namespace) -> int:
     if family.isalpha():
         os.environ.setdefault("DEV", family.upper())
     try:
-        with show_progress(), warnings.catch_warnings():
+        with checked_output(), show_progress(), warnings.catch_warnings():
             warnings.showwarning = _print_warning
+            if hasattr(args, "device"):
+                _check_threads()
             status: int = args.run(args)
-        sys.stdout.flush()
         return status
     except ArchError as error:
         print(error, file=sys.stderr)
-    except BrokenPipeError:
-        raise
-    except OSError as error:  # of stdout; other files raise ArchError
-        problem = Diagnostic("file", f"cannot write the output: {error.strerror}")
-        print(problem.render(), file=sys.stderr)
+    except OutputError as error:
+        _print_problem(f"cannot write the output: {error}")
         # Python flushes stdout again at exit; the rest of the output goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of a file or folder that no reader expects to fail
+        where = f"`{error.filename}`: " if error.filename else ""
+        _print_problem(f"{where}{error.strerror or error}")
     return 1
+
+
+def _check_threads() -> None:
+    """Reports an environment variable that tinygrad reads when it is imported."""
+    text = os.environ.get("NUM_CPU_THREADS")
+    if text is not None and not (text.isascii() and text.isdecimal() and int(text) > 0):
+        fail(
+            "device",
+            "the environment variable NUM_CPU_THREADS is not a number of threads",
+            expected="a whole number above 0",
+            found=f"`{text:.80}`",
+            help="unset it: archdsl then uses all cores",
+        )
+
+
+def _print_problem(message: str) -> None:
+    print(Diagnostic("file", message).render(), file=sys.stderr)
 
 
 def _print_warning(message: Warning | str, *where: object, **more: object) -> None:
     print_text(str(message), file=sys.stderr)
 
 
-class _Parser(argparse.ArgumentParser):
+class _PlainParser(argparse.ArgumentParser):
+    """A parser whose messages show control characters of arguments escaped."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escape(message))
+
+
+class _Parser(_PlainParser):
     """The parser of `archdsl`; its help lists the commands by group."""
 
     def __init__(self) -> None:
@@ -89,7 +118,7 @@ class _Parser(argparse.ArgumentParser):
 def _build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser()
     commands = parser.add_subparsers(
-        prog="archdsl", metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser
+        prog="archdsl", metavar="COMMAND", required=True, parser_class=_PlainParser
     )
     name = argv[0]
     if name in COMMANDS:

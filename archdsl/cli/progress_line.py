@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from archdsl.diagnostics import escape
 from archdsl.progress import Task, listening
 
 _DELAY = 0.5  # seconds until a task is shown
@@ -45,6 +46,7 @@ def show_progress() -> Iterator[None]:
 def print_text(text: str, end: str = "\n", file: TextIO | None = None) -> None:
     """Prints and flushes; to stdout by default."""
     file = file or sys.stdout
+    text = escape(text) if file is sys.stderr else text
     with _line.text(text + end, file) if _line else contextlib.nullcontext():
         print(text, end=end, file=file, flush=True)
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import numpy as np
-
 from archdsl.cli.common import Subparsers, add_command, add_runtime, add_spec, compile_model
 from archdsl.diagnostics import fail
-from archdsl.files import open_file
 from archdsl.formats import write_npz
+from archdsl.formats.npz import read_npy
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -57,8 +55,7 @@ def _read_array(argument: str) -> tuple[str, Any]:
             expected="--input NAME=FILE.npy, as in --input tokens=tokens.npy",
         )
     try:
-        with open_file(path) as file:
-            return name, np.load(file, allow_pickle=False)
+        return name, read_npy(path)
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error)
         fail("file", f"cannot read `{path}`: {reason}", cause=error)

@@ -6,6 +6,7 @@ bfloat16 and no 8-bit floats; safetensors supports them.
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,15 @@ from archdsl.diagnostics import fail, listing
 from archdsl.files import open_file
 from archdsl.formats.archive import open_archive
 from archdsl.formats.atomic import replacing
-from archdsl.formats.host import CARRIER, LazyTensor, Value, bits_of, dtype_name, reading
+from archdsl.formats.host import (
+    CARRIER,
+    LazyTensor,
+    Value,
+    bits_of,
+    dtype_name,
+    element_count,
+    reading,
+)
 
 _HELD = [name for name, carrier in CARRIER.items() if carrier.name == name]
 
@@ -37,6 +46,34 @@ def read_npz(path: Path) -> dict[str, LazyTensor]:
         if len(set(file.files)) < len(file.files):
             raise ValueError("two arrays have the same name")
         return {name: _stored(name, file[name]) for name in file.files}
+
+
+def read_npy(path: str | Path) -> np.ndarray[Any, Any]:
+    """The array of a `.npy` file; raises OSError, or ValueError if it is not one.
+
+    The size that the header declares is compared with the file's before it is allocated.
+    """
+    with open_file(path) as file:
+        start = file.read(8)
+        if start[:4] == b"PK\x03\x04":
+            raise ValueError("it is an archive; write each array with `np.save`")
+        if start[:6] != np.lib.format.MAGIC_PREFIX:
+            raise ValueError("it is not a .npy file, which `np.save` writes")
+        readers = {
+            b"\1\0": np.lib.format.read_array_header_1_0,
+            b"\2\0": np.lib.format.read_array_header_2_0,
+        }
+        if start[6:] not in readers:
+            raise ValueError("its version is not supported: write it again with `np.save`")
+        shape, _, dtype = readers[start[6:]](file)
+        if dtype.hasobject:
+            raise ValueError("it has Python objects instead of numbers")
+        declared = element_count(shape) * dtype.itemsize
+        stored = os.fstat(file.fileno()).st_size - file.tell()
+        if declared != stored:
+            raise ValueError(f"its header declares {declared:,} bytes, and it has {stored:,}")
+        file.seek(0)
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def write_npz(path: str | Path, tensors: Mapping[str, Value]) -> None:
