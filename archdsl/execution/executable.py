@@ -33,6 +33,7 @@ from archdsl.execution.arguments import check_choice, whole_number
 from archdsl.execution.buckets import bucket_length, paddable_axes, padded_inputs
 from archdsl.execution.initial_weights import initial_weights
 from archdsl.execution.memory import check_memory, check_sizes
+from archdsl.execution.ranges import checked
 from archdsl.execution.recent import Recent
 from archdsl.formats.host import LazyTensor
 from archdsl.graph.cost import BYTES
@@ -150,7 +151,8 @@ class Executable:
     def fill(self, found: Mapping[str, LazyTensor]) -> None:
         """Sets all weights from tensors by path, read one at a time."""
         with self.lock:
-            tensors = ((name, self._read_weight(stored)) for name, stored in found.items())
+            ranged = checked(found, self.dtype)
+            tensors = ((name, self._read_weight(stored)) for name, stored in ranged)
             self._parameters = self._load_weights(tensors, "loading weights")
             self._drop_captures()
 

@@ -85,6 +85,7 @@ def assert_same(ours: dict[str, NDArray[Any]], theirs: dict[str, NDArray[Any]]) 
         ("float16", "npz"),  # npz has no bfloat16; tests/formats reads the message
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*beyond 65504")  # the largest float32 is among them
 def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path, dtype: str, suffix: str) -> None:
     unusual = drawn()
     unusual["out.weight"] = np.array(UNUSUAL, np.float32).reshape(3, 3)
