@@ -40,6 +40,7 @@ def assign_roles(
     origin: Path,
     chat_template: str | None = None,
     ids: Mapping[str, int] | None = None,
+    chat_tokens: Mapping[str, str | None] | None = None,
 ) -> PublishedTokenizer:
     """Finds the special tokens by name, by id or by usual name.
 
@@ -65,7 +66,8 @@ def assign_roles(
         found[role] = tuple(dict.fromkeys(known)) or _find_usual(library, role)
     bos, pad = (next(iter(found[role]), None) for role in ("bos", "pad"))
     end = max(ids.values()) + 1
-    return PublishedTokenizer(library, bos, found["eos"], pad, chat_template, end)
+    variables = tuple((chat_tokens or {}).items())
+    return PublishedTokenizer(library, bos, found["eos"], pad, chat_template, end, variables)
 
 
 def set_end_tokens(

@@ -33,6 +33,12 @@ from archdsl.text.subword_models import (
     parse_merges,
     reading,
 )
+from archdsl.text.tokenizer_settings import (
+    apply_settings,
+    is_generic,
+    merge_settings,
+    tokenizer_class,
+)
 from archdsl.text.vocabulary_tokenizer import PURPOSES, USUAL_NAMES, read_vocabulary
 
 _TIKTOKEN = {
@@ -79,10 +85,16 @@ def _read_folder(folder: Path) -> PublishedTokenizer:
     """
     with reading(folder):
         names = {entry.name for entry in folder.iterdir()}
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        settings |= _read_object(folder / name) if name in names else {}
+    special, own, config = (
+        _read_object(folder / name) if name in names else {}
+        for name in ("special_tokens_map.json", "tokenizer_config.json", "config.json")
+    )
+    ready = "tokenizer.json" in names
+    settings = merge_settings(own, special) if ready else special | own
     library = _build_library(folder, names, settings)
+    kind = tokenizer_class(settings, config)
+    if ready:
+        library = apply_settings(library, settings, kind, folder)
     numbers = read_token_ids(folder, [f"{role}_token_id" for role in PURPOSES])
     chat = parse_template(settings.get("chat_template"), folder)
     if "chat_template.jinja" in names:
@@ -93,11 +105,27 @@ def _read_folder(folder: Path) -> PublishedTokenizer:
         {role: numbers.get(f"{role}_token_id") for role in PURPOSES},
         folder,
         chat,
+        chat_tokens=_chat_tokens(settings, kind, library, folder),
     )
-    set_end_tokens(
-        published, settings.get("add_bos_token"), settings.get("add_eos_token"), folder
-    )
+    if not ready:  # else these flags do not apply, as in transformers 5
+        set_end_tokens(
+            published, settings.get("add_bos_token"), settings.get("add_eos_token"), folder
+        )
     return published
+
+
+def _chat_tokens(
+    settings: Mapping[str, Any], kind: str | None, library: Any, folder: Path
+) -> dict[str, str | None]:
+    """Returns the variables of a chat template: the tokens that the settings name.
+
+    A generic class has no others; None says so of a token that is only known by its id.
+    """
+    exact = kind is not None and is_generic(kind, library)
+    named: dict[str, Any] = {f"{role}_token": None for role in PURPOSES} if exact else {}
+    named |= {key: value for key, value in settings.items() if key.endswith("_token")}
+    flags = ("add_bos_token", "add_eos_token")
+    return {key: _token_text(value, folder) for key, value in named.items() if key not in flags}
 
 
 def _read_json(path: Path) -> PublishedTokenizer:

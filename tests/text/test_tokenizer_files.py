@@ -106,12 +106,12 @@ def test_flags_for_start_and_end_tokens(
     ids = tokenizer.encode("ab")
     assert tuple(number for number in ids if number in (1, 2)) == ends
     assert tokenizer.decode(ids) == "ab"
-    # A folder's settings overrule what its tokenizer.json does.
+    # A tokenizer.json is used as it is, also if these settings disagree.
     (tmp_path / "tokenizer.json").write_text(tokenizer._library.to_str(), encoding="utf-8")
     settings = {"add_bos_token": not add_bos, "add_eos_token": add_eos}
     named = {"bos_token": "<s>", "eos_token": "</s>"}
     write(tmp_path, {"tokenizer_config.json": settings | named})
-    assert (read_tokenizer(tmp_path).encode("ab")[0] == 1) is not add_bos
+    assert (read_tokenizer(tmp_path).encode("ab")[0] == 1) is add_bos
 
 
 def test_word_pieces(tmp_path: Path) -> None:
