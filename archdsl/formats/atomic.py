@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     The temporary file exists and is empty. When the block ends, it is flushed to disk and
     renamed. If the block raises, it is removed and `path` is unchanged. Symbolic links are
-    followed, and the permissions of `path` are kept.
+    followed, and the permissions of `path` are kept. Temporary files that killed processes left
+    in the folder are deleted.
 
     Raises ArchError (`file`) if the file cannot be written.
 
@@ -38,14 +41,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 f"{path}: cannot write: not a regular file",
                 help="give the path of a file",
             )
-        temporary.touch(exist_ok=False)
+        _delete_abandoned(target.parent)
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
+            _lock(descriptor)  # until the end, also of a process that is killed
             yield temporary
             if target.exists():
                 shutil.copymode(target, temporary)
             _flush(temporary)
             os.replace(temporary, target)
         finally:
+            os.close(descriptor)
             temporary.unlink(missing_ok=True)
         if os.name == "posix":
             _flush(target.parent)  # which has the new name
@@ -61,6 +67,30 @@ def replacing(path: str | Path) -> Iterator[Path]:
             help=help,
             cause=error,
         )
+
+
+def _delete_abandoned(folder: Path) -> None:
+    """Deletes temporary files that are a minute old and that no process has locked."""
+    for path in folder.glob(".archdsl-*.partial"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+            try:
+                old = time.time() - os.fstat(descriptor).st_mtime > 60
+                if old and _lock(descriptor):
+                    path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Locks a file for this process, if the system can; returns whether it did."""
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def _flush(path: Path) -> None:

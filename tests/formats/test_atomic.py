@@ -123,3 +123,31 @@ def test_a_full_disk_is_a_diagnostic(tmp_path: Path) -> None:
 def test_another_files_error_stays_its_own(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="elsewhere"), replacing(tmp_path / "a"):
         (tmp_path / "elsewhere").read_bytes()
+
+
+def test_temporary_files_of_killed_processes_are_deleted(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from archdsl.formats.atomic import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print("written", flush=True)
+    sys.stdin.readline()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", code, str(tmp_path / "a")]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"written\n"
+        (left,) = tmp_path.iterdir()
+        os.utime(left, (0, 0))
+        with replacing(tmp_path / "b") as temporary:
+            temporary.touch()
+        assert left.exists()  # its process is running
+        writer.kill()
+        writer.wait()
+    with replacing(tmp_path / "b") as temporary:
+        temporary.touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
