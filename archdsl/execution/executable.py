@@ -173,7 +173,8 @@ class Executable:
 
     def _read_weight(self, stored: LazyTensor) -> Tensor | Quantized:
         """A weight of a file; quantized as it is there if that is asked for."""
-        if stored.groups is None or self.quantize != "stored":
+        matrix = len(stored.shape) == 2 and self.quantize == "stored"
+        if stored.groups is None or not matrix:
             widened = (stored.dtype, self.dtype) == ("float16", "float32")
             return to_device(
                 stored.read(), self.device, self.dtype if widened else stored.dtype

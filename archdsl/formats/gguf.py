@@ -254,9 +254,15 @@ def _lazy_tensor(path: Path, shape: Sequence[int], kind: _Kind, data: Bytes) -> 
             return numbers
 
     def grouped() -> Groups:
-        return groups(kind.name, mapped_view(data).reshape(rows))
+        matrix = mapped_view(data).reshape(-1, rows[-1])
+        values, scales, offsets = groups(kind.name, matrix)
+        return Groups(
+            values.reshape(*rows[:-1], -1),
+            scales.reshape(*rows[:-1], -1),
+            None if offsets is None else offsets.reshape(*rows[:-1], -1),
+        )
 
-    whole = len(shape) == 2 and kind.name in KINDS
+    whole = len(shape) in (2, 3) and kind.name in KINDS
     return LazyTensor("float32", tuple(shape), load, grouped if whole else None)
 
 

@@ -101,7 +101,8 @@ class Groups(NamedTuple):
 
     `values` are [out, in] of int8, or [out, in / 2] of uint8 with two 4-bit numbers each: in
     every 16 bytes, the lower 4 bits are 16 numbers and the upper 4 bits the next 16. A number
-    is value * scale + offset; `scales` and `offsets` are [out, in / group] of float32.
+    is value * scale + offset; `scales` and `offsets` are [out, in / group] of float32. A stack
+    of matrices has one more axis in front.
     """
 
     values: NDArray[Any]

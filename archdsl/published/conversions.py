@@ -203,7 +203,7 @@ CONVERSIONS: dict[str, Row] = {
     "transpose": Row(0, "", _before_transpose, _transpose, _transpose),
     "split": Row(0, "", _before_split, _split, _join, by_rows=True),
     "concat": Row(0, "", _before_concat, _join, _split),
-    "stacked": Row(0, "", _before_stacked, _unstack, _stack),
+    "stacked": Row(0, "", _before_stacked, _unstack, _stack, by_rows=True),
     "shaped": Row(None, "(1, 1, D)", _before_shaped, _reshape, _reshape),
     "halves": Row(1, "(heads)", _before_halves, _halves, _pairs, by_rows=True),
     "without": Row(2, "(2, 3)", _before_without, _without, _with_zeros),

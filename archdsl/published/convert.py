@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from archdsl.formats.host import Groups, LazyTensor
 from archdsl.published.conversions import Arrays, Conversion, Shapes
+
+T = TypeVar("T")
 
 
 def from_checkpoint(
@@ -31,16 +35,38 @@ def from_checkpoint(
     def read() -> Arrays:
         return convert([stored.read() for stored in theirs])
 
-    def groups(index: int) -> Groups:
+    def groups() -> list[Groups]:
         given = [stored.groups() for stored in theirs if stored.groups]
-        parts = [list(part) for part in zip(*given, strict=True) if part[0] is not None]
-        return Groups(*(np.ascontiguousarray(convert(part)[index]) for part in parts))
+        fields = [list(part) for part in zip(*given, strict=True) if part[0] is not None]
+        moved = zip(*(convert(part) for part in fields), strict=True)
+        return [Groups(*map(np.ascontiguousarray, parts)) for parts in moved]
 
-    ours = [_part(theirs[0].dtype, shape, read, i) for i, shape in enumerate(shapes)]
+    count = len(shapes)
+    numbers = _Shared(read, count)
+    ours = [_part(theirs[0].dtype, shape, numbers, i) for i, shape in enumerate(shapes)]
     # If only whole rows move, quantized values and scales move in the same way.
     if all(stored.groups for stored in theirs) and all(each.by_rows for each in conversions):
-        return [replace(part, groups=partial(groups, i)) for i, part in enumerate(ours)]
+        made = _Shared(groups, count)
+        return [replace(part, groups=partial(made, i)) for i, part in enumerate(ours)]
     return ours
+
+
+class _Shared(Generic[T]):
+    """The parts of what `make` returns: made once for parts that are taken in turn, and dropped
+    when each has been taken."""
+
+    def __init__(self, make: Callable[[], list[T]], count: int):
+        self.make, self.count = make, count
+        self.parts: list[T] | None = None
+        self.left: set[int] = set()
+
+    def __call__(self, index: int) -> T:
+        parts = self.parts
+        if parts is None or index not in self.left:
+            parts, self.left = self.make(), set(range(self.count))
+        self.left.discard(index)
+        self.parts = parts if self.left else None
+        return parts[index]
 
 
 def to_checkpoint(
@@ -57,13 +83,14 @@ def to_checkpoint(
             arrays = each.undo(arrays, before)
         return arrays
 
-    return [_part(ours[0].dtype, shape, convert, i) for i, shape in enumerate(stages[0])]
+    made = _Shared(convert, len(stages[0]))
+    return [_part(ours[0].dtype, shape, made, i) for i, shape in enumerate(stages[0])]
 
 
 def _part(
-    dtype: str, shape: tuple[int, ...], convert: Callable[[], Arrays], index: int
+    dtype: str, shape: tuple[int, ...], parts: Callable[[int], NDArray[Any]], index: int
 ) -> LazyTensor:
-    return LazyTensor(dtype, shape, lambda: np.ascontiguousarray(convert()[index]))
+    return LazyTensor(dtype, shape, lambda: np.ascontiguousarray(parts(index)))
 
 
 def _stages(conversions: Sequence[Conversion], ours: Shapes, count: int) -> list[Shapes]:

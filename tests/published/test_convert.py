@@ -125,6 +125,31 @@ def test_tensors_are_read_lazily() -> None:
         made[1].read()
 
 
+def test_a_tensor_of_many_parts_is_read_once() -> None:
+    reads = 0
+
+    def load() -> np.ndarray:
+        nonlocal reads
+        reads += 1
+        return np.arange(12, dtype=np.float32).reshape(3, 2, 2)
+
+    def groups() -> Groups:
+        nonlocal reads
+        reads += 1
+        return Groups(load().astype(np.int8), np.ones((3, 2, 1), np.float32))
+
+    lazy = [LazyTensor("float32", (3, 2, 2), load, groups)]
+    made = from_checkpoint(lazy, [Conversion("stacked")], ((2, 2),) * 3)
+    assert [each.read().tolist() for each in made][1] == [[4, 5], [6, 7]]
+    assert reads == 1
+    assert made[1].read().tolist() == [[4, 5], [6, 7]]  # and again after that
+    assert reads == 2
+    parts = [each.groups() for each in made if each.groups]
+    assert [part.values.tolist() for part in parts][2] == [[8, 9], [10, 11]]
+    assert [part.scales.shape for part in parts] == [(2, 1)] * 3
+    assert reads == 4
+
+
 def test_every_conversion_has_a_round_trip_test() -> None:
     tried = {each.name for way, _, _ in WAYS for each in way}
     assert tried | {"without"} == CONVERSIONS.keys()

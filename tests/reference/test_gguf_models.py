@@ -39,8 +39,8 @@ ENDS = {
 }
 
 
-def write_gguf(folder: Path, path: Path, architecture: str) -> None:
-    """A checkpoint of transformers as llama.cpp's converter writes it."""
+def write_gguf(folder: Path, path: Path, architecture: str, experts_as: Any = None) -> None:
+    """A checkpoint of transformers as llama.cpp's converter writes it, experts quantized."""
     import gguf
     from safetensors.numpy import load_file
 
@@ -84,7 +84,10 @@ def write_gguf(folder: Path, path: Path, architecture: str) -> None:
         else:
             writer.add_tensor(ENDS.get(name) or in_llama_cpp(name), tensor)
     for name, tensors in experts.items():
-        writer.add_tensor(name, np.stack(tensors))
+        stacked = np.stack(tensors)
+        if experts_as is not None:
+            stacked = gguf.quants.quantize(stacked, experts_as)
+        writer.add_tensor(name, stacked, raw_dtype=experts_as)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -198,3 +201,18 @@ def test_an_architecture_without_a_map(
     assert help in str(diagnostic.help)
     assert f"`{architecture}`" not in str(diagnostic.expected)
     assert "`marian`" not in str(diagnostic.expected)
+
+
+def test_experts_stay_quantized(tmp_path: Path) -> None:
+    """The experts of a file, all in one tensor, are read as whole numbers as in the file."""
+    import gguf
+
+    saved(tmp_path, "Mixtral", "linear", intermediate_size=64)
+    path = tmp_path / "model.gguf"
+    write_gguf(tmp_path, path, "llama", gguf.GGMLQuantizationType.Q8_0)
+    ids = tokens(20)
+    stored, full = (
+        archdsl.from_pretrained(path, device="CPU", **options)(tokens=ids)["logits"]
+        for options in ({}, {"dtype": "float32"})
+    )
+    assert 0 < apart(stored, full) < 0.01
