@@ -139,6 +139,8 @@ class Generation(DecodingLoop[TokenEvent]):
         self._sampler = Sampler(sampling, seed, len(self.rows), log_probs)
         # Padding is never the next token.
         pad = self._tokens.pad
+        if pad is not None and pad in stop:
+            _report_padding_that_ends(self._tokens, pad)
         self.processors = [*([] if pad is None else [Forbid(((pad,),))]), *processors]
         self._step = 0
         self._max_new = _max_new_tokens(self.rows, max_new_tokens, max_length)
@@ -289,6 +291,17 @@ def _check_prompts(tokens: Input, rows: Sequence[Sequence[int]]) -> None:
                 found=str(wrong[0]),
                 help="check that the tokenizer belongs to this model",
             )
+
+
+def _report_padding_that_ends(tokens: Input, pad: int) -> NoReturn:
+    fail(
+        "generation",
+        f"the end token {pad} is also the padding of `{tokens.name}`",
+        tokens.span,
+        expected="a number for padding that is no token of a text",
+        found=f"`pad {pad}`: losses skip it, and it is never the next token, so no text ends",
+        help="write `pad` with another number, or without padding train on rows of one length",
+    )
 
 
 def _report_full_context(

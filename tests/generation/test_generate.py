@@ -320,6 +320,16 @@ def test_rows_without_a_token_are_not_chosen(model: Model, temperature: float) -
     assert set(found) <= {0, 1, *range(7, 50)}
 
 
+def test_an_end_token_that_is_padding_is_an_error() -> None:
+    """It would never be learned, because losses skip it, and never be chosen."""
+    model = archdsl.compile("transformer.arch", device="CPU", **{**SMALL, "heads": 3})
+    options: dict[str, Any] = {"max_new_tokens": 4, "sampling": GREEDY, "seed": 0}
+    options["others"] = {"source": np.array([[5, 6]])}
+    with pytest.raises(ArchError, match="the end token 0 is also the padding of `target`"):
+        generate(model, [[1]], stop=[0, 2], **options)
+    assert generate(model, [[1]], stop=[2], **options)
+
+
 def test_a_stop_string_ends_the_text_before_it(model: Model) -> None:
     tokenizer = letters()
     options: Any = {"max_new_tokens": 12, "temperature": 3.0, "seed": 4}
