@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from archdsl.backend.quantized import Weights
     from archdsl.backend.tuning import Tuner
     from archdsl.execution.decoder import Decoder
-    from archdsl.generation.generate import Generation, Session, TextChunk
+    from archdsl.generation.generate import Generation, Session
+    from archdsl.generation.text_stream import TextChunk
     from archdsl.text.tokenizer import TextTokenizer
 
 DECODERS = 4  # decoders kept with their caches; each belongs to one thread
@@ -177,8 +178,8 @@ class Model:
         tokenizer, at a token of `stop_tokens`, or before a string of `stop`. The other
         arguments are those of `generate`.
         """
-        from archdsl.generation.generate import encode_prompt, stream_text
         from archdsl.generation.sampling import Sampling
+        from archdsl.generation.text_stream import encode_prompt, stream_text
 
         given = [prompts] if isinstance(prompts, str) else prompts
         return stream_text(

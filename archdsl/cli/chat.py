@@ -94,7 +94,7 @@ def _answer(
     options: DecodingOptions,
 ) -> Messages:
     """Prints the answer as it is generated, and returns the messages with the answer."""
-    from archdsl.generation.generate import stream_text  # imports tinygrad
+    from archdsl.generation.text_stream import stream_text  # imports tinygrad
 
     answer = problem = ""
     try:

@@ -22,7 +22,7 @@ from archdsl.progress import doing
 from archdsl.text.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
-    from archdsl.generation.generate import TextChunk
+    from archdsl.generation.text_stream import TextChunk
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     if not prompts:
         return 0
     model, tokenizer = load_model_and_tokenizer(args)
-    from archdsl.generation.generate import encode_prompt, stream_text  # imports tinygrad
+    # imports tinygrad
+    from archdsl.generation.text_stream import encode_prompt, stream_text
 
     limit = None if args.slide else model.session(len(prompts)).decoder.limit
     stop_tokens = [tokenizer.number(name) for name in args.stop_token]

@@ -15,7 +15,7 @@ from archdsl.cli import checkpoints, main, parse_arguments
 from archdsl.cli.generation_options import buffer_first
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.execution.decoder import CHUNK, Decoder
-from archdsl.generation import generate as generation
+from archdsl.generation import text_stream as generation
 from archdsl.text.tokenizer import TextTokenizer
 from tests.cli.tiny import gpt2
 

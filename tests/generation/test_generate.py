@@ -13,9 +13,10 @@ import archdsl
 from archdsl.diagnostics import ArchError
 from archdsl.execution.decoder import Decoder
 from archdsl.formats import LazyTensor
-from archdsl.generation.generate import Generation, TokenEvent, _text_chunks, generate
+from archdsl.generation.generate import Generation, TokenEvent, generate
 from archdsl.generation.processors import Forbid, ForceLast
 from archdsl.generation.sampling import Sampling
+from archdsl.generation.text_stream import _text_chunks
 from archdsl.model import Model
 from archdsl.tasks.score import Score, score, windows
 from archdsl.text.special_tokens import PublishedTokenizer
