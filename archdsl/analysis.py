@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
+from archdsl.graph.sites import parameters
+from archdsl.graph.unused import drop_absent
 from archdsl.graph.verify import verify
-from archdsl.published.configs import check_config
+from archdsl.published.config_blocks import check_config
 from archdsl.published.weight_maps import (
     WeightMap,
     active_lines,
@@ -33,7 +36,9 @@ from archdsl.syntax import ast
 class Analysis(Frozen):
     """A model with fixed parameters, its graph, and its file.
 
-    `elaborator` and `env` hold the values of the parameters.
+    `elaborator` and `env` hold the values of the parameters. `absent` are the weights of the
+    parts that conditions leave out, of the first layers of each stack. `optional` are the nodes
+    that only outputs with a condition need, for a model with settings.
     """
 
     file: ast.File
@@ -41,11 +46,21 @@ class Analysis(Frozen):
     graph: Graph
     elaborator: Elaborator
     env: Env
+    absent: tuple[str, ...] = ()
+    optional: frozenset[str] = frozenset()
 
     @cached_property
     def maps(self) -> Mapping[str, WeightMap]:
         """Returns the weight maps by the titles of the `weights` blocks."""
-        return weight_maps(self.file, self.model, self.graph, self.elaborator, self.env)
+        return weight_maps(
+            self.file,
+            self.model,
+            self.graph,
+            self.elaborator,
+            self.env,
+            absent=self.absent,
+            optional=self.optional,
+        )
 
 
 def analyse(
@@ -141,21 +156,29 @@ class _Run:
             check_facts(facts if variant else builder.facts, graph, elaborator, env)
             for item in self.file.items:
                 if isinstance(item, ast.Weights) and item.model.id == model.name.id:
-                    self._check_config(item, elaborator, env)
+                    self._check_config(item, model, elaborator, env)
         if graph is None:
             with self._reporting():
                 check_rules(self.file, model, elaborator, env)
             return None
         verify(graph)
+        absent: tuple[str, ...] = ()
+        if builder.partial and builder.complete:
+            present = {p.path for p in parameters(graph, 1)}
+            every = (p.path for p in parameters(builder.complete, 1))
+            absent = tuple(path for path in every if path not in present)
+        optional = _optional(model, graph) if settings else frozenset[str]()
         with self._reporting():
-            weight_maps(self.file, model, graph, elaborator, env, whole=False)
-        return Analysis(self.file, model, graph, elaborator, env)
+            weight_maps(self.file, model, graph, elaborator, env, False, absent, optional)
+        return Analysis(self.file, model, graph, elaborator, env, absent, optional)
 
-    def _check_config(self, node: ast.Weights, elaborator: Elaborator, env: Env) -> None:
+    def _check_config(
+        self, node: ast.Weights, model: ast.Model, elaborator: Elaborator, env: Env
+    ) -> None:
         for line in active_lines(node.rules, elaborator, env):
             if isinstance(line, ast.Config):
                 with self._reporting():
-                    check_config(line, elaborator, env)
+                    check_config(line, model, elaborator, env)
                 return
 
     @contextmanager
@@ -165,6 +188,16 @@ class _Run:
             yield
         except ArchError as error:
             self.report.extend(error.diagnostics)
+
+
+def _optional(model: ast.Model, graph: Graph) -> frozenset[str]:
+    """The nodes with weights that only outputs with a condition need."""
+    outputs = [each for each in model.body.statements if isinstance(each, ast.Output)]
+    always = {each.name.id for each in outputs if each.condition is None}
+    kept = tuple(each for each in graph.outputs if each[0] in always)
+    base = drop_absent(replace(graph, outputs=kept, loss=None))
+    needed = {p.node for p in parameters(base, 1)}
+    return frozenset(p.node for p in parameters(graph, 1)) - needed
 
 
 def _file(spec: str | ast.File) -> tuple[ast.File, Path | None, str | None]:

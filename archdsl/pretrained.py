@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from archdsl.analysis import Analysis, analyse
@@ -18,7 +19,7 @@ from archdsl.published.configs import model_type_field, read_config, write_confi
 from archdsl.published.recognise import Recognised, recognise
 from archdsl.published.specialise_spec import specialise_spec
 from archdsl.published.weight_maps import WeightMap
-from archdsl.semantics.models import ModelBuilder
+from archdsl.semantics.models import ModelBuilder, Setting
 from archdsl.semantics.report import Report
 from archdsl.semantics.values import Scalar, Value, value_text
 from archdsl.syntax import ast
@@ -116,10 +117,21 @@ def _open_checkpoint(
 ) -> tuple[Recognised, Analysis, dict[str, LazyTensor]]:
     """Returns the spec of a checkpoint, its model, and its tensors as weights of the model."""
     opened, known = _recognise(path, spec, ignore)
-    analysis = analyse(str(known.path), known.model.name.id, dict(known.settings))
+    several = [_analyse(known, each) for each in (known.settings, *known.alternatives)]
+
+    def mismatches(analysis: Analysis) -> int:
+        return checkpoints.mismatches(opened.tensors, analysis.maps[known.title])
+
+    # The tensors decide what the config leaves open; the first of equals is taken.
+    analysis = min(several, key=mismatches) if len(several) > 1 else several[0]
+    settings = (known.settings, *known.alternatives)[several.index(analysis)]
     weights = {p.path: p for p in parameters(analysis.graph)}
     found = checkpoints.fit(str(path), opened.tensors, weights, analysis.maps, known.title)
-    return known, analysis, found
+    return replace(known, settings=settings), analysis, found
+
+
+def _analyse(known: Recognised, settings: Mapping[str, Setting]) -> Analysis:
+    return analyse(str(known.path), known.model.name.id, dict(settings))
 
 
 def _check_round_trip(

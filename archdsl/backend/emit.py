@@ -109,8 +109,9 @@ def last(op: OpCall) -> Tensor:
 
 
 def at(op: OpCall) -> Tensor:
-    found = op.tensors["tokens"] == op.attr["token"]  # [B, T]
-    # The first match; position 0 if there is none.
+    tokens, token = op.tensors["tokens"], op.attr.get("token")
+    found = tokens if token is None else tokens == token  # [B, T]
+    # The first match, or the first of the largest; position 0 if there is no match.
     index = found.cast(dtypes.int32).argmax(1)  # [B]
     index = index.reshape(-1, 1, 1).expand(-1, 1, op.x.shape[2])  # [B, 1, D]
     return op.x.gather(1, index).squeeze(1)  # [B, D]

@@ -106,7 +106,7 @@ class _File:
             for each in graph.inputs
         ]
         edges = body.model()
-        loss = [ast.Loss(SPAN, self.loss(graph.loss, body, seen))] if graph.loss else []
+        loss = [ast.Loss(SPAN, self.loss(graph.loss, body, seen), None)] if graph.loss else []
         statements = (
             *inputs,
             self.init(),
@@ -320,7 +320,7 @@ class _Body:
     def output(self, output: str, ref: str, expr: ast.Expr) -> None:
         self.names.setdefault(ref, output)
         type = plain_type(self.file.types[ref])
-        self.statements.append(ast.Output(SPAN, name(output), type, expr))
+        self.statements.append(ast.Output(SPAN, name(output), type, None, expr))
 
     # -- expressions --
 

@@ -78,6 +78,11 @@ def fit(
     return best.ours()
 
 
+def mismatches(tensors: Mapping[str, LazyTensor], map: WeightMap) -> int:
+    """How many tensors of an open file are missing or unexpected for a map."""
+    return _Attempt(map, tensors, {}).odd
+
+
 def to_published(map: WeightMap, ours: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
     """A model's weights under the names and in the layout of a map; lazy."""
     theirs: dict[str, LazyTensor] = {}

@@ -41,8 +41,8 @@ from archdsl.graph.nodes import Graph
 from archdsl.graph.printer import show
 from archdsl.graph.sites import Parameter, parameters
 from archdsl.graph.types import Type
+from archdsl.graph.unused import drop_unused
 from archdsl.passes import optimise
-from archdsl.passes.eliminate_dead_code import drop_unused
 from archdsl.passes.program import Program, lower
 from archdsl.passes.select_quantizable import select_quantizable
 from archdsl.progress import each

@@ -271,10 +271,10 @@ _ROWS = (
     Op("first", (X,), shapes.first, "Selects the first position.", example="first"),
     Op(
         "at",
-        (X, tensor("tokens"), integer("token")),
+        (X, tensor("tokens"), integer("token", None)),
         shapes.at,
         "Selects the vector at the first position where `tokens` equals `token`, or at "
-        "position 0 if there is none.",
+        "position 0 if there is none. Without `token`, at the first position of the largest.",
         example="at(tokens, 49407)",
     ),
     Op(

@@ -82,7 +82,7 @@ def last(site: Site) -> Type:
 
 def at(site: Site) -> Type:
     sequence, _ = site.sequence()
-    tokens, token = site.tensors["tokens"], site.attr["token"]
+    tokens, token = site.tensors["tokens"], site.attr.get("token")
     if tokens.dtype != "int" or [axis.size for axis in tokens.axes] != [sequence.size]:
         raise Mismatch(
             "type-mismatch",
@@ -92,7 +92,7 @@ def at(site: Site) -> Type:
             found=str(tokens),
             bound=(sequence,),
         )
-    if tokens.below is not None and token >= tokens.below:
+    if tokens.below is not None and token is not None and token >= tokens.below:
         raise Mismatch(
             "element-bound",
             f"no token can be {token}",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from archdsl.graph.nodes import Graph, Node, Slice, Stack, refs, walk
+from archdsl.graph.unused import drop_unused
 from archdsl.passes.decoding_analysis import Analysis, layers_axis, tied_tables
-from archdsl.passes.eliminate_dead_code import drop_unused
 from archdsl.passes.rewrite import Builder
 
 

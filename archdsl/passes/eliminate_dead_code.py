@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from archdsl.graph.nodes import Graph, Node, Stack, refs, walk
+from archdsl.graph.nodes import Graph, refs
 from archdsl.graph.sites import parameters
+from archdsl.graph.unused import drop_unused
 
 
 def eliminate_dead_code(graph: Graph) -> Graph:
@@ -29,21 +30,3 @@ def eliminate_dead_code(graph: Graph) -> Graph:
     if graph.loss:
         used |= set(refs(graph.loss))
     return replace(graph, nodes=drop_unused(graph.nodes, used))
-
-
-def drop_unused(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
-    """Removes nodes that `used` does not contain, and adds to `used` what the others use."""
-    remaining: list[Node] = []
-    for node in reversed(nodes):
-        if isinstance(node, Stack):
-            gives = tuple(each for each in node.gives if each.id in used)
-            if not gives and not used & {node.id, *(each.id for each, _ in walk(node.body))}:
-                continue
-            used |= {node.result, *(each.of for each in gives)}
-            node = replace(node, body=drop_unused(node.body, used), gives=gives)
-            node = replace(node, takes=tuple(each for each in node.takes if each.id in used))
-        elif node.id not in used:
-            continue
-        used |= set(refs(node))
-        remaining.append(node)
-    return tuple(reversed(remaining))

@@ -17,11 +17,11 @@ from dataclasses import replace
 from archdsl.diagnostics import fail
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
+from archdsl.graph.unused import drop_unused
 from archdsl.passes.build_once_graph import build_once_graph
 from archdsl.passes.build_step_graph import build_step_graph
 from archdsl.passes.decoding_analysis import Analysis, State
 from archdsl.passes.decompose import decompose
-from archdsl.passes.eliminate_dead_code import drop_unused
 
 
 class Decoding(Frozen):

@@ -110,11 +110,19 @@ def value_when_absent(line: ast.Setting, work: Elaborator, env: Env) -> object:
     return value_of(node, work, env)
 
 
+def names_call(value: ast.Expr | ast.Not) -> ast.Call | None:
+    """The `names` call of a field, which may be in a `list` of one value."""
+    if isinstance(value, ast.Call) and value.callee.id == "list" and len(value.args) == 1:
+        value = value.args[0].value  # type: ignore[assignment]
+    return value if isinstance(value, ast.Call) and value.callee.id == "names" else None
+
+
 def parameter_name(value: ast.Expr | ast.Not, names: Iterable[str]) -> str | None:
     """The parameter that a field sets, directly, negated, or through `names`, `labels` or
     `numbers`."""
     if isinstance(value, ast.Not):
         value = value.operand
+    value = names_call(value) or value
     if isinstance(value, ast.Call) and value.callee.id in _OF_PARAMETER and value.args:
         value = value.args[0].value  # type: ignore[assignment]
     return value.id if isinstance(value, ast.Name) and value.id in names else None

@@ -12,12 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from archdsl.diagnostics import ArchError, Diagnostic, Note, did_you_mean, listing
+from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.published.config_values import (
     NoPublishedName,
     flatten,
     is_bookkeeping,
     is_named,
+    names_call,
     numbers_text,
     outer_fields,
     parameter_name,
@@ -33,7 +34,6 @@ from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.library import Scope
 from archdsl.semantics.models import ModelBuilder, Setting
 from archdsl.semantics.report import Report
-from archdsl.semantics.unknown import unknown_choice
 from archdsl.semantics.values import Env, Scalar, Symbol, Value, fits, kind_text
 from archdsl.syntax import ast
 
@@ -52,14 +52,48 @@ def read_config(
 ) -> dict[str, Setting]:
     """Reads the parameters of a model from a published config.
 
-    Facts that are missing in configs come from the checkpoint's `tensors`. `path` is the
+    Facts that are missing in configs come from the checkpoint's `tensors`; without `tensors`,
+    such a parameter keeps its default. `path` is the
     config's path, for messages. Fields of `ignore` may be unknown to the spec.
 
     Raises `ArchError` (code `config`) with all fields that are missing, unknown to the spec,
     or have a value that it does not support, and for an ignored field that the config does not
     have or that the spec reads.
     """
-    return _ConfigReader(path, scope, model, flatten(config), tensors or {}, ignore).read(node)
+    return _ConfigReader(path, scope, model, flatten(config), tensors, ignore).read(node)
+
+
+def read_alternatives(
+    path: str,
+    node: ast.Config,
+    scope: Scope,
+    model: ast.Model,
+    config: Mapping[str, object],
+    tensors: Mapping[str, LazyTensor] | None = None,
+    ignore: Collection[str] = (),
+) -> list[dict[str, Setting]]:
+    """Reads the parameters, once for each choice that the config leaves to the tensors.
+
+    A field with `default tensors` that the config does not have makes such a choice; see
+    `read_config` for the rest.
+    """
+
+    def reader(**assumed: str) -> _ConfigReader:
+        return _ConfigReader(path, scope, model, flatten(config), tensors, ignore, assumed)
+
+    first = reader()
+    found: list[dict[str, Setting]] = []
+    try:
+        found.append(first.read(node))
+    except ArchError as error:
+        failed = error
+    for name, choices in first.open.items():
+        for choice in choices[1:]:
+            with suppress(ArchError):
+                found.append(reader(**{name: choice}).read(node))
+    if not found:
+        raise failed
+    return found
 
 
 def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, object]:
@@ -90,72 +124,20 @@ def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, obje
     return written
 
 
-def check_config(node: ast.Config, work: Elaborator, env: Env) -> None:
-    """Reports lines of a `config` block that are invalid or contradict each other."""
-    if model_type_field(node) is None:
-        work.report_error(
-            "config",
-            "the first line of a config must identify the model type",
-            node.span,
-            expected='a field with a string, such as `model_type = "gpt2"`',
-        )
-    fields: dict[str, ast.Setting] = {}
-    for line in active_lines(node.rules, work, env):
-        assert isinstance(line, ast.Setting)
-        if not is_named(line.value, "any"):
-            _check_names(line.value, work, env)
-            with suppress(NoPublishedName):  # a model without a published form still compiles
-                value_of(line.value, work, env)
-                if line.default is not None:
-                    value_when_absent(line, work, env)
-        name = line.fields[0].id
-        for other in fields:
-            if (
-                name == other
-                or f"{name}.".startswith(f"{other}.")
-                or f"{other}.".startswith(f"{name}.")
-            ):
-                notes = (Note("the other is here", fields[other].span),)
-                work.report_error(
-                    "config",
-                    f"`{name}` and `{other}` overlap: a config cannot have both",
-                    line.span,
-                    notes=notes,
-                )
-        fields[name] = line
+def decided_by_tensors(line: ast.Setting) -> bool:
+    """Whether the tensors of a checkpoint decide the value of a field that is absent."""
+    return line.default is not None and is_named(line.default, "tensors")
 
 
-def _check_names(value: ast.Expr | ast.Not, work: Elaborator, env: Env) -> None:
-    """Reports unknown choices, and published names that two choices share."""
-    if not isinstance(value, ast.Call) or value.callee.id != "names":
-        return
-    taken: dict[str, str] = {}
-    for arg in value.args[1:]:
-        if arg.name is None or not isinstance(arg.value, ast.String):
-            work.report_error(
-                "config",
-                "`names` takes choices with their published names",
-                arg.span,
-                expected='gelu = "gelu_new"',
-            )
-            continue
-        if arg.name.id not in env.scope.blocks and (wrong := unknown_choice(arg.name)):
-            work.builder.report_diagnostic(wrong)
-        before = taken.setdefault(arg.value.value, arg.name.id)
-        if before != arg.name.id:
-            work.report_error(
-                "config",
-                f"{quote(arg.value.value)} is the name of both `{before}` and `{arg.name.id}`",
-                arg.value.span,
-            )
-
-
-def model_type_field(node: ast.Config) -> tuple[tuple[str, ...], str] | None:
-    """The field that identifies a config, and its value: the first line, if it is a string."""
+def model_type_field(node: ast.Config) -> tuple[tuple[str, ...], list[str]] | None:
+    """The field that identifies a config, and its values: the first line, if it has strings."""
     first = next(iter(node.rules), None)
-    if isinstance(first, ast.Setting) and isinstance(first.value, ast.String):
-        return tuple(name.id for name in first.fields), first.value.value
-    return None
+    if not isinstance(first, ast.Setting):
+        return None
+    call = names_call(first.value)
+    texts = [arg.value for arg in call.args] if call else [first.value]
+    values = [text.value for text in texts if isinstance(text, ast.String)]
+    return (tuple(name.id for name in first.fields), values) if values else None
 
 
 def fixed_fields(node: ast.Config) -> Iterator[tuple[tuple[str, ...], object]]:
@@ -171,17 +153,23 @@ def fixed_fields(node: ast.Config) -> Iterator[tuple[tuple[str, ...], object]]:
 
 @dataclass
 class _ConfigReader:
-    """Reads one config: `used` are the fields read, `settings` the parameters set so far."""
+    """Reads one config: `used` are the fields read, `settings` the parameters set so far.
+
+    `open` are the parameters that only the tensors decide, with their choices; `assumed` gives
+    the choice of one of them.
+    """
 
     path: str
     scope: Scope
     model: ast.Model
     fields: dict[str, object]
-    tensors: Mapping[str, LazyTensor]
+    tensors: Mapping[str, LazyTensor] | None
     ignore: Collection[str] = ()
+    assumed: Mapping[str, str] = field(default_factory=dict)
     settings: dict[str, Setting] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     problems: list[Diagnostic] = field(default_factory=list)
+    open: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def known(self) -> list[str]:
@@ -219,9 +207,12 @@ class _ConfigReader:
                     groups.append(line)
                 case ast.Setting():
                     found = self.field_value(line)
-                    if is_named(line.value, "any"):
+                    unknown = self.tensors is None and line.fields[0].id.startswith("tensors.")
+                    if unknown or is_named(line.value, "any"):
                         continue
-                    if found is None and line.default is not None:
+                    if found is None and decided_by_tensors(line):
+                        self.assume(line)
+                    elif found is None and line.default is not None:
                         absent.append(line)
                     elif found is None and not any(n.id in self.fields for n in line.fields):
                         names = [name.id for name in line.fields]
@@ -248,12 +239,26 @@ class _ConfigReader:
             if work.conditions.holds(group.condition, env) is True:
                 yield from self.lines(group.rules)
 
+    def assume(self, line: ast.Setting) -> None:
+        """Sets a parameter to one of the choices among which the tensors decide."""
+        name = parameter_name(line.value, self.known)
+        call = names_call(line.value)
+        if name is None or call is None:
+            return
+        choices = dict.fromkeys(arg.name.id for arg in call.args if arg.name)
+        self.open[name] = list(choices)
+        self.settings[name] = self.assumed.get(name, self.open[name][0])
+
     def field_value(self, line: ast.Setting) -> object:
         """The value of a line's field, from the first of its names with a value."""
         first = line.fields[0].id
         if is_tensor_field(first):
-            return tensor_field(first, self.tensors)
-        values = [(n.id, self.fields[n.id]) for n in line.fields if n.id in self.fields]
+            facts = [tensor_field(each.id, self.tensors or {}) for each in line.fields]
+            return next((fact for fact in facts if fact), facts[0])
+        names = [name.id for name in line.fields if name.id in self.fields]
+        if decided_by_tensors(line):
+            names = [name for name in names if name not in self.ignore]
+        values = [(name, self.fields[name]) for name in names]
         self.used |= {name for name, _ in values}
         given = [(name, value) for name, value in values if value is not None]
         for name, value in given[1:]:
@@ -283,8 +288,10 @@ class _ConfigReader:
                 )
                 return True
             found = text
-        elif isinstance(line.value, ast.Call):
-            known = [(a.name.id, a.value) for a in line.value.args if a.name]
+        elif call := names_call(line.value):
+            if call is not line.value and isinstance(found, list) and len(found) == 1:
+                (found,) = found
+            known = [(a.name.id, a.value) for a in call.args if a.name]
             texts = {
                 value.value: ours for ours, value in known if isinstance(value, ast.String)
             }
@@ -293,6 +300,11 @@ class _ConfigReader:
                     f"{line.fields[0].id} is {quote(found)}, which this spec does not support"
                 )
                 near = did_you_mean(found, texts) if isinstance(found, str) else None
+                if not near and decided_by_tensors(line):
+                    near = (
+                        "if its tensors are those of a supported one, pass "
+                        f"`--ignore {line.fields[0].id}`"
+                    )
                 self.report_error(line, message, expected=listing(texts), help=near)
                 return True
             found = texts[found]
@@ -302,6 +314,9 @@ class _ConfigReader:
             message = f"{line.fields[0].id} is {quote(found)}, but `{name}` must be {wanted}"
             self.report_error(line, message)
             return True
+        # What the tensors say is a fact, which a field before it may get wrong.
+        if line.fields[0].id.startswith("tensors."):
+            self.settings[name] = value
         before = self.settings.setdefault(name, value)
         if not values_equal(before, value):
             message = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.frozen import Frozen
 from archdsl.published.config_values import flatten, is_bookkeeping, is_named
-from archdsl.published.configs import fixed_fields, model_type_field, read_config
+from archdsl.published.configs import fixed_fields, model_type_field, read_alternatives
 from archdsl.published.tensor_fields import is_tensor_field
 from archdsl.published.weight_maps import check_owners
 from archdsl.semantics.library import find, load, read, standard_library, tree
@@ -27,6 +27,7 @@ _Candidate: TypeAlias = tuple[Path, ast.File, ast.Weights, ast.Config]
 class Recognised(Frozen):
     """The spec, the model and the weight map for a config, and the parameters that it sets.
 
+    `alternatives` are other parameters that fit the config: the tensors decide between them.
     `ignored` are the fields of the config that the caller ignores.
     """
 
@@ -35,6 +36,7 @@ class Recognised(Frozen):
     model: ast.Model
     title: str
     settings: Mapping[str, Setting]
+    alternatives: tuple[Mapping[str, Setting], ...] = ()
     ignored: tuple[str, ...] = ()
 
 
@@ -65,8 +67,9 @@ def recognise(
     model = next(
         i for i in file.items if isinstance(i, ast.Model) and i.name.id == block.model.id
     )
-    settings = read_config(where, node, scope, model, config, tensors, ignore)
-    return Recognised(path, file, model, block.title.value, settings, tuple(ignore))
+    settings, *others = read_alternatives(where, node, scope, model, config, tensors, ignore)
+    title = block.title.value
+    return Recognised(path, file, model, title, settings, tuple(others), tuple(ignore))
 
 
 def _mentions(path: Path, fields: Mapping[str, object]) -> bool:
@@ -84,7 +87,7 @@ def _search(paths: Sequence[Path], fields: Mapping[str, object]) -> _Candidate |
         file = tree(read(str(path)))
         for block, node in _configs(file):
             own = model_type_field(node)
-            if own is None or not _has(fields, own[0], own[1]):
+            if own is None or not any(_has(fields, own[0], value) for value in own[1]):
                 continue
             there = [(n, v) for n, v in fixed_fields(node) if not fields.keys().isdisjoint(n)]
             differing = sum(not _has(fields, names, value) for names, value in there)
@@ -147,7 +150,8 @@ def _fail_unknown(
             own = model_type_field(node)
             if own is not None:
                 same = field is None or field in own[0]
-                (known if same else others).setdefault(own[1], path.name)
+                for value in own[1]:
+                    (known if same else others).setdefault(value, path.name)
     gguf = " in a GGUF file" if field == "general.architecture" else ""
     unsupported = f"`{spec}` does not" if spec else "no spec of the library"
     unsupported += f" support{'' if spec else 's'} the model type `{kind}`{gguf}"

@@ -9,7 +9,7 @@ exactly one rule.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -71,12 +71,16 @@ def weight_maps(
     work: Elaborator,
     env: Env,
     whole: bool = True,
+    absent: Collection[str] = (),
+    optional: Collection[str] = (),
 ) -> dict[str, WeightMap]:
     """Builds the weight maps of a file for a model with the parameters of `env`.
 
     Raises `ArchError` if a map is not one to one. The first layers of each stack are enough to
     check this, up to one that no rule names by its number. With `whole`, the maps contain all
-    layers.
+    layers. `absent` are the weights of parts that the model lacks because of a condition; rules
+    for them have no effect. `optional` are the nodes that only parts with a condition need; a
+    map without rules for their weights is left out.
     """
     report = Report()
     blocks = [
@@ -93,9 +97,12 @@ def weight_maps(
         if title.value in maps:
             message = f"there are two weight maps {title.value!r}"
             report.add("duplicate-name", message, title.span)
-        maps[title.value] = block.of(known, amount)
+        found = block.of(known, amount, absent, optional)
+        if found:
+            maps[title.value] = found
     if report.mistakes and not whole:
-        return weight_maps(file, model, graph, work, env)  # its message counts all weights
+        # Its message counts all weights.
+        return weight_maps(file, model, graph, work, env, True, absent, optional)
     report.raise_any()
     return maps
 
@@ -167,8 +174,17 @@ class _MapBuilder:
             return _MOST
         return max((int(n) for path in paths for n in _NUMBER.findall(path)), default=0)
 
-    def of(self, known: list[Parameter], amount: int) -> WeightMap:
-        """Builds the map for known weights of the model, of `amount` in total."""
+    def of(
+        self,
+        known: list[Parameter],
+        amount: int,
+        absent: Collection[str],
+        optional: Collection[str],
+    ) -> WeightMap | None:
+        """Builds the map for known weights of the model, of `amount` in total.
+
+        Returns None if it has no rules for the weights of optional parts.
+        """
         title = self.node.title
         configs = [line for line in self.lines if isinstance(line, ast.Config)]
         for second in configs[1:]:
@@ -179,17 +195,20 @@ class _MapBuilder:
             )
             return WeightMap(title.value, ())
         rules = [r for r in self.lines if isinstance(r, ast.Rule) and self.is_valid(r)]
-        found = self.match_rules(rules, known)
-        self.report_unused(rules, found, [p.path for p in known])
+        found, unnamed = self.match_rules(rules, known)
+        if unnamed and all(weight.node in optional for weight in unnamed):
+            return None
+        self.report_unnamed(rules, known, [weight.path for weight in unnamed])
+        self.report_unused(rules, found, [p.path for p in known], absent)
         pairings = [self.pairing(each) for each in found]
         self.report_duplicates(pairings)
         ignored = [pattern(r.theirs.text) for r in self.lines if isinstance(r, ast.Ignore)]
         fields = [each for c in configs for each in active_lines(c.rules, self.work, self.env)]
         ignored += map(re.escape, tensors_read(fields, self.work, self.env))
-        optional = (r.prefix.text for r in self.lines if isinstance(r, ast.Optional))
+        prefixes = (r.prefix.text for r in self.lines if isinstance(r, ast.Optional))
         config = configs[0] if configs else None
         plain = tuple(pairing for pairing, _ in pairings)
-        return WeightMap(title.value, plain, tuple(ignored), tuple(optional), config)
+        return WeightMap(title.value, plain, tuple(ignored), tuple(prefixes), config)
 
     def report_error(self, message: str, at: ast.Node, **more: object) -> None:
         self.report.add("weights-map", message, at.span, **more)
@@ -259,8 +278,13 @@ class _MapBuilder:
 
     # -- matching rules with weights --
 
-    def match_rules(self, rules: list[ast.Rule], known: list[Parameter]) -> list[_Match]:
-        """Matches rules with weights; one match has all parts of a rule."""
+    def match_rules(
+        self, rules: list[ast.Rule], known: list[Parameter]
+    ) -> tuple[list[_Match], list[Parameter]]:
+        """Matches rules with weights; one match has all parts of a rule.
+
+        Returns the matches, and the weights without a rule.
+        """
         patterns = [(rule, re.compile(pattern(rule.ours.text)).fullmatch) for rule in rules]
         found: dict[object, _Match] = {}
         unnamed = []
@@ -271,7 +295,7 @@ class _MapBuilder:
                 notes = (Note("the other is here", matches[0][0].ours.span),)
                 self.report_error(f"two rules match `{path}`", other.ours, notes=notes)
             if not matches:
-                unnamed.append(path)
+                unnamed.append(weight)
                 continue
             rule, match = matches[0]
             values = match.groupdict()
@@ -280,6 +304,12 @@ class _MapBuilder:
             if key not in found:
                 found[key] = _Match(rule, values, {})
             found[key].weights[part] = weight
+        return list(found.values()), unnamed
+
+    def report_unnamed(
+        self, rules: list[ast.Rule], known: list[Parameter], unnamed: list[str]
+    ) -> None:
+        """Reports weights without a rule."""
         if (
             unnamed
             and self.whole
@@ -292,14 +322,18 @@ class _MapBuilder:
                 found=", ".join(unnamed[:_SHOWN]) + more,
                 help=f"add a rule such as `{unnamed[0]} = …`",
             )
-        return list(found.values())
 
     def report_unused(
-        self, rules: list[ast.Rule], found: list[_Match], paths: list[str]
+        self,
+        rules: list[ast.Rule],
+        found: list[_Match],
+        paths: list[str],
+        absent: Collection[str],
     ) -> None:
         used = {id(each.rule) for each in found}
         for rule in rules:
-            if id(rule) not in used:
+            ours = re.compile(pattern(rule.ours.text)).fullmatch
+            if id(rule) not in used and not any(map(ours, absent)):
                 near = did_you_mean(rule.ours.text, templates(paths))
                 self.report_error(
                     f"no weight of the model matches `{rule.ours.text}`", rule.ours, help=near

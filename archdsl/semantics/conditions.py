@@ -17,6 +17,7 @@ from archdsl.syntax import ast
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
+    "!=": operator.ne,
     "<=": operator.le,
     ">=": operator.ge,
     "<": operator.lt,
@@ -72,12 +73,13 @@ class Conditions:
                 return side
         if isinstance(left, Scalar) and isinstance(right, Scalar):
             number = all(not isinstance(s.value, bool | str) for s in (left, right))
-            if number or node.op == "==":
+            if number or node.op in ("==", "!="):
                 return COMPARISONS[node.op](left.value, right.value)
-        elif node.op == "==" and isinstance(left, _PLAIN) and isinstance(right, _PLAIN):
+        elif node.op in ("==", "!=") and isinstance(left, _PLAIN) and isinstance(right, _PLAIN):
             # A number never equals a name: `window == none` is false for 4096.
             names = [s.name for s in (left, right) if isinstance(s, Symbol)]
-            return len(names) == 2 and names[0] == names[1]
+            equal = len(names) == 2 and names[0] == names[1]
+            return equal == (node.op == "==")
         return self._report_incomparable(node, left, right)
 
     def _report_incomparable(self, node: ast.Compare, left: Value, right: Value) -> Poison:
@@ -85,7 +87,7 @@ class Conditions:
             "arithmetic",
             f"`{node.op}` cannot compare {describe(left)} with {describe(right)}",
             node.span,
-            expected="two numbers, or `==` between a choice and a name",
+            expected="two numbers, or `==` or `!=` between a choice and a name",
         )
 
 

@@ -11,6 +11,7 @@ from archdsl.graph.nodes import Apply, Graph, Input
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Param
 from archdsl.graph.types import Size, Type, Varying
+from archdsl.graph.unused import drop_absent
 from archdsl.semantics.binding import Arguments, Bound, Callee, bind, signature
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.library import Scope
@@ -53,6 +54,8 @@ class ModelBuilder:
         self.init = ("normal", tuple(INITS["normal"].items()))
         self.facts: list[ast.Expect | ast.ExpectType] = []
         self.failed = False  # a part of the model has a mistake
+        self.partial = False  # a condition leaves out an output or the loss
+        self.complete: Graph | None = None  # the graph with the parts that are left out
 
     def build(
         self, variant: ast.Variant | None, settings: Mapping[str, Setting]
@@ -74,7 +77,15 @@ class ModelBuilder:
             )
         if self.failed or self.report.mistakes > before:
             return None
-        return Graph(
+        if not self.outputs:
+            self.report.add(
+                "model",
+                f"no output of `{self.model.name.id}` fulfils its condition",
+                self.model.name.span,
+                help="change the parameters that the conditions of its outputs depend on",
+            )
+            return None
+        graph = Graph(
             self.model.name.id,
             tuple(self.varying.values()),
             tuple(self.inputs),
@@ -84,6 +95,8 @@ class ModelBuilder:
             self.loss,
             self.init,
         )
+        self.complete = graph
+        return drop_absent(graph) if self.partial else graph
 
     # -- parameters --
 
@@ -141,7 +154,7 @@ class ModelBuilder:
             self.env.names[name] = POISON if name in self.env.names else value
 
     def _default(self, param: ast.Param) -> Value | None:
-        if param.type is not None:
+        if isinstance(param.type, ast.Type | ast.BlockType):
             self.report.add(
                 "argument-value",
                 "a parameter of a model must be a number or a choice",
@@ -169,6 +182,8 @@ class ModelBuilder:
         setting = _plain(setting, default)
         text = isinstance(setting, str) and not isinstance(default, Scalar | Poison)
         value = Symbol(str(setting), param.name.span) if text else Scalar(setting)
+        if isinstance(param.type, ast.Choices):
+            return self._choice(param, value, None)
         number = isinstance(setting, bool | int | float) and abs(setting) <= LARGEST
         known = number or isinstance(setting, str)
         if isinstance(default, Poison) or (known and fits(value, default)):
@@ -177,26 +192,43 @@ class ModelBuilder:
             found = "a number beyond 10^30"  # it may have thousands of digits
         else:
             found = f"{setting!s:.80}".lower()
-        return self._report_value(param, default, found, None)
+        return self._report_value(param, found, None, kind_text(default))
 
     def _variant_value(self, param: ast.Param, bound: Bound, default: Value | None) -> Value:
         """The argument of a variant."""
         value = bound.value
+        if isinstance(param.type, ast.Choices):
+            return self._choice(param, value, bound.span)
         if isinstance(value, Poison) or isinstance(default, Poison) or fits(value, default):
             return value
         if isinstance(value, Symbol):
             return self.elaborator.builder.report_unknown(value.name, bound.span, self.env)
-        return self._report_value(param, default, value_text(value), bound.span)
+        return self._report_value(param, value_text(value), bound.span, kind_text(default))
+
+    def _choice(self, param: ast.Param, value: Value, span: Span | None) -> Value:
+        """The value of a parameter that lists its choices."""
+        assert isinstance(param.type, ast.Choices)
+        names = [name.id for name in param.type.names]
+        if isinstance(value, Poison) or (isinstance(value, Symbol) and value.name in names):
+            return value
+        near = did_you_mean(value.name, names) if isinstance(value, Symbol) else None
+        return self._report_value(param, value_text(value), span, listing(names), near)
 
     def _report_value(
-        self, param: ast.Param, default: Value | None, found: str, span: Span | None
+        self,
+        param: ast.Param,
+        found: str,
+        span: Span | None,
+        expected: str | None,
+        help: str | None = None,
     ) -> Poison:
         self.report.add(
             "argument-value",
             f"`{param.name.id}` of `{self.model.name.id}` cannot be {found}",
             span,
-            expected=kind_text(default),
+            expected=expected,
             notes=(Note("the parameter is declared here", param.span),),
+            help=help,
         )
         return POISON
 
@@ -300,8 +332,16 @@ class ModelBuilder:
         if isinstance(value, Poison):
             return
         what = f"the output `{node.name.id}`"
-        if self.elaborator.shapes.check(value.type, node.type, self.env, what):
+        fits = self.elaborator.shapes.check(value.type, node.type, self.env, what)
+        if self._is_present(node.condition) and fits:
             self.outputs.append((node.name.id, value.ref))
+
+    def _is_present(self, condition: ast.Condition | None) -> bool:
+        """Whether the model has an output or a loss with this condition."""
+        holds = condition is None or self.elaborator.conditions.holds(condition, self.env)
+        self.failed |= isinstance(holds, Poison)
+        self.partial |= holds is False
+        return holds is True
 
     def _loss(self, node: ast.Loss) -> None:
         name = node.call.callee
@@ -336,8 +376,10 @@ class ModelBuilder:
         new = self.elaborator.operators.node(op, arguments, self.env, node.call.span, "")
         if isinstance(new, Poison):
             self.failed = True
-        else:
+        elif self._is_present(node.condition):
             self.loss, _ = new
+        else:
+            self.labels.clear()
 
     def _init(self, node: ast.Init) -> None:
         name, args = (

@@ -6,7 +6,7 @@ must have one value. Values and types are checked when a model is elaborated.
 
 from __future__ import annotations
 
-from archdsl.diagnostics import Note, Span, closest
+from archdsl.diagnostics import Diagnostic, Note, Span, closest, did_you_mean, listing
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Param
 from archdsl.graph.types import Type
@@ -63,6 +63,7 @@ class _Names:
         self.bound: dict[str, Span | None] = {"sqrt": None}
         self.used: set[str] = set()
         self.undefined: set[str] = set()
+        self.choices: dict[str, list[str]] = {}
 
     def definition(self, item: ast.Block | ast.Model) -> None:
         for param in item.params.params:
@@ -70,6 +71,8 @@ class _Names:
                 self.parameter_type(param.type)
             if isinstance(param.type, ast.BlockType) and param.default:
                 self.block(param.default)
+            elif isinstance(param.type, ast.Choices):
+                self.choice(item, param.name, param.type, param.default)
             # Without a type, a bare name can be a choice: `act = relu`.
             elif param.default and (param.type or not isinstance(param.default, ast.Name)):
                 self.value(param.default)
@@ -89,6 +92,41 @@ class _Names:
                     node.span,
                     help="remove it, or use it",
                 )
+
+    def choice(
+        self,
+        item: ast.Block | ast.Model,
+        name: ast.Name,
+        node: ast.Choices,
+        default: ast.Expr | None,
+    ) -> None:
+        """A parameter that lists its choices, and their default."""
+        if isinstance(item, ast.Block):
+            self.report.add(
+                "argument-value",
+                "only a parameter of a model can list its choices",
+                node.span,
+                help=f"remove `: one_of({', '.join(each.id for each in node.names)})`",
+            )
+        self.choices[name.id] = names = [each.id for each in node.names]
+        if default and not (isinstance(default, ast.Name) and default.id in names):
+            self.report.add(
+                "argument-value",
+                f"the default of `{name.id}` is not one of its choices",
+                default.span,
+                expected=listing(names),
+            )
+
+    def listed(self, left: ast.Expr, right: ast.Name) -> Diagnostic | None:
+        """The mistake of a name that a choice is compared with, if there is one."""
+        names = self.choices.get(left.id) if isinstance(left, ast.Name) else None
+        if names is None:
+            return unknown_choice(right)
+        if right.id in names:
+            return None
+        message = f"`{right.id}` is not a choice of this parameter"
+        help = did_you_mean(right.id, names)
+        return Diagnostic("unknown-name", message, right.span, listing(names), help=help)
 
     def bind(self, name: ast.Name) -> None:
         message = f"`{name.id}` is already defined"
@@ -172,11 +210,15 @@ class _Names:
             case ast.Output():
                 self.value(statement.value)
                 self.result_type(statement.type)
+                if statement.condition:
+                    self.condition(statement.condition)
                 self.bind(statement.name)
             case ast.Result():
                 self.value(statement.value)
             case ast.Loss():
                 self.loss(statement.call)
+                if statement.condition:
+                    self.condition(statement.condition)
             case ast.ExpectType():
                 self.used.add(statement.name.id)
                 self.result_type(statement.type)
@@ -241,7 +283,7 @@ class _Names:
                 chosen = isinstance(node.right, ast.Name) and node.right.id not in self.bound
                 if not chosen:
                     self.value(node.right)
-                elif unknown := unknown_choice(node.right):  # type: ignore[arg-type]
+                elif unknown := self.listed(node.left, node.right):  # type: ignore[arg-type]
                     self.report.extend([unknown])
             case _:
                 self.value(node)

@@ -178,6 +178,12 @@ class BlockType(Spanned):
     """The type of a parameter that takes a block."""
 
 
+class Choices(Spanned):
+    """`one_of(none, lm)`: the values of a parameter that chooses between parts of a model."""
+
+    names: tuple[Name, ...]
+
+
 class Typed(Spanned):
     """`label: int < classes` in a loss: an input that only training has."""
 
@@ -201,14 +207,18 @@ class Edge(Spanned):
 
 
 class Output(Spanned):
+    """An output; with a condition, only models that fulfil it have it."""
+
     name: Name
     type: Type
+    condition: Condition | None
     value: Expr
     trivia: Trivia = PLAIN
 
 
 class Loss(Spanned):
     call: Call
+    condition: Condition | None
     trivia: Trivia = PLAIN
 
 
@@ -244,7 +254,7 @@ Statement: TypeAlias = Input | Edge | Output | Loss | Init | Expect | ExpectType
 
 class Param(Spanned):
     name: Name
-    type: Type | BlockType | None
+    type: Type | BlockType | Choices | None
     default: Expr | None
     trivia: Trivia = PLAIN
 
@@ -380,6 +390,7 @@ Node: TypeAlias = (
     | Expr
     | Type
     | BlockType
+    | Choices
     | Typed
     | Axis
     | Arg

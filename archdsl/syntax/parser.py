@@ -33,7 +33,7 @@ _ITEM_START = re.compile(r"^(?:use|block|model|variant|weights)[ \t]", re.MULTIL
 _WORD = re.compile(r'"[^"\n]*"|#[^\n]*|[\w.]+|->|[<>=]=|[()]+|\S')
 _STRING_OR_COMMENT = re.compile(r'"[^"\n]*"|#[^\n]*')
 # Rules whose children are one list: a field of their own class, or of their parent's.
-_LISTS = {"file", "params", "body", "facts", "chain", "lambda", "config"}
+_LISTS = {"file", "params", "body", "facts", "chain", "lambda", "config", "choices"}
 _PLAIN_LISTS = {"axes", "args", "rules", "fields", "paths", "conversions"}
 
 

@@ -35,14 +35,20 @@ def expression(node: ast.Expr) -> str:
     return _flat(node)
 
 
-def type_text(node: ast.Type | ast.BlockType) -> str:
+def type_text(node: ast.Type | ast.BlockType | ast.Choices) -> str:
     """A type on one line."""
     if isinstance(node, ast.BlockType):
         return "block"
+    if isinstance(node, ast.Choices):
+        return f"one_of({', '.join(name.id for name in node.names)})"
     axes = ", ".join(_axis(a) for a in node.axes)
     text = node.dtype + (f"[{axes}]" if axes else "")
     text += f" < {_flat(node.below, _SUM)}" if node.below else ""
     return text + (f" pad {_flat(node.pad, _SUM)}" if node.pad else "")
+
+
+def _condition_text(node: ast.Condition | None) -> str:
+    return f" if {_flat(node, _SUM)}" if node else ""
 
 
 def _axis(node: ast.Axis) -> str:
@@ -314,10 +320,12 @@ def _statement_lines(node: ast.Item | ast.Statement | ast.Line, indent: str) -> 
         case ast.Edge():
             return _prepend(f"{node.name.id} = ", node.value, indent, used)
         case ast.Output():
-            before_value = f"output {node.name.id}: {type_text(node.type)} = "
+            before_value = f"output {node.name.id}: {type_text(node.type)}"
+            before_value += _condition_text(node.condition) + " = "
             return _prepend(before_value, node.value, indent, used)
         case ast.Loss():
-            return _prepend("loss ", node.call, indent, used)
+            lines = _prepend("loss ", node.call, indent, used)
+            return _concatenate(lines, [_condition_text(node.condition)])
         case ast.Init():
             return _prepend("init ", node.rule, indent, used)
         case ast.Expect():

@@ -61,7 +61,7 @@ CONFIGS: dict[int, dict[str, Any]] = {
         "use_cache": True,
         "vocab_size": 30522,
     },
-    109_514_298: {
+    110_104_890: {
         "architectures": ["BertForMaskedLM"],
         "attention_probs_dropout_prob": 0.1,
         "hidden_act": "gelu",

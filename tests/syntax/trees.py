@@ -96,7 +96,7 @@ labels = names | _node(ast.Name, st.sampled_from(["a.b", "h.attention.q"]))
 
 
 def conditions(of: Any) -> Any:
-    comparisons = st.sampled_from(["==", "<=", ">=", "<", ">"])
+    comparisons = st.sampled_from(["==", "!=", "<=", ">=", "<", ">"])
     return of | _node(ast.Not, of) | _node(ast.Compare, of, comparisons, of)
 
 
@@ -160,11 +160,13 @@ numbers = expressions
 facts = _node(
     ast.Expect, numbers, st.sampled_from(["==", "<=", ">=", "<", ">"]), numbers, trivia
 ) | _node(ast.ExpectType, names, types, trivia)
+guards = _or_none(conditions(plain))
+choices = _node(ast.Choices, st.lists(names, min_size=2, max_size=3).map(tuple))
 statements = (
     _node(ast.Input, names, types, trivia)
     | _node(ast.Edge, names, expressions, trivia).map(_whole)
-    | _node(ast.Output, names, types, expressions, trivia).map(_whole)
-    | _node(ast.Loss, calls, trivia)
+    | _node(ast.Output, names, types, guards, expressions, trivia).map(_whole)
+    | _node(ast.Loss, calls, guards, trivia)
     | _node(ast.Init, calls | names, trivia)
     | _node(ast.Result, expressions, trivia).map(_whole)
     | facts
@@ -176,7 +178,7 @@ params = closed(
             _node(
                 ast.Param,
                 names,
-                _or_none(types | _node(ast.BlockType)),
+                _or_none(types | _node(ast.BlockType) | choices),
                 _or_none(expressions),
                 trivia,
             ).map(_whole)

@@ -1,0 +1,53 @@
+"""Removes values of a graph that nothing needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from archdsl.graph.nodes import Graph, Node, Stack, refs, walk
+
+
+def drop_absent(graph: Graph) -> Graph:
+    """Removes the values, inputs and axes that no output and no loss depends on.
+
+    >>> from archdsl.graph.parser import parse
+    >>> from archdsl.graph.printer import show
+    >>> graph = parse('''graph G init normal(std = 0.02)
+    ... input x: float[4]
+    ... input z: float[4]
+    ... %1 = linear(x; D = 4, bias = false) @ head: float[4]
+    ... %2 = tanh(z) @ tanh: float[4]
+    ... output y = %2
+    ... ''')
+    >>> print(show(drop_absent(graph)), end="")
+    graph G init normal(std = 0.02)
+    input z: float[4]
+    %2 = tanh(z) @ tanh: float[4]
+    output y = %2
+    """
+    used = {ref for _, ref in graph.outputs}
+    if graph.loss:
+        used |= set(refs(graph.loss))
+    nodes = drop_unused(graph.nodes, used)
+    inputs = tuple(each for each in graph.inputs if each.name in used)
+    axes = {axis for each in inputs for axis in each.type.vars}
+    varying = tuple(each for each in graph.varying if each.name in axes)
+    return replace(graph, nodes=nodes, inputs=inputs, varying=varying)
+
+
+def drop_unused(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
+    """Removes nodes that `used` does not contain, and adds to `used` what the others use."""
+    remaining: list[Node] = []
+    for node in reversed(nodes):
+        if isinstance(node, Stack):
+            gives = tuple(each for each in node.gives if each.id in used)
+            if not gives and not used & {node.id, *(each.id for each, _ in walk(node.body))}:
+                continue
+            used |= {node.result, *(each.of for each in gives)}
+            node = replace(node, body=drop_unused(node.body, used), gives=gives)
+            node = replace(node, takes=tuple(each for each in node.takes if each.id in used))
+        elif node.id not in used:
+            continue
+        used |= set(refs(node))
+        remaining.append(node)
+    return tuple(reversed(remaining))

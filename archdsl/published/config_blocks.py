@@ -1,0 +1,96 @@
+"""Checks of a `config` block that need no config."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from archdsl.diagnostics import Note, listing
+from archdsl.published.config_values import (
+    NoPublishedName,
+    is_named,
+    names_call,
+    quote,
+    value_of,
+    value_when_absent,
+)
+from archdsl.published.configs import decided_by_tensors, model_type_field
+from archdsl.published.weight_maps import active_lines
+from archdsl.semantics.elaborate import Elaborator
+from archdsl.semantics.unknown import unknown_choice
+from archdsl.semantics.values import Env
+from archdsl.syntax import ast
+
+
+def check_config(node: ast.Config, model: ast.Model, work: Elaborator, env: Env) -> None:
+    """Reports lines of a `config` block that are invalid or contradict each other."""
+    if model_type_field(node) is None:
+        work.report_error(
+            "config",
+            "the first line of a config must identify the model type",
+            node.span,
+            expected='a field with a string, such as `model_type = "gpt2"`',
+        )
+    fields: dict[str, ast.Setting] = {}
+    for line in active_lines(node.rules, work, env):
+        assert isinstance(line, ast.Setting)
+        if not is_named(line.value, "any"):
+            _check_names(line.value, model, work, env)
+            with suppress(NoPublishedName):  # a model without a published form still compiles
+                value_of(line.value, work, env)
+                if line.default is not None and not decided_by_tensors(line):
+                    value_when_absent(line, work, env)
+        name = line.fields[0].id
+        for other in fields:
+            if (
+                name == other
+                or f"{name}.".startswith(f"{other}.")
+                or f"{other}.".startswith(f"{name}.")
+            ):
+                notes = (Note("the other is here", fields[other].span),)
+                work.report_error(
+                    "config",
+                    f"`{name}` and `{other}` overlap: a config cannot have both",
+                    line.span,
+                    notes=notes,
+                )
+        fields[name] = line
+
+
+def _check_names(
+    value: ast.Expr | ast.Not, model: ast.Model, work: Elaborator, env: Env
+) -> None:
+    """Reports unknown choices, and published names that two choices share."""
+    value = names_call(value) or value
+    if not isinstance(value, ast.Call) or value.callee.id != "names":
+        return
+    chosen = value.args[0].value if value.args else None
+    types = {p.name.id: p.type for p in model.params.params}
+    type = types.get(chosen.id) if isinstance(chosen, ast.Name) else None
+    choices = [name.id for name in type.names] if isinstance(type, ast.Choices) else None
+    taken: dict[str, str] = {}
+    for arg in value.args[1:]:
+        if arg.name is None or not isinstance(arg.value, ast.String):
+            work.report_error(
+                "config",
+                "`names` takes choices with their published names",
+                arg.span,
+                expected='gelu = "gelu_new"',
+            )
+            continue
+        if choices is not None:
+            if arg.name.id not in choices:
+                work.report_error(
+                    "config",
+                    f"`{arg.name.id}` is not a choice of the parameter",
+                    arg.name.span,
+                    expected=listing(choices),
+                )
+        elif arg.name.id not in env.scope.blocks and (wrong := unknown_choice(arg.name)):
+            work.builder.report_diagnostic(wrong)
+        before = taken.setdefault(arg.value.value, arg.name.id)
+        if before != arg.name.id:
+            work.report_error(
+                "config",
+                f"{quote(arg.value.value)} is the name of both `{before}` and `{arg.name.id}`",
+                arg.value.span,
+            )
