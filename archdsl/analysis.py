@@ -26,7 +26,8 @@ from archdsl.semantics.choice import choose
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.facts import check_facts
 from archdsl.semantics.library import load, read, tree
-from archdsl.semantics.models import ModelBuilder, Setting
+from archdsl.semantics.model_parameters import Setting
+from archdsl.semantics.models import ModelBuilder
 from archdsl.semantics.names import check_names
 from archdsl.semantics.report import Report
 from archdsl.semantics.values import Env

@@ -21,7 +21,7 @@ from archdsl.graph.cost import Cost, cost
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter
 from archdsl.published.weight_maps import WeightMap
-from archdsl.semantics.models import Setting
+from archdsl.semantics.model_parameters import Setting
 from archdsl.syntax import ast
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from archdsl.published.configs import model_type_field, read_config, write_confi
 from archdsl.published.recognise import Recognised, recognise
 from archdsl.published.specialise_spec import specialise_spec
 from archdsl.published.weight_maps import WeightMap
-from archdsl.semantics.models import ModelBuilder, Setting
+from archdsl.semantics.model_parameters import Setting
+from archdsl.semantics.models import ModelBuilder
 from archdsl.semantics.report import Report
 from archdsl.semantics.values import Scalar, Value, value_text
 from archdsl.syntax import ast

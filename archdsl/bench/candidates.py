@@ -26,7 +26,7 @@ from archdsl.graph.sites import parameters, sites
 from archdsl.model import Model, build
 from archdsl.passes.split_decoding import find_tokens_and_logits, split_decoding
 from archdsl.pretrained import export
-from archdsl.semantics.models import Setting
+from archdsl.semantics.model_parameters import Setting
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 

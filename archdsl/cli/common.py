@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from archdsl.cli.progress_line import print_text
 from archdsl.diagnostics import fail
-from archdsl.semantics.models import Setting
+from archdsl.semantics.model_parameters import Setting
 
 if TYPE_CHECKING:
     from archdsl.model import Model

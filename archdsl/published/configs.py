@@ -32,7 +32,8 @@ from archdsl.published.tensor_fields import is_tensor_field, tensor_field
 from archdsl.published.weight_maps import active_lines
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.library import Scope
-from archdsl.semantics.models import ModelBuilder, Setting
+from archdsl.semantics.model_parameters import Setting
+from archdsl.semantics.models import ModelBuilder
 from archdsl.semantics.report import Report
 from archdsl.semantics.values import Env, Scalar, Symbol, Value, fits, kind_text
 from archdsl.syntax import ast

@@ -13,7 +13,7 @@ from archdsl.published.configs import fixed_fields, model_type_field, read_alter
 from archdsl.published.tensor_fields import is_tensor_field
 from archdsl.published.weight_maps import check_owners
 from archdsl.semantics.library import find, load, read, standard_library, tree
-from archdsl.semantics.models import Setting
+from archdsl.semantics.model_parameters import Setting
 from archdsl.semantics.report import Report
 from archdsl.syntax import ast
 from archdsl.syntax.traversal import walk

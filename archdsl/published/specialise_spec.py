@@ -9,7 +9,7 @@ from pathlib import Path
 
 from archdsl.published.recognise import Recognised
 from archdsl.semantics.library import standard_library
-from archdsl.semantics.models import Setting
+from archdsl.semantics.model_parameters import Setting
 from archdsl.syntax import ast
 
 
