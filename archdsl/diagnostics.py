@@ -264,7 +264,7 @@ def listing(names: Iterable[str], joiner: str = "or") -> str:
 
 
 def escape(text: str) -> str:
-    """Replaces the characters that a terminal obeys instead of showing, except line breaks.
+    r"""Replaces the characters that a terminal obeys instead of showing, except line breaks.
 
     These are control characters, such as those that begin a colour or a title, and marks that
     change the direction of the text after them.
