@@ -25,7 +25,6 @@ from archdsl.backend.toolchain import ensure_compiler
 from archdsl.diagnostics import ArchError
 from archdsl.model import Model
 from tests.backend.on_cpu import Array, ready, tensor
-from tests.suite import some
 
 RANDOM = np.random.default_rng(0)
 HALVES = ["float32", "bfloat16", "float16"]
@@ -336,6 +335,7 @@ def test_tinygrads_kernels_give_the_same() -> None:
     assert np.abs(ours.numpy() - plain.numpy()).max() < 1e-5 * scale
 
 
+@pytest.mark.long
 def test_a_model_of_8_bits_is_near_its_own() -> None:
     ids = RANDOM.integers(0, 101, (2, 40))
     full, ours, plain = (
@@ -380,7 +380,8 @@ PROCESSORS = {
 }
 
 
-@pytest.mark.parametrize("dtype", some([*HALVES, "8 bits", "4 bits"], "float16"))
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", [*HALVES, "8 bits", "4 bits"])
 def test_every_kernel_compiles_for_other_processors(
     dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

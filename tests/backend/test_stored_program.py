@@ -214,6 +214,7 @@ def test_a_change_that_is_still_to_be_made_is_seen(traced: list[str]) -> None:
     assert len(traced) == 2
 
 
+@pytest.mark.long
 def test_another_process_runs_what_was_stored(tmp_path: Path) -> None:
     script = """
 import hashlib, sys, numpy, archdsl

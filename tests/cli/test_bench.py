@@ -103,6 +103,7 @@ def test_an_interrupted_benchmark_leaves_no_process(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.long
 def test_missing_and_failing_candidates_are_reported(tmp_path: Path) -> None:
     options = {"seconds": 0.01, "log": str(tmp_path / "log")}
     workload = Workload(
@@ -159,6 +160,7 @@ def test_a_spec_is_compared_with_transformers(capsys: pytest.CaptureFixture[str]
     assert found["versions"]["tinygrad"]
 
 
+@pytest.mark.long
 def test_a_spec_without_an_export_is_measured_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import archdsl
-from archdsl.backend import positions
+from archdsl.backend import rotary
 from tests.reference.agreement import apart
 from tests.reference.onnx_cases import (
     EXPANDED,
@@ -83,7 +83,7 @@ def test_rotations(every: list[Case], monkeypatch: pytest.MonkeyPatch) -> None:
     for case in every:
         if case.family == "rotary_embedding" and not left_out(case):
             for program, table, expected in turned(case):
-                monkeypatch.setattr(positions, "rotations", lambda attr, bound, t=table: t)
+                monkeypatch.setattr(rotary, "rotations", lambda *_, t=table: t)
                 model = archdsl.compile(archdsl.parse(program.spec), device="CPU")
                 found = program.result(model(**program.inputs)["y"].numpy())
                 assert apart(found, expected) < TOLERANCES["float32"], case.name
