@@ -143,17 +143,17 @@ class Model:
 
         The same seed gives the same tokens. Raises `ArchError` as `generation.generate` does.
         """
-        from archdsl.generation.arguments import token_rows
+        from archdsl.generation.arguments import token_row, token_rows
         from archdsl.generation.generate import generate
         from archdsl.generation.sampling import Sampling
 
         return generate(
             self,
             token_rows(ids),
-            max_new_tokens=whole_number("max_new_tokens", max_new_tokens, 1),
+            max_new_tokens=max_new_tokens,
             sampling=Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
             seed=whole_number("seed", seed),
-            stop=token_rows(stop)[0],
+            stop=token_row("stop", stop),
             slide=slide,
         )
 
@@ -186,7 +186,7 @@ class Model:
             self,
             tokenizer,
             [encode_prompt(tokenizer, prompt) for prompt in given],
-            max_new_tokens=whole_number("max_new_tokens", max_new_tokens, 1),
+            max_new_tokens=max_new_tokens,
             sampling=Sampling(temperature, top_k, top_p, min_p, repetition_penalty),
             seed=whole_number("seed", seed),
             stop_strings=stop,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from numbers import Integral
-from typing import Any, NoReturn
-
-import numpy as np
+from typing import Any
 
 from archdsl.diagnostics import fail
 
@@ -17,39 +15,38 @@ def token_rows(ids: Any) -> list[list[int]]:
     >>> token_rows([3, 1]), token_rows([[3], [1, 2]])
     ([[3, 1]], [[3], [1, 2]])
     """
-    if hasattr(ids, "tolist"):  # an array or a tensor
-        ids = ids.tolist()
-    if not isinstance(ids, Sequence) or isinstance(ids, str | bytes):
-        _refuse_ids(ids)
-    if any(_is_row(each) for each in ids):
-        return [[_token(token) for token in _row(each)] for each in ids]
-    return [[_token(token) for token in ids]]
+    found = _plain(ids)
+    several = _is_list(found) and any(_is_list(_plain(each)) for each in found)
+    expected = "a list of whole numbers, or one such list per row"
+    return [token_row("the prompt", row, expected) for row in (found if several else [found])]
 
 
-def _is_row(value: Any) -> bool:
-    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
+def token_row(name: str, ids: Any, expected: str = "a list of whole numbers") -> list[int]:
+    """Token ids as Python integers; `name` and `expected` are for the message."""
+    found = _plain(ids)
+    wrong = [each for each in found if not _is_token(each)] if _is_list(found) else [found]
+    if wrong:
+        encode = (
+            "a tokenizer turns text into ids: `tokenizer.encode(text)`, or use `stream_text`"
+        )
+        fail(
+            "input",
+            f"{name} is not a list of token ids",
+            expected=expected,
+            found=f"{wrong[0]!r:.80}",
+            help=encode if isinstance(wrong[0], str) else None,
+        )
+    return [int(each) for each in found]
 
 
-def _row(value: Any) -> Sequence[Any]:
-    if not _is_row(value):
-        _refuse_ids(value)
-    row: Sequence[Any] = value.tolist() if hasattr(value, "tolist") else value
-    return row
+def _plain(ids: Any) -> Any:
+    """An array or a tensor as a list."""
+    return ids.tolist() if hasattr(ids, "tolist") else ids
 
 
-def _token(value: Any) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        _refuse_ids(value)
-    return int(value)
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, str | bytes)
 
 
-def _refuse_ids(found: Any) -> NoReturn:
-    fail(
-        "input",
-        "the prompt is not a list of token ids",
-        expected="a list of whole numbers, or one such list per row",
-        found=f"{found!r:.80}",
-        help="a tokenizer turns text into ids: `tokenizer.encode(text)`, or use `stream_text`"
-        if isinstance(found, str)
-        else None,
-    )
+def _is_token(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

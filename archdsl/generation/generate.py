@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 
 from archdsl.diagnostics import Note, fail
+from archdsl.execution.arguments import whole_number
 from archdsl.execution.decoder import FEW, Decoder, Logits
 from archdsl.execution.executable import Executable
 from archdsl.frozen import Frozen
@@ -228,13 +229,7 @@ def _max_new_tokens(
     rows: Sequence[Sequence[int]], max_new_tokens: int, max_length: int | None
 ) -> list[int]:
     """Returns the maximum number of new tokens of each row."""
-    if max_new_tokens < 1:
-        fail(
-            "generation",
-            "max_new_tokens is out of range",
-            expected="1 or more",
-            found=str(max_new_tokens),
-        )
+    max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
     if max_length is None:
         return [max_new_tokens] * len(rows)
     longest = max(map(len, rows))

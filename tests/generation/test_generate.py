@@ -266,7 +266,8 @@ def test_text_generation_needs_a_model_of_tokens_only() -> None:
         ("abc", {}, "not a list of token ids"),
         (None, {}, "not a list of token ids"),
         ([1, [2]], {}, "not a list of token ids"),
-        ([1], {"stop": 3}, "not a list of token ids"),
+        ([1], {"stop": 3}, "stop is not a list of token ids"),
+        ([1], {"stop": [[1], [2]]}, "stop is not a list of token ids"),
     ],
 )
 def test_invalid_arguments(
