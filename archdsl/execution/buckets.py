@@ -80,6 +80,9 @@ def padded_inputs(
     for each in graph.inputs:
         array = arrays[each.name]  # [B, …]
         wanted = [axis.size.at(sizes) for axis in each.type.axes]
-        widths = [(0, size - had) for size, had in zip(wanted, array.shape[1:], strict=True)]
-        padded[each.name] = np.pad(array, [(0, 0), *widths], constant_values=each.pad or 0)
+        added = [size - had for size, had in zip(wanted, array.shape[1:], strict=True)]
+        if any(added):  # `np.pad` copies
+            widths = [(0, 0), *((0, more) for more in added)]
+            array = np.pad(array, widths, constant_values=each.pad or 0)
+        padded[each.name] = array
     return padded
