@@ -25,14 +25,17 @@ def drop_absent(graph: Graph) -> Graph:
     %2 = tanh(z) @ tanh: float[4]
     output y = %2
     """
-    used = {ref for _, ref in graph.outputs}
-    if graph.loss:
-        used |= set(refs(graph.loss))
+    used = results(graph)
     nodes = drop_unused(graph.nodes, used)
     inputs = tuple(each for each in graph.inputs if each.name in used)
     axes = {axis for each in inputs for axis in each.type.vars}
     varying = tuple(each for each in graph.varying if each.name in axes)
     return replace(graph, nodes=nodes, inputs=inputs, varying=varying)
+
+
+def results(graph: Graph) -> set[str]:
+    """The values that the outputs and the loss of a graph use directly."""
+    return {ref for _, ref in graph.outputs} | set(refs(graph.loss) if graph.loss else ())
 
 
 def drop_unused(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from archdsl.graph.nodes import Graph, refs
+from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import parameters
-from archdsl.graph.unused import drop_unused
+from archdsl.graph.unused import drop_unused, results
 
 
 def eliminate_dead_code(graph: Graph) -> Graph:
@@ -26,7 +26,5 @@ def eliminate_dead_code(graph: Graph) -> Graph:
     %2 = tanh(x) @ tanh: float[4]
     output y = %2
     """
-    used = {ref for _, ref in graph.outputs} | {p.node for p in parameters(graph)}
-    if graph.loss:
-        used |= set(refs(graph.loss))
+    used = results(graph) | {p.node for p in parameters(graph)}
     return replace(graph, nodes=drop_unused(graph.nodes, used))
