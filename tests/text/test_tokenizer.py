@@ -18,18 +18,12 @@ from tests.text.tokenizer_files import (
     SMOLLM,
     WORDS,
     gguf_file,
-    gpt2_files,
     needs,
     refusal,
     write,
 )
 
 pytestmark = pytest.mark.reference("tokenizers", "jinja2")
-
-
-@pytest.fixture(scope="module")
-def gpt2(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
-    return read_tokenizer(write(tmp_path_factory.mktemp("gpt2"), gpt2_files()))
 
 
 @given(st.text())
