@@ -83,7 +83,9 @@ def rates(attr: Mapping[str, Any], length: int = 0) -> np.ndarray:
             size * log(original / (2 * pi * turns)) / (2 * log(theta))
             for turns in (attr["fast"], attr["slow"])
         )
-        first, last = max(floor(first), 0), min(ceil(last), size - 1)
+        if attr["truncate"]:
+            first, last = floor(first), ceil(last)
+        first, last = max(first, 0), min(last, size - 1)
         width = last - first if last != first else 0.001
         unscaled = 1 - (np.arange(size // 2) - first) / width  # [size / 2]
     unscaled = np.clip(unscaled, 0, 1)
@@ -99,7 +101,10 @@ def scale(attr: Mapping[str, Any]) -> float:
     if attr["scale"] is not None:
         return float(attr["scale"])
     if attr["scaling"] == "yarn" and factor > 1:
-        return 0.1 * log(factor) + 1
+        grown = 0.1 * log(factor)
+        if attr["mscale"] and attr["mscale_all"]:
+            return float((grown * attr["mscale"] + 1) / (grown * attr["mscale_all"] + 1))
+        return grown + 1
     if attr["scaling"] == "longrope" and factor > 1:
         return sqrt(1 + log(factor) / log(attr["original"]))
     return 1.0

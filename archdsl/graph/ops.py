@@ -68,6 +68,9 @@ _ROWS = (
             number("scale", None),
             Param("factors", Kind.TEXT, ""),
             Param("long", Kind.TEXT, ""),
+            number("mscale", None),
+            number("mscale_all", None),
+            flag("truncate", True),
         ),
         rotary.rotary,
         "Rotates pairs of features of each head by angles that grow with the position along "
@@ -78,14 +81,17 @@ _ROWS = (
         "features that make fewer than `low` turns in the context `original`, leaves those "
         "with more than `high` turns unchanged, and interpolates in between (Grattafiori et "
         "al. 2024). `yarn` does so with `slow` and `fast`, and interpolates over the number of "
-        "the pair (Peng et al. 2023, section 3.2). `dynamic` multiplies `theta` in a sequence "
+        "the pair (Peng et al. 2023, section 3.2); with `truncate` it starts and ends at whole "
+        "pairs. `dynamic` multiplies `theta` in a sequence "
         "longer than `original`, so that its smallest angle is divided by `factor` * length / "
         "`original` - (`factor` - 1). `factors` are numbers that divide the angles, one for "
         "each pair, with spaces in between; `longrope` divides by `long` instead in a sequence "
         "longer than `original` (Ding et al. 2024). `scale` multiplies the result: by default "
         "0.1 ln(`factor`) + 1 with `yarn`, and sqrt(1 + ln(`factor`) / ln(`original`)) with "
-        "`longrope`. With `dynamic` and `longrope` the angles of all positions depend on the "
-        "length of the sequence, so step-by-step decoding ends at `original`.",
+        "`longrope`. `mscale` and `mscale_all`, if both are given and above 0, replace the "
+        "former by (0.1 `mscale` ln(`factor`) + 1) / (0.1 `mscale_all` ln(`factor`) + 1). With "
+        "`dynamic` and `longrope` the angles of all positions depend on the length of the "
+        "sequence, so step-by-step decoding ends at `original`.",
         resolve_defaults=rotary.rotary_defaults,
         same_up_to=rotary.same_up_to,
         positions=("at",),

@@ -20,13 +20,25 @@ _DEFAULTS = {
     "scale": None,
     "factors": "",
     "long": "",
+    "mscale": None,
+    "mscale_all": None,
+    "truncate": True,
 }
 # The parameters that have an effect with each scaling.
 _USED = {
     None: ("factors",),
     "linear": ("factor",),
     "llama3": ("factor", "low", "high", "original"),
-    "yarn": ("factor", "slow", "fast", "original", "scale"),
+    "yarn": (
+        "factor",
+        "slow",
+        "fast",
+        "original",
+        "scale",
+        "mscale",
+        "mscale_all",
+        "truncate",
+    ),
     "dynamic": ("factor", "original"),
     "longrope": ("factor", "original", "scale", "factors", "long"),
 }
@@ -122,6 +134,15 @@ def _check_scaling(attr: Any) -> None:
                 f"`{name}` must be a finite number above 0",
                 name,
                 expected="a number above 0",
+                found=str(attr[name]),
+            )
+    for name in ("mscale", "mscale_all"):
+        if attr[name] is not None and not 0 <= attr[name] < inf:
+            raise Mismatch(
+                "argument-value",
+                f"`{name}` must be a finite number, 0 or more",
+                name,
+                expected="a number, 0 or more",
                 found=str(attr[name]),
             )
     for name, default in _DEFAULTS.items():

@@ -60,6 +60,35 @@ SCALINGS: dict[str, tuple[str, dict[str, Any]]] = {
         "yarn, factor = 0.5, original = 64",
         {"rope_type": "yarn", "factor": 0.5, "original_max_position_embeddings": 64},
     ),
+    "yarn, mscale": (
+        "yarn, factor = 8, original = 64, mscale = 1.25, mscale_all = 0.5",
+        {
+            "rope_type": "yarn",
+            "factor": 8.0,
+            "mscale": 1.25,
+            "mscale_all_dim": 0.5,
+            "original_max_position_embeddings": 64,
+        },
+    ),
+    "yarn, only one mscale": (  # which has no effect
+        "yarn, factor = 8, original = 64, mscale = 1.25, mscale_all = 0",
+        {
+            "rope_type": "yarn",
+            "factor": 8.0,
+            "mscale": 1.25,
+            "mscale_all_dim": 0.0,
+            "original_max_position_embeddings": 64,
+        },
+    ),
+    "yarn, not truncated": (
+        "yarn, factor = 4, original = 4096, truncate = false",
+        {
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "truncate": False,
+            "original_max_position_embeddings": 4096,
+        },
+    ),
     "yarn of one ramp": (  # both ends of the ramp are the same pair
         "yarn, factor = 2, slow = 60, fast = 61, original = 64",
         {
@@ -92,7 +121,7 @@ SCALINGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.few(9)
+@pytest.mark.few(12)
 @pytest.mark.parametrize("length", [13, 64, 99])
 @pytest.mark.parametrize("name", SCALINGS)
 def test_the_operator(name: str, length: int) -> None:
