@@ -46,9 +46,10 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--pool",
-        choices=("mean", "cls"),
-        help="the mean of all token states, or the state of the first token (default: the "
-        "checkpoint's, or mean)",
+        choices=("mean", "cls", "lasttoken", "max", "mean_sqrt_len_tokens", "weightedmean"),
+        metavar="NAME",
+        help="mean of all token states, cls (the first) or lasttoken, max, "
+        "mean_sqrt_len_tokens, or weightedmean (default: the checkpoint's, or mean)",
     )
     parser.add_argument(
         "--normalise",

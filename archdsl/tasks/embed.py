@@ -31,8 +31,24 @@ Vectors: TypeAlias = NDArray[np.float32]
 POOLS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "mean": lambda states: states.mean(0),
     "cls": lambda states: states[0],
+    "lasttoken": lambda states: states[-1],
+    "max": lambda states: states.max(0),
+    "mean_sqrt_len_tokens": lambda states: states.sum(0) / np.sqrt(len(states)),
+    "weightedmean": lambda states: np.average(states, 0, np.arange(1, len(states) + 1)),
 }
-"""Functions from the hidden states [T, D] of a text to one vector, by name."""
+"""Functions from the hidden states [T, D] of a text to one vector, by sentence-transformers'
+names."""
+
+# The flags of sentence-transformers before 5.4, which has the field `pooling_mode` instead.
+_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+_OTHER_FIELDS = ("word_embedding_dimension", "embedding_dimension", "include_prompt")
 
 _BATCH = 32
 _LENGTH_STEP = 16  # if the model has padding, lengths are rounded up to a multiple
@@ -41,6 +57,8 @@ _LENGTH_STEP = 16  # if the model has padding, lengths are rounded up to a multi
 _MODULES = "modules.json"
 _TRANSFORMER = "sentence_bert_config.json"
 _GENERAL = "config_sentence_transformers.json"
+_TOKENIZER = "tokenizer_config.json"
+_TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +101,9 @@ def read_pooling(folder: str | Path, pool: str | None = None) -> Pooling:
             expected="Transformer, Pooling, and optionally Normalize",
             found=listing(modules, "and"),
         )
-    transformer = _read_optional(modules.get("Transformer", place) / _TRANSFORMER)
+    home = modules.get("Transformer", place)
+    transformer = _read_optional(home / _TRANSFORMER)
+    _check_transformer(home / _TRANSFORMER, transformer)
     general = _read_optional(place / _GENERAL)
     name, prompts = general.get("default_prompt_name"), general.get("prompts") or {}
     if name is not None and name not in prompts:
@@ -96,7 +116,7 @@ def read_pooling(folder: str | Path, pool: str | None = None) -> Pooling:
     return Pooling(
         pool or _read_pool(modules["Pooling"] / "config.json"),
         "Normalize" in modules,
-        transformer.get("max_seq_length"),
+        _read_limit(home, transformer),
         bool(transformer.get("do_lower_case")),
         "" if name is None else prompts[name],
     )
@@ -220,16 +240,56 @@ def _read_optional(path: Path) -> Mapping[str, Any]:
 
 
 def _read_pool(path: Path) -> str:
-    """Reads the pooling from a config that must enable exactly one."""
+    """Reads the one pooling of a config: `pooling_mode`, a name or a list, or the old flags."""
     found = read_object(path, "a config of pooling")
-    ways = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
-    on = [name for name, value in found.items() if name.startswith("pooling_mode") and value]
-    if len(on) != 1 or on[0] not in ways or found.get("include_prompt") is False:
+    for name in found:
+        if name not in (*_FLAGS, *_OTHER_FIELDS, "pooling_mode"):
+            near = did_you_mean(name, ("pooling_mode", *_FLAGS))
+            fail("config", f"{path}: the field `{name}` is unknown", help=near)
+    # Flags that are all false mean the default, as in sentence-transformers 5.4.
+    modes = found.get("pooling_mode", [way for flag, way in _FLAGS.items() if found.get(flag)])
+    modes = (modes or ["mean"]) if isinstance(modes, list) else [modes]
+    problem = None
+    if found.get("include_prompt") is False:
+        problem = "`include_prompt` is false, which is not supported"
+    elif len(modes) > 1:
+        problem = "several poolings are not supported"
+    elif modes[0] not in POOLS:
+        problem = "unknown pooling"
+    if problem:
         fail(
             "config",
-            f"{path}: this pooling is not supported",
-            expected=listing(ways),
-            found=listing(on, "and") or "none",
+            f"{path}: {problem}",
+            expected=f"one of {listing(POOLS)}",
+            found=listing(map(str, modes), "and"),
             help="`--pool mean` or `--pool cls` runs the model, but gives other vectors",
         )
-    return ways[on[0]]
+    return str(modes[0])
+
+
+def _read_limit(folder: Path, transformer: Mapping[str, Any]) -> int | None:
+    """Reads the maximum length: `max_seq_length`, else the one of the tokenizer."""
+    tokenizer = _read_optional(folder / _TOKENIZER)
+    for found in (transformer.get("max_seq_length"), tokenizer.get("model_max_length")):
+        if isinstance(found, int | float) and found >= 1:
+            return int(found)
+    return None
+
+
+def _check_transformer(path: Path, found: Mapping[str, Any]) -> None:
+    """Reports settings of sentence-transformers 5.4 with which vectors would differ."""
+    text = dict(found.get("modality_config") or {}).get("text")
+    wanted = {
+        "transformer_task": (found.get("transformer_task"), (None, "feature-extraction")),
+        "module_output_name": (found.get("module_output_name"), (None, "token_embeddings")),
+        "processing_kwargs": (found.get("processing_kwargs"), (None, {})),
+        "modality_config": (text if "modality_config" in found else None, (None, _TEXT)),
+    }
+    for name, (value, known) in wanted.items():
+        if value not in known:
+            fail(
+                "config",
+                f"{path}: this `{name}` is not supported",
+                expected=json.dumps(known[-1]),
+                found=json.dumps(value)[:200],
+            )

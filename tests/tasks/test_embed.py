@@ -13,6 +13,7 @@ import pytest
 import archdsl
 from archdsl.diagnostics import ArchError
 from archdsl.tasks.embed import (
+    POOLS,
     Pooling,
     embed,
     find_encoder,
@@ -118,12 +119,107 @@ def test_normalisation_and_prompts_from_the_checkpoint(tmp_path: Path) -> None:
     assert read_pooling(tmp_path) == Pooling("mean", True, 7, prompt="find: ")
 
 
-@pytest.mark.parametrize("ways", [("max_tokens",), ("cls_token", "mean_tokens"), ()])
-def test_other_poolings_are_an_error(ways: tuple[str, ...], tmp_path: Path) -> None:
-    written(tmp_path, BOTH, **dict.fromkeys(ways, True))
-    with pytest.raises(ArchError, match="this pooling is not supported"):
-        read_pooling(tmp_path)
-    assert read_pooling(tmp_path, "mean").pool == "mean"
+def pooling_file(folder: Path, fields: dict[str, Any]) -> Path:
+    """A folder of sentence-transformers with these fields in its config of pooling."""
+    written(folder, BOTH)
+    (folder / "Pooling" / "config.json").write_text(json.dumps(fields))
+    return folder
+
+
+SIZE = {"embedding_dimension": 8, "include_prompt": True}
+
+
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("listed", [False, True])
+def test_the_pooling_of_sentence_transformers_5_4(
+    name: str, listed: bool, tmp_path: Path
+) -> None:
+    mode = [name] if listed else name
+    folder = pooling_file(tmp_path, {**SIZE, "pooling_mode": mode})
+    assert read_pooling(folder).pool == name
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ({"max_tokens": True, "mean_tokens": False}, "max"),
+        ({"lasttoken": True}, "lasttoken"),
+        ({"mean_sqrt_len_tokens": True}, "mean_sqrt_len_tokens"),
+        ({"weightedmean_tokens": True}, "weightedmean"),
+        ({"mean_tokens": False}, "mean"),
+        ({}, "mean"),
+    ],
+)
+def test_the_flags_of_older_files(flags: dict[str, bool], name: str, tmp_path: Path) -> None:
+    assert read_pooling(written(tmp_path, BOTH, **flags)).pool == name
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"pooling_mode": ["cls", "mean"]}, "several poolings are not supported"),
+        (
+            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+            "several poolings are not supported",
+        ),
+        ({"pooling_mode": "median"}, "unknown pooling"),
+        ({"pooling_mode": 3}, "unknown pooling"),
+        ({"pooling_mode_median": True}, "the field `pooling_mode_median` is unknown"),
+        ({"include_prompt": False}, "`include_prompt` is false"),
+    ],
+)
+def test_other_poolings_are_an_error(
+    fields: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    folder = pooling_file(tmp_path, fields)
+    with pytest.raises(ArchError, match=message):
+        read_pooling(folder)
+    assert read_pooling(folder, "mean").pool == "mean"
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_poolings(name: str) -> None:
+    states = np.array([[1.0, -4.0], [2.0, 8.0]])
+    right = {
+        "mean": [1.5, 2.0],
+        "cls": [1.0, -4.0],
+        "lasttoken": [2.0, 8.0],
+        "max": [2.0, 8.0],
+        "mean_sqrt_len_tokens": [3 / 2**0.5, 4 / 2**0.5],
+        "weightedmean": [(1 + 4) / 3, (-4 + 16) / 3],
+    }
+    np.testing.assert_allclose(POOLS[name](states), right[name])
+
+
+def test_the_maximum_length_is_the_tokenizers(tmp_path: Path) -> None:
+    folder = written(tmp_path, BOTH)
+    tokenizer = folder / "tokenizer_config.json"
+    tokenizer.write_text(json.dumps({"model_max_length": 9}))
+    assert read_pooling(folder).limit == 7
+    # sentence-transformers 5.4 does not write `max_seq_length`.
+    text = {"method": "forward", "method_output_name": "last_hidden_state"}
+    task = {"transformer_task": "feature-extraction", "modality_config": {"text": text}}
+    (folder / "sentence_bert_config.json").write_text(json.dumps(task))
+    assert read_pooling(folder).limit == 9
+    tokenizer.write_text(json.dumps({"model_max_length": 10**30}))
+    assert tokens("A" * 50, limit=read_pooling(folder).limit) == tokens("A" * 50)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"transformer_task": "fill-mask"},
+        {"module_output_name": "sentence_embedding"},
+        {"processing_kwargs": {"text": {"max_length": 3}}},
+        {"modality_config": {"text": {"method": "get_text_features"}}},
+    ],
+)
+def test_other_transformers_are_an_error(fields: dict[str, Any], tmp_path: Path) -> None:
+    folder = written(tmp_path, BOTH)
+    (folder / "sentence_bert_config.json").write_text(json.dumps(fields))
+    (name,) = fields
+    with pytest.raises(ArchError, match=f"this `{name}` is not supported"):
+        read_pooling(folder)
 
 
 def test_other_modules_are_an_error(tmp_path: Path) -> None:
