@@ -113,10 +113,10 @@ def _recognise(
     return opened, recognise(str(path), opened.config, spec, opened.tensors, ignore)
 
 
-def _open_checkpoint(
-    path: str | Path, spec: str | None, ignore: Collection[str]
-) -> tuple[Recognised, Analysis, dict[str, LazyTensor]]:
-    """Returns the spec of a checkpoint, its model, and its tensors as weights of the model."""
+def understand(
+    path: str | Path, spec: str | None = None, ignore: Collection[str] = ()
+) -> tuple[Checkpoint, Recognised, Analysis]:
+    """Returns a checkpoint with the model of its config; the weights are not checked."""
     opened, known = _recognise(path, spec, ignore)
     several = [_analyse(known, each) for each in (known.settings, *known.alternatives)]
 
@@ -126,9 +126,24 @@ def _open_checkpoint(
     # The tensors decide what the config leaves open; the first of equals is taken.
     analysis = min(several, key=mismatches) if len(several) > 1 else several[0]
     settings = (known.settings, *known.alternatives)[several.index(analysis)]
+    return opened, replace(known, settings=settings), analysis
+
+
+def take_weights(
+    path: str | Path, opened: Checkpoint, known: Recognised, analysis: Analysis
+) -> dict[str, LazyTensor]:
+    """Returns the tensors of a checkpoint as weights of its model; raises `ArchError` unless
+    they fit one to one."""
     weights = {p.path: p for p in parameters(analysis.graph)}
-    found = checkpoints.fit(str(path), opened.tensors, weights, analysis.maps, known.title)
-    return replace(known, settings=settings), analysis, found
+    return checkpoints.fit(str(path), opened.tensors, weights, analysis.maps, known.title)
+
+
+def _open_checkpoint(
+    path: str | Path, spec: str | None, ignore: Collection[str]
+) -> tuple[Recognised, Analysis, dict[str, LazyTensor]]:
+    """Returns the spec of a checkpoint, its model, and its tensors as weights of the model."""
+    opened, known, analysis = understand(path, spec, ignore)
+    return known, analysis, take_weights(path, opened, known, analysis)
 
 
 def _analyse(known: Recognised, settings: Mapping[str, Setting]) -> Analysis:

@@ -36,6 +36,7 @@ GROUPS = {
     "convert published weights": {
         "import": "convert a published checkpoint to a spec and its weights",
         "export": "convert a spec and its weights to a published checkpoint",
+        "audit": "list what a loader could do wrong with a checkpoint without a word",
     },
     "measure": {
         "score": "compute the perplexity of a text",

@@ -23,7 +23,7 @@ from archdsl.published.convert import from_checkpoint, to_checkpoint
 from archdsl.published.weight_maps import Pairing, WeightMap
 
 _SHOWN = 8  # names of each kind that a message lists
-_FLOATS = ("float32", "float16", "bfloat16", "float64")
+FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
 def read(
@@ -173,7 +173,7 @@ class _Attempt(Frozen):
                         shapes.append(
                             f"{name} is {list(tensor.shape)}, not {list(wanted)}{turned}"
                         )
-                    elif tensor.dtype not in _FLOATS:
+                    elif tensor.dtype not in FLOATS:
                         kinds.append(f"{name} is {tensor.dtype}")
             if not shapes and not kinds:
                 differing += self._differing(spellings)
@@ -191,7 +191,7 @@ class _Attempt(Frozen):
         for names in spellings[1:]:
             for first, other in zip(spellings[0], names, strict=True):
                 one, two = self.tensors[first], self.tensors[other]
-                if one.dtype != two.dtype or not _equal(one.read(), two.read()):
+                if one.dtype != two.dtype or not is_equal(one.read(), two.read()):
                     yield f"{first} and {other}"
 
     def ours(self) -> dict[str, LazyTensor]:
@@ -204,7 +204,7 @@ class _Attempt(Frozen):
         return {path: found[path] for path in self.weights}
 
 
-def _equal(one: NDArray[Any], two: NDArray[Any]) -> bool:
+def is_equal(one: NDArray[Any], two: NDArray[Any]) -> bool:
     """Whether arrays are equal. Bits are compared first, which is quicker."""
     first, other = (np.ascontiguousarray(each).view(np.uint8) for each in (one, two))
     return np.array_equal(first, other) or np.array_equal(one, two)

@@ -11,13 +11,13 @@ import numpy as np
 from archdsl.formats import LazyTensor
 
 # The largest finite number of a dtype that has fewer exponents than float32.
-_LARGEST = {"float16": 65504.0}
+LARGEST = {"float16": 65504.0}
 _WIDER = ("float32", "float64", "bfloat16")
 
 
 def checked(found: Mapping[str, LazyTensor], dtype: str) -> Iterator[tuple[str, LazyTensor]]:
     """Yields the items; at the end, warns of the weights that become infinite in a dtype."""
-    most = _LARGEST.get(dtype, math.inf)
+    most = LARGEST.get(dtype, math.inf)
     beyond: dict[str, float] = {}
     for name, stored in found.items():
         if most < math.inf and stored.dtype in _WIDER:

@@ -101,7 +101,7 @@ def _read_folder(folder: Path) -> PublishedTokenizer:
         chat = _read_text(folder / "chat_template.jinja")
     published = assign_roles(
         library,
-        {role: _token_text(settings.get(f"{role}_token"), folder) for role in PURPOSES},
+        {role: token_text(settings.get(f"{role}_token"), folder) for role in PURPOSES},
         {role: numbers.get(f"{role}_token_id") for role in PURPOSES},
         folder,
         chat,
@@ -125,7 +125,7 @@ def _chat_tokens(
     named: dict[str, Any] = {f"{role}_token": None for role in PURPOSES} if exact else {}
     named |= {key: value for key, value in settings.items() if key.endswith("_token")}
     flags = ("add_bos_token", "add_eos_token")
-    return {key: _token_text(value, folder) for key, value in named.items() if key not in flags}
+    return {key: token_text(value, folder) for key, value in named.items() if key not in flags}
 
 
 def _read_json(path: Path) -> PublishedTokenizer:
@@ -246,7 +246,7 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
     return ranks
 
 
-def _token_text(token: object, origin: Path) -> str | None:
+def token_text(token: object, origin: Path) -> str | None:
     """Returns the text of a special token: a text, or an object with `content`."""
     match token:
         case None | str():
