@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _SPECIAL_TOKENS = ("bos", "eos", "pad")
 _EARLY_STOPPING: dict[str, EarlyStopping] = {"true": True, "false": False, "never": "never"}
+_LONGEST = 512  # tokens of a translation, if no option and no generation config says more
 
 
 class _Translator(NamedTuple):
@@ -164,7 +165,7 @@ def _load_spec(args: argparse.Namespace) -> _Translator:
     model = compile_model(args)
     from archdsl.tasks.translate import find_roles  # imports tinygrad
 
-    bound = find_roles(model.graph).target_bound
+    bound = min(find_roles(model.graph).target_bound, _LONGEST)
     names = {role: getattr(args, role) for role in _SPECIAL_TOKENS}
     tokenizer = read_vocabulary(resolve(args.vocab), **names)
     if not args.weights:
@@ -182,7 +183,7 @@ def _load_checkpoint(args: argparse.Namespace) -> _Translator:
     tokenizer = read_tokenizer(args.tokenizer or args.spec)
     model = checkpoints.load_model(args)
     config = read_generation_config(resolve(args.spec), SEARCH)
-    search = config.search(find_roles(model.graph).target_bound)
+    search = config.search(min(find_roles(model.graph).target_bound, _LONGEST))
     return _Translator(model, tokenizer.encode, tokenizer.decode, search)
 
 
