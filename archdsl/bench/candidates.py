@@ -248,9 +248,9 @@ def decode(subject: Subject, length: int, new: int) -> Call:
         subject.load_archdsl().decoder(1),
         random_prompt(subject, length, new),
     )
-    others = inputs(subject.graph(), 1, length)
-    del others[decoder.plan.tokens]
-    decoder.begin(**others)
+    along = (decoder.plan.tokens, *decoder.plan.along)
+    given = inputs(subject.graph(), 1, length)
+    decoder.begin(**{name: array for name, array in given.items() if name not in along})
     decoder.prefill([prompt])
 
     def once() -> NDArray[Any]:

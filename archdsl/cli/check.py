@@ -10,7 +10,8 @@ from archdsl.analysis import Analysis, analyse, analyse_all, models
 from archdsl.cli.common import Subparsers, add_command, add_json, add_spec, parse_settings
 from archdsl.diagnostics import ArchError
 from archdsl.graph.cost import cost
-from archdsl.graph.nodes import Graph
+from archdsl.graph.nodes import Graph, Input
+from archdsl.graph.printer import literal
 from archdsl.graph.types import Type
 
 
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 def _report(graph: Graph) -> str:
     found, types = cost(graph), graph.types()
     sizes = ", ".join(f"{name} = {size}" for name, size in found.sizes.items())
-    rows = [(f"input {i.name}", _type(i.type, i.pad)) for i in graph.inputs]
+    rows = [(f"input {i.name}", _input(i)) for i in graph.inputs]
     rows += [(f"output {name}", _type(types[ref])) for name, ref in graph.outputs]
     rows += [(f"label {i.name}", _type(i.type)) for i in graph.labels]
     rows += [(f"loss {graph.loss.op}", "")] if graph.loss else []
@@ -76,12 +77,18 @@ def _report(graph: Graph) -> str:
     return "\n".join([graph.name, *lines])
 
 
-def _type(type: Type, pad: int | None = None) -> str:
-    """Formats a type with its causality and its padding."""
+def _input(each: Input) -> str:
+    """Formats the type of an input with its padding and its default."""
+    text = _type(each.type)
+    text += f", padded with {each.pad}" if each.pad is not None else ""
+    return text + (f", {literal(each.default)} by default" if each.default is not None else "")
+
+
+def _type(type: Type) -> str:
+    """Formats a type with its causality."""
     text = str(replace(type, noncausal=frozenset()))
     causal = sorted(type.vars - type.noncausal) if type.dtype == "float" else []
-    text += f", causal along {' and '.join(causal)}" if causal else ""
-    return text + (f", padded with {pad}" if pad is not None else "")
+    return text + (f", causal along {' and '.join(causal)}" if causal else "")
 
 
 def _bytes(count: int) -> str:
@@ -98,6 +105,7 @@ def _data(graph: Graph) -> dict[str, object]:
     return {
         "model": graph.name,
         "inputs": {i.name: str(i.type) for i in graph.inputs},
+        "defaults": {i.name: i.default for i in graph.inputs if i.default is not None},
         "outputs": {name: str(types[ref]) for name, ref in graph.outputs},
         "params": found.params,
         "weight_bytes": found.weight_bytes,

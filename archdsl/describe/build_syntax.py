@@ -112,14 +112,21 @@ def settings(node: Apply, labels: Collection[str]) -> Iterator[ast.Arg]:
                 yield arg(key, _setting(param, value))
 
 
-def _setting(param: Param, value: Attribute) -> ast.Expr:
+def scalar(value: float) -> ast.Expr:
+    """A number or a truth value."""
     match value:
         case bool():
             return ast.Bool(SPAN, value)
         case int():
             return integer(value)
-        case float():
+        case _:
             return number(value)
+
+
+def _setting(param: Param, value: Attribute) -> ast.Expr:
+    match value:
+        case int() | float():
+            return scalar(value)
         case str() if param.kind in (Kind.CHOICE, Kind.MARK):
             return name(value)
         case _:

@@ -80,12 +80,14 @@ def _facts(graph: Graph) -> Iterator[_Fact]:
 
 def _input(kind: str, each: Input) -> _Fact:
     pad = "" if each.pad is None else f" pad {each.pad}"
+    default = "" if each.default is None else f" = {literal(each.default)}"
     return (
         kind,
         each.name,
         _nameless(each.type),
         each.pad,
-    ), f"{kind} {each.name}: {each.type}{pad}"
+        each.default,
+    ), f"{kind} {each.name}: {each.type}{pad}{default}"
 
 
 def _nameless(type: Type) -> Type:

@@ -26,6 +26,7 @@ from archdsl.describe.build_syntax import (
     name,
     number,
     plain_type,
+    scalar,
     settings,
     suggest_name,
 )
@@ -102,7 +103,12 @@ class _File:
         body.taken.names |= self.bound
         body.labels = self.labels
         inputs = [
-            ast.Input(SPAN, name(each.name), self.input_type(each, seen))
+            ast.Input(
+                SPAN,
+                name(each.name),
+                self.input_type(each, seen),
+                None if each.default is None else scalar(each.default),
+            )
             for each in graph.inputs
         ]
         edges = body.model()

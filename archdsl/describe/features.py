@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 
 from archdsl.describe.sublayers import Attention, Mlp, Wiring
 from archdsl.graph.cost import cost
-from archdsl.graph.nodes import Apply, Graph, Stack
+from archdsl.graph.nodes import Apply, Graph, Input, Stack
 from archdsl.graph.ops import OPS
+from archdsl.graph.printer import literal
 from archdsl.graph.products import MATMUL_OPS
 from archdsl.graph.sites import sites
 from archdsl.graph.types import Axis, Type
@@ -32,7 +33,7 @@ def features(graph: Graph) -> dict[str, str]:
     attentions = list(wiring.attentions())
     own = [each for each in attentions if not each.over]
     found: dict[str, str | None] = {
-        **{f"input {each.name}": _shape(each.type) for each in graph.inputs},
+        **{f"input {each.name}": _input(each) for each in graph.inputs},
         **{f"output {name}": _shape(types[ref]) for name, ref in graph.outputs},
         "vocabulary": _forms(wiring, "embed", lambda n: f"{n.attr['vocab']:,}"),
         "context": _join_unique(f"{axis.name} <= {axis.bound:,}" for axis in graph.varying),
@@ -80,6 +81,11 @@ def _forms(wiring: Wiring, ops: str | tuple[str, ...], say: Callable[[Apply], st
 def _with_details(what: str, *more: str) -> str:
     """`rotary (theta 10000, halves)`"""
     return f"{what} ({', '.join(more)})" if more else what
+
+
+def _input(each: Input) -> str:
+    default = "" if each.default is None else f" = {literal(each.default)}"
+    return _shape(each.type) + default
 
 
 def _shape(type: Type) -> str:

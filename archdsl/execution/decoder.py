@@ -76,7 +76,7 @@ class Decoder:
         self._captures: dict[tuple[object, ...], Capture[Any]] = {}
         self._version = executable.version()
         # Inputs of a step: new tokens, by their number, and the left padding of each row.
-        self._new: dict[tuple[str, int], Tensor] = {}
+        self._new: dict[tuple[str, tuple[int, ...]], Tensor] = {}
         self._left_pad_input = self._zeros((rows,))
         self._text = show(self.plan.step)
         state = dict(_leaves(self._caches))
@@ -86,7 +86,11 @@ class Decoder:
         )
         self._once: dict[str, Any] = {}
         self._sizes: dict[str, int] = {}
+        along = (self.plan.tokens, *self.plan.along)
+        self._given_once = tuple(each for each in graph.inputs if each.name not in along)
         self.reset()
+        if self._given_once and all(each.default is not None for each in self._given_once):
+            self.begin()
 
     def _input(self, name: str) -> Input:
         return next(each for each in self.plan.step.inputs if each.name == name)
@@ -136,9 +140,7 @@ class Decoder:
         if self.plan.along and given.keys() & set(self.plan.along):
             self._refuse_missing(next(name for name in self.plan.along if name in given))
         graph = self.executable.graph
-        along = (self.plan.tokens, *self.plan.along)
-        others = tuple(each for each in graph.inputs if each.name not in along)
-        arrays = inputs.check(_of(graph, others), given)
+        arrays = inputs.check(_of(graph, self._given_once), given, rows=self.rows)
         tensors = {
             name: self.executable.placed(array).realize() for name, array in arrays.items()
         }
@@ -173,7 +175,6 @@ class Decoder:
         """Feeds one prompt per row; their lengths may differ. Returns the logits of the next
         token, [rows, vocab]."""
         self.reset()
-        self._check_along({})
         longest, lead = max(map(len, prompts)), self.plan.lead
         self._check_length(longest)
         length = longest + lead
@@ -182,31 +183,34 @@ class Decoder:
         for row, prompt in enumerate(prompts):
             tokens[row, size - len(prompt) :] = prompt
             self._left_pad[row] = size - len(prompt) - lead
-        return self._feed({self.plan.tokens: tokens}, last=True)[:, -1]
+        return self._feed(self._beside(tokens, {}), last=True)[:, -1]
 
     def feed(self, tokens: Rows, last: bool = False, **along: Any) -> Logits:
         """Feeds new tokens [rows, n]. Returns the logits of the token after each, [rows, n,
         vocab], or with `last` only after the last one, [rows, 1, vocab].
 
-        `along` are the model's other inputs with one value per token, also [rows, n].
+        `along` are the model's other inputs with one value per token, also [rows, n]. Those
+        with a default may be left out.
         """
-        self._check_along(along)
         new = tokens.shape[1]
         lead = self.plan.lead
         longest = max(self.filled - int(self._left_pad.min()) - lead, 0) + new
         self._check_length(longest)
-        values = {self.plan.tokens: np.asarray(tokens)}
-        values |= {name: np.asarray(each) for name, each in along.items()}
+        values = self._beside(np.asarray(tokens), along)
         if lead and not self.filled:
-            values = {n: np.pad(v, ((0, 0), (lead, 0))) for n, v in values.items()}
+            values = {
+                n: np.pad(v, [(0, 0), (lead, 0), *[(0, 0)] * (v.ndim - 2)])
+                for n, v in values.items()
+            }
         found = self._feed(values, last)
         return found if last else found[:, -new:]
 
-    def _check_along(self, along: Mapping[str, Any]) -> None:
-        """Raises unless each input with one value per token is given."""
-        for name in self.plan.along:
-            if name not in along:
-                self._refuse_missing(name)
+    def _beside(self, tokens: Rows, along: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """The inputs with one value per token [rows, n, …]: given, or their default."""
+        beside = [self._input(name) for name in self.plan.along]
+        for each in beside:
+            if each.name not in along and each.default is None:
+                self._refuse_missing(each.name)
         for name in along.keys() - set(self.plan.along):
             fail(
                 "input",
@@ -214,6 +218,15 @@ class Decoder:
                 expected=", ".join(self.plan.along) or "only tokens",
                 help=did_you_mean(name, self.plan.along),
             )
+        found: dict[str, NDArray[Any]] = {}
+        if along:
+            given = (self.plan.tokens, *along)
+            graph = _of(self.plan.step, tuple(map(self._input, given)))
+            found = inputs.check(graph, {self.plan.tokens: tokens, **along})
+        sizes = {"": self.rows, self.plan.axis: tokens.shape[1]}
+        missing = (each for each in beside if each.name not in found)
+        absent = {each.name: inputs.filled(each, sizes) for each in missing}
+        return absent | found | {self.plan.tokens: tokens}
 
     def _refuse_missing(self, name: str) -> NoReturn:
         fail(
@@ -223,7 +236,7 @@ class Decoder:
             expected=f"feed(tokens, {name}=…) with one value per new token",
         )
 
-    def _feed(self, values: dict[str, Rows], last: bool) -> Logits:
+    def _feed(self, values: dict[str, NDArray[Any]], last: bool) -> Logits:
         found: list[Logits] = []
         before, left = self.filled, values[self.plan.tokens].shape[1]
         with doing("reading", "tokens", left, lambda: self.filled - before):
@@ -242,7 +255,7 @@ class Decoder:
         most = min(count, self.capacity - self.filled)
         return next((chunk for chunk in chunks if chunk <= most), 1)
 
-    def _step(self, values: Mapping[str, Rows], n: int, last: bool) -> Logits:
+    def _step(self, values: Mapping[str, NDArray[Any]], n: int, last: bool) -> Logits:
         last = last and n > 1
         self._drop_stale_captures()
         key = (n, last, *sorted(self._sizes.items()))
@@ -251,9 +264,9 @@ class Decoder:
             self._captures[key] = self.executable.capture(
                 self._program(n, last), named, self._state
             )
-        given = {name: self._input_buffer(name, n) for name in values}
+        given = {name: self._input_buffer(name, each.shape) for name, each in values.items()}
         for name, each in values.items():
-            copy_in(given[name], each.astype(np.int32))
+            copy_in(given[name], each.astype(self._array_dtype(name)))
         copy_in(self._left_pad_input, self._left_pad)
         given |= dict(_leaves(self._once))
         logits = self._captures[key](
@@ -268,11 +281,14 @@ class Decoder:
             self._captures.clear()
             self._version = version
 
-    def _input_buffer(self, name: str, n: int) -> Tensor:
-        """The tensor that holds n new values of an input per row, [rows, n]."""
-        if (name, n) not in self._new:
-            self._new[name, n] = self._zeros((self.rows, n))
-        return self._new[name, n]
+    def _array_dtype(self, name: str) -> np.dtype[Any]:
+        return inputs.ARRAY_DTYPES[self._input(name).type.dtype]
+
+    def _input_buffer(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The tensor that holds the new values of an input, [rows, n, …]."""
+        if (name, shape) not in self._new:
+            self._new[name, shape] = self._zeros(shape, self._array_dtype(name).name)
+        return self._new[name, shape]
 
     def lowered(self, n: int, last: bool) -> Program:
         """The program of a step of n tokens: all logits, or only those of the `last` token."""
@@ -284,7 +300,8 @@ class Decoder:
     def _program(self, n: int, last: bool) -> Callable[..., Tensor]:
         def step(left_pad: Tensor, past: Any, **given: Tensor) -> Tensor:
             values: dict[str, Any] = {
-                name: given[name] for name in (self.plan.tokens, *self.plan.along)
+                name: self.executable.cast(given[name])
+                for name in (self.plan.tokens, *self.plan.along)
             }
             values |= {LEFT_PAD: left_pad, PAST: past, CACHE_POSITIONS: None}
             values |= {name: self._nested(name, given.__getitem__) for name in self._once}

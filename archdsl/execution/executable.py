@@ -245,9 +245,9 @@ class Executable:
 
     def placed(self, array: NDArray[Any]) -> Tensor:
         """An input on the device; floats in the dtype of the weights."""
-        return self._cast(to_device(array, self.device, array.dtype.name))
+        return self.cast(to_device(array, self.device, array.dtype.name))
 
-    def _cast(self, tensor: Tensor) -> Tensor:
+    def cast(self, tensor: Tensor) -> Tensor:
         return tensor.cast(self.dtype) if tensor.is_floating_point() else tensor
 
     # -- whole sequences --
@@ -304,7 +304,7 @@ class Executable:
 
     def outputs(self, graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Computes the outputs of one of the model's graphs."""
-        given = {n: self._cast(t) for n, t in tensors.items()}
+        given = {n: self.cast(t) for n, t in tensors.items()}
         outputs = interpret.forward(self.run(self.lowered(graph, given)), given)
         # Cloned, since the JIT would always return the input of the capture for an output that
         # is an input or a part of one.

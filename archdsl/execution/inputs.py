@@ -13,16 +13,23 @@ from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.graph.nodes import Graph, Input
 from archdsl.graph.types import Size
 
+# The dtype of the array of an input, by that of its type.
+ARRAY_DTYPES = {
+    "int": np.dtype(np.int32),
+    "float": np.dtype(np.float32),
+    "bool": np.dtype(np.bool_),
+}
 _INT32 = (-(2**31), 2**31 - 1)
 
 
 def check(
-    graph: Graph, given: Mapping[str, Any], labels: bool = False
+    graph: Graph, given: Mapping[str, Any], labels: bool = False, rows: int = 1
 ) -> dict[str, NDArray[Any]]:
     """The inputs of a graph as arrays of int32, float32 or bool, batch axis first.
 
     A value is an array, a tinygrad tensor or nested lists, of shape [B, …] with the axes of its
-    input's type. Raises `ArchError` (code `input`) with every mistake: an unknown or missing
+    input's type. Inputs that are not given have their default; if none is given, the batch has
+    `rows`. Raises `ArchError` (code `input`) with every mistake: an unknown or missing
     name, a wrong dtype, rank or size, numbers outside of a bound, padding that is not at the
     end, two inputs whose lengths along one axis differ, NaN and infinity.
     """
@@ -49,7 +56,15 @@ def check(
     problems += _lengths(graph, wanted, arrays)
     if problems:
         raise ArchError(problems)
-    return arrays
+    known = {"": rows} | {name: size for name, (size, _) in sizes.items()}
+    absent = (each for each in wanted.values() if each.name not in given)
+    return arrays | {each.name: filled(each, known) for each in absent}
+
+
+def filled(each: Input, sizes: Mapping[str, int]) -> NDArray[Any]:
+    """An input that has its default everywhere. `sizes` has the batch as ""."""
+    shape = (sizes[""], *(axis.size.at(sizes) for axis in each.type.axes))
+    return np.full(shape, each.default or 0, ARRAY_DTYPES[each.type.dtype])
 
 
 def _names(
@@ -65,7 +80,7 @@ def _names(
                 Diagnostic("input", message, expected=listing(wanted, "and"), help=help)
             )
     for name, each in wanted.items():
-        if name not in given:
+        if name not in given and each.default is None:
             message = f"the input `{name}` is missing"
             problems.append(Diagnostic("input", message, each.span, expected=_type(each)))
     return problems

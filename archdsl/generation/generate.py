@@ -143,7 +143,7 @@ class Generation(DecodingLoop[TokenEvent]):
         self._step = 0
         self._max_new = _max_new_tokens(self.rows, max_new_tokens, max_length)
         self._stop, self._slide = frozenset(stop), slide
-        self.needed = {each.name for each in model.graph.inputs} - {plan.tokens}
+        self.needed = {each.name for each in model.graph.required} - {plan.tokens}
         self._others = _copy_inputs(others) if others or self.needed else _NOTHING
 
     def end(self, row: int, reason: str) -> None:

@@ -89,11 +89,13 @@ Node: TypeAlias = Apply | Stack
 
 
 class Input(Frozen):
-    """An input of the model; `pad` is the token that fills a ragged axis."""
+    """An input of the model; `pad` is the token that fills a ragged axis, and `default` the
+    number that fills an input which is not given."""
 
     name: str
     type: Type
     pad: int | None = None
+    default: int | float | bool | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
@@ -121,6 +123,11 @@ class Graph(Frozen):
     loss: Apply | None = None
     init: tuple[str, tuple[tuple[str, float], ...]] = ("normal", (("std", 0.02),))
     tables: tuple[Table, ...] = ()
+
+    @property
+    def required(self) -> tuple[Input, ...]:
+        """The inputs without a default."""
+        return tuple(each for each in self.inputs if each.default is None)
 
     def types(self) -> dict[str, Type]:
         """The type of every value, by id."""

@@ -180,7 +180,9 @@ class _Parser:
     def input(self) -> Input:
         name = self.take("name")
         self.expect(":")
-        return Input(name, self.type(), self.integer() if self.accept("pad") else None)
+        type = self.type()
+        pad = self.integer() if self.accept("pad") else None
+        return Input(name, type, pad, self.scalar() if self.accept("=") else None)
 
     def table(self) -> Table:
         path = self.path()
@@ -363,6 +365,12 @@ class _Parser:
         if self.next.kind == "float":
             return sign * float(self.take("float"))
         return sign * int(self.take("int"))
+
+    def scalar(self) -> int | float | bool:
+        """A number or a truth value."""
+        if self.has("true") or self.has("false"):
+            return self.take("name") == "true"
+        return self.number()
 
     def literal(self) -> Attribute:
         words = {"none": None, "true": True, "false": False}

@@ -57,7 +57,8 @@ def _axis(axis: Varying) -> str:
 
 def _input(each: Input) -> str:
     pad = f" pad {format_integer(each.pad)}" if each.pad is not None else ""
-    return f"{each.name}: {each.type}{pad}"
+    default = f" = {literal(each.default)}" if each.default is not None else ""
+    return f"{each.name}: {each.type}{pad}{default}"
 
 
 def _nodes(nodes: tuple[Node, ...], indent: str) -> Iterator[str]:

@@ -146,6 +146,18 @@ class Type(Frozen):
     def vars(self) -> frozenset[str]:
         return frozenset().union(*(axis.size.vars for axis in self.axes))
 
+    def allows(self, value: int | float | bool) -> bool:
+        """Whether an element can have a value."""
+        match self.dtype:
+            case "bool":
+                return isinstance(value, bool)
+            case "int" if type(value) is int:
+                return abs(value) < 2**31 if self.below is None else 0 <= value < self.below
+            case "float":
+                return not isinstance(value, bool)
+            case _:
+                return False
+
     def is_same(self, other: Type) -> bool:
         """Whether two types are equal, ignoring the names of axes."""
         return self._facts == other._facts

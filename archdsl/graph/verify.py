@@ -83,6 +83,14 @@ class _Verifier:
             _require(fits, each.name, f"has pad {each.pad}, which {each.type} does not allow")
             ragged = any(self.varying[name].ragged is not None for name in each.type.vars)
             _require(ragged, each.name, "has a pad but no ragged axis")
+        if each.default is not None:
+            _require(each.pad is None, each.name, "has a pad and a default")
+            fits = each.type.allows(each.default)
+            _require(fits, each.name, f"has the default {each.default}, not of {each.type}")
+            known = {a.size for i in self.graph.required for a in i.type.axes}
+            for name in sorted(each.type.vars):
+                fits = Size.of(name) in known
+                _require(fits, each.name, f"has a default, but no other input has axis {name}")
 
     def type(self, where: str, type: Type) -> None:
         _require(

@@ -119,7 +119,9 @@ class Analysis:
     def _check(self) -> None:
         """Rejects values that need more than new positions and caches of past ones."""
         for name in self.along:
-            if self.offset(name) != 0:
+            first, *others = self.types[name].axes
+            varies = any(axis.size.vars for axis in others)
+            if first.size != Size.of(self.axis) or varies:
                 self._reject(
                     self.inputs[name], f"the input `{name}` does not have one value per token"
                 )

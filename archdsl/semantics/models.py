@@ -40,6 +40,7 @@ class ModelBuilder:
         self.varying: dict[str, Varying] = {}
         self.elaborator = Elaborator(report, self.varying)
         self.env = Env(scope, {"sqrt": SQRT})
+        self.padded = _padded_axes(model)
         self.inputs: list[Input] = []
         self.labels: list[Input] = []
         self.outputs: list[tuple[str, str]] = []
@@ -56,10 +57,9 @@ class ModelBuilder:
         """The graph for the arguments of a variant and settings, or None after a report."""
         before = self.report.mistakes
         self._bind_parameters(variant, settings)
-        # Inputs come first: they decide which axes are ragged.
-        statements = self.model.body.statements
-        for statement in sorted(statements, key=lambda s: not isinstance(s, ast.Input)):
+        for statement in self.model.body.statements:
             self._statement(statement)
+        self._check_defaults()
         if not any(isinstance(s, ast.Output) for s in self.model.body.statements):
             self.report.add(
                 "model",
@@ -129,9 +129,58 @@ class ModelBuilder:
 
     def _input(self, node: ast.Input) -> None:
         new = self._new_input(node.name, node.type)
+        if new and node.default:
+            default = self._input_default(node, node.default, new.type)
+            new = None if default is None else replace(new, default=default)
         if new:
             self.inputs.append(new)
         self._bind(node.name, Tensor(new.name, new.type) if new else POISON)
+
+    def _input_default(
+        self, node: ast.Input, expr: ast.Expr, type: Type
+    ) -> int | float | bool | None:
+        """The default of an input, or None after a report."""
+        if node.type.pad:
+            self.report.add(
+                "axis",
+                f"`{node.name.id}` has padding, so it cannot have a default",
+                expr.span,
+                help="remove the default: the input gives the lengths of its axis",
+            )
+            return None
+        value = self.elaborator.number(expr, self.env)
+        if isinstance(value, Poison):
+            return None
+        if isinstance(value.value, str) or not type.allows(value.value):
+            bound = f" < {type.below}" if type.below else ""
+            self.report.add(
+                "element-bound",
+                f"the default of `{node.name.id}` must be one of its values",
+                expr.span,
+                expected=f"{type.dtype}{bound}",
+                found=describe(value),
+            )
+            return None
+        return float(value.value) if type.dtype == "float" else value.value
+
+    def _check_defaults(self) -> None:
+        """Reports inputs with a default whose sizes no other input gives."""
+        for node in self.model.body.statements:
+            if not (isinstance(node, ast.Input) and node.default):
+                continue
+            types = [each.type for each in self.inputs if each.default is None]
+            given = {axis.size for type in types for axis in type.axes}
+            own = [each.type for each in self.inputs if each.name == node.name.id]
+            for name in sorted(own[0].vars if own else ()):
+                if Size.of(name) not in given:
+                    self.report.add(
+                        "axis",
+                        f"`{node.name.id}` has a default, but no other input gives the size of "
+                        f"`{name}`",
+                        node.default.span,
+                        expected=f"an input without a default that has the axis `{name}`",
+                        help="remove the default",
+                    )
 
     def _bind(self, name: ast.Name, value: Value) -> None:
         """Binds a name. A name that is bound twice is POISON after that."""
@@ -145,6 +194,8 @@ class ModelBuilder:
         type = self.elaborator.shapes.input_type(node, self.env)
         if type is None:
             return None
+        for axis in type.vars & self.padded.keys():
+            self.varying[axis] = replace(self.varying[axis], ragged=self.padded[axis])
         if label and (new := sorted(type.vars - known)):
             self.report.add(
                 "axis",
@@ -154,10 +205,12 @@ class ModelBuilder:
                 help="an input of a loss can vary only along the axes of the model's inputs",
             )
             return None
-        pad = self._pad(name.id, node, type, label) if node.pad else None
-        return Input(name.id, type, pad, name.span) if pad is not None or not node.pad else None
+        pad = self._pad(node, type, label) if node.pad else None
+        if node.pad and pad is None:
+            return None
+        return Input(name.id, type, pad, span=name.span)
 
-    def _pad(self, name: str, node: ast.Type, type: Type, label: bool) -> int | None:
+    def _pad(self, node: ast.Type, type: Type, label: bool) -> int | None:
         assert node.pad is not None
         value = self.elaborator.number(node.pad, self.env)
         if isinstance(value, Poison):
@@ -192,8 +245,6 @@ class ModelBuilder:
                 help=f"add `pad {pad}` to that input",
             )
             return None
-        if self.varying[axis].ragged is None:
-            self.varying[axis] = replace(self.varying[axis], ragged=name)
         return int(pad)
 
     def _output(self, node: ast.Output) -> None:
@@ -285,3 +336,17 @@ class ModelBuilder:
                 return
             settings[key] = float(value.value)
         self.init = (name.id, tuple(settings.items()))
+
+
+def _padded_axes(model: ast.Model) -> dict[str, str]:
+    """The axes that inputs of a model pad, each with the first of these inputs.
+
+    They are ragged from the first line of the body, also above that input.
+    """
+    found: dict[str, str] = {}
+    for each in model.body.statements:
+        if isinstance(each, ast.Input) and each.type.pad:
+            names = (a.size.id for a in each.type.axes if isinstance(a.size, ast.Name))
+            for name in names:
+                found.setdefault(name, each.name.id)
+    return found

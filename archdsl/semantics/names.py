@@ -6,6 +6,8 @@ must have one value. Values and types are checked when a model is elaborated.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from archdsl.diagnostics import Diagnostic, Note, Span, closest, did_you_mean, listing
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Param
@@ -63,6 +65,7 @@ class _Names:
         self.bound: dict[str, Span | None] = {"sqrt": None}
         self.used: set[str] = set()
         self.undefined: set[str] = set()
+        self.edges: dict[str, ast.Name] = {}
         self.choices: dict[str, list[str]] = {}
 
     def definition(self, item: ast.Block | ast.Model) -> None:
@@ -77,11 +80,12 @@ class _Names:
             elif param.default and (param.type or not isinstance(param.default, ast.Name)):
                 self.value(param.default)
             self.bind(param.name)
+        statements = item.body.statements
+        self.edges = edges = {s.name.id: s.name for s in statements if isinstance(s, ast.Edge)}
         if isinstance(item, ast.Block):
             self.block_body(item)
         for statement in item.body.statements:
             self.statement(statement)
-        edges = {s.name.id: s.name for s in item.body.statements if isinstance(s, ast.Edge)}
         # A misspelt use of an edge is reported already.
         self.used |= {edge for name in self.undefined if (edge := closest(name, edges))}
         for name, node in edges.items():
@@ -144,9 +148,16 @@ class _Names:
                 self.value(axis.size)
 
     def input_type(self, node: ast.Type) -> None:
+        """The type of an input, which binds the names of its varying axes."""
         for axis in node.axes:
-            if isinstance(axis.size, ast.Name):
-                self.bound.setdefault(axis.size.id, axis.size.span)
+            name = axis.size.id if isinstance(axis.size, ast.Name) else None
+            if name and name not in self.bound and (axis.bound or name not in self.edges):
+                self.bound[name] = axis.size.span
+            else:
+                self.value(axis.size)
+        for bound in (*(axis.bound for axis in node.axes), node.below, node.pad):
+            if bound is not None:
+                self.value(bound)
 
     def result_type(self, node: ast.Type) -> None:
         self.unbounded(node)
@@ -203,6 +214,8 @@ class _Names:
         match statement:
             case ast.Input():
                 self.input_type(statement.type)
+                if statement.default:
+                    self.value(statement.default)
                 self.bind(statement.name)
             case ast.Edge():
                 self.value(statement.value)
@@ -249,9 +262,10 @@ class _Names:
                 self.used.add(expr.id)
                 if expr.id not in self.bound:
                     self.undefined.add(expr.id)
-                    self.report.extend(
-                        [unknown_value(expr.id, expr.span, self.bound, self.scope)]
-                    )
+                    unknown = unknown_value(expr.id, expr.span, self.bound, self.scope)
+                    if expr.id in self.edges:
+                        unknown = replace(unknown, help="move the line that defines it up")
+                    self.report.extend([unknown])
             case ast.Call():
                 self.call(expr, None)
             case ast.Chain():

@@ -16,7 +16,7 @@ _OPERATIONS: dict[str, Callable[[Any, Any], int | float]] = {
     "-": operator.sub,
     "*": operator.mul,
     "/": operator.truediv,
-    "//": operator.floordiv,
+    "//": lambda left, right: int(left // right),
 }
 # Larger than any number of a model; a product of two is still fast and readable.
 LARGEST = 10**30

@@ -195,8 +195,11 @@ class Typed(Spanned):
 
 
 class Input(Spanned):
+    """An input; with a default, it need not be given."""
+
     name: Name
     type: Type
+    default: Expr | None
     trivia: Trivia = PLAIN
 
 

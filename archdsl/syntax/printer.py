@@ -316,7 +316,10 @@ def _statement_lines(node: ast.Item | ast.Statement | ast.Line, indent: str) -> 
                 return lines
             return _append(lines, " default ", node.default, indent, used)
         case ast.Input():
-            return [f"input {node.name.id}: {type_text(node.type)}"]
+            declared = f"input {node.name.id}: {type_text(node.type)}"
+            if node.default is None:
+                return [declared]
+            return _prepend(f"{declared} = ", node.default, indent, used, _SUM)
         case ast.Edge():
             return _prepend(f"{node.name.id} = ", node.value, indent, used)
         case ast.Output():

@@ -160,14 +160,14 @@ def find_classifier(graph: Graph) -> Classifier:
     problem = None
     if loss is None or loss.op != "cross_entropy":
         problem = "its loss is not `cross_entropy`"
-    elif len(graph.inputs) != 1 or len(graph.inputs[0].type.axes) != 3:
+    elif len(graph.required) != 1 or len(graph.required[0].type.axes) != 3:
         problem = "it needs exactly one input, an image"
     else:
         ref = dict(loss.inputs)["logits"]
         logits = next((name for name, each in graph.outputs if each == ref), None)
         shape = [axis.size.value for axis in graph.types()[ref].axes]
         if logits is not None and len(shape) == 1 and shape[0] is not None:
-            return Classifier(graph.inputs[0], logits, shape[0])
+            return Classifier(graph.required[0], logits, shape[0])
         problem = "none of its outputs is a vector with a logit for each class"
     fail(
         "model",

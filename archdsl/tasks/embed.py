@@ -124,10 +124,9 @@ def read_pooling(folder: str | Path, pool: str | None = None) -> Pooling:
 
 @dataclass(frozen=True)
 class Encoder:
-    """The inputs of a text encoder, its output of hidden states [T, D], and its bound."""
+    """The tokens of a text encoder, its output of hidden states [T, D], and its bound."""
 
     tokens: Input
-    others: tuple[Input, ...]
     hidden: str
     bound: int
 
@@ -136,7 +135,7 @@ def find_encoder(graph: Graph) -> Encoder:
     """Finds the parts of a text encoder; raises `ArchError` for a model of another kind.
 
     The tokens are the input with a padding token, if there are several inputs. The other
-    inputs are zero, such as BERT's segments. Of several outputs, `hidden` is used.
+    inputs have a default, such as BERT's segments. Of several outputs, `hidden` is used.
     """
     bounds = {v.name: v.bound for v in graph.varying}
     integers = [i for i in graph.inputs if i.type.dtype == "int" and len(i.type.axes) == 1]
@@ -152,12 +151,12 @@ def find_encoder(graph: Graph) -> Encoder:
             for name, ref in graph.outputs
             if ref != logits and [a.size == length for a in types[ref].axes] == [True, False]
         ]
-        others = tuple(i for i in integers if i is not tokens)
-        same_length = all(i.type.axes[0].size == length for i in others)
-        if same_length and (len(states) == 1 or "hidden" in states):
+        others = [i.name for i in graph.required if i is not tokens]
+        if not others and (len(states) == 1 or "hidden" in states):
             hidden = states[0] if len(states) == 1 else "hidden"
-            return Encoder(tokens, others, hidden, length.at(bounds))
-        if same_length:
+            return Encoder(tokens, hidden, length.at(bounds))
+        problem = f"its input `{others[0]}` has no default" if others else ""
+        if not others:
             problem = f"{len(states)} of its outputs are a vector for each token"
     fail(
         "model",
@@ -207,8 +206,7 @@ def embed(model: Model, rows: Sequence[Sequence[int]], pooling: Pooling) -> Vect
         tokens = np.full((height, size), parts.tokens.pad or 0, np.int64)
         for row, number in zip(tokens, (numbers * height)[:height], strict=True):
             row[: len(rows[number])] = rows[number]
-        given = {other.name: np.zeros_like(tokens) for other in parts.others}
-        states = model(**{parts.tokens.name: tokens}, **given)[parts.hidden].numpy()
+        states = model(**{parts.tokens.name: tokens})[parts.hidden].numpy()
         for state, number in zip(states, numbers, strict=False):
             own = state[: len(rows[number])].astype(np.float32)  # without padding
             vectors[number] = POOLS[pooling.pool](own)

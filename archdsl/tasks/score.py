@@ -109,7 +109,7 @@ def _nats(logits: NDArray[np.float32], tokens: NDArray[np.int64]) -> float:
 
 
 def _check(model: Model, name: str, bound: int, window: int, stride: int, tokens: int) -> None:
-    others = [each.name for each in model.graph.inputs if each.name != name]
+    others = [each.name for each in model.graph.required if each.name != name]
     rules = (
         (
             not others,

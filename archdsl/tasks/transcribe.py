@@ -57,7 +57,7 @@ class AudioInput(NamedTuple):
 def find_audio_input(graph: Graph) -> AudioInput:
     """Finds the input of log-mel frames; raises `ArchError` for a model of another kind."""
     target = dict(graph.loss.inputs).get("tokens") if graph.loss else None
-    others = [each for each in graph.inputs if each.name != target]
+    others = [each for each in graph.required if each.name != target]
     if target and len(others) == 1 and others[0].type.dtype == "float":
         sizes = [axis.size.value for axis in others[0].type.axes]
         if len(sizes) == 2 and sizes[0] is not None and sizes[1] is not None:

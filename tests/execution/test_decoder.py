@@ -350,3 +350,42 @@ def test_tokens_without_the_input_beside_them_are_refused() -> None:
         assert told.span.place == "s.arch:4:9"
     with pytest.raises(ArchError, match="no input `kind` is given with the tokens"):
         decoder.feed(np.array([[1]]), kinds=np.array([[1]]), kind=np.array([[1]]))
+
+
+DEFAULTS = """
+model Defaults(vocab = 50, context = 32, D = 32, heads = 4) {
+  input tokens: int[T <= context] < vocab
+  input kinds: int[T] < 2 = 1
+  input gains: float[T, D] = 1.5
+  input style: float[1, D] = 0.25
+  manner = style -> linear(D)
+  x = (tokens -> embed(vocab, D)) + (kinds -> kinds: embed(2, D))
+  h = x * gains -> attention(heads, causal)
+  y = h + (h -> across: attention(heads, over = manner))
+  output logits: float[T, vocab] = y -> norm -> linear(vocab)
+  loss next_token(logits, tokens)
+}
+"""
+
+
+def test_decoding_with_inputs_that_have_a_default() -> None:
+    model = archdsl.compile(archdsl.parse(DEFAULTS, "d.arch"), device="CPU", seed=3)
+    tokens = random.integers(0, 50, (2, 20))
+    right = model(tokens=tokens)["logits"].numpy()
+    decoder = model.decoder(2)
+    found = np.concatenate([decoder.feed(each) for each in np.split(tokens, [3, 4], 1)], 1)
+    assert abs(found - right).max() <= TOLERANCE * abs(right).max()
+    found = decoder.prefill([tokens[0, :12].tolist(), tokens[1, :3].tolist()])
+    assert abs(found[0] - right[0, 11]).max() <= TOLERANCE * abs(right).max()
+    assert abs(found[1] - right[1, 2]).max() <= TOLERANCE * abs(right).max()
+    assert len(list(model.generate([1, 2], 3))) == 3
+
+    kinds, style = random.integers(0, 2, (2, 20)), random.normal(size=(2, 1, 32))
+    gains = random.normal(size=(2, 20, 32))
+    given = {"kinds": kinds, "style": style, "gains": gains}
+    right = model(tokens=tokens, **given)["logits"].numpy()
+    decoder.begin(style=style)
+    found = decoder.feed(tokens, kinds=kinds, gains=gains)
+    assert abs(found - right).max() <= TOLERANCE * abs(right).max()
+    with pytest.raises(ArchError, match="numbers must be 0 to 1"):
+        decoder.feed(tokens[:, :2], kinds=kinds[:, :2] + 5)

@@ -463,3 +463,26 @@ class Broken:
 def test_what_is_no_array_is_refused(value: Any, reason: str) -> None:
     others = {name: each for name, each in good().items() if name != "tokens"}
     assert reason in told({"tokens": value} | others)
+
+
+DEFAULTS = """
+model Defaults(vocab = 9) {
+  input kinds: int[T <= 6] < 2 = 1
+  input tokens: int[T <= 6] < vocab pad 0
+  input scale: float = 0.5
+  output y: float[T, 3] = (tokens -> embed(vocab, 3)) + (kinds -> kinds: embed(2, 3))
+  output z: float = scale
+}
+"""
+
+
+def test_an_input_with_a_default_may_be_left_out() -> None:
+    model = archdsl.compile(archdsl.parse(DEFAULTS), device="CPU")
+    tokens = [[1, 2, 3], [4, 5, 0]]
+    found, right = model(tokens=tokens), model(tokens=tokens, kinds=np.ones((2, 3), int))
+    np.testing.assert_array_equal(found["y"].numpy(), right["y"].numpy())
+    np.testing.assert_array_equal(found["z"].numpy(), [0.5, 0.5])
+    with pytest.raises(ArchError, match="the input `tokens` is missing"):
+        model(kinds=[[1]])
+    with pytest.raises(ArchError, match=r"`kinds`: axis 1 is `T`|`T` is"):
+        model(tokens=tokens, kinds=[[1], [1]])

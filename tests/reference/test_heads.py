@@ -151,6 +151,16 @@ def test_heads_of_bert(tmp_path: Path, model: str, named: bool) -> None:
     agree(tmp_path, {"tokens": tokens, "segments": segments}, right)
 
 
+def test_segments_are_zeros_if_they_are_not_given(tmp_path: Path) -> None:
+    import torch
+
+    theirs = saved(tmp_path, "BertModel", "BertConfig", BERT)
+    tokens = np.maximum(TOKENS, 1)
+    out = theirs(torch.tensor(tokens).long())
+    right = {"hidden": out.last_hidden_state, "pooled": out.pooler_output}
+    agree(tmp_path, {"tokens": tokens}, right)
+
+
 def test_an_encoder_without_a_pooler(tmp_path: Path) -> None:
     import torch
     import transformers
@@ -159,7 +169,7 @@ def test_an_encoder_without_a_pooler(tmp_path: Path) -> None:
     theirs.eval().save_pretrained(tmp_path)
     tokens = np.maximum(TOKENS, 1)
     hidden = theirs(torch.tensor(tokens).long()).last_hidden_state
-    agree(tmp_path, {"tokens": tokens, "segments": 0 * tokens}, {"hidden": hidden})
+    agree(tmp_path, {"tokens": tokens}, {"hidden": hidden})
 
 
 T5 = {"vocab_size": 40, "d_model": 24, "d_kv": 6, "d_ff": 32, "num_layers": 2, "num_heads": 4}

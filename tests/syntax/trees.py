@@ -163,7 +163,7 @@ facts = _node(
 guards = _or_none(conditions(plain))
 choices = _node(ast.Choices, st.lists(names, min_size=2, max_size=3).map(tuple))
 statements = (
-    _node(ast.Input, names, types, trivia)
+    _node(ast.Input, names, types, _or_none(numbers), trivia)
     | _node(ast.Edge, names, expressions, trivia).map(_whole)
     | _node(ast.Output, names, types, guards, expressions, trivia).map(_whole)
     | _node(ast.Loss, calls, guards, trivia)

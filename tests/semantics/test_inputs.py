@@ -1,0 +1,78 @@
+"""Inputs: their sizes may use numbers named above them, and they may have a default."""
+
+from __future__ import annotations
+
+import archdsl
+from archdsl.describe.compare import difference
+from archdsl.graph.parser import parse
+from archdsl.graph.printer import show
+from tests.describe.test_expand import same_again
+from tests.semantics.small import graph
+
+DEFAULTS = """
+model Defaults(types = 3) {
+  kind = types - 1
+  input kinds: int[T <= 8] < types = kind
+  input gains: float[T, 2] = -0.5
+  input marks: bool[2] = true
+  input tokens: int[T <= 8] < 5 pad 0
+  output y: float[T, 3] = (tokens -> embed(5, 3)) + (kinds -> kinds: embed(types, 3))
+  output z: float[T, 2] = gains
+  output m: bool[2] = marks
+}
+"""
+
+
+def test_the_type_of_an_input_uses_numbers_named_above_it() -> None:
+    found = graph("""
+      model M(n = 4) {
+        side = n // 2
+        input x: float[side, 8]
+        output y: float[side, 8] = x -> norm
+      }
+    """)
+    assert str(found.inputs[0].type) == "float[side = 2, 8]"
+
+
+def test_an_axis_is_ragged_above_the_input_that_pads_it() -> None:
+    found = graph("""
+      model M(D = 4) {
+        input x: float[T <= 8, D]
+        y = x -> mean(T)
+        input tokens: int[T] < 5 pad 0
+        output a: float[D] = y + (tokens -> embed(5, D) -> mean(T))
+      }
+    """)
+    assert [(axis.name, axis.ragged) for axis in found.varying] == [("T", "tokens")]
+
+
+def test_whole_division_of_a_fraction_is_a_size() -> None:
+    """A quarter of each head is turned."""
+    found = graph("""
+      model Part(D = 64, heads = 4, pct = 0.25) {
+        input x: float[T <= 8, heads, D // heads]
+        output y: float[T, heads, D // heads] = x -> rotary(halves, size = D * pct // heads)
+        expect D * pct // heads == 4
+      }
+    """)
+    assert "size = 4," in show(found)
+
+
+def test_defaults_are_in_the_graph_its_text_and_its_expansion() -> None:
+    found = graph(DEFAULTS)
+    defaults = {each.name: each.default for each in found.inputs}
+    assert defaults == {"kinds": 2, "gains": -0.5, "marks": True, "tokens": None}
+    assert [each.name for each in found.required] == ["tokens"]
+    assert parse(show(found)) == found
+    assert "input kinds: int[T <= 8] < 3 = 2\n" in same_again(found)
+
+
+def test_a_default_is_a_difference() -> None:
+    other = DEFAULTS.replace("= kind\n", "= 0\n").replace("kind = types - 1\n", "")
+    found = difference(graph(DEFAULTS), graph(other))
+    assert found == ("input kinds: int[T] < 3 = 2", "input kinds: int[T] < 3 = 0")
+
+
+def test_a_default_on_a_line_of_its_own_is_formatted() -> None:
+    tree = archdsl.parse(DEFAULTS)
+    assert archdsl.parse(archdsl.format(tree)) == tree
