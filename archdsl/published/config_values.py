@@ -53,6 +53,8 @@ exponential_decay_length_penalty remove_invalid_values
 general tokenizer quantize GGUF
 """
 BOOKKEEPING = frozenset(_FIELDS.split())
+# Switches that releases before 5 write into every config. A spec lists those that it knows.
+_OFF = {"is_decoder", "is_encoder_decoder", "add_cross_attention", "tie_encoder_decoder"}
 _OF_PARAMETER = ("names", "labels", "numbers")
 _MANY = 100_000  # no list of a config is longer
 
@@ -76,9 +78,21 @@ def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, object]
 
 def is_bookkeeping(name: str) -> bool:
     """Whether a field does not change what a model computes."""
-    # A part of a model has a nested config: `text_config.dropout`.
-    inner = re.sub(r"^(\w+_config(_dict)?\.)+", "", name)
-    return any(each in BOOKKEEPING for n in (name, inner) for each in outer_fields(n))
+    return any(each in BOOKKEEPING for n in (name, _inner(name)) for each in outer_fields(n))
+
+
+def has_no_effect(name: str, value: object) -> bool:
+    """Whether a field does not change what a model computes, or not with this value.
+
+    >>> has_no_effect("is_decoder", False), has_no_effect("is_decoder", True)
+    (True, False)
+    """
+    return is_bookkeeping(name) or (value is False and _inner(name) in _OFF)
+
+
+def _inner(name: str) -> str:
+    """The name of a field in the config of a part of a model: that of `text_config.dropout`."""
+    return re.sub(r"^(\w+_config(_dict)?\.)+", "", name)
 
 
 def outer_fields(name: str) -> list[str]:

@@ -16,7 +16,7 @@ from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.published.config_values import (
     NoPublishedName,
     flatten,
-    is_bookkeeping,
+    has_no_effect,
     is_named,
     names_call,
     numbers_text,
@@ -171,12 +171,14 @@ class _ConfigReader:
     used: set[str] = field(default_factory=set)
     problems: list[Diagnostic] = field(default_factory=list)
     open: dict[str, list[str]] = field(default_factory=dict)
+    first: ast.Line | None = None
 
     @property
     def known(self) -> list[str]:
         return [param.name.id for param in self.model.params.params]
 
     def read(self, node: ast.Config) -> dict[str, Setting]:
+        self.first = next(iter(node.rules), None)
         computed = list(self.lines(node.rules))
         work, env = self.environment()
         work.report.raise_any()
@@ -209,7 +211,9 @@ class _ConfigReader:
                 case ast.Setting():
                     found = self.field_value(line)
                     unknown = self.tensors is None and line.fields[0].id.startswith("tensors.")
-                    if unknown or is_named(line.value, "any"):
+                    # An old config does not name its model type; recognise.py tells it.
+                    unnamed = line is self.first and isinstance(line.value, ast.String)
+                    if unknown or is_named(line.value, "any") or (unnamed and found is None):
                         continue
                     if found is None and decided_by_tensors(line):
                         self.assume(line)
@@ -361,7 +365,7 @@ class _ConfigReader:
         for name, value in self.fields.items():
             if value is None or name in self.used or value in ([], {}) or self.ignores(name):
                 continue
-            if not is_bookkeeping(name):
+            if not has_no_effect(name, value):
                 field = quote_name(name)
                 way_out = (
                     f"if the model does not depend on it, pass `--ignore {field}`, or "

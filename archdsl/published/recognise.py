@@ -86,8 +86,7 @@ def _search(paths: Sequence[Path], fields: Mapping[str, object]) -> _Candidate |
     for path in paths:
         file = tree(read(str(path)))
         for block, node in _configs(file):
-            own = model_type_field(node)
-            if own is None or not any(_has(fields, own[0], value) for value in own[1]):
+            if not _identifies(node, fields):
                 continue
             there = [(n, v) for n, v in fixed_fields(node) if not fields.keys().isdisjoint(n)]
             differing = sum(not _has(fields, names, value) for names, value in there)
@@ -95,6 +94,22 @@ def _search(paths: Sequence[Path], fields: Mapping[str, object]) -> _Candidate |
             if best is None or order < best[0]:
                 best = order, (path, file, block, node)
     return best[1] if best else None
+
+
+def _identifies(node: ast.Config, fields: Mapping[str, object]) -> bool:
+    """Whether a map is for the model type of a config, or for its architecture if the config,
+    of a release before 2020, has no model type."""
+    own = model_type_field(node)
+    if own is None or not fields.keys().isdisjoint(own[0]):
+        return own is not None and any(_has(fields, own[0], value) for value in own[1])
+    texts = [
+        part.value
+        for line in node.rules
+        if isinstance(line, ast.Setting) and line.fields[0].id == "architectures"
+        for part in walk(line)
+        if isinstance(part, ast.String)
+    ]
+    return any(_has(fields, ("architectures",), text) for text in texts)
 
 
 def _unmatched(node: ast.Config, fields: Mapping[str, object]) -> int:

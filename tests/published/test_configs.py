@@ -136,6 +136,11 @@ def test_the_best_matching_block_is_used(spec: str) -> None:
     )
 
 
+def test_an_old_config_is_known_by_its_architecture(spec: str) -> None:
+    known = read({"architectures": ["OtherLM"]}, spec)
+    assert (known.model.name.id, known.settings) == ("Other", {})
+
+
 WRONG: dict[str, dict[str, Any]] = {
     "unknown_field": {"rope_scalling": {"type": "yarn"}, "num_head": 3},
     "unknown_choice": {"hidden_act": "gelu_nwe"},
@@ -150,7 +155,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "out_of_condition": {"rope": {"factor": 2.0}},
     "in_condition": {"stretched": True},
     "another_model": {"model_type": "smal"},
-    "no_type": {"model_type": "absent"},
+    "no_type": {"model_type": "absent", "architectures": ["OldLM"]},
     "another_architecture": {"architectures": ["SmallForTokens"]},
     "several": {"vocab_size": "absent", "hidden_act": "no", "is_decoder": True, "odd": 1},
 }

@@ -13,7 +13,7 @@ import archdsl
 from archdsl.cli import main
 from archdsl.cli.checkpoints import add_checkpoint, load_model
 from archdsl.diagnostics import ArchError
-from archdsl.published.config_values import is_bookkeeping
+from archdsl.published.config_values import has_no_effect
 
 SIZES = {"vocab": 10, "context": 4, "D": 4, "heads": 2, "depth": 1}
 ODD = {"condition_on_species": True, "species-map": {"a": 1}}
@@ -113,4 +113,15 @@ def test_a_spec_has_no_config_to_ignore() -> None:
     ],
 )
 def test_fields_without_effect_are_listed_by_name(field: str, known: bool) -> None:
-    assert is_bookkeeping(field) is known
+    assert has_no_effect(field, True) is known
+
+
+def test_switches_that_are_off_have_no_effect() -> None:
+    assert has_no_effect("vision_config.tie_encoder_decoder", False)
+    assert not has_no_effect("is_decoder", True)
+    assert not has_no_effect("is_decoder", None)
+    change(dict.fromkeys(ODD) | {"is_decoder": False, "is_encoder_decoder": False})
+    load()
+    change({"is_decoder": True})
+    with pytest.raises(ArchError, match="is_decoder is true"):
+        load()
