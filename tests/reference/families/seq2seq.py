@@ -63,7 +63,9 @@ def computed(theirs: Any, **given: Array) -> dict[str, Array]:
     }
 
 
-def marian(folder: Path, seed: int) -> Reference:
+def marian(shared: bool, folder: Path, seed: int) -> Reference:
+    """Without `shared`, the target has a vocabulary of its own, and the seeds tie its table to
+    the logits or not."""
     random = np.random.default_rng(seed)
     vocab = int(random.integers(40, 90))
     config = transformers.MarianConfig(
@@ -74,12 +76,15 @@ def marian(folder: Path, seed: int) -> Reference:
         scale_embedding=seed % 2 == 0,
         pad_token_id=vocab - 1,
         decoder_start_token_id=vocab - 1,
+        share_encoder_decoder_embeddings=shared,
+        decoder_vocab_size=vocab + (0 if shared else 7),
+        tie_word_embeddings=shared or seed % 2 == 0,
     )
     theirs = drawn(transformers.MarianMTModel(config), seed)
     theirs.final_logits_bias.normal_(generator=torch.Generator().manual_seed(seed))
     theirs.save_pretrained(folder)
     source, lengths = sources(random, 19, vocab, vocab - 1)
-    target = targets(random, vocab, vocab - 1)
+    target = targets(random, config.decoder_vocab_size, vocab - 1)
     seen = mask(lengths)
     outputs = computed(
         theirs, input_ids=source, attention_mask=seen.astype(int), decoder_input_ids=target
@@ -148,7 +153,13 @@ def whisper(folder: Path, seed: int) -> Reference:
 
 
 FAMILIES = (
-    Family("Marian", "marian.arch", "transformers MarianMTModel", marian),
+    Family("Marian", "marian.arch", "transformers MarianMTModel", partial(marian, True)),
+    Family(
+        "Marian, two vocabularies",
+        "marian.arch",
+        "transformers MarianMTModel",
+        partial(marian, False),
+    ),
     Family("T5", "t5.arch", "transformers T5ForConditionalGeneration", partial(t5, False)),
     Family(
         "T5, padded in front",
