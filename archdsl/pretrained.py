@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,19 +10,21 @@ from archdsl.analysis import Analysis, analyse
 from archdsl.backend.target import kernels_for, open_device
 from archdsl.diagnostics import fail, listing
 from archdsl.execution import checkpoints
-from archdsl.formats import Checkpoint, read_checkpoint, write_checkpoint
+from archdsl.formats import Checkpoint, read_checkpoint, resolve, write_checkpoint
+from archdsl.formats.checkpoint import CONFIG
 from archdsl.formats.host import LazyTensor
+from archdsl.formats.other_files import folder_of, other_files
+from archdsl.formats.strict_json import read_object
+from archdsl.frozen import Frozen
 from archdsl.graph.cost import BYTES, parameter_count
 from archdsl.graph.sites import parameters
 from archdsl.model import Model
-from archdsl.published.configs import model_type_field, read_config, write_config
-from archdsl.published.recognise import Recognised, recognise
+from archdsl.published.configs import model_type_field, read_alternatives, write_config
+from archdsl.published.keep_config import bind, changed_parameters, format_value, keep_fields
+from archdsl.published.recognise import Recognised, recognise, unknown_fields
 from archdsl.published.specialise_spec import specialise_spec
 from archdsl.published.weight_maps import WeightMap
 from archdsl.semantics.model_parameters import Setting
-from archdsl.semantics.models import ModelBuilder
-from archdsl.semantics.report import Report
-from archdsl.semantics.values import Scalar, Value, value_text
 from archdsl.syntax import ast
 
 
@@ -44,7 +46,7 @@ def from_pretrained(
             "`ignore` takes a list of fields, not a string",
             expected=f"ignore=[{ignore!r}]",
         )
-    _, analysis, found = _open_checkpoint(path, spec, ignore)
+    _, _, analysis, found = _open_checkpoint(path, spec, ignore)
     if dtype is None and quantize is None and kernels == "best":
         quantize = "stored" if kernels_for(open_device(device)) else None
     dtype = dtype or common_dtype(found.values())
@@ -53,37 +55,82 @@ def from_pretrained(
     return model
 
 
+class Described(Frozen):
+    """The spec of a checkpoint, its weights by name, and its other files.
+
+    `left_out` are the names of files that are neither, such as weights in another format.
+    """
+
+    spec: ast.File
+    weights: Mapping[str, LazyTensor]
+    files: Mapping[str, Path]
+    left_out: Sequence[str]
+
+
 def describe(
     path: str | Path, spec: str | None = None, ignore: Collection[str] = ()
-) -> tuple[ast.File, dict[str, LazyTensor]]:
-    """Returns the spec of a checkpoint, with its sizes as defaults, and its weights by name.
+) -> Described:
+    """Returns the spec of a checkpoint, with its sizes as defaults, its weights and its files.
 
     The map of the spec lists the ignored fields, so that it reads the config without `ignore`.
     Names, shapes and dtypes of the weights are checked; their values are not read yet.
     """
-    known, analysis, found = _open_checkpoint(path, spec, ignore)
-    return specialise_spec(known, parameter_count(analysis.graph)), found
+    opened, known, analysis, found = _open_checkpoint(path, spec, ignore)
+    described = specialise_spec(known, parameter_count(analysis.graph))
+    if not opened.path.is_dir():
+        return Described(described, found, {}, ())
+    return Described(described, found, *other_files(opened.path, opened.used))
 
 
 def export(
-    analysis: Analysis, weights: str, folder: str | Path, map: str | None, shard_bytes: int
-) -> int:
-    """Writes a spec and its weights as a published checkpoint; returns the number of tensors.
+    analysis: Analysis,
+    weights: str,
+    folder: str | Path,
+    map: str | None,
+    shard_bytes: int,
+    files: str | None = None,
+    ignore: Collection[str] = (),
+) -> tuple[int, int]:
+    """Writes a spec and its weights as a published checkpoint.
 
-    Weights keep their dtype and are read one at a time. Raises `ArchError` if the spec has no
-    weight map with a config, if the weights do not fit the model, or if the folder already has
-    a checkpoint.
+    Weights keep their dtype and are read one at a time. `files` is a folder with the other
+    files of the checkpoint: its tokenizer, the fields of its config that are not about the
+    model. By default it is the folder that an import has written beside the weights, or the
+    weights' own; "none" stands for no folder. Fields of `ignore` may be unknown to the spec.
+
+    Returns the numbers of tensors and of other files. Raises `ArchError` if the spec has no
+    weight map with a config, if the weights or the files do not fit the model, or if the folder
+    already has a checkpoint.
     """
     chosen = _choose_map(analysis, map)
     parameters_ = {p.path: p for p in parameters(analysis.graph)}
     ours = checkpoints.read(weights, parameters_, analysis.maps, None)
-    assert chosen.config is not None
-    config = write_config(chosen.config, analysis.elaborator, analysis.env)
+    node = chosen.config
+    assert node is not None
     theirs = checkpoints.to_published(chosen, ours)
-    _check_round_trip(analysis, chosen.config, config, theirs)
-    config["dtype"] = common_dtype(ours.values())
-    write_checkpoint(folder, theirs, config, shard_bytes)
-    return len(theirs)
+    place = folder_of(resolve(weights)) if files is None else None
+    imported = place is not None and not resolve(weights).is_dir()
+    if files is not None and files != "none":
+        place = resolve(files)
+        if not place.is_dir():
+            fail("file", f"{files}: the folder is missing", expected="a folder, or none")
+    others, _ = other_files(place) if place else ({}, [])
+    work, env = analysis.elaborator, analysis.env
+    if CONFIG in others:
+        original = read_object(others[CONFIG], "a config")
+        # The import has accepted all fields.
+        ignore = unknown_fields(node, original) if imported else ignore
+        config = keep_fields(
+            str(others[CONFIG]), node, analysis.model, work, env, original, theirs, ignore
+        )
+    else:
+        config = write_config(node, work, env)
+    _check_round_trip(analysis, node, config, theirs, ignore)
+    if files is not None or CONFIG not in others:
+        names = [name for name in ("dtype", "torch_dtype") if name in config]
+        config |= dict.fromkeys(names or ["dtype"], common_dtype(ours.values()))
+    write_checkpoint(folder, theirs, config, shard_bytes, others)
+    return len(theirs), len(others.keys() - {CONFIG})
 
 
 def common_dtype(tensors: Iterable[LazyTensor]) -> str:
@@ -140,10 +187,10 @@ def take_weights(
 
 def _open_checkpoint(
     path: str | Path, spec: str | None, ignore: Collection[str]
-) -> tuple[Recognised, Analysis, dict[str, LazyTensor]]:
-    """Returns the spec of a checkpoint, its model, and its tensors as weights of the model."""
+) -> tuple[Checkpoint, Recognised, Analysis, dict[str, LazyTensor]]:
+    """Returns a checkpoint, its spec, its model, and its tensors as weights of the model."""
     opened, known, analysis = understand(path, spec, ignore)
-    return known, analysis, take_weights(path, opened, known, analysis)
+    return opened, known, analysis, take_weights(path, opened, known, analysis)
 
 
 def _analyse(known: Recognised, settings: Mapping[str, Setting]) -> Analysis:
@@ -155,29 +202,22 @@ def _check_round_trip(
     node: ast.Config,
     config: Mapping[str, object],
     theirs: Mapping[str, LazyTensor],
+    ignore: Collection[str],
 ) -> None:
     """Raises `ArchError` if a written config does not describe the same model when read."""
-    scope = analysis.env.scope
-    settings = read_config("the config", node, scope, analysis.model, config, theirs)
-    again = ModelBuilder(scope, analysis.model, Report()).bind_parameters(settings)
-    names = [param.name.id for param in analysis.model.params.params]
-    lost = [
-        n
-        for n in names
-        if _format_value(analysis.env.names[n]) != _format_value(again.names[n])
-    ]
+    model, env = analysis.model, analysis.env
+    readings = read_alternatives("the config", node, env.scope, model, config, theirs, ignore)
+    found = (bind(model, env, settings) for settings in readings)
+    again = min(found, key=lambda each: len(changed_parameters(model, each, env)))
+    lost = changed_parameters(model, again, env)
     if lost:
-        values = [f"{n} = {_format_value(analysis.env.names[n])}" for n in lost]
+        values = [f"{n} = {format_value(env.names[n])}" for n in lost]
         fail(
             "config",
             f"the published config cannot express {listing(values, 'and')}",
             node.span,
-            expected=listing([f"{n} = {_format_value(again.names[n])}" for n in lost], "and"),
+            expected=listing([f"{n} = {format_value(again.names[n])}" for n in lost], "and"),
         )
-
-
-def _format_value(value: Value) -> str:
-    return value.text if isinstance(value, Scalar) else value_text(value)
 
 
 def _choose_map(analysis: Analysis, map: str | None) -> WeightMap:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from archdsl.analysis import analyse
+from archdsl.cli.checkpoints import add_ignore
 from archdsl.cli.common import Subparsers, add_command, add_spec, parse_settings, print_note
 
 _GIGA = 10**9
@@ -37,6 +38,14 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="GB",
         help="maximum size of a file, in 10^9 bytes (default: 5)",
     )
+    parser.add_argument(
+        "--files",
+        metavar="FOLDER",
+        help="the folder with the config, the tokenizer and the other files of the checkpoint; "
+        "none: write only the weights and a config (default: the folder that `archdsl import` "
+        "wrote beside the weights, if it did)",
+    )
+    add_ignore(parser)
     parser.set_defaults(run=run)
 
 
@@ -54,6 +63,10 @@ def run(args: argparse.Namespace) -> int:
     from archdsl.pretrained import export  # imports tinygrad
 
     analysis = analyse(args.spec, settings=parse_settings(args))
-    count = export(analysis, args.weights, args.to, args.map, int(args.shard * _GIGA))
-    print_note(f"wrote {args.to}: config.json and {count} tensors")
+    size = int(args.shard * _GIGA)
+    count, others = export(
+        analysis, args.weights, args.to, args.map, size, args.files, args.ignore
+    )
+    more = f", and {others} other file{'s' * (others > 1)}" if others else ""
+    print_note(f"wrote {args.to}: config.json, {count} tensors{more}")
     return 0

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 from archdsl.cli.checkpoints import add_ignore
 from archdsl.cli.common import Subparsers, add_command, print_note
-from archdsl.diagnostics import fail
+from archdsl.diagnostics import fail, listing
 from archdsl.formats import write_safetensors
 from archdsl.formats.atomic import replacing
+from archdsl.formats.other_files import carry, folder_for, metadata
 from archdsl.syntax.printer import format
+
+if TYPE_CHECKING:  # imports tinygrad
+    from archdsl.pretrained import Described
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -35,7 +40,8 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--weights",
         metavar="FILE.safetensors",
-        help="write the weights, with the spec's names (default: only the spec)",
+        help="write the weights, with the spec's names, and beside them the checkpoint's other "
+        "files, in the folder FILE.files (default: only the spec)",
     )
     parser.add_argument(
         "--spec",
@@ -50,21 +56,34 @@ def run(args: argparse.Namespace) -> int:
     from archdsl.pretrained import describe  # imports tinygrad
 
     _check_paths(args)
-    spec, weights = describe(args.checkpoint, args.spec, args.ignore)
-    text = format(spec)
+    found = describe(args.checkpoint, args.spec, args.ignore)
+    text = format(found.spec)
     if args.output is None:
         print(text, end="")
     with replacing(args.output) if args.output else nullcontext() as temporary:
         if temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
         if args.weights:
-            write_safetensors(args.weights, weights)
-            print_note(f"wrote {args.weights}: {len(weights)} weights")
+            _write(args.weights, found)
     if args.output:
         print_note(
             f"wrote {args.output}; `archdsl check {args.output}` prints its types and size"
         )
     return 0
+
+
+def _write(weights: str, found: Described) -> None:
+    """Writes the weights, and the other files of the checkpoint beside them."""
+    named = None
+    if found.files:
+        folder = folder_for(weights)
+        carry(found.files, folder)
+        named = metadata(folder)
+        print_note(f"wrote {folder}: {listing(found.files, 'and')}")
+    write_safetensors(weights, found.weights, named)
+    print_note(f"wrote {weights}: {len(found.weights)} weights")
+    if found.left_out:
+        print_note(f"left out: {listing(found.left_out, 'and')}")
 
 
 def _check_paths(args: argparse.Namespace) -> None:

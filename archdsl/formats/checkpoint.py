@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.formats.atomic import replacing
 from archdsl.formats.host import LazyTensor, Value, reading
+from archdsl.formats.other_files import copy
 from archdsl.formats.package import resolve
 from archdsl.formats.safetensors import stored_size, write_safetensors
 from archdsl.formats.single import read_file
 from archdsl.formats.strict_json import read_object
 from archdsl.frozen import Frozen
 
-_CONFIG = "config.json"
+CONFIG = "config.json"
 _INDEX = ".index.json"
 # The file names of weights in a folder; the first that exists is read.
 _NAMES = (
@@ -38,12 +39,14 @@ class Checkpoint(Frozen):
     """An opened checkpoint.
 
     `tensors` are in the order of the file or the index. `config` is the content of
-    `config.json` or the metadata of a GGUF file; None if there is neither.
+    `config.json` or the metadata of a GGUF file; None if there is neither. `used` are the names
+    of the files of a folder that hold the tensors.
     """
 
     path: Path
     tensors: Mapping[str, LazyTensor]
     config: Mapping[str, object] | None
+    used: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -62,11 +65,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         return Checkpoint(place, tensors, metadata)
     with reading(place, "a folder"):
         names = sorted(os.listdir(place))
-    config = read_object(place / _CONFIG, "a config") if _CONFIG in names else None
+    config = read_object(place / CONFIG, "a config") if CONFIG in names else None
     weights = place / _weights(place, names)
     if weights.name.endswith(_INDEX):
-        return Checkpoint(place, _read_shards(weights), config)
-    return Checkpoint(place, read_file(weights)[0], config)
+        tensors, shards = _read_shards(weights)
+        return Checkpoint(place, tensors, config, (weights.name, *shards))
+    return Checkpoint(place, read_file(weights)[0], config, (weights.name,))
 
 
 def write_checkpoint(
@@ -74,17 +78,20 @@ def write_checkpoint(
     tensors: Mapping[str, Value],
     config: Mapping[str, object],
     shard_bytes: int = 5_000_000_000,
+    others: Mapping[str, Path] | None = None,
 ) -> None:
     """Writes `config.json` and the tensors to a folder, in files of at most `shard_bytes`.
+
+    `others` are other files, which are copied under these names.
 
     A single file is named `model.safetensors`; several shards get an index. A tensor larger
     than `shard_bytes` gets its own file. Order and dtypes are kept. Only one tensor is in
     memory at a time. The config is written last: a folder with a config is complete. If writing
     fails, all files that were written are removed.
 
-    Raises ArchError: `file` if the folder already has a config or weights, or cannot be
-    written; `checkpoint` for a dtype that safetensors does not support. Raises ValueError for
-    a config that cannot be written as JSON.
+    Raises ArchError: `file` if the folder already has a config, weights, or one of the other
+    files, or cannot be written; `checkpoint` for a dtype that safetensors does not support.
+    Raises ValueError for a config that cannot be written as JSON.
 
     >>> import tempfile, numpy
     >>> folder = Path(tempfile.mkdtemp()) / "tiny"
@@ -95,14 +102,16 @@ def write_checkpoint(
     folder = Path(folder)
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     shards = _shards(folder, tensors, shard_bytes)
-    _make_empty(folder)
-    with _all_or_none(folder, [*shards, _NAMES[1], _CONFIG]):
+    others = {name: path for name, path in (others or {}).items() if name != CONFIG}
+    _make_empty(folder, others)
+    with _all_or_none(folder, [*shards, _NAMES[1], CONFIG, *others]):
+        copy(others, folder)
         for name, names in shards.items():
             part = {tensor: tensors[tensor] for tensor in names}
             write_safetensors(folder / name, part, {"format": "pt"})
         if len(shards) > 1:
             _write_text(folder / _NAMES[1], _index(folder, tensors, shards))
-        _write_text(folder / _CONFIG, text)
+        _write_text(folder / CONFIG, text)
 
 
 def unread_files(folder: Path) -> list[str]:
@@ -134,8 +143,8 @@ def _weights(folder: Path, names: list[str]) -> str:
     )
 
 
-def _read_shards(index: Path) -> dict[str, LazyTensor]:
-    """The tensors of all shards, in the order of the index."""
+def _read_shards(index: Path) -> tuple[dict[str, LazyTensor], list[str]]:
+    """The tensors of all shards, in the order of the index, and the names of the shards."""
     kind = "an index of shards"
     named = read_object(index, kind).get("weight_map")
     with reading(index, kind):
@@ -146,7 +155,7 @@ def _read_shards(index: Path) -> dict[str, LazyTensor]:
         _check_shard(index, shard, path)
     read = {shard: read_file(path)[0] for shard, path in shards.items()}
     _check_agreement(index, named, read)
-    return {tensor: read[shard][tensor] for tensor, shard in named.items()}
+    return {tensor: read[shard][tensor] for tensor, shard in named.items()}, list(shards)
 
 
 def _check_agreement(
@@ -213,20 +222,21 @@ def _index(folder: Path, tensors: Mapping[str, Value], shards: Mapping[str, list
     return json.dumps(index, indent=2, ensure_ascii=False) + "\n"
 
 
-def _make_empty(folder: Path) -> None:
-    """Creates the folder, or accepts an existing one without a checkpoint."""
+def _make_empty(folder: Path, others: Collection[str]) -> None:
+    """Creates the folder, or accepts an existing one without a checkpoint and other files."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = sorted(os.listdir(folder))
     except OSError as error:
         reason = error.strerror or str(error)
         fail("file", f"{folder}: cannot create the folder: {reason}", cause=error)
-    taken = [name for name in names if name == _CONFIG or name.endswith(_WEIGHTS)]
+    taken = [name for name in names if name == CONFIG or name.endswith(_WEIGHTS)]
+    taken += [name for name in others if (folder / name).exists()]
     if taken:
         fail(
             "file",
-            f"{folder}: the folder already has a config or weights",
-            expected="a new folder, or one without config and weights",
+            f"{folder}: the folder already has files of a checkpoint",
+            expected="a new folder, or one without these files",
             found=listing(taken[:12], "and"),
             help="give another folder, or move these files",
         )

@@ -64,13 +64,20 @@ def read_safetensors(path: Path) -> dict[str, LazyTensor]:
     """
     with reading(path, "a safetensors file"):
         raw = map_file(path)
-        header, data = _split(path, raw)
+        header, _, data = _split(path, raw)
         entries = {name: _entry(name, value) for name, value in header.items()}
         _check_spans(entries, len(data))
         return {
             name: lazy_view(data[start:end], dtype, shape)
             for name, (dtype, shape, start, end) in entries.items()
         }
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata in the header of a file; raises ArchError as `read_safetensors` does."""
+    with reading(path, "a safetensors file"):
+        _, metadata, _ = _split(path, map_file(path))
+        return metadata
 
 
 def write_safetensors(
@@ -119,8 +126,8 @@ def stored_size(path: Path, name: str, value: Value) -> int:
     return element_count(value.shape) * CARRIER[dtype].itemsize
 
 
-def _split(path: Path, raw: Bytes) -> tuple[dict[str, Any], Bytes]:
-    """The entries of the header without the metadata, and the data after it."""
+def _split(path: Path, raw: Bytes) -> tuple[dict[str, Any], dict[str, str], Bytes]:
+    """The entries of the header without the metadata, the metadata, and the data after it."""
     length = int.from_bytes(raw[:8].tobytes(), "little")
     if len(raw) < 8 or length > len(raw) - 8:
         raise ValueError(f"a header of {length} bytes in a file of {len(raw)} bytes")
@@ -132,7 +139,7 @@ def _split(path: Path, raw: Bytes) -> tuple[dict[str, Any], Bytes]:
     metadata = header.pop(_METADATA, {})
     if type(metadata) is not dict or any(type(v) is not str for v in metadata.values()):
         raise ValueError(f"`{_METADATA}` does not map strings to strings")
-    return header, raw[8 + length :]
+    return header, metadata, raw[8 + length :]
 
 
 def _entry(name: str, value: Any) -> tuple[str, list[int], int, int]:

@@ -114,9 +114,6 @@ def _identifies(node: ast.Config, fields: Mapping[str, object]) -> bool:
 
 def _unmatched(node: ast.Config, fields: Mapping[str, object]) -> int:
     """How many fields a config has and the map does not know, or needs and the config lacks."""
-    lines = [line for line in walk(node) if isinstance(line, ast.Setting)]
-    known = {name.id for line in lines for name in line.fields}
-    unknown = [name for name in fields if name not in known and not is_bookkeeping(name)]
     needed = [
         line.fields
         for line in node.rules
@@ -125,7 +122,14 @@ def _unmatched(node: ast.Config, fields: Mapping[str, object]) -> int:
         if not is_named(line.value, "any") and not is_tensor_field(line.fields[0].id)
     ]
     missing = [names for names in needed if not any(name.id in fields for name in names)]
-    return len(unknown) + len(missing)
+    return len(unknown_fields(node, fields)) + len(missing)
+
+
+def unknown_fields(node: ast.Config, config: Mapping[str, object]) -> list[str]:
+    """The fields of a config that no line of a block has, and that may change a model."""
+    lines = [line for line in walk(node) if isinstance(line, ast.Setting)]
+    known = {name.id for line in lines for name in line.fields}
+    return [n for n in flatten(config) if n not in known and not is_bookkeeping(n)]
 
 
 def _path(spec: str) -> Path:

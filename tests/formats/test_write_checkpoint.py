@@ -105,7 +105,7 @@ def test_the_writer_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
 def test_nothing_is_written_over(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     (tmp_path / "tokenizer.json").touch()
-    with pytest.raises(ArchError, match="already has a config or weights") as raised:
+    with pytest.raises(ArchError, match="already has files of a checkpoint") as raised:
         write_checkpoint(tmp_path, weights(), CONFIG)
     assert raised.value.diagnostics[0].found == f"`{name}`"
     assert sorted(os.listdir(tmp_path)) == sorted([name, "tokenizer.json"])
