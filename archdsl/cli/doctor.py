@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from archdsl.cache import cache_folder
 from archdsl.cli.common import Subparsers, add_command, add_json
 from archdsl.diagnostics import ArchError
+from archdsl.execution.memory import machine_memory
 
 if TYPE_CHECKING:
     from archdsl.backend.target import Backend
@@ -177,9 +178,10 @@ def _cores() -> int:
 
 
 def _memory() -> int | None:
-    """Returns the bytes of the machine's memory, or None if the system does not report it."""
+    """Returns the bytes of the memory of the machine or the container, or None if the system
+    does not report it."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return machine_memory()
     except (AttributeError, ValueError, OSError):
         return None
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import archdsl
 from archdsl.analysis import analyse
 from archdsl.diagnostics import ArchError
+from archdsl.execution.memory import machine_memory
 from archdsl.graph.cost import cost
 
 SPEC = archdsl.parse("""
@@ -50,3 +54,37 @@ def test_a_number_of_numpy_is_a_size(size: int) -> None:
 def test_another_value_of_numpy_is_not(size: int) -> None:
     with pytest.raises(ArchError, match="`D` of `M` cannot be"):
         analyse(SPEC, settings={"D": size})
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "expected"),
+    [
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "3000"}, 3000),
+        ("0::/a/b\n", {"a/b/memory.max": "2000", "a/memory.max": "3000"}, 2000),
+        ("0::/elsewhere\n", {"memory.max": "1000"}, 1000),
+        ("2:cpu:/a\n1:memory,cpu:/a\n", {"memory/a/memory.limit_in_bytes": "4000"}, 4000),
+        ("1:memory:/b\n", {"memory/memory.limit_in_bytes": "5000"}, 5000),
+        ("1:memory:/a\n", {"memory/a/memory.limit_in_bytes": str(2**63 - 4096)}, None),
+        ("0::/a\n", {"a/memory.max": "max"}, None),
+        ("", {"memory.max": "1000"}, None),
+        (None, {}, None),
+    ],
+)
+def test_the_limit_of_a_container(
+    groups: str | None, limits: dict[str, str], expected: int | None, tmp_path: Path
+) -> None:
+    if groups is not None:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(groups)
+    for name, text in limits.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert machine_memory(tmp_path) == (expected or physical)
+
+
+def test_a_model_beyond_the_limit_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archdsl.execution.memory.machine_memory", lambda: 500)
+    with pytest.raises(ArchError, match="at most 500 bytes"):
+        archdsl.compile(SPEC, device="CPU")(t=[[1]])
