@@ -13,6 +13,7 @@ from archdsl.backend.fork import refuse_forked_process
 from archdsl.backend.kernels.graph_runner import runner_for
 from archdsl.backend.program_cache import ProgramCache, is_cacheable
 from archdsl.backend.stored_program import Constants, Known, StoredProgram
+from archdsl.backend.tinygrad_memory import forget_kernels
 from archdsl.backend.tinygrad_seam import (
     TRAINING,
     JitBase,
@@ -82,6 +83,7 @@ class Program(Generic[T]):
         newest = next(UOp.unique_num)
         with self._compiling(), graph_runner(self._device, self._runner, self._options):
             found = self._run(*given, **named)
+            forget_kernels()
         if self._cache:
             self._cache.save(self._run.captured, newest)
             self._cache = None

@@ -369,7 +369,7 @@ def _constant(what: Mapping[str, Any], entry: Entry, constants: Constants) -> Te
 _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
-@functools.cache  # the programs of a model share most of their kernels
+@functools.lru_cache(1000)  # the programs of a model share most of their kernels
 def _loaded(name: str, code: bytes) -> Any:
     """Loads the machine code of a kernel."""
     return Device["CPU"].runtime(TinyELF(code, name, Target("CPU"), ()))

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tinygrad import Tensor, UOp, dtypes
 
+from archdsl.backend.tinygrad_memory import free_cached_memory
 from archdsl.backend.tinygrad_seam import (
     Buffer,
     BufferSpec,
+    DType,
     Ops,
-    free_cached_memory,
     memory,
     not_captured,
     one_thread,
@@ -69,7 +70,7 @@ def to_device(values: NDArray[Any], device: str, dtype: str = "float32") -> Tens
 
     The array holds the bits of `dtype`; float16 values are converted if `dtype` is float32.
     """
-    buffer: Any = Buffer(device, values.size, getattr(dtypes, dtype), preallocate=True)
+    buffer = _allocate(device, values.size, getattr(dtypes, dtype))
     wide = dtype == "float32" and values.dtype == np.float16
     if device == "CPU":  # convert and copy in one pass
         memory = np.frombuffer(
@@ -82,6 +83,12 @@ def to_device(values: NDArray[Any], device: str, dtype: str = "float32") -> Tens
     return tensor
 
 
+def _allocate(device: str, size: int, dtype: DType) -> Any:
+    """A new buffer. Two threads at once could be given the same memory by tinygrad."""
+    with one_thread:
+        return Buffer(device, size, dtype, preallocate=True)
+
+
 def _over(buffer: Any, shape: tuple[int, ...]) -> Tensor:
     """A tensor over a buffer. Skips `reshape`, which is slow for a thousand weights.
 
@@ -92,7 +99,7 @@ def _over(buffer: Any, shape: tuple[int, ...]) -> Tensor:
         return Tensor(uop if sizes is None else UOp(Ops.RESHAPE, src=(uop, sizes)))
 
 
-@functools.cache
+@functools.lru_cache(10_000)
 def _sizes(shape: tuple[int, ...]) -> UOp | None:
     """tinygrad's shape argument for reshaping a flat buffer; None if no reshape is needed."""
     flat = UOp.new_buffer("CPU", prod(shape), dtypes.uint8)
@@ -120,7 +127,7 @@ def copy_tensor(x: Tensor, sizes: tuple[int, ...] | None = None) -> Tensor:
     first = tuple(slice(size) for size in sizes)
     if buffer.device != "CPU" and sizes != shape(x):
         return realize_outside_capture(x[first].contiguous())
-    new: Any = Buffer(buffer.device, prod(sizes), buffer.dtype, preallocate=True)
+    new = _allocate(buffer.device, prod(sizes), buffer.dtype)
     if buffer.device == "CPU":
         number = f"u{buffer.dtype.itemsize}"
         whole, part = (
@@ -132,9 +139,10 @@ def copy_tensor(x: Tensor, sizes: tuple[int, ...] | None = None) -> Tensor:
     return _over(new, sizes)
 
 
-def trim_memory(device: str) -> None:
-    """Frees the device memory that tinygrad caches for reuse."""
-    free_cached_memory(device)
+def trim_memory(device: str, above: int = 0) -> None:
+    """Frees the device memory that tinygrad caches for reuse, if it is above so many bytes."""
+    with one_thread:
+        free_cached_memory(device, above)
 
 
 def realize_outside_capture(tensor: Tensor) -> Tensor:

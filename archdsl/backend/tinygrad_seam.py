@@ -1,10 +1,11 @@
-"""The only module that uses names that tinygrad does not export.
+"""The only module that uses names that tinygrad does not export, with `tinygrad_cpu.py`,
+`tinygrad_cache.py` and `tinygrad_memory.py`.
 
 tinygrad exports Tensor, TinyJit, UOp, Variable, dtypes, Device, Context, GlobalCounters, fetch,
-function and getenv. Any other name may change with a release, so only this module and
-`tinygrad_cpu.py` import it. `tests/backend/contract/behaviour.py` lists the behaviour that
-archdsl relies on, `tests/backend/test_tinygrad_seam.py` checks each entry, and `python -m
-tests.backend.contract VERSION` checks another version of tinygrad.
+function and getenv. Any other name may change with a release, so only these modules import it.
+`tests/backend/contract/behaviour.py` lists the behaviour that archdsl relies on,
+`tests/backend/test_tinygrad_seam.py` checks each entry, and `python -m tests.backend.contract
+VERSION` checks another version of tinygrad.
 
 This module also changes tinygrad's state where archdsl needs it, and restores it, so that a
 user's own tinygrad code is not affected.
@@ -26,7 +27,7 @@ from tinygrad import Context, Device, Tensor, helpers
 from tinygrad.codegen import to_program, to_program_cache, to_program_context, to_program_key
 from tinygrad.codegen.opt import Opt
 from tinygrad.codegen.opt.postrange import args_from_ast
-from tinygrad.device import Buffer, BufferSpec, Compiled, LRUAllocator, TinyELF
+from tinygrad.device import Buffer, BufferSpec, Compiled, TinyELF
 from tinygrad.dtype import DTYPES_DICT, AddrSpace, DType, storage_fmt_for_dtype
 from tinygrad.engine.jit import GraphRunner, _TinyJit
 from tinygrad.engine.realize import capturing, get_call_arg_uops, graph_cache, time_call
@@ -89,7 +90,6 @@ __all__ = [
     "diskcache_get",
     "diskcache_put",
     "environment",
-    "free_cached_memory",
     "get_call_arg_uops",
     "graph_cache",
     "graph_runner",
@@ -146,17 +146,6 @@ def write_buffer(buffer: Any, data: memoryview) -> None:
 def read_buffer(data: memoryview, buffer: Any) -> None:
     """Copies a buffer into bytes, without the scheduler."""
     buffer.allocator._copyout(data, buffer._buf)
-
-
-def free_cached_memory(device: str) -> None:
-    """Frees the memory of deleted tensors, which tinygrad keeps for new ones."""
-    allocator: Any = Device[device].allocator
-    if isinstance(allocator, LRUAllocator):
-        # Not `free_cache`: freeing a buffer may add others to the cache during its loop.
-        while allocator.cache:
-            (size, options), buffers = allocator.cache.popitem()
-            for each in buffers:
-                super(LRUAllocator, allocator).free(each, size, options)
 
 
 # -- programs --

@@ -54,6 +54,7 @@ T = TypeVar("T")
 
 # How matrices are kept if not in the model's dtype: in 8 bits, or quantized as in their file.
 QUANTIZATIONS = ("int8", "stored")
+KEPT_MEMORY = 1 << 26  # bytes of deleted tensors that are kept for new ones
 CAPTURES = 32  # forward passes kept, one per combination of input shapes; see `compile`
 
 
@@ -271,10 +272,14 @@ class Executable:
                 copy_in(places[name], array)
             found = capture(**places)
             # Every call of a capture writes its outputs to the same memory.
-            return {
+            copies = {
                 name: copy_tensor(out, (rows, *(axis.size.at(sizes) for axis in type.axes)))
                 for (name, type), out in zip(wanted.types.items(), found.values(), strict=True)
             }
+            # Outputs of the next call may reuse the memory of those of the last one.
+            size = sum(int(each.nbytes()) for each in copies.values())
+            trim_memory(self.device, max(2 * size, KEPT_MEMORY))
+            return copies
 
     def _outputs(self, names: tuple[str, ...]) -> _Wanted:
         if names not in self._wanted:

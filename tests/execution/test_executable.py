@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tinygrad import Device
 
 import archdsl
+from archdsl.backend import tinygrad_memory
 from archdsl.backend.tensors import to_device
 from archdsl.backend.tinygrad_seam import one_thread
 from archdsl.diagnostics import ArchError
@@ -192,6 +195,39 @@ def test_captures_and_decoders_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(model.executable._captures) == 3
     assert len(model._decoders) == 2
     assert model.decoder(5) is model.decoder(5)
+
+
+def test_memory_of_deleted_outputs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs of each length have another size."""
+    monkeypatch.setattr("archdsl.execution.executable.KEPT_MEMORY", 50_000)
+    model, cache = gpt(), Device["CPU"].allocator.cache
+
+    def kept() -> int:
+        return sum(size * len(buffers) for (size, _), buffers in cache.items())
+
+    model(tokens=ids(0, 1, 64))
+    found = []
+    for length in range(33, 65, 3):
+        model(tokens=ids(0, 1, length))["logits"].numpy()
+        found.append(kept())
+    assert max(found) <= 2 * 64 * 100 * 4 + 64 * 100 * 4
+    same = model(tokens=ids(0, 1, 64))["logits"].uop.base.buffer.get_buf("CPU").va_addr
+    again = model(tokens=ids(0, 1, 64))["logits"].uop.base.buffer.get_buf("CPU").va_addr
+    assert same == again  # the next output of the same size takes the same memory
+
+
+@pytest.mark.long
+def test_kernels_of_old_shapes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHDSL_PROGRAMS", "0")
+    monkeypatch.setattr("archdsl.backend.tinygrad_memory.MOST_KERNELS", 5)
+    model, right = gpt(), {}
+    for rows in range(1, 4):
+        right[rows] = model(tokens=ids(0, rows, 8))["logits"].numpy()
+        assert all(len(each) <= 5 for each in tinygrad_memory.CACHES)
+    for rows, expected in right.items():  # captured programs keep their kernels
+        gc.collect()
+        assert np.array_equal(model(tokens=ids(0, rows, 8))["logits"].numpy(), expected)
+    model.loss(tokens=ids(0, 2, 8)).backward()
 
 
 FORKED = """

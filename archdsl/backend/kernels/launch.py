@@ -75,7 +75,7 @@ def launch(
     return tuple(Tensor(each.uop.after(call)) for each in outputs.values())
 
 
-@functools.cache  # shared by all layers
+@functools.lru_cache(1000)  # shared by all layers
 def _program(
     text: str,
     called: str,

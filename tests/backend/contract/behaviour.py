@@ -20,7 +20,10 @@ BEHAVIOUR = {
     # -- lowering and programs --
     "to_program": "lowers and compiles a kernel: SINK -> PROGRAM, src[0].arg.applied_opts; the "
     "arg of a kernel has opts_to_apply and beam",
-    "to_program_cache": "gets one entry for each kernel that is lowered",
+    "to_program_cache": "gets one entry for each kernel that is lowered; it may be cleared",
+    "schedule_cache": "has the kernels of each schedule; it may be cleared",
+    "runtime_cache": "gets one entry for each kernel that is loaded; it may be cleared, since "
+    "graph runners keep their own",
     "to_program_context": "the ContextVars that lowering reads, with key and value",
     "to_program_key": "kernel, type of renderer, target, settings: these determine a program",
     "Opt": "one step of a schedule; can be pickled and hashed",

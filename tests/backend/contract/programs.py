@@ -45,6 +45,19 @@ def lowered() -> None:
         assert len(cache) == before + 1
 
 
+@check("schedule_cache")
+@check("runtime_cache")
+def forgotten() -> None:
+    caches = [private(name) for name in ("to_program_cache", "schedule_cache", "runtime_cache")]
+    assert private("GraphRunner").__init__.__code__.co_names.count("runtimes") == 1
+    x = realized(1, 2, 3)
+    for _ in range(2):
+        assert (x * 12346.5).tolist() == [12346.5, 24693.0, 37039.5]
+        assert all(caches)
+        for each in caches:
+            each.clear()
+
+
 @check("to_program_context")
 def settings() -> None:
     found = {each.key: each.value for each in private("to_program_context")}
