@@ -105,6 +105,7 @@ def from_pretrained(
     quantize: str | None = None,
     tune: float | None = None,
     ignore: Sequence[str] = (),
+    **settings: int | float | bool | str,
 ) -> Model:
     """Loads a published checkpoint as a model.
 
@@ -113,11 +114,14 @@ def from_pretrained(
     by default it is found in the standard library by the config. The default of `dtype` is the
     checkpoint's dtype, or float32 if it has several; on the CPU, quantized matrices of a file
     then stay quantized (`quantize="stored"`). `ignore` lists fields of the config that the spec
-    does not know and the model does not depend on. For other options see `compile`.
+    does not know and the model does not depend on. `settings` replace parameters that the
+    config sets, such as `height` of images. For other options see `compile`.
 
     Raises `ArchError` for a config field or value that the spec does not support, and for
     missing, extra or misshapen weights.
     """
     from archdsl.pretrained import from_pretrained
 
-    return from_pretrained(path, spec, device, dtype, seed, kernels, quantize, tune, ignore)
+    return from_pretrained(
+        path, spec, device, dtype, seed, kernels, quantize, tune, ignore, settings
+    )

@@ -38,6 +38,7 @@ def from_pretrained(
     quantize: str | None,
     tune: float | None,
     ignore: Collection[str],
+    settings: Mapping[str, Setting],
 ) -> Model:
     """Implements `archdsl.from_pretrained`."""
     if isinstance(ignore, str):
@@ -46,7 +47,7 @@ def from_pretrained(
             "`ignore` takes a list of fields, not a string",
             expected=f"ignore=[{ignore!r}]",
         )
-    _, _, analysis, found = _open_checkpoint(path, spec, ignore)
+    _, _, analysis, found = _open_checkpoint(path, spec, ignore, settings)
     if dtype is None and quantize is None and kernels == "best":
         quantize = "stored" if kernels_for(open_device(device)) else None
     dtype = dtype or common_dtype(found.values())
@@ -68,14 +69,17 @@ class Described(Frozen):
 
 
 def describe(
-    path: str | Path, spec: str | None = None, ignore: Collection[str] = ()
+    path: str | Path,
+    spec: str | None = None,
+    ignore: Collection[str] = (),
+    settings: Mapping[str, Setting] | None = None,
 ) -> Described:
     """Returns the spec of a checkpoint, with its sizes as defaults, its weights and its files.
 
     The map of the spec lists the ignored fields, so that it reads the config without `ignore`.
     Names, shapes and dtypes of the weights are checked; their values are not read yet.
     """
-    opened, known, analysis, found = _open_checkpoint(path, spec, ignore)
+    opened, known, analysis, found = _open_checkpoint(path, spec, ignore, settings or {})
     described = specialise_spec(known, parameter_count(analysis.graph))
     if not opened.path.is_dir():
         return Described(described, found, {}, ())
@@ -161,19 +165,25 @@ def _recognise(
 
 
 def understand(
-    path: str | Path, spec: str | None = None, ignore: Collection[str] = ()
+    path: str | Path,
+    spec: str | None = None,
+    ignore: Collection[str] = (),
+    settings: Mapping[str, Setting] | None = None,
 ) -> tuple[Checkpoint, Recognised, Analysis]:
-    """Returns a checkpoint with the model of its config; the weights are not checked."""
+    """Returns a checkpoint with the model of its config; the weights are not checked.
+
+    `settings` are parameters of the model that replace those of the config.
+    """
     opened, known = _recognise(path, spec, ignore)
-    several = [_analyse(known, each) for each in (known.settings, *known.alternatives)]
+    found = [{**each, **(settings or {})} for each in (known.settings, *known.alternatives)]
+    several = [_analyse(known, each) for each in found]
 
     def mismatches(analysis: Analysis) -> int:
         return checkpoints.mismatches(opened.tensors, analysis.maps[known.title])
 
     # The tensors decide what the config leaves open; the first of equals is taken.
     analysis = min(several, key=mismatches) if len(several) > 1 else several[0]
-    settings = (known.settings, *known.alternatives)[several.index(analysis)]
-    return opened, replace(known, settings=settings), analysis
+    return opened, replace(known, settings=found[several.index(analysis)]), analysis
 
 
 def take_weights(
@@ -186,10 +196,13 @@ def take_weights(
 
 
 def _open_checkpoint(
-    path: str | Path, spec: str | None, ignore: Collection[str]
+    path: str | Path,
+    spec: str | None,
+    ignore: Collection[str],
+    settings: Mapping[str, Setting],
 ) -> tuple[Checkpoint, Recognised, Analysis, dict[str, LazyTensor]]:
     """Returns a checkpoint, its spec, its model, and its tensors as weights of the model."""
-    opened, known, analysis = understand(path, spec, ignore)
+    opened, known, analysis = understand(path, spec, ignore, settings)
     return opened, known, analysis, take_weights(path, opened, known, analysis)
 
 

@@ -6,7 +6,7 @@ from math import log2
 from typing import Any
 
 import numpy as np
-from tinygrad import Tensor
+from tinygrad import Tensor, dtypes
 
 from archdsl.backend.context import TILE, ExecutionContext, OpCall
 from archdsl.backend.tensors import shape
@@ -49,12 +49,45 @@ def posenc(op: OpCall) -> Tensor:
 
 
 def encodings(op: OpCall) -> Tensor:
-    """[context, D]: the encoding of each position."""
+    """[context, D]: the encoding of each position; of an image [T, D]."""
+    if op.attr["grid"] is not None:
+        return _resized(op)  # [T, D]
     if op.attr["kind"] == "learned":
         return op.weights["weight"]  # [context, D]
     context, width, layout = op.attr["context"], shape(op.x)[-1], op.attr["layout"]
     key = ("sinusoidal", context, width, layout)
     return op.context.constant(key, lambda: sinusoids(context, width, layout))
+
+
+def _resized(op: OpCall) -> Tensor:
+    """[T, D]: the learned encodings of a grid of patches, interpolated to another grid."""
+    table, grid, rows = op.weights["weight"], op.attr["grid"], op.attr["rows"]
+    before, (_, T, width) = shape(table)[0] - grid**2, shape(op.x)
+    columns = (T - before) // rows
+    if (rows, columns) == (grid, grid):
+        return table  # [T, D]
+    down, across = (
+        op.context.constant(("cubic", grid, n), lambda n=n: cubic(grid, n))  # type: ignore[misc]
+        for n in (rows, columns)
+    )  # [rows, grid], [columns, grid]
+    patches = table[before:].cast(dtypes.float32).reshape(grid, grid * width)
+    patches = (down @ patches).reshape(rows, grid, width)  # [rows, grid, D]
+    patches = (across @ patches).reshape(rows * columns, width)  # [rows columns, D]
+    return table[:before].cat(patches.cast(table.dtype))  # [T, D]
+
+
+def cubic(before: int, after: int) -> np.ndarray:
+    """[after, before]: the weights of the old points for each new one, by cubic convolution
+    with a = -0.75, as in PyTorch. Beyond the edge, the last point is repeated."""
+    place = (np.arange(after) + 0.5) * before / after - 0.5  # [after]
+    least = np.floor(place).astype(int)  # [after]
+    found = np.zeros((after, before))  # [after, before]
+    for step in range(-1, 3):
+        far = np.abs(place - (least + step))  # [after]
+        near = (1.25 * far - 2.25) * far**2 + 1  # [after], where far <= 1
+        weight = np.where(far <= 1, near, ((-0.75 * far + 3.75) * far - 6) * far + 3)  # [after]
+        np.add.at(found, (np.arange(after), np.clip(least + step, 0, before - 1)), weight)
+    return found.astype(np.float32)
 
 
 def sinusoids(context: int, width: int, layout: str) -> np.ndarray:

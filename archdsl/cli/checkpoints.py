@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-import archdsl
-from archdsl.cli.common import add_runtime, add_settings, compile_model
+from archdsl.cli.common import add_runtime, add_settings, compile_model, parse_settings
 from archdsl.diagnostics import fail
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def load_model(args: argparse.Namespace) -> Model:
                 found=f"the spec `{args.spec}`",
             )
         return compile_model(args)
-    for name in ("weights", "map", "set"):
+    for name in ("weights", "map"):
         if getattr(args, name):
             fail(
                 "argument-value",
@@ -63,14 +62,19 @@ def load_model(args: argparse.Namespace) -> Model:
                 expected="a spec FILE[:VARIANT]",
                 found=f"the checkpoint `{args.spec}`",
             )
-    return archdsl.from_pretrained(
+    from archdsl.pretrained import from_pretrained  # imports tinygrad
+
+    return from_pretrained(
         args.spec,
-        device=args.device,
-        dtype=args.dtype,
-        kernels=args.kernels,
-        quantize=args.quantize,
-        tune=args.tune,
-        ignore=args.ignore,
+        None,
+        args.device,
+        args.dtype,
+        0,
+        args.kernels,
+        args.quantize,
+        args.tune,
+        args.ignore,
+        parse_settings(args),
     )
 
 

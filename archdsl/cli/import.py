@@ -7,7 +7,13 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from archdsl.cli.checkpoints import add_ignore
-from archdsl.cli.common import Subparsers, add_command, print_note
+from archdsl.cli.common import (
+    Subparsers,
+    add_command,
+    add_settings,
+    parse_settings,
+    print_note,
+)
 from archdsl.diagnostics import fail, listing
 from archdsl.formats import write_safetensors
 from archdsl.formats.atomic import replacing
@@ -48,6 +54,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="the spec that can read the checkpoint (default: found in the standard library)",
     )
+    add_settings(parser)
     add_ignore(parser)
     parser.set_defaults(run=run)
 
@@ -56,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from archdsl.pretrained import describe  # imports tinygrad
 
     _check_paths(args)
-    found = describe(args.checkpoint, args.spec, args.ignore)
+    found = describe(args.checkpoint, args.spec, args.ignore, parse_settings(args))
     text = format(found.spec)
     if args.output is None:
         print(text, end="")

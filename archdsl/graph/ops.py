@@ -40,12 +40,17 @@ _ROWS = (
             Param("kind", Kind.CHOICE, choices=("learned", "sinusoidal")),
             integer("context", None),
             Param("layout", Kind.CHOICE, "pairs", ("pairs", "halves")),
+            integer("grid", None),
+            integer("rows", None),
         ),
         positions.posenc,
         "Adds an encoding of each position: trained vectors (`learned`), or sines and cosines "
         "(`sinusoidal`, Vaswani et al. 2017, section 3.5). With `pairs` sines and cosines "
         "alternate; with `halves` all sines come first, as in Marian. `context` is the number "
-        "of learned positions; the default is the longest length of the axis.",
+        "of learned positions; the default is the longest length of the axis. With `grid` they "
+        "are those of `grid` x `grid` patches of an image, after the prepended ones; for an "
+        "image with `rows` rows of patches, they are interpolated by cubic convolution (Keys "
+        "1981).",
         resolve_defaults=positions.posenc_defaults,
         weights=positions.posenc_weights,
         positions=("at",),

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from archdsl.graph.signature import Mismatch, Site, Weight
-from archdsl.graph.types import Type
+from archdsl.graph.types import Axis, Type
 
 
 def posenc_defaults(site: Site) -> dict[str, int]:
-    if site.attr["context"] is not None:
-        return {}
-    return {"context": site.bound(site.sequence()[0].size)}
+    grid, sequence = site.attr["grid"], site.sequence()[0]
+    found = {}
+    if site.attr["context"] is None:
+        longest = site.bound(sequence.size)
+        found["context"] = longest if grid is None else grid**2 + len(sequence.marks)
+    if grid is not None and site.attr["rows"] is None:
+        found["rows"] = grid
+    return found
 
 
 def posenc(site: Site) -> Type:
     sequence, width = site.sequence()
     context, bound = site.attr["context"], site.bound(sequence.size)
-    if context < bound:
+    if site.attr["grid"] is not None:
+        _check_grid(site, sequence)
+    elif site.attr["rows"] is not None:
+        raise Mismatch(
+            "argument-value",
+            "`rows` has an effect only with `grid`",
+            "rows",
+            help="leave it out, or write `grid = 14`, the rows of patches in training",
+        )
+    elif context < bound:
         raise Mismatch(
             "shape-mismatch",
             f"there are encodings for {context} positions, but the sequence can have {bound}",
@@ -41,6 +55,32 @@ def posenc(site: Site) -> Type:
             help="leave it out, or write `sinusoidal`",
         )
     return site.x
+
+
+def _check_grid(site: Site, sequence: Axis) -> None:
+    """Rejects a sequence that is not `rows` rows of patches after the prepended positions."""
+    grid, rows, context = (site.attr[name] for name in ("grid", "rows", "context"))
+    before, length = len(sequence.marks), sequence.size.value
+    if site.attr["kind"] != "learned":
+        raise Mismatch("argument-value", "only `learned` positions have a `grid`", "grid")
+    if length is None or (length - before) % rows:
+        raise Mismatch(
+            "divisibility",
+            f"the patches of an image are needed here, in {rows} rows",
+            "rows",
+            expected=f"{before} + a multiple of {rows} positions" if before else None,
+            found=str(site.x),
+            bound=("rows", sequence),
+        )
+    if context != grid**2 + before:
+        raise Mismatch(
+            "shape-mismatch",
+            f"a grid of {grid} x {grid} patches has {grid**2 + before} positions",
+            "context",
+            expected=str(grid**2 + before),
+            found=str(context),
+            bound=("context", "grid"),
+        )
 
 
 def posenc_weights(site: Site) -> tuple[Weight, ...]:

@@ -188,15 +188,22 @@ def labels(config: Mapping[str, Any], classes: int) -> list[str]:
 def classify(model: Model, pixels: Pixels) -> NDArray[np.float32]:
     """Returns the probabilities [B, classes] of images [B, channels, height, width]."""
     parts = find_classifier(model.graph)
-    wanted = tuple(axis.size.value for axis in parts.image.type.axes)
+    axes = parts.image.type.axes
+    wanted = tuple(axis.size.value for axis in axes)
     if pixels.shape[1:] != wanted:
+        differing = [
+            f"--set {axis.name}={size}"
+            for axis, size in zip(axes[1:], pixels.shape[2:], strict=True)
+            if axis.name and axis.size.value != size
+        ]
+        size = f", or give the model their size: `{' '.join(differing)}`" if differing else ""
         fail(
             "input",
             f"the images do not have the size of `{model.graph.name}`'s input",
             parts.image.span,
             expected=" x ".join(map(str, wanted)),
             found=" x ".join(map(str, pixels.shape[1:])),
-            help=f"check that {_FILE} belongs to this model",
+            help=f"check that {_FILE} belongs to this model{size}",
         )
     logits = model(**{parts.image.name: pixels})[parts.logits].numpy().astype(np.float32)
     exponentials = np.exp(logits - logits.max(-1, keepdims=True))
