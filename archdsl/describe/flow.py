@@ -25,8 +25,9 @@ def inline_values(nodes: tuple[Node, ...], outputs: set[str], result: str | None
     for node in nodes:
         match node:
             case Apply():
-                times.update(chained_inputs(node))
-                named |= {ref for _, ref in node.inputs} - set(chained_inputs(node))
+                chained = chained_inputs(node)
+                times.update(chained)
+                named |= {ref for _, ref in node.inputs[len(chained) :]}
             case Stack():
                 times[node.input] += 1
                 named |= set(captured_values(node))

@@ -56,6 +56,8 @@ block both(x: float[T, D], y: float[T, D]): float[T, D] { x + (y -> norm) }
 block swapped(x: float[T, D], y: float[T, D]): float[T, D] { (y -> relu) + x }
 block middle(x: float[T, C]): float[T, 2] { x -> slice(C, 1, 3) }
 block doubled(x: float[T, D]): float[T + T, D] { concat(x, x -> norm, T) }
+block twice(x: float[T, D]): float[T, 2 * D] { concat(x -> norm, x -> norm) }
+block pair(x: float[T, D]): float[T, 2 * D] { concat(x, x) }
 block around(x: float[T, D], z: float[T, D]): float[T, D] {
   x -> inner: sublayer(z) * 2 -> norm -> inner_2: { norm -> linear(D) * 2 } * 3
 }
@@ -89,6 +91,8 @@ block around(x: float[T, D], z: float[T, D]): float[T, D] {
         "float[D] = x -> prepend(cls) -> prepend(sep) -> h: { norm } * 2 -> readout(cls)",
         "float[D] = x -> prepend(cls) -> at: linear(D) -> first",
         "float[T + T, D] = x -> doubled",
+        "float[T, 2 * D] = x -> norm -> pair",
+        "float[T, 2 * D] = x -> twice",
         "float[T, 10] = tokens -> tok: embed(10, D) -> norm -> unembed(tok)",
         "float[T, D] = tokens -> tok: embed(10, D) -> { unembed(tok) -> linear(D) } * 2",
         "float[T, D] = tokens -> a: { b: embed(10, D) -> unembed(b) -> linear(D) }",
