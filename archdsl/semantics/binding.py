@@ -215,9 +215,11 @@ def _report_twice(
 ) -> None:
     flows = given.expr is None
     name = arg.name.id if arg.name else param.name
+    named_sizes = any(each.kind is Kind.NAMED_SIZES for each in callee.params)
     report.add(
         "duplicate-name",
         f"`{name}` of `{callee.name}` is given twice",
         arg.span,
         notes=(Note("the arrow passes it" if flows else "it is also given here", given.span),),
+        help=f"give the axis `{name}` another name" if flows and named_sizes else None,
     )

@@ -135,6 +135,8 @@ class ParameterBinder:
     def _variant_value(self, param: ast.Param, bound: Bound, default: Value | None) -> Value:
         """The argument of a variant."""
         value = bound.value
+        if isinstance(value, Scalar):
+            value = Scalar(_plain(value.value, default))
         if isinstance(param.type, ast.Choices):
             return self._choice(param, value, bound.span)
         if isinstance(value, Poison) or isinstance(default, Poison) or fits(value, default):
@@ -172,10 +174,10 @@ class ParameterBinder:
 
 
 def _plain(setting: Any, default: Value | None) -> Any:
-    """A setting; a number of NumPy becomes one of Python, whole where it must be."""
+    """A setting as a number of Python, whole where it must be: NumPy's 8, or 1e6."""
     if getattr(setting, "shape", None) == () and callable(getattr(setting, "item", None)):
         setting = setting.item()
-        whole = isinstance(default, Scalar) and type(default.value) is int
-        if whole and isinstance(setting, float) and setting.is_integer():
-            return int(setting)
+    whole = isinstance(default, Scalar) and type(default.value) is int
+    if whole and isinstance(setting, float) and setting.is_integer():
+        return int(setting)
     return setting

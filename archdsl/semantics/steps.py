@@ -67,18 +67,22 @@ class Steps:
         x: Tensor | Poison,
         label: ast.Name | None = None,
         named: bool = True,
+        chosen: bool = False,
     ) -> Tensor | Poison:
-        """A block applied to a tensor; `named`: its weights get a path for this call."""
+        """A block applied to a tensor.
+
+        `named`: its weights get a path for this call; `chosen`: `if` has chosen the block.
+        """
         match expr:
             case ast.Labeled():
                 return self.apply(expr.value, env, x, expr.label)
             case ast.When():
-                chosen = self.conditions.choose(expr, env)
-                if isinstance(chosen, Poison):
-                    return chosen
-                return x if chosen is None else self.apply(chosen, env, x, label, named)
+                value = self.conditions.choose(expr, env)
+                if isinstance(value, Poison):
+                    return value
+                return x if value is None else self.apply(value, env, x, label, named, True)
             case ast.Name() | ast.Call():
-                return self.call(expr, env, x, label, named)
+                return self.call(expr, env, x, label, named, chosen)
             case ast.Lambda():
                 with self.builder.places.enter(
                     label.id if label else None, expr.span, named and bool(label)
@@ -102,6 +106,9 @@ class Steps:
                     expr.span,
                     expected="the name of a block, a call, or `{ … }`",
                     found=expr.span.text,
+                    help="put the chain in parentheses: `(a -> b) + c`"
+                    if isinstance(expr, ast.Binary)
+                    else None,
                 )
 
     def call(
@@ -111,8 +118,12 @@ class Steps:
         x: Tensor | Poison | None,
         label: ast.Name | None,
         named: bool,
+        chosen: bool = False,
     ) -> Tensor | Poison:
-        """A call of an operator or a block; `x` is the tensor along the arrow, if any."""
+        """A call of an operator or a block; `x` is the tensor along the arrow, if any.
+
+        `named` and `chosen` are those of `apply`.
+        """
         name, args = (expr, ()) if isinstance(expr, ast.Name) else (expr.callee, expr.args)
         target = env.names.get(name.id)
         if isinstance(target, Closure):
@@ -126,8 +137,17 @@ class Steps:
             return self.builder.skip(expr)
         if target is not None:
             self.builder.skip(expr)
+            help = None
+            if callee(name.id, env.scope, expr.span):
+                help = f"this value hides the block `{name.id}`: give it another name"
+            elif chosen and isinstance(target, Tensor):
+                help = "to choose between values, write `(a -> b) if condition else c`"
             return self.builder.report_error(
-                "not-a-block", f"`{name.id}` is not a block", name.span, found=describe(target)
+                "not-a-block",
+                f"`{name.id}` is not a block",
+                name.span,
+                found=describe(target),
+                help=help,
             )
         called = callee(name.id, env.scope, expr.span)
         if called is None:

@@ -77,6 +77,13 @@ _COMMON_MISTAKES = (
     (r"‸%", "there is no remainder operator; `//` divides and rounds down"),
     (r"‸@", "for a matrix product, write a step: `x -> linear(n)`"),
     (r"‸\?", "for a choice, write `a if condition else b`"),
+    (
+        r"(^|[=(]\s*)‸if\b|‸if\b.*\{",
+        "write the condition behind a value: `a if condition else b`",
+    ),
+    (r"\bif\b.*\band\b.*‸", "write one choice in the other: `(a if p else b) if q else b`"),
+    (r"\bif\b.*\bor\b.*‸", "write one choice in the other: `a if p else (a if q else b)`"),
+    (r"\bif not \w+ ‸==", "write `!=`: `if a != b`"),
     (r"‸\\", "lines need no `\\` to continue: remove it"),
     (r"\([^)]*‸;", "write a comma"),
     (r"‸;", "statements need no separator: remove the `;`"),
@@ -127,7 +134,7 @@ def reserved_word(name: str, span: Span) -> Diagnostic | None:
         return Diagnostic("syntax", f"unexpected `{name}`", span, help=_FOREIGN[name])
     if name not in KEYWORDS:
         return None
-    help = None
+    help = _likely_fix(span)
     line, column = span.line_text, span.column - 1
     if name in _FORMS and not line[:column].strip() and re.match(r"\w+ +\w", line[column:]):
         help = "the line above is incomplete"
