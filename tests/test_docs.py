@@ -178,6 +178,7 @@ def parameter(param: Param) -> str:
 KINDS = {
     Kind.TENSOR: "tensor",
     Kind.INT: "int",
+    Kind.TOKEN: "int",
     Kind.NUMBER: "number",
     Kind.BOOL: "bool",
     Kind.SIZES: "int…",

@@ -112,9 +112,25 @@ def at(op: OpCall) -> Tensor:
     tokens, token = op.tensors["tokens"], op.attr.get("token")
     found = tokens if token is None else tokens == token  # [B, T]
     # The first match, or the first of the largest; position 0 if there is no match.
-    index = found.cast(dtypes.int32).argmax(1)  # [B]
-    index = index.reshape(-1, 1, 1).expand(-1, 1, op.x.shape[2])  # [B, 1, D]
-    return op.x.gather(1, index).squeeze(1)  # [B, D]
+    return _select(op.x, found.cast(dtypes.int32).argmax(1))
+
+
+def at_end(op: OpCall) -> Tensor:
+    tokens, padding = op.tensors["tokens"], op.attr.get("padding")
+    kept = op.context.valid_mask(op.axes[0].size)  # [B, T] or None
+    if padding is not None:
+        text = tokens != padding
+        kept = text if kept is None else text & kept
+    if kept is None:
+        return op.x[:, -1]  # [B, D]
+    positions = Tensor.arange(shape(op.x)[1]).reshape(1, -1)  # [1, T]
+    return _select(op.x, (positions * kept).argmax(1))
+
+
+def _select(x: Tensor, index: Tensor) -> Tensor:
+    """The vectors of x [B, T, D] at these positions [B]: [B, D]."""
+    index = index.reshape(-1, 1, 1).expand(-1, 1, x.shape[2])  # [B, 1, D]
+    return x.gather(1, index).squeeze(1)
 
 
 # -- general shapes --
@@ -220,6 +236,7 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "readout": readout,
     "first": first,
     "at": at,
+    "at_end": at_end,
     "mean": mean,
     "softmax": softmax,
     "add": lambda op: op.x + op.tensors["other"],

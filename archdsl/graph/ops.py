@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from archdsl.graph import attention, axes, losses, positions, products, rotary, rules, shapes
 from archdsl.graph.derived_ops import DERIVED
-from archdsl.graph.params import X, activation, axis, flag, integer, number, tensor
+from archdsl.graph.params import X, activation, axis, flag, integer, number, tensor, token
 from archdsl.graph.signature import Kind, Op, Param
 
 _ROWS = (
@@ -282,11 +282,20 @@ _ROWS = (
     Op("first", (X,), shapes.first, "Selects the first position.", example="first"),
     Op(
         "at",
-        (X, tensor("tokens"), integer("token", None)),
+        (X, tensor("tokens"), token("token", None)),
         shapes.at,
         "Selects the vector at the first position where `tokens` equals `token`, or at "
         "position 0 if there is none. Without `token`, at the first position of the largest.",
         example="at(tokens, 49407)",
+    ),
+    Op(
+        "at_end",
+        (X, tensor("tokens"), token("padding", None)),
+        shapes.at_end,
+        "Selects the vector at the last position where `tokens` is not `padding`, or at position "
+        "0 if there is none. Without `padding`, at the last position. Padding of a ragged axis "
+        "is ignored.",
+        example="at_end(tokens, 0)",
     ),
     Op(
         "mean",

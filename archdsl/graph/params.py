@@ -18,6 +18,10 @@ def integer(name: str, default: Any = REQUIRED) -> Param:
     return Param(name, Kind.INT, default)
 
 
+def token(name: str, default: Any = REQUIRED) -> Param:
+    return Param(name, Kind.TOKEN, default)
+
+
 def number(name: str, default: Any = REQUIRED) -> Param:
     return Param(name, Kind.NUMBER, default)
 

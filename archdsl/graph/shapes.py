@@ -81,8 +81,23 @@ def last(site: Site) -> Type:
 
 
 def at(site: Site) -> Type:
-    sequence, _ = site.sequence()
     tokens, token = site.tensors["tokens"], site.attr.get("token")
+    found = at_end(site)
+    if tokens.below is not None and token is not None and not 0 <= token < tokens.below:
+        raise Mismatch(
+            "element-bound",
+            f"no token can be {token}",
+            "token",
+            expected=f"a number less than {tokens.below}",
+            found=str(token),
+            bound=("tokens",),
+        )
+    return found
+
+
+def at_end(site: Site) -> Type:
+    sequence, _ = site.sequence()
+    tokens = site.tensors["tokens"]
     if tokens.dtype != "int" or [axis.size for axis in tokens.axes] != [sequence.size]:
         raise Mismatch(
             "type-mismatch",
@@ -91,15 +106,6 @@ def at(site: Site) -> Type:
             expected=str(Type("int", (sequence,))),
             found=str(tokens),
             bound=(sequence,),
-        )
-    if tokens.below is not None and token is not None and token >= tokens.below:
-        raise Mismatch(
-            "element-bound",
-            f"no token can be {token}",
-            "token",
-            expected=f"a number less than {tokens.below}",
-            found=str(token),
-            bound=("tokens",),
         )
     return first(site).with_noncausal(tokens.noncausal)
 

@@ -20,6 +20,7 @@ class Kind(Enum):
 
     TENSOR = "a tensor"
     INT = "a whole number"
+    TOKEN = "the number of a token"
     NUMBER = "a number"
     BOOL = "`true` or `false`"
     CHOICE = "one of its choices"

@@ -273,6 +273,8 @@ def _fits(param: Param, value: Attribute) -> bool:
     match param.kind:
         case Kind.INT:
             return type(value) is int and value >= (0 if param.default == 0 else 1)
+        case Kind.TOKEN:
+            return type(value) is int
         case Kind.NUMBER:
             return type(value) is float and isfinite(value)
         case Kind.BOOL:

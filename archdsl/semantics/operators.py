@@ -287,6 +287,8 @@ def _fits(value: object, param: Param) -> bool:
     match param.kind:
         case Kind.INT:
             return whole and (value > 0 or (param.default == 0 and value == 0))  # type: ignore[operator]
+        case Kind.TOKEN:
+            return whole
         case Kind.SIZES | Kind.NAMED_SIZES:
             return whole and value > 0  # type: ignore[operator]
         case Kind.NUMBER:
