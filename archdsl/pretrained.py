@@ -80,7 +80,7 @@ def describe(
     Names, shapes and dtypes of the weights are checked; their values are not read yet.
     """
     opened, known, analysis, found = _open_checkpoint(path, spec, ignore, settings or {})
-    described = specialise_spec(known, parameter_count(analysis.graph))
+    described = specialise_spec(known, parameter_count(analysis.graph), analysis.maps)
     if not opened.path.is_dir():
         return Described(described, found, {}, ())
     return Described(described, found, *other_files(opened.path, opened.used))

@@ -292,9 +292,9 @@ _ROWS = (
         "at_end",
         (X, tensor("tokens"), token("padding", None)),
         shapes.at_end,
-        "Selects the vector at the last position where `tokens` is not `padding`, or at position "
-        "0 if there is none. Without `padding`, at the last position. Padding of a ragged axis "
-        "is ignored.",
+        "Selects the vector at the last position where `tokens` is not `padding`, or at "
+        "position 0 if there is none. Without `padding`, at the last position. Padding of a "
+        "ragged axis is ignored.",
         example="at_end(tokens, 0)",
     ),
     Op(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +13,12 @@ from archdsl.semantics.model_parameters import Setting
 from archdsl.syntax import ast
 
 
-def specialise_spec(known: Recognised, params: int) -> ast.File:
+def specialise_spec(known: Recognised, params: int, maps: Collection[str]) -> ast.File:
     """Sets the defaults of a spec to the parameters of a published config.
 
-    Variants, other models and facts are dropped; the number of parameters, `params`, becomes a
-    new fact. The config of the map lists the fields that were ignored.
+    Variants, other models and facts are dropped, and weight maps that lack weights of the
+    model: all that are not among the titles `maps`. The number of parameters, `params`,
+    becomes a new fact. The config of the map lists the fields that were ignored.
     """
     items = [
         _model(item, known.settings, params)
@@ -30,9 +31,13 @@ def specialise_spec(known: Recognised, params: int) -> ast.File:
         for item in known.file.items
         if item is known.model
         or isinstance(item, ast.Use | ast.Block)
-        or (isinstance(item, ast.Weights) and item.model.id == known.model.name.id)
+        or (isinstance(item, ast.Weights) and _fits(item, known.model, maps))
     ]
     return replace(known.file, items=tuple(items), closing=())
+
+
+def _fits(item: ast.Weights, model: ast.Model, maps: Collection[str]) -> bool:
+    return item.model.id == model.name.id and item.title.value in maps
 
 
 def _model(node: ast.Model, settings: Mapping[str, Setting], params: int) -> ast.Model:

@@ -19,7 +19,15 @@ from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter, count_parameters, parameters
 from archdsl.published.config_values import tensors_read
 from archdsl.published.conversions import CONVERSIONS, Conversion, ConversionError, Shapes
-from archdsl.published.paths import fill, holes, parts, pattern, stacked_hole, templates
+from archdsl.published.paths import (
+    fill,
+    holes,
+    parts,
+    pattern,
+    stacked_hole,
+    templates,
+)
+from archdsl.published.renames import apply_renames
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.report import Report
 from archdsl.semantics.values import Env
@@ -137,7 +145,7 @@ def check_owners(file: ast.File, report: Report) -> None:
 
 def active_lines(
     rules: Iterable[ast.Line], work: Elaborator, env: Env
-) -> Iterator[ast.Config | ast.Optional | ast.Rule | ast.Ignore | ast.Setting]:
+) -> Iterator[ast.Config | ast.Optional | ast.Rename | ast.Rule | ast.Ignore | ast.Setting]:
     """The lines of a block whose conditions hold for these parameters."""
     for rule in rules:
         if not isinstance(rule, ast.Only):
@@ -161,7 +169,7 @@ class _MapBuilder:
     def __init__(self, node: ast.Weights, work: Elaborator, env: Env, report: Report):
         self.node, self.work, self.env, self.report = node, work, env, report
         before = work.report.mistakes
-        self.lines = list(active_lines(node.rules, work, env))
+        self.lines = list(apply_renames(list(active_lines(node.rules, work, env)), report))
         self.converted: dict[int, tuple[Conversion, ...]] = {}
         self.whole = work.report.mistakes == before
 

@@ -338,6 +338,14 @@ class Optional(Spanned):
     trivia: Trivia = PLAIN
 
 
+class Rename(Spanned):
+    """`rename model.* = transformer.*`: another name of tensors in the other lines."""
+
+    theirs: Path
+    new: Path
+    trivia: Trivia = PLAIN
+
+
 class Setting(Spanned):
     """`rope_theta = theta default 10000.0`: a field of a published config."""
 
@@ -365,7 +373,7 @@ class Config(Spanned):
 
 
 # A line of a `weights` block.
-Line: TypeAlias = Config | Optional | Only | Rule | Ignore | Setting
+Line: TypeAlias = Config | Optional | Rename | Only | Rule | Ignore | Setting
 
 
 class Weights(Spanned):

@@ -304,6 +304,8 @@ def _statement_lines(node: ast.Item | ast.Statement | ast.Line, indent: str) -> 
             return [f"ignore {node.theirs.text}"]
         case ast.Optional():
             return [f"optional {node.prefix.text}"]
+        case ast.Rename():
+            return [f"rename {node.theirs.text} = {node.new.text}"]
         case ast.Config():
             return _brace_lines(["config"], node.rules, node.closing, indent)
         case ast.Only():

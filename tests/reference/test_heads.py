@@ -16,6 +16,7 @@ import pytest
 import archdsl
 from archdsl.diagnostics import ArchError
 from tests.reference.agreement import TOLERANCE, apart
+from tests.suite import some
 
 pytestmark = pytest.mark.reference("torch", "transformers")
 
@@ -88,6 +89,55 @@ def test_decoders_without_a_head(tmp_path: Path, model: str) -> None:
         agree(tmp_path, {"tokens": TOKENS}, {"hidden": hidden, "logits": logits})
     else:
         agree(tmp_path, {"tokens": TOKENS}, {"hidden": hidden})
+
+
+# The heads of each decoder, with the output of ours that has their logits.
+HEADS = {
+    "ForSequenceClassification": "class_logits",
+    "ForTokenClassification": "token_logits",
+    "ForQuestionAnswering": "span_logits",
+}
+DECODERS_WITH_HEADS = [
+    f"{model.removesuffix('Model')}{head}"
+    for model in DECODERS
+    for head in HEADS
+    if model != "OpenAIGPTModel" or head == "ForSequenceClassification"
+]
+
+
+@pytest.mark.few(2)
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+@pytest.mark.parametrize("model", DECODERS_WITH_HEADS)
+def test_heads_of_decoders(tmp_path: Path, model: str, named: bool) -> None:
+    import torch
+
+    family, head = model.split("For")
+    config, sizes = DECODERS[f"{family}Model"]
+    labels = 2 if head == "QuestionAnswering" else 3
+    sizes = sizes | {"num_labels": labels, "pad_token_id": 3}
+    theirs = saved(tmp_path, model, config, sizes)
+    if not named:
+        change_config(tmp_path, architectures=None)
+    # Padding at the end, inside, at the beginning, and nothing else.
+    tokens = TOKENS[[0, 1, 0, 1]].copy()
+    tokens[0, 6:] = tokens[1, 2:4] = tokens[2, :3] = tokens[3] = 3
+    out = theirs(torch.tensor(tokens).long(), output_hidden_states=True)
+    hidden = getattr(theirs, theirs.base_model_prefix)(torch.tensor(tokens).long())[0]
+    spans = head == "QuestionAnswering"
+    right = torch.stack([out.start_logits, out.end_logits], -1) if spans else out.logits
+    agree(tmp_path, {"tokens": tokens}, {"hidden": hidden, HEADS[f"For{head}"]: right})
+
+
+@pytest.mark.parametrize("pad", some([None, -1, 40], -1))
+def test_the_last_token_counts_if_none_is_padding(tmp_path: Path, pad: int | None) -> None:
+    import torch
+
+    sizes = DECODER | {"num_labels": 3}
+    theirs = saved(tmp_path, "LlamaForSequenceClassification", "LlamaConfig", sizes)
+    change_config(tmp_path, pad_token_id=pad)
+    right = [theirs(torch.tensor(row[None]).long()).logits[0] for row in TOKENS]
+    ours = archdsl.from_pretrained(tmp_path, device="CPU")(tokens=TOKENS)["class_logits"]
+    assert apart(ours, torch.stack(right).detach()) <= TOLERANCE
 
 
 def test_a_head_that_the_config_names_must_be_there(tmp_path: Path) -> None:

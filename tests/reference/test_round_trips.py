@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from tests.reference.families import Family, decoders, encoders, seq2seq  # noqa: E402
+from tests.reference.test_heads import DECODERS, DECODERS_WITH_HEADS, saved  # noqa: E402
 
 pytestmark = pytest.mark.reference("torch", "transformers")
 
@@ -32,13 +33,29 @@ LEFT_OUT = {"embeddings.mask_token"}
 def test_there_and_back(
     family: Family, seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    there, back = tmp_path / "there", tmp_path / "back"
-    spec, weights = str(tmp_path / "my.arch"), str(tmp_path / "my.safetensors")
-    family.save(there, seed)
+    family.save(tmp_path / "there", seed)
+    there_and_back(tmp_path)
+    capsys.readouterr()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", DECODERS_WITH_HEADS)
+def test_heads_of_decoders_there_and_back(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, sizes = DECODERS[f"{model.split('For')[0]}Model"]
+    saved(tmp_path / "there", model, config, sizes | {"pad_token_id": 3})
+    there_and_back(tmp_path)
+    capsys.readouterr()
+
+
+def there_and_back(folder: Path) -> None:
+    """Imports and exports the checkpoint in `there`."""
+    there, back = folder / "there", folder / "back"
+    spec, weights = str(folder / "my.arch"), str(folder / "my.safetensors")
     assert main(["import", str(there), "-o", spec, "--weights", weights]) == 0
     assert archdsl.check(spec) == []
     assert main(["export", spec, "--weights", weights, "--to", str(back)]) == 0
-    capsys.readouterr()
 
     (name,) = json.loads((there / "config.json").read_text())["architectures"]
     load = getattr(transformers, name).from_pretrained

@@ -201,7 +201,7 @@ def _groups(lines: Any) -> Any:
 
 settings |= _groups(settings)
 rules |= _groups(rules)
-rules |= _node(ast.Optional, paths, trivia)
+rules |= _node(ast.Optional, paths, trivia) | _node(ast.Rename, paths, paths, trivia)
 rules |= closed(_node(ast.Config, _stacked(settings), trivia=trivia), "rules")
 items = (
     _node(ast.Use, strings, trivia)
