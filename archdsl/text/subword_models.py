@@ -20,7 +20,7 @@ _LLAMA = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_QWEN = _LLAMA.replace(r"\p{N}{1,3}", _DIGITS)
+QWEN_SPLIT = _LLAMA.replace(r"\p{N}{1,3}", _DIGITS)
 
 PRE_TOKENIZERS = {
     "gpt-2": None,
@@ -29,8 +29,8 @@ PRE_TOKENIZERS = {
     "llama-bpe": _LLAMA,
     "llama3": _LLAMA,
     "llama-v3": _LLAMA,
-    "qwen2": _QWEN,
-    "deepseek-r1-qwen": _QWEN,
+    "qwen2": QWEN_SPLIT,
+    "deepseek-r1-qwen": QWEN_SPLIT,
 }
 """The regular expressions that split a text before bytes are merged, by their GGUF names.
 
@@ -95,7 +95,7 @@ def build_byte_level(
     if expression is not None:
         steps.insert(0, pre.Split(tokenizers.Regex(expression), "isolated"))
     library.pre_tokenizer = pre.Sequence(steps)
-    if expression == _QWEN:
+    if expression == QWEN_SPLIT:
         library.normalizer = tokenizers.normalizers.NFC()
     library.decoder = tokenizers.decoders.ByteLevel()
     return library

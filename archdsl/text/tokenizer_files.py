@@ -33,11 +33,12 @@ from archdsl.text.subword_models import (
     parse_merges,
     reading,
 )
+from archdsl.text.tokenizer_classes import tokenizer_class
 from archdsl.text.tokenizer_settings import (
+    all_tokens,
     apply_settings,
-    is_generic,
+    has_bytes,
     merge_settings,
-    tokenizer_class,
 )
 from archdsl.text.vocabulary_tokenizer import PURPOSES, USUAL_NAMES, read_vocabulary
 
@@ -92,7 +93,7 @@ def _read_folder(folder: Path) -> PublishedTokenizer:
     ready = "tokenizer.json" in names
     settings = merge_settings(own, special) if ready else special | own
     library = _build_library(folder, names, settings)
-    kind = tokenizer_class(settings, config)
+    kind = tokenizer_class(settings, config, has_bytes(library)) if ready else None
     if ready:
         library = apply_settings(library, settings, kind, folder)
     numbers = read_token_ids(folder, [f"{role}_token_id" for role in PURPOSES])
@@ -105,7 +106,7 @@ def _read_folder(folder: Path) -> PublishedTokenizer:
         {role: numbers.get(f"{role}_token_id") for role in PURPOSES},
         folder,
         chat,
-        chat_tokens=_chat_tokens(settings, kind, library, folder),
+        chat_tokens=_chat_tokens(all_tokens(settings, kind), ready and bool(own), folder),
     )
     if not ready:  # else these flags do not apply, as in transformers 5
         set_end_tokens(
@@ -114,18 +115,15 @@ def _read_folder(folder: Path) -> PublishedTokenizer:
     return published
 
 
-def _chat_tokens(
-    settings: Mapping[str, Any], kind: str | None, library: Any, folder: Path
-) -> dict[str, str | None]:
+def _chat_tokens(tokens: Mapping[str, Any], exact: bool, folder: Path) -> dict[str, str | None]:
     """Returns the variables of a chat template: the tokens that the settings name.
 
-    A generic class has no others; None says so of a token that is only known by its id.
+    If that is `exact`, there are no others; None says so of a token only known by its id.
     """
-    exact = kind is not None and is_generic(kind, library)
     named: dict[str, Any] = {f"{role}_token": None for role in PURPOSES} if exact else {}
-    named |= {key: value for key, value in settings.items() if key.endswith("_token")}
     flags = ("add_bos_token", "add_eos_token")
-    return {key: token_text(value, folder) for key, value in named.items() if key not in flags}
+    named |= {key: value for key, value in tokens.items() if key not in flags}
+    return {key: token_text(value, folder) for key, value in named.items()}
 
 
 def _read_json(path: Path) -> PublishedTokenizer:

@@ -46,5 +46,6 @@ def gpt2(place: Path, context: int = 32, dtype: str = "float32") -> str:
     library.add_special_tokens(["<eos>"])
     library.save(str(place / "tokenizer.json"))
     settings = {"eos_token": "<eos>", "chat_template": TEMPLATE}
+    settings["tokenizer_class"] = "TokenizersBackend"  # else that of GPT-2
     (place / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return str(place)

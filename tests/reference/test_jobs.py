@@ -266,6 +266,8 @@ def multilingual(folder: Path) -> Any:
     )
     model.save_pretrained(folder)
     words.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "TokenizersBackend"}  # else that of Whisper
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     extractor = WhisperFeatureExtractor(feature_size=20, chunk_length=1)
     extractor.save_pretrained(folder)
     return model, extractor, words
