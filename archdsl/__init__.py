@@ -110,12 +110,13 @@ def from_pretrained(
     """Loads a published checkpoint as a model.
 
     `path` is a folder with `config.json` and weights (.safetensors or .bin, sharded or not), a
-    .gguf file, or `package:NAME/inner` for either in an installed package. `spec` is the spec;
-    by default it is found in the standard library by the config. The default of `dtype` is the
-    checkpoint's dtype, or float32 if it has several; on the CPU, quantized matrices of a file
-    then stay quantized (`quantize="stored"`). `ignore` lists fields of the config that the spec
-    does not know and the model does not depend on. `settings` replace parameters that the
-    config sets, such as `height` of images. For other options see `compile`.
+    .gguf file, nanoGPT's `ckpt.pt`, or `package:NAME/inner` for one in an installed package.
+    `spec` is the spec; by default it is found in the standard library by the config. The
+    default of `dtype` is the checkpoint's dtype, or float32 if it has several; on the CPU,
+    quantized matrices of a file then stay quantized (`quantize="stored"`). `ignore` lists
+    fields of the config that the spec does not know and the model does not depend on.
+    `settings` replace parameters that the config sets, such as `height` of images. For other
+    options see `compile`.
 
     Raises `ArchError` for a config field or value that the spec does not support, and for
     missing, extra or misshapen weights.

@@ -19,13 +19,20 @@ from archdsl.frozen import Frozen
 from archdsl.graph.cost import BYTES, parameter_count
 from archdsl.graph.sites import parameters
 from archdsl.model import Model
-from archdsl.published.configs import model_type_field, read_alternatives, write_config
+from archdsl.published.configs import read_alternatives, write_config
 from archdsl.published.keep_config import bind, changed_parameters, format_value, keep_fields
-from archdsl.published.recognise import Recognised, recognise, unknown_fields
+from archdsl.published.recognise import (
+    Recognised,
+    model_type_field,
+    recognise,
+    unknown_fields,
+)
 from archdsl.published.specialise_spec import specialise_spec
 from archdsl.published.weight_maps import WeightMap
 from archdsl.semantics.model_parameters import Setting
 from archdsl.syntax import ast
+
+_FILES = ("general.architecture",)  # the field that identifies the metadata of a .gguf file
 
 
 def from_pretrained(
@@ -238,9 +245,8 @@ def _choose_map(analysis: Analysis, map: str | None) -> WeightMap:
     maps: Mapping[str, WeightMap] = {
         title: each
         for title, each in analysis.maps.items()
-        # Maps of .gguf files have no `config.json`.
-        if each.config
-        and (model_type_field(each.config) or ((), ""))[0][:1] != ("general.architecture",)
+        # Maps of .gguf files, and of PyTorch's with settings, have no `config.json`.
+        if each.config and (model_type_field(each.config) or (_FILES, ()))[0] != _FILES
     }
     if map is None and maps:
         return next(iter(maps.values()))

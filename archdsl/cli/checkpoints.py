@@ -17,8 +17,9 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "spec",
         metavar="CHECKPOINT",
-        help="a folder with config.json and weights, a .gguf file, package:NAME/PATH for "
-        "either in an installed package, or a spec FILE[:VARIANT] with --weights",
+        help="a folder with config.json and weights, a .gguf file, nanoGPT's ckpt.pt, "
+        "package:NAME/PATH for one in an installed package, or a spec FILE[:VARIANT] with "
+        "--weights",
     )
     add_settings(parser)
     add_ignore(parser)

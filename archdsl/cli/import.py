@@ -34,8 +34,8 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="a folder with config.json and weights, a .gguf file, or package:NAME/PATH for "
-        "either in an installed package",
+        help="a folder with config.json and weights, a .gguf file, nanoGPT's ckpt.pt, or "
+        "package:NAME/PATH for one in an installed package",
     )
     parser.add_argument(
         "-o",

@@ -25,6 +25,7 @@ from archdsl.frozen import Frozen
 
 CONFIG = "config.json"
 _INDEX = ".index.json"
+_WRAPPER = "_orig_mod."
 # The file names of weights in a folder; the first that exists is read.
 _NAMES = (
     "model.safetensors",
@@ -38,8 +39,9 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".gguf", _INDEX)
 class Checkpoint(Frozen):
     """An opened checkpoint.
 
-    `tensors` are in the order of the file or the index. `config` is the content of
-    `config.json` or the metadata of a GGUF file; None if there is neither. `used` are the names
+    `tensors` are in the order of the file or the index, under their names without those of
+    wrappers. `config` is the content of `config.json`, the metadata of a GGUF file or the
+    settings in a PyTorch file; None if there is none of these. `used` are the names
     of the files of a folder that hold the tensors.
     """
 
@@ -62,15 +64,26 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     place = resolve(str(path))
     if not os.path.isdir(place):
         tensors, metadata = read_file(place)
-        return Checkpoint(place, tensors, metadata)
+        return Checkpoint(place, _without_wrapper(tensors), metadata)
     with reading(place, "a folder"):
         names = sorted(os.listdir(place))
     config = read_object(place / CONFIG, "a config") if CONFIG in names else None
     weights = place / _weights(place, names)
     if weights.name.endswith(_INDEX):
         tensors, shards = _read_shards(weights)
-        return Checkpoint(place, tensors, config, (weights.name, *shards))
-    return Checkpoint(place, read_file(weights)[0], config, (weights.name,))
+        return Checkpoint(place, _without_wrapper(tensors), config, (weights.name, *shards))
+    tensors = _without_wrapper(read_file(weights)[0])
+    return Checkpoint(place, tensors, config, (weights.name,))
+
+
+def _without_wrapper(tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
+    """The tensors without the part of their names that `torch.compile` adds.
+
+    >>> _without_wrapper({"_orig_mod.h.0._orig_mod.w": LazyTensor("int8", (1,), lambda: None)})
+    {'h.0.w': LazyTensor(dtype='int8', shape=(1,))}
+    """
+    bare = {name.replace(_WRAPPER, ""): tensor for name, tensor in tensors.items()}
+    return bare if len(bare) == len(tensors) else tensors
 
 
 def write_checkpoint(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.files import open_file
@@ -21,10 +22,13 @@ from archdsl.formats.torch_pickle import read_torch
 
 _KNOWN = "weights as .safetensors, .gguf, .npz, PyTorch's .pt, .pth or .bin, or CTranslate2's"
 
+_Opened: TypeAlias = tuple[dict[str, LazyTensor], dict[str, object] | None]
+_Reader: TypeAlias = Callable[[Path], _Opened]
+
 _PAGE = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 
 
-def read_file(path: Path) -> tuple[dict[str, LazyTensor], dict[str, object] | None]:
+def read_file(path: Path) -> _Opened:
     """The tensors of a file by name, in file order, and its metadata if the format has any.
 
     Raises ArchError: `file` if the file does not exist, `checkpoint` if it is damaged or not a
@@ -32,9 +36,7 @@ def read_file(path: Path) -> tuple[dict[str, LazyTensor], dict[str, object] | No
     """
     start = _start(path)
     _refuse_placeholder(path, start)
-    if start.startswith(MAGIC):
-        return read_gguf(path)
-    return _reader(path, start)(path), None
+    return _reader(path, start)(path)
 
 
 def _start(path: Path) -> bytes:
@@ -81,8 +83,10 @@ def _refuse_placeholder(path: Path, start: bytes) -> None:
         )
 
 
-def _reader(path: Path, start: bytes) -> Callable[[Path], dict[str, LazyTensor]]:
+def _reader(path: Path, start: bytes) -> _Reader:
     """The reader for the format that the first bytes show."""
+    if start.startswith(MAGIC):
+        return read_gguf
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         with (
             reading(path, "an archive of weights"),
@@ -90,11 +94,11 @@ def _reader(path: Path, start: bytes) -> Callable[[Path], dict[str, LazyTensor]]
             zipfile.ZipFile(file) as archive,
         ):
             torch = any(name.endswith("/data.pkl") for name in archive.namelist())
-        return read_torch if torch else read_npz
+        return read_torch if torch else _without_metadata(read_npz)
     if START.match(start):
-        return read_ctranslate2
+        return _without_metadata(read_ctranslate2)
     if start[8:9] == b"{" or path.suffix == ".safetensors":
-        return read_safetensors
+        return _without_metadata(read_safetensors)
     if start[:1] == b"\x80":  # the first instruction of a pickle
         return read_torch
     fail(
@@ -104,3 +108,7 @@ def _reader(path: Path, start: bytes) -> Callable[[Path], dict[str, LazyTensor]]
         found=f"a file that starts with {start[:16]!r}",
         help="if the file is damaged or truncated, download it again and compare the sizes",
     )
+
+
+def _without_metadata(read: Callable[[Path], dict[str, LazyTensor]]) -> _Reader:
+    return lambda path: (read(path), None)

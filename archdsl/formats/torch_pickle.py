@@ -40,13 +40,14 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
 
-def read_torch(path: Path) -> dict[str, LazyTensor]:
-    """The tensors of a state dict by name, in file order.
+def read_torch(path: Path) -> tuple[dict[str, LazyTensor], dict[str, object] | None]:
+    """The tensors of a state dict by name, in file order, and the settings beside it.
 
     A row-major tensor is a view of the memory-mapped file. Any other tensor (transposed,
     expanded or sliced) is copied when it is read. A compressed archive is read at once. Tensors
     may share a storage. If the file is a dict in which exactly one key, such as `state_dict`,
-    holds tensors by name, these are the weights, and a warning names the key.
+    holds tensors by name, these are the weights, and a warning names the key. Numbers, texts,
+    and dicts and lists of these under other keys are the settings, None if there is no dict.
 
     Raises ArchError (`checkpoint`) if the file is damaged, contains anything other than
     tensors, or if it is unclear which of its tensors are the weights.
@@ -56,7 +57,8 @@ def read_torch(path: Path) -> dict[str, LazyTensor]:
         layout = _read_archive if raw[:2].tobytes() == b"PK" else _read_stream
         root, storages = layout(path, raw)
         views = _weights(path, root)
-        return {name: _lazy_tensor(path, view, storages) for name, view in views.items()}
+        tensors = {name: _lazy_tensor(path, view, storages) for name, view in views.items()}
+        return tensors, _settings(root)
 
 
 def _read_archive(path: Path, raw: Bytes) -> tuple[Any, Mapping[str, Bytes]]:
@@ -152,7 +154,9 @@ def _weights(path: Path, root: object) -> dict[str, View]:
     held = root if isinstance(root, dict) else {}
     inner = [key for key, value in held.items() if value and _is_state_dict(value)]
     kinds = [f"{key}: {_kind(value)}" for key, value in held.items()]
-    if len(inner) != 1 or any(isinstance(value, View) for value in held.values()):
+    # A loss may be saved as a tensor, which is a single number.
+    loose = any(isinstance(value, View) and value.shape for value in held.values())
+    if len(inner) != 1 or loose:
         fail(
             "checkpoint",
             f"{path}: it is unclear which tensors of the file are the weights",
@@ -161,9 +165,26 @@ def _weights(path: Path, root: object) -> dict[str, View]:
             help="save the weights alone: torch.save(model.state_dict(), path)",
         )
     others = [kind for key, kind in zip(held, kinds, strict=True) if key != inner[0]]
-    ignored = f"; ignored: {listing(others[:12], 'and')}" if others else ""
-    warnings.warn(f"{path}: reading the weights under `{inner[0]}`{ignored}", stacklevel=2)
+    also = f"; the file also has {listing(others[:12], 'and')}" if others else ""
+    warnings.warn(f"{path}: reading the weights under `{inner[0]}`{also}", stacklevel=2)
     return dict(held[inner[0]])
+
+
+def _settings(root: object) -> dict[str, object] | None:
+    """The plain values of a file beside its weights; None without a dict among them."""
+    held = root if isinstance(root, dict) else {}
+    found = {k: v for k, v in held.items() if isinstance(k, str) and _is_plain(v)}
+    return found if any(isinstance(value, dict) and value for value in found.values()) else None
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value has no tensors, and no objects that were not read."""
+    match value:
+        case dict():
+            return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+        case list() | tuple():
+            return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _is_state_dict(value: object) -> TypeGuard[dict[str, View]]:

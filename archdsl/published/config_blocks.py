@@ -13,7 +13,8 @@ from archdsl.published.config_values import (
     value_of,
     value_when_absent,
 )
-from archdsl.published.configs import decided_by_tensors, model_type_field
+from archdsl.published.configs import decided_by_tensors
+from archdsl.published.recognise import model_type_field, own_field
 from archdsl.published.weight_maps import active_lines
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.unknown import unknown_choice
@@ -23,12 +24,13 @@ from archdsl.syntax import ast
 
 def check_config(node: ast.Config, model: ast.Model, work: Elaborator, env: Env) -> None:
     """Reports lines of a `config` block that are invalid or contradict each other."""
-    if model_type_field(node) is None:
+    if model_type_field(node) is None and own_field(node) is None:
         work.report_error(
             "config",
             "the first line of a config must identify the model type",
             node.span,
-            expected='a field with a string, such as `model_type = "gpt2"`',
+            expected='a field with a string, such as `model_type = "gpt2"`, or a nested field '
+            "that no other config has",
         )
     fields: dict[str, ast.Setting] = {}
     for line in active_lines(node.rules, work, env):

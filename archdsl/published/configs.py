@@ -130,28 +130,6 @@ def decided_by_tensors(line: ast.Setting) -> bool:
     return line.default is not None and is_named(line.default, "tensors")
 
 
-def model_type_field(node: ast.Config) -> tuple[tuple[str, ...], list[str]] | None:
-    """The field that identifies a config, and its values: the first line, if it has strings."""
-    first = next(iter(node.rules), None)
-    if not isinstance(first, ast.Setting):
-        return None
-    call = names_call(first.value)
-    texts = [arg.value for arg in call.args] if call else [first.value]
-    values = [text.value for text in texts if isinstance(text, ast.String)]
-    return (tuple(name.id for name in first.fields), values) if values else None
-
-
-def fixed_fields(node: ast.Config) -> Iterator[tuple[tuple[str, ...], object]]:
-    """All fields that a block fixes to a string; they distinguish blocks for one model type."""
-    for line in node.rules:
-        if isinstance(line, ast.Setting):
-            value = line.value
-            if isinstance(value, ast.Call) and value.callee.id == "list" and value.args:
-                value = value.args[0].value  # type: ignore[assignment]
-            if isinstance(value, ast.String):
-                yield tuple(name.id for name in line.fields), value.value
-
-
 @dataclass
 class _ConfigReader:
     """Reads one config: `used` are the fields read, `settings` the parameters set so far.
@@ -257,6 +235,8 @@ class _ConfigReader:
     def field_value(self, line: ast.Setting) -> object:
         """The value of a line's field, from the first of its names with a value."""
         first = line.fields[0].id
+        if is_named(line.value, "any"):
+            self.used |= {n for n in self.fields if first in outer_fields(n)}
         if is_tensor_field(first):
             facts = [tensor_field(each.id, self.tensors or {}) for each in line.fields]
             return next((fact for fact in facts if fact), facts[0])

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.frozen import Frozen
-from archdsl.published.config_values import flatten, is_bookkeeping, is_named
-from archdsl.published.configs import fixed_fields, model_type_field, read_alternatives
+from archdsl.published.config_values import (
+    flatten,
+    is_bookkeeping,
+    is_named,
+    names_call,
+    outer_fields,
+)
+from archdsl.published.configs import read_alternatives
 from archdsl.published.tensor_fields import is_tensor_field
 from archdsl.published.weight_maps import check_owners
 from archdsl.semantics.library import find, load, read, standard_library, tree
@@ -98,10 +104,13 @@ def _search(paths: Sequence[Path], fields: Mapping[str, object]) -> _Candidate |
 
 def _identifies(node: ast.Config, fields: Mapping[str, object]) -> bool:
     """Whether a map is for the model type of a config, or for its architecture if the config,
-    of a release before 2020, has no model type."""
+    of a release before 2020, has no model type. A map without a model type is for configs that
+    have its first field."""
     own = model_type_field(node)
-    if own is None or not fields.keys().isdisjoint(own[0]):
-        return own is not None and any(_has(fields, own[0], value) for value in own[1])
+    if own is None:
+        return own_field(node) in fields
+    if not fields.keys().isdisjoint(own[0]):
+        return any(_has(fields, own[0], value) for value in own[1])
     texts = [
         part.value
         for line in node.rules
@@ -129,7 +138,45 @@ def unknown_fields(node: ast.Config, config: Mapping[str, object]) -> list[str]:
     """The fields of a config that no line of a block has, and that may change a model."""
     lines = [line for line in walk(node) if isinstance(line, ast.Setting)]
     known = {name.id for line in lines for name in line.fields}
-    return [n for n in flatten(config) if n not in known and not is_bookkeeping(n)]
+    whole = {name.id for line in lines if is_named(line.value, "any") for name in line.fields}
+    return [
+        name
+        for name in flatten(config)
+        if name not in known and whole.isdisjoint(outer_fields(name))
+        if not is_bookkeeping(name)
+    ]
+
+
+def model_type_field(node: ast.Config) -> tuple[tuple[str, ...], list[str]] | None:
+    """The field that identifies a config, and its values: the first line, if it has strings."""
+    first = next(iter(node.rules), None)
+    if not isinstance(first, ast.Setting):
+        return None
+    call = names_call(first.value)
+    texts = [arg.value for arg in call.args] if call else [first.value]
+    values = [text.value for text in texts if isinstance(text, ast.String)]
+    return (tuple(name.id for name in first.fields), values) if values else None
+
+
+def fixed_fields(node: ast.Config) -> Iterator[tuple[tuple[str, ...], object]]:
+    """All fields that a block fixes to a string; they distinguish blocks for one model type."""
+    for line in node.rules:
+        if isinstance(line, ast.Setting):
+            value = line.value
+            if isinstance(value, ast.Call) and value.callee.id == "list" and value.args:
+                value = value.args[0].value  # type: ignore[assignment]
+            if isinstance(value, ast.String):
+                yield tuple(name.id for name in line.fields), value.value
+
+
+def own_field(node: ast.Config) -> str | None:
+    """The field that identifies configs without a model type: the first, if it is nested."""
+    first = next(iter(node.rules), None)
+    if not isinstance(first, ast.Setting) or first.default is not None:
+        return None
+    name = first.fields[0].id
+    nested = "." in name and not is_tensor_field(name) and not is_named(first.value, "any")
+    return name if nested else None
 
 
 def _path(spec: str) -> Path:

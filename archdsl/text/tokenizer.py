@@ -19,6 +19,9 @@ from archdsl.text.subword_models import missing_bytes, using
 from archdsl.text.tokenizer_files import read_published
 from archdsl.text.vocabulary_tokenizer import READERS, VocabularyTokenizer, read_vocabulary
 
+_WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
+_CHARACTERS = "meta.pkl"  # as nanoGPT names it
+
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -32,11 +35,13 @@ def read_tokenizer(path: str | Path) -> TextTokenizer:
     - A `.gguf` file of the model `gpt2` or `llama`, with its chat template.
     - A plain list of tokens, such as letters: `.txt` with one per line, `.vocab`, `.pkl`, or a
       `.json` list; see `vocabulary_tokenizer.read_vocabulary`.
+    - A file of weights, such as `ckpt.pt`: the table of characters `meta.pkl` beside it, or
+      else the tokenizer of its folder.
 
     Raises `ArchError`: "file" if it cannot be read or a package is missing, "tokenizer" if it
     has no supported tokenizer ("checkpoint" for a damaged GGUF file).
     """
-    place = resolve(str(path))
+    place = _beside_weights(resolve(str(path)))
     if _is_plain(place):
         return PlainTokenizer(read_vocabulary(place))
     return TextTokenizer(read_published(place), str(place))
@@ -204,6 +209,14 @@ class PlainTokenizer(TextTokenizer):
     def number(self, token: str) -> int:
         tokens = self._vocabulary.tokens
         return self._check_name(token, tokens.index(token) if token in tokens else None, tokens)
+
+
+def _beside_weights(place: Path) -> Path:
+    """The tokenizer of a file of weights, which is beside it; for another path, the path."""
+    if place.suffix.lower() not in _WEIGHTS or not place.is_file():
+        return place
+    table = place.parent / _CHARACTERS
+    return table if table.is_file() else place.parent
 
 
 def _is_plain(place: Path) -> bool:

@@ -44,7 +44,9 @@ def test_costs_are_formulas() -> None:
     assert cost(analyse(SPEC, settings={"context": 10**18}).graph).sizes == {"T": 10**18}
 
 
-@pytest.mark.parametrize("size", [np.int64(32), np.int8(32), np.float32(32), np.array(32), 3.2e1])
+@pytest.mark.parametrize(
+    "size", [np.int64(32), np.int8(32), np.float32(32), np.array(32), 3.2e1]
+)
 def test_a_number_of_numpy_is_a_size(size: int) -> None:
     graph = analyse(SPEC, settings={"D": size, "rate": np.float32(0.25)}).graph
     assert graph == analyse(SPEC, settings={"D": 32, "rate": 0.25}).graph

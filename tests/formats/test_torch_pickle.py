@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from archdsl.diagnostics import ArchError, Diagnostic
-from archdsl.formats import read_weights
+from archdsl.formats import read_checkpoint, read_weights
 
 
 class Named:
@@ -302,8 +302,34 @@ def test_weights_under_a_key_are_read_and_it_is_said(tmp_path: Path) -> None:
     assert list(read) == ["w", "v"]
     assert str(caught[0].message) == (
         f"{path}: reading the weights under `state_dict`; "
-        "ignored: `epoch: int` and `optimizer: dict`"
+        "the file also has `epoch: int` and `optimizer: dict`"
     )
+
+
+NUMBER = tensor((), (), 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*reading the weights under")
+def test_the_settings_beside_the_weights(tmp_path: Path) -> None:
+    args = {"depth": 2, "bias": False, "betas": (9, None), "name": "a"}
+    saved = {"model": WEIGHTS, "args": args, "step": 3, "loss": NUMBER, "ema": {"w": [NUMBER]}}
+    path = archive(tmp_path / "a.pt", pickled(saved), STORAGES)
+    opened = read_checkpoint(path)
+    assert list(opened.tensors) == ["w", "v"]
+    assert opened.config == {"args": args, "step": 3}
+
+
+@pytest.mark.filterwarnings("ignore:.*reading the weights under")
+@pytest.mark.parametrize("more", [{}, {"step": 3}, {"args": {}}, {"args": {1: 2}}])
+def test_a_file_without_settings(more: dict[str, object], tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.pt", pickled({"model": WEIGHTS, **more}), STORAGES)
+    assert read_checkpoint(path).config is None
+
+
+def test_names_without_the_wrapper_of_torch_compile(tmp_path: Path) -> None:
+    names = {"_orig_mod.w": WEIGHTS["w"], "_orig_mod.h._orig_mod.v": WEIGHTS["v"]}
+    path = archive(tmp_path / "a.pt", pickled(names), STORAGES)
+    assert list(read_checkpoint(path).tensors) == ["w", "h.v"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from archdsl.analysis import analyse
 from archdsl.diagnostics import ArchError
 from archdsl.formats.host import LazyTensor
+from archdsl.pretrained import export
 from archdsl.published.config_values import flatten
 from archdsl.published.configs import write_config
 from archdsl.published.recognise import Recognised, recognise
@@ -204,3 +205,32 @@ def test_classes_are_counted_by_their_labels(spec: str) -> None:
     config = analysis.maps["huggingface"].config
     assert config is not None
     assert write_config(config, analysis.elaborator, analysis.env)["id2label"] == labels
+
+
+# -- configs without a model type --
+
+NANO: dict[str, Any] = {
+    "model_args": {"n_layer": 1, "n_head": 2, "n_embd": 4, "block_size": 8, "vocab_size": 9},
+    "config": {"dataset": "letters", "wandb": {"log": False}},
+    "iter_num": 3,
+}
+
+
+def test_a_nested_field_identifies_a_config() -> None:
+    found = recognise("ckpt.pt", NANO)
+    assert (found.path.name, found.title) == ("gpt2.arch", "nanogpt")
+    sizes = {"vocab": 9, "context": 8, "D": 4, "heads": 2, "depth": 1}
+    assert found.settings == {**sizes, "bias": True, "act": "gelu"}
+
+
+def test_its_other_fields_are_read_strictly() -> None:
+    args = NANO["model_args"] | {"rotary": True}
+    with pytest.raises(ArchError, match=r"model_args\.rotary is true, but this spec does not"):
+        recognise("ckpt.pt", NANO | {"model_args": args})
+
+
+def test_it_has_no_config_json() -> None:
+    made = analyse("gpt2.arch:small")
+    with pytest.raises(ArchError, match="no `weights` block") as raised:
+        export(made, "missing.safetensors", "there", "nanogpt", 1000)
+    assert raised.value.diagnostics[0].expected == "`huggingface`"
