@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +21,7 @@ from archdsl.formats.host import LazyTensor
 from archdsl.graph.cost import Cost, cost
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter
+from archdsl.published.end_tokens import ends_of_spec, padding_that_ends
 from archdsl.published.weight_maps import WeightMap
 from archdsl.semantics.model_parameters import Setting
 from archdsl.syntax import ast
@@ -39,7 +41,8 @@ class Model:
     """A model with all sizes fixed, on one device, in one dtype. `archdsl.compile` makes it.
 
     Weights are allocated on first use. `graph` is the typed graph; `maps` are the `weights`
-    blocks of the spec, by title: the published layouts that it can load.
+    blocks of the spec, by title: the published layouts that it can load. `ends` are the end
+    tokens that a published config gives, if known.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Model:
         self.graph = graph
         self.maps = dict(maps)
         self.seed = seed
+        self.ends: Collection[int] = ()
         self._tuner = None if tune is None else _tuner(tune)
         self.executable = Executable(graph, device, dtype, seed, kernels, quantize, self._tuner)
         self._decoders: Recent[Decoder] = Recent(DECODERS)
@@ -206,6 +210,7 @@ class Model:
 
         It is not captured. Dropout is active under tinygrad's `Context(TRAINING=1)`. Call
         `.backward()` before you read the value: reading drops the graph of the computation.
+        Warns if the loss skips an end token because it is padding.
         """
         if self.graph.loss is None:
             fail(
@@ -213,6 +218,8 @@ class Model:
                 f"`{self.graph.name}` has no loss",
                 help="add one to the spec: `loss next_token(logits, tokens)`",
             )
+        for text in padding_that_ends(self.graph, self.ends):
+            warnings.warn(text, stacklevel=2)
         arrays = inputs.check(self.graph, given, labels=True)
         if self.graph.loss.op == "next_token":
             _two_tokens(self.graph, arrays)
@@ -268,7 +275,9 @@ def build(
 ) -> Model:
     """`archdsl.compile` with its settings as a mapping."""
     analysis = analyse(spec, variant, settings)
-    return Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
+    model = Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
+    model.ends = ends_of_spec(analysis.file, analysis.model, analysis.elaborator, analysis.env)
+    return model
 
 
 def _tuner(seconds: float) -> Tuner:

@@ -20,6 +20,7 @@ from archdsl.graph.cost import BYTES, parameter_count
 from archdsl.graph.sites import parameters
 from archdsl.model import Model
 from archdsl.published.configs import read_alternatives, write_config
+from archdsl.published.end_tokens import ends_of_config
 from archdsl.published.keep_config import bind, changed_parameters, format_value, keep_fields
 from archdsl.published.recognise import (
     Recognised,
@@ -54,12 +55,13 @@ def from_pretrained(
             "`ignore` takes a list of fields, not a string",
             expected=f"ignore=[{ignore!r}]",
         )
-    _, _, analysis, found = _open_checkpoint(path, spec, ignore, settings)
+    opened, _, analysis, found = _open_checkpoint(path, spec, ignore, settings)
     if dtype is None and quantize is None and kernels == "best":
         quantize = "stored" if kernels_for(open_device(device)) else None
     dtype = dtype or common_dtype(found.values())
     model = Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
     model.fill(found)
+    model.ends = ends_of_config(opened.config or {})
     return model
 
 

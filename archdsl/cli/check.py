@@ -7,12 +7,20 @@ import sys
 from dataclasses import replace
 
 from archdsl.analysis import Analysis, analyse, analyse_all, models
-from archdsl.cli.common import Subparsers, add_command, add_json, add_spec, parse_settings
+from archdsl.cli.common import (
+    Subparsers,
+    add_command,
+    add_json,
+    add_spec,
+    parse_settings,
+    print_note,
+)
 from archdsl.diagnostics import ArchError
 from archdsl.graph.cost import cost
 from archdsl.graph.nodes import Graph, Input
 from archdsl.graph.printer import literal
 from archdsl.graph.types import Type
+from archdsl.published.end_tokens import ends_of_spec, padding_that_ends
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -40,18 +48,26 @@ def run(args: argparse.Namespace) -> int:
                 analyses.append(known.get(name) or analyse(args.spec, name, given))
         except ArchError as error:
             problems = list(error.diagnostics)
+    warnings = [] if problems else [text for each in analyses for text in _warnings(each)]
     if args.json:
         import json  # most runs do not need it
 
-        data = {"diagnostics": [d.as_dict() for d in problems]}
+        data = {"diagnostics": [d.as_dict() for d in problems], "warnings": warnings}
         print(json.dumps(data | {"models": [_data(a.graph) for a in analyses]}, indent=2))
     elif problems:
         print(ArchError(problems), file=sys.stderr)
     elif analyses:
         print("\n".join(_report(a.graph) for a in analyses))
+        for text in warnings:
+            print_note(f"warning: {text}")
     else:
         print(f"{args.spec}: no errors; the file has blocks but no model")
     return 1 if problems else 0
+
+
+def _warnings(found: Analysis) -> list[str]:
+    ends = ends_of_spec(found.file, found.model, found.elaborator, found.env)
+    return [f"{found.graph.name}: {text}" for text in padding_that_ends(found.graph, ends)]
 
 
 def _report(graph: Graph) -> str:
