@@ -54,8 +54,8 @@ def read_config(
     """Reads the parameters of a model from a published config.
 
     Facts that are missing in configs come from the checkpoint's `tensors`; without `tensors`,
-    such a parameter keeps its default. `path` is the
-    config's path, for messages. Fields of `ignore` may be unknown to the spec.
+    such a parameter keeps its default. `path` is the config's path, for messages. Fields of
+    `ignore` may be unknown to the spec.
 
     Raises `ArchError` (code `config`) with all fields that are missing, unknown to the spec,
     or have a value that it does not support, and for an ignored field that the config does not
@@ -245,6 +245,9 @@ class _ConfigReader:
             names = [name for name in names if name not in self.ignore]
         values = [(name, self.fields[name]) for name in names]
         self.used |= {name for name, _ in values}
+        if isinstance(line.value, ast.Call) and line.value.callee.id == "labels":
+            # A table of labels, or their number.
+            values = [(n, len(v) if isinstance(v, Mapping | list) else v) for n, v in values]
         given = [(name, value) for name, value in values if value is not None]
         for name, value in given[1:]:
             if not values_equal(value, given[0][1]):
@@ -262,8 +265,6 @@ class _ConfigReader:
             return False
         if isinstance(line.value, ast.Not):
             found = not found if isinstance(found, bool) else found
-        elif isinstance(line.value, ast.Call) and line.value.callee.id == "labels":
-            found = len(found) if isinstance(found, Mapping | list) else found
         elif isinstance(line.value, ast.Call) and line.value.callee.id == "numbers":
             text = numbers_text(found)
             if text is None:

@@ -194,13 +194,17 @@ def test_tensors_replace_missing_fields(spec: str) -> None:
 
 def test_classes_are_counted_by_their_labels(spec: str) -> None:
     text = SPEC.replace(
-        "num_heads = heads", "num_heads = heads\n    id2label = labels(classes)"
+        "num_heads = heads", "num_heads = heads\n    id2label | num_labels = labels(classes)"
     )
     text = text.replace("stretched = false\n)", "stretched = false, classes = 2\n)")
     Path("small.arch").write_text(text, encoding="utf-8")
     labels = {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
     known = read(CONFIG, spec, id2label=labels)
     assert known.settings["classes"] == 3
+    assert read(CONFIG, spec, id2label="absent", num_labels=3).settings["classes"] == 3
+    assert read(CONFIG, spec, id2label=labels, num_labels=3).settings["classes"] == 3
+    with pytest.raises(ArchError, match="id2label and num_labels must have the same value"):
+        read(CONFIG, spec, id2label=labels, num_labels=2)
     analysis = analyse(f"{spec}:Small", settings=known.settings)
     config = analysis.maps["huggingface"].config
     assert config is not None
