@@ -11,7 +11,7 @@ from archdsl.backend.context import OpCall
 from archdsl.backend.functional import softmax_fp32
 from archdsl.backend.kernels import attention
 from archdsl.backend.kernels.products import matmul
-from archdsl.backend.positions import distance_behind, end_position
+from archdsl.backend.positions import distance_behind, end_position, repeated_positions
 from archdsl.backend.tensors import make_contiguous, shape
 from archdsl.passes.select_kernels import TINYGRAD
 
@@ -28,7 +28,8 @@ def attend(op: OpCall) -> Tensor:
     T, S, keys = shape(q)[1], shape(k)[1], op.types["k"].axes[0].size
     causal, window = op.attr["causal"], op.attr["window"]
     if (kernel := op.kernel()) == TINYGRAD:
-        return _attend_by_matmuls(op, q, k, v, S, _visible_keys(op, T, S))  # [B, T, H, w]
+        seen = _visible_keys(op, T, S, _group(q, k))  # [B or 1, 1, G T or 1, S]
+        return _attend_by_matmuls(op, q, k, v, S, seen)  # [B, T, H, w]
     lengths = None if causal else op.context.length(keys)
     scale, trains = op.attr["scale"], op.context.trains
     return attention.attend(kernel, q, k, v, scale, causal, window, lengths, trains=trains)
@@ -49,7 +50,8 @@ def _step(op: OpCall) -> Tensor:
         )
     n = shape(q)[1]
     S = end_position(op.context, past, n) if ring is None else ring
-    seen = _visible_positions(op, past, n, starts, S, ring).unsqueeze(1)  # [B, 1, n, S]
+    seen = _visible_positions(op, past, n, starts, S, ring, _group(q, keys))  # [B, G n, S]
+    seen = seen.unsqueeze(1)  # [B, 1, G n, S]
     return _attend_by_matmuls(op, q, keys[:, :S], values[:, :S], S, seen)  # [B, n, H, w]
 
 
@@ -66,18 +68,25 @@ def append(op: OpCall) -> Tensor:
     return updated
 
 
+def _group(q: Tensor, k: Tensor) -> int:
+    """G: how many query heads share a key head."""
+    heads, kv_heads = (int(each.shape[2]) for each in (q, k))  # k may have a variable length
+    return heads // kv_heads
+
+
 def _attend_by_matmuls(
     op: OpCall, q: Tensor, k: Tensor, v: Tensor, S: Any, seen: Tensor | None
 ) -> Tensor:
     """Attention by two matmuls: [B, T, H, w].
 
-    `seen` [B or 1, 1, T or 1, S] is the mask of visible keys; None means all. S may be a
-    tinygrad variable.
+    The queries that share a key head are stacked: one matmul per key head, of G T rows. `seen`
+    [B or 1, 1, G T or 1, S] is the mask of visible keys; None means all. S may be a tinygrad
+    variable; then the scores are not reshaped, since tinygrad would index them by division, and
+    such a matmul does not reach tensor cores.
     """
     (batch, T, heads, size), (kv_heads, value) = shape(q), v.shape[2:]
-    group = heads // kv_heads
+    group = _group(q, k)
     q = q.transpose(1, 2)  # [B, H, T, h]
-    # The queries that share a key head are stacked: one matmul per key head.
     q = q.reshape(batch, kv_heads, group * T, size)  # [B, K, G T, h]
     k = k.transpose(1, 2)  # [B, K, S, h]
     v = v.transpose(1, 2)  # [B, K, S, w]
@@ -86,12 +95,13 @@ def _attend_by_matmuls(
         # Gradients in this layout are matmuls for tensor cores.
         q, k, v = (each.contiguous_backward() for each in (q, k, v))
     scores = _matmul(op, "scores", q, k, transpose_b=True) * op.attr["scale"]  # [B, K, G T, S]
-    scores = scores.reshape(batch, heads, T, S)  # [B, H, T, S]
     if "bias" in op.tensors:
-        scores = scores + op.tensors["bias"]  # [B, H, T, S]
+        # A reshape of a realized tensor leaves the matmul as it is.
+        scores = scores if group == 1 else scores.contiguous()  # [B, K, G T, S]
+        scores = scores.reshape(batch, heads, T, S) + op.tensors["bias"]  # [B, H, T, S]
+        scores = scores.reshape(batch, kv_heads, group * T, S)  # [B, K, G T, S]
     if seen is not None:
-        scores = seen.where(scores, -math.inf)  # [B, H, T, S]
-    scores = scores.reshape(batch, kv_heads, group * T, S)  # [B, K, G T, S]
+        scores = seen.where(scores, -math.inf)  # [B, K, G T, S]
     # Realized before the matmul with v, which would otherwise recompute them per feature.
     probabilities = softmax_fp32(scores, -1).cast(v.dtype).contiguous()  # [B, K, G T, S]
     out = _matmul(op, "values", probabilities, v).cast(v.dtype)  # [B, K, G T, w]
@@ -105,24 +115,25 @@ def _matmul(op: OpCall, part: str, a: Tensor, b: Tensor, transpose_b: bool = Fal
     return matmul(a, b, transpose_b)
 
 
-def _visible_keys(op: OpCall, T: int, S: int) -> Tensor | None:
-    """The mask of keys that each query sees, [B or 1, 1, T or 1, S]; None if all."""
+def _visible_keys(op: OpCall, T: int, S: int, group: int) -> Tensor | None:
+    """The mask of keys that each query sees, [B or 1, 1, G T or 1, S]; None if all."""
     if not op.attr["causal"]:
         valid = op.context.valid_mask(op.types["k"].axes[0].size)  # [B, S] or None
         return None if valid is None else valid.reshape(-1, 1, 1, S)  # [B, 1, 1, S]
     # Padding is at the end, so only padding sees it. It must see something: a softmax over
     # nothing is NaN.
-    before = Tensor.arange(T).reshape(T, 1) - Tensor.arange(S).reshape(1, S)  # [T, S]
-    seen = before >= 0  # [T, S]
+    queries = repeated_positions(T, group).reshape(-1, 1)  # [G T, 1]
+    before = queries - Tensor.arange(S).reshape(1, S)  # [G T, S]
+    seen = before >= 0  # [G T, S]
     if (window := op.attr["window"]) is not None:
-        seen = seen & (before < window)  # [T, S]
-    return seen.reshape(1, 1, T, S)  # [1, 1, T, S]
+        seen = seen & (before < window)  # [G T, S]
+    return seen.reshape(1, 1, group * T, S)  # [1, 1, G T, S]
 
 
 def _visible_positions(
-    op: OpCall, past: Any, n: int, starts: Tensor, S: Any, ring: int | None
+    op: OpCall, past: Any, n: int, starts: Tensor, S: Any, ring: int | None, group: int
 ) -> Tensor:
-    """[B, n, S]: the mask of cache positions that each new token sees."""
+    """[B, G n, S]: the mask of cache positions that each new token sees."""
     if ring is None:
         positions: Tensor = Tensor.arange(op.types["k"].axes[0].size.at(op.context.sizes))[:S]
     else:
@@ -130,10 +141,10 @@ def _visible_positions(
         newest = past + n - 1
         age = (-Tensor.arange(ring) + newest) % ring  # [S]
         positions = -age + newest  # [S]
-    before = distance_behind(past, n, positions)  # [n, S]
-    seen = before >= 0  # [n, S]
+    before = distance_behind(past, n, positions, group)  # [G n, S]
+    seen = before >= 0  # [G n, S]
     if (window := op.attr["window"]) is not None:
-        seen = seen & (before < window)  # [n, S]
+        seen = seen & (before < window)  # [G n, S]
     valid = positions.reshape(1, 1, -1) >= starts.reshape(-1, 1, 1)  # [B, 1, S]
     # Left padding sees itself: a softmax over nothing is NaN.
-    return (seen & valid) | (before == 0)  # [B, n, S]
+    return (seen & valid) | (before == 0)  # [B, G n, S]

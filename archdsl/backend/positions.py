@@ -25,9 +25,19 @@ def _new_positions(past: Any, n: int) -> Tensor:
     return positions
 
 
-def distance_behind(past: Any, n: int, positions: Tensor) -> Tensor:
-    """[n, S]: the distance from each of the cache positions [S] to each new token."""
-    return _new_positions(past, n).reshape(-1, 1) - positions.reshape(1, -1)
+def repeated_positions(n: int, times: int) -> Tensor:
+    """[times n]: 0 to n - 1, again and again."""
+    positions = Tensor.arange(times * n)
+    found: Tensor = positions if times == 1 else positions % n
+    return found
+
+
+def distance_behind(past: Any, n: int, positions: Tensor, times: int = 1) -> Tensor:
+    """[times n, S]: the distance from each of the cache positions [S] to each new token; the
+    tokens are repeated."""
+    new = repeated_positions(n, times) + past  # [times n]
+    distance: Tensor = new.reshape(-1, 1) - positions.reshape(1, -1)
+    return distance
 
 
 def end_position(context: ExecutionContext, past: Any, n: int) -> Any:

@@ -7,7 +7,7 @@ sizes, and none of the CPU's kernels is in any of these programs.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -20,18 +20,33 @@ import archdsl
 from archdsl.backend import interpret
 from archdsl.backend.program import OPTIONS
 from archdsl.execution.decoder import _nested
+from archdsl.graph.nodes import Input
 from archdsl.graph.types import Type
 from archdsl.model import Model
 from archdsl.passes.build_step_graph import CACHE_POSITIONS, LEFT_PAD, PAST
 from archdsl.passes.keep_last_position import keep_last_position
 from archdsl.passes.program import lower as program_of
-from archdsl.passes.split_decoding import split_decoding
+from archdsl.passes.split_decoding import find_tokens_and_logits, split_decoding
 from tests.backend.lowering import Kernel, lower, schedule
 from tests.backend.test_lowering import LARGE, Unopened, unopened
 from tests.suite import some
 
 # Odd sizes, which fill no tensor core.
 SIZES: dict[str, Any] = {"vocab": 91, "context": 90, "D": 44, "heads": 4, "depth": 1}
+GROUPED = {**SIZES, "D": 60, "heads": 6, "kv_heads": 2, "inner": 84}
+MODELS: dict[str, dict[str, Any]] = {
+    "gpt.arch": SIZES,
+    "transformer.arch": SIZES,
+    "gpt2.arch": SIZES,
+    "t5.arch": {**SIZES, "size": 11, "inner": 84},
+    "whisper.arch": {**SIZES, "bins": 5, "length": 21, "pad_id": 0, "inner": 84},
+    "llama.arch": GROUPED,
+    "mistral.arch:Mistral": {**GROUPED, "window": 24},
+    "qwen.arch:Qwen3": {**GROUPED, "head_size": 10},
+    "bert.arch:BertMaskedLM": {**SIZES, "inner": 84},
+    "dosovitskiy2020.arch": {"image": 40, "classes": 9, "patch": 8, "D": 44, "heads": 4}
+    | {"inner": 84, "depth": 1},
+}
 # Rows, and how many tokens of each are new: a chunk of a prompt, a row, a batch of rows.
 STEPS = {"prefill": (1, 32), "batch": (37, 1), "single": (1, 1)}
 ROOM, LENGTH = 96, 37
@@ -41,7 +56,7 @@ Build: TypeAlias = Callable[[str], list[Tensor]]
 
 @functools.cache
 def described(spec: str) -> Model:
-    return archdsl.compile(spec, **SIZES)
+    return archdsl.compile(spec, **MODELS[spec])
 
 
 def weights(spec: str, dtype: str, device: str) -> dict[str, Tensor]:
@@ -61,7 +76,8 @@ def stepping(spec: str, dtype: str, rows: int, new: int) -> Build:
     def build(device: str) -> list[Tensor]:
         plan = split_decoding(described(spec).graph, ROOM)
         graph = keep_last_position(plan.step, plan.axis) if new > 1 else plan.step
-        sizes = {axis.name: LENGTH for axis in graph.varying} | {plan.axis: new}
+        sizes = {axis.name: min(LENGTH, axis.bound) for axis in graph.varying}
+        sizes[plan.axis] = new
         sizes |= {axis.name: ROOM for axis in graph.varying if axis.bound == ROOM}
 
         def empty(type: Type) -> Tensor:
@@ -88,12 +104,45 @@ def training(spec: str, dtype: str, rows: int = 3) -> Build:
 
     def build(device: str) -> list[Tensor]:
         graph, learnt = described(spec).graph, weights(spec, dtype, device)
-        given = {each.name: tokens(device, rows, LENGTH) for each in graph.inputs}
+        given = arrays((*graph.inputs, *graph.labels), dtype, device, rows)
         run = unopened(graph, learnt, given, device, trains=True)
         loss = interpret.loss(run, given)
         return [loss, *loss.gradient(*learnt.values())]
 
     return build
+
+
+def whole(spec: str, dtype: str, rows: int = 3) -> Build:
+    """A forward pass of a batch."""
+
+    def build(device: str) -> list[Tensor]:
+        graph = described(spec).graph
+        given = arrays(graph.inputs, dtype, device, rows)
+        run = unopened(graph, weights(spec, dtype, device), given, device)
+        return [*interpret.forward(run, given).values()]
+
+    return build
+
+
+def arrays(inputs: Sequence[Input], dtype: str, device: str, rows: int) -> dict[str, Tensor]:
+    """Inputs whose varying axes have the same length."""
+    return {
+        each.name: Tensor.empty(
+            rows,
+            *(axis.size.at(dict.fromkeys(each.type.vars, LENGTH)) for axis in each.type.axes),
+            dtype=dtype if each.type.dtype == "float" else "int32",
+            device=device,
+        )
+        for each in inputs
+    }
+
+
+def is_trained_or_stepped(spec: str, program: str) -> bool:
+    """Whether a model has a program besides that of a whole batch."""
+    graph = described(spec).graph
+    if program == "training":
+        return graph.loss is not None
+    return not isinstance(find_tokens_and_logits(graph), str)
 
 
 PROGRAMS = (*STEPS, "training")
@@ -112,16 +161,24 @@ CASES = [
         pytest.param(("gpt.arch", program, "CUDA", "float16"), marks=pytest.mark.slow)
         for program in STEPS
     ),
+    # Queries that share a key head, in each program; and every other family.
+    *some([("llama.arch", program, "CUDA", "float16") for program in (*PROGRAMS, "whole")]),
+    pytest.param(("llama.arch", "prefill", "AMD", "bfloat16"), marks=pytest.mark.slow),
+    *(
+        pytest.param((spec, program, "CUDA", "bfloat16"), marks=pytest.mark.slow)
+        for spec in list(MODELS)[2:]
+        for program in (*PROGRAMS, "whole")
+        if spec != "llama.arch" and (program == "whole" or is_trained_or_stepped(spec, program))
+    ),
 ]
 
 
 @functools.cache
 def lowered(spec: str, program: str, target: str, dtype: str) -> tuple[Kernel, ...]:
-    build = (
-        training(spec, dtype)
-        if program == "training"
-        else stepping(spec, dtype, *STEPS[program])
-    )
+    if program in STEPS:
+        build = stepping(spec, dtype, *STEPS[program])
+    else:
+        build = {"training": training, "whole": whole}[program](spec, dtype)
     with Context(**OPTIONS):  # type: ignore[no-untyped-call]
         return lower(build, target, compiles=False)
 
