@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from tinygrad import Tensor, UOp
 
 from archdsl.backend.fork import refuse_forked_process
+from archdsl.backend.graph_fallback import or_calls
 from archdsl.backend.kernels.graph_runner import runner_for
 from archdsl.backend.program_cache import ProgramCache, is_cacheable
 from archdsl.backend.stored_program import Constants, Known, StoredProgram
+from archdsl.backend.tensors import refuse_full_device
 from archdsl.backend.tinygrad_memory import forget_kernels
 from archdsl.backend.tinygrad_seam import (
     TRAINING,
@@ -65,7 +67,7 @@ class Program(Generic[T]):
         # tinygrad would capture only the second call, and compute everything twice.
         self._run.cnt = 1
         self._device = device
-        self._runner = runner_for(device)
+        self._runner = runner_for(device)  # of ours; None if tinygrad runs its own
         # Our graph runner takes the whole program, not batches of calls.
         self._options = OPTIONS | ({"JIT_BATCH_SIZE": 0} if self._runner else {})
         if TRAINING:
@@ -73,6 +75,13 @@ class Program(Generic[T]):
             Tensor.rand(1, device=device).realize()
 
     def __call__(self, *given: Any, **named: Any) -> T:
+        try:
+            return self._called(*given, **named)
+        except (MemoryError, RuntimeError) as error:
+            refuse_full_device(error, self._device)
+            raise
+
+    def _called(self, *given: Any, **named: Any) -> T:
         if self._cache and (stored := self._cache.load(given, named)):
             self._run, self._cache = stored, None
         found: T
@@ -81,13 +90,17 @@ class Program(Generic[T]):
             return found
         refuse_forked_process()
         newest = next(UOp.unique_num)
-        with self._compiling(), graph_runner(self._device, self._runner, self._options):
+        with self._compiling(), graph_runner(self._device, self._graph, self._options):
             found = self._run(*given, **named)
             forget_kernels()
         if self._cache:
             self._cache.save(self._run.captured, newest)
             self._cache = None
         return found
+
+    def _graph(self, own: Any) -> Any:
+        """The graph runner: ours, or tinygrad's own."""
+        return self._runner or or_calls(own)
 
     def _compiling(self) -> AbstractContextManager[object]:
         before = len(to_program_cache)

@@ -34,6 +34,7 @@ try:
     from archdsl.backend.device_startup import fast_startup, has_only_cpu
     from archdsl.backend.kernels import bfloat16, graph_runner
     from archdsl.backend.kernels.source import compiled
+    from archdsl.backend.tinygrad_devices import tensor_core_dtypes, total_memory
     from archdsl.backend.tinygrad_seam import (
         CACHEDB,
         CACHELEVEL,
@@ -106,8 +107,10 @@ class Backend(Frozen):
     """Whether a device runs kernels on this machine.
 
     `model` is the hardware that tinygrad compiles for ("sm_90", or the name of an OpenCL
-    device). `half_dtypes` are the supported dtypes among float16 and bfloat16. A device that
-    does not run has a `reason`, and as `help` a command that fixes it, or what is missing.
+    device). `half_dtypes` are the supported dtypes among float16 and bfloat16, `tensor_cores`
+    the dtypes that it multiplies on tensor cores. `memory` is in bytes, None if unknown. A
+    device that does not run has a `reason`, and as `help` a command that fixes it, or what is
+    missing.
     """
 
     name: str
@@ -117,6 +120,8 @@ class Backend(Frozen):
     half_dtypes: tuple[str, ...] = ()
     reason: str | None = None
     help: str | None = None
+    memory: int | None = None
+    tensor_cores: tuple[str, ...] = ()
 
 
 def open_device(name: str | None = None) -> str:
@@ -146,6 +151,13 @@ def open_device(name: str | None = None) -> str:
     family = device.split(":")[0]
     if family == "CPU" and compiler_error:
         raise compiler_error
+    if family != "CPU" and (width := seam.beam_width()):
+        fail(
+            "device",
+            f"BEAM={width}: tinygrad searches kernels in the process that runs the model",
+            expected="BEAM and JITBEAM not set, because the search can hang on a GPU",
+            help="tune=60 or `--tune 60` searches in another process, with a time limit",
+        )
     quickly = fast_startup(compiler) if family == "CPU" and compiler else nullcontext()
     with seam.environment(**_settings(family)), quickly:
         _run_kernel(device, clang)
@@ -204,7 +216,8 @@ def probe(name: str | None, seconds: float = 60) -> Backend:
         ended = f"its process ended with status {ran.returncode}"
         return _failed(name, f"{ended}: {lines[-1]}" if lines else ended)
     answer = json.loads(answers[-1])
-    return Backend(**answer | {"half_dtypes": tuple(answer["half_dtypes"])})
+    tuples = {name: tuple(answer[name]) for name in ("half_dtypes", "tensor_cores")}
+    return Backend(**answer | tuples)
 
 
 def with_package(environment: Mapping[str, str]) -> dict[str, str]:
@@ -355,7 +368,9 @@ def _describe(name: str | None) -> dict[str, object]:
     opened = Device[device]
     model = getattr(opened, "device_name", None) or opened.arch or ""
     half = tuple(dtype for dtype in _HALF_DTYPES if supports(device, dtype))
-    return asdict(Backend(device, _about(device), True, model, half))
+    memory, cores = total_memory(device), tensor_core_dtypes(device)
+    about = _about(device)
+    return asdict(Backend(device, about, True, model, half, memory=memory, tensor_cores=cores))
 
 
 def _failed(name: str | None, reason: str, help: str | None = None) -> Backend:

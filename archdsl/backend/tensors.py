@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad import Tensor, UOp, dtypes
+from tinygrad import Device, Tensor, UOp, dtypes
 
 from archdsl.backend.tinygrad_memory import free_cached_memory
 from archdsl.backend.tinygrad_seam import (
@@ -26,6 +26,10 @@ from archdsl.backend.tinygrad_seam import (
     read_buffer,
     write_buffer,
 )
+from archdsl.diagnostics import fail
+
+# How drivers say it: CUDA, HIP and Metal; OpenCL.
+_FULL = ("out of memory", "mem_object_allocation_failure", "out_of_host_memory")
 
 
 class Shaped(Protocol):
@@ -143,6 +147,31 @@ def trim_memory(device: str, above: int = 0) -> None:
     """Frees the device memory that tinygrad caches for reuse, if it is above so many bytes."""
     with one_thread:
         free_cached_memory(device, above)
+
+
+def finish_copies(device: str) -> None:
+    """Frees the host memory from which arrays were copied to a device.
+
+    CUDA copies from locked pages of the host. tinygrad keeps those of every copy until the
+    device is waited for: without this, those of all weights at once.
+    """
+    opened: Any = Device[device]
+    opened.synchronize()
+    trim_memory(device)
+
+
+def refuse_full_device(error: Exception, device: str) -> None:
+    """Raises `ArchError` "device" if an error says that the device has no memory left."""
+    said = str(error).lower()
+    if isinstance(error, MemoryError) or any(words in said for words in _FULL):
+        fail(
+            "device",
+            f"the device `{device}` has no memory left",
+            found=(str(error).strip().splitlines() or ["MemoryError"])[0],
+            help="use a 16-bit dtype, a shorter context or fewer rows; "
+            "`archdsl doctor SPEC` says what fits",
+            cause=error,
+        )
 
 
 def realize_outside_capture(tensor: Tensor) -> Tensor:

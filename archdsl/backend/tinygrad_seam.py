@@ -30,8 +30,15 @@ from tinygrad.codegen.opt.postrange import args_from_ast
 from tinygrad.device import Buffer, BufferSpec, Compiled, TinyELF
 from tinygrad.dtype import DTYPES_DICT, AddrSpace, DType, storage_fmt_for_dtype
 from tinygrad.engine.jit import GraphRunner, _TinyJit
-from tinygrad.engine.realize import capturing, get_call_arg_uops, graph_cache, time_call
+from tinygrad.engine.realize import (
+    capturing,
+    get_call_arg_uops,
+    graph_cache,
+    run_linear,
+    time_call,
+)
 from tinygrad.helpers import (
+    BEAM,
     CACHEDB,
     CACHELEVEL,
     DEBUG,
@@ -82,6 +89,7 @@ __all__ = [
     "address",
     "all_int",
     "args_from_ast",
+    "beam_width",
     "buffers",
     "cpu_words",
     "current_capture",
@@ -100,6 +108,7 @@ __all__ = [
     "not_captured",
     "one_thread",
     "read_buffer",
+    "run_linear",
     "set_runtime",
     "settings",
     "storage_fmt_for_dtype",
@@ -232,17 +241,18 @@ def current_capture() -> Any | None:
 
 @contextmanager
 def graph_runner(
-    device: str, runner: type[GraphRunner] | None, options: dict[str, int]
+    device: str, runner: Callable[[Any], Any], options: dict[str, int]
 ) -> Iterator[None]:
     """Runs what is captured in the block by a graph runner, under tinygrad settings.
 
-    With None tinygrad's own runner is used. Other captures in the process are not affected.
+    `runner` receives tinygrad's own runner, or None, and returns the one to use. Other captures
+    in the process are not affected.
     """
     opened: Any = Device[device]
     own = _captured_in_this_thread()
     with one_thread, Context(**options), default_is(device), own:  # type: ignore[no-untyped-call]
         before = opened.graph
-        opened.graph = runner or before
+        opened.graph = runner(before)
         try:
             yield
         finally:
@@ -271,6 +281,11 @@ def not_captured() -> Iterator[None]:
 
 
 # -- devices --
+
+
+def beam_width() -> int:
+    """The width of tinygrad's own search for kernels, 0 if it is off."""
+    return int(getenv("JITBEAM", BEAM.value))
 
 
 def use_clang(device: str, path: str) -> None:

@@ -44,18 +44,24 @@ PROCESS = "from archdsl.backend import tuning_worker; tuning_worker.work()"
 
 _TABLE = "archdsl_tuning"  # in tinygrad's cache of compiled kernels
 _ENDED = "the process that searched it ended"
+_SHARE = 0.25  # of the time, that one kernel may take
 
 
 class Tuner:
     """Searches schedules for the kernels of programs, for a total time in seconds.
 
-    `process` is the Python code of the process that searches.
+    `process` is the Python code of the process that searches. One kernel takes at most a
+    quarter of the time: a candidate that never ends must not use the time of all others.
+    `known` counts the kernels whose best schedule is known, and `found` are the schedules that
+    are faster than tinygrad's, by the name of the kernel.
     """
 
     def __init__(self, seconds: float, process: str = PROCESS):
         self._process = process
         self._limit = self._left = seconds
         self._over = False
+        self.known = 0
+        self.found: dict[str, tuple[Opt, ...]] = {}
 
     def tuned(self, linear: UOp, device: str) -> UOp:
         """The calls of a program with the best known schedules, from the cache or a new search.
@@ -74,6 +80,11 @@ class Tuner:
         problems: Counter[str] = Counter()
         found |= self._searched([k for k in kernels if not cached[k]], device, problems)
         tuned = {each: _compiled(each, found.get(each), device, problems) for each in kernels}
+        self.known += len(found)
+        for kernel, schedule in found.items():
+            if schedule and tuned[kernel] is not kernel:
+                name = to_program(tuned[kernel], Device[device].renderer).arg.name
+                self.found[name] = schedule
         for reason, count in problems.items():
             these = "1 kernel is" if count == 1 else f"{count} kernels are"
             warnings.warn(f"tuning for {device}: {these} not tuned: {reason}", stacklevel=2)
@@ -110,9 +121,10 @@ class Tuner:
     ) -> Iterator[tuple[UOp, Schedule, str | None]]:
         """Kernels with their schedules, or the reason for a failure.
 
-        Stops at the time `end`, or after a kernel that ended the process.
+        Stops at the time `end`, or after a kernel that ended the process or took too long.
         """
         settings = {each.key: each.value for each in to_program_context}
+        most = self._limit * _SHARE
         with _running(self._process, device) as pipe:
             for kernel in kernels:
                 try:
@@ -120,7 +132,14 @@ class Tuner:
                         return
                     pipe.recv()  # "ready"
                     pipe.send((kernel, settings))
-                    if not pipe.poll(end - time.monotonic()):
+                    left = end - time.monotonic()
+                    if not pipe.poll(min(left, most)):
+                        if left > most:
+                            yield (
+                                kernel,
+                                None,
+                                f"its search took more than {most:g} s, a quarter of the limit",
+                            )
                         return
                     schedule, reason = pipe.recv()
                 except (EOFError, OSError, RecursionError, pickle.PicklingError):

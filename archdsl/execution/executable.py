@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
@@ -22,8 +23,10 @@ from archdsl.backend.target import kernels_for, open_device, supports
 from archdsl.backend.tensors import (
     copy_in,
     copy_tensor,
+    finish_copies,
     make_contiguous,
     realize_outside_capture,
+    refuse_full_device,
     to_device,
     trim_memory,
 )
@@ -55,6 +58,7 @@ T = TypeVar("T")
 # How matrices are kept if not in the model's dtype: in 8 bits, or quantized as in their file.
 QUANTIZATIONS = ("int8", "stored")
 KEPT_MEMORY = 1 << 26  # bytes of deleted tensors that are kept for new ones
+_UNTRIMMED = 2**27  # bytes of weights that are placed before the memory of copies is freed
 CAPTURES = 32  # forward passes kept, one per combination of input shapes; see `compile`
 
 
@@ -147,14 +151,14 @@ class Executable:
         check_memory(self.graph, weights, self.device)
         values = initial_weights(weights, rule, numbers, self.seed)
         tensors = ((name, to_device(value, self.device)) for name, value in values)
-        return self._load_weights(tensors, "drawing weights")
+        return self._placed_weights(tensors, "drawing weights")
 
     def fill(self, found: Mapping[str, LazyTensor]) -> None:
         """Sets all weights from tensors by path, read one at a time."""
         with self.lock:
             ranged = checked(found, self.dtype)
             tensors = ((name, self._read_weight(stored)) for name, stored in ranged)
-            self._parameters = self._load_weights(tensors, "loading weights")
+            self._parameters = self._placed_weights(tensors, "loading weights")
             self._drop_captures()
 
     def version(self) -> int:
@@ -188,12 +192,22 @@ class Executable:
         assert scales is not None
         return Quantized(values, scales, offsets)
 
+    def _placed_weights(
+        self, tensors: Iterable[tuple[str, Tensor | Quantized]], what: str
+    ) -> Weights:
+        try:
+            return self._load_weights(tensors, what)
+        except (MemoryError, RuntimeError) as error:
+            refuse_full_device(error, self.device)
+            raise
+
     def _load_weights(
         self, tensors: Iterable[tuple[str, Tensor | Quantized]], what: str
     ) -> Weights:
         """Moves tensors to the device and its dtype; only one at a time is in memory twice."""
         found: dict[str, Tensor | Quantized] = {}
         shrunk = select_quantizable(self.graph) if self.quantize == "int8" else frozenset()
+        waiting = 0
         with one_thread:
             for name, tensor in each(tensors, what, "tensors", len(self.weights)):
                 if isinstance(tensor, Tensor):
@@ -205,8 +219,13 @@ class Executable:
                     )
                     if name in shrunk:
                         tensor = quantize(tensor)
+                waiting += 4 * prod(self.weights[name].weight.shape)
                 found[name] = tensor
-            trim_memory(self.device)  # the memory of the tensors before the cast
+                # The memory of the tensors before the cast, and of their copies on the host.
+                if waiting > _UNTRIMMED and self.device != "CPU":
+                    finish_copies(self.device)
+                    waiting = 0
+            finish_copies(self.device)
         return Weights(found, self.dtype)
 
     # -- programs --
@@ -219,6 +238,14 @@ class Executable:
     def run(self, program: Program) -> ExecutionContext:
         """The weights, constants and device that a program runs with."""
         weights = self.parameters
+        for name, weight in weights.items():
+            if isinstance(weight.device, tuple):
+                fail(
+                    "device",
+                    f"the weight `{name}` is spread over {len(weight.device)} devices",
+                    expected="a model on one device: captured layers share no other memory",
+                    help="assign whole tensors; use a smaller dtype if it does not fit",
+                )
         return ExecutionContext(
             program, weights, self._constants, self.device, weights.quantized
         )

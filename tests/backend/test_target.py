@@ -295,3 +295,10 @@ def test_the_processor_is_not_taken_through_opencl_unless_asked_for(
         check=False,
     )
     assert done.stdout.strip() == chosen, done.stderr
+
+
+def test_a_search_in_the_process_of_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archdsl.backend.tinygrad_seam.beam_width", lambda: 2)
+    with pytest.raises(ArchError, match=r"BEAM=2: tinygrad searches[\s\S]*--tune 60"):
+        open_device("CUDA")
+    assert open_device("CPU") == "CPU"

@@ -279,6 +279,21 @@ def test_what_goes_wrong_is_said_and_does_not_matter(happens: str) -> None:
     assert asked(product, x) == 1  # of what failed nothing is kept
 
 
+@pytest.mark.long
+def test_one_kernel_takes_a_part_of_the_time() -> None:
+    """A candidate that hangs a GPU must not take the time of the kernels after it."""
+    process = (
+        "import time; from archdsl.backend import tuning_worker\n"
+        "tuning_worker.search = lambda *given: time.sleep(60)\n"
+        "tuning_worker.work()"
+    )
+    tuner, x = Tuner(6, process), tensor("CPU", "float32", 3, 4)
+    start = time.monotonic()
+    with pytest.warns(UserWarning, match=r"its search took more than 1\.5 s"):
+        numbers(product, x, "CPU", tuner)
+    assert time.monotonic() - start < 30
+
+
 def test_that_the_time_is_over_is_said_once() -> None:
     tuner, x = Tuner(0.5, "import time; time.sleep(60)"), tensor("CPU", "float32", 3, 4)
     with pytest.warns(UserWarning, match="is reached"):

@@ -1,15 +1,18 @@
-"""Sizes that no machine can hold, and settings of NumPy."""
+"""Sizes that no machine can hold, devices that are full, and settings of NumPy."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from tinygrad import Device
 
 import archdsl
 from archdsl.analysis import analyse
+from archdsl.backend.target import probe
 from archdsl.diagnostics import ArchError
 from archdsl.execution.memory import machine_memory
 from archdsl.graph.cost import cost
@@ -90,3 +93,75 @@ def test_a_model_beyond_the_limit_of_a_container(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("archdsl.execution.memory.machine_memory", lambda: 500)
     with pytest.raises(ArchError, match="at most 500 bytes"):
         archdsl.compile(SPEC, device="CPU")(t=[[1]])
+
+
+# -- memory of devices --
+
+GPT = {"vocab": 50, "context": 16, "D": 32, "heads": 4, "depth": 2}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA Error 2, out of memory"),
+        RuntimeError("OpenCL Error -4: CL_MEM_OBJECT_ALLOCATION_FAILURE"),
+        MemoryError("Failed to allocate memory of size 10"),
+    ],
+)
+def test_a_full_device_is_reported(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = archdsl.compile("gpt.arch", device="CPU", **GPT)
+
+    def full(*given: object, **named: object) -> None:
+        raise error
+
+    monkeypatch.setattr(model.executable, "_load_weights", full)
+    with pytest.raises(ArchError, match=r"`CPU` has no memory left[\s\S]*archdsl doctor SPEC"):
+        model(tokens=[[1, 2]])
+    monkeypatch.undo()
+    monkeypatch.setattr("archdsl.backend.program._Jit.__call__", full)
+    with pytest.raises(ArchError, match=r"`CPU` has no memory left"):
+        model(tokens=[[1, 2]])
+
+
+def test_weights_on_several_devices_are_refused() -> None:
+    model = archdsl.compile("gpt.arch", device="CPU", **GPT)
+    name, weight = list(model.parameters.items())[-1]
+    weight.shard_(("CPU:0", "CPU:1"))
+    with pytest.raises(ArchError, match=rf"the weight `{name}` is spread over 2 devices"):
+        model(tokens=[[1, 2]])
+
+
+@pytest.mark.long
+def test_weights_are_on_a_device_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a float32 file no more is there, at any time, than the weights and a few tensors."""
+    if not probe("CL").runs:
+        pytest.skip("OpenCL does not run here")
+    sizes = GPT | {"D": 128, "depth": 8}
+    archdsl.compile("gpt.arch", device="CPU", **sizes).save(tmp_path / "w.safetensors")
+    model = archdsl.compile("gpt.arch", device="CL", dtype="bfloat16", **sizes)
+    allocator: Any = Device[model.device].allocator
+    held, peak = 0, 0
+    allocate, free = allocator._alloc, allocator._free
+
+    def counted(size: int, options: Any) -> Any:
+        nonlocal held, peak
+        held += size
+        peak = max(peak, held)
+        buffer = allocate(size, options)
+        counts[id(buffer)] = size
+        return buffer
+
+    def freed(buffer: Any, options: Any) -> None:
+        nonlocal held
+        held -= counts.pop(id(buffer), 0)
+        free(buffer, options)
+
+    counts: dict[int, int] = {}
+    monkeypatch.setattr(allocator, "_alloc", counted)
+    monkeypatch.setattr(allocator, "_free", freed)
+    monkeypatch.setattr("archdsl.execution.executable._UNTRIMMED", 2**18)
+    model.load(tmp_path / "w.safetensors")
+    weights = model.cost().weight_bytes
+    largest = 4 * 4 * 128 * 128
+    assert weights <= held < 1.1 * weights
+    assert peak < weights + 2**18 + 3 * largest < 2 * weights

@@ -14,7 +14,10 @@ from tinygrad import Device, Tensor, UOp
 
 ROOT = Path(__file__).parents[3]
 SEAM = ROOT / "archdsl/backend/tinygrad_seam.py"
-PARTS = [ROOT / f"archdsl/backend/tinygrad_{name}.py" for name in ("cpu", "cache", "memory")]
+PARTS = [
+    ROOT / f"archdsl/backend/tinygrad_{name}.py"
+    for name in ("cpu", "cache", "memory", "devices")
+]
 TREES = [ast.parse(path.read_text(encoding="utf-8")) for path in (SEAM, *PARTS)]
 
 # What `tinygrad/__init__.py` imports for its users.

@@ -43,6 +43,8 @@ BEHAVIOUR = {
     "each module that reads it imports it by this name",
     "GraphRunner": "built from captured calls: calls, runtimes, uop_replace, updated_vars and "
     "supports_uop; Device[…].graph is the class, None runs the calls one by one",
+    "run_linear": "runs captured calls; with jit=True compiled ones, and input_uops are the "
+    "buffers of their PARAMs",
     "graph_cache": "the runner of a captured graph, by the body of its call",
     "get_call_arg_uops": "the buffers of a call, without its bound variables",
     # -- devices --
@@ -55,6 +57,7 @@ BEHAVIOUR = {
     "NUM_CPU_THREADS": "the largest number of parts of a CPU kernel",
     "CACHEDB": "the file of compiled kernels",
     "CACHELEVEL": "below 1 nothing is stored there",
+    "BEAM": "above 0 tinygrad searches kernels as it compiles them",
     "DEBUG": "above 0 tinygrad prints what it does",
     "JIT": "at 0 nothing is captured",
     "PROFILE": "above 0 tinygrad times what it does",

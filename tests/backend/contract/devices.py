@@ -162,10 +162,11 @@ def variables() -> None:
         del os.environ["ARCHDSL_CONTRACT"]
 
 
+@check("BEAM")
 @check("DEBUG")
 @check("PROFILE")
 def silence() -> None:
-    for name in ("DEBUG", "PROFILE"):
+    for name in ("BEAM", "DEBUG", "PROFILE"):
         assert not private(name)
         assert private(name).key == name
 

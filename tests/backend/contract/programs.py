@@ -274,6 +274,17 @@ def graphs() -> None:
     assert isinstance(private("graph_cache").get(call.src[0]), Runner)
 
 
+@check("run_linear")
+def run_captured() -> None:
+    jit = TinyJit(lambda x: ((x + 1).contiguous() * 3).realize())
+    for i in range(2):
+        found = jit(realized(1, i))
+    other = realized(1, 5)
+    captured = jit.captured._linear  # type: ignore[union-attr]
+    private("run_linear")(captured, {}, input_uops=(other.uop.base,), jit=True)
+    assert found.tolist() == [6, 18]
+
+
 @check("JIT")
 def not_capturing() -> None:
     jit = TinyJit(lambda x: (x + 1).realize())
