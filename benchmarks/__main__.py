@@ -16,6 +16,11 @@ from benchmarks import NAMES
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the workloads; returns 1 if a candidate failed."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["device"]:
+        from benchmarks.device.command import main as device
+
+        return device(argv[1:])
     args = _parser().parse_args(argv)
     found: list[WorkloadResult] = []
     with tempfile.TemporaryDirectory(prefix="benchmarks") as folder:

@@ -54,16 +54,16 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
     return made
 
 
-def batch(subject: Subject, rows: int) -> dict[str, Any]:
-    """Returns inputs and labels by their names in the spec."""
+def batch(subject: Subject, rows: int, length: int = 2**30) -> dict[str, Any]:
+    """Returns inputs and labels by their names in the spec, by default of maximal length."""
     graph = subject.graph()
-    given: dict[str, Any] = dict(inputs(graph, rows, 2**30))  # maximal length
+    given: dict[str, Any] = dict(inputs(graph, rows, length))
     for label in graph.labels:
         given[label.name] = np.arange(rows) % (label.type.below or 1)
     return given
 
 
-def ours(subject: Subject, rows: int) -> Call:
+def ours(subject: Subject, rows: int, length: int = 2**30) -> Call:
     """archdsl, with the training step captured as a program."""
     from tinygrad import Tensor
     from tinygrad.helpers import Context
@@ -88,7 +88,7 @@ def ours(subject: Subject, rows: int) -> Call:
 
     tensors = {
         name: Tensor(each, device=model.device).realize()
-        for name, each in check(model.graph, batch(subject, rows), labels=True).items()
+        for name, each in check(model.graph, batch(subject, rows, length), labels=True).items()
     }
 
     with Context(TRAINING=1):
