@@ -1,4 +1,5 @@
-"""`archdsl doctor`: the devices of this machine, what is missing, and how to install it."""
+"""`archdsl doctor`: the devices of this machine, what is missing, and how to install it; with a
+spec, on which of them the model fits."""
 
 from __future__ import annotations
 
@@ -9,19 +10,27 @@ import os
 import platform
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archdsl.cache import cache_folder
-from archdsl.cli.common import Subparsers, add_command, add_json
-from archdsl.diagnostics import ArchError
+from archdsl.cli.common import (
+    Subparsers,
+    add_command,
+    add_json,
+    add_settings,
+    parse_settings,
+)
+from archdsl.diagnostics import ArchError, fail
 from archdsl.execution.memory import machine_memory
 
 if TYPE_CHECKING:
     from archdsl.backend.target import Backend
     from archdsl.backend.toolchain import Compiler
+    from archdsl.execution.fit import Fit, Need
+    from archdsl.graph.nodes import Graph
 
 _WIDTH = 96
 
@@ -56,17 +65,30 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser = add_command(
         commands,
         "doctor",
-        "",
+        "[FILE[:VARIANT]]",
         "archdsl doctor",
         "archdsl doctor --json > machine.json",
-        exit_status="1 if no device runs",
+        "archdsl doctor gpt2.arch:xl",
+        exit_status="1 if no device runs, or the model of the spec fits on none",
     )
+    parser.add_argument(
+        "spec",
+        nargs="?",
+        metavar="FILE[:VARIANT]",
+        help="also on which devices the model of this spec fits, in which dtype, and to which "
+        "length",
+    )
+    add_settings(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report; returns 0 if any backend runs, 1 if none does."""
+    if args.spec is not None:
+        return _run_spec(args)
+    if args.set:
+        fail("argument-value", "--set without a spec", help="archdsl doctor gpt2.arch --set …")
     report = examine()
     if args.json:
         print(json.dumps(asdict(report), indent=2))
@@ -148,7 +170,10 @@ def _backend_rows(backend: Backend) -> Iterator[str]:
     if backend.runs:
         model = f" ({backend.model})" if backend.model else ""
         yield _row(backend.name, f"runs  {backend.about}{model}")
-        yield _row("", f"      {', '.join(('float32', *backend.half_dtypes))}")
+        cores = f"; tensor cores for {' and '.join(backend.tensor_cores)}"
+        dtypes = ", ".join(("float32", *backend.half_dtypes))
+        yield _row("", f"      {dtypes}{cores if backend.tensor_cores else ''}")
+        yield _row("", f"      {_amount(backend.memory)}")
         return
     yield _row(backend.name, f"no    {backend.about}")
     yield from textwrap.wrap(
@@ -161,6 +186,86 @@ def _backend_rows(backend: Backend) -> Iterator[str]:
 
 def _row(label: str, text: str) -> str:
     return f"{label:<12}{text}"
+
+
+def _amount(memory: int | None) -> str:
+    return "memory unknown" if memory is None else f"{memory / 2**30:.1f} GiB of memory"
+
+
+# -- a model on these devices --
+
+
+@dataclass(frozen=True)
+class DeviceFit:
+    """A model on a device in one dtype; `fit` is None where the memory is unknown."""
+
+    device: str
+    memory: int | None
+    dtype: str
+    fit: Fit | None
+    need: Need
+
+
+def _run_spec(args: argparse.Namespace) -> int:
+    """Prints where the model of a spec fits; returns 0 if it fits on any device."""
+    from archdsl.analysis import analyse
+    from archdsl.backend import target  # imports tinygrad
+    from archdsl.graph.cost import parameter_count
+
+    graph = analyse(args.spec, settings=parse_settings(args)).graph
+    found = fits(graph, [each for each in target.backends() if each.runs])
+    weights = parameter_count(graph)
+    if args.json:
+        data = {"spec": args.spec, "model": graph.name, "parameters": weights}
+        print(json.dumps(data | {"devices": [asdict(each) for each in found]}, indent=2))
+    else:
+        print(f"{graph.name}: {weights:,} weights; the memory is that of one sequence")
+        print()
+        print("\n".join(fit_lines(found)))
+    return 0 if any(each.fit is None or each.fit.fits for each in found) else 1
+
+
+def fits(graph: Graph, backends: Sequence[Backend]) -> list[DeviceFit]:
+    """The model on each device, in each dtype that the device can compute in."""
+    from archdsl.execution import fit
+
+    found = []
+    for each in backends:
+        memory = each.memory
+        if memory and each.name == "CPU":
+            memory = min(memory, machine_memory())
+        for dtype in ("float32", *each.half_dtypes):
+            placed = fit.fit(graph, dtype, memory) if memory else None
+            longest = max((axis.bound for axis in graph.varying), default=1)
+            needed = placed.need if placed else fit.need(graph, dtype, longest)
+            found.append(DeviceFit(each.name, memory, dtype, placed, needed))
+    return found
+
+
+def fit_lines(found: Sequence[DeviceFit]) -> Iterator[str]:
+    """Yields a table with a line for each device and dtype."""
+    row = "{:<9}{:>11}  {:<10}{:>11}{:>11}{:>13}  {}"
+    yield row.format("device", "memory", "dtype", "weights", "cache", "activations", "fits")
+    for each in found:
+        sizes = (each.need.weights, each.need.cache, each.need.activations)
+        memory = _gib(each.memory) if each.memory else "unknown"
+        yield row.format(each.device, memory, each.dtype, *map(_gib, sizes), _verdict(each))
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _verdict(each: DeviceFit) -> str:
+    fit = each.fit
+    if fit is None:
+        return "unknown"
+    if not fit.fits:
+        return f"no, it needs {_gib(each.need.bytes)}"
+    if fit.limit is None:
+        return "yes"
+    whole = "" if fit.length == fit.limit else f" of {fit.limit:,}"
+    return f"yes, to {fit.length:,}{whole}"
 
 
 def _version(package: str) -> str:

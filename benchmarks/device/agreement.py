@@ -30,8 +30,8 @@ _SIZES = {"D": 36, "heads": 4, "depth": 2}
 _TOKENS = {"vocab": 59, "context": 20, **_SIZES}
 MODELS: dict[str, dict[str, Any]] = {
     "gpt.arch": _TOKENS,
-    "transformer.arch": _TOKENS,
     "vit.arch": {"image": 16, "patch": 4, "classes": 10, **_SIZES},
+    "transformer.arch": _TOKENS,
     "bert.arch:BertMaskedLM": {"inner": 68, **_TOKENS},
     "t5.arch": {"size": 9, "inner": 68, **_TOKENS},
     "whisper.arch": {"bins": 5, "length": 21, "pad_id": 0, "inner": 68, **_TOKENS},

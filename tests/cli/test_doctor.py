@@ -9,14 +9,32 @@ from pathlib import Path
 
 import pytest
 
+from archdsl.analysis import analyse
 from archdsl.backend import target, toolchain
 from archdsl.backend.target import Backend
 from archdsl.backend.toolchain import Compiler
 from archdsl.cli import doctor
 from archdsl.cli.doctor import Folder, Report
 from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.execution.fit import ROOM, fit, need
 
-CPU = Backend("CPU", "this processor", True, "x86_64,native", ("float16", "bfloat16"))
+CPU = Backend(
+    "CPU",
+    "this processor",
+    True,
+    "x86_64,native",
+    ("float16", "bfloat16"),
+    memory=16 * 2**30,
+)
+CUDA = Backend(
+    "CUDA",
+    "NVIDIA GPUs, through CUDA",
+    True,
+    "sm_90",
+    ("float16",),
+    memory=4 * 2**30,
+    tensor_cores=("bfloat16", "float16"),
+)
 NV = Backend(
     "NV",
     "NVIDIA GPUs, without CUDA",
@@ -51,6 +69,7 @@ kernels     /home/ada/.cache/tinygrad (writable)
 
 CPU         runs  this processor (x86_64,native)
                   float32, float16, bfloat16
+                  16.0 GiB of memory
 NV          no    NVIDIA GPUs, without CUDA
                   why:  No such file or directory: /dev/nvidiactl; NV:0 does not exist (0
                         devices available)
@@ -124,6 +143,65 @@ def test_json_holds_everything(
     assert data["compiler"]["version"] == "19.1.7"
     assert data["memory"] == 16 * 2**30
     assert [backend["runs"] for backend in data["backends"]] == [False, True]
+
+
+def test_a_device_says_what_it_is_good_for() -> None:
+    shown = "\n".join(doctor.lines(replace(REPORT, backends=(CUDA,))))
+    assert (
+        "CUDA        runs  NVIDIA GPUs, through CUDA (sm_90)\n"
+        "                  float32, float16; tensor cores for bfloat16 and float16\n"
+        "                  4.0 GiB of memory\n"
+    ) in shown
+    unknown = replace(CUDA, memory=None, tensor_cores=())
+    shown = "\n".join(doctor.lines(replace(REPORT, backends=(unknown,))))
+    assert "float32, float16\n                  memory unknown\n" in shown
+
+
+def test_where_a_spec_fits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unknown = replace(CUDA, name="WEBGPU", memory=None, half_dtypes=())
+    monkeypatch.setattr(target, "backends", lambda: (CUDA, unknown, NV))
+    args = parse("gpt2.arch:xl", "--set", "context=2048")
+    assert args.run(args) == 0
+    assert capsys.readouterr().out == FITS
+
+
+FITS = """\
+GPT2: 1,559,249,600 weights; the memory is that of one sequence
+
+device        memory  dtype         weights      cache  activations  fits
+CUDA        4.00 GiB  float32      5.81 GiB   0.00 GiB     0.00 GiB  no, it needs 6.11 GiB
+CUDA        4.00 GiB  float16      2.90 GiB   0.59 GiB     0.08 GiB  yes, to 2,048
+WEBGPU       unknown  float32      5.81 GiB   1.17 GiB     0.08 GiB  unknown
+"""
+
+
+def test_a_spec_that_fits_nowhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(target, "backends", lambda: (replace(CUDA, memory=2**30),))
+    args = parse("gpt2.arch:xl", "--json")
+    assert args.run(args) == 1
+    data = json.loads(capsys.readouterr().out)
+    assert (data["model"], data["parameters"]) == ("GPT2", 1_557_611_200)
+    assert [(each["dtype"], each["fit"]["fits"]) for each in data["devices"]] == [
+        ("float32", False),
+        ("float16", False),
+    ]
+
+
+def test_a_spec_on_a_small_device_has_a_shorter_context() -> None:
+    graph = analyse("gpt2.arch", settings={"context": 16384}).graph
+    whole = need(graph, "float16", 16384)
+    memory = int((whole.weights + whole.activations + whole.cache / 2) / ROOM)
+    found = fit(graph, "float16", memory)
+    assert found.length is not None
+    assert found.fits
+    assert 6000 < found.length < 12000
+    assert need(graph, "float16", found.length).bytes <= ROOM * memory
+    assert need(graph, "float16", found.length + 1).bytes > ROOM * memory
+    assert not fit(graph, "float16", whole.weights).fits
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
