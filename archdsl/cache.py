@@ -41,8 +41,26 @@ def is_ours(path: str | Path) -> bool:
     if os.name != "posix":
         return True
     found = os.stat(path)
-    others = stat.S_IWGRP | stat.S_IWOTH
-    return found.st_uid in (os.geteuid(), 0) and not found.st_mode & others
+    if found.st_uid not in (os.geteuid(), 0) or found.st_mode & stat.S_IWOTH:
+        return False
+    return not found.st_mode & stat.S_IWGRP or _is_private(found.st_gid, found.st_uid)
+
+
+def _is_private(group: int, user: int) -> bool:
+    """Whether a group is the user's own, with the same name and no other member.
+
+    Debian creates such a group for each user, and lets it write all new files.
+    """
+    import grp  # most runs do not need them
+    import pwd
+
+    try:
+        owner, found = pwd.getpwuid(user), grp.getgrgid(group)
+    except KeyError:
+        return False
+    own = owner.pw_gid == group and found.gr_name == owner.pw_name
+    others = {*found.gr_mem, *(u.pw_name for u in pwd.getpwall() if u.pw_gid == group)}
+    return own and others <= {owner.pw_name}
 
 
 def trusted(folder: Path) -> bool:

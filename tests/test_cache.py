@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,7 +96,69 @@ def test_temporary_files_of_killed_processes_are_deleted(store: Store) -> None:
     assert sorted(path.name for path in store.folder.iterdir()) == [running.name, "a", "b"]
 
 
-@pytest.mark.parametrize("mode", [0o666, 0o620])
+def user(name: str, group: int) -> pwd.struct_passwd:
+    return pwd.struct_passwd((name, "", os.geteuid(), group, "", "", ""))
+
+
+OWN = os.getgid()
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The user `me` and the group of the same name; a test changes them."""
+    known = {"name": "me", "members": [], "users": [user("me", OWN)], "owner": user("me", OWN)}
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: known["owner"])
+    monkeypatch.setattr(pwd, "getpwall", lambda: known["users"])
+    monkeypatch.setattr(
+        grp,
+        "getgrgid",
+        lambda number: grp.struct_group((known["name"], "", number, known["members"])),
+    )
+    return known
+
+
+def test_a_folder_that_only_the_users_own_group_may_write_is_used(
+    store: Store, groups: dict[str, Any]
+) -> None:
+    """As `umask 002` makes it on Debian."""
+    store.write("a", [b"content"])
+    for path in (cache_folder(), store.folder, store.folder / "a"):
+        path.chmod(path.stat().st_mode | 0o070)
+    assert Store("things", 5000).read("a") is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "staff"},
+        {"members": ["me", "you"]},
+        {"users": [user("me", OWN), user("you", OWN)]},
+        {"owner": user("me", OWN + 1)},
+    ],
+)
+def test_a_folder_that_a_group_with_others_may_write_is_not_used(
+    change: dict[str, Any], store: Store, groups: dict[str, Any]
+) -> None:
+    store.write("a", [b"content"])
+    store.folder.chmod(0o770)
+    groups |= change
+    with pytest.warns(UserWarning, match="not used, because other users may write to it"):
+        assert Store("things", 5000).read("a") is None
+
+
+def test_an_unknown_group_is_not_trusted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write("a", [b"content"])
+    store.folder.chmod(0o770)
+
+    def missing(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr(grp, "getgrgid", missing)
+    with pytest.warns(UserWarning, match="not used"):
+        assert Store("things", 5000).read("a") is None
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o602])
 def test_an_entry_that_others_may_write_is_ignored(store: Store, mode: int) -> None:
     store.write("a", [b"content"])
     (store.folder / "a").chmod(mode)
