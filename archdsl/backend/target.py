@@ -15,6 +15,7 @@ import platform
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -334,6 +335,7 @@ def _fail_unusable(device: str, reason: str, cause: BaseException | None = None)
 
 
 def _check_kernel_cache() -> None:
+    """Warns if tinygrad cannot store compiled kernels: it compiles them in each process."""
     folder = kernel_cache().parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -341,10 +343,10 @@ def _check_kernel_cache() -> None:
     except OSError as error:
         reason = _one_line(error)
     if reason and CACHELEVEL >= 1:
-        fail(
-            "device",
-            f"tinygrad cannot write its kernel cache in {folder}: {reason}",
-            help="set XDG_CACHE_HOME to a writable folder",
+        warnings.warn(
+            f"tinygrad cannot write its kernel cache in {folder}: {reason}; each process "
+            "compiles its kernels again; set XDG_CACHE_HOME to a writable folder",
+            stacklevel=2,
         )
 
 

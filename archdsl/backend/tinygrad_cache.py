@@ -45,9 +45,9 @@ def diskcache_put(table: str, key: Key, val: Any, prepickled: bool = False) -> A
         entry = (_checksum(table, key, content), content)
         try:
             _put(table + _SUFFIX, key, entry)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             if _recover(error):
-                with contextlib.suppress(sqlite3.Error):
+                with contextlib.suppress(sqlite3.Error, OSError):
                     _put(table + _SUFFIX, key, entry)
     return val
 
@@ -59,10 +59,13 @@ def _checksum(table: str, key: Key, content: bytes) -> bytes:
 def _recover(error: Exception) -> bool:
     """Deletes the file if it is damaged, so that the next access creates it; returns whether it
     was."""
+    connection = vars(helpers)["_db_connection"]
     # The subclasses, such as OperationalError, are for a locked file, a full disk and the like.
     if type(error) is not sqlite3.DatabaseError:
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.rollback()  # else other processes would wait for its end
         return False
-    connection = vars(helpers)["_db_connection"]
     if connection is not None:
         with contextlib.suppress(sqlite3.Error):
             connection.close()

@@ -111,16 +111,21 @@ def _candidates() -> Iterator[tuple[str, str]]:
 def _zig_script(zig: Path) -> Path:
     """A script that runs `zig clang`: a compiler must be one program without arguments."""
     key = hashlib.sha256(f"{zig} {zig.stat().st_mtime_ns}".encode()).hexdigest()[:12]
-    script = _tools_folder() / f"zig-clang-{key}"
     text = f'#!/bin/sh\nexec {shlex.quote(str(zig))} clang "$@"\n'
-    if not _is_as_written(script, text):
+    try:
+        script = _tools_folder() / f"zig-clang-{key}"
+        if not _is_as_written(script, text):
+            _write(script, text, mode=0o755)
+    except OSError:  # a full disk, or a cache that cannot be written
         try:
+            script = Path(_temporary_folder().name) / f"zig-clang-{key}"
             _write(script, text, mode=0o755)
         except OSError as error:
             fail(
                 "device",
-                f"cannot write the script for ziglang's clang: {script}: {error.strerror}",
-                help="set XDG_CACHE_HOME to a writable folder",
+                f"cannot write the script for ziglang's clang, neither in {cache_folder()} nor "
+                f"in {tempfile.gettempdir()}: {error.strerror}",
+                help="set XDG_CACHE_HOME or TMPDIR to a writable folder",
                 cause=error,
             )
     return script

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -59,8 +60,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         # An OSError about another file is not ours to report.
         if error.filename not in (None, str(temporary), str(target)):
             raise
-        missing = isinstance(error, FileNotFoundError) and not target.parent.exists()
-        help = f"mkdir -p {target.parent}" if missing else "give a writable path"
+        help = "give a writable path"
+        if isinstance(error, FileNotFoundError) and not target.parent.exists():
+            help = f"mkdir -p {target.parent}"
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            help = "free space on this disk, or give a path on another one"
         fail(
             "file",
             f"{path}: cannot write: {error.strerror or str(error)}",

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -190,7 +191,15 @@ def test_a_cache_that_cannot_be_written(
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     pretend_ziglang(tmp_path / "ziglang", monkeypatch)
-    assert "set XDG_CACHE_HOME to a writable folder" in message()
+    script = Path(searched())
+    assert script.is_relative_to(tempfile.gettempdir())
+    assert not script.is_relative_to(tmp_path)
+    assert os.access(script, os.X_OK)
+    with monkeypatch.context() as patch:
+        patch.setattr(toolchain, "_temporary_folder", lambda: SimpleNamespace(name="/dev/null"))
+        toolchain._chosen.cache_clear()
+        assert "set XDG_CACHE_HOME or TMPDIR to a writable folder" in message()
+    toolchain._chosen.cache_clear()
     path = program(tmp_path / "bin/clang", "clang version 18.0.0")
     assert ensure_compiler().path == path
 
