@@ -35,6 +35,7 @@ from archdsl.text.subword_models import (
 )
 from archdsl.text.tokenizer_classes import tokenizer_class
 from archdsl.text.tokenizer_settings import (
+    add_tokens,
     all_tokens,
     apply_settings,
     has_bytes,
@@ -91,11 +92,14 @@ def _read_folder(folder: Path) -> PublishedTokenizer:
         for name in ("special_tokens_map.json", "tokenizer_config.json", "config.json")
     )
     ready = "tokenizer.json" in names
-    settings = merge_settings(own, special) if ready else special | own
+    settings = merge_settings(own, special)
     library = _build_library(folder, names, settings)
     kind = tokenizer_class(settings, config, has_bytes(library)) if ready else None
     if ready:
         library = apply_settings(library, settings, kind, folder)
+    else:  # tokens of a role must be in the vocabulary
+        others = {k: v for k, v in settings.items() if k.removesuffix("_token") not in PURPOSES}
+        add_tokens(library, others, folder)
     numbers = read_token_ids(folder, [f"{role}_token_id" for role in PURPOSES])
     chat = parse_template(settings.get("chat_template"), folder)
     if "chat_template.jinja" in names:

@@ -7,7 +7,7 @@ them for others, and so does this; it refuses a class of which it is not known.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -58,15 +58,13 @@ def apply_settings(
     if name in RECIPES:
         built, settings = rebuild(library, name, settings, path)
         declared = library.get_added_tokens_decoder()
-        with reading(path):
-            _add_tokens(built, settings, [declared[number] for number in sorted(declared)])
+        add_tokens(built, settings, path, [declared[number] for number in sorted(declared)])
         finish(built, name, settings, path)
         library = built
     elif name in UNKNOWN:
         _fail_unknown(name, path)
     else:
-        with reading(path):
-            _add_tokens(library, settings, [])
+        add_tokens(library, settings, path)
     if settings.get("split_special_tokens"):
         library.encode_special_tokens = True
     return library
@@ -82,19 +80,23 @@ def _fail_unknown(name: str, path: Path) -> NoReturn:
     )
 
 
-def _add_tokens(library: Any, settings: Mapping[str, Any], added: list[Any]) -> None:
+def add_tokens(
+    library: Any, settings: Mapping[str, Any], path: Path, added: Sequence[Any] = ()
+) -> None:
     """Adds the special tokens that the settings name and the library does not have; `added`
     are those of the file, unless the settings have their own list."""
     known = library.get_added_tokens_decoder().values()
     as_written = {repr(token) for token in known}
-    if "added_tokens_decoder" in settings:
-        decoder = settings["added_tokens_decoder"] or {}
-        added = [_token(decoder[key]) for key in sorted(decoder, key=int)]
-    new = [token for token in added if repr(token) not in as_written]
-    have = {token.content for token in (*known, *new)}
-    # Of two with one name, the library takes the spaces around the last.
-    new += [token for token in map(_token, _special(settings)) if token.content not in have]
-    library.add_tokens(new)
+    with reading(path):
+        if "added_tokens_decoder" in settings:
+            decoder = settings["added_tokens_decoder"] or {}
+            added = [_token(decoder[key]) for key in sorted(decoder, key=int)]
+        new = [token for token in added if repr(token) not in as_written]
+        have = {token.content for token in (*known, *new)}
+        # Of two with one name, the library takes the spaces around the last.
+        named = map(_token, _special(settings))
+        new += [token for token in named if token.content not in have]
+        library.add_tokens(new)
 
 
 def _special(settings: Mapping[str, Any]) -> Iterator[Any]:

@@ -71,6 +71,7 @@ def test_a_tokenizer_json_does_not_truncate_or_pad(tmp_path: Path) -> None:
 def test_settings(tmp_path: Path) -> None:
     files = gpt2_files([*TOKENS, "<|im_start|>", "<|im_end|>"]) | {
         "special_tokens_map.json": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+        # The map wins, as in transformers.
         "tokenizer_config.json": {
             "bos_token": {"content": "<|im_start|>", "lstrip": False},
             "eos_token": "<|im_end|>",
@@ -81,9 +82,9 @@ def test_settings(tmp_path: Path) -> None:
         "generation_config.json": {"eos_token_id": [END, END + 2], "pad_token_id": -1},
     }
     tokenizer = read_tokenizer(write(tmp_path, files))
-    assert (tokenizer.bos, tokenizer.eos, tokenizer.pad) == (END + 1, (END + 2, END), END)
+    assert (tokenizer.bos, tokenizer.eos, tokenizer.pad) == (END + 1, (END, END + 2), END)
     assert tokenizer.chat_template == "a"
-    assert tokenizer.encode("hello<|im_end|>") == [END + 1, TOKENS.index("hello"), END + 2]
+    assert tokenizer.encode("hello<|endoftext|>") == [END + 1, TOKENS.index("hello"), END]
     assert tokenizer.encode("hello", add_special=False) == [TOKENS.index("hello")]
     write(tmp_path, {"chat_template.jinja": "b"})
     assert read_tokenizer(tmp_path).chat_template == "b"

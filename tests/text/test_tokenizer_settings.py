@@ -119,6 +119,54 @@ def test_no_other_tokens_than_transformers(tmp_path: Path, start: int) -> None:
     assert equal > 7
 
 
+LETTERS = {letter: number for number, letter in enumerate([*BYTES, "<|endoftext|>"])}
+WORDS = "\n".join(
+    ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abhelo<>x", "##e", "##l", "##o"]
+)
+VOCABULARIES: dict[str, dict[str, object]] = {
+    "GPT2": {"vocab.json": LETTERS, "merges.txt": "#version: 0.2\n"},
+    "Bert": {"vocab.txt": WORDS},
+    "TokenizersBackend": {},
+}
+SPELLINGS: dict[str, dict[str, object]] = {
+    "additional": {"tokenizer_config.json": {"additional_special_tokens": ["<X>"]}},
+    "extra": {"tokenizer_config.json": {"extra_special_tokens": ["<X>"]}},
+    "named": {"tokenizer_config.json": {"extra_special_tokens": {"image_token": "<X>"}}},
+    "both": {
+        "tokenizer_config.json": {
+            "extra_special_tokens": ["<X>"],
+            "additional_special_tokens": ["hel"],
+        }
+    },
+    "map": {
+        "special_tokens_map.json": {"additional_special_tokens": ["<X>"]},
+        "tokenizer_config.json": {"model_max_length": 9},
+    },
+}
+
+
+@pytest.mark.few(4)
+@pytest.mark.reference("torch", "transformers")
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_additional_tokens_in_each_spelling(tmp_path: Path, name: str, spelling: str) -> None:
+    """Also beside a plain vocabulary, which has no tokenizer.json."""
+    from transformers import AutoTokenizer
+
+    files = VOCABULARIES[name] | SPELLINGS[spelling]
+    if not VOCABULARIES[name]:
+        files["tokenizer.json"] = bytes_of_text(random.Random(0)).to_str()
+    settings = files["tokenizer_config.json"]
+    assert isinstance(settings, dict)
+    kind = name if name == "TokenizersBackend" else f"{name}Tokenizer"
+    write(tmp_path, files | {"tokenizer_config.json": {**settings, "tokenizer_class": kind}})
+    ours, theirs = read_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    (number,) = ours.encode("<X>", add_special=False)
+    assert ours.encode("hello <X>") == theirs.encode("hello <X>")
+    assert ours.encode("hello <X>", add_special=False)[-1] == number
+    assert ours.decode([number]) == ""
+
+
 def test_flags_change_nothing_of_a_generic_class(tmp_path: Path) -> None:
     library = bytes_of_text(random.Random(0))
     (tmp_path / "tokenizer.json").write_text(library.to_str(), encoding="utf-8")
