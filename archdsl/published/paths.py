@@ -1,14 +1,15 @@
-"""The paths of a `weights` block: `{i}` and `*` match parts, `{q,k}` names several."""
+"""The paths of a `weights` block: `{i}` and `*` match parts, `{q,k}` is a list of names."""
 
 from __future__ import annotations
 
 import functools
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from archdsl.syntax import ast
 
-_HOLE = re.compile(r"\{(\w+)\}|\{(\w+(?:,\w+)+)\}|\*")
+_HOLE = re.compile(r"\{(\w+)\}|\{([\w.]+(?:,[\w.]+)+)\}|\*")
 
 
 def holes(path: ast.Path) -> list[str]:
@@ -25,6 +26,36 @@ def stacked_hole(rule: ast.Rule) -> str | None:
     return alone[0].strip("{}") if len(alone) == 1 else None
 
 
+def pairs(rule: ast.Rule) -> tuple[ast.Rule, ...]:
+    """The rules that a rule with lists of equal length on both sides stands for.
+
+    Any other rule stands for itself.
+    """
+    paths = (rule.ours, *rule.theirs)
+    lengths = {len(parts(path.text)) for path in paths}
+    if lengths == {0} or len(lengths) > 1 or _takes_parts(rule):
+        return (rule,)
+
+    def member(path: ast.Path, number: int) -> ast.Path:
+        name = parts(path.text)[number]
+        text = _HOLE.sub(lambda found: name if found[2] else found[0], path.text)
+        return replace(path, text=text)
+
+    return tuple(
+        replace(
+            rule,
+            ours=member(rule.ours, number),
+            theirs=tuple(member(path, number) for path in rule.theirs),
+        )
+        for number in range(lengths.pop())
+    )
+
+
+def _takes_parts(rule: ast.Rule) -> bool:
+    """Whether a list names the parts of one tensor."""
+    return any(each.name.id in ("split", "concat") for each in rule.conversions)
+
+
 @functools.cache
 def parts(text: str) -> tuple[str, ...]:
     """The names in a path's `{q,k,v}`."""
@@ -39,7 +70,7 @@ def pattern(text: str) -> str:
     for hole in _HOLE.finditer(text):
         parts.append(re.escape(text[end : hole.start()]))
         if hole[2]:
-            parts.append(f"(?P<_part>{hole[2].replace(',', '|')})")
+            parts.append(f"(?P<_part>{'|'.join(map(re.escape, hole[2].split(',')))})")
         else:
             parts.append(f"(?P<{hole[1]}>[^.]+)" if hole[1] else "(?P<_rest>.+)")
         end = hole.end()

@@ -1,9 +1,9 @@
 """`weights` blocks: a one-to-one map between a model's weights and a checkpoint's tensors.
 
 A rule pairs two paths. `{i}` matches one part of a path and `*` the rest; both sides have the
-same ones. `{q,k,v}` names several weights that are parts of one tensor on the other side, and
-so does a `{j}` that is only on the left, with `stacked`. Each weight of the model must match
-exactly one rule.
+same ones. `{q,k,v}` on both sides is one rule for each name. With `split` or `concat` it names
+the weights that are parts of one tensor on the other side, and so does a `{j}` that is only on
+the left, with `stacked`. Each weight of the model must match exactly one rule.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from archdsl.published.conversions import CONVERSIONS, Conversion, ConversionErr
 from archdsl.published.paths import (
     fill,
     holes,
+    pairs,
     parts,
     pattern,
     stacked_hole,
@@ -169,7 +170,12 @@ class _MapBuilder:
     def __init__(self, node: ast.Weights, work: Elaborator, env: Env, report: Report):
         self.node, self.work, self.env, self.report = node, work, env, report
         before = work.report.mistakes
-        self.lines = list(apply_renames(list(active_lines(node.rules, work, env)), report))
+        lines = [
+            each
+            for line in active_lines(node.rules, work, env)
+            for each in (pairs(line) if isinstance(line, ast.Rule) else (line,))
+        ]
+        self.lines = list(apply_renames(lines, report))
         self.converted: dict[int, tuple[Conversion, ...]] = {}
         self.whole = work.report.mistakes == before
 
@@ -257,7 +263,7 @@ class _MapBuilder:
         return True
 
     def has_valid_parts(self, rule: ast.Rule) -> bool:
-        """Checks that `{a,b}` is used with `split` on the left and `concat` on the right."""
+        """Checks that a single list is used with `split` on the left, `concat` on the right."""
         names = [c.name.id for c in rule.conversions]
         if "stacked" in names and stacked_hole(rule) is None:
             self.report_error(
@@ -266,23 +272,19 @@ class _MapBuilder:
                 expected="ours.{i}.{j}.weight = theirs.{i}.weight -> stacked",
             )
             return False
-        several = bool(parts(rule.ours.text))
-        if several != ("split" in names):
-            self.report_error(
-                "`{a,b}` on the left is for `split`, and `split` needs it",
-                rule,
-                expected="ours.{a,b}.weight = theirs.weight -> split",
-            )
-            return False
-        joined = [bool(parts(path.text)) for path in rule.theirs]
-        if any(each != ("concat" in names) for each in joined):
-            self.report_error(
-                "`{a,b}` on the right is for `concat`, and `concat` needs it",
-                rule,
-                expected="ours.weight = theirs.{a,b}.weight -> concat",
-            )
-            return False
-        return True
+        ours, *theirs = (len(parts(path.text)) for path in (rule.ours, *rule.theirs))
+        if bool(ours) == ("split" in names) and all(
+            bool(each) == ("concat" in names) for each in theirs
+        ):
+            return True
+        self.report_error(
+            "a list of names does not fit the rule",
+            rule,
+            expected="lists of equal length on both sides, or one on the left with `split`, or "
+            "one on the right with `concat`",
+            found=f"lists of {' and '.join(map(str, (ours, *theirs)))} names",
+        )
+        return False
 
     # -- matching rules with weights --
 

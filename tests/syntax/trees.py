@@ -43,7 +43,7 @@ atoms = (
     | _node(ast.Bool, st.booleans())
 )
 patterns = ["h", "h.{i}.*", "0.weight", "*", "encoder/layer-{n}.b", "ignored", "model.{i}x"]
-patterns += ["a.{q,k,v}.*", "iffy", "defaults", "configs.x", "x-"]
+patterns += ["a.{q,k,v}.*", "a.{0,q.x}.*", "iffy", "defaults", "configs.x", "x-"]
 paths = _node(ast.Path, st.sampled_from(patterns))
 
 # -- comments --
