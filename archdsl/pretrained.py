@@ -19,11 +19,13 @@ from archdsl.frozen import Frozen
 from archdsl.graph.cost import BYTES, parameter_count
 from archdsl.graph.sites import parameters
 from archdsl.model import Model
+from archdsl.published.config_values import flatten
 from archdsl.published.configs import read_alternatives, write_config
 from archdsl.published.end_tokens import ends_of_config
 from archdsl.published.keep_config import bind, changed_parameters, format_value, keep_fields
 from archdsl.published.recognise import (
     Recognised,
+    identifies,
     model_type_field,
     recognise,
     unknown_fields,
@@ -33,7 +35,8 @@ from archdsl.published.weight_maps import WeightMap
 from archdsl.semantics.model_parameters import Setting
 from archdsl.syntax import ast
 
-_FILES = ("general.architecture",)  # the field that identifies the metadata of a .gguf file
+# The fields that identify the metadata of .gguf files and of CTranslate2's.
+_FILES = (("general.architecture",), ("spec",))
 
 
 def from_pretrained(
@@ -121,29 +124,37 @@ def export(
     node = chosen.config
     assert node is not None
     theirs = checkpoints.to_published(chosen, ours)
-    place = folder_of(resolve(weights)) if files is None else None
-    imported = place is not None and not resolve(weights).is_dir()
-    if files is not None and files != "none":
-        place = resolve(files)
-        if not place.is_dir():
-            fail("file", f"{files}: the folder is missing", expected="a folder, or none")
+    place = _folder_of_files(weights, files)
     others, _ = other_files(place) if place else ({}, [])
+    original = read_object(others[CONFIG], "a config") if CONFIG in others else None
+    if original and files is None and not resolve(weights).is_dir():
+        # The import has accepted all fields. It may have read the settings elsewhere: the
+        # config.json of CTranslate2 has none.
+        ignore = unknown_fields(node, original)
+        if not identifies(node, flatten(original)):
+            original, ignore = None, ()
     work, env = analysis.elaborator, analysis.env
-    if CONFIG in others:
-        original = read_object(others[CONFIG], "a config")
-        # The import has accepted all fields.
-        ignore = unknown_fields(node, original) if imported else ignore
+    if original is None:
+        config = write_config(node, work, env)
+    else:
         config = keep_fields(
             str(others[CONFIG]), node, analysis.model, work, env, original, theirs, ignore
         )
-    else:
-        config = write_config(node, work, env)
     _check_round_trip(analysis, node, config, theirs, ignore)
-    if files is not None or CONFIG not in others:
+    if files is not None or original is None:
         names = [name for name in ("dtype", "torch_dtype") if name in config]
         config |= dict.fromkeys(names or ["dtype"], common_dtype(ours.values()))
     write_checkpoint(folder, theirs, config, shard_bytes, others)
     return len(theirs), len(others.keys() - {CONFIG})
+
+
+def _folder_of_files(weights: str, files: str | None) -> Path | None:
+    if files is None:
+        return folder_of(resolve(weights))
+    place = resolve(files)
+    if files != "none" and not place.is_dir():
+        fail("file", f"{files}: the folder is missing", expected="a folder, or none")
+    return None if files == "none" else place
 
 
 def common_dtype(tensors: Iterable[LazyTensor]) -> str:
@@ -240,6 +251,12 @@ def _check_round_trip(
             node.span,
             expected=listing([f"{n} = {format_value(again.names[n])}" for n in lost], "and"),
         )
+
+
+def _has_config_json(node: ast.Config) -> bool:
+    """Whether a `config` block is of a config.json, not of settings in a file of weights."""
+    own = model_type_field(node)
+    return own is not None and own[0] not in _FILES
 
 
 def _choose_map(analysis: Analysis, map: str | None) -> WeightMap:

@@ -26,12 +26,14 @@ from archdsl.frozen import Frozen
 CONFIG = "config.json"
 _INDEX = ".index.json"
 _WRAPPER = "_orig_mod."
+_CTRANSLATE2 = "model.bin"
 # The file names of weights in a folder; the first that exists is read.
 _NAMES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    _CTRANSLATE2,
 )
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".gguf", _INDEX)
 
@@ -40,9 +42,9 @@ class Checkpoint(Frozen):
     """An opened checkpoint.
 
     `tensors` are in the order of the file or the index, under their names without those of
-    wrappers. `config` is the content of `config.json`, the metadata of a GGUF file or the
-    settings in a PyTorch file; None if there is none of these. `used` are the names
-    of the files of a folder that hold the tensors.
+    wrappers. `config` is the content of `config.json`, the metadata of a GGUF file, or the
+    settings in a file of PyTorch or CTranslate2; None if there is none of these. `used` are the
+    names of the files of a folder that hold the tensors.
     """
 
     path: Path
@@ -72,8 +74,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if weights.name.endswith(_INDEX):
         tensors, shards = _read_shards(weights)
         return Checkpoint(place, _without_wrapper(tensors), config, (weights.name, *shards))
-    tensors = _without_wrapper(read_file(weights)[0])
-    return Checkpoint(place, tensors, config, (weights.name,))
+    tensors, settings = read_file(weights)
+    if weights.name == _CTRANSLATE2 and settings:
+        config = {**settings, **(config or {})}  # which has the names of tokens alone
+    return Checkpoint(place, _without_wrapper(tensors), config, (weights.name,))
 
 
 def _without_wrapper(tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:

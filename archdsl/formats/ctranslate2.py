@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +36,31 @@ _VERSION = 6
 # tinygrad's names of the types 0 to 5.
 _DTYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
 _SCALE = "_scale"
+_LAYER = re.compile(r"layer_([0-9]{1,6})")
+_LAYERS = "layers"
+_DEEP = 30  # no name has more parts
 
 
-def read_ctranslate2(path: Path) -> dict[str, LazyTensor]:
-    """The variables of a file by name, in file order, then its aliases.
+def read_ctranslate2(path: Path) -> tuple[dict[str, LazyTensor], dict[str, object]]:
+    """The variables of a file by name, in file order, then its aliases; and its settings.
 
     Each is a view of the memory-mapped file. The parts of a name are separated by slashes, as
-    in `encoder/layer_0/ffn/linear_0/weight`. A matrix is [out, in].
+    in `encoder/layer_0/ffn/linear_0/weight`. A matrix is [out, in]. The settings are `spec`,
+    the name of the model class, its `revision`, the variables without axes, and the numbers of
+    layers, as in `{"encoder": {"num_heads": 8, "layers": 6}}`.
 
     Raises ArchError (`checkpoint`) if the file is damaged, has another version, or has
     quantized weights.
     """
     with reading(path, _KIND):
-        tensors, aliases = _Variables(map_file(path)).read()
+        kind, revision, tensors, aliases = _Variables(map_file(path)).read()
         _refuse_quantized(path, tensors)
         for alias, name in aliases.items():
             if name not in tensors:
                 raise ValueError(f"`{alias:.80}` is an alias of `{name:.80}`, which is missing")
         named = ((alias, tensors[name]) for alias, name in aliases.items())
-        return unique_names([*tensors.items(), *named])
+        settings = {"spec": kind, "revision": revision, **_settings(tensors)}
+        return unique_names([*tensors.items(), *named]), settings
 
 
 class _Variables:
@@ -64,19 +70,20 @@ class _Variables:
         self._raw = raw
         self._at = 0
 
-    def read(self) -> tuple[dict[str, LazyTensor], dict[str, str]]:
-        """The variables by name, and the name of the variable behind each alias."""
+    def read(self) -> tuple[str, int, dict[str, LazyTensor], dict[str, str]]:
+        """The model class and its revision, the variables by name, and the name of the variable
+        behind each alias."""
         (version,) = self._numbers("I")
         if version != _VERSION:
             raise ValueError(f"format version {version} is not supported; only {_VERSION} is")
-        self._text()  # the model class; the names of the variables identify the model
-        _, variables = self._numbers("II")
+        kind = self._text()
+        revision, variables = self._numbers("II")
         tensors = unique_names((self._text(), self._variable()) for _ in range(variables))
         (count,) = self._numbers("I")
         aliases = unique_names((self._text(), self._text()) for _ in range(count))
         if self._at != len(self._raw):
             raise ValueError(f"{len(self._raw) - self._at} extra bytes at the end")
-        return tensors, aliases
+        return kind, revision, tensors, aliases
 
     def _variable(self) -> LazyTensor:
         (axes,) = self._numbers("B")
@@ -107,6 +114,30 @@ class _Variables:
                 f"{size} bytes at offset {start} exceed the file of {len(self._raw)} bytes"
             )
         return self._raw[start : self._at]
+
+
+def _settings(tensors: Mapping[str, LazyTensor]) -> dict[str, Any]:
+    """The variables without axes, and the number of layers of each stack, as nested dicts."""
+    found: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        *within, last = name.split("/")
+        if not tensor.shape:
+            _place(found, within)[last] = tensor.read().item()
+        for depth, part in enumerate(within):
+            if layer := _LAYER.fullmatch(part):
+                stack = _place(found, within[:depth])
+                stack[_LAYERS] = max(stack.get(_LAYERS, 0), int(layer[1]) + 1)
+    return found
+
+
+def _place(found: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    if len(path) > _DEEP:
+        raise ValueError(f"a name of {len(path)} parts")
+    for part in path:
+        found = found.setdefault(part, {})
+        if type(found) is not dict:
+            raise ValueError(f"`{part:.80}` is a variable, and the beginning of others' names")
+    return found
 
 
 def _refuse_quantized(path: Path, tensors: Mapping[str, LazyTensor]) -> None:

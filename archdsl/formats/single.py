@@ -96,7 +96,7 @@ def _reader(path: Path, start: bytes) -> _Reader:
             torch = any(name.endswith("/data.pkl") for name in archive.namelist())
         return read_torch if torch else _without_metadata(read_npz)
     if START.match(start):
-        return _without_metadata(read_ctranslate2)
+        return read_ctranslate2
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return _without_metadata(read_safetensors)
     if start[:1] == b"\x80":  # the first instruction of a pickle

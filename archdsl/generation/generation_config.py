@@ -30,6 +30,11 @@ from archdsl.generation.processors import (
 from archdsl.generation.sampling import Sampling
 
 _FILES = ("config.json", "generation_config.json")
+# The names in CTranslate2's config.json, and ours.
+_CTRANSLATE2 = {
+    "suppress_ids": "suppress_tokens",
+    "suppress_ids_begin": "begin_suppress_tokens",
+}
 _TOP_K = 50  # transformers' default for sampling
 
 
@@ -294,6 +299,7 @@ def read_generation_config(folder: Path, task: Task) -> GenerationConfig:
             "task",
             "return_timestamps",
         }
+        given = {_CTRANSLATE2.get(name, name): value for name, value in given.items()}
         given = {name: value for name, value in given.items() if name in known}
     _check(path, given, task)
     supported = given.keys() & task.supported.split()

@@ -92,7 +92,7 @@ def _search(paths: Sequence[Path], fields: Mapping[str, object]) -> _Candidate |
     for path in paths:
         file = tree(read(str(path)))
         for block, node in _configs(file):
-            if not _identifies(node, fields):
+            if not identifies(node, fields):
                 continue
             there = [(n, v) for n, v in fixed_fields(node) if not fields.keys().isdisjoint(n)]
             differing = sum(not _has(fields, names, value) for names, value in there)
@@ -102,7 +102,7 @@ def _search(paths: Sequence[Path], fields: Mapping[str, object]) -> _Candidate |
     return best[1] if best else None
 
 
-def _identifies(node: ast.Config, fields: Mapping[str, object]) -> bool:
+def identifies(node: ast.Config, fields: Mapping[str, object]) -> bool:
     """Whether a map is for the model type of a config, or for its architecture if the config,
     of a release before 2020, has no model type. A map without a model type is for configs that
     have its first field."""
@@ -200,7 +200,7 @@ def _has(fields: Mapping[str, object], names: tuple[str, ...], value: object) ->
     return any(v == value or (isinstance(v, list) and v == [value] * len(v)) for v in found)
 
 
-_KIND_FIELDS = ("model_type", "general.architecture", "architecture")
+_KIND_FIELDS = ("model_type", "general.architecture", "architecture", "spec")
 
 
 def _fail_unknown(

@@ -1,7 +1,7 @@
 """Fields of a `config` block that are facts of the checkpoint's tensors.
 
-`tensors.NAME` is whether there is a tensor NAME, `rows.NAME` is the size of its first axis, and
-`numbers.NAME` are its numbers, for a small one.
+`tensors.NAME` is whether there is a tensor NAME, `rows.NAME` is the size of its first axis,
+`columns.NAME` that of its second, and `numbers.NAME` are its numbers, for a small one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # imports tinygrad
     from archdsl.formats.host import LazyTensor
 
-_PREFIXES = ("tensors.", "rows.", "numbers.")
+_PREFIXES = ("tensors.", "rows.", "columns.", "numbers.")
 _FEW = 1024  # no list of rotary factors is longer
 
 
@@ -29,6 +29,8 @@ def tensor_field(name: str, tensors: Mapping[str, LazyTensor]) -> object:
         return None
     if kind == "rows":
         return stored.shape[0]
+    if kind == "columns":
+        return stored.shape[1] if len(stored.shape) > 1 else None
     if len(stored.shape) > 1 or stored.shape[0] > _FEW:
         return None
     return [float(each) for each in stored.read()]

@@ -60,7 +60,8 @@ def test_every_type_keeps_its_bits(tmp_path: Path) -> None:
     )
     checkpoint = read_checkpoint(path)
     assert list(checkpoint.tensors) == [*names, "encoder/num_heads"]
-    assert checkpoint.config is None
+    settings = {"spec": "WhisperSpec", "revision": 3, "encoder": {"num_heads": 6}}
+    assert checkpoint.config == settings
     for name in names:
         stored = checkpoint.tensors[name]
         assert (stored.dtype, stored.shape) == (name, (2, 24 // sizes[name]))
@@ -88,9 +89,32 @@ def test_further_names(tmp_path: Path) -> None:
     assert all(each.read().tolist() == [1, 2] for each in tensors.values())
 
 
+def test_the_settings_and_the_numbers_of_layers(tmp_path: Path) -> None:
+    whole, part = struct.pack("<h", 6), struct.pack("<f", 0.5)
+    variables = {
+        "decoder/num_heads": ([], 2, whole),
+        "decoder/layer_0/w": ([1], 0, part),
+        "decoder/layer_10/scale": ([], 0, part),
+        "encoder/layer_0/w": ([1], 0, part),
+    }
+    (tmp_path / "model.bin").write_bytes(model_file(variables))
+    decoder = {"num_heads": 6, "layers": 11, "layer_10": {"scale": 0.5}}
+    settings = {"spec": "WhisperSpec", "revision": 3, "decoder": decoder}
+    settings["encoder"] = {"layers": 1}
+    assert read_checkpoint(tmp_path / "model.bin").config == settings
+    # A folder has a config.json of its own.
+    (tmp_path / "config.json").write_text('{"suppress_ids": [3]}')
+    assert read_checkpoint(tmp_path).config == {**settings, "suppress_ids": [3]}
+
+
+SETTING = ([], 2, struct.pack("<h", 6))
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
+        (model_file({"a": SETTING, "a/b": SETTING}), "`a` is a variable, and the beginning"),
+        (model_file({"a/" * 99 + "b": SETTING}), "a name of 99 parts"),
         (model_file(ONE, version=5), "format version 5 is not supported; only 6 is"),
         (model_file({"w": ([2], 6, bytes(8))}), "unknown type 6 of a variable"),
         (model_file({"w": ([3], 0, bytes(8))}), "8 bytes for a variable float32[3]"),
