@@ -16,6 +16,7 @@ import math
 import mmap
 import struct
 import sys
+import tokenize
 import weakref
 import zipfile
 import zlib
@@ -74,6 +75,7 @@ _DAMAGE = (
     MemoryError,
     RuntimeError,
     SyntaxError,
+    tokenize.TokenError,  # of numpy, for an array's header
 )
 
 

@@ -7,6 +7,7 @@ bfloat16 and no 8-bit floats; safetensors supports them.
 from __future__ import annotations
 
 import os
+import tokenize
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,7 +66,10 @@ def read_npy(path: str | Path) -> np.ndarray[Any, Any]:
         }
         if start[6:] not in readers:
             raise ValueError("its version is not supported: write it again with `np.save`")
-        shape, _, dtype = readers[start[6:]](file)
+        try:
+            shape, _, dtype = readers[start[6:]](file)
+        except (SyntaxError, TypeError, RecursionError, tokenize.TokenError) as error:
+            raise ValueError("its header is damaged") from error
         if dtype.hasobject:
             raise ValueError("it has Python objects instead of numbers")
         declared = element_count(shape) * dtype.itemsize

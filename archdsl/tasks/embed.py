@@ -90,7 +90,7 @@ def read_pooling(folder: str | Path, pool: str | None = None) -> Pooling:
         return Pooling(pool or "mean")
     with reading(place / _MODULES, "a list of modules"):
         modules = {
-            str(each["type"]).rpartition(".")[2]: place / each["path"]
+            str(each["type"]).rpartition(".")[2]: _inside(place, each["path"])
             for each in json.loads(read_bytes(place / _MODULES))
         }
     others = sorted(modules.keys() - {"Transformer", "Pooling", "Normalize"})
@@ -104,21 +104,13 @@ def read_pooling(folder: str | Path, pool: str | None = None) -> Pooling:
     home = modules.get("Transformer", place)
     transformer = _read_optional(home / _TRANSFORMER)
     _check_transformer(home / _TRANSFORMER, transformer)
-    general = _read_optional(place / _GENERAL)
-    name, prompts = general.get("default_prompt_name"), general.get("prompts") or {}
-    if name is not None and name not in prompts:
-        fail(
-            "config",
-            f"{place / _GENERAL}: the default prompt `{name}` is not among its prompts",
-            expected=listing(prompts) or "an entry under `prompts`",
-            help=did_you_mean(name, prompts) or "add it under `prompts`, or remove the default",
-        )
+    prompt = _read_prompt(place / _GENERAL)
     return Pooling(
         pool or _read_pool(modules["Pooling"] / "config.json"),
         "Normalize" in modules,
         _read_limit(home, transformer),
         bool(transformer.get("do_lower_case")),
-        "" if name is None else prompts[name],
+        prompt,
     )
 
 
@@ -237,6 +229,37 @@ def _read_optional(path: Path) -> Mapping[str, Any]:
     return read_object(path, "a config") if path.is_file() else {}
 
 
+def _inside(folder: Path, path: str) -> Path:
+    """A path that a file of the folder names; raises ValueError for one outside it."""
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise ValueError(f"the path {path!r:.80} is not in the folder")
+    return folder / path
+
+
+def _read_prompt(path: Path) -> str:
+    """Reads the text of the default prompt; empty if there is none."""
+    found = _read_optional(path)
+    name, prompts = found.get("default_prompt_name"), found.get("prompts") or {}
+    if name is None:
+        return ""
+    texts = list(prompts.values()) if isinstance(prompts, dict) else [None]
+    if not all(isinstance(each, str) for each in (name, *texts)):
+        fail(
+            "config",
+            f"{path}: the prompts are not texts",
+            expected='"prompts": {"query": "query: "}, "default_prompt_name": "query"',
+            found=repr({"prompts": prompts, "default_prompt_name": name})[:200],
+        )
+    if name not in prompts:
+        fail(
+            "config",
+            f"{path}: the default prompt `{name}` is not among its prompts",
+            expected=listing(prompts) or "an entry under `prompts`",
+            help=did_you_mean(name, prompts) or "add it under `prompts`, or remove the default",
+        )
+    return str(prompts[name])
+
+
 def _read_pool(path: Path) -> str:
     """Reads the one pooling of a config: `pooling_mode`, a name or a list, or the old flags."""
     found = read_object(path, "a config of pooling")
@@ -252,7 +275,7 @@ def _read_pool(path: Path) -> str:
         problem = "`include_prompt` is false, which is not supported"
     elif len(modes) > 1:
         problem = "several poolings are not supported"
-    elif modes[0] not in POOLS:
+    elif modes[0] not in [*POOLS]:  # it may be any JSON value
         problem = "unknown pooling"
     if problem:
         fail(
@@ -276,7 +299,8 @@ def _read_limit(folder: Path, transformer: Mapping[str, Any]) -> int | None:
 
 def _check_transformer(path: Path, found: Mapping[str, Any]) -> None:
     """Reports settings of sentence-transformers 5.4 with which vectors would differ."""
-    text = dict(found.get("modality_config") or {}).get("text")
+    modality = found.get("modality_config") or {}
+    text = modality.get("text") if isinstance(modality, dict) else modality
     wanted = {
         "transformer_task": (found.get("transformer_task"), (None, "feature-extraction")),
         "module_output_name": (found.get("module_output_name"), (None, "token_embeddings")),

@@ -37,6 +37,7 @@ def header(shape: object, dtype: str = "<f4") -> bytes:
         (header((-1, 2)), "not a valid shape"),
         (header((2,), "|O") + b"\x80\x04N.", "it has Python objects"),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\x3f{{{", "EOF"),
+        (b"\x93NUMPY\x01\x00\x04\x00{{'a", "its header is damaged"),
     ],
 )
 def test_an_array_that_is_damaged(

@@ -119,6 +119,31 @@ def test_normalisation_and_prompts_from_the_checkpoint(tmp_path: Path) -> None:
     assert read_pooling(tmp_path) == Pooling("mean", True, 7, prompt="find: ")
 
 
+@pytest.mark.parametrize(
+    ("general", "message"),
+    [
+        ({"prompts": {"query": 3}, "default_prompt_name": "query"}, "are not texts"),
+        ({"prompts": {"query": "q"}, "default_prompt_name": False}, "are not texts"),
+        ({"prompts": [1], "default_prompt_name": "query"}, "are not texts"),
+        ({"prompts": {"query": "q"}, "default_prompt_name": "queri"}, "did you mean `query`"),
+    ],
+)
+def test_odd_prompts_are_an_error(
+    general: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    written(tmp_path, BOTH, general)
+    with pytest.raises(ArchError, match=message):
+        read_pooling(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["../elsewhere", "/etc"])
+def test_a_module_outside_the_folder_is_refused(path: str, tmp_path: Path) -> None:
+    modules = [{"type": "a.Pooling", "path": path}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ArchError, match="is not in the folder"):
+        read_pooling(tmp_path)
+
+
 def pooling_file(folder: Path, fields: dict[str, Any]) -> Path:
     """A folder of sentence-transformers with these fields in its config of pooling."""
     written(folder, BOTH)
@@ -164,6 +189,7 @@ def test_the_flags_of_older_files(flags: dict[str, bool], name: str, tmp_path: P
         ),
         ({"pooling_mode": "median"}, "unknown pooling"),
         ({"pooling_mode": 3}, "unknown pooling"),
+        ({"pooling_mode": [["cls"]]}, "unknown pooling"),
         ({"pooling_mode_median": True}, "the field `pooling_mode_median` is unknown"),
         ({"include_prompt": False}, "`include_prompt` is false"),
     ],
