@@ -58,7 +58,8 @@ def add_sampling(parser: argparse.ArgumentParser, tokens: int, temperature: floa
         "--top-k",
         type=int,
         metavar="K",
-        help="sample from the K most likely tokens (default: the checkpoint's, or all)",
+        help="sample from the K most likely tokens; 0: from all (default: the checkpoint's, or "
+        "all)",
     )
     group.add_argument(
         "--top-p",

@@ -123,10 +123,9 @@ class GenerationConfig(Frozen):
         if not asked and not sample:
             return Sampling(0, repetition_penalty=penalty)
         default = (1.0, _TOP_K) if self.do_sample else (default_temperature, None)
-        k = self.top_k or (default[1] if self.top_k is None else None)  # 0 means all
         return Sampling(
             temperature=_first_set(temperature, self.temperature, default[0]),
-            top_k=_first_set(top_k, k),
+            top_k=_first_set(top_k, self.top_k, default[1]),
             top_p=_first_set(top_p, self.top_p),
             min_p=_first_set(min_p, self.min_p),
             repetition_penalty=penalty,

@@ -28,7 +28,7 @@ class Sampling(Frozen):
 
     - `temperature` divides the logits. At 0 the most likely token is taken; of equal ones, the
       first.
-    - `top_k` keeps the k most likely tokens, and those equal to the last of them.
+    - `top_k` keeps the k most likely tokens, and those equal to the last of them; 0 keeps all.
     - `top_p` keeps the fewest tokens with a total probability of at least p (Holtzman et al.
       2019, "The Curious Case of Neural Text Degeneration", section 3.1).
     - `min_p` keeps the tokens at least min_p times as probable as the most likely one (Nguyen
@@ -69,8 +69,8 @@ class Sampling(Frozen):
             (
                 "top-k",
                 self.top_k,
-                "a whole number, at least 1",
-                self.top_k is None or (self.top_k >= 1 and float(self.top_k).is_integer()),
+                "a whole number, at least 1; 0 keeps all",
+                self.top_k is None or (self.top_k >= 0 and float(self.top_k).is_integer()),
             ),
             (
                 "top-p",
@@ -178,7 +178,7 @@ def filter_scores(scores: Scores, seen: Sequence[int], sampling: Sampling) -> Sc
     if sampling.temperature == 0:
         return _exclude_others(scores, np.arange(len(scores)) == scores.argmax())
     scores = scores / sampling.temperature
-    if sampling.top_k is not None:
+    if sampling.top_k:
         least = np.sort(scores)[-sampling.top_k :][0]
         scores = _exclude_others(scores, scores >= least)
     if sampling.top_p is not None:

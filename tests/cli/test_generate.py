@@ -141,7 +141,8 @@ def test_generate_uses_the_generation_config(
     (tmp_path / "tiny" / "generation_config.json").unlink()
     assert drawn == run_ok(capsys, *args, "--max-new-tokens", "9") != greedy[:9]
 
-    configure(max_length=30, eos_token_id=0)
+    # Tokens beyond the tokenizer, and beyond the model, never occur.
+    configure(max_length=30, eos_token_id=[0, 63, 500], pad_token_id=500)
     type_in(monkeypatch, "hi", end=EOFError)
     answer = run_ok(capsys, "chat", folder).rstrip("\n")
     assert len(answer) == 30 - len("u:hi.a:")
