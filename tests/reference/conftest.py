@@ -5,4 +5,4 @@ pytest would import them itself to look for doctests, and keep what a skip left 
 
 from __future__ import annotations
 
-collect_ignore = ["families", "onnx_cases.py", "stored", "torch_models.py"]
+collect_ignore = ["families", "onnx_cases.py", "stored", "torch_models.py", "variants"]

@@ -18,6 +18,8 @@ from archdsl.analysis import analyse
 from archdsl.graph.cost import parameter_count
 from archdsl.syntax import ast
 from archdsl.syntax.parser import parse
+from tests.published.real_configs import parameters, real_configs
+from tests.reference.variants import results
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "zoo.md"
@@ -52,6 +54,28 @@ on the CPU. A difference is max |archdsl - reference| / max |reference|, the lar
 | --- | --- | --- |
 """
 
+VARIANTS = """
+## Variants
+
+Small models with changed configs. Each field of the config classes of transformers takes other
+values, alone and with others. Fields are left out of config.json, or written as older releases
+wrote them. Transformers saves each model, archdsl loads it, and all outputs are compared as
+above; equal means a difference of at most 1e-4. Refused means that archdsl raises an error: the
+last column counts the fields that the errors name. Some variants transformers cannot compute.
+`python -m tests.reference.variants` writes this table.
+
+| family | equal | largest difference | different | not computed by transformers | refused |
+| --- | --- | --- | --- | --- | --- |
+"""
+PUBLISHED = """
+## Published configs
+
+Configs of published checkpoints, read without their weights. Each name links to the file.
+
+| family | loaded: parameters | refused: message |
+| --- | --- | --- |
+"""
+
 
 class Row(NamedTuple):
     """One row of the table of differences."""
@@ -69,14 +93,31 @@ def page(rows: list[Row]) -> str:
     text += AGREEMENT
     for row in rows:
         text += f"| {row.spec} | {row.against} | {row.found} |\n"
-    return text
+    return text + VARIANTS + results.table(results.read()) + PUBLISHED + _published()
 
 
 def measured(text: str) -> list[Row]:
     """Reads the rows of the table of differences from a page."""
-    table = text.partition("## Agreement")[2]
+    table = text.partition("## Agreement")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \|$", table, re.MULTILINE)
     return [Row(*each) for each in cells if each[0] != "spec" and not each[0].startswith("---")]
+
+
+def _published() -> str:
+    """One row for each family."""
+    loaded: dict[str, list[str]] = {}
+    refused: dict[str, list[str]] = {}
+    for real in real_configs():
+        found = parameters(real.config)
+        cells = refused if isinstance(found, str) else loaded
+        text = found if isinstance(found, str) else f"{found:,}"
+        cells.setdefault(real.family, []).append(f"{real.link}: {text}")
+    families = dict.fromkeys(real.family for real in real_configs())
+    return "".join(
+        f"| {family} | {'; '.join(loaded.get(family, []))} "
+        f"| {'; '.join(refused.get(family, []))} |\n"
+        for family in families
+    )
 
 
 def _size(path: Path) -> str:
@@ -127,5 +168,11 @@ def _compared() -> list[Row]:
     return rows
 
 
+def write(rows: list[Row] | None = None) -> None:
+    """Writes the page, with the measured rows that it has or with new ones."""
+    kept = measured(PAGE.read_text(encoding="utf-8")) if rows is None else rows
+    PAGE.write_text(page(kept), encoding="utf-8", newline="\n")
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page(_compared()), encoding="utf-8", newline="\n")
+    write(_compared())
