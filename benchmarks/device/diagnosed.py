@@ -42,7 +42,7 @@ def longest(limit: Line, dtype: str, size: Sizes, new: int, folder: str) -> Line
     from tinygrad.helpers import Context
 
     executable = fast.model_of(size, limit["device"], dtype).executable
-    decoder = Decoder(executable, 1, 2 * _LENGTH)
+    decoder = Decoder(executable, 1, new + 8)
     tokens = np.full((1, new), 9)
     with Context(JIT=2):  # type: ignore[no-untyped-call]  # no graph of several kernels
         decoder.feed(tokens, last=True)

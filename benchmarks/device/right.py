@@ -44,7 +44,7 @@ def units(device: str, references: str | None, quick: bool) -> Iterator[Unit]:
 def _unit(way: str, spec: str, device: str, dtype: str, references: str | None) -> Unit:
     options = {"spec": spec, "device": device, "dtype": dtype, "references": references}
     name = f"{spec.partition('.')[0]}, {dtype}, {way}"
-    process = f"right {spec}"
+    process = f"right {dtype} {spec}"  # a dtype after the other, if there is no time for all
     return Unit("right", name, __name__, f"check_{way}", options, process, seconds=90)
 
 

@@ -11,7 +11,7 @@ from archdsl.graph.cost import cost
 
 _MEMORY = 0.7  # the share of the device's memory that a model may need
 _UNKNOWN = 2 * 2**30  # bytes, where a device does not report its memory
-_SECONDS = 2.0  # for the largest call, at a twentieth of the device's measured limit
+_SECONDS = 15.0  # for the largest call, at a twentieth of the device's measured limit
 _SLOW = 0.05
 
 
