@@ -18,13 +18,12 @@ from tinygrad import Tensor, dtypes
 from archdsl.backend.kernels.products import NO_EPILOGUE, Epilogue
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import realize_outside_capture
+from archdsl.backend.tinygrad_devices import accumulates_in_float32
 from archdsl.diagnostics import fail
 from archdsl.graph.types import Axis, Size, Type
 from archdsl.passes.program import Program
 from archdsl.passes.select_kernels import TINYGRAD
 
-# Devices that multiply 16-bit matrices and accumulate in float32 in hardware.
-TENSOR_CORES = frozenset({"CUDA", "NV", "AMD", "HIP", "METAL"})
 TILE = 16  # a side of the matrices that tensor cores multiply
 
 
@@ -81,7 +80,7 @@ class ExecutionContext:
 
     @property
     def tensor_cores(self) -> bool:
-        return self.device.split(":")[0] in TENSOR_CORES
+        return accumulates_in_float32(self.device)
 
     def matmul(self, a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
         """a @ b, or a @ b^T, by tinygrad: accumulated in float32, operands in their dtype."""

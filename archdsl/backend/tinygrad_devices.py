@@ -14,6 +14,8 @@ from tinygrad import Device
 
 from archdsl.backend.tinygrad_seam import DTYPES_DICT
 
+_WITH_TENSOR_CORES = frozenset({"CUDA", "NV", "AMD", "HIP", "METAL"})
+
 
 def total_memory(device: str) -> int | None:
     """The bytes of memory of an open device; None where its driver does not report them."""
@@ -43,11 +45,26 @@ def tensor_core_dtypes(device: str) -> tuple[str, ...]:
     float32 is left out on NVIDIA GPUs, which would round it to 19 bits.
     """
     renderer: Any = Device[device].renderer
-    names = {dtype: name for name, dtype in DTYPES_DICT.items()}
-    found = {names[core.dtype_in] for core in renderer.tensor_cores}
-    if device.split(":")[0] in ("CUDA", "NV"):
-        found.discard("float32")
-    return tuple(sorted(found & {"float16", "bfloat16", "float32"}))
+    found = {core.dtype_in for core in renderer.tensor_cores}
+    names = ["bfloat16", "float16"]
+    if device.split(":")[0] not in ("CUDA", "NV"):
+        names.append("float32")
+    return tuple(name for name in names if DTYPES_DICT[name] in found)
+
+
+def accumulates_in_float32(device: str) -> bool:
+    """Whether a device multiplies 16-bit matrices in hardware, with float32 sums.
+
+    Older GPUs have no tensor cores: their device is open, and says so. A device that is not
+    open is only lowered for, and is taken as a new one.
+    """
+    if device.split(":")[0] not in _WITH_TENSOR_CORES:
+        return False
+    opened: Any = Device
+    if device not in opened._opened_devices:
+        return True
+    renderer: Any = Device[device].renderer
+    return bool(renderer.tensor_cores)
 
 
 def _host(opened: Any) -> int:
