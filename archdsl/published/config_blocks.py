@@ -34,7 +34,10 @@ def check_config(node: ast.Config, model: ast.Model, work: Elaborator, env: Env)
         )
     fields: dict[str, ast.Setting] = {}
     for line in active_lines(node.rules, work, env):
-        assert isinstance(line, ast.Setting)
+        if isinstance(line, ast.Rename):
+            check_rename(line, work)
+        if not isinstance(line, ast.Setting):
+            continue
         if not is_named(line.value, "any"):
             _check_names(line.value, model, work, env)
             with suppress(NoPublishedName):  # a model without a published form still compiles
@@ -56,6 +59,17 @@ def check_config(node: ast.Config, model: ast.Model, work: Elaborator, env: Env)
                     notes=notes,
                 )
         fields[name] = line
+
+
+def check_rename(line: ast.Rename, work: Elaborator) -> None:
+    for path in (line.theirs, line.new):
+        if not path.text.removesuffix(".*").isidentifier() or not path.text.endswith(".*"):
+            work.report_error(
+                "config",
+                "`rename` in a config takes parts of the config",
+                path.span,
+                expected="rename text_config_dict.* = text_config.*",
+            )
 
 
 def _check_names(

@@ -28,6 +28,7 @@ from archdsl.published.config_values import (
     value_when_absent,
     values_equal,
 )
+from archdsl.published.renames import rename_fields
 from archdsl.published.tensor_fields import is_tensor_field, tensor_field
 from archdsl.published.weight_maps import active_lines
 from archdsl.semantics.elaborate import Elaborator
@@ -61,7 +62,8 @@ def read_config(
     or have a value that it does not support, and for an ignored field that the config does not
     have or that the spec reads.
     """
-    return _ConfigReader(path, scope, model, flatten(config), tensors, ignore).read(node)
+    fields = flatten(rename_fields(node, config))
+    return _ConfigReader(path, scope, model, fields, tensors, ignore).read(node)
 
 
 def read_alternatives(
@@ -80,7 +82,8 @@ def read_alternatives(
     """
 
     def reader(**assumed: str) -> _ConfigReader:
-        return _ConfigReader(path, scope, model, flatten(config), tensors, ignore, assumed)
+        fields = flatten(rename_fields(node, config))
+        return _ConfigReader(path, scope, model, fields, tensors, ignore, assumed)
 
     first = reader()
     found: list[dict[str, Setting]] = []
@@ -104,7 +107,8 @@ def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, obje
     """
     written: dict[str, object] = {}
     for line in active_lines(node.rules, work, env):
-        assert isinstance(line, ast.Setting)
+        if not isinstance(line, ast.Setting):
+            continue
         if is_named(line.value, "any") or is_tensor_field(line.fields[0].id):
             continue
         try:
@@ -112,7 +116,8 @@ def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, obje
         except NoPublishedName as none:
             work.report_error("config", str(none), none.span, expected=none.known)
             continue
-        fixed = line.default is not None and parameter_name(line.value, env.names) is None
+        fixed = line.default is not None and not decided_by_tensors(line)
+        fixed = fixed and parameter_name(line.value, env.names) is None
         # A field that is fixed to its value when absent is not written.
         if fixed and values_equal(value, value_when_absent(line, work, env)):
             continue

@@ -1,9 +1,9 @@
-"""`rename` lines of a `weights` block: other names of tensors, under a condition."""
+"""`rename` lines: other names of tensors in a `weights` block, and of fields in its config."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from archdsl.diagnostics import listing
@@ -66,3 +66,21 @@ def _renamed(text: str, renames: Iterable[ast.Rename]) -> str:
         if match := re.fullmatch(pattern(each.theirs.text), text):
             return fill(each.new.text, match.groupdict())[0]
     return text
+
+
+def rename_fields(node: ast.Config, config: Mapping[str, object]) -> dict[str, object]:
+    """The config with the parts that `rename` lines put in the place of others.
+
+    >>> from archdsl.syntax.parser import parse
+    >>> text = 'weights "w" for M { config { rename old.* = new.* } }'
+    >>> (block,) = parse(text).items
+    >>> rename_fields(block.rules[0], {"old": {"a": 1}, "new": {"a": 2, "b": 3}})
+    {'new': {'a': 1}}
+    """
+    found = dict(config)
+    for line in node.rules:
+        if isinstance(line, ast.Rename):
+            part = found.pop(line.theirs.text.removesuffix(".*"), None)
+            if part is not None:
+                found[line.new.text.removesuffix(".*")] = part
+    return found

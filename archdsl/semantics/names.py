@@ -80,6 +80,7 @@ class _Names:
             elif param.default and (param.type or not isinstance(param.default, ast.Name)):
                 self.value(param.default)
             self.bind(param.name)
+        self.distinct_choices(item.params)
         statements = item.body.statements
         self.edges = edges = {s.name.id: s.name for s in statements if isinstance(s, ast.Edge)}
         if isinstance(item, ast.Block):
@@ -119,6 +120,19 @@ class _Names:
                 f"the default of `{name.id}` is not one of its choices",
                 default.span,
                 expected=listing(names),
+            )
+
+    def distinct_choices(self, params: ast.Params) -> None:
+        """Reports choices with the name of a parameter, whose value a condition would read."""
+        taken = {param.name.id: param.name.span for param in params.params}
+        lists = (param.type for param in params.params if isinstance(param.type, ast.Choices))
+        for choice in (name for each in lists for name in each.names if name.id in taken):
+            self.report.add(
+                "duplicate-name",
+                f"the choice `{choice.id}` has the name of a parameter",
+                choice.span,
+                notes=(Note("the parameter is declared here", taken[choice.id]),),
+                help="give the choice another name",
             )
 
     def listed(self, left: ast.Expr, right: ast.Name) -> Diagnostic | None:

@@ -339,7 +339,8 @@ class Optional(Spanned):
 
 
 class Rename(Spanned):
-    """`rename model.* = transformer.*`: another name of tensors in the other lines."""
+    """`rename model.* = transformer.*`: another name of tensors in the other lines, or of
+    fields in a config."""
 
     theirs: Path
     new: Path
@@ -367,7 +368,7 @@ class Only(Spanned):
 class Config(Spanned):
     """The fields of a published `config.json` for the parameters of a model."""
 
-    rules: tuple[Setting | Only, ...]
+    rules: tuple[Setting | Rename | Only, ...]
     closing: tuple[str, ...] = ()
     trivia: Trivia = PLAIN
 

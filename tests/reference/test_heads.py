@@ -310,3 +310,66 @@ def test_the_end_of_a_text_of_clip(tmp_path: Path, end: int) -> None:
     ours = archdsl.from_pretrained(tmp_path, device="CPU")
     found = ours(tokens=tokens, pixels=pixels.numpy(), outputs="text_features")["text_features"]
     assert apart(found, right.detach()) <= TOLERANCE
+
+
+TEXT = {**CLIP, "vocab_size": 40, "max_position_embeddings": 16, "eos_token_id": 30}
+TEXT |= {"bos_token_id": 0, "pad_token_id": 1, "projection_dim": 16}
+VISION = {**CLIP, "image_size": 16, "patch_size": 8, "projection_dim": 16}
+TOWERS = {
+    "CLIPTextModel": {"text_hidden": "last_hidden_state", "text_pooled": "pooler_output"},
+    "CLIPTextModelWithProjection": {
+        "text_hidden": "last_hidden_state",
+        "text_vector": "text_embeds",
+    },
+    "CLIPVisionModel": {"image_hidden": "last_hidden_state", "image_pooled": "pooler_output"},
+    "CLIPVisionModelWithProjection": {
+        "image_hidden": "last_hidden_state",
+        "image_vector": "image_embeds",
+    },
+}
+
+
+@pytest.mark.few(2)
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+@pytest.mark.parametrize("model", TOWERS)
+def test_one_encoder_of_clip(tmp_path: Path, model: str, named: bool) -> None:
+    import torch
+
+    text = "Text" in model
+    config = "CLIPTextConfig" if text else "CLIPVisionConfig"
+    theirs = saved(tmp_path, model, config, TEXT if text else VISION)
+    if not named:
+        change_config(tmp_path, architectures=None)
+    tokens = np.array([[3, 4, 5, 30, 1], [3, 39, 30, 1, 1]], dtype=np.int32)
+    pixels = torch.randn(2, 3, 16, 16)
+    out = theirs(torch.tensor(tokens).long()) if text else theirs(pixels)
+    given = {"tokens": tokens} if text else {"pixels": pixels.numpy()}
+    ours = archdsl.from_pretrained(tmp_path, device="CPU")(**given)
+    assert ("text_vector" in ours or "image_vector" in ours) == ("Projection" in model)
+    assert all(name.startswith("text" if text else "image") for name in ours)
+    for name, field in TOWERS[model].items():
+        assert apart(ours[name], out[field].detach()) <= TOLERANCE, name
+
+
+@pytest.mark.parametrize("old", [None, {}, {"eos_token_id": 39}])
+def test_the_old_parts_of_a_config_of_clip(tmp_path: Path, old: dict[str, Any] | None) -> None:
+    """`text_config_dict` takes the place of `text_config`; what it lacks has its default."""
+    import torch
+    import transformers
+
+    sizes = {"text_config": TEXT, "vision_config": VISION, "projection_dim": 16}
+    saved(tmp_path, "CLIPModel", "CLIPConfig", sizes)
+    if old is not None:
+        old = {**TEXT, "eos_token_id": 49407, **old} if old else {}
+    change_config(tmp_path, text_config_dict=old, vision_config_dict=VISION)
+    if old == {}:  # the sizes of the published model
+        with pytest.raises(ArchError, match="is \\[40, 24\\], not \\[49408, 512\\]"):
+            archdsl.from_pretrained(tmp_path, device="CPU")
+        return
+    theirs = transformers.CLIPModel.from_pretrained(tmp_path).eval()
+    tokens = np.array([[3, 4, 5, 30, 39]], dtype=np.int32)
+    pixels = torch.randn(1, 3, 16, 16)
+    right = theirs(input_ids=torch.tensor(tokens).long(), pixel_values=pixels)
+    ours = archdsl.from_pretrained(tmp_path, device="CPU")(tokens=tokens, pixels=pixels.numpy())
+    assert apart(ours["text_features"], right.text_embeds.detach()) <= TOLERANCE
+    assert apart(ours["image_features"], right.image_embeds.detach()) <= TOLERANCE

@@ -17,7 +17,14 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from tests.reference.families import Family, decoders, encoders, seq2seq  # noqa: E402
-from tests.reference.test_heads import DECODERS, DECODERS_WITH_HEADS, saved  # noqa: E402
+from tests.reference.test_heads import (  # noqa: E402
+    DECODERS,
+    DECODERS_WITH_HEADS,
+    TEXT,
+    TOWERS,
+    VISION,
+    saved,
+)
 
 pytestmark = pytest.mark.reference("torch", "transformers")
 
@@ -45,6 +52,18 @@ def test_heads_of_decoders_there_and_back(
 ) -> None:
     config, sizes = DECODERS[f"{model.split('For')[0]}Model"]
     saved(tmp_path / "there", model, config, sizes | {"pad_token_id": 3})
+    there_and_back(tmp_path)
+    capsys.readouterr()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", TOWERS)
+def test_one_encoder_of_clip_there_and_back(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "Text" in model
+    config = "CLIPTextConfig" if text else "CLIPVisionConfig"
+    saved(tmp_path / "there", model, config, TEXT if text else VISION)
     there_and_back(tmp_path)
     capsys.readouterr()
 

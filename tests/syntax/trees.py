@@ -201,8 +201,9 @@ def _groups(lines: Any) -> Any:
 
 settings |= _groups(settings)
 rules |= _groups(rules)
-rules |= _node(ast.Optional, paths, trivia) | _node(ast.Rename, paths, paths, trivia)
-rules |= closed(_node(ast.Config, _stacked(settings), trivia=trivia), "rules")
+renames = _node(ast.Rename, paths, paths, trivia)
+rules |= _node(ast.Optional, paths, trivia) | renames
+rules |= closed(_node(ast.Config, _stacked(settings | renames), trivia=trivia), "rules")
 items = (
     _node(ast.Use, strings, trivia)
     | _node(ast.Block, names, params, _or_none(types), bodies, trivia)
