@@ -71,11 +71,13 @@ def from_pretrained(
 class Described(Frozen):
     """The spec of a checkpoint, its weights by name, and its other files.
 
-    `left_out` are the names of files that are neither, such as weights in another format.
+    `ignored` are the names of tensors that the spec does not use. `left_out` are the names of
+    files that are not read and not kept, such as weights in another format.
     """
 
     spec: ast.File
     weights: Mapping[str, LazyTensor]
+    ignored: Sequence[str]
     files: Mapping[str, Path]
     left_out: Sequence[str]
 
@@ -93,9 +95,10 @@ def describe(
     """
     opened, known, analysis, found = _open_checkpoint(path, spec, ignore, settings or {})
     described = specialise_spec(known, parameter_count(analysis.graph), analysis.maps)
+    ignored = checkpoints.left_out(opened.tensors, analysis.maps[known.title])
     if not opened.path.is_dir():
-        return Described(described, found, {}, ())
-    return Described(described, found, *other_files(opened.path, opened.used))
+        return Described(described, found, ignored, {}, ())
+    return Described(described, found, ignored, *other_files(opened.path, opened.used))
 
 
 def export(

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import archdsl
 from archdsl.cli import main
 from archdsl.formats import read_checkpoint, write_safetensors
+from tests.drawn import drawn_weights
 
 SIZES = {"vocab": 10, "context": 4, "D": 4, "heads": 2, "depth": 1}
 SET = [f"--set={name}={size}" for name, size in SIZES.items()]
@@ -22,7 +22,7 @@ FIELDS = {"bos_token_id": 3, "id2label": {"0": "cat"}, "torch_dtype": "float16",
 def _imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder `there`, and the import of it."""
     monkeypatch.chdir(tmp_path)
-    archdsl.compile("gpt2.arch:small", **SIZES, device="CPU").save("small.safetensors")
+    write_safetensors("small.safetensors", drawn_weights("gpt2.arch:small", **SIZES))
     given = ["gpt2.arch:small", *SET, "--weights", "small.safetensors"]
     assert main(["export", *given, "--to", "there"]) == 0
     config = json.loads(Path("there/config.json").read_text())
@@ -51,7 +51,6 @@ def trained(dtype: str = "float32") -> str:
 
 
 def test_there_and_back(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "left out: `tf_model.h5`" not in capsys.readouterr().out
     assert sorted(path.name for path in Path("my.files").iterdir()) == [
         "config.json",
         "vocab.json",
@@ -115,6 +114,18 @@ def test_existing_files_are_not_overwritten(capsys: pytest.CaptureFixture[str]) 
     assert export() == 1
     assert "already has files of a checkpoint" in capsys.readouterr().err
     assert [path.name for path in Path("back").iterdir()] == ["vocab.json"]
+
+
+def test_what_is_left_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    tensors = dict(read_checkpoint("there").tensors)
+    bias = {f"transformer.h.{i}.attn.bias": np.ones(1, np.float32) for i in range(6)}
+    write_safetensors("there/model.safetensors", {**tensors, **bias})
+    given = ["there", "--weights", "other.safetensors", "--ignore", "odd-one", "-o", "b.arch"]
+    assert main(["import", *given]) == 0
+    err = capsys.readouterr().err
+    assert "left out: `tf_model.h5`" in err
+    names = ", ".join(f"transformer.h.{i}.attn.bias" for i in range(4))
+    assert f"left out: tensors that the spec does not use: {names}, 2 more" in err
 
 
 def test_another_import_of_the_same_name(capsys: pytest.CaptureFixture[str]) -> None:

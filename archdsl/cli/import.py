@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # imports tinygrad
     from archdsl.pretrained import Described
 
 
+_SHOWN = 4  # tensors that a note lists
+
+
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser = add_command(
         commands,
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         if temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
         if args.weights:
-            _write(args.weights, found)
+            _write(args.weights, found, args.checkpoint)
     if args.output:
         print_note(
             f"wrote {args.output}; `archdsl check {args.output}` prints its types and size"
@@ -79,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write(weights: str, found: Described) -> None:
+def _write(weights: str, found: Described, checkpoint: str) -> None:
     """Writes the weights, and the other files of the checkpoint beside them."""
     named = None
     if found.files:
@@ -89,8 +92,14 @@ def _write(weights: str, found: Described) -> None:
         print_note(f"wrote {folder}: {listing(found.files, 'and')}")
     write_safetensors(weights, found.weights, named)
     print_note(f"wrote {weights}: {len(found.weights)} weights")
+    if not found.files:
+        print_note(f"left out: what else is in {checkpoint}, such as its tokenizer")
     if found.left_out:
         print_note(f"left out: {listing(found.left_out, 'and')}")
+    if found.ignored:
+        shown = list(found.ignored[:_SHOWN])
+        shown += [f"{len(found.ignored) - _SHOWN} more"] if len(found.ignored) > _SHOWN else []
+        print_note(f"left out: tensors that the spec does not use: {', '.join(shown)}")
 
 
 def _check_paths(args: argparse.Namespace) -> None:

@@ -83,6 +83,12 @@ def mismatches(tensors: Mapping[str, LazyTensor], map: WeightMap) -> int:
     return _Attempt(map, tensors, {}).odd
 
 
+def left_out(tensors: Mapping[str, LazyTensor], map: WeightMap) -> list[str]:
+    """The tensors of an open file that are no weights of the map: those that it ignores."""
+    used = _Attempt(map, tensors, {}).used()
+    return [name for name in tensors if name not in used]
+
+
 def to_published(map: WeightMap, ours: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
     """A model's weights under the names and in the layout of a map; lazy."""
     theirs: dict[str, LazyTensor] = {}
@@ -135,14 +141,20 @@ class _Attempt(Frozen):
 
     def _mismatches(self) -> tuple[list[str], list[str]]:
         """The names that are missing from the file, and those that no rule uses or ignores."""
-        missing, used = [], set()
-        for pairing in self.map.pairings:
-            spellings = self._spellings(pairing)
-            used |= {name for names in spellings for name in names}
-            if not spellings:
-                missing.append(self._missing(pairing))
+        pairings = self.map.pairings
+        missing = [self._missing(each) for each in pairings if not self._spellings(each)]
+        used = self.used()
         extra = (t for t in self.tensors if t not in used and not self.map.ignores(t))
         return missing, sorted(extra)
+
+    def used(self) -> set[str]:
+        """The names of the tensors that rules use."""
+        return {
+            name
+            for pairing in self.map.pairings
+            for names in self._spellings(pairing)
+            for name in names
+        }
 
     def _missing(self, pairing: Pairing) -> str:
         names = pairing.theirs[0]

@@ -135,10 +135,11 @@ def test_text_is_generated_with_the_table_of_characters(
 
 
 @pytest.mark.long
-def test_import_writes_the_spec(tmp_path: Path) -> None:
+def test_import_writes_the_spec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved = save(tmp_path / "ckpt.pt", bias=False, compiled=True)
     spec, own = str(tmp_path / "my.arch"), str(tmp_path / "my.safetensors")
     assert main(["import", str(tmp_path / "ckpt.pt"), "-o", spec, "--weights", own]) == 0
+    assert "ckpt.pt, such as its tokenizer" in capsys.readouterr().err
     model = archdsl.compile(spec, device="CPU")
     model.load(own)
     ours = model(tokens=[[4, 2]])["logits"].numpy()[0]
