@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from statistics import median
 from typing import Any
 
@@ -30,16 +30,7 @@ _SECONDS = 5.0  # of a measurement, after which no other round begins
 
 
 def units(limit: Line, quick: bool) -> Iterator[Unit]:
-    """The units of this part, for a device with these limits; ours first, then PyTorch's."""
-    found = list(_ours(limit, quick))
-    yield from found
-    if "torch_device" in limit:
-        # Compiling takes PyTorch half a minute.
-        for way in ("SDPA", "eager") if quick else ("SDPA", "eager", "compiled"):
-            yield from _by_torch(found, limit, way)
-
-
-def _ours(limit: Line, quick: bool) -> Iterator[Unit]:
+    """The units of this part, for a device with these limits."""
     device, dtype, memory = limit["device"], best_dtype(limit), limit["memory"]
     flops, _ = limits.best(limit, dtype)
     for name, offered in DECODERS.items():
@@ -67,17 +58,25 @@ _WHERE = {"prefill": "of", "step": "behind"}
 def _unit(name: str, kind: str, options: dict[str, Any], limit: Line) -> Unit:
     process = f"{options['size'].spec} {kind == 'training'}"
     name = f"{name}, {options['dtype']}: archdsl"
-    return Unit("fast", name, __name__, kind, {**options, "limit": limit}, process)
+    seconds = 90 if kind == "training" else 60
+    return Unit("fast", name, __name__, kind, {**options, "limit": limit}, process, seconds)
 
 
-def _by_torch(ours: list[Unit], limit: Line, way: str) -> Iterator[Unit]:
-    """The same by PyTorch, each kind in a process of its own."""
+def torch_units(limit: Line, quick: bool) -> Iterator[Unit]:
+    """The same by PyTorch, if it is installed; each kind in a process of its own."""
+    if "torch_device" in limit:
+        # Compiling takes PyTorch half a minute.
+        for way in ("SDPA", "eager") if quick else ("SDPA", "eager", "compiled"):
+            yield from _by_torch(units(limit, quick), limit, way)
+
+
+def _by_torch(ours: Iterable[Unit], limit: Line, way: str) -> Iterator[Unit]:
     for unit in ours:
         if unit.function == "first_token" or (way, unit.function) == ("compiled", "step"):
             continue  # a step of another length is compiled again
         options = {name: each for name, each in unit.options.items() if name != "limit"}
         yield Unit(
-            "fast",
+            "torch",
             unit.name.replace("archdsl", f"PyTorch, {way}"),
             "benchmarks.device.torch_models",
             unit.function,

@@ -45,7 +45,8 @@ def _unit(way: str, spec: str, device: str, dtype: str, references: str | None) 
     options = {"spec": spec, "device": device, "dtype": dtype, "references": references}
     name = f"{spec.partition('.')[0]}, {dtype}, {way}"
     process = f"right {dtype} {spec}"  # a dtype after the other, if there is no time for all
-    return Unit("right", name, __name__, f"check_{way}", options, process, seconds=90)
+    few = {"PARALLEL": "4"}  # compilers of each process, because several run at a time
+    return Unit("right", name, __name__, f"check_{way}", options, process, 90, few)
 
 
 def check_whole(**options: Any) -> Line:
