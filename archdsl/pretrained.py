@@ -153,7 +153,8 @@ def export(
 
 def _folder_of_files(weights: str, files: str | None) -> Path | None:
     if files is None:
-        return folder_of(resolve(weights))
+        ways = ", or pass `--files FOLDER`; `--files none` writes only the weights and a config"
+        return folder_of(resolve(weights), ways)
     place = resolve(files)
     if files != "none" and not place.is_dir():
         fail("file", f"{files}: the folder is missing", expected="a folder, or none")

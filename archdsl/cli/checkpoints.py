@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from archdsl.cli.common import add_runtime, add_settings, compile_model, parse_settings
-from archdsl.diagnostics import fail
+from archdsl.diagnostics import ArchError, fail
+from archdsl.formats import resolve
+from archdsl.formats.other_files import folder_of
 
 if TYPE_CHECKING:
     from archdsl.model import Model
@@ -77,6 +80,23 @@ def load_model(args: argparse.Namespace) -> Model:
         args.ignore,
         parse_settings(args),
     )
+
+
+def find_files(args: argparse.Namespace) -> str | None:
+    """Returns the path with the tokenizer and the configs, or None if there is none.
+
+    It is the checkpoint, or the folder that an import wrote beside the weights of a spec. A
+    missing folder is an error, unless the arguments name a tokenizer.
+    """
+    if not is_spec(args.spec):
+        return str(args.spec)
+    if not args.weights or not resolve(args.weights).exists():
+        return None
+    named = getattr(args, "tokenizer", None)
+    with suppress(ArchError) if named else nullcontext():
+        folder = folder_of(resolve(args.weights), ", or pass `--tokenizer PATH`")
+        return str(folder) if folder else None
+    return None
 
 
 def is_spec(path: str) -> bool:

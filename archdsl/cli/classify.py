@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from archdsl.cli.checkpoints import add_checkpoint, load_model
+from archdsl.cli.checkpoints import add_checkpoint, find_files, load_model
 from archdsl.cli.common import Subparsers, add_command, add_json, positive_integer
 from archdsl.cli.progress_line import print_text
 from archdsl.formats import resolve
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     # imports tinygrad
     from archdsl.tasks.classify import classify, find_classifier, labels, read_preprocessor
 
-    folder = resolve(args.preprocessor or args.spec)
+    folder = resolve(args.preprocessor or find_files(args) or args.spec)
     preprocessor = read_preprocessor(folder)
     # All images are read before the model, so that an error in one is reported at once.
     pixels = [preprocessor(path) for path in args.images]

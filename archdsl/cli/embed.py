@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from archdsl.cli.checkpoints import add_checkpoint, load_model
+from archdsl.cli.checkpoints import add_checkpoint, find_files, load_model
 from archdsl.cli.common import Subparsers, add_command, print_note
 from archdsl.diagnostics import fail
 from archdsl.files import read_bytes
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     # imports tinygrad
     from archdsl.tasks.embed import embed, find_encoder, read_pooling, similarity, tokenize
 
-    source = args.tokenizer or args.spec
+    source = args.tokenizer or find_files(args) or args.spec
     tokenizer = read_tokenizer(source)
     pooling = read_pooling(source, args.pool)
     if args.normalise is not None:

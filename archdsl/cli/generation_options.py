@@ -106,7 +106,9 @@ def read_decoding_options(args: argparse.Namespace) -> DecodingOptions:
     """Combines the arguments of `add_sampling` with the checkpoint's generation config."""
     config = GenerationConfig()
     if not args.ignore_generation_config:
-        config = read_generation_config(resolve(args.spec), TEXT)
+        config = read_generation_config(
+            resolve(checkpoints.find_files(args) or args.spec), TEXT
+        )
     sampling = config.sampling(
         args.default_temperature,
         args.temperature,
@@ -156,13 +158,14 @@ def _lengths(
 
 def load_model_and_tokenizer(args: argparse.Namespace) -> tuple[Model, TextTokenizer]:
     """Loads the model and the tokenizer of the arguments."""
-    if checkpoints.is_spec(args.spec) and not args.tokenizer:
+    source = args.tokenizer or checkpoints.find_files(args)
+    if source is None:
         fail(
             "argument-value",
             f"`{args.spec}` is a spec, which has no tokenizer",
             expected="--tokenizer PATH",
         )
-    tokenizer = read_tokenizer(args.tokenizer or args.spec)  # first, because it fails faster
+    tokenizer = read_tokenizer(source)  # first, because it fails faster
     return checkpoints.load_model(args), tokenizer
 
 

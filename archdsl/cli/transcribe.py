@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from archdsl.cli.checkpoints import add_checkpoint, is_spec, load_model
+from archdsl.cli.checkpoints import add_checkpoint, find_files, load_model
 from archdsl.cli.common import Subparsers, add_command, add_json, print_note
 from archdsl.cli.progress_line import print_text
 from archdsl.diagnostics import fail
@@ -49,7 +49,9 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if is_spec(args.spec) and not args.tokenizer:
+    files = find_files(args)
+    source = args.tokenizer or files
+    if source is None:
         fail(
             "argument-value",
             f"`{args.spec}` is a spec, which has no tokenizer",
@@ -58,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
     # imports tinygrad
     from archdsl.tasks.transcribe import Segment, Transcriber, find_audio_input, join_text
 
-    tokenizer = read_tokenizer(args.tokenizer or args.spec)
-    folder = resolve(args.spec)  # for a spec, a path without config files
+    tokenizer = read_tokenizer(source)
+    folder = resolve(files or args.spec)  # a spec has no config files
     config = read_generation_config(folder, SPEECH)
     # All files are read before the model, so that an error in one is reported at once.
     sounds = [read_wav(path) for path in args.audio]

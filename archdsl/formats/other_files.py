@@ -75,10 +75,10 @@ def folder_for(weights: str | Path) -> Path:
     return Path(weights).with_suffix(_SUFFIX)
 
 
-def folder_of(weights: Path) -> Path | None:
+def folder_of(weights: Path, else_: str = "") -> Path | None:
     """The folder with the other files of weights: the weights' own, or the one they name.
 
-    Raises ArchError (`file`) if it is missing.
+    Raises ArchError (`file`) if it is missing; `else_` is one more way out.
     """
     if weights.is_dir():
         return weights
@@ -91,8 +91,7 @@ def folder_of(weights: Path) -> Path | None:
             "file",
             f"{weights}: the folder with the other files of the checkpoint is missing",
             expected=f"`{name}` beside `{weights.name}`, as the import wrote it",
-            help="move it there, or pass `--files FOLDER`; `--files none` writes only the "
-            "weights and a config",
+            help=f"move it there{else_}",
         )
     return weights.parent / name
 

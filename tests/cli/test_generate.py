@@ -75,13 +75,20 @@ def test_generate_takes_a_spec_with_its_weights_and_prompts_from_lines(
     assert main(["import", folder, "-o", spec, "--weights", weights]) == 0
     capsys.readouterr()
     args = ["--seed", "4", "--max-new-tokens", "5"]
-    own = ["--weights", weights, "--tokenizer", folder]
+    # The import has copied the tokenizer and the other files beside the weights.
+    own = ["--weights", weights]
     out = run_ok(capsys, "generate", spec, "-", *own, *args)
     assert out == run_ok(capsys, "generate", folder, "the cat", "a", *args)
     monkeypatch.setattr(sys, "stdin", iter(lines))
     both = run_ok(capsys, "generate", folder, "a", "-", *args).splitlines()
     assert [each[:1] for each in both] == ["a", "t", "a"]
+    (tmp_path / "my.files").rename(tmp_path / "moved")
     assert main(["generate", spec, "a", "--weights", weights]) == 1
+    assert "`my.files` beside `my.safetensors`" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", iter(lines))
+    moved = ["--tokenizer", str(tmp_path / "moved")]
+    assert out == run_ok(capsys, "generate", spec, "-", *own, *moved, *args)
+    assert main(["generate", spec, "a"]) == 1
     assert "is a spec, which has no tokenizer" in capsys.readouterr().err
 
 
