@@ -10,11 +10,20 @@ from archdsl.audit.opened import Opened
 from archdsl.diagnostics import ArchError, escape, listing
 from archdsl.frozen import Frozen
 from archdsl.text.tokenizer import TextTokenizer
-from archdsl.text.tokenizer_files import token_text
+from archdsl.text.tokenizer_files import read_published, token_text
 from archdsl.text.vocabulary_tokenizer import PURPOSES
 
 _BY_ID = ("config.json", "generation_config.json")
 _BY_NAME = ("tokenizer_config.json", "special_tokens_map.json")
+_JSON, _CLASS = "tokenizer.json", "tokenizer_config.json: tokenizer_class"
+_SAMPLES = (
+    "hello",
+    "Hello  World",
+    " a\n\nb",
+    "don't 12345",
+    "na\u00efve caf\u00e9",
+    "<s>a</s>",
+)
 _GGUF = {"bos_token_id": "bos", "eos_token_id": "eos", "padding_token_id": "pad"}
 
 
@@ -34,8 +43,30 @@ def check(opened: Opened, findings: Findings) -> None:
         return
     for role in PURPOSES:
         _check_agreement(role, [g for g in given if g.role == role], tokenizer, findings)
+    _check_class(opened, tokenizer, findings)
     if tokenizer.pad is not None and tokenizer.pad in tokenizer.eos:
         _report_padding_that_ends(opened, tokenizer, findings)
+
+
+def _check_class(opened: Opened, tokenizer: TextTokenizer, findings: Findings) -> None:
+    """Compares the tokens of a `tokenizer.json` with those of its class and settings."""
+    if _JSON not in opened.files:
+        return
+    with findings.refusals(_JSON):
+        alone = TextTokenizer(read_published(opened.place / _JSON), _JSON)
+        for text in _SAMPLES:
+            try:
+                one, other = alone.encode(text), tokenizer.encode(text)
+            except ArchError:  # the vocabulary has no such character
+                continue
+            if one != other:
+                what = (
+                    f"its class and settings give other tokens for {text!a} than tokenizer.json"
+                )
+                findings.add(
+                    RISKY, _CLASS, f"{what} alone", "follows them, as transformers does"
+                )
+                return
 
 
 def _given(opened: Opened, findings: Findings) -> Iterator[_Given]:

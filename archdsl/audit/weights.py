@@ -45,22 +45,25 @@ def _check_other_files(opened: Opened, findings: Findings) -> None:
     """Weights beside those that are read."""
     assert opened.checkpoint
     read = opened.checkpoint.tensors
-    for name in unread_files(opened.place):
+    for name in unread_files(opened.checkpoint):
         try:
             other, _ = read_file(opened.place / name)
         except ArchError:
             other = {}
-        differing = [t for t in other if t in read and not _same(other[t], read[t])]
-        lacking = [t for t in read if t not in other]
+        shared = [tensor for tensor in other if tensor in read]
+        differing = [tensor for tensor in shared if not _same(other[tensor], read[tensor])]
         if differing:
             what = f"other numbers than the weights that archdsl reads: {some(differing)}"
             findings.add(RISKY, name, what, "reads the safetensors first, never this file")
-        elif other and not lacking:
+        elif shared and len(shared) < len(read):
+            what = "a part of the weights that archdsl reads; some loaders may read it alone"
+            findings.add(RISKY, name, what, "does not read it")
+        elif shared:
             what = "a copy of the weights that archdsl reads"
             findings.add(NOTE, name, what, "does not read it")
         else:
-            what = "a file of weights beside those of the model; some loaders may read it"
-            findings.add(RISKY, name, what, "does not read it")
+            what = "looks like weights, but has none that the model needs"
+            findings.add(NOTE, name, what, "does not read it")
 
 
 def _same(one: LazyTensor, other: LazyTensor) -> bool:

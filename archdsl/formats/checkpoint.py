@@ -131,15 +131,11 @@ def write_checkpoint(
         _write_text(folder / CONFIG, text)
 
 
-def unread_files(folder: Path) -> list[str]:
-    """The files of a folder that look like weights and that `read_checkpoint` does not read."""
-    with reading(folder, "a folder"):
-        names = sorted(os.listdir(folder))
-    chosen = _weights(folder, names)
-    read = {chosen}
-    if chosen.endswith(_INDEX):
-        read |= set(read_object(folder / chosen, "an index of shards")["weight_map"].values())
-    return [name for name in names if name.endswith(_WEIGHTS) and name not in read]
+def unread_files(opened: Checkpoint) -> list[str]:
+    """The files of a folder that look like weights and that `read_checkpoint` did not read."""
+    with reading(opened.path, "a folder"):
+        names = sorted(os.listdir(opened.path))
+    return [name for name in names if name.endswith(_WEIGHTS) and name not in opened.used]
 
 
 def _weights(folder: Path, names: list[str]) -> str:

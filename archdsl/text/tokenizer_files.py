@@ -38,6 +38,7 @@ from archdsl.text.tokenizer_settings import (
     add_tokens,
     all_tokens,
     apply_settings,
+    declared_tokens,
     has_bytes,
     merge_settings,
 )
@@ -92,14 +93,15 @@ def _read_folder(folder: Path) -> PublishedTokenizer:
         for name in ("special_tokens_map.json", "tokenizer_config.json", "config.json")
     )
     ready = "tokenizer.json" in names
-    settings = merge_settings(own, special)
+    with reading(folder):
+        settings = merge_settings(own, special)
     library = _build_library(folder, names, settings)
     kind = tokenizer_class(settings, config, has_bytes(library)) if ready else None
     if ready:
         library = apply_settings(library, settings, kind, folder)
     else:  # tokens of a role must be in the vocabulary
         others = {k: v for k, v in settings.items() if k.removesuffix("_token") not in PURPOSES}
-        add_tokens(library, others, folder)
+        add_tokens(library, others, folder, declared_tokens(library, settings, folder))
     numbers = read_token_ids(folder, [f"{role}_token_id" for role in PURPOSES])
     chat = parse_template(settings.get("chat_template"), folder)
     if "chat_template.jinja" in names:

@@ -13,24 +13,32 @@ from typing import Any, NoReturn
 
 from archdsl.diagnostics import fail, listing
 from archdsl.text.growth import parts
-from archdsl.text.rebuilt_tokenizers import AS_IT_IS, RECIPES, ROLES, finish, rebuild
+from archdsl.text.rebuilt_tokenizers import AS_IT_IS, finish, rebuild
 from archdsl.text.subword_models import import_tokenizers, reading
 from archdsl.text.tokenizer_classes import UNKNOWN
+from archdsl.text.tokenizer_recipes import RECIPES, ROLES
 
 _EXTRA, _ADDITIONAL = "extra_special_tokens", "additional_special_tokens"
 _NAMED = "model_specific_special_tokens"
 
 
 def merge_settings(config: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    """Merges `tokenizer_config.json` and `special_tokens_map.json`, as transformers does."""
+    """Merges `tokenizer_config.json` and `special_tokens_map.json`, as transformers does.
+
+    Raises ValueError for a list of tokens that is none.
+    """
     merged = dict(config)
     if not merged.get(_EXTRA):
         merged[_EXTRA] = merged.pop(_ADDITIONAL, None)
     if isinstance(merged[_EXTRA], dict):
         merged[_NAMED] = merged.pop(_EXTRA)
+    elif merged[_EXTRA] is not None and type(merged[_EXTRA]) is not list:
+        raise ValueError(f"`{_EXTRA}` is neither a list nor an object of tokens")
     if "added_tokens_decoder" in config:  # the map is of an older version
         return merged
     lists = [each for each in (merged.get(_EXTRA), names.get(_EXTRA)) if each is not None]
+    if any(type(each) is not list for each in lists):
+        raise ValueError(f"`{_EXTRA}` is not a list of tokens")
     return {**merged, **names, _EXTRA: [t for each in lists for t in each] if lists else None}
 
 
@@ -56,15 +64,15 @@ def apply_settings(
     `name` is the class, or None for a generic one.
     """
     if name in RECIPES:
-        built, settings = rebuild(library, name, settings, path)
-        declared = library.get_added_tokens_decoder()
-        add_tokens(built, settings, path, [declared[number] for number in sorted(declared)])
+        declared = declared_tokens(library, settings, path)
+        built, settings = rebuild(library, name, settings, path, declared)
+        add_tokens(built, settings, path, declared)
         finish(built, name, settings, path)
         library = built
     elif name in UNKNOWN:
         _fail_unknown(name, path)
     else:
-        add_tokens(library, settings, path)
+        add_tokens(library, settings, path, declared_tokens(library, settings, path))
     if settings.get("split_special_tokens"):
         library.encode_special_tokens = True
     return library
@@ -80,18 +88,24 @@ def _fail_unknown(name: str, path: Path) -> NoReturn:
     )
 
 
+def declared_tokens(library: Any, settings: Mapping[str, Any], path: Path) -> list[Any]:
+    """The added tokens: the list of the settings, else that of the file."""
+    if "added_tokens_decoder" not in settings:
+        added = library.get_added_tokens_decoder()
+        return [added[number] for number in sorted(added)]
+    decoder = settings["added_tokens_decoder"] or {}
+    with reading(path):
+        return [_token(decoder[key]) for key in sorted(decoder, key=int)]
+
+
 def add_tokens(
-    library: Any, settings: Mapping[str, Any], path: Path, added: Sequence[Any] = ()
+    library: Any, settings: Mapping[str, Any], path: Path, declared: Sequence[Any]
 ) -> None:
-    """Adds the special tokens that the settings name and the library does not have; `added`
-    are those of the file, unless the settings have their own list."""
+    """Adds the declared tokens, and those that the settings name, if the library lacks them."""
     known = library.get_added_tokens_decoder().values()
     as_written = {repr(token) for token in known}
     with reading(path):
-        if "added_tokens_decoder" in settings:
-            decoder = settings["added_tokens_decoder"] or {}
-            added = [_token(decoder[key]) for key in sorted(decoder, key=int)]
-        new = [token for token in added if repr(token) not in as_written]
+        new = [token for token in declared if repr(token) not in as_written]
         have = {token.content for token in (*known, *new)}
         # Of two with one name, the library takes the spaces around the last.
         named = map(_token, _special(settings))

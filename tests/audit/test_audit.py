@@ -115,10 +115,13 @@ def sharded(twice: bool = False, listed: bool = True) -> Callable[[Path], None]:
     return apply
 
 
-def beside(scale: float) -> Callable[[Path], None]:
+def beside(scale: float, only: str = "") -> Callable[[Path], None]:
+    """Adds another file of weights, of the tensors whose name begins so; else of others."""
+
     def apply(folder: Path) -> None:
         held = {n: scale * t.read() for n, t in read_checkpoint(folder).tensors.items()}
-        np.savez(folder / "old.npz", **held)
+        kept = {name: array for name, array in held.items() if name.startswith(only)}
+        np.savez(folder / "old.npz", **(kept or {"step": np.ones(1)}))
 
     return apply
 
@@ -193,6 +196,18 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str, str, str]] = {
     ),
     "other weights": (beside(2.0), "risky", "old.npz", "other numbers than the weights"),
     "a copy of the weights": (beside(1.0), "note", "old.npz", "a copy of the weights"),
+    "a part of the weights": (
+        beside(1.0, "lm_head"),
+        "risky",
+        "old.npz",
+        "a part of the weights",
+    ),
+    "a file of an optimizer": (
+        beside(0.0, "x"),
+        "note",
+        "old.npz",
+        "none that the model needs",
+    ),
     "NaN": (planted(UP, (0, 0), np.nan), "wrong", f"weights: {UP}", "NaN or infinity"),
     "infinity": (planted(UP, (1, 1), -np.inf), "wrong", f"weights: {UP}", "NaN or infinity"),
     "not initialised": (
@@ -249,6 +264,12 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str, str, str]] = {
         "wrong",
         "tokenizer",
         "ids up to 40, but the model has 40 rows",
+    ),
+    "class with other tokens": (
+        settings(extra_special_tokens=["hel"]),
+        "risky",
+        "tokenizer_config.json: tokenizer_class",
+        "give other tokens for 'hello' than tokenizer.json alone",
     ),
     "padding that ends": (
         several(options(pad_token_id=1), settings(pad_token="</s>")),

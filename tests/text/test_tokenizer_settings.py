@@ -10,7 +10,7 @@ import pytest
 
 from archdsl.diagnostics import ArchError
 from archdsl.text.tokenizer import read_tokenizer
-from tests.text.tokenizer_files import BYTES, write
+from tests.text.tokenizer_files import BYTES, refusal, write
 
 pytestmark = pytest.mark.reference("tokenizers")
 
@@ -165,6 +165,14 @@ def test_additional_tokens_in_each_spelling(tmp_path: Path, name: str, spelling:
     assert ours.encode("hello <X>") == theirs.encode("hello <X>")
     assert ours.encode("hello <X>", add_special=False)[-1] == number
     assert ours.decode([number]) == ""
+
+
+@pytest.mark.parametrize("value", ["<X>", 5, True])
+def test_additional_tokens_that_are_no_list(tmp_path: Path, value: object) -> None:
+    settings = {"additional_special_tokens": value}
+    write(tmp_path, VOCABULARIES["Bert"] | {"tokenizer_config.json": settings})
+    found = refusal(lambda: read_tokenizer(tmp_path)).found
+    assert found == "`extra_special_tokens` is neither a list nor an object of tokens"
 
 
 def test_flags_change_nothing_of_a_generic_class(tmp_path: Path) -> None:
