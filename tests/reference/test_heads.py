@@ -59,7 +59,8 @@ def saved(folder: Path, model: str, config: str, sizes: dict[str, Any]) -> Any:
     torch.manual_seed(0)
     theirs = getattr(transformers, model)(getattr(transformers, config)(**sizes)).eval()
     for weight in theirs.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
+        if weight.requires_grad:  # not sinusoids
+            torch.nn.init.normal_(weight, std=0.3)
     theirs.save_pretrained(folder)
     return theirs
 
@@ -373,3 +374,69 @@ def test_the_old_parts_of_a_config_of_clip(tmp_path: Path, old: dict[str, Any] |
     ours = archdsl.from_pretrained(tmp_path, device="CPU")(tokens=tokens, pixels=pixels.numpy())
     assert apart(ours["text_features"], right.text_embeds.detach()) <= TOLERANCE
     assert apart(ours["image_features"], right.image_embeds.detach()) <= TOLERANCE
+
+
+T5_HEADS = {
+    "Model": {"memory": "encoder_last_hidden_state", "hidden": "last_hidden_state"},
+    "ForQuestionAnswering": {"span_logits": ""},
+    "ForTokenClassification": {"token_logits": "logits"},
+}
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+@pytest.mark.parametrize("kind", ["T5", "MT5"])
+@pytest.mark.parametrize("head", T5_HEADS)
+def test_heads_of_t5(tmp_path: Path, head: str, kind: str, named: bool) -> None:
+    import torch
+
+    theirs = saved(tmp_path, f"{kind}{head}", f"{kind}Config", T5 | {"num_labels": 2})
+    if not named:
+        change_config(tmp_path, architectures=None)
+    source = np.maximum(TOKENS, 1)
+    target = source[:, ::-1].copy()
+    encoder = head == "ForTokenClassification"
+    more = {} if encoder else {"decoder_input_ids": torch.tensor(target).long()}
+    out = theirs(torch.tensor(source).long(), **more)
+    ours = archdsl.from_pretrained(tmp_path, device="CPU")
+    found = ours(source=source, **({} if encoder else {"target": target}))
+    assert ("hidden" in found) != encoder
+    assert ("span_logits" in found) == (head == "ForQuestionAnswering")
+    for name, field in T5_HEADS[head].items():
+        right = out[field] if field else torch.stack([out.start_logits, out.end_logits], -1)
+        assert apart(found[name], right.detach()) <= TOLERANCE, name
+
+
+SEQ2SEQ: dict[str, Any] = {
+    "vocab_size": 40,
+    "d_model": 24,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+}
+SEQ2SEQ |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16}
+SEQ2SEQ |= {"decoder_ffn_dim": 16, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1}
+SEQ2SEQ |= {"decoder_start_token_id": 0}
+MORE: dict[str, dict[str, Any]] = {
+    "Marian": {"activation_function": "swish", "max_position_embeddings": 16},
+    "Whisper": {"max_source_positions": 8, "max_target_positions": 16, "num_mel_bins": 4},
+}
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+@pytest.mark.parametrize("kind", MORE)
+def test_marian_and_whisper_without_a_head(tmp_path: Path, kind: str, named: bool) -> None:
+    """Their tensors have no `model.` before their names."""
+    import torch
+
+    theirs = saved(tmp_path, f"{kind}Model", f"{kind}Config", SEQ2SEQ | MORE[kind])
+    if not named:
+        change_config(tmp_path, architectures=None)
+    target = np.maximum(TOKENS, 1)
+    source = torch.randn(2, 4, 16) if kind == "Whisper" else torch.tensor(target).long()
+    out = theirs(source, decoder_input_ids=torch.tensor(target).long())
+    given = {"mel" if kind == "Whisper" else "source": source.numpy(), "target": target}
+    found = archdsl.from_pretrained(tmp_path, device="CPU")(**given)
+    assert "logits" not in found or not named
+    assert apart(found["memory"], out.encoder_last_hidden_state.detach()) <= TOLERANCE
+    assert apart(found["hidden"], out.last_hidden_state.detach()) <= TOLERANCE

@@ -20,6 +20,10 @@ from tests.reference.families import Family, decoders, encoders, seq2seq  # noqa
 from tests.reference.test_heads import (  # noqa: E402
     DECODERS,
     DECODERS_WITH_HEADS,
+    MORE,
+    SEQ2SEQ,
+    T5,
+    T5_HEADS,
     TEXT,
     TOWERS,
     VISION,
@@ -31,8 +35,9 @@ pytestmark = pytest.mark.reference("torch", "transformers")
 FAMILIES = (*decoders.FAMILIES, *encoders.FAMILIES, *seq2seq.FAMILIES)
 
 
-# Of training alone: our models do not have it, and transformers makes it anew.
+# Of training alone, and sinusoids: our models lack them, and transformers makes them anew.
 LEFT_OUT = {"embeddings.mask_token"}
+LEFT_OUT |= {f"{part}.embed_positions.weight" for part in ("encoder", "decoder")}
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -64,6 +69,19 @@ def test_one_encoder_of_clip_there_and_back(
     text = "Text" in model
     config = "CLIPTextConfig" if text else "CLIPVisionConfig"
     saved(tmp_path / "there", model, config, TEXT if text else VISION)
+    there_and_back(tmp_path)
+    capsys.readouterr()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", [*T5_HEADS, *MORE])
+def test_bare_models_and_heads_of_encoder_decoders_there_and_back(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if model in MORE:
+        saved(tmp_path / "there", f"{model}Model", f"{model}Config", SEQ2SEQ | MORE[model])
+    else:
+        saved(tmp_path / "there", f"T5{model}", "T5Config", T5)
     there_and_back(tmp_path)
     capsys.readouterr()
 
