@@ -29,7 +29,7 @@ def units(device: str, references: str | None, quick: bool) -> Iterator[Unit]:
     """The units of this part; `references` is a file of `write_references`, or None."""
     specs = QUICK if quick else tuple(MODELS)
     dtypes = ("float32", "float16", "bfloat16")
-    for dtype in dtypes:  # first what every device can do
+    for dtype in dtypes:
         for spec in specs:
             ways = ("whole", "stepped") if agreement.is_stepped(spec) else ("whole",)
             for way in ways:
@@ -44,7 +44,8 @@ def units(device: str, references: str | None, quick: bool) -> Iterator[Unit]:
 def _unit(way: str, spec: str, device: str, dtype: str, references: str | None) -> Unit:
     options = {"spec": spec, "device": device, "dtype": dtype, "references": references}
     name = f"{spec.partition('.')[0]}, {dtype}, {way}"
-    process = f"right {dtype} {spec}"  # a dtype after the other, if there is no time for all
+    # A dtype after the other, and training last, if there is no time for all.
+    process = f"right {dtype} {spec} {way == 'training'}"
     few = {"PARALLEL": "4"}  # compilers of each process, because several run at a time
     return Unit("right", name, __name__, f"check_{way}", options, process, 90, few)
 
