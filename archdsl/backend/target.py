@@ -32,6 +32,7 @@ try:
     from tinygrad import Device, Tensor
 
     from archdsl.backend import tinygrad_seam as seam
+    from archdsl.backend.cuda_libraries import cuda_settings
     from archdsl.backend.device_startup import fast_startup, has_only_cpu
     from archdsl.backend.kernels import bfloat16, graph_runner
     from archdsl.backend.kernels.source import compiled
@@ -274,8 +275,11 @@ def _default(clang: str | None, compiler_error: ArchError | None) -> str:
 def _settings(family: str) -> dict[str, str]:
     """Environment variables for the first device of a family, unless the user has set them.
 
-    For WebGPU: the Dawn library of PyPI's `dawn-python`, and Vulkan.
+    For WebGPU: the Dawn library of PyPI's `dawn-python`, and Vulkan. For NVIDIA's GPUs: the
+    compiler that PyTorch installs.
     """
+    if family in ("CUDA", "NV"):
+        return cuda_settings()
     if family != "WEBGPU":
         return {}
     settings = {}
