@@ -83,8 +83,8 @@ class Tuner:
         self.known += len(found)
         for kernel, schedule in found.items():
             if schedule and tuned[kernel] is not kernel:
-                name = to_program(tuned[kernel], Device[device].renderer).arg.name
-                self.found[name] = schedule
+                program = to_program(tuned[kernel], Device[device].renderer)
+                self.found[program.src[0].arg.function_name] = schedule
         for reason, count in problems.items():
             these = "1 kernel is" if count == 1 else f"{count} kernels are"
             warnings.warn(f"tuning for {device}: {these} not tuned: {reason}", stacklevel=2)
@@ -138,7 +138,7 @@ class Tuner:
                             yield (
                                 kernel,
                                 None,
-                                f"its search took more than {most:g} s, a quarter of the limit",
+                                f"its search took more than {most:g} s of {self._limit:g} s",
                             )
                         return
                     schedule, reason = pipe.recv()

@@ -57,13 +57,14 @@ def longest(limit: Line, dtype: str, size: Sizes, new: int, folder: str) -> Line
     lines = []
     for number, (program, (seconds, values)) in enumerate(found[:_LONGEST], start=1):
         info, _, source, *_ = program.src
-        file = place / f"{size.spec.partition('.')[0]}-{new}-{number:02}-{program.arg.name}.txt"
+        name = info.arg.function_name
+        file = place / f"{size.spec.partition('.')[0]}-{new}-{number:02}-{name}.txt"
         file.write_text(source.arg)
         operations, moved = _estimated(info.arg.estimates, values)
         mean = sum(seconds) / len(seconds)
         lines.append(
             {
-                "kernel": program.arg.name,
+                "kernel": name,
                 "launches": len(seconds),
                 "seconds": sum(seconds),
                 "share_of_time": sum(seconds) / total,

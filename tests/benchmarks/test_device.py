@@ -98,6 +98,7 @@ def test_a_part_on_the_cpu(tmp_path: Path) -> None:
     assert 1 <= len(longest) <= 10
     assert longest == sorted(longest, key=lambda each: -each["seconds"])
     assert all(Path(each["source"]).read_text() for each in longest)
+    assert all(each["kernel"].isidentifier() for each in longest)
     assert fast.prefill(size, "float32", 16, 2, LIMIT)["tokens_per_second"] > 0
     assert fast.step(size, "float32", 16, 2, LIMIT)["share_of_read_limit"] > 0
 
