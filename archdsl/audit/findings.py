@@ -49,8 +49,10 @@ class Findings:
                 self.add(WRONG, where, _text(each), _with_help(archdsl, each.help))
 
     def sorted(self) -> list[Finding]:
-        """All findings, the worst first."""
-        return sorted(self.all, key=lambda finding: list(LEVELS).index(finding.level))
+        """All findings, each once, the worst first."""
+        return sorted(
+            dict.fromkeys(self.all), key=lambda finding: list(LEVELS).index(finding.level)
+        )
 
 
 def some(names: list[str]) -> str:

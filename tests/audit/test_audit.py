@@ -385,6 +385,14 @@ def test_the_table_and_the_exit_status(
     assert Finding(**first).where == "generation_config.json: eos_token_id"
 
 
+def test_a_file_that_cannot_be_read_is_one_finding(folder: Path) -> None:
+    """Two checks read it."""
+    _write(folder / "generation_config.json", "{")
+    own = [each for each in audit(str(folder)) if each.where == "generation_config.json"]
+    assert [each.level for each in own] == ["wrong"]
+    assert "cannot read the file as a config" in own[0].what
+
+
 def test_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "no/such/folder"]) == 1
     assert "error[file]" in capsys.readouterr().err
