@@ -43,6 +43,7 @@ CODES = {
     "weights-map": "A `weights` block does not match the model one to one.",
     # running
     "input": "A value for an input does not have the declared type.",
+    "overflow": "A value of the model is beyond the largest number of its dtype.",
     "checkpoint": "A weights file does not have exactly the weights of the model.",
     "config": "A published config has a field or a value that the spec does not support.",
     "device": "The device or its compiler cannot be used on this machine.",

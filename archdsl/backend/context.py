@@ -19,7 +19,9 @@ from archdsl.backend.kernels.products import NO_EPILOGUE, Epilogue
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import realize_outside_capture
 from archdsl.backend.tinygrad_devices import accumulates_in_float32
+from archdsl.backend.tinygrad_seam import DType
 from archdsl.diagnostics import fail
+from archdsl.graph.nodes import Apply
 from archdsl.graph.types import Axis, Size, Type
 from archdsl.passes.program import Program
 from archdsl.passes.select_kernels import TINYGRAD
@@ -41,6 +43,8 @@ class ExecutionContext:
     quantized: Mapping[str, Quantized] = field(default_factory=dict)  # of `weights`, by path
     lengths: dict[str, Tensor] = field(default_factory=dict)
     shared: dict[tuple[object, ...], Tensor] = field(default_factory=dict)  # by all layers
+    # Called with each operator, its full path and its value.
+    probe: Callable[[Apply, str, Any], None] | None = None
 
     def __post_init__(self) -> None:
         self.graph = self.program.graph
@@ -51,6 +55,10 @@ class ExecutionContext:
     @property
     def target(self) -> str | None:
         return self.program.target
+
+    @property
+    def wide(self) -> frozenset[str]:
+        return self.program.wide
 
     @property
     def trains(self) -> bool:
@@ -154,6 +162,14 @@ class OpCall:
     quantized: Mapping[str, Quantized] = field(default_factory=dict)  # of `weights`
     kernels: Mapping[str, str] = field(default_factory=dict)
     epilogue: Epilogue = NO_EPILOGUE
+    wide: bool = False
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the result: float32 if it is wide, else that of x unless x is wide."""
+        if self.wide:
+            return dtypes.float32
+        return dtypes.float16 if self.context.wide else self.x.dtype
 
     @property
     def x(self) -> Tensor:

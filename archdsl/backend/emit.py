@@ -36,7 +36,8 @@ def embed(op: OpCall) -> Tensor:
 
 
 def unembed(op: OpCall) -> Tensor:
-    return project(op, make_contiguous(op.x), epilogue=op.epilogue)  # [B, …, vocab]
+    x = make_contiguous(op.x)
+    return project(op, x, epilogue=op.epilogue, dtype=op.dtype)  # [B, …, vocab]
 
 
 # -- norms and scaling --
@@ -46,7 +47,8 @@ def norm(op: OpCall) -> Tensor:
     kind = op.attr["kind"]
     if op.kernel() != TINYGRAD:
         weight, bias = (op.weights.get(name) for name in ("weight", "bias"))
-        return norms.norm(op.x, kind == "rms", op.attr["eps"], weight, bias)  # [B, …, D]
+        y = norms.norm(op.x, kind == "rms", op.attr["eps"], weight, bias)  # [B, …, D]
+        return y.cast(op.dtype)  # [B, …, D]
     x: Tensor = op.x.cast(dtypes.float32)  # [B, …, D]
     if op.attr["kind"] == "layer":
         x = x - x.mean(-1, keepdim=True)  # [B, …, D]
@@ -59,7 +61,7 @@ def norm(op: OpCall) -> Tensor:
         x = x * op.weights["weight"]  # [B, …, D]
     if "bias" in op.weights:
         x = x + op.weights["bias"]  # [B, …, D]
-    return x.cast(op.x.dtype).contiguous()  # [B, …, D]
+    return x.cast(op.dtype).contiguous()  # [B, …, D]
 
 
 def logit_scale(op: OpCall) -> Tensor:
@@ -85,7 +87,7 @@ def patches(op: OpCall) -> Tensor:
 
 
 def prepend(op: OpCall) -> Tensor:
-    token = op.weights["weight"].reshape(1, 1, -1)  # [1, 1, D]
+    token = op.weights["weight"].reshape(1, 1, -1).cast(op.x.dtype)  # [1, 1, D]
     if "at" in op.tensors:
         # In a decoding step, cache position 0 is the prepended token.
         is_prepended: Tensor = op.tensors["at"].unsqueeze(-1) == 0  # [B, n, 1]

@@ -10,28 +10,36 @@ from tinygrad import Tensor, dtypes
 from archdsl.backend.context import ExecutionContext, OpCall
 from archdsl.backend.kernels import activations, products
 from archdsl.backend.kernels.products import NO_EPILOGUE, Epilogue
+from archdsl.backend.tinygrad_seam import DType
 from archdsl.passes.select_kernels import TINYGRAD
 
 
 def project(
-    op: OpCall, x: Tensor, prefix: str = "", epilogue: Epilogue = NO_EPILOGUE
+    op: OpCall,
+    x: Tensor,
+    prefix: str = "",
+    epilogue: Epilogue = NO_EPILOGUE,
+    dtype: DType | None = None,
 ) -> Tensor:
     """epilogue(x @ weight^T + bias) of x [B, …, in], weight [out, in], bias [out]: [B, …, out].
+
+    The result is of `dtype`, by default that of x.
 
     A convolution kernel [out, C, k] is read as a weight [out, C k]. Callers pass x through
     `make_contiguous`; otherwise x is computed again for each output that uses it.
     """
     weight = op.weights[f"{prefix}weight"].flatten(1)  # [out, in]
     bias = op.weights.get(f"{prefix}bias")  # [out]
-    kernel = op.kernel(prefix.rstrip("."))
+    kernel, dtype = op.kernel(prefix.rstrip(".")), dtype or x.dtype
     if kernel == TINYGRAD:
         y = op.context.matmul(x, weight, transpose_b=True)  # [B, …, out]
-        y = (y if bias is None else y + bias).cast(x.dtype)  # [B, …, out]
-        return apply_epilogue(op.context, y, epilogue)  # [B, …, out]
+        y = (y if bias is None else y + bias).cast(dtype)  # [B, …, out]
+        return apply_epilogue(op.context, y, epilogue).cast(dtype)  # [B, …, out]
     stored = op.kernel_weight(f"{prefix}weight", weight)  # [out, in]
     if op.context.trains:  # not fused: each step has its own gradient
-        return apply_epilogue(op.context, products.linear(kernel, x, stored, bias), epilogue)
-    return products.linear(kernel, x, stored, bias, epilogue)  # [B, …, out]
+        y = products.linear(kernel, x, stored, bias, dtype=dtype)  # [B, …, out]
+        return apply_epilogue(op.context, y, epilogue).cast(dtype)  # [B, …, out]
+    return products.linear(kernel, x, stored, bias, epilogue, dtype)  # [B, …, out]
 
 
 def apply_epilogue(context: ExecutionContext, y: Tensor, epilogue: Epilogue) -> Tensor:

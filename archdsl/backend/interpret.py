@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
-from tinygrad import Tensor
+from tinygrad import Tensor, dtypes
 
 from archdsl.backend.context import ExecutionContext, OpCall
 from archdsl.backend.emit import EMIT
@@ -21,6 +21,7 @@ from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import full_path, site
 from archdsl.graph.types import Size
 from archdsl.passes.select_kernels import part_names
+from archdsl.passes.widen import ELEMENTWISE
 
 # A tensor, a tuple of them where a value has one for each layer, or a variable of tinygrad's.
 Value: TypeAlias = Any
@@ -101,12 +102,13 @@ def _stack(
     layer: Layer,
 ) -> None:
     one = partial(_layer, context, node, values, around, layer)
+    x = _in_float32(values[node.input]) if node.id in context.wide else values[node.input]
     given = [each for each in node.gives if each.id not in context.caches]
     if not given:
         own = partial(_own, context, node, values, full_path(node.path, around, layer))
-        values[node.id] = run_layers(context, node.count, values[node.input], one, own)
+        values[node.id] = run_layers(context, node.count, x, one, own)
         return
-    x = context.realize_layer(values[node.input])
+    x = context.realize_layer(x)
     found: list[list[Value]] = []
     for i in range(node.count):
         x = context.realize_layer(one(i, x))
@@ -167,8 +169,12 @@ def _call(
     names = [weight.name for weight in OPERATORS[node.op].weights(here)]
     if node.attr.get("tied"):
         names = ["weight"]
+    wide = node.id in context.wide
+    tensors = {param: values[ref] for param, ref in node.inputs}
+    if wide and node.op in ELEMENTWISE:
+        tensors = {param: _in_float32(each) for param, each in tensors.items()}
     op = OpCall(
-        {param: values[ref] for param, ref in node.inputs},
+        tensors,
         here.tensors,
         {name: context.weights[f"{path}.{name}"] for name in names},
         here.attr,
@@ -176,11 +182,24 @@ def _call(
         {name: q for name in names if (q := context.quantized.get(f"{path}.{name}"))},
         dict(zip(part_names(node, here), node.kernels, strict=True)) if node.kernels else {},
         _epilogue(node, values),
+        wide,
     )
     out = EMIT[node.op](op)
+    if wide:
+        out = _in_float32(out)
+    elif context.wide and node.op in ELEMENTWISE and out.dtype == dtypes.float32:
+        out = out.cast(dtypes.float16)
+    if context.probe:
+        context.probe(node, full_path(node.path, around, layer), out)
     # A residual sum is computed once: for a single token, tinygrad would otherwise recompute it
     # from all matmuls before it, in every layer.
     return make_contiguous(out) if node.op == "add" and context.caches else out
+
+
+def _in_float32(value: Value) -> Value:
+    """A float value in float32; other values unchanged."""
+    floats = isinstance(value, Tensor) and value.is_floating_point()
+    return value.cast(dtypes.float32) if floats else value
 
 
 def _epilogue(node: Apply, values: Mapping[str, Value]) -> Epilogue:

@@ -14,14 +14,16 @@ from archdsl.backend.tensors import make_contiguous
 
 
 def linear(op: OpCall) -> Tensor:
-    return project(op, make_contiguous(op.x), epilogue=op.epilogue)  # [B, …, dim]
+    return project(
+        op, make_contiguous(op.x), epilogue=op.epilogue, dtype=op.dtype
+    )  # [B, …, dim]
 
 
 def experts(op: OpCall) -> Tensor:
     x = make_contiguous(op.x)  # [B, …, D]
     weights = _expert_weights(op, project(op, x, "router."))  # [B, …, count]
     parts = (weights[..., i : i + 1] * _expert(op, x, i) for i in range(op.attr["count"]))
-    return functools.reduce(operator.add, parts).cast(x.dtype)  # [B, …, D]
+    return functools.reduce(operator.add, parts).cast(op.dtype)  # [B, …, D]
 
 
 def _expert(op: OpCall, x: Tensor, i: int) -> Tensor:
@@ -50,4 +52,5 @@ def conv1d(op: OpCall) -> Tensor:
     kernel, stride, padding = (op.attr[name] for name in ("kernel", "stride", "padding"))
     x = op.x.pad((None, (padding, padding), None))  # [B, T + 2 padding, C]
     x = x.unfold(1, kernel, stride).flatten(2)  # [B, T', C kernel]
-    return project(op, make_contiguous(x), epilogue=op.epilogue)  # [B, T', dim]
+    x = make_contiguous(x)
+    return project(op, x, epilogue=op.epilogue, dtype=op.dtype)  # [B, T', dim]

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from tinygrad import Tensor, UOp
 
 from archdsl.backend import interpret
-from archdsl.backend.context import TILE
+from archdsl.backend.context import TILE, ExecutionContext
 from archdsl.backend.program import Program as Capture
 from archdsl.backend.tensors import copy_in, copy_out, copy_tensor, to_device, zeros
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.execution import inputs
 from archdsl.execution.executable import Executable
+from archdsl.execution.overflow import report_overflow
+from archdsl.execution.ranges import LARGEST
 from archdsl.graph.nodes import Graph, Input
 from archdsl.graph.printer import show
 from archdsl.passes.build_step_graph import CACHE_POSITIONS, LEFT_PAD, PAST
@@ -165,7 +167,7 @@ class Decoder:
         assert self.plan.once is not None
         program = self.executable.lowered(self.plan.once, tensors)
         made = interpret.forward(self.executable.run(program), tensors)
-        found = {name: each.clone() for name, each in _leaves(made)}
+        found = {name: self.executable.cast(each).clone() for name, each in _leaves(made)}
         Tensor.realize(*found.values())
         return found
 
@@ -272,8 +274,12 @@ class Decoder:
         logits = self._captures[key](
             self._left_pad_input, self._past.bind(self.filled), **given
         )
+        found = copy_out(logits)
+        if self.executable.dtype in LARGEST and not np.isfinite(found).all():
+            run, values = self._run_of(n, last, self._left_pad_input, self.filled, given)
+            report_overflow(run, values)
         self.filled += n
-        return copy_out(logits)
+        return found
 
     def _drop_stale_captures(self) -> None:
         """Drops the captured programs if the weights have been replaced."""
@@ -299,18 +305,24 @@ class Decoder:
 
     def _program(self, n: int, last: bool) -> Callable[..., Tensor]:
         def step(left_pad: Tensor, past: Any, **given: Tensor) -> Tensor:
-            values: dict[str, Any] = {
-                name: self.executable.cast(given[name])
-                for name in (self.plan.tokens, *self.plan.along)
-            }
-            values |= {LEFT_PAD: left_pad, PAST: past, CACHE_POSITIONS: None}
-            values |= {name: self._nested(name, given.__getitem__) for name in self._once}
-            run = self.executable.run(self.lowered(n, last))
-            logits = interpret.forward(run, values | self._caches)[self.plan.logits]
+            run, values = self._run_of(n, last, left_pad, past, given)
+            logits = interpret.forward(run, values)[self.plan.logits]
             found: Tensor = logits.cast("float").contiguous().realize()
             return found
 
         return step
+
+    def _run_of(
+        self, n: int, last: bool, left_pad: Tensor, past: Any, given: Mapping[str, Tensor]
+    ) -> tuple[ExecutionContext, dict[str, Any]]:
+        """What a step runs with, and the values of its inputs."""
+        values: dict[str, Any] = {
+            name: self.executable.cast(given[name])
+            for name in (self.plan.tokens, *self.plan.along)
+        }
+        values |= {LEFT_PAD: left_pad, PAST: past, CACHE_POSITIONS: None}
+        values |= {name: self._nested(name, given.__getitem__) for name in self._once}
+        return self.executable.run(self.lowered(n, last)), values | self._caches
 
     def reorder(self, parents: Sequence[int]) -> None:
         """Row i continues as a copy of row `parents[i]`, caches included (beam search)."""

@@ -36,7 +36,8 @@ from archdsl.execution.arguments import check_choice, whole_number
 from archdsl.execution.buckets import bucket_length, paddable_axes, padded_inputs
 from archdsl.execution.initial_weights import initial_weights
 from archdsl.execution.memory import check_memory, check_sizes
-from archdsl.execution.ranges import checked
+from archdsl.execution.overflow import all_finite, report_overflow
+from archdsl.execution.ranges import LARGEST, checked
 from archdsl.execution.recent import Recent
 from archdsl.formats.host import LazyTensor
 from archdsl.graph.cost import BYTES
@@ -59,6 +60,7 @@ T = TypeVar("T")
 QUANTIZATIONS = ("int8", "stored")
 KEPT_MEMORY = 1 << 26  # bytes of deleted tensors that are kept for new ones
 _UNTRIMMED = 2**27  # bytes of weights that are placed before the memory of copies is freed
+_FINITE = "all outputs are finite"  # a flag beside the outputs, if the dtype has a small range
 CAPTURES = 32  # forward passes kept, one per combination of input shapes; see `compile`
 
 
@@ -298,10 +300,12 @@ class Executable:
             for name, array in padded.items():
                 copy_in(places[name], array)
             found = capture(**places)
+            if _FINITE in found and not found[_FINITE].item():
+                self._report_overflow(wanted.graph, arrays)
             # Every call of a capture writes its outputs to the same memory.
             copies = {
                 name: copy_tensor(out, (rows, *(axis.size.at(sizes) for axis in type.axes)))
-                for (name, type), out in zip(wanted.types.items(), found.values(), strict=True)
+                for (name, type), out in zip(wanted.types.items(), found.values(), strict=False)
             }
             # Outputs of the next call may reuse the memory of those of the last one.
             size = sum(int(each.nbytes()) for each in copies.values())
@@ -340,9 +344,17 @@ class Executable:
         outputs = interpret.forward(self.run(self.lowered(graph, given)), given)
         # Cloned, since the JIT would always return the input of the capture for an output that
         # is an input or a part of one.
-        realized = [_to_numpy_dtype(out).clone() for out in outputs.values()]
-        Tensor.realize(*realized)
-        return dict(zip(outputs, realized, strict=True))
+        found = {name: _to_numpy_dtype(out).clone() for name, out in outputs.items()}
+        floats = [out for out in found.values() if out.is_floating_point()]
+        if self.dtype in LARGEST and floats:
+            found[_FINITE] = all_finite(floats)
+        Tensor.realize(*found.values())
+        return found
+
+    def _report_overflow(self, graph: Graph, arrays: Mapping[str, NDArray[Any]]) -> None:
+        with one_thread:
+            tensors = {name: self.placed(array) for name, array in arrays.items()}
+            report_overflow(self.run(self.lowered(graph, tensors)), tensors)
 
     def loss(self, arrays: Mapping[str, NDArray[Any]]) -> Tensor:
         """The graph's loss for inputs and labels, []."""

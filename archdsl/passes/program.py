@@ -12,16 +12,18 @@ from archdsl.graph.types import format_integer
 from archdsl.graph.verify import verify
 from archdsl.passes.fuse import fuse
 from archdsl.passes.select_kernels import TINYGRAD, select_kernels
+from archdsl.passes.widen import DTYPE, widen
 
 
 class Program(Frozen):
     """A graph as it runs: calls in order, with operands, fused operators and kernels.
 
     Tinygrad lowers the calls that name no kernel. `batch` is the number of rows and `sizes` are
-    the sizes of the varying axes. `dtype` is that of weights and of values between calls;
-    kernels sum in float32. `target` selects archdsl's own kernels, None only tinygrad's. If it
-    `trains`, gradients are needed and nothing is fused. An input and an output with the same
-    name are a cache, which is written in place and persists between steps.
+    the sizes of the varying axes. `dtype` is that of weights and of values between calls, but
+    for the `wide` ones, which are float32; kernels sum in float32. `target` selects archdsl's
+    own kernels, None only tinygrad's. If it `trains`, gradients are needed and nothing is
+    fused. An input and an output with the same name are a cache, which is written in place and
+    persists between steps.
     """
 
     graph: Graph
@@ -30,6 +32,7 @@ class Program(Frozen):
     dtype: str = "float32"
     target: str | None = None
     trains: bool = False
+    wide: frozenset[str] = frozenset()
 
     @property
     def caches(self) -> frozenset[str]:
@@ -76,7 +79,8 @@ def lower(
         graph = fuse(graph)
     graph = verify(select_kernels(graph, target, batch, sizes))
     used = tuple((axis.name, sizes[axis.name]) for axis in graph.varying)
-    return Program(graph, batch, used, dtype, target, trains)
+    wide = widen(graph) if dtype == DTYPE else frozenset()
+    return Program(graph, batch, used, dtype, target, trains, wide)
 
 
 def _lines(program: Program) -> Iterator[str]:
@@ -85,6 +89,8 @@ def _lines(program: Program) -> Iterator[str]:
     kernels = f"kernels for {program.target}" if program.target else "kernels of tinygrad"
     trains = ", with gradients" if program.trains else ""
     yield f"program {', '.join(sizes)}, {program.dtype}, {kernels}{trains}"
+    if program.wide:
+        yield f"in float32: {', '.join(sorted(program.wide, key=lambda id: (len(id), id)))}"
     if program.caches:
         caches = [i.name for i in program.graph.inputs if i.name in program.caches]
         yield f"caches kept between steps: {', '.join(caches)}"

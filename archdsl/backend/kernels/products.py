@@ -15,7 +15,7 @@ from tinygrad import Tensor, UOp, dtypes
 from archdsl.backend.kernels.launch import launch, stored_weight
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.tensors import shape
-from archdsl.backend.tinygrad_seam import NUM_CPU_THREADS
+from archdsl.backend.tinygrad_seam import NUM_CPU_THREADS, DType
 from archdsl.frozen import Frozen
 
 _ROWS = 516  # of a tile of `matmul.c`, approximately, at most
@@ -44,10 +44,12 @@ def linear(
     weight: Tensor | Quantized,
     bias: Tensor | None,
     epilogue: Epilogue = NO_EPILOGUE,
+    dtype: DType | None = None,
 ) -> Tensor:
     """epilogue(x @ weight^T + bias) of x [B, …, in], weight [out, in], bias [out]: [B, …, out].
 
-    Computed in float32. An epilogue or a quantized weight has no gradient.
+    Computed in float32, and returned in `dtype`, by default that of x. An epilogue or a
+    quantized weight has no gradient.
     """
     (N, K), M = shape(weight), prod(shape(x)[:-1])
     a = x.cast(dtypes.float32).reshape(M, K)
@@ -61,7 +63,7 @@ def linear(
         inputs = {"a": a, **parts, **more}
         back = _gradient(transpose_b=True)
         (y,) = launch("matvec", constants, {"y": y}, inputs, 2 * M * N * K, back)
-    return y.reshape(*x.shape[:-1], N).cast(x.dtype)
+    return y.reshape(*x.shape[:-1], N).cast(dtype or x.dtype)
 
 
 def matmul(
