@@ -168,7 +168,7 @@ class _Run:
             present = {p.path for p in parameters(graph, 1)}
             every = (p.path for p in parameters(builder.complete, 1))
             absent = tuple(path for path in every if path not in present)
-        optional = _optional(model, graph) if settings else frozenset[str]()
+        optional = _optional(model, graph) if settings or variant else frozenset[str]()
         with self._reporting():
             weight_maps(self.file, model, graph, elaborator, env, False, absent, optional)
         return Analysis(self.file, model, graph, elaborator, env, absent, optional)

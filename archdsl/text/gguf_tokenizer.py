@@ -6,7 +6,7 @@ The names under `tokenizer.ggml` and their meaning are llama.cpp's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,46 +22,52 @@ from archdsl.text.subword_models import (
     PRE_TOKENIZERS,
     build_byte_level,
     build_sentencepiece,
+    build_wordpiece,
     import_tokenizers,
     parse_merges,
 )
+from archdsl.text.unigram import build_unigram
 
 _T = TypeVar("_T", str, int, float)
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 1, 2, 3, 4, 5
 """The token types of the format. User-defined tokens are never split."""
 
+_CHARSMAP = "tokenizer.ggml.precompiled_charsmap"
+
 
 def read_gguf(path: Path) -> PublishedTokenizer:
-    """Reads the tokenizer of a GGUF file, of model `gpt2` or `llama`."""
+    """Reads the tokenizer of a GGUF file, of a model that `_BUILD` has."""
     metadata = dict(read_checkpoint(path).config or {})
     kind = metadata.get("tokenizer.ggml.model")
-    if kind not in ("gpt2", "llama"):
+    if kind not in _BUILD:
         fail(
             "tokenizer",
             f"{path}: the file has no supported tokenizer",
-            expected="`tokenizer.ggml.model` to be `gpt2` or `llama`",
+            expected=f"`tokenizer.ggml.model` to be {listing(map(str, _BUILD))}",
             found=f"`{kind}`" if kind is not None else "no such field",
         )
     pre = metadata.get("tokenizer.ggml.pre")
     types = _types(metadata, path)
-    library = (_build_byte_level if kind == "gpt2" else _build_sentence_pieces)(
-        metadata, types, path
-    )
+    library = _BUILD[kind](metadata, types, path)
     keys = {"bos": ("bos",), "eos": ("eos", "eot", "eom"), "pad": ("padding",)}
     numbers = {
         role: [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in each]
         for role, each in keys.items()
     }
     chat = metadata.get("tokenizer.chat_template")
-    ids = {token: number for number, token in enumerate(types)}
+    ids = (
+        library.get_vocab() if kind == "bert" else {t: number for number, t in enumerate(types)}
+    )
     published = assign_roles(library, {}, numbers, path, parse_template(chat, path), ids)
+    if kind == "bert":  # it has a start and an end token of its own
+        return published
     # The defaults of llama.cpp.
     default = kind == "llama" or PRE_TOKENIZERS.get(str(pre)) == PRE_TOKENIZERS["llama-bpe"]
     add_bos = metadata.get(
         "tokenizer.ggml.add_bos_token", default and published.bos is not None
     )
-    add_eos = metadata.get("tokenizer.ggml.add_eos_token", False)
+    add_eos = metadata.get("tokenizer.ggml.add_eos_token", kind == "t5")
     set_end_tokens(published, add_bos, add_eos, path)
     return published
 
@@ -86,13 +92,7 @@ def _build_byte_level(
 def _build_sentence_pieces(
     metadata: Mapping[str, object], types: Mapping[str, int], path: Path
 ) -> Any:
-    scores = _field(metadata, "scores", float, path)
-    if len(scores) != len(types):
-        fail(
-            "tokenizer",
-            f"{path}: the numbers of tokens and scores differ",
-            found=f"{len(types)} tokens, {len(scores)} scores",
-        )
+    scores = _scores(metadata, types, path)
     text_types = (_NORMAL, _USER_DEFINED, _UNUSED)
     library = build_sentencepiece(
         {
@@ -106,6 +106,68 @@ def _build_sentence_pieces(
         path,
     )
     return _add_special(library, types)
+
+
+def _build_word_pieces(
+    metadata: Mapping[str, object], types: Mapping[str, int], path: Path
+) -> Any:
+    """Builds WordPiece from tokens with `▁` before the first piece of a word, not `##` before
+    the others."""
+    return build_wordpiece([_word_piece(token) for token in types], path)
+
+
+def _word_piece(token: str) -> str:
+    """A token as BERT's vocabulary writes it.
+
+    >>> [_word_piece(token) for token in ("[CLS]", "▁hell", "o", "▁[", "▁")]
+    ['[CLS]', 'hell', '##o', '[', '##▁']
+    """
+    if token.startswith("[") and token.endswith("]"):
+        return token
+    return token[1:] if token.startswith("▁") and len(token) > 1 else f"##{token}"
+
+
+def _build_unigram(metadata: Mapping[str, object], types: Mapping[str, int], path: Path) -> Any:
+    scores = _scores(metadata, types, path)
+    unknown = next((n for n, kind in enumerate(types.values()) if kind == _UNKNOWN), None)
+    if unknown is None:
+        fail(
+            "tokenizer",
+            f"{path}: the vocabulary cannot encode every text",
+            expected="an unknown token",
+            found="none",
+        )
+    for name in ("add_space_prefix", "remove_extra_whitespaces"):
+        if metadata.get(f"tokenizer.ggml.{name}", True) is not True:
+            fail(
+                "tokenizer",
+                f"{path}: `tokenizer.ggml.{name}` is not supported for a unigram model",
+                expected="true",
+                found=repr(metadata[f"tokenizer.ggml.{name}"])[:80],
+            )
+    # The score of an unknown character follows from the lowest one, of a normal token.
+    normal = [x for x, kind in zip(scores, types.values(), strict=True) if kind == _NORMAL]
+    lowest = min(normal, default=0.0)
+    pieces = [(token, max(x, lowest)) for token, x in zip(types, scores, strict=True)]
+    charsmap = (
+        _field(metadata, "precompiled_charsmap", int, path) if _CHARSMAP in metadata else []
+    )
+    library = build_unigram(pieces, unknown, bytes(each % 256 for each in charsmap), path)
+    library.add_special_tokens([pieces[unknown][0]])
+    return _add_special(library, types)
+
+
+def _scores(
+    metadata: Mapping[str, object], types: Mapping[str, int], path: Path
+) -> list[float]:
+    scores = _field(metadata, "scores", float, path)
+    if len(scores) != len(types):
+        fail(
+            "tokenizer",
+            f"{path}: the numbers of tokens and scores differ",
+            found=f"{len(types)} tokens, {len(scores)} scores",
+        )
+    return scores
 
 
 def _add_special(library: Any, types: Mapping[str, int]) -> Any:
@@ -140,3 +202,11 @@ def _field(metadata: Mapping[str, object], name: str, of: type[_T], path: Path) 
         kind = {str: "texts", int: "whole numbers", float: "numbers"}[of]
         fail("tokenizer", f"{path}: `tokenizer.ggml.{name}` is not a list of {kind}")
     return values
+
+
+_BUILD: dict[object, Callable[[Mapping[str, object], Mapping[str, int], Path], Any]] = {
+    "gpt2": _build_byte_level,
+    "llama": _build_sentence_pieces,
+    "bert": _build_word_pieces,
+    "t5": _build_unigram,
+}

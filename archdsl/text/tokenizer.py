@@ -14,6 +14,7 @@ from archdsl.diagnostics import did_you_mean, fail
 from archdsl.files import open_file
 from archdsl.formats import resolve
 from archdsl.text.chat_templates import MEBIBYTES, SECONDS, render
+from archdsl.text.marian_vocabulary import MarianVocabulary, is_marian
 from archdsl.text.special_tokens import PublishedTokenizer
 from archdsl.text.subword_models import missing_bytes, using
 from archdsl.text.tokenizer_files import read_published
@@ -30,9 +31,12 @@ def read_tokenizer(path: str | Path) -> TextTokenizer:
 
     - A folder with `tokenizer.json`, with GPT-2's `vocab.json` and `merges.txt`, or with BERT's
       `vocab.txt`. Configs such as `tokenizer_config.json` are read too.
+    - A folder of Marian, with `source.spm` and `vocab.json`, and `target_vocab.json` if the
+      target has a vocabulary of its own.
     - A `tokenizer.json`. Its special tokens are those with a usual name.
     - A `.tiktoken` file with the ranks of GPT-2, cl100k or Qwen.
-    - A `.gguf` file of the model `gpt2` or `llama`, with its chat template.
+    - A `.gguf` file, of the tokenizer model `gpt2`, `llama`, `bert` or `t5`, with its chat
+      template.
     - A plain list of tokens, such as letters: `.txt` with one per line, `.vocab`, `.pkl`, or a
       `.json` list; see `vocabulary_tokenizer.read_vocabulary`.
     - A file of weights, such as `ckpt.pt`: the table of characters `meta.pkl` beside it, or
@@ -42,6 +46,8 @@ def read_tokenizer(path: str | Path) -> TextTokenizer:
     has no supported tokenizer ("checkpoint" for a damaged GGUF file).
     """
     place = _beside_weights(resolve(str(path)))
+    if is_marian(place):
+        return MarianTokenizer(MarianVocabulary(place))
     if _is_plain(place):
         return PlainTokenizer(read_vocabulary(place))
     return TextTokenizer(read_published(place), str(place))
@@ -217,6 +223,30 @@ def _beside_weights(place: Path) -> Path:
         return place
     table = place.parent / _CHARACTERS
     return table if table.is_file() else place.parent
+
+
+class MarianTokenizer(TextTokenizer):
+    """The tokenizer of Marian: its `encode` is for the source, its `decode` for the target."""
+
+    def __init__(self, vocabulary: MarianVocabulary):
+        self._vocabulary = vocabulary
+        self.origin = vocabulary.origin
+        self.bos, self.eos, self.pad = None, (vocabulary.end,), vocabulary.pad
+        self.chat_template = None
+        self.vocabulary = max(vocabulary.tokens) + 1
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        return self._vocabulary.encode(text, add_special)
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        return self._vocabulary.decode(ids, skip_special)
+
+    def without_token(self, below: int) -> list[int]:
+        return [number for number in range(below) if number not in self._vocabulary.tokens]
+
+    def number(self, token: str) -> int:
+        known = self._vocabulary.source
+        return self._check_name(token, known.get(token), known)
 
 
 def _is_plain(place: Path) -> bool:

@@ -179,7 +179,7 @@ def test_factors_of_a_file_are_not_dropped(tmp_path: Path) -> None:
         ),
         ("phi3", "supports the model type `phi3` in a GGUF file", "write a spec"),
         ("qwen4", "supports the model type `qwen4` in a GGUF file", "did you mean `qwen"),
-        ("bert", "`bert` in a GGUF file", "bert.arch supports it in a folder with config.json"),
+        ("gpt2", "`gpt2` in a GGUF file", "gpt2.arch supports it in a folder with config.json"),
     ],
 )
 def test_an_architecture_without_a_map(

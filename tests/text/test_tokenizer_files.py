@@ -16,7 +16,9 @@ import pytest
 
 from archdsl.diagnostics import ArchError
 from archdsl.formats import resolve
+from archdsl.text.sentencepiece_file import read_sentencepiece
 from archdsl.text.tokenizer import TextTokenizer, read_tokenizer
+from tests.text.test_marian import CASES
 from tests.text.tokenizer_files import (
     BYTE_FIELDS,
     BYTES,
@@ -362,7 +364,7 @@ def test_unsupported_files(tmp_path: Path, name: str, content: bytes, words: str
     ("fields", "words"),
     [
         ({}, "the file has no supported tokenizer"),
-        (BYTE_FIELDS | {"ggml.model": "t5"}, "the file has no supported tokenizer"),
+        (BYTE_FIELDS | {"ggml.model": "rwkv"}, "the file has no supported tokenizer"),
         (BYTE_FIELDS | {"ggml.pre": "tekken"}, "the pre-tokenizer is not supported"),
         (
             BYTE_FIELDS | {"ggml.token_type": [1]},
@@ -472,3 +474,75 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     diagnostic = refusal(lambda: read_tokenizer(folder), "file")
     assert "`tokenizers`" in diagnostic.message
     assert diagnostic.help == "pip install 'archdsl[text]'"
+
+
+# -- GGUF files of encoders --
+
+
+def test_word_pieces_of_a_gguf_file(tmp_path: Path) -> None:
+    """llama.cpp marks the first piece of a word, not the others."""
+
+    def marked(word: str) -> str:
+        if word.startswith("["):
+            return word
+        return word.removeprefix("##") if word.startswith("##") else f"▁{word}"
+
+    kinds = [3 if word.startswith("[") else 1 for word in WORDS]
+    fields = {
+        "ggml.model": "bert",
+        "ggml.tokens": [*map(marked, WORDS)],
+        "ggml.token_type": kinds,
+    }
+    found = read_tokenizer(gguf_file(tmp_path / "a.gguf", fields))
+    right = read_tokenizer(write(tmp_path / "folder", {"vocab.txt": "\n".join(WORDS)}))
+    for text in TEXTS:
+        assert found.encode(text) == right.encode(text)
+    assert found.decode([5, 6, 7, 8, 9]) == right.decode([5, 6, 7, 8, 9]) == "hello world!"
+    assert found.pad == right.pad
+
+
+@pytest.mark.reference("transformers")
+def test_unigrams_of_a_gguf_file(tmp_path: Path) -> None:
+    from transformers import T5Tokenizer
+
+    (tmp_path / "a.spm").write_bytes(base64.b64decode(CASES["models"]["source"]))
+    model = read_sentencepiece(tmp_path / "a.spm")
+    pieces = [(text, score) for text, score, _ in model.pieces]
+    extra = [f"<extra_id_{i}>" for i in range(2)]
+    theirs = T5Tokenizer(
+        vocab=[*pieces, *((name, 0.0) for name in extra)],
+        extra_ids=2,
+        _spm_precompiled_charsmap=model.charsmap,
+    )
+    fields = {
+        "ggml.model": "t5",
+        "ggml.tokens": [*(text for text, _ in pieces), *extra, "[PAD99]"],
+        "ggml.scores": [*(score for _, score in pieces), 0.0, 0.0, -10000.0],
+        "ggml.token_type": [*(kind for _, _, kind in model.pieces), 4, 4, 5],
+        "ggml.precompiled_charsmap": [*model.charsmap],
+        "ggml.eos_token_id": 1,
+        "ggml.padding_token_id": 0,
+        "ggml.add_space_prefix": True,
+        "ggml.remove_extra_whitespaces": True,
+    }
+    ours = read_tokenizer(gguf_file(tmp_path / "a.gguf", fields))
+    for text in (*CASES["texts"], *TEXTS):
+        ids = theirs(text).input_ids
+        assert ours.encode(text) == ids
+        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+    # For llama.cpp, a token that a user defined is part of the text.
+    ids = theirs("the <extra_id_0> cat").input_ids
+    assert ours.encode("the <extra_id_0> cat") == ids
+    assert "<extra_id_0>" in ours.decode(ids)
+    assert (ours.bos, ours.eos, ours.pad) == (None, (1,), 0)
+    for name in ("add_space_prefix", "remove_extra_whitespaces"):
+        path = gguf_file(tmp_path / "b.gguf", fields | {f"ggml.{name}": False})
+        assert (
+            f"`tokenizer.ggml.{name}` is not supported"
+            in refusal(
+                lambda path=path: read_tokenizer(path)  # type: ignore[misc]
+            ).message
+        )
+    no_unknown = [1 if kind == 2 else kind for kind in fields["ggml.token_type"]]
+    path = gguf_file(tmp_path / "c.gguf", fields | {"ggml.token_type": no_unknown})
+    assert "cannot encode every text" in refusal(lambda: read_tokenizer(path)).message
