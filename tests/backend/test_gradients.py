@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -267,3 +271,27 @@ def test_activation_of_no_number() -> None:
         found = activations.activation(act, x).numpy()
         assert np.isnan(found[0])
         assert np.isfinite(found[1])
+
+
+BITS = """
+import hashlib, numpy, archdsl
+sizes = {"vocab": 211, "context": 64, "D": 48, "heads": 2, "depth": 1, "device": "CPU"}
+model = archdsl.compile("gpt.arch", **sizes)
+loss = model.loss(tokens=numpy.random.default_rng(0).integers(0, 211, (3, 37)))
+loss.backward()
+found = [loss.numpy(), *(each.grad.numpy() for each in model.parameters.values())]
+print(hashlib.sha256(b"".join(each.tobytes() for each in found)).hexdigest())
+"""
+
+
+@pytest.mark.long
+def test_gradients_do_not_depend_on_the_number_of_threads() -> None:
+    root = str(Path(archdsl.__file__).parents[1])
+
+    def bits(threads: int) -> str:
+        environment = {**os.environ, "NUM_CPU_THREADS": str(threads), "PYTHONPATH": root}
+        command = [sys.executable, "-c", BITS]
+        done = subprocess.run(command, env=environment, check=True, capture_output=True)
+        return done.stdout.decode()
+
+    assert bits(1) == bits(3) == bits(8)
