@@ -96,7 +96,7 @@ class Model:
         """
         return self.executable.parameters
 
-    def __call__(self, *, outputs: Any = None, **given: Any) -> dict[str, Tensor]:
+    def __call__(self, *unnamed: Any, outputs: Any = None, **given: Any) -> dict[str, Tensor]:
         """The outputs by name, each [B, …], for inputs by name, each [B, …].
 
         Inputs are numpy arrays, lists or tinygrad tensors. A value that does not fit its type
@@ -104,6 +104,13 @@ class Model:
         computed. Later calls do not change the returned tensors. Threads may share a model.
         Dropout is active only under tinygrad's `Context(TRAINING=1)`.
         """
+        if unnamed:
+            fail(
+                "argument-value",
+                "a model takes its inputs by name",
+                expected=f"model({', '.join(f'{each.name}=…' for each in self.graph.inputs)})",
+                found=f"{len(unnamed)} without a name",
+            )
         names = [name for name, _ in self.graph.outputs]
         if outputs is not None:
             wanted = [outputs] if isinstance(outputs, str) else list(outputs)

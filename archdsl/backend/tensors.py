@@ -55,7 +55,7 @@ def make_contiguous(x: Tensor) -> Tensor:
 def copy_in(tensor: Tensor, values: NDArray[Any]) -> None:
     """Copies an array into a realized tensor of the same shape and dtype."""
     buffer = memory(tensor)
-    data = np.ascontiguousarray(values)
+    data = np.require(values, requirements=["C", "W"])  # tinygrad asks for writable memory
     assert data.nbytes == buffer.nbytes, f"{data.nbytes} bytes for {buffer.nbytes}"
     write_buffer(buffer, data.data.cast("B"))
 

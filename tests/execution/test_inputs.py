@@ -9,6 +9,7 @@ import pytest
 from tinygrad import Tensor, dtypes
 
 import archdsl
+from archdsl.backend.tensors import copy_in, to_device
 from archdsl.diagnostics import ArchError
 from archdsl.execution import inputs
 
@@ -426,6 +427,18 @@ def test_arrays_of_every_layout_are_read(tokens: Any) -> None:
     assert inputs.check(MODEL.graph, {**good(), "tokens": tokens})["tokens"].tolist() == (
         GOOD.tolist()
     )
+
+
+def test_a_read_only_array_is_copied_to_the_device() -> None:
+    place, values = to_device(np.zeros(3, np.float32), "CPU"), np.ones(3, np.float32)
+    values.setflags(write=False)
+    copy_in(place, values)
+    assert place.tolist() == [1, 1, 1]
+
+
+def test_inputs_without_a_name_are_refused() -> None:
+    with pytest.raises(ArchError, match=r"by name[\s\S]*model\(tokens=…, kinds=…"):
+        MODEL(good()["tokens"])
 
 
 def test_a_read_only_array_is_read() -> None:
