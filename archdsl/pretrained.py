@@ -268,8 +268,7 @@ def _choose_map(analysis: Analysis, map: str | None) -> WeightMap:
     maps: Mapping[str, WeightMap] = {
         title: each
         for title, each in analysis.maps.items()
-        # Maps of .gguf files, and of PyTorch's with settings, have no `config.json`.
-        if each.config and (model_type_field(each.config) or (_FILES, ()))[0] != _FILES
+        if each.config and _has_config_json(each.config)
     }
     if map is None and maps:
         return next(iter(maps.values()))

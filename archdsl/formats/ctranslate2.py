@@ -36,6 +36,8 @@ _VERSION = 6
 # tinygrad's names of the types 0 to 5.
 _DTYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
 _SCALE = "_scale"
+# The functions 0 to 6 that a setting `activation` numbers (`Activation` in common_spec.py).
+_ACTIVATIONS = ("relu", "gelu_tanh", "swish", "gelu", "gelu_sigmoid", "tanh", "sigmoid")
 _LAYER = re.compile(r"layer_([0-9]{1,6})")
 _LAYERS = "layers"
 _DEEP = 30  # no name has more parts
@@ -46,8 +48,8 @@ def read_ctranslate2(path: Path) -> tuple[dict[str, LazyTensor], dict[str, objec
 
     Each is a view of the memory-mapped file. The parts of a name are separated by slashes, as
     in `encoder/layer_0/ffn/linear_0/weight`. A matrix is [out, in]. The settings are `spec`,
-    the name of the model class, its `revision`, the variables without axes, and the numbers of
-    layers, as in `{"encoder": {"num_heads": 8, "layers": 6}}`.
+    the name of the model class, its `revision`, the variables without axes, activations by
+    name, and the numbers of layers, as in `{"encoder": {"num_heads": 8, "layers": 6}}`.
 
     Raises ArchError (`checkpoint`) if the file is damaged, has another version, or has
     quantized weights.
@@ -122,7 +124,9 @@ def _settings(tensors: Mapping[str, LazyTensor]) -> dict[str, Any]:
     for name, tensor in tensors.items():
         *within, last = name.split("/")
         if not tensor.shape:
-            _place(found, within)[last] = tensor.read().item()
+            value = tensor.read().item()
+            named = last == "activation" and value in range(len(_ACTIVATIONS))
+            _place(found, within)[last] = _ACTIVATIONS[value] if named else value
         for depth, part in enumerate(within):
             if layer := _LAYER.fullmatch(part):
                 stack = _place(found, within[:depth])

@@ -102,13 +102,16 @@ def _read_folder(folder: Path) -> PublishedTokenizer:
     else:  # tokens of a role must be in the vocabulary
         others = {k: v for k, v in settings.items() if k.removesuffix("_token") not in PURPOSES}
         add_tokens(library, others, folder, declared_tokens(library, settings, folder))
+    # The config.json of CTranslate2 has the names of tokens.
+    names_tokens = "model_type" not in config
+    named = {k: v for k, v in config.items() if names_tokens and isinstance(v, str)} | settings
     numbers = read_token_ids(folder, [f"{role}_token_id" for role in PURPOSES])
     chat = parse_template(settings.get("chat_template"), folder)
     if "chat_template.jinja" in names:
         chat = _read_text(folder / "chat_template.jinja")
     published = assign_roles(
         library,
-        {role: token_text(settings.get(f"{role}_token"), folder) for role in PURPOSES},
+        {role: token_text(named.get(f"{role}_token"), folder) for role in PURPOSES},
         {role: numbers.get(f"{role}_token_id") for role in PURPOSES},
         folder,
         chat,

@@ -30,8 +30,10 @@ def model_file(
     aliases: Mapping[str, str] | None = None,
     version: int = 6,
     kind: str = "WhisperSpec",
+    revision: int = 3,
 ) -> bytes:
-    content = struct.pack("<I", version) + text(kind) + struct.pack("<II", 3, len(variables))
+    content = struct.pack("<I", version) + text(kind)
+    content += struct.pack("<II", revision, len(variables))
     for name, (shape, type_, data) in variables.items():
         content += text(name) + struct.pack(f"<B{len(shape)}I", len(shape), *shape)
         content += struct.pack("<BI", type_, len(data)) + data
