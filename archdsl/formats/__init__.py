@@ -3,8 +3,9 @@
 `read_checkpoint` opens a folder or a file without reading its tensors; `read_weights` reads a
 file as tinygrad tensors. `single` detects the format of a file by its content. Each format has
 a module: safetensors, gguf, npz, ctranslate2, torch_pickle (with state_pickle). `atomic`
-replaces a file in one step, `package` finds files inside installed packages, `strict_json`
-reads configs and headers, and `host` converts to tinygrad. The caller interprets the names, and
+replaces a file in one step, `package` finds files inside installed packages, `other_files`
+copies the files of a folder that are no weights, `strict_json` reads configs and headers, and
+`host` converts to tinygrad. The caller interprets the names, and
 checks that no weight is missing.
 """
 

@@ -75,10 +75,10 @@ def folder_for(weights: str | Path) -> Path:
     return Path(weights).with_suffix(_SUFFIX)
 
 
-def folder_of(weights: Path, else_: str = "") -> Path | None:
+def folder_of(weights: Path, way_out: str = "") -> Path | None:
     """The folder with the other files of weights: the weights' own, or the one they name.
 
-    Raises ArchError (`file`) if it is missing; `else_` is one more way out.
+    Raises ArchError (`file`) if it is missing; `way_out` ends the help.
     """
     if weights.is_dir():
         return weights
@@ -91,7 +91,7 @@ def folder_of(weights: Path, else_: str = "") -> Path | None:
             "file",
             f"{weights}: the folder with the other files of the checkpoint is missing",
             expected=f"`{name}` beside `{weights.name}`, as the import wrote it",
-            help=f"move it there{else_}",
+            help=f"move it there{way_out}",
         )
     return weights.parent / name
 
