@@ -240,11 +240,12 @@ class Executable:
     def run(self, program: Program) -> ExecutionContext:
         """The weights, constants and device that a program runs with."""
         weights = self.parameters
-        for name, weight in weights.items():
-            if isinstance(weight.device, tuple):
+        for name, tensor in weights.in_memory().items():
+            if isinstance(tensor.device, tuple):
+                _, _, path = name.partition(" ")
                 fail(
                     "device",
-                    f"the weight `{name}` is spread over {len(weight.device)} devices",
+                    f"the weight `{path}` is spread over {len(tensor.device)} devices",
                     expected="a model on one device: captured layers share no other memory",
                     help="assign whole tensors; use a smaller dtype if it does not fit",
                 )
