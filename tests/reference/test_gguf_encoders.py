@@ -138,6 +138,7 @@ def test_the_encoder_of_t5(tmp_path: Path) -> None:
     assert apart(ours(source=IDS)["memory"], right) < TOLERANCE
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("architecture", ["nomic-bert", "jina-bert-v2"])
 def test_others_are_refused(tmp_path: Path, architecture: str) -> None:
     import gguf

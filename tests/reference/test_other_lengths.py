@@ -65,7 +65,7 @@ SIZES = {
 }
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("shape", [(72, 24), (40, 80), (16, 16), (8, 56)])
 @pytest.mark.parametrize("kind", IMAGES)
 def test_images_of_another_size(tmp_path: Path, kind: str, shape: tuple[int, int]) -> None:
