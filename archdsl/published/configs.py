@@ -247,7 +247,8 @@ class _ConfigReader:
             return next((fact for fact in facts if fact), facts[0])
         names = [name.id for name in line.fields if name.id in self.fields]
         if decided_by_tensors(line):
-            names = [name for name in names if name not in self.ignore]
+            # An empty list says as little as a missing field.
+            names = [n for n in names if n not in self.ignore and self.fields[n] != []]
         values = [(name, self.fields[name]) for name in names]
         self.used |= {name for name, _ in values}
         if isinstance(line.value, ast.Call) and line.value.callee.id == "labels":

@@ -141,6 +141,48 @@ def test_the_last_token_counts_if_none_is_padding(tmp_path: Path, pad: int | Non
     assert apart(ours, torch.stack(right).detach()) <= TOLERANCE
 
 
+def without(config: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in names}
+
+
+OLD_ROTARY = {"rope_theta": 10000.0, "rope_scaling": None, "torch_dtype": "float32"}
+SPELLINGS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
+    "rotary of transformers 4": ("Llama", ("rope_parameters", "dtype"), OLD_ROTARY),
+    "rotary in both spellings": ("Llama", (), OLD_ROTARY),
+    "no architectures": ("Llama", ("architectures",), {}),
+    "an empty list of architectures": ("Llama", (), {"architectures": []}),
+    "types of layers": ("Llama", (), {"layer_types": ["full_attention"] * 2}),
+    "types of layers with windows": ("Mistral", (), {"layer_types": ["sliding_attention"] * 2}),
+    "windows without types of layers": ("Mistral", ("layer_types",), {}),
+    "no types of layers": ("Qwen3", ("layer_types",), {}),
+    "both names of the context": ("GPT2", (), {"n_ctx": 16}),
+}
+
+
+@pytest.mark.parametrize("case", some(SPELLINGS, "an empty list of architectures"))
+def test_old_and_new_spellings_of_a_config(tmp_path: Path, case: str) -> None:
+    import torch
+
+    kind, dropped, added = SPELLINGS[case]
+    config, sizes = DECODERS[f"{kind}Model"]
+    sizes = sizes | ({"sliding_window": 4} if kind == "Mistral" else {})
+    head = "LMHeadModel" if kind == "GPT2" else "ForCausalLM"
+    theirs = saved(tmp_path, f"{kind}{head}", config, sizes)
+    path = tmp_path / "config.json"
+    fields = without(json.loads(path.read_text()), *dropped) | added
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    right = theirs(torch.tensor(TOKENS).long()).logits
+    ours = archdsl.from_pretrained(tmp_path, device="CPU")(tokens=TOKENS)["logits"]
+    assert apart(ours, right.detach()) <= TOLERANCE
+
+
+def test_layers_of_another_type_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path, "LlamaModel", *DECODERS["LlamaModel"])
+    change_config(tmp_path, layer_types=["full_attention", "sliding_attention"])
+    with pytest.raises(ArchError, match="layer_types is"):
+        archdsl.from_pretrained(tmp_path, device="CPU")
+
+
 def test_a_head_that_the_config_names_must_be_there(tmp_path: Path) -> None:
     saved(tmp_path, "LlamaModel", *DECODERS["LlamaModel"])
     change_config(tmp_path, architectures=["LlamaForCausalLM"])
