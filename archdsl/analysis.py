@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -217,7 +218,7 @@ def split(spec: str) -> tuple[str, str | None]:
     (('gpt2.arch', 'xl'), ('gpt2.arch', None))
     """
     head, colon, tail = spec.rpartition(":")
-    if colon and len(head) > 1 and tail.isidentifier() and not Path(spec).is_file():
+    if colon and len(head) > 1 and tail.isidentifier() and not os.path.isfile(spec):
         return head, tail
     return spec, None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from archdsl.diagnostics import ArchError
 from archdsl.files import open_file, read_bytes
 from archdsl.formats import read_weights
 from archdsl.formats.strict_json import read_object
+from archdsl.tasks.classify import read_preprocessor
+from archdsl.tasks.embed import read_pooling
 from archdsl.tasks.sound import read_wav
 from archdsl.text.tokenizer import read_tokenizer
 
@@ -59,3 +62,57 @@ def test_every_reader_refuses_them(what: str, odd: Path) -> None:
     with pytest.raises(ArchError) as error:
         READERS[what](odd)
     assert error.value.diagnostics[0].code in ("file", "tokenizer")
+
+
+DENIED: dict[str, Callable[[Path], object]] = {
+    "spec": lambda path: analyse(str(path)),
+    "weights": read_weights,
+    "vocabulary": read_tokenizer,
+    "images": read_preprocessor,
+    "pooling": read_pooling,
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [(w, n) for w in DENIED for n in ("inner.json", "folder") if (w, n) != ("spec", "folder")],
+)
+def test_a_folder_that_may_not_be_read_is_reported(
+    what: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files would seem to be missing. Root may read everything, so it is pretended."""
+    path, stat, access = tmp_path / "locked" / name, os.stat, os.access
+
+    def locked(place: object) -> bool:
+        return str(place).startswith(str(tmp_path / "locked"))
+
+    def denied(place: object, *given: object, **named: object) -> os.stat_result:
+        if locked(place) and str(place) != str(path.parent):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+        return stat(place, *given, **named)  # type: ignore[arg-type, call-overload]
+
+    path.parent.mkdir()
+    if name == "folder":
+        path = path.parent
+        monkeypatch.setattr(os, "access", lambda p, *m: not locked(p) and access(p, *m))
+    else:
+        monkeypatch.setattr(os, "stat", denied)
+    with pytest.raises(ArchError, match=r"cannot (be )?read: Permission denied"):
+        DENIED[what](path)
+
+
+def test_a_vocabulary_that_may_not_be_read_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text("{}")
+    opened = os.open
+
+    def denied(place: object, *given: object, **named: object) -> int:
+        if str(place) == str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+        return opened(place, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(ArchError, match="Permission denied"):
+        read_tokenizer(path)

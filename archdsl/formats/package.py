@@ -5,6 +5,8 @@ Some packages contain trained weights. The package is located, never imported.
 
 from __future__ import annotations
 
+import errno
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +19,7 @@ def resolve(path: str) -> Path:
     """The file or folder of a path; an ordinary path is returned unchanged.
 
     Raises ArchError (`file`) if `package:NAME/inner/file` names a package that is not installed
-    or a file that it does not have.
+    or a file that it does not have, and for a path or a folder that this user may not read.
 
     >>> resolve("weights.npz").name
     'weights.npz'
@@ -25,6 +27,7 @@ def resolve(path: str) -> Path:
     True
     """
     if not path.startswith(_PREFIX):
+        _check_access(path)
         return Path(path)
     name, _, inner = path.removeprefix(_PREFIX).partition("/")
     if not name.isidentifier() or not inner:
@@ -42,6 +45,26 @@ def resolve(path: str) -> Path:
     inside = sorted(_entries(folders))
     guess = did_you_mean(inner, inside) or f"the package has {listing(inside[:12], 'and')}"
     fail("file", f"{path}: the package `{name}` has no file `{inner}`", help=guess)
+
+
+def _check_access(path: str) -> None:
+    """Raises ArchError if this user may not look for a path, or for files in a folder.
+
+    Files there would seem to be missing, and many are optional.
+    """
+    try:
+        os.stat(path)
+        denied = os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK)
+    except PermissionError:
+        denied = True
+    except (OSError, ValueError):  # the reader of the path reports them
+        return
+    if denied:
+        fail(
+            "file",
+            f"{path}: cannot read: {os.strerror(errno.EACCES)}",
+            help="`ls -ld` of each folder in the path shows who may read it",
+        )
 
 
 def _folders(name: str) -> list[Path]:

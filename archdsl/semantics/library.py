@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -68,15 +69,26 @@ def read(path: str) -> Source:
     """The text of a spec file; raises `ArchError` if there is no such file."""
     found = find(path)
     if found is None:
+        if _is_denied(path):
+            fail("file", f"`{path}` cannot be read: {os.strerror(errno.EACCES)}")
         known = sorted(p.name for p in standard_library().glob("*.arch"))
         known += sorted(p.name for p in Path(path).parent.glob("*.arch"))
         help = did_you_mean(Path(path).name, known)
-        if Path(path).is_dir():
+        if os.path.isdir(path):
             help = "this is a folder: give a file in it"
         elif os.path.exists(path):
             fail("file", f"`{path}` cannot be read: it is not a regular file")
         fail("file", f"there is no file `{path}`", help=help)
-    return Source(str(found) if not Path(path).is_file() else path, read_text_file(found))
+    return Source(str(found) if not os.path.isfile(path) else path, read_text_file(found))
+
+
+def _is_denied(path: str) -> bool:
+    """Whether this user may not search the folder of a path."""
+    try:
+        os.stat(path)
+    except (OSError, ValueError) as error:
+        return isinstance(error, PermissionError)
+    return False
 
 
 def read_text_file(path: Path) -> str:

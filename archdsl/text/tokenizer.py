@@ -16,7 +16,7 @@ from archdsl.formats import resolve
 from archdsl.text.chat_templates import MEBIBYTES, SECONDS, render
 from archdsl.text.marian_vocabulary import MarianVocabulary, is_marian
 from archdsl.text.special_tokens import PublishedTokenizer
-from archdsl.text.subword_models import missing_bytes, using
+from archdsl.text.subword_models import missing_bytes, reading, using
 from archdsl.text.tokenizer_files import read_published
 from archdsl.text.vocabulary_tokenizer import READERS, VocabularyTokenizer, read_vocabulary
 
@@ -254,7 +254,7 @@ def _is_plain(place: Path) -> bool:
     suffix = place.suffix.lower()
     if suffix != ".json" or not place.is_file():
         return suffix in READERS and suffix != ".json"
-    with open_file(place) as file:
+    with reading(place), open_file(place) as file:
         return file.read(64).lstrip().startswith(b"[")
 
 
