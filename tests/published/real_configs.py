@@ -44,12 +44,15 @@ def real_configs() -> list[Real]:
 
 def parameters(config: dict[str, Any]) -> int | str:
     """How many parameters the model of a config has, or why it is refused."""
-    try:
-        known = recognise("config.json", config)
-        graph = analyse(str(known.path), known.model.name.id, dict(known.settings)).graph
-    except ArchError as error:
-        return error.diagnostics[0].message.removeprefix("config.json: ")
-    return parameter_count(graph)
+    reasons = []
+    for tensors in (None, {}):  # with the heads that are usual, and without
+        try:
+            known = recognise("config.json", config, tensors=tensors)
+            graph = analyse(str(known.path), known.model.name.id, dict(known.settings)).graph
+            return parameter_count(graph)
+        except ArchError as error:
+            reasons.append(error.diagnostics[0].message.removeprefix("config.json: "))
+    return reasons[0]
 
 
 def _with_labels(config: dict[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,8 @@ def saved(variant: Variant, folder: Path) -> Any:
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, weight in model.named_parameters():
+            if not weight.requires_grad:  # positions that are not learned
+                continue
             noise = torch.randn(weight.shape, generator=random)
             spread = weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.3
             centre = 1.0 if weight.ndim == 1 and name.endswith("weight") else 0.0

@@ -92,6 +92,13 @@ ROPE_BESIDE: list[dict[str, Any]] = [
     {"rope_parameters": ABSENT, "rope_theta": 500.0},
     {"rope_parameters": ABSENT, "rope_theta": ABSENT},
 ]
+# A part of CLIP as releases of 2022 wrote it: this one replaces the other.
+TWICE: list[dict[str, Any]] = [
+    {"text_config_dict": {}},
+    {"text_config_dict": {"hidden_act": "gelu"}},
+    {"vision_config_dict": {}},
+    {"vision_config_dict": {"hidden_act": "gelu", "layer_norm_eps": 0.01}},
+]
 # The labels as releases before 2020 wrote them.
 COUNTED = {"id2label": ABSENT, "label2id": ABSENT, "num_labels": 3}
 
@@ -143,6 +150,9 @@ def _of_family(family: Family) -> Iterator[Variant]:
     if "rope_parameters" in options:
         for written in ROPE_BESIDE:
             yield Variant(family, main, {}, written)
+    if family.title == "CLIP":
+        for change in TWICE:
+            yield from _replaced(family, change)
     for model in heads:
         # A class of a text is read at its last token, which padding tells.
         pad = {"pad_token_id": 5} if "pad_token_id" in options and "Seq" in model else {}
@@ -152,6 +162,15 @@ def _of_family(family: Family) -> Iterator[Variant]:
             yield Variant(family, model, {**pad, "num_labels": 3}, COUNTED)
         for _ in range(OF_HEADS):
             yield Variant(family, model, {**pad, **_several(options, random)})
+
+
+def _replaced(family: Family, change: dict[str, Any]) -> Iterator[Variant]:
+    """The same change in the second config of a part, with the activation of the first left."""
+    for name, fields in change.items():
+        part = name.removesuffix("_dict")
+        sizes = {**family.sizes[part], **fields}
+        left = {f"{part}.hidden_act": "gelu"} if not fields else {}
+        yield Variant(family, family.models[0], left, {name: sizes})
 
 
 def _several(options: dict[str, list[Any]], random: Random) -> dict[str, Any]:

@@ -52,10 +52,10 @@ def arguments(model: Any) -> dict[str, Any]:
 
 def _pads(model: Any) -> bool:
     """Whether a padded text has a mask: in encoders, and for the class of a text."""
-    config, kind = model.config, type(model).__name__
-    encodes = hasattr(config, "type_vocab_size") or config.is_encoder_decoder
-    known = encodes or "T5Encoder" in kind or "SequenceClassification" in kind
-    return known and getattr(config, "pad_token_id", None) is not None
+    kind = type(model).__name__
+    encoders = ("Bert", "T5", "Marian", "SequenceClassification")
+    pads = any(part in kind for part in encoders)
+    return pads and getattr(model.config, "pad_token_id", None) is not None
 
 
 def _tokens(random: np.random.Generator, config: Any) -> Array:
@@ -83,38 +83,46 @@ def outputs(model: Any, given: dict[str, Any]) -> dict[str, Array]:
     """Their outputs by our names."""
     import torch
 
-    kind = type(model).__name__
     seen: dict[str, Any] = {}
-    parts = {"": model.base_model} | {
-        part: getattr(model, part, None) for part in ("text_model", "vision_model")
-    }
+    parts = {"": model.base_model} | {part: getattr(model, part, None) for part in CLIP_PARTS}
+
+    def keep(out: Any, part: str) -> None:
+        seen[part] = (
+            dict(out) if isinstance(out, dict) else out
+        )  # a copy: CLIP changes it later
+
     for part, module in parts.items():
         if module is not None:
-            module.register_forward_hook(lambda *each, part=part: seen.update({part: each[-1]}))
+            module.register_forward_hook(lambda *each, part=part: keep(each[-1], part))
     with torch.no_grad():
         out = model(**given, output_hidden_states=True, return_dict=True)
-    if "CLIP" in kind:
-        found = _of_clip(kind, out, seen)
-    elif kind.endswith("EncoderModel"):
-        found = {"memory": out.last_hidden_state}
-    else:
-        base = seen[""]
-        if isinstance(base, tuple):  # `return_dict` is false
-            base = {"last_hidden_state": base[0]}
-        states = out.get("decoder_hidden_states") or out.get("hidden_states")
-        found = {
-            "hidden": base.get("last_hidden_state", states[-1] if states else None),
-            "pooled": base.get("pooler_output"),
-            "memory": out.get("encoder_last_hidden_state"),
-            "cls_logits": out.get("cls_logits"),
-            "distillation_logits": out.get("distillation_logits"),
-            _head(kind): out.get("prediction_logits", out.get("logits")),
-        }
-        if "seq_relationship_logits" in out:
-            found["next_logits"] = out.seq_relationship_logits
-        if "start_logits" in out:
-            found["span_logits"] = torch.stack([out.start_logits, out.end_logits], -1)
+        found = (_of_clip if "CLIP" in type(model).__name__ else _of_others)(model, out, seen)
     return {name: each.numpy() for name, each in found.items() if each is not None}
+
+
+def _of_others(model: Any, out: Any, seen: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    kind = type(model).__name__
+    if kind.endswith("EncoderModel"):
+        return {"memory": out.last_hidden_state}
+    base = seen[""]
+    if isinstance(base, tuple):  # `return_dict` is false
+        base = {"last_hidden_state": base[0]}
+    states = out.get("decoder_hidden_states") or out.get("hidden_states")
+    found = {
+        "hidden": base.get("last_hidden_state", states[-1] if states else None),
+        "pooled": base.get("pooler_output"),
+        "memory": out.get("encoder_last_hidden_state"),
+        "cls_logits": out.get("cls_logits"),
+        "distillation_logits": out.get("distillation_logits"),
+        _head(kind): out.get("prediction_logits", out.get("logits")),
+    }
+    if "seq_relationship_logits" in out:
+        found["next_logits"] = out.seq_relationship_logits
+    if "start_logits" in out:
+        found["span_logits"] = torch.stack([out.start_logits, out.end_logits], -1)
+    return found
 
 
 def _head(kind: str) -> str:
@@ -126,15 +134,26 @@ def _head(kind: str) -> str:
     return next((name for part, name in heads.items() if part in kind), "logits")
 
 
-def _of_clip(kind: str, out: Any, seen: dict[str, Any]) -> dict[str, Any]:
+CLIP_PARTS = {"text_model": ("text", "text"), "vision_model": ("image", "visual")}
+
+
+def _of_clip(model: Any, out: Any, seen: dict[str, Any]) -> dict[str, Any]:
+    """Of each part: the states, the one that is read, its projection, and that scaled."""
+    kind = type(model).__name__
     found: dict[str, Any] = {}
     if "logits_per_image" in out:  # of the similarities, ours are those of one pair each
         found["similarity"] = out.logits_per_image.diagonal()
-    for part, name in (("text_model", "text"), ("vision_model", "image")):
-        own = kind.startswith(f"CLIP{part.partition('_')[0].title()}")
-        hidden = seen.get(part, out if own else {})
-        found[f"{name}_hidden"] = hidden.get("last_hidden_state")
-        found[f"{name}_features"] = out.get(f"{name}_embeds")
-        if own and found[f"{name}_features"] is None:
-            found[f"{name}_pooled"] = hidden.get("pooler_output")
+    for part, (ours, theirs) in CLIP_PARTS.items():
+        alone = kind == f"CLIP{part.partition('_')[0].title()}Model"
+        if not alone and part not in seen:
+            continue
+        states = seen.get(part, out)
+        found[f"{ours}_hidden"] = states["last_hidden_state"]
+        found[f"{ours}_pooled"] = states["pooler_output"]
+        if project := getattr(model, f"{theirs}_projection", None):
+            vector = project(states["pooler_output"])
+            found[f"{ours}_vector"] = vector
+            found[f"{ours}_features"] = vector / vector.norm(dim=-1, keepdim=True)
+            own = "vector" if "WithProjection" in kind else "features"
+            found[f"{ours}_{own}"] = out[f"{ours}_embeds"]
     return found
