@@ -394,7 +394,7 @@ def test_one_encoder_of_clip(tmp_path: Path, model: str, named: bool) -> None:
         assert apart(ours[name], out[field].detach()) <= TOLERANCE, name
 
 
-@pytest.mark.parametrize("old", [None, {}, {"eos_token_id": 39}])
+@pytest.mark.parametrize("old", some([None, {}, {"eos_token_id": 39}], {"eos_token_id": 39}))
 def test_the_old_parts_of_a_config_of_clip(tmp_path: Path, old: dict[str, Any] | None) -> None:
     """`text_config_dict` takes the place of `text_config`; what it lacks has its default."""
     import torch
