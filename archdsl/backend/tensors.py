@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tinygrad import Device, Tensor, UOp, dtypes
 
+from archdsl.backend.large_pages import LargePages
 from archdsl.backend.tinygrad_memory import free_cached_memory
 from archdsl.backend.tinygrad_seam import (
     Buffer,
@@ -69,20 +70,32 @@ def copy_out(tensor: Tensor) -> NDArray[np.float32]:
     return values
 
 
-def to_device(values: NDArray[Any], device: str, dtype: str = "float32") -> Tensor:
-    """Copies an array into a new tensor on a device.
+def to_device(
+    values: NDArray[Any],
+    device: str,
+    dtype: str = "float32",
+    pages: LargePages | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> Tensor:
+    """Copies an array into a new tensor on a device; on the CPU in `pages`, if given.
 
-    The array holds the bits of `dtype`; float16 values are converted if `dtype` is float32.
+    The tensor has the shape of the array, or `shape`. The array holds the bits of `dtype`;
+    float16 values are converted if `dtype` is float32.
     """
-    buffer = _allocate(device, values.size, getattr(dtypes, dtype))
+    kind = getattr(dtypes, dtype)
+    buffer: Any = (
+        pages.buffer(values.size, kind)
+        if pages is not None and device == "CPU"
+        else _allocate(device, values.size, kind)
+    )
     wide = dtype == "float32" and values.dtype == np.float16
     if device == "CPU":  # convert and copy in one pass
         memory = np.frombuffer(
             buffer.allocator._as_buffer(buffer._buf), np.float32 if wide else values.dtype
         )
         np.copyto(memory.reshape(values.shape), values)
-        return _over(buffer, values.shape)
-    tensor = _over(buffer, values.shape)
+        return _over(buffer, shape or values.shape)
+    tensor = _over(buffer, shape or values.shape)
     copy_in(tensor, np.require(values, np.float32 if wide else None, requirements=["W"]))
     return tensor
 

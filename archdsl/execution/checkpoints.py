@@ -217,8 +217,11 @@ class _Attempt(Frozen):
 
 
 def is_equal(one: NDArray[Any], two: NDArray[Any]) -> bool:
-    """Whether arrays are equal. Bits are compared first, which is quicker."""
-    first, other = (np.ascontiguousarray(each).view(np.uint8) for each in (one, two))
+    """Whether arrays of one dtype are equal. Bits are compared first, which is quicker."""
+    if one.shape != two.shape:
+        return False
+    bits = np.uint8 if one.nbytes % 8 else np.uint64
+    first, other = (np.ascontiguousarray(each).reshape(-1).view(bits) for each in (one, two))
     return np.array_equal(first, other) or np.array_equal(one, two)
 
 

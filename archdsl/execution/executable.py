@@ -39,6 +39,7 @@ from archdsl.execution.memory import check_memory, check_sizes
 from archdsl.execution.overflow import all_finite, report_overflow
 from archdsl.execution.ranges import LARGEST, checked
 from archdsl.execution.recent import Recent
+from archdsl.execution.weight_reader import WeightReader
 from archdsl.formats.host import LazyTensor
 from archdsl.graph.cost import BYTES
 from archdsl.graph.nodes import Graph
@@ -159,7 +160,8 @@ class Executable:
         """Sets all weights from tensors by path, read one at a time."""
         with self.lock:
             ranged = checked(found, self.dtype)
-            tensors = ((name, self._read_weight(stored)) for name, stored in ranged)
+            reader = WeightReader(self.device, self.dtype, self.quantize, found.values())
+            tensors = ((name, reader.read(stored)) for name, stored in ranged)
             self._parameters = self._placed_weights(tensors, "loading weights")
             self._drop_captures()
 
@@ -177,22 +179,6 @@ class Executable:
     def _drop_captures(self) -> None:
         self._captures.clear()  # they read the old memory
         self._version += 1
-
-    def _read_weight(self, stored: LazyTensor) -> Tensor | Quantized:
-        """A weight of a file; quantized as it is there if that is asked for."""
-        matrix = len(stored.shape) == 2 and self.quantize == "stored"
-        if stored.groups is None or not matrix:
-            widened = (stored.dtype, self.dtype) == ("float16", "float32")
-            return to_device(
-                stored.read(), self.device, self.dtype if widened else stored.dtype
-            )
-        values, scales, offsets = (
-            None if part is None else to_device(part, self.device, part.dtype.name)
-            for part in stored.groups()
-        )
-        assert values is not None
-        assert scales is not None
-        return Quantized(values, scales, offsets)
 
     def _placed_weights(
         self, tensors: Iterable[tuple[str, Tensor | Quantized]], what: str

@@ -45,6 +45,7 @@ _LETTERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=
 _TEXT, _ARRAY = 8, 9
 _SIZE = struct.Struct("<Q")
 _MOST_AXES = 4
+_PART = 1 << 20  # bytes of a list of texts that are copied at once
 
 # The name of an unquantized tensor type -> its number, and tinygrad's name.
 _PLAIN = {
@@ -176,20 +177,23 @@ class _Header:
 
     def _texts(self, length: int) -> list[str]:
         """Reads `length` texts in one loop: a vocabulary has 100,000."""
-        raw, at, unpack = self._raw, self.at, _SIZE.unpack_from
+        unpack = _SIZE.unpack_from
         found: list[str] = []
-        add = found.append
-        with contextlib.suppress(struct.error):  # the end of the file: `_text` reports it
-            for _ in range(length):
-                start = at + _SIZE.size
-                until = start + unpack(raw, at)[0]
-                text = raw[start:until]
-                if len(text) != until - start:
-                    break
-                add(str(text, "utf-8"))
-                at = until
-        self.at = at
-        return found if len(found) == length else [*found, self._text()]
+        while len(found) < length:
+            part = bytes(self._raw[self.at : self.at + _PART])  # faster than a view of the file
+            at = 0
+            with contextlib.suppress(struct.error):  # a size crosses the end of the part
+                for _ in range(length - len(found)):
+                    start = at + _SIZE.size
+                    until = start + unpack(part, at)[0]
+                    if until > len(part):
+                        break
+                    found.append(part[start:until].decode())
+                    at = until
+            self.at += at
+            if not at:  # a long text, or the end of the file, which `_take` reports
+                found.append(self._text())
+        return found
 
     def _numbers(self, letter: str, length: int = 1) -> tuple[Any, ...]:
         data = self._take(struct.calcsize(f"<{letter}") * length)
@@ -254,13 +258,7 @@ def _lazy_tensor(path: Path, shape: Sequence[int], kind: _Kind, data: Bytes) -> 
             return numbers
 
     def grouped() -> Groups:
-        matrix = mapped_view(data).reshape(-1, rows[-1])
-        values, scales, offsets = groups(kind.name, matrix)
-        return Groups(
-            values.reshape(*rows[:-1], -1),
-            scales.reshape(*rows[:-1], -1),
-            None if offsets is None else offsets.reshape(*rows[:-1], -1),
-        )
+        return groups(kind.name, mapped_view(data).reshape(rows))
 
     whole = len(shape) in (2, 3) and kind.name in KINDS
     return LazyTensor("float32", tuple(shape), load, grouped if whole else None)

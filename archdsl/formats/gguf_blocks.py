@@ -15,24 +15,33 @@ from numpy.typing import NDArray
 from archdsl.formats.host import Bytes, Groups
 
 _Floats = NDArray[np.float32]
+_Halves = NDArray[np.float16]
 
 
 def groups(kind: str, rows: Bytes) -> Groups:
-    """Decodes the rows [out, bytes] of a quantized matrix; `kind` is a key of `KINDS`."""
+    """Decodes the rows [..., bytes] of a quantized matrix; `kind` is a key of `KINDS`.
+
+    A part that needs no arithmetic is a view of the rows.
+    """
     _, _, size, read = KINDS[kind]
     values, scales, offsets = read(np.ascontiguousarray(rows).reshape(-1, size))
-    out = len(rows)
+    blocks = (*rows.shape[:-1], rows.shape[-1] // size, -1)
     return Groups(
-        values.reshape(out, -1),
-        scales.reshape(out, -1),
-        None if offsets is None else offsets.reshape(out, -1),
+        values.reshape(blocks),
+        scales.reshape(blocks),
+        None if offsets is None else offsets.reshape(blocks),
     )
 
 
-def _halves(blocks: Bytes, at: int, count: int = 1) -> _Floats:
-    """`count` float16 numbers at byte `at` of each block: [blocks, count]."""
+def _half(blocks: Bytes, at: int) -> _Halves:
+    """The float16 number at byte `at` of each block: [blocks, 1]."""
     # In every format the size of a block is even.
-    return blocks.view(np.float16)[:, at // 2 : at // 2 + count].astype(np.float32)
+    return blocks.view(np.float16)[:, at // 2 : at // 2 + 1]
+
+
+def _float(blocks: Bytes, at: int) -> _Floats:
+    """The same, as float32."""
+    return _half(blocks, at).astype(np.float32)
 
 
 def _nibbles(blocks: Bytes) -> Bytes:
@@ -49,12 +58,12 @@ def _packed(values: Bytes) -> Bytes:
 
 
 def _q4_0(blocks: Bytes) -> Groups:
-    scales = _halves(blocks, 0)
+    scales = _float(blocks, 0)
     return Groups(blocks[:, 2:], scales, -8 * scales)
 
 
 def _q4_1(blocks: Bytes) -> Groups:
-    return Groups(blocks[:, 4:], _halves(blocks, 0), _halves(blocks, 2))
+    return Groups(blocks[:, 4:], _half(blocks, 0), _half(blocks, 2))
 
 
 def _five(blocks: Bytes, at: int) -> NDArray[np.int8]:
@@ -64,15 +73,15 @@ def _five(blocks: Bytes, at: int) -> NDArray[np.int8]:
 
 
 def _q5_0(blocks: Bytes) -> Groups:
-    return Groups(_five(blocks, 2) - np.int8(16), _halves(blocks, 0))
+    return Groups(_five(blocks, 2) - np.int8(16), _half(blocks, 0))
 
 
 def _q5_1(blocks: Bytes) -> Groups:
-    return Groups(_five(blocks, 4), _halves(blocks, 0), _halves(blocks, 2))
+    return Groups(_five(blocks, 4), _half(blocks, 0), _half(blocks, 2))
 
 
 def _q8_0(blocks: Bytes) -> Groups:
-    return Groups(blocks[:, 2:].view(np.int8), _halves(blocks, 0))
+    return Groups(blocks[:, 2:].view(np.int8), _half(blocks, 0))
 
 
 def _eight_scales(blocks: Bytes) -> tuple[_Floats, _Floats]:
@@ -84,7 +93,7 @@ def _eight_scales(blocks: Bytes) -> tuple[_Floats, _Floats]:
     first, second, third = (blocks[:, i : i + 4] for i in (4, 8, 12))
     scale = np.concatenate([first & 63, (third & 15) | first >> 6 << 4], axis=1)
     least = np.concatenate([second & 63, third >> 4 | second >> 6 << 4], axis=1)
-    return _halves(blocks, 0) * scale, -_halves(blocks, 2) * least
+    return _float(blocks, 0) * scale, -_float(blocks, 2) * least
 
 
 def _q4_k(blocks: Bytes) -> Groups:
@@ -104,7 +113,7 @@ def _q6_k(blocks: Bytes) -> Groups:
     low = _nibbles(blocks[:, :128].reshape(-1, 64)).reshape(-1, 2, 4, 32)
     shifts = np.arange(0, 8, 2, dtype=np.uint8)[:, None]
     high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts & 3
-    scales = _halves(blocks, 208) * blocks[:, 192:208].view(np.int8)
+    scales = _float(blocks, 208) * blocks[:, 192:208].view(np.int8)
     return Groups((low | high << 4).view(np.int8) - np.int8(32), scales)
 
 
@@ -118,11 +127,11 @@ def _pairs(blocks: Bytes) -> Bytes:
 
 
 def _q2_k(blocks: Bytes) -> Groups:
-    scales = _halves(blocks, 80) * (blocks[:, :16] & 15)
+    scales = _float(blocks, 80) * (blocks[:, :16] & 15)
     return Groups(
         _pairs(blocks[:, 16:80]).view(np.int8),
         scales,
-        -_halves(blocks, 82) * (blocks[:, :16] >> 4),
+        -_float(blocks, 82) * (blocks[:, :16] >> 4),
     )
 
 
@@ -132,7 +141,7 @@ def _q3_k(blocks: Bytes) -> Groups:
     # 16 scales of 6 bits: the upper 2 bits of 4 scales are in one byte.
     top = (blocks[:, None, 104:108] >> _SHIFTS & 3).reshape(-1, 16)
     scales = (_nibbles(blocks[:, 96:104]) | top << 4).view(np.int8) - np.int8(32)
-    return Groups(values.view(np.int8) - np.int8(4), _halves(blocks, 108) * scales)
+    return Groups(values.view(np.int8) - np.int8(4), _float(blocks, 108) * scales)
 
 
 # The numbers that 4 bits stand for in the IQ4 formats.
@@ -142,7 +151,7 @@ _NONLINEAR = np.array(
 
 
 def _iq4_nl(blocks: Bytes) -> Groups:
-    return Groups(_NONLINEAR[_nibbles(blocks[:, 2:])], _halves(blocks, 0))
+    return Groups(_NONLINEAR[_nibbles(blocks[:, 2:])], _half(blocks, 0))
 
 
 def _iq4_xs(blocks: Bytes) -> Groups:
@@ -151,7 +160,7 @@ def _iq4_xs(blocks: Bytes) -> Groups:
     top = blocks.view(np.uint16)[:, 1:2] >> np.arange(0, 16, 2, dtype=np.uint16) & 3
     scales = (low | top.astype(np.uint8) << 4).view(np.int8) - np.int8(32)
     values = _NONLINEAR[_nibbles(blocks[:, 8:].reshape(-1, 16))]
-    return Groups(values, _halves(blocks, 0) * scales)
+    return Groups(values, _float(blocks, 0) * scales)
 
 
 # The number of a type, the numbers and bytes of a block, and its decoder.

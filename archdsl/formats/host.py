@@ -101,15 +101,16 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 class Groups(NamedTuple):
     """A quantized matrix [out, in]: integers, and one scale per group of each row.
 
-    `values` are [out, in] of int8, or [out, in / 2] of uint8 with two 4-bit numbers each: in
-    every 16 bytes, the lower 4 bits are 16 numbers and the upper 4 bits the next 16. A number
-    is value * scale + offset; `scales` and `offsets` are [out, in / group] of float32. A stack
-    of matrices has one more axis in front.
+    Each part is [out, blocks, n], a row of the matrix in blocks of equal size. `values` are the
+    `in` numbers of a row as int8, or two 4-bit numbers in each uint8: in every 16 bytes, the
+    lower 4 bits are 16 numbers and the upper 4 bits the next 16. A number is value * scale +
+    offset; `scales` and `offsets` are float16 or float32, one per group. A stack of matrices
+    has one more axis in front.
     """
 
     values: NDArray[Any]
-    scales: NDArray[np.float32]
-    offsets: NDArray[np.float32] | None = None
+    scales: NDArray[Any]
+    offsets: NDArray[Any] | None = None
 
 
 class LazyTensor(Frozen):

@@ -123,8 +123,9 @@ class Sampler:
                 found=str(seed),
             )
         self._sampling, self._log_probs = sampling, log_probs
-        seeds = [np.random.SeedSequence([seed, row]) for row in range(rows)]
-        self._random = [np.random.Generator(np.random.Philox(each)) for each in seeds]
+        # Greedy choice needs no random numbers, and `numpy.random` takes 10 ms to import.
+        greedy = sampling.temperature == 0
+        self._random = [None if greedy else _generator(seed, row) for row in range(rows)]
 
     def pick(
         self, logits: NDArray[np.floating], seen: Sequence[Sequence[int]]
@@ -151,11 +152,14 @@ class Sampler:
         return np.array(tokens, np.int64), np.array(log_probs, np.float64)
 
     def _pick(
-        self, logits: NDArray[np.floating], seen: Sequence[int], random: np.random.Generator
+        self,
+        logits: NDArray[np.floating],
+        seen: Sequence[int],
+        random: np.random.Generator | None,
     ) -> tuple[int, float]:
         scores = logits.astype(np.float64)
         _check_finite(scores)
-        if self._sampling.temperature == 0:  # the same token as below, computed faster
+        if random is None:  # temperature 0: the same token as below, computed faster
             token = int(_penalise(scores, seen, self._sampling.repetition_penalty).argmax())
         else:
             token = _sample(filter_scores(scores, seen, self._sampling), random)
@@ -211,6 +215,10 @@ def _nucleus(scores: Scores, top_p: float) -> NDArray[np.bool_]:
     inside[order] = cumulative > 1 - top_p
     inside[order[-1]] = True
     return inside
+
+
+def _generator(seed: int, row: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, row])))
 
 
 def _sample(scores: Scores, random: np.random.Generator) -> int:

@@ -9,7 +9,8 @@ BEHAVIOUR = {
     "buffers": "maps a BUFFER UOp to its Buffer; during a capture it has no Buffer yet",
     "Buffer": "memory on a device: allocate, copy_from, get_buf('CPU').va_addr, "
     "allocator._copyin and _copyout; UOp.from_buffer makes a tensor of it without a kernel",
-    "BufferSpec": "nolru: memory comes from the system and is returned to it",
+    "BufferSpec": "nolru: memory comes from the system and is returned to it; external_ptr: it "
+    "is at this address and is not freed",
     "LRUAllocator": "keeps freed memory in `cache`, by size and options; `free` of its base "
     "class returns it to the system",
     "DType": "the class of dtypes.float32 and others: itemsize, name and fmt",

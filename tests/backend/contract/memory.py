@@ -80,6 +80,17 @@ def fresh_memory() -> None:
         del tensor, buffer
 
 
+@check("BufferSpec")
+def memory_of_others() -> None:
+    """A buffer at a given address, which outlives it."""
+    memory = np.arange(4, dtype=np.float32)
+    options = private("BufferSpec")(external_ptr=memory.ctypes.data)
+    buffer = private("Buffer")("CPU", 4, dtypes.float32, None, options).allocate()
+    assert Tensor(UOp.from_buffer(buffer)).tolist() == [0, 1, 2, 3]
+    buffer.deallocate()
+    assert memory.tolist() == [0, 1, 2, 3]
+
+
 @check("LRUAllocator")
 def freed_memory() -> None:
     allocator = Device["CPU"].allocator
