@@ -290,6 +290,8 @@ def test_the_command_prints_what_generate_finds(
         single=f"$A {end}", special_tokens=[(end, pair.end)]
     )
     words.save(str(pair.folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "TokenizersBackend"}  # else that of T5
+    (pair.folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     published(pair, forced_eos_token_id=pair.end, num_return_sequences=2)
     theirs = pair.generated()
     texts = [words.decode(list(ids)) for ids in pair.sources]
