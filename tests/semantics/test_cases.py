@@ -26,7 +26,7 @@ FILES = sorted(path.stem for path in CASES.glob("*.arch"))
 MARK = re.compile(r"# error: (.+)")
 
 # Codes of running models, which have no text.
-RUNNING = {"limit", "input", "checkpoint", "device", "tokenizer", "generation"}
+RUNNING = {"limit", "input", "checkpoint", "device", "tokenizer", "generation", "overflow"}
 
 Golden = Callable[[str, str], None]
 
