@@ -16,7 +16,7 @@ from typing import TypeAlias
 import hypothesis
 import pytest
 
-from tests.suite import LeftOut, Times, choose_few
+from tests.suite import LeftOut, Times, choose_few, thin_out
 
 Report: TypeAlias = pytest.TestReport | pytest.CollectReport
 
@@ -60,6 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     choose_few(items)
+    thin_out(items)
     if file := config.getoption("--beyond"):
         passed = set(Path(file).read_text(encoding="utf-8").splitlines())
         # Tests of hypothesis had few examples.

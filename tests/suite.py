@@ -45,6 +45,26 @@ def choose_few(items: Iterable[pytest.Item]) -> None:
                 case.add_marker("long")
 
 
+# The folders whose long tests take most of the time, and how many cases there are for one that
+# stays long.
+THINNED = ("tests/backend/", "tests/execution/")
+ONE_OF = 4
+
+
+def thin_out(items: Iterable[pytest.Item]) -> None:
+    """Mark as `slow` three of four of the long cases of each test in some folders."""
+    numbers: Counter[str] = Counter()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        if not isinstance(item, pytest.Function) or not test.startswith(THINNED):
+            continue
+        if hasattr(item, "callspec") and item.get_closest_marker("long"):
+            if numbers[test] % ONE_OF:
+                item.own_markers = [each for each in item.own_markers if each.name != "long"]
+                item.add_marker("slow")
+            numbers[test] += 1
+
+
 def parameters(case: pytest.Function) -> set[tuple[str, str]]:
     """The names and the values of a case's parameters, the parts of a tuple each by itself."""
     found = set()

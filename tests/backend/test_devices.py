@@ -110,7 +110,7 @@ def test_steps_compute_what_the_whole_does(
     assert stepped_error(model, spec, expected[spec]) <= TOLERANCE["float32"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_gradients_are_those_of_the_cpu(device: str, weights: Mapping[str, Path]) -> None:
     found, wanted = (
         gradients("llama.arch", weights["llama.arch"], name, "float32")

@@ -149,7 +149,6 @@ CASES = [
     *some(
         [
             *(("gpt.arch", program, "AMD", "float16") for program in PROGRAMS),
-            ("gpt.arch", "training", "CUDA", "float16"),
             *(("transformer.arch", program, "CUDA", "bfloat16") for program in STEPS),
         ],
         ("gpt.arch", "prefill", "AMD", "float16"),
@@ -157,10 +156,15 @@ CASES = [
     # Neighbours of the above: a GPT's steps on AMD, a Transformer's on CUDA.
     *(
         pytest.param(("gpt.arch", program, "CUDA", "float16"), marks=pytest.mark.slow)
-        for program in STEPS
+        for program in (*STEPS, "training")
     ),
     # Queries that share a key head, in each program; and every other family.
-    *some([("llama.arch", program, "CUDA", "float16") for program in (*PROGRAMS, "whole")]),
+    pytest.param(("llama.arch", "prefill", "CUDA", "float16"), marks=pytest.mark.long),
+    *(
+        pytest.param(("llama.arch", program, "CUDA", "float16"), marks=pytest.mark.slow)
+        for program in (*PROGRAMS, "whole")
+        if program != "prefill"
+    ),
     pytest.param(("llama.arch", "prefill", "AMD", "bfloat16"), marks=pytest.mark.slow),
     *(
         pytest.param((spec, program, "CUDA", "bfloat16"), marks=pytest.mark.slow)
