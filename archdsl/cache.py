@@ -100,7 +100,9 @@ class Store:
     def __init__(self, name: str, bytes_at_most: int):
         self.name = name
         self.bytes_at_most = bytes_at_most
-        self._trusted: dict[Path, bool] = {}  # by folder, which the environment names
+        # By folder, which the environment names.
+        self._trusted: dict[Path, bool] = {}
+        self._room: dict[Path, int] = {}  # bytes to write before entries are listed again
 
     @property
     def folder(self) -> Path:
@@ -134,7 +136,8 @@ class Store:
                 os.replace(temporary, self.folder / key)
             finally:
                 temporary.unlink(missing_ok=True)
-            self._evict()
+            room = self._room.get(self.folder, 0) - len(data)
+            self._room[self.folder] = room if room > 0 else self._evict()
 
     def _is_trusted(self) -> bool:
         folder = self.folder
@@ -142,9 +145,12 @@ class Store:
             self._trusted[folder] = trusted(folder)
         return self._trusted[folder]
 
-    def _evict(self) -> None:
-        """Deletes old entries, and the temporary files of processes that were killed."""
-        total = 0
+    def _evict(self) -> int:
+        """Deletes old entries, and the temporary files of processes that were killed.
+
+        Returns how many bytes to write before the next time; other processes write too.
+        """
+        total = kept = 0
         abandoned = time.time_ns() - _ABANDONED * 10**9
         for used, size, path in sorted(self._entries(), reverse=True):  # the newest first
             total += size
@@ -152,6 +158,9 @@ class Store:
             if left or total > self.bytes_at_most:
                 with contextlib.suppress(OSError):  # another process may have deleted it
                     os.unlink(path)
+            else:
+                kept = total
+        return (self.bytes_at_most - kept) // 4
 
     def _entries(self) -> Iterator[tuple[int, int, str]]:
         """Yields the time of last use, size and path of each file."""
