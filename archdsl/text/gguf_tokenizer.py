@@ -6,7 +6,7 @@ The names under `tokenizer.ggml` and their meaning are llama.cpp's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -161,13 +161,18 @@ def _scores(
     metadata: Mapping[str, object], types: Mapping[str, int], path: Path
 ) -> list[float]:
     scores = _field(metadata, "scores", float, path)
-    if len(scores) != len(types):
+    _check_count(path, types, "scores", scores)
+    return scores
+
+
+def _check_count(path: Path, tokens: Sized, what: str, values: Sized) -> None:
+    """Refuses a list that has not one value for each token."""
+    if len(values) != len(tokens):
         fail(
             "tokenizer",
-            f"{path}: the numbers of tokens and scores differ",
-            found=f"{len(types)} tokens, {len(scores)} scores",
+            f"{path}: the numbers of tokens and {what} differ",
+            found=f"{len(tokens)} tokens, {len(values)} {what}",
         )
-    return scores
 
 
 def _add_special(library: Any, types: Mapping[str, int]) -> Any:
@@ -184,12 +189,7 @@ def _types(metadata: Mapping[str, object], path: Path) -> dict[str, int]:
     """Returns the type of each token, in the order of the ids."""
     tokens = _field(metadata, "tokens", str, path)
     types = _field(metadata, "token_type", int, path)
-    if len(types) != len(tokens):
-        fail(
-            "tokenizer",
-            f"{path}: the numbers of tokens and token types differ",
-            found=f"{len(tokens)} tokens, {len(types)} token types",
-        )
+    _check_count(path, tokens, "token types", types)
     if len({*tokens}) != len(tokens):
         token, count = Counter(tokens).most_common(1)[0]
         fail("tokenizer", f"{path}: the token {token!r:.80} occurs {count} times")

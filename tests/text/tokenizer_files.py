@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.text.subword_models import letters
-from archdsl.text.tokenizer import TextTokenizer
+from archdsl.text.tokenizer import TextTokenizer, read_tokenizer
 
 
 def needs(package: str) -> pytest.MarkDecorator:
@@ -103,3 +104,25 @@ PIECE_FIELDS = {
 def names(tokenizer: TextTokenizer, text: str) -> list[str]:
     """Returns the text of each token, without special tokens."""
     return [tokenizer.decode([number]) for number in tokenizer.encode(text)]
+
+
+def equal_variants(
+    folder: Path, start: int, write_variant: Callable[[int, Path], None], texts: Sequence[str]
+) -> Iterator[tuple[int, Any]]:
+    """Writes twenty variants, and checks that each is refused or has transformers' tokens.
+
+    Yields the seed and the tokenizer of transformers of each that is not refused.
+    """
+    from transformers import AutoTokenizer
+
+    for seed in range(start, start + 20):
+        place = folder / str(seed)
+        place.mkdir()
+        write_variant(seed, place)
+        try:
+            found = [read_tokenizer(place).encode(text) for text in texts]
+        except ArchError:
+            continue
+        reference = AutoTokenizer.from_pretrained(place)
+        assert found == [reference.encode(text) for text in texts], seed
+        yield seed, reference
