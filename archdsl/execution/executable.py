@@ -291,8 +291,10 @@ class Executable:
                 self._report_overflow(wanted.graph, arrays)
             # Every call of a capture writes its outputs to the same memory.
             copies = {
-                name: copy_tensor(out, (rows, *(axis.size.at(sizes) for axis in type.axes)))
-                for (name, type), out in zip(wanted.types.items(), found.values(), strict=False)
+                name: copy_tensor(
+                    found[name], (rows, *(axis.size.at(sizes) for axis in type.axes))
+                )
+                for name, type in wanted.types.items()
             }
             # Outputs of the next call may reuse the memory of those of the last one.
             size = sum(int(each.nbytes()) for each in copies.values())
