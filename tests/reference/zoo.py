@@ -151,10 +151,10 @@ def _header(text: str) -> list[str]:
 
 
 def _compared() -> list[Row]:
-    from tests.reference.families import decoders, differences, encoders, seq2seq
+    from tests.reference.families import differences, library
 
     rows = []
-    for family in (*decoders.FAMILIES, *encoders.FAMILIES, *seq2seq.FAMILIES):
+    for family in library():
         worst: dict[str, float] = {}
         for seed in range(SEEDS):
             with tempfile.TemporaryDirectory() as folder:

@@ -8,8 +8,10 @@ compute the same outputs. The families stand in the modules of this folder, each
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -43,6 +45,13 @@ class Family:
     spec: str
     against: str
     save: Callable[[Path, int], Reference]
+
+
+def library(*without: str) -> tuple[Family, ...]:
+    """The families of all modules of this folder, those `without` excepted."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    modules = [import_module(f"{__name__}.{name}") for name in names if name not in without]
+    return tuple(family for module in modules for family in getattr(module, "FAMILIES", ()))
 
 
 def differences(family: Family, folder: Path, seed: int) -> dict[str, float]:
