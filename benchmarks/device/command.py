@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,9 +20,9 @@ from benchmarks.device.runner import Line, Unit, run_units
 ENDS = {
     "limits": 0.1,
     "right": 0.36,
-    "fast": 0.64,
-    "torch": 0.78,
-    "tuned": 0.9,
+    "fast": 0.6,
+    "torch": 0.7,
+    "tuned": 0.93,
     "diagnosed": 0.99,
 }
 MINUTES = {False: 8.0, True: 2.0}
@@ -47,21 +47,25 @@ def main(argv: list[str] | None = None) -> int:
             os.fsync(file.fileno())
             print(shown(line), flush=True)
 
-        for name, units in _parts(args, lines, output):
+        deadlines = {name: start + 60 * minutes * share for name, share in ENDS.items()}
+        for name, units in _parts(args, lines, output, deadlines):
             begin = time.monotonic()
             if name != "limits" and "error" in lines[0]:
                 return 2
             scale = minutes / MINUTES[args.quick]  # a slow machine gives each unit more time
             found = [replace(each, seconds=each.seconds * scale) for each in units()]
             jobs = max(1, (os.cpu_count() or 1) // 4) if name == "right" else 1
-            run_units(found, report, start + 60 * minutes * ENDS[name], jobs)
+            run_units(found, report, deadlines[name], jobs)
             report({"part": name, "name": "end", "seconds": round(time.monotonic() - begin, 1)})
     print(f"{len(lines)} lines in {output}, {time.monotonic() - start:.0f} s")
     return 1 if any("error" in line or line.get("right") is False for line in lines) else 0
 
 
 def _parts(
-    args: argparse.Namespace, lines: list[Line], output: Path
+    args: argparse.Namespace,
+    lines: list[Line],
+    output: Path,
+    deadlines: Mapping[str, float],
 ) -> Iterable[tuple[str, Callable[[], Iterable[Unit]]]]:
     """The parts in order; the units of a part follow from the lines before it."""
     device, quick = args.device.upper(), args.quick
@@ -78,12 +82,16 @@ def _parts(
         found = [line for line in lines if line["part"] == "limits" and "error" not in line]
         return {name: value for line in found for name, value in line.items()}
 
+    def tuning_seconds() -> float:
+        """Half of what is left of the part: the model is compiled and timed twice as well."""
+        return round(min(TUNE[quick], (deadlines["tuned"] - time.monotonic()) / 2), 1)
+
     folder = output.with_suffix("").with_name(f"{output.stem}-kernels")
     parts: dict[str, Callable[[], Iterable[Unit]]] = {
         "right": lambda: right.units(device, _references(args), quick),
         "fast": lambda: fast.units(limit(), quick),
         "torch": lambda: fast.torch_units(limit(), quick),
-        "tuned": lambda: tuned.units(limit(), TUNE[quick], quick),
+        "tuned": lambda: tuned.units(limit(), tuning_seconds(), quick),
         "diagnosed": lambda: diagnosed.units(limit(), folder, quick),
     }
     yield "limits", limits

@@ -33,6 +33,16 @@ def units(limit: Line, quick: bool) -> Iterator[Unit]:
     """The units of this part, for a device with these limits."""
     device, dtype, memory = limit["device"], best_dtype(limit), limit["memory"]
     flops, _ = limits.best(limit, dtype)
+    size = sizes.chosen(DECODERS["GPT"], memory, flops, False, quick)
+    first = {"size": size, "device": device, "dtype": dtype}
+    yield Unit("fast", "GPT, first token of a process", __name__, "first_token", first)
+    size = sizes.chosen(TRAINED, memory, limits.best(limit, "float32")[0], True, quick)
+    yield _unit("GPT, step of training", "training", {"size": size, "dtype": "float32"}, limit)
+    size = sizes.chosen(IMAGES, memory, flops, False, quick)
+    for rows in size.rows:
+        options = {"size": size, "dtype": dtype, "rows": rows}
+        yield _unit(f"ViT, batch of {rows}", "images", options, limit)
+    # These take longest, so they come last, if there is no time for all.
     for name, offered in DECODERS.items():
         size = sizes.chosen(offered, memory, flops, False, quick)
         for length in size.lengths[: 1 if quick else None]:
@@ -41,15 +51,6 @@ def units(limit: Line, quick: bool) -> Iterator[Unit]:
                 for kind in ("prefill", "step"):
                     what = f"{name}, {kind} {_WHERE[kind]} {length}, batch of {rows}"
                     yield _unit(what, kind, options, limit)
-    size = sizes.chosen(IMAGES, memory, flops, False, quick)
-    for rows in size.rows:
-        options = {"size": size, "dtype": dtype, "rows": rows}
-        yield _unit(f"ViT, batch of {rows}", "images", options, limit)
-    size = sizes.chosen(TRAINED, memory, limits.best(limit, "float32")[0], True, quick)
-    yield _unit("GPT, step of training", "training", {"size": size, "dtype": "float32"}, limit)
-    size = sizes.chosen(DECODERS["GPT"], memory, flops, False, quick)
-    first = {"size": size, "device": device, "dtype": dtype}
-    yield Unit("fast", "GPT, first token of a process", __name__, "first_token", first)
 
 
 _WHERE = {"prefill": "of", "step": "behind"}

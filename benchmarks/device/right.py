@@ -36,7 +36,6 @@ def units(device: str, references: str | None, quick: bool) -> Iterator[Unit]:
                 yield _unit(way, spec, device, dtype, references)
         if dtype == "float32":
             yield _unit("checkpoint", CHECKPOINT, device, dtype, references)
-    for dtype in dtypes:
         for spec in TRAINED[: 1 if quick else None]:
             yield _unit("training", spec, device, dtype, references)
 
@@ -44,7 +43,7 @@ def units(device: str, references: str | None, quick: bool) -> Iterator[Unit]:
 def _unit(way: str, spec: str, device: str, dtype: str, references: str | None) -> Unit:
     options = {"spec": spec, "device": device, "dtype": dtype, "references": references}
     name = f"{spec.partition('.')[0]}, {dtype}, {way}"
-    # A dtype after the other, and training last, if there is no time for all.
+    # A dtype after the other, if there is no time for all.
     process = f"right {dtype} {spec} {way == 'training'}"
     few = {"PARALLEL": "4"}  # compilers of each process, because several run at a time
     return Unit("right", name, __name__, f"check_{way}", options, process, 90, few)
