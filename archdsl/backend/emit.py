@@ -15,6 +15,7 @@ from tinygrad import Tensor, dtypes
 
 from archdsl.backend.attend import append, attend
 from archdsl.backend.context import OpCall
+from archdsl.backend.contraction import contract, mask_along, max_, sum_, take, top
 from archdsl.backend.functional import ACTIVATIONS, activate, project, softmax_fp32
 from archdsl.backend.kernels import norms, tables
 from archdsl.backend.positions import alibi, posenc, positions, relative_bias
@@ -140,12 +141,7 @@ def _select(x: Tensor, index: Tensor) -> Tensor:
 
 def _mask_along(op: OpCall, axis: int) -> Tensor | None:
     """The mask of valid positions along an axis, broadcast to x; None if all are valid."""
-    valid = op.context.valid_mask(op.axes[axis - 1].size)  # [B, n] or None
-    if valid is None:
-        return None
-    sizes = [1] * op.x.ndim
-    sizes[0], sizes[axis] = shape(valid)
-    return valid.reshape(sizes)  # [B, 1, …, n, …, 1]
+    return mask_along(op.context, op.axes[axis - 1], axis, op.x.ndim)
 
 
 def mean(op: OpCall) -> Tensor:
@@ -241,6 +237,11 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "at_end": at_end,
     "mean": mean,
     "softmax": softmax,
+    "sum": sum_,
+    "max": max_,
+    "top": top,
+    "contract": contract,
+    "take": take,
     "add": lambda op: op.x + op.tensors["other"],
     "multiply": lambda op: op.x * op.tensors["other"],
     "dot": dot,

@@ -13,6 +13,7 @@ from archdsl.graph import attention, axes, losses, positions, products, rotary, 
 from archdsl.graph.derived_ops import DERIVED
 from archdsl.graph.params import X, activation, axis, flag, integer, number, tensor, token
 from archdsl.graph.signature import Kind, Op, Param
+from archdsl.graph.tensor_ops import TENSOR_OPS
 
 _ROWS = (
     Op(
@@ -311,6 +312,7 @@ _ROWS = (
         "The softmax along an axis (default: the last). Padding of a ragged axis gets 0.",
         example="softmax",
     ),
+    *TENSOR_OPS,
     Op(
         "add",
         (X, tensor("other")),

@@ -221,7 +221,7 @@ class _Parser:
             help = did_you_mean(RENAMED.get(name.text, name.text), OPERATORS)
             raise self.error("unknown operator `{}`", name, help=help)
         self.expect("(")
-        inputs = [(op.params[0].name, self.ref())]
+        inputs = [(op.first.name, self.ref())]
         while self.accept(","):
             param = self.take("name")
             self.expect("=")

@@ -125,6 +125,25 @@ def mean(site: Site) -> Type:
     return _without(type, index, type.axes[index])
 
 
+def sum_(site: Site) -> Type:
+    type, index = site.floats(), site.index(-1)
+    return _without(type, index, type.axes[index])
+
+
+def top(site: Site) -> Type:
+    type, size, count = site.floats(), site.width, site.attr["count"]
+    if count > size:
+        raise Mismatch(
+            "argument-value",
+            f"`count` is larger than the last axis, {size}",
+            "count",
+            expected=f"{size} or less",
+            found=str(count),
+            bound=("count", type.axes[-1]),
+        )
+    return type
+
+
 def softmax(site: Site) -> Type:
     type = site.floats()
     return type.with_noncausal(type.axes[site.index(-1)].size.vars)

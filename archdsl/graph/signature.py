@@ -242,5 +242,10 @@ class Op(Frozen):
     drops_prefix: bool = False
     example: str = field(default="", compare=False)
 
+    @property
+    def first(self) -> Param:
+        """The parameter of the tensor before the arrow."""
+        return next(p for p in self.params if p.kind is Kind.TENSOR)
+
     def param(self, name: str) -> Param:
         return next(p for p in self.params if p.name == name)

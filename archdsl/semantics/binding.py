@@ -48,6 +48,11 @@ class Callee(Frozen):
     defined: Span | None = None  # of a block
     flows: bool = True
 
+    @property
+    def receiver(self) -> Param | None:
+        """The parameter of the tensor before the arrow, if it takes one."""
+        return next((p for p in self.params if p.kind is Kind.TENSOR), None)
+
 
 def callee(name: str, scope: Scope, span: Span) -> Callee | None:
     """The operator or block of this name, called at a span; None if there is none."""
@@ -91,7 +96,7 @@ def bind(
     slots: dict[str, list[Bound]] = {}
     sound = True
     if receiver is not None:
-        first = next((p for p in callee.params if p.kind is Kind.TENSOR), None)
+        first = callee.receiver
         if first is None:
             message = f"`{callee.name}` does not take a tensor"
             report.add("not-a-block", message, callee.span, notes=_declared(callee))
@@ -118,7 +123,8 @@ def bind(
                 value = Scalar(value.value, arg.name.id, value.origin)
             slots.setdefault(param.name, []).append(Bound(arg.value, value, arg.value.span))
     # Without an arrow, an argument in the place of the tensor may be for the next parameter.
-    tensor = slots.get(callee.params[0].name) if receiver is None and callee.params else None
+    first = callee.receiver if receiver is None else None
+    tensor = slots.get(first.name) if first else None
     certain = certain and not (tensor and isinstance(tensor[0].value, Poison))
     if sound and certain:
         sound = _is_complete(callee, slots, report)
@@ -170,7 +176,7 @@ def _is_complete(callee: Callee, slots: Mapping[str, list[Bound]], report: Repor
     """Whether every required parameter has an argument; reports the missing ones."""
     missing = [p for p in callee.params if p.required and p.name not in slots]
     for param in missing:
-        first = callee.flows and param is callee.params[0] and param.kind is Kind.TENSOR
+        first = callee.flows and param is callee.receiver
         what = listing(param.choices) if param.choices else param.kind.value
         report.add(
             "missing-argument",

@@ -199,7 +199,7 @@ class Steps:
                 value = self.evaluators.resolve(expr, env)
                 if isinstance(value, Tensor | Poison):
                     return value
-                first = param is called.params[0] and called.flows
+                first = param is called.receiver and called.flows
                 return self.builder.report_error(
                     "not-a-tensor",
                     f"`{param.name}` of `{called.name}` must be a tensor",

@@ -99,7 +99,7 @@ def test_every_operator_has_cases(name: str) -> None:
 def test_each_row_of_the_table_is_complete(op: Op) -> None:
     assert op.doc.endswith(".")
     assert op.example.startswith(op.name)
-    # The first parameter is the value before the arrow.
-    assert op.params[0].kind is Kind.TENSOR
+    # There is a parameter for the value before the arrow.
+    assert op.first.required
     for param in op.params:
         assert (param.kind is Kind.CHOICE) == bool(param.choices)

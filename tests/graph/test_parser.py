@@ -122,7 +122,7 @@ def applies(draw: st.DrawFn) -> Apply:
     return Apply(
         draw(ids),
         op.name,
-        ((op.params[0].name, draw(refs)), *others),
+        ((op.first.name, draw(refs)), *others),
         tuple(draw(st.lists(st.tuples(names, attributes), max_size=4))),
         draw(paths),
         draw(types),
