@@ -20,7 +20,7 @@ SPAN = Span(Source("<expanded>", ""), 0, 0)
 CHOICES = frozenset(c for op in OPS.values() for p in op.params for c in p.choices)
 # Names with a meaning in the language, which a value must not hide.
 RESERVED = frozenset(OPS) | CHOICES | {"sqrt", "none"}
-_NAMES = {"add": "sum", "multiply": "product", "norm": "normed", "attention": "attended"}
+_NAMES = {"add": "total", "multiply": "product", "norm": "normed", "attention": "attended"}
 
 
 class NameScope:

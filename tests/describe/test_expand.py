@@ -100,7 +100,7 @@ block around(x: float[T, D], z: float[T, D]): float[T, D] {
         "float[T, D] = x -> both(x) -> relu: linear(D) -> relu -> add: linear(D) -> both(x)",
         "float[T, D] = x -> experts(4, 2, 6) -> layer_scale(0.1) -> logit_scale -> add_bias",
         "float[T, D] = x -> both(x) -> both(x) -> add_2: linear(D) -> both(x -> norm)",
-        "float[T, D] = x -> sum: norm -> product: norm -> sqrt: norm",
+        "float[T, D] = x -> total: norm -> product: norm -> sqrt: norm",
         "float[T, D] = x -> dropout(0.5)",
     ],
 )
@@ -153,7 +153,7 @@ def test_a_long_sum_has_no_deeply_nested_brackets() -> None:
     lines = [f"e{i + 1} = (e{i} -> relu) + x" for i in range(60)]
     edges = "\n".join(["input e0: float[T, D]", *lines, "output y0"])
     text = same_again(graph(model("float[T, D] = e60").replace("output y0", edges)))
-    assert text.count("sum") == 16  # 8 of 60 have a name
+    assert text.count("total") == 16  # 8 of 60 have a name
 
 
 def test_the_text_of_a_small_decoder() -> None:
@@ -161,7 +161,7 @@ def test_the_text_of_a_small_decoder() -> None:
     made = analyse("gpt.arch", settings=sizes).graph
     assert same_again(made) == (
         "block self_attention_block_layer(x: float[T, 8]): float[T, 8] {\n"
-        "  sum = x + (\n"
+        "  total = x + (\n"
         "    x\n"
         "      -> norm: norm(kind = layer, eps = 1e-05, scale = true, bias = true)\n"
         "      -> attention: attention(\n"
@@ -174,8 +174,8 @@ def test_the_text_of_a_small_decoder() -> None:
         "        out_bias = true,\n"
         "      )\n"
         "  )\n"
-        "  sum + (\n"
-        "    sum\n"
+        "  total + (\n"
+        "    total\n"
         "      -> norm_2: norm(kind = layer, eps = 1e-05, scale = true, bias = true)\n"
         "      -> mlp: mlp(32, 8, act = gelu, bias = true)\n"
         "  )\n"
