@@ -16,6 +16,7 @@ from archdsl.graph.sites import parameters
 from archdsl.graph.unused import drop_absent
 from archdsl.graph.verify import verify
 from archdsl.published.config_blocks import check_config
+from archdsl.published.includes import inline_includes
 from archdsl.published.weight_maps import (
     WeightMap,
     active_lines,
@@ -127,11 +128,11 @@ class _Run:
     """The analysis of a file, model by model."""
 
     def __init__(self, file: ast.File, path: Path | None):
-        self.file = file
         self.report = Report()
         self.scope = load(file, path, self.report)
+        self.file = inline_includes(file, self.scope, self.report)
         check_names(self.scope, self.report)
-        check_owners(file, self.report)
+        check_owners(self.file, self.report)
 
     def build(
         self, variant: str | None, settings: Mapping[str, Setting] | None = None

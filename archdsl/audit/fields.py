@@ -70,4 +70,5 @@ def _assumed(block: ast.Config, opened: Opened) -> dict[str, object]:
         if line.default is not None
         if not decided_by_tensors(line) and not is_tensor_field(line.fields[0].id)
         if all(fields.get(name.id) is None for name in line.fields)
+        if line.null is None or not any(name.id in fields for name in line.fields)
     }

@@ -7,6 +7,7 @@ from contextlib import suppress
 from archdsl.diagnostics import Note, listing
 from archdsl.published.config_values import (
     NoPublishedName,
+    default_of,
     is_named,
     names_call,
     quote,
@@ -43,7 +44,9 @@ def check_config(node: ast.Config, model: ast.Model, work: Elaborator, env: Env)
             with suppress(NoPublishedName):  # a model without a published form still compiles
                 value_of(line.value, work, env)
                 if line.default is not None and not decided_by_tensors(line):
-                    value_when_absent(line, work, env)
+                    default_of(line, work, env)
+                if line.null is not None:
+                    value_when_absent(line, line.null, work, env)
         name = line.fields[0].id
         for other in fields:
             if (

@@ -1,6 +1,7 @@
 """Values of the fields of a published config, and their expressions in a `config` block.
 
-An expression is a parameter, a value, or a call of `names`, `list`, `labels` or `numbers`.
+An expression is a parameter, a value, or a call of `names`, `one_of`, `list`, `labels` or
+`numbers`.
 configs.py uses these functions to read and write configs.
 """
 
@@ -113,10 +114,14 @@ class NoPublishedName(Exception):
         self.span, self.known = span, known
 
 
-def value_when_absent(line: ast.Setting, work: Elaborator, env: Env) -> object:
-    """The value of a field that is absent: a value or a choice."""
-    node = line.default
-    assert node is not None
+def default_of(line: ast.Setting, work: Elaborator, env: Env) -> object:
+    """The value of a field that is missing."""
+    assert line.default is not None
+    return value_when_absent(line, line.default, work, env)
+
+
+def value_when_absent(line: ast.Setting, node: ast.Expr, work: Elaborator, env: Env) -> object:
+    """The value that `default` or `null` gives to a field: a value or a choice."""
     if isinstance(node, ast.Name) and node.id not in env.names:
         args = line.value.args if isinstance(line.value, ast.Call) else ()
         if node.id in [arg.name.id for arg in args if arg.name] or unknown_choice(node) is None:
@@ -142,6 +147,13 @@ def parameter_name(value: ast.Expr | ast.Not, names: Iterable[str]) -> str | Non
     return value.id if isinstance(value, ast.Name) and value.id in names else None
 
 
+def alternatives(value: ast.Expr | ast.Typed | ast.Not) -> list[ast.Expr | ast.Typed | ast.Not]:
+    """The values of which a field may have any: those of `one_of`, or the only one."""
+    if isinstance(value, ast.Call) and value.callee.id == "one_of":
+        return [arg.value for arg in value.args]
+    return [value]
+
+
 def is_named(node: ast.Expr | ast.Not, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name
 
@@ -150,6 +162,8 @@ def value_of(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -
     """Evaluates the expression of a field to a value of a config."""
     if isinstance(node, ast.Not):
         return work.conditions.holds(node, env) is True
+    if isinstance(node, ast.Call) and node.callee.id == "one_of" and node.args:
+        return value_of(node.args[0].value, work, env)
     if isinstance(node, ast.Call) and node.callee.id == "list":
         value, *count = (value_of(a.value, work, env) for a in node.args)
         times = count[0] if count else 1

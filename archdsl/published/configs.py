@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, listing
 from archdsl.published.config_values import (
     NoPublishedName,
+    alternatives,
+    default_of,
     flatten,
     has_no_effect,
     is_named,
@@ -119,7 +121,7 @@ def write_config(node: ast.Config, work: Elaborator, env: Env) -> dict[str, obje
         fixed = line.default is not None and not decided_by_tensors(line)
         fixed = fixed and parameter_name(line.value, env.names) is None
         # A field that is fixed to its value when absent is not written.
-        if fixed and values_equal(value, value_when_absent(line, work, env)):
+        if fixed and values_equal(value, default_of(line, work, env)):
             continue
         *within, name = line.fields[0].id.split(".")
         place: dict[str, object] = written
@@ -185,7 +187,7 @@ class _ConfigReader:
 
     def lines(self, rules: Iterable[ast.Line]) -> Iterator[tuple[ast.Setting, object]]:
         """Sets parameters, and yields the other lines with the values of their fields."""
-        absent: list[ast.Setting] = []
+        absent: list[tuple[ast.Setting, ast.Expr]] = []
         groups: list[ast.Only] = []
         for line in rules:
             match line:
@@ -200,8 +202,10 @@ class _ConfigReader:
                         continue
                     if found is None and decided_by_tensors(line):
                         self.assume(line)
+                    elif found is None and line.null is not None and self.is_null(line):
+                        absent.append((line, line.null))
                     elif found is None and line.default is not None:
-                        absent.append(line)
+                        absent.append((line, line.default))
                     elif found is None and not any(n.id in self.fields for n in line.fields):
                         names = [name.id for name in line.fields]
                         near = did_you_mean(names[0], self.fields)
@@ -211,9 +215,9 @@ class _ConfigReader:
                     elif not self.set_parameter(line, found):
                         yield line, found
         # The value of an absent field may depend on parameters that other fields set.
-        for line in absent:
+        for line, given in absent:
             work, env = self.environment()
-            value = value_when_absent(line, work, env)
+            value = value_when_absent(line, given, work, env)
             name = parameter_name(line.value, self.known)
             if name is None:
                 yield line, value
@@ -226,6 +230,10 @@ class _ConfigReader:
             work, env = self.environment()
             if work.conditions.holds(group.condition, env) is True:
                 yield from self.lines(group.rules)
+
+    def is_null(self, line: ast.Setting) -> bool:
+        """Whether the config has the field, with the value null."""
+        return any(name.id in self.fields for name in line.fields)
 
     def assume(self, line: ast.Setting) -> None:
         """Sets a parameter to one of the choices among which the tensors decide."""
@@ -338,12 +346,12 @@ class _ConfigReader:
 
     def check_value(self, line: ast.Setting, found: object, work: Elaborator, env: Env) -> None:
         """Checks a field against the value that the spec computes."""
-        wanted = value_of(line.value, work, env)
-        if not work.report.mistakes and not values_equal(found, wanted):
+        wanted = [value_of(each, work, env) for each in alternatives(line.value)]
+        if not work.report.mistakes and not any(values_equal(found, each) for each in wanted):
             self.report_error(
                 line,
                 f"{line.fields[0].id} is {quote(found)}, but this spec needs another value",
-                expected=quote(wanted),
+                expected=" or ".join(map(quote, wanted)),
             )
         self.problems += work.report.diagnostics
 

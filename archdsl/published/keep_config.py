@@ -89,7 +89,7 @@ def _fields(node: ast.Config, work: Elaborator, env: Env) -> list[ast.Setting]:
 
 def _names(line: ast.Setting) -> set[str]:
     """The names on which the value of a field depends, given or absent."""
-    parts = (line.value, *([line.default] if line.default else []))
+    parts = [part for part in (line.value, line.default, line.null) if part]
     return {each.id for part in parts for each in walk(part) if isinstance(each, ast.Name)}
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.frozen import Frozen
 from archdsl.published.config_values import (
+    alternatives,
     flatten,
     is_bookkeeping,
     is_named,
@@ -16,6 +17,7 @@ from archdsl.published.config_values import (
     outer_fields,
 )
 from archdsl.published.configs import read_alternatives
+from archdsl.published.includes import has_includes, inline_block, inline_includes
 from archdsl.published.tensor_fields import is_tensor_field
 from archdsl.published.weight_maps import check_owners
 from archdsl.semantics.library import find, load, read, standard_library, tree
@@ -27,23 +29,29 @@ from archdsl.syntax.traversal import walk
 if TYPE_CHECKING:  # imports tinygrad
     from archdsl.formats.host import LazyTensor
 
-_Candidate: TypeAlias = tuple[Path, ast.File, ast.Weights, ast.Config]
+_Candidate: TypeAlias = tuple[Path, ast.Weights, ast.Config]
 
 
 class Recognised(Frozen):
     """The spec, the model and the weight map for a config, and the parameters that it sets.
 
-    `alternatives` are other parameters that fit the config: the tensors decide between them.
-    `ignored` are the fields of the config that the caller ignores.
+    `block` is the map, without an `include`. `alternatives` are other parameters that fit the
+    config: the tensors decide between them. `ignored` are the fields of the config that the
+    caller ignores.
     """
 
     path: Path
     file: ast.File
     model: ast.Model
-    title: str
+    block: ast.Weights
     settings: Mapping[str, Setting]
     alternatives: tuple[Mapping[str, Setting], ...] = ()
     ignored: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The title of the map."""
+        return self.block.title.value
 
 
 def recognise(
@@ -65,17 +73,18 @@ def recognise(
     best = best or _search(paths, fields)
     if best is None:
         _fail_unknown(where, fields, paths, spec)
-    path, file, block, node = best
+    path, block, node = best
+    file = tree(read(str(path)))
     report = Report()
     scope = load(file, path, report)
+    inline_includes(file, scope, report)
     check_owners(file, report)
     report.raise_any()
     model = next(
         i for i in file.items if isinstance(i, ast.Model) and i.name.id == block.model.id
     )
     settings, *others = read_alternatives(where, node, scope, model, config, tensors, ignore)
-    title = block.title.value
-    return Recognised(path, file, model, title, settings, tuple(others), tuple(ignore))
+    return Recognised(path, file, model, block, settings, tuple(others), tuple(ignore))
 
 
 def _mentions(path: Path, fields: Mapping[str, object]) -> bool:
@@ -90,15 +99,17 @@ def _search(paths: Sequence[Path], fields: Mapping[str, object]) -> _Candidate |
     one with the fewest fields that only the config or only the map has."""
     best: tuple[tuple[int, int], _Candidate] | None = None
     for path in paths:
-        file = tree(read(str(path)))
-        for block, node in _configs(file):
+        for block, node in _configs(path):
             if not identifies(node, fields):
                 continue
             there = [(n, v) for n, v in fixed_fields(node) if not fields.keys().isdisjoint(n)]
-            differing = sum(not _has(fields, names, value) for names, value in there)
+            differing = sum(
+                not any(_has(fields, names, value) for value in values)
+                for names, values in there
+            )
             order = differing, _unmatched(node, fields)
             if best is None or order < best[0]:
-                best = order, (path, file, block, node)
+                best = order, (path, block, node)
     return best[1] if best else None
 
 
@@ -153,20 +164,24 @@ def model_type_field(node: ast.Config) -> tuple[tuple[str, ...], list[str]] | No
     if not isinstance(first, ast.Setting):
         return None
     call = names_call(first.value)
-    texts = [arg.value for arg in call.args] if call else [first.value]
+    texts = [arg.value for arg in call.args] if call else alternatives(first.value)
     values = [text.value for text in texts if isinstance(text, ast.String)]
     return (tuple(name.id for name in first.fields), values) if values else None
 
 
-def fixed_fields(node: ast.Config) -> Iterator[tuple[tuple[str, ...], object]]:
-    """All fields that a block fixes to a string; they distinguish blocks for one model type."""
+def fixed_fields(node: ast.Config) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """All fields that a block fixes to a string, or to one of several.
+
+    They distinguish blocks for one model type.
+    """
     for line in node.rules:
         if isinstance(line, ast.Setting):
             value = line.value
             if isinstance(value, ast.Call) and value.callee.id == "list" and value.args:
                 value = value.args[0].value  # type: ignore[assignment]
-            if isinstance(value, ast.String):
-                yield tuple(name.id for name in line.fields), value.value
+            texts = [each.value for each in alternatives(value) if isinstance(each, ast.String)]
+            if texts:
+                yield tuple(name.id for name in line.fields), texts
 
 
 def own_field(node: ast.Config) -> str | None:
@@ -184,14 +199,13 @@ def _path(spec: str) -> Path:
     return found if found else Path(read(spec).path)
 
 
-def _configs(file: ast.File) -> list[tuple[ast.Weights, ast.Config]]:
-    return [
-        (item, rule)
-        for item in file.items
-        if isinstance(item, ast.Weights)
-        for rule in item.rules
-        if isinstance(rule, ast.Config)
-    ]
+def _configs(path: Path) -> list[tuple[ast.Weights, ast.Config]]:
+    file = tree(read(str(path)))
+    blocks = [item for item in file.items if isinstance(item, ast.Weights)]
+    if any(map(has_includes, blocks)):
+        scope = load(file, path, Report())
+        blocks = [inline_block(block, scope) for block in blocks]
+    return [(b, rule) for b in blocks for rule in b.rules if isinstance(rule, ast.Config)]
 
 
 def _has(fields: Mapping[str, object], names: tuple[str, ...], value: object) -> bool:
@@ -212,7 +226,7 @@ def _fail_unknown(
     known: dict[str, str] = {}
     others: dict[str, str] = {}
     for path in paths:
-        for _, node in _configs(tree(read(str(path)))):
+        for _, node in _configs(path):
             own = model_type_field(node)
             if own is not None:
                 same = field is None or field in own[0]

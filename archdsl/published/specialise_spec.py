@@ -25,15 +25,19 @@ def specialise_spec(known: Recognised, params: int, maps: Collection[str]) -> as
         if item is known.model
         else _library(item, known.path.parent)
         if isinstance(item, ast.Use)
-        else _weights(item, known.ignored)
-        if isinstance(item, ast.Weights) and item.title.value == known.title
+        else _weights(known.block, known.ignored)
+        if known.ignored and isinstance(item, ast.Weights) and _is_same(item, known.block)
         else item
         for item in known.file.items
         if item is known.model
-        or isinstance(item, ast.Use | ast.Block)
+        or isinstance(item, ast.Use | ast.Block | ast.SharedLines)
         or (isinstance(item, ast.Weights) and _fits(item, known.model, maps))
     ]
     return replace(known.file, items=tuple(items), closing=())
+
+
+def _is_same(item: ast.Weights, block: ast.Weights) -> bool:
+    return item.title.value == block.title.value and item.model.id == block.model.id
 
 
 def _fits(item: ast.Weights, model: ast.Model, maps: Collection[str]) -> bool:
@@ -68,7 +72,7 @@ def _config(node: ast.Config, ignored: Iterable[str]) -> ast.Config:
     for field in ignored:
         if all(part.isascii() and part.isidentifier() for part in field.split(".")):
             fields, value = (ast.Name(span, field),), ast.Name(span, "any")
-            lines.append(ast.Setting(span, fields, value, None, note))
+            lines.append(ast.Setting(span, fields, value, None, None, note))
         else:
             others.append(f"# ignored by the import: {json.dumps(field)}")
     return replace(node, rules=tuple(lines), closing=tuple(others))

@@ -149,6 +149,8 @@ def active_lines(
 ) -> Iterator[ast.Config | ast.Optional | ast.Rename | ast.Rule | ast.Ignore | ast.Setting]:
     """The lines of a block whose conditions hold for these parameters."""
     for rule in rules:
+        if isinstance(rule, ast.Include):
+            continue  # includes.py has replaced it, or reported a mistake
         if not isinstance(rule, ast.Only):
             yield rule
         elif work.conditions.holds(rule.condition, env) is True:

@@ -27,6 +27,7 @@ _LONGEST = 1 << 24  # bytes of a spec: a hundred times more than any has
 class Scope:
     """The blocks of a file by name, its own and those of the files that it uses.
 
+    `lines` are the items `weights "title" { … }` by title, in the same way.
     `unclear` are names of blocks that are defined twice or in a file with a mistake, and
     `incomplete`: a used file is missing. Both are reported, and calls of such blocks are not.
     """
@@ -34,6 +35,7 @@ class Scope:
     file: ast.File
     path: Path | None
     blocks: dict[str, Definition] = field(default_factory=dict)
+    lines: dict[str, ast.SharedLines] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
     incomplete: bool = False
 
@@ -148,6 +150,8 @@ class _Loader:
             for block in current.scope.file.items:
                 if isinstance(block, ast.Block):
                     self.define_own(current.scope, block)
+                elif isinstance(block, ast.SharedLines):
+                    self.define_lines(current.scope, block)
             self.open.pop()
             if self.open:
                 self.leave(current.scope)
@@ -169,6 +173,18 @@ class _Loader:
         scope.unclear |= used.unclear
         for name, definition in used.blocks.items():
             self.define(scope, name, definition)
+        for lines in used.lines.values():
+            self.define_lines(scope, lines)
+
+    def define_lines(self, scope: Scope, lines: ast.SharedLines) -> None:
+        before = scope.lines.setdefault(lines.title.value, lines)
+        if before is not lines:
+            self.report.add(
+                "duplicate-name",
+                f'there are two items `weights "{lines.title.value}"` without a model',
+                lines.title.span,
+                notes=(Note("the other one is here", before.title.span),),
+            )
 
     def define_own(self, scope: Scope, block: ast.Block) -> None:
         if block.name.id in OPS:

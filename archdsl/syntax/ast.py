@@ -348,11 +348,24 @@ class Rename(Spanned):
 
 
 class Setting(Spanned):
-    """`rope_theta = theta default 10000.0`: a field of a published config."""
+    """`rope_theta = theta default 10000.0`: a field of a published config.
+
+    `default` is the value of a field that is missing or null, `null` that of one that is null.
+    """
 
     fields: tuple[Name, ...]
     value: Expr | Not
     default: Expr | None
+    null: Expr | None
+    trivia: Trivia = PLAIN
+
+
+class Include(Spanned):
+    """`include "rope"(10000.0)`: the lines of a `weights` item without a model."""
+
+    title: String
+    args: tuple[Arg, ...] = ()
+    closing: tuple[str, ...] = ()
     trivia: Trivia = PLAIN
 
 
@@ -368,13 +381,13 @@ class Only(Spanned):
 class Config(Spanned):
     """The fields of a published `config.json` for the parameters of a model."""
 
-    rules: tuple[Setting | Rename | Only, ...]
+    rules: tuple[Setting | Rename | Only | Include, ...]
     closing: tuple[str, ...] = ()
     trivia: Trivia = PLAIN
 
 
 # A line of a `weights` block.
-Line: TypeAlias = Config | Optional | Rename | Only | Rule | Ignore | Setting
+Line: TypeAlias = Config | Optional | Rename | Only | Rule | Ignore | Setting | Include
 
 
 class Weights(Spanned):
@@ -385,7 +398,17 @@ class Weights(Spanned):
     trivia: Trivia = PLAIN
 
 
-Item: TypeAlias = Use | Block | Model | Variant | Weights
+class SharedLines(Spanned):
+    """`weights "rope"(theta) { … }`: lines for the `weights` blocks that include them."""
+
+    title: String
+    params: Params | None
+    rules: tuple[Line, ...]
+    closing: tuple[str, ...] = ()
+    trivia: Trivia = PLAIN
+
+
+Item: TypeAlias = Use | Block | Model | Variant | Weights | SharedLines
 
 
 class File(Spanned):

@@ -41,9 +41,9 @@ def needs_blank_line(before: ast.Node, after: ast.Node) -> bool:
 
 
 def _is_multiline(node: ast.Node) -> bool:
-    return isinstance(node, ast.Block | ast.Model | ast.Weights | ast.Config | ast.Only) or (
-        isinstance(node, ast.Variant) and node.facts is not None
-    )
+    return isinstance(
+        node, ast.Block | ast.Model | ast.Weights | ast.SharedLines | ast.Config | ast.Only
+    ) or (isinstance(node, ast.Variant) and node.facts is not None)
 
 
 def attach(file: ast.File, comments: list[Comment], source: Source) -> ast.File:

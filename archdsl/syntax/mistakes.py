@@ -47,6 +47,7 @@ _WORDS = {
     "FLOAT": "a number",
     "STRING": 'a "string"',
     "PATH": "a weight's path",
+    "_INCLUDE": "`include`",
     "$END": "the end of the file",
 }
 _EXPRESSION = {"NAME", "CALLEE", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "LPAR", "LBRACE"}

@@ -295,6 +295,14 @@ def _statement_lines(node: ast.Item | ast.Statement | ast.Line, indent: str) -> 
         case ast.Weights():
             head = [f'weights "{node.title.value}" for {node.model.id}']
             return _brace_lines(head, node.rules, node.closing, indent)
+        case ast.SharedLines():
+            head = [f'weights "{node.title.value}"']
+            if node.params is not None:
+                head = _parameter_lines(head[0], node.params, "", indent)
+            return _brace_lines(head, node.rules, node.closing, indent)
+        case ast.Include():
+            named = f'include "{node.title.value}"'
+            return _argument_lines(named, node.args, node.closing, indent)
         case ast.Rule():
             lines = [f"{node.ours.text} = {' | '.join(p.text for p in node.theirs)}"]
             for each in node.conversions:
@@ -314,9 +322,11 @@ def _statement_lines(node: ast.Item | ast.Statement | ast.Line, indent: str) -> 
         case ast.Setting():
             fields = " | ".join(field.id for field in node.fields)
             lines = _prepend(f"{fields} = ", node.value, indent, used, _SUM)
-            if node.default is None:
-                return lines
-            return _append(lines, " default ", node.default, indent, used)
+            if node.default is not None:
+                lines = _append(lines, " default ", node.default, indent, used)
+            if node.null is not None:
+                lines = _append(lines, " null ", node.null, indent, used)
+            return lines
         case ast.Input():
             declared = f"input {node.name.id}: {type_text(node.type)}"
             if node.default is None:
@@ -372,6 +382,18 @@ def _begins_with_sign(node: ast.Expr) -> bool:
             return _begins_with_sign(node.value) and _precedence(node.value) >= _LABEL
         case _:
             return False
+
+
+def _argument_lines(
+    head: str, args: Sequence[ast.Arg], closing: Sequence[str], indent: str
+) -> list[str]:
+    """Prints arguments in parentheses, if there are any."""
+    if not args and not closing:
+        return [head]
+    flat = f"{head}({', '.join(_entry_flat(a) for a in args)})"
+    if len(indent) + len(flat) <= WIDTH and not closing and not any(map(_has_comments, args)):
+        return [flat]
+    return [f"{head}(", *_list_lines(args, closing, indent + INDENT), f"{indent})"]
 
 
 def _parameter_lines(head: str, node: ast.Params, tail: str, indent: str) -> list[str]:

@@ -44,6 +44,7 @@ atoms = (
 )
 patterns = ["h", "h.{i}.*", "0.weight", "*", "encoder/layer-{n}.b", "ignored", "model.{i}x"]
 patterns += ["a.{q,k,v}.*", "a.{0,q.x}.*", "iffy", "defaults", "configs.x", "x-"]
+patterns += ["h.{2 * i + 1}.w", "{i // 6}.{i % 6}", "include.x"]
 paths = _node(ast.Path, st.sampled_from(patterns))
 
 # -- comments --
@@ -191,8 +192,24 @@ conversions = _node(ast.Conversion, names, _many(plain))
 ignored = _node(ast.Ignore, paths, trivia)
 rules = _node(ast.Rule, paths, _many(paths, 1), _many(conversions), trivia) | ignored
 settings = _node(
-    ast.Setting, _many(labels, 1), plain | _node(ast.Not, plain), _or_none(plain), trivia
+    ast.Setting,
+    _many(labels, 1),
+    plain | _node(ast.Not, plain),
+    _or_none(plain),
+    _or_none(plain),
+    trivia,
 )
+includes = closed(
+    _node(
+        ast.Include,
+        strings,
+        _many(_node(ast.Arg, _or_none(names), expressions, trivia).map(_whole)),
+        trivia=trivia,
+    ),
+    "args",
+)
+settings |= includes
+rules |= includes
 
 
 def _groups(lines: Any) -> Any:
@@ -216,5 +233,9 @@ items = (
         trivia,
     )
     | closed(_node(ast.Weights, strings, names, _stacked(rules), trivia=trivia), "rules")
+    | closed(
+        _node(ast.SharedLines, strings, _or_none(params), _stacked(rules), trivia=trivia),
+        "rules",
+    )
 )
 trees = closed(_node(ast.File, _stacked(items)), "items")
