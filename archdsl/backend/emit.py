@@ -16,10 +16,11 @@ from tinygrad import Tensor, dtypes
 from archdsl.backend.attend import append, attend
 from archdsl.backend.context import OpCall
 from archdsl.backend.contraction import contract, mask_along, max_, sum_, take, top
+from archdsl.backend.convolution import conv1d, extend, store
 from archdsl.backend.functional import ACTIVATIONS, activate, project, softmax_fp32
 from archdsl.backend.kernels import norms, tables
 from archdsl.backend.positions import alibi, posenc, positions, relative_bias
-from archdsl.backend.products import conv1d, experts, linear
+from archdsl.backend.products import experts, linear
 from archdsl.backend.rotary import rotary
 from archdsl.backend.tensors import make_contiguous, shape
 from archdsl.graph import axes
@@ -256,6 +257,8 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "positions": positions,
     "shift": lambda op: op.x + op.attr["by"],
     "append": append,
+    "extend": extend,
+    "store": store,
     "last": last,
     "length": lambda op: op.x.ne(op.attr["pad"]).sum(1).cast(dtypes.int32).contiguous(),
     "next_token": next_token,

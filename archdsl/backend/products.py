@@ -1,4 +1,4 @@
-"""Operators that multiply by weight matrices: linear, experts, conv1d."""
+"""Operators that multiply by weight matrices: linear, experts."""
 
 from __future__ import annotations
 
@@ -46,11 +46,3 @@ def _expert_weights(op: OpCall, logits: Tensor) -> Tensor:
     chosen = before.sum(-1) < op.attr["top"]  # [B, …, count]
     top: Tensor = chosen.where(p, 0)  # [B, …, count]
     return (top / top.sum(-1, keepdim=True)).contiguous()  # [B, …, count]
-
-
-def conv1d(op: OpCall) -> Tensor:
-    kernel, stride, padding = (op.attr[name] for name in ("kernel", "stride", "padding"))
-    x = op.x.pad((None, (padding, padding), None))  # [B, T + 2 padding, C]
-    x = x.unfold(1, kernel, stride).flatten(2)  # [B, T', C kernel]
-    x = make_contiguous(x)
-    return project(op, x, epilogue=op.epilogue, dtype=op.dtype)  # [B, T', dim]

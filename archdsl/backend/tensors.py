@@ -138,6 +138,11 @@ def zeros(shape: tuple[int, ...], device: str, dtype: str) -> Tensor:
     return tensor
 
 
+def fill_zeros(tensor: Tensor) -> None:
+    """Overwrites a realized tensor with zeros."""
+    write_buffer(memory(tensor), memoryview(bytearray(memory(tensor).nbytes)))
+
+
 def copy_tensor(x: Tensor, sizes: tuple[int, ...] | None = None) -> Tensor:
     """Copies a realized tensor; of each axis only the first `sizes` elements."""
     buffer, sizes = memory(x), sizes or shape(x)

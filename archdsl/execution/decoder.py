@@ -17,7 +17,14 @@ from tinygrad import Tensor, UOp
 from archdsl.backend import interpret
 from archdsl.backend.context import TILE, ExecutionContext
 from archdsl.backend.program import Program as Capture
-from archdsl.backend.tensors import copy_in, copy_out, copy_tensor, to_device, zeros
+from archdsl.backend.tensors import (
+    copy_in,
+    copy_out,
+    copy_tensor,
+    fill_zeros,
+    to_device,
+    zeros,
+)
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.execution import inputs
 from archdsl.execution.executable import Executable
@@ -70,13 +77,15 @@ class Decoder:
         }
         self._states = {state.name: state for state in self.plan.states}
         self._past = UOp.variable("past", 0, self.capacity - 1)
-        shapes = {s.name: self._shape(s) for s in self.plan.states if s.cache}
+        shapes = {s.name: self._shape(s) for s in self.plan.states if s.written}
         self._caches = {name: self._cache(name, shape) for name, shape in shapes.items()}
         # How many positions a sliding-window cache has beyond its window.
         windows = ((shapes[s.name][1], s.window) for s in self.plan.states if s.window)
         self._slack = [places - window for places, window in windows]
+        self._carried = [s.name for s in self.plan.states if s.carried]
         self._captures: dict[tuple[object, ...], Capture[Any]] = {}
         self._version = executable.version()
+        self.filled = 0
         # Inputs of a step: new tokens, by their number, and the left padding of each row.
         self._new: dict[tuple[str, tuple[int, ...]], Tensor] = {}
         self._left_pad_input = self._zeros((rows,))
@@ -120,17 +129,23 @@ class Decoder:
 
     def reset(self) -> None:
         """Empties the caches. What `begin` computed from the other inputs stays."""
+        if self.filled:
+            carried = {name: self._caches[name] for name in self._carried}
+            for _, each in _leaves(carried):
+                fill_zeros(each)
         self.filled = 0
         self._left_pad = np.zeros(self.rows, np.int32)
 
     def truncate(self, tokens: int) -> int:
         """Drops all but the first `tokens` of every row. All rows must have one length.
 
-        Returns how many tokens are left: 0 if a sliding window has already overwritten them.
+        Returns how many tokens are left: 0 if a sliding window or a carried state has already
+        overwritten them.
         """
         lead = self.plan.lead
         filled = min(self.filled, int(self._left_pad[0]) + lead + tokens)
-        if not tokens or self.filled - filled > min(self._slack, default=self.filled):
+        kept = 0 if self._carried else min(self._slack, default=self.filled)
+        if not tokens or self.filled - filled > kept:
             self.reset()
             return 0
         self.filled = filled

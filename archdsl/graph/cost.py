@@ -26,7 +26,7 @@ class Cost(Frozen):
 
     Formulas are in the varying axes; numbers are for `sizes`. `activation_bytes` is the peak
     of all values alive at once in a forward pass of one example, without its inputs.
-    `cache_bytes` are the keys and values that decoding caches.
+    `cache_bytes` are the values of past positions that decoding keeps, such as keys and values.
     """
 
     params: int
@@ -62,23 +62,27 @@ def _sum_over_operators(graph: Graph, rule: Callable[[Op, Site], Size]) -> Size:
 
 
 def cached_elements(graph: Graph) -> Size:
-    """The number of cached elements, as a formula; a tensor with several users counts once."""
+    """The number of elements that decoding keeps of past positions, as a formula; a tensor with
+    several users counts once."""
     times = {each.name: 1 for each in graph.inputs}
     for node, around in walk(graph.nodes):
         times[node.id] = prod(stack.count for stack in around)
         if isinstance(node, Stack):
             times[node.carry] = times[node.id] * node.count
-    cached: dict[str, Size] = {}
+    kept: dict[tuple[str, str], Size] = {}
     for node, _, here in sites(graph):
         op, inputs = OPERATORS[node.op], dict(node.inputs)
-        for param in op.cached:
+        needs = [("cache", param, op.cache_length(here)) for param in op.cached]
+        if count := op.tail(here):
+            needs.append(("tail", node.inputs[0][0], Size.of(count)))
+        for kind, param, length in needs:
             _, *others = here.tensors[param].axes
             vector = prod((axis.size for axis in others), start=Size.of(1))
-            size = op.cache_length(here) * vector * times[inputs[param]]
-            before = cached.get(inputs[param], Size.of(0))
-            cached[inputs[param]] = max(before, size, key=lambda size: size.at(_bounds(graph)))
+            size, key = length * vector * times[inputs[param]], (kind, inputs[param])
+            before = kept.get(key, Size.of(0))
+            kept[key] = max(before, size, key=lambda size: size.at(_bounds(graph)))
     inside = _sum_over_operators(graph, lambda op, here: op.cache(here))
-    return sum(cached.values(), start=inside)
+    return sum(kept.values(), start=inside)
 
 
 def _bounds(graph: Graph) -> dict[str, int]:

@@ -35,6 +35,22 @@ _ROWS = (
         example="append(cache, k, past)",
     ),
     Op(
+        "extend",
+        (X, tensor("new"), tensor("past"), tensor("left_pad")),
+        positions.extend,
+        "Puts the positions `x`, kept from earlier steps, before the `new` ones: [n + T, …]. "
+        "Those before the first token of a row, or before `left_pad`, are 0.",
+        example="extend(tail, x, past, left_pad)",
+    ),
+    Op(
+        "store",
+        (X, tensor("new"), tensor("past")),
+        positions.store,
+        "Writes the `new` value into the state `x` in place; of a sequence with more positions "
+        "than `x` the last ones.",
+        example="store(tail, extended, past)",
+    ),
+    Op(
         "last",
         (X, axis()),
         shapes.last,

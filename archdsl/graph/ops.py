@@ -9,7 +9,17 @@ is a block in specs/, not an operator.
 
 from __future__ import annotations
 
-from archdsl.graph import attention, axes, losses, positions, products, rotary, rules, shapes
+from archdsl.graph import (
+    attention,
+    axes,
+    convolution,
+    losses,
+    positions,
+    products,
+    rotary,
+    rules,
+    shapes,
+)
 from archdsl.graph.derived_ops import DERIVED
 from archdsl.graph.params import X, activation, axis, flag, integer, number, tensor, token
 from archdsl.graph.signature import Kind, Op, Param
@@ -244,14 +254,22 @@ _ROWS = (
             integer("stride", 1),
             integer("padding", 0),
             flag("bias", True),
+            flag("causal", False),
+            integer("groups", 1),
+            integer("dilation", 1),
         ),
-        products.conv1d,
-        "A convolution along the sequence with trained kernels [dim, C, kernel] and a trained "
-        "bias [dim]; `padding` zeros are added at both ends. A varying axis must keep its "
-        "length.",
-        weights=products.conv1d_weights,
-        flops=products.conv1d_flops,
-        scratch=products.conv1d_scratch,
+        convolution.conv1d,
+        "A convolution along the sequence with trained kernels [dim, C / groups, kernel] and a "
+        "trained bias [dim]; `padding` zeros are added at both ends. With `causal` as many as "
+        "the kernel needs are added in front, and none at the end. The features are divided "
+        "into `groups`, each with its own kernels; `groups = D` is a depthwise convolution. "
+        "Between two positions that a kernel uses there are `dilation` - 1 others. Padding of "
+        "a ragged axis counts as zeros. A varying axis needs a stride of 1.",
+        weights=convolution.weights,
+        flops=convolution.flops,
+        scratch=convolution.scratch,
+        tail=convolution.tail,
+        without_tail=("causal",),
         example="conv1d(D, 3, padding = 1)",
     ),
     *(Op(name, (X,), rules.same, doc, example=name) for name, doc in rules.ACTIVATIONS.items()),

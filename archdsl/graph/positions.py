@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from archdsl.graph.signature import Mismatch, Site, Weight
 from archdsl.graph.types import Axis, Type
 
@@ -143,15 +145,32 @@ def shift(site: Site) -> Type:
 
 def append(site: Site) -> Type:
     cache, new = site.x, site.tensors["new"]
-    if [a.size for a in cache.axes[1:]] != [a.size for a in new.axes[1:]]:
+    _check_vectors(cache, new)
+    return cache.with_noncausal(new.noncausal)
+
+
+def extend(site: Site) -> Type:
+    tail, new = site.x, site.tensors["new"]
+    _check_vectors(tail, new)
+    longer = replace(new.axes[0], size=new.axes[0].size + tail.axes[0].size, marks=())
+    return replace(new, axes=(longer, *new.axes[1:]))
+
+
+def store(site: Site) -> Type:
+    state, new = site.x, site.tensors["new"]
+    _check_vectors(state, new)
+    return state.with_noncausal(new.noncausal)
+
+
+def _check_vectors(kept: Type, new: Type) -> None:
+    if [a.size for a in kept.axes[1:]] != [a.size for a in new.axes[1:]]:
         raise Mismatch(
             "shape-mismatch",
             "the new vectors and the cached ones must have the same shape",
             "new",
-            expected=str(cache),
+            expected=str(kept),
             found=str(new),
         )
-    return cache.with_noncausal(new.noncausal)
 
 
 def length(site: Site) -> Type:

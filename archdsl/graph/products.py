@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 from archdsl.graph.signature import Mismatch, Site, Weight
@@ -123,61 +122,3 @@ def experts_scratch(site: Site) -> Size:
     hidden: int = site.attr["hidden"]
     count: int = site.attr["count"]
     return _vectors(site.x) * (count + 2 * hidden + site.width)
-
-
-# -- convolution --
-
-
-def conv1d(site: Site) -> Type:
-    sequence, _ = site.sequence()
-    kernel, stride, padding = (site.attr[name] for name in ("kernel", "stride", "padding"))
-    if site.ragged(sequence.size):
-        raise Mismatch(
-            "axis",
-            "a convolution along a ragged axis would mix padding into the values",
-            "x",
-            expected="an axis that has the same length in every example",
-            found=str(site.x),
-            bound=(sequence,),
-        )
-    length = sequence.size.value
-    if length is not None and length + 2 * padding < kernel:
-        raise Mismatch(
-            "shape-mismatch",
-            f"the kernel covers {kernel} positions, but the padded sequence has "
-            f"{length + 2 * padding}",
-            "kernel",
-            expected=f"{length + 2 * padding} or less",
-            found=str(kernel),
-            bound=("kernel", "padding", sequence),
-        )
-    if length is not None:
-        count = (length + 2 * padding - kernel) // stride + 1
-        sequence = replace(sequence, size=Size.of(count), marks=(), origin=None)
-    elif stride != 1 or 2 * padding != kernel - 1:
-        raise Mismatch(
-            "axis",
-            f"the varying axis {sequence.size} must keep its length",
-            "x",
-            expected="stride = 1, an odd kernel and padding = (kernel - 1) / 2",
-            found=f"stride = {stride}, kernel = {kernel}, padding = {padding}",
-            bound=(sequence, "stride", "kernel", "padding"),
-        )
-    return site.x.with_axes((sequence, site.axis("dim"))).with_noncausal(sequence.size.vars)
-
-
-def conv1d_weights(site: Site) -> tuple[Weight, ...]:
-    dim = site.attr["dim"]
-    weight = Weight("weight", (dim, site.width, site.attr["kernel"]), "matrix")
-    return (weight, Weight("bias", (dim,), "zeros")) if site.attr["bias"] else (weight,)
-
-
-def conv1d_flops(site: Site) -> Size:
-    kernel: int = site.attr["kernel"]
-    return conv1d(site).elements * (2 * site.width * kernel)
-
-
-def conv1d_scratch(site: Site) -> Size:
-    """Elements of the kernel windows, laid out as vectors (im2col)."""
-    kernel: int = site.attr["kernel"]
-    return conv1d(site).axes[0].size * (site.width * kernel)

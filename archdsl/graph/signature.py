@@ -190,6 +190,10 @@ def no_window(site: Site) -> int | None:
     return None
 
 
+def no_tail(site: Site) -> int:
+    return 0
+
+
 def no_limit(site: Site) -> int | None:
     return None
 
@@ -218,6 +222,8 @@ class Op(Frozen):
     - `cache_length`: how many positions of these are cached.
     - `cache_window`: how many of the last positions suffice; None for all.
     - `drops_prefix`: whether it drops positions at the start.
+    - `tail`: how many positions before its own each position needs of the first tensor. A step
+      keeps them, and puts them before the new ones; the flags `without_tail` are then off.
 
     Without these fields each position is computed independently. Decoding rejects an operator
     whose type rule says that it mixes positions.
@@ -240,6 +246,8 @@ class Op(Frozen):
     cache_length: Callable[[Site], Size] = no_cost
     cache_window: Callable[[Site], int | None] = no_window
     drops_prefix: bool = False
+    tail: Callable[[Site], int] = no_tail
+    without_tail: tuple[str, ...] = ()
     example: str = field(default="", compare=False)
 
     @property

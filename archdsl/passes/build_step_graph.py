@@ -8,6 +8,7 @@ from dataclasses import replace
 from archdsl.graph.nodes import Apply, Graph, Input, Node, Slice, Stack
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Op
+from archdsl.graph.sites import site
 from archdsl.graph.types import Axis, Size, Type, Varying
 from archdsl.passes.decoding_analysis import (
     Analysis,
@@ -16,7 +17,7 @@ from archdsl.passes.decoding_analysis import (
     tied_tables,
     unused_name,
 )
-from archdsl.passes.rewrite import Builder
+from archdsl.passes.rewrite import Builder, join_path
 
 PAST, LEFT_PAD, CACHE_POSITIONS = "past", "left_pad", "cache_positions"  # inputs of a step
 
@@ -29,8 +30,9 @@ def build_step_graph(analysis: Analysis) -> Graph:
 class _Step:
     """Builds the nodes of a step; values keep their ids.
 
-    `caches` has the id of the updated cache for each cached value. `slices` has, for each
-    enclosing stack, one layer's slices of inputs.
+    `updated` has the id of each state after the step, by the state's name, and `extended` that
+    of each value with the earlier positions before the new ones. `slices` has, for each
+    enclosing stack, one layer's slices of inputs, by their names.
     """
 
     def __init__(self, analysis: Analysis):
@@ -39,7 +41,8 @@ class _Step:
         self.inputs = tuple(self.step_inputs())
         self.builder.types |= {each.name: each.type for each in self.inputs}
         self.renamed: dict[str, str] = {}
-        self.caches: dict[str, str] = {}
+        self.updated: dict[str, str] = {}
+        self.extended: dict[str, str] = {}
         self.slices: list[dict[str, Slice]] = []
         self.positions: list[Apply] = []  # the graph's first nodes
         self.left_pads: dict[int, str] = {0: LEFT_PAD}
@@ -49,8 +52,7 @@ class _Step:
     def varying(self) -> tuple[Varying, ...]:
         analysis = self.analysis
         lengths = {axis.name: name for axis, _, name in analysis.ragged()}
-        values = analysis.step_inputs.values()
-        used = {analysis.axis, *(name for value in values for name in value.type.vars)}
+        used = {analysis.axis, *(name for each in analysis.states for name in each.type.vars)}
         axes = (
             replace(axis, ragged=lengths.get(axis.name))
             for axis in analysis.graph.varying
@@ -68,18 +70,14 @@ class _Step:
         cached = Axis(analysis.cache_axis, Size.of(analysis.cache_axis))
         yield Input(CACHE_POSITIONS, Type("int", (cached,)))
         yield from (Input(name, number) for _, _, name in analysis.ragged())
-        yield from (
-            Input(value.name, analysis.layered(value))
-            for value in analysis.step_inputs.values()
-        )
+        yield from (Input(value.name, analysis.layered(value)) for value in analysis.states)
 
     def graph(self) -> Graph:
         analysis, graph = self.analysis, self.analysis.graph
-        nodes = (*self.append_caches(analysis.inputs), *self.nodes(graph.nodes))
+        nodes = (*self.update_all(analysis.inputs), *self.nodes(graph.nodes))
         outputs = [(name, self.ref(ref)) for name, ref in graph.outputs]
-        outputs += [
-            (analysis.step_inputs[ref].name, self.caches[ref]) for ref in analysis.caches
-        ]
+        written = (each.name for each in analysis.states if each.state.written)
+        outputs += [(name, self.updated[name]) for name in written]
         step = replace(
             graph,
             varying=self.varying(),
@@ -100,36 +98,50 @@ class _Step:
         """The id of a step's input, or of its slice inside stacks."""
         name = value.name
         for slices, _ in zip(self.slices, self.analysis.around[value.ref], strict=False):
-            if value.ref not in slices:
+            if value.name not in slices:
                 all = self.builder.types[name]
                 type = replace(all, axes=all.axes[1:])
-                slices[value.ref] = Slice(self.builder.id(), name, type)
-                self.builder.types[slices[value.ref].id] = type
-            name = slices[value.ref].id
+                slices[value.name] = Slice(self.builder.id(), name, type)
+                self.builder.types[slices[value.name].id] = type
+            name = slices[value.name].id
         return name
 
-    def append_caches(self, refs: Iterable[str]) -> Iterator[Node]:
-        """Updates the caches of values that exist before a body."""
+    def update_all(self, refs: Iterable[str]) -> Iterator[Node]:
+        """Updates the states of values that exist before a body."""
         for ref in refs:
-            if ref in self.analysis.caches:
-                yield self.append(ref, f"{ref.strip('%')}_cache")
+            yield from self.update(ref, ref.replace("%", "x_"))
 
-    def append(self, ref: str, path: str) -> Apply:
-        """Updates the cache of a value with the new positions."""
-        new, cache = self.renamed.get(ref, ref), self.input(self.analysis.step_inputs[ref])
-        node = self.builder.apply("append", path, {"x": cache, "new": new, "past": PAST})
-        self.caches[ref] = node.id
-        return node
+    def update(self, ref: str, path: str) -> Iterator[Apply]:
+        """Updates the states of a value with its new positions: its cache, and its tail."""
+        new = self.renamed.get(ref, ref)
+        if ref in self.analysis.caches:
+            cache = self.analysis.step_inputs[ref]
+            inputs = {"x": self.input(cache), "new": new, "past": PAST}
+            node = self.builder.apply("append", f"{path}_cache", inputs)
+            self.updated[cache.name] = node.id
+            yield node
+        if tail := self.analysis.tails.get(ref):
+            inputs = {"x": self.input(tail), "new": new, "past": PAST}
+            left_pad = {"left_pad": self.left_pad_of(self.later(ref))}
+            longer = self.builder.apply("extend", f"{path}_extended", inputs | left_pad)
+            node = self.builder.apply("store", f"{path}_tail", inputs | {"new": longer.id})
+            self.extended[ref], self.updated[tail.name] = longer.id, node.id
+            yield from (longer, node)
+
+    def later(self, ref: str) -> int:
+        """How many positions later than the longest axis that of a value starts."""
+        offset = self.analysis.offset(ref)
+        assert offset is not None
+        return self.analysis.lead - offset
 
     # -- positions --
 
     def position_inputs(self, op: Op, node: Apply) -> Iterator[tuple[str, str]]:
         """The position inputs that an operator needs."""
-        if op.cached and not self.caches.keys() & {dict(node.inputs)[p] for p in op.cached}:
+        caches = self.analysis.caches.keys()
+        if op.cached and not caches & {dict(node.inputs)[p] for p in op.cached}:
             return  # attention to a memory needs no positions
-        offset = self.analysis.offset(node.id)
-        assert offset is not None
-        later = self.analysis.lead - offset
+        later = self.later(node.id)
         for name in op.positions:
             match name:
                 case "at":
@@ -176,38 +188,52 @@ class _Step:
                     # Only positions at the start are dropped: the new positions are the same.
                     self.renamed[node.id] = self.ref(node.inputs[0][1])
                 case Apply():
-                    yield self.apply(node)
-            if node.id in self.analysis.caches:
-                yield self.append(node.id, f"{node.path or 'x'}_cache")
+                    yield from self.apply(node)
+            yield from self.update(node.id, node.path or "x")
 
     def drops_tokens(self, node: Apply) -> bool:
         index = node.attr["axis"]
         assert isinstance(index, int)
         return self.analysis.axis in node.type.axes[index].size.vars
 
-    def apply(self, node: Apply) -> Apply:
-        op, seen = OPERATORS[node.op], self.caches
-        inputs = {
-            param: seen[ref] if param in op.cached and ref in seen else self.ref(ref)
-            for param, ref in node.inputs
-        }
+    def apply(self, node: Apply) -> Iterator[Apply]:
+        op = OPERATORS[node.op]
+        inputs = {param: self.argument(op, param, ref) for param, ref in node.inputs}
+        attrs = dict(node.attrs)
+        if count := op.tail(site(self.analysis.graph, node, self.analysis.types)):
+            x, ref = node.inputs[0]
+            more = self.analysis.tails[ref].type.axes[0].size - count
+            inputs[x] = self.extended[ref]
+            if start := more.value:  # another operator needs more positions
+                path = join_path(node.path, "tail")
+                part = self.builder.apply("slice", path, {"x": inputs[x]}, axis=0, start=start)
+                inputs[x] = part.id
+                yield part
+            attrs |= dict.fromkeys(op.without_tail, False)
         inputs |= self.position_inputs(op, node)
-        return self.builder.typed(replace(node, inputs=tuple(inputs.items())))
+        new = replace(node, inputs=tuple(inputs.items()), attrs=tuple(attrs.items()))
+        yield self.builder.typed(new)
+
+    def argument(self, op: Op, param: str, ref: str) -> str:
+        """The id that a step gives to an operator for a value: of its cache, or the value."""
+        if param in op.cached and ref in self.analysis.caches:
+            return self.updated[self.analysis.step_inputs[ref].name]
+        return self.ref(ref)
 
     def stack(self, node: Stack) -> Stack:
         types = self.builder.types
         types[node.carry] = carry_type = self.carry_type(node)
         self.slices.append({})
-        outside = set(self.caches)
-        body = (*self.append_caches([node.carry]), *self.nodes(node.body))
+        outside = set(self.updated)
+        body = (*self.update_all([node.carry]), *self.nodes(node.body))
         takes = tuple(self.slices.pop().values())
         gives = []
-        for ref in [ref for ref in self.caches if ref not in outside]:  # updated in the body
-            type = types[self.caches[ref]]
+        for name in [name for name in self.updated if name not in outside]:  # in the body
+            type = types[self.updated[name]]
             all = replace(type, axes=(layers_axis(node), *type.axes))
-            gives.append(Slice(self.builder.id(), self.caches[ref], all))
+            gives.append(Slice(self.builder.id(), self.updated[name], all))
             types[gives[-1].id] = all
-            self.caches[ref] = gives[-1].id
+            self.updated[name] = gives[-1].id
         result = self.ref(node.result)
         types[node.id] = types[result]
         return replace(

@@ -20,10 +20,13 @@ CHUNK = 32  # tokens fed at once; a sliding-window cache has room for its window
 class State(Frozen):
     """A value that decoding keeps, an input of the step by its `name`; `type` is for one layer.
 
-    `stacks` are the layer counts of the enclosing stacks, outermost first. A `cache` grows
-    with each token; with a `window`, no operator needs more than the last `window` positions.
-    All other states are computed once per sequence. `path` is where the value is computed, with
-    `{}` for the number of a layer.
+    `stacks` are the layer counts of the enclosing stacks, outermost first. `path` is where the
+    value is computed, with `{}` for the number of a layer. There are three kinds:
+
+    - A `cache` grows with each token; with a `window`, no operator needs more than the last
+      `window` positions.
+    - A `carried` state has a fixed size, and each step replaces it.
+    - All other states are computed once per sequence.
     """
 
     name: str
@@ -32,6 +35,12 @@ class State(Frozen):
     type: Type
     cache: bool
     window: int | None = None
+    carried: bool = False
+
+    @property
+    def written(self) -> bool:
+        """Whether steps write it in place."""
+        return self.cache or self.carried
 
     @property
     def layers(self) -> int:
@@ -49,6 +58,7 @@ class State(Frozen):
         times = f" * {self.layers}" if self.layers > 1 else ""
         span = f"the last {self.window}" if self.window else "all"
         how = f"cache of {span} positions" if self.cache else "computed once"
+        how = "carried from step to step" if self.carried else how
         return f"{self.path}: {self.type}{times}, {how}"
 
 
@@ -71,6 +81,7 @@ class Analysis:
     - `caches`: stepped values whose past positions are cached, with their windows.
     - `once`: values that steps use and that depend on no token.
     - `step_inputs`: both of these, as inputs of a step.
+    - `tails`: stepped values whose last positions are carried, as inputs of a step.
     - `capacity`: the number of cache positions, the size of the axis `cache_axis`.
     - `lead`: the number of prepended positions at the start of a row, which are not tokens.
     - `longest`: the most tokens of a sequence; `shortened`: why that is less than the bound.
@@ -95,7 +106,14 @@ class Analysis:
         self.cache_axis = unused_name("C", {v.name for v in graph.varying})
         self.caches = dict(self._caches())
         self.once = list(dict.fromkeys(self._once()))
-        self.step_inputs = {each.ref: each for each in self._step_inputs()}
+        names = set(self.inputs)
+        self.step_inputs = {each.ref: each for each in self._step_inputs(names)}
+        self.tails = {each.ref: each for each in self._tails(names)}
+
+    @property
+    def states(self) -> tuple[StepInput, ...]:
+        """All values that decoding keeps, as inputs of a step."""
+        return (*self.step_inputs.values(), *self.tails.values())
 
     def offset(self, ref: str) -> int | None:
         """How many positions more than tokens a value has along the tokens' axis."""
@@ -196,8 +214,23 @@ class Analysis:
                 yield from (ref for ref in used if ref not in self.stepped)
         yield from (ref for _, ref in self.graph.outputs if ref not in self.stepped)
 
-    def _step_inputs(self) -> Iterator[StepInput]:
-        names = set(self.inputs)
+    def _tails(self, names: set[str]) -> Iterator[StepInput]:
+        """The values of which an operator needs earlier positions, with as many as it needs."""
+        most: dict[str, int] = {}
+        for node, _, here in sites(self.graph):
+            if node.id in self.stepped and (count := OPERATORS[node.op].tail(here)):
+                ref = node.inputs[0][1]
+                most[ref] = max(count, most.get(ref, 0))
+        for ref, count in most.items():
+            type = _with_sequence(self.types[ref], Axis(None, Size.of(count)))
+            type = replace(type, noncausal=frozenset())
+            path, stacks = self._path(ref), self._counts(ref)
+            state = State(
+                _name(f"{path}.tail", names), path, stacks, type, cache=False, carried=True
+            )
+            yield StepInput(ref, type, state)
+
+    def _step_inputs(self, names: set[str]) -> Iterator[StepInput]:
         for ref, window in self.caches.items():
             state = self._state(ref, names, window)
             yield StepInput(ref, self._cache_type(ref, window), state)
@@ -205,13 +238,13 @@ class Analysis:
             yield StepInput(ref, self.types[ref], self._state(ref, names))
 
     def _state(self, ref: str, names: set[str], window: int | None = None) -> State:
-        path, stacks = self._path(ref), tuple(stack.count for stack in self.around[ref])
-        if ref in self.inputs and ref in self.once:
-            name = ref
-        else:
-            words = [word for word in path.split(".") if word != "{}"]
-            name = unused_name("_".join(words), names)
+        path, stacks = self._path(ref), self._counts(ref)
+        name = ref if ref in self.inputs and ref in self.once else _name(path, names)
         return State(name, path, stacks, self.types[ref], ref in self.caches, window)
+
+    def _counts(self, ref: str) -> tuple[int, ...]:
+        """The layer counts of the stacks around a value."""
+        return tuple(stack.count for stack in self.around[ref])
 
     def _path(self, ref: str) -> str:
         for node, around in walk(self.graph.nodes):
@@ -241,6 +274,11 @@ class Analysis:
 def layers_axis(stack: Stack) -> Axis:
     """The first axis of a value for all layers."""
     return Axis("layers", Size.of(stack.count))
+
+
+def _name(path: str, taken: set[str]) -> str:
+    """An unused name of a step's input for the value at a path."""
+    return unused_name("_".join(word for word in path.split(".") if word != "{}"), taken)
 
 
 def unused_name(name: str, taken: set[str]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from archdsl.graph.nodes import Apply, Graph, Node, Stack
-from archdsl.graph.types import Size
+from archdsl.graph.nodes import Apply, Graph, Node, Stack, refs
+from archdsl.graph.types import Size, Type
 from archdsl.passes.rewrite import Builder
 
 
@@ -31,16 +32,19 @@ def keep_last_position(graph: Graph, axis: str) -> Graph:
     %1 = linear(%2; dim = 9, bias = false) @ logits: float[1, 9]
     output y = %1
     """
-    looking = [i for i, node in enumerate(graph.nodes) if _needs_positions(node)]
+    types = graph.types()
+    looking = [i for i, node in enumerate(graph.nodes) if _needs_positions(node, axis, types)]
     first = looking[-1] + 1 if looking else 0
     return _Shortener(graph, axis, graph.nodes[:first]).shorten(graph.nodes[first:])
 
 
-def _needs_positions(node: Node) -> bool:
+def _needs_positions(node: Node, axis: str, types: Mapping[str, Type]) -> bool:
     """Whether a node, or one inside it, uses other positions or computes positions."""
     if isinstance(node, Stack):
-        return any(map(_needs_positions, node.body))
-    return "past" in dict(node.inputs)
+        return any(_needs_positions(each, axis, types) for each in node.body)
+    sizes = (each.size for ref in refs(node) for each in types[ref].axes)
+    longer = any(axis in size.vars and size != Size.of(axis) for size in sizes)
+    return longer or "past" in dict(node.inputs)
 
 
 class _Shortener:

@@ -29,10 +29,10 @@ class Decoding(Frozen):
 
     `tokens` is the input that is fed along `axis`, `along` are the other inputs with a value
     per token, and `logits` is the output. `once` is the graph that runs once, None if there is
-    nothing to compute; its outputs are inputs of `step`. A cache is an input and an output of
-    `step` with the same name. Each row starts with `lead` prepended positions, which are not
-    tokens. `longest` is the most tokens of a sequence, and `shortened` says why it is less than
-    the model's bound.
+    nothing to compute; its outputs are inputs of `step`. A cache or a carried state is an input
+    and an output of `step` with the same name. Each row starts with `lead` prepended positions,
+    which are not tokens. `longest` is the most tokens of a sequence, and `shortened` says why
+    it is less than the model's bound.
     """
 
     once: Graph | None
@@ -74,7 +74,7 @@ def split_decoding(graph: Graph, capacity: int | None = None) -> Decoding:
     alone = decompose(replace(graph, outputs=((logits, ref),), labels=(), loss=None))
     analysis = Analysis(replace(alone, nodes=drop_unused(alone.nodes, {ref})), tokens, capacity)
     along = tuple(each.name for each in graph.inputs if each.name in analysis.along - {tokens})
-    states = tuple(each.state for each in analysis.step_inputs.values())
+    states = tuple(each.state for each in analysis.states)
     return Decoding(
         build_once_graph(analysis),
         build_step_graph(analysis),

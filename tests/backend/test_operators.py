@@ -206,6 +206,39 @@ def test_conv1d(tmp_path: Path) -> None:
     assert apart(filled(strided, weights, tmp_path)(x=x)["y"], right[:, ::2]) < 1e-6
 
 
+@pytest.mark.parametrize(("groups", "dilation"), [(1, 1), (2, 3), (4, 1)])
+def test_a_causal_conv1d_in_groups(groups: int, dilation: int, tmp_path: Path) -> None:
+    x, kernel, bias = normal(2, 9, 4), normal(8, 4 // groups, 3), normal(8)
+    right = np.zeros((2, 9, 8)) + bias
+    for place, output in np.ndindex(9, 8):
+        first = output // (8 // groups) * (4 // groups)
+        for i in range(3):
+            at = place - (2 - i) * dilation
+            if at >= 0:
+                seen = x[:, at, first : first + 4 // groups]
+                right[:, place, output] += seen @ kernel[output, :, i]
+    weights = {"conv1d.weight": kernel, "conv1d.bias": bias}
+    ours = model(f"""
+        input x: float[T <= 16, 4]
+        output y: float[T, 8] =
+          x -> conv1d(8, 3, causal, groups = {groups}, dilation = {dilation})
+    """)
+    assert apart(filled(ours, weights, tmp_path)(x=x)["y"], right) < 1e-6
+
+
+def test_padding_is_zero_for_a_conv1d(tmp_path: Path) -> None:
+    lines = """
+        input tokens: int[T <= 9] < 9 pad 0
+        output y: float[T, 4] = tokens -> embed(9, 4) -> conv1d(4, 3, padding = 1)
+    """
+    table, kernel, bias = normal(9, 4), normal(4, 4, 3), normal(4)
+    weights = {"embed.weight": table, "conv1d.weight": kernel, "conv1d.bias": bias}
+    ours = filled(model(lines), weights, tmp_path)
+    alone = ours(tokens=[[3, 5, 7]])["y"].numpy()
+    beside = ours(tokens=[[3, 5, 7, 0, 0], [1, 2, 3, 4, 5]])["y"].numpy()
+    assert apart(beside[:1, :3], alone) < 1e-6
+
+
 EXPERTS = """
     input x: float[T <= 9, 4]
     output y: float[T, 4] = x -> experts(3, 2, 5)

@@ -6,6 +6,7 @@ checked, run, stepped, trained, diffed and costed, or refused with the reason an
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,18 @@ def recall(op: OpCall) -> Tensor:
     return seen.where(x @ k.transpose(1, 2), 0) @ k
 
 
+def mixed(op: OpCall) -> Tensor:
+    """Uses the two positions before its own; in a step they come before the new ones."""
+    x = op.x.pad((None, (2, 0), None)) if op.attr["padded"] else op.x  # [B, 2 + T, D]
+    return x[:, 2:] + 2 * x[:, 1:-1] - x[:, :-2]
+
+
+def mixed_type(site: Site) -> Type:
+    sequence, x = site.x.axes[0], site.floats()
+    size = sequence.size + (0 if site.attr["padded"] else -2)
+    return x.with_axes((replace(sequence, size=size), *x.axes[1:]))
+
+
 def recall_type(site: Site) -> Type:
     x, k = site.floats(), site.floats("k")
     return x.with_noncausal(k.noncausal)
@@ -88,6 +101,18 @@ ROWS = (
     ),
     (
         Op(
+            "mixed",
+            (X, Param("padded", Kind.BOOL, True)),
+            mixed_type,
+            "Mixes each position with the two before.",
+            tail=lambda site: 2 if site.attr["padded"] else 0,
+            without_tail=("padded",),
+            example="mixed",
+        ),
+        mixed,
+    ),
+    (
+        Op(
             "blur",
             (X,),
             lambda site: site.floats().with_noncausal(site.x.axes[0].size.vars),
@@ -97,7 +122,12 @@ ROWS = (
         blur,
     ),
 )
-KINDS = {"pointwise": "soften", "positional": "ramp", "stateful": "recall(k)"}
+KINDS = {
+    "pointwise": "soften",
+    "positional": "ramp",
+    "stateful": "recall(k)",
+    "tailed": "mixed",
+}
 
 SPEC = """
 model Two(vocab = 30, n = 70, D = 12, depth = 3) {{
@@ -140,8 +170,8 @@ def test_it_is_run_and_stepped(kind: str, kernels: str) -> None:
     decoder = ours.decoder(2)
     steps = [decoder.feed(ids[:, :32]), decoder.feed(ids[:, 32:33]), decoder.feed(ids[:, 33:])]
     assert np.abs(np.concatenate(steps, 1) - right).max() < 1e-5 * np.abs(right).max()
-    unequal = decoder.prefill([ids[0, :35].tolist(), ids[1, :9].tolist()])
-    ends = np.stack([right[0, 34], right[1, 8]])
+    unequal = decoder.prefill([ids[0, :35].tolist(), ids[1, :4].tolist()])
+    ends = np.stack([right[0, 34], right[1, 3]])
     assert np.abs(unequal - ends).max() < 1e-5 * np.abs(right).max()
 
 
@@ -170,6 +200,10 @@ def test_it_is_checked_and_costed() -> None:
     assert str(ours.cost().cache_formula) == "48 T"
     (state,) = split_decoding(ours.graph).states
     assert (str(state.elements), state.layers) == ("12 T", 1)
+    # Of the input of each layer, and of that of the first one, two positions.
+    tailed = model("mixed")
+    assert str(tailed.cost().cache_formula) == str(48 * 2 * 4)
+    assert [str(each.elements) for each in split_decoding(tailed.graph).states] == ["24", "72"]
     with pytest.raises(ArchError, match="float values are needed here, not int"):
         archdsl.compile(archdsl.parse(SPEC.format(use="recall(tokens)", inner="ramp")))
 
@@ -202,3 +236,5 @@ def test_every_operator_says_how_it_is_stepped() -> None:
         names = {param.name for param in op.params if param.kind is Kind.TENSOR}
         assert set(op.cached) <= names
         assert not op.cached or {"past", "left_pad"} <= set(op.positions)
+        flags = {param.name for param in op.params if param.kind is Kind.BOOL}
+        assert set(op.without_tail) <= flags

@@ -46,6 +46,21 @@ model Alibi(vocab = 50, n = 90, D = 24) {
 }
 """
 
+CONVOLUTIONS = """
+model Convolutions(vocab = 50, n = 90, D = 24) {
+  input tokens: int[T <= n] < vocab
+  h = tokens -> embed(vocab, D) -> prepend(start)
+    -> layer: { conv1d(D, 4, causal, groups = D) -> conv1d(D, 3, causal, dilation = 2) } * 2
+    -> norm
+  # Two kernels of other lengths use the same positions.
+  g = h + (h -> conv1d(D, 3, causal, groups = 2)) + (h -> conv1d(D, 2, causal))
+  output logits: float[T, vocab] = g -> slice(T, 1) -> conv1d(D, 5, causal) -> linear(vocab)
+  init normal(std = 0.5)
+  loss next_token(logits, tokens)
+}
+"""
+INLINE = {"alibi": ALIBI, "convolutions": CONVOLUTIONS}
+
 LENGTH = CHUNK + 13
 random = np.random.default_rng(7)
 
@@ -54,8 +69,8 @@ class Case:
     """A model of random weights, two rows of tokens, and the logits of all at once."""
 
     def __init__(self, spec: str, length: int = LENGTH):
-        if spec == "alibi":
-            self.model = archdsl.compile(archdsl.parse(ALIBI), device="CPU", seed=3)
+        if spec in INLINE:
+            self.model = archdsl.compile(archdsl.parse(INLINE[spec]), device="CPU", seed=3)
         else:
             self.model = archdsl.compile(spec, device="CPU", seed=3, **SPECS[spec])
         self.decoder = Decoder(self.model.executable, rows=2)
@@ -90,7 +105,7 @@ def case_of(spec: str) -> Case:
     return Case(spec)
 
 
-every_spec = pytest.mark.parametrize("spec", some([*SPECS, "alibi"], *FEW))
+every_spec = pytest.mark.parametrize("spec", some([*SPECS, *INLINE], *FEW))
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -162,6 +177,18 @@ def test_a_window_keeps_a_ring() -> None:
     assert case.decoder.truncate(60) == 60
     found = case.decoder.feed(case.tokens[:, 60:65])
     assert case.apart(found, case.logits[:, 60:65]) <= TOLERANCE
+
+
+@pytest.mark.long
+def test_a_convolution_keeps_its_last_inputs() -> None:
+    case = Case("convolutions")
+    assert {state.type.axes[0].size.value for state in case.decoder.plan.states} == {2, 3, 4}
+    pieces = [case.decoder.feed(piece) for piece in np.split(case.tokens, [1, 4, 5], axis=1)]
+    assert case.apart(np.concatenate(pieces, axis=1), case.logits) <= TOLERANCE
+    unequal(case, (CHUNK + 8, 4))
+    assert case.decoder.truncate(5) == 0  # the inputs that it needs are gone
+    found = case.decoder.feed(case.tokens[:, :6])
+    assert case.apart(found, case.logits[:, :6]) <= TOLERANCE
 
 
 def test_what_stood_behind_is_forgotten() -> None:

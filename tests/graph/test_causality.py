@@ -49,6 +49,10 @@ def noncausal(chain: str, type: str = "float[T, D]") -> set[str]:
         "x -> attention(2, causal, over = y)",
         "x -> experts(3, 2, 8) -> layer_scale -> add_bias",
         "x -> windowed(y, 2)",
+        "x -> conv1d(D, 3, causal) -> conv1d(D, 4, causal, groups = 2, dilation = 3)",
+        "x -> conv1d(D, 1)",
+        # The kernel at position i of the shorter sequence ends at position i of x.
+        "x -> prepend(a) -> prepend(b) -> conv1d(D, 3)",
         # Position i of the longer sequence depends on i - 1 of x; after the slice, on i again.
         "x -> prepend(cls) -> attention(2, causal) -> slice(T, 1)",
         "x -> prepend(a) -> prepend(b) -> attention(2, causal) -> slice(T, 1) -> slice(T, 1)",
@@ -71,6 +75,7 @@ def test_causal(chain: str) -> None:
         ("x -> attention(2)", {"T"}),
         ("x -> attention(2, over = y)", {"T"}),
         ("x -> conv1d(D, 3, padding = 1)", {"T"}),
+        ("x -> prepend(a) -> conv1d(D, 4, padding = 1)", {"T"}),
         ("x -> windowed(y -> attention(2), 2)", {"T"}),
         ("x -> softmax(T)", {"T"}),
         # A memory along another axis is used whole; T stays causal.
