@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from archdsl.diagnostics import fail
 from archdsl.formats.host import Groups, LazyTensor
 from archdsl.published.conversions import Arrays, Conversion, Shapes
 
@@ -25,6 +26,8 @@ def from_checkpoint(
     """Converts a checkpoint's tensors to weights of these shapes, lazily."""
     if not conversions:
         return list(theirs)
+    if any(each.calculates for each in conversions):
+        theirs = [_as_floats(stored) for stored in theirs]
     stages = _stages(conversions, shapes, len(theirs))
 
     def convert(arrays: Arrays) -> Arrays:
@@ -75,6 +78,8 @@ def to_checkpoint(
     """Converts weights to the `count` tensors of a checkpoint, lazily."""
     if not conversions:
         return list(ours)
+    if any(each.calculates for each in conversions):
+        ours = [_as_floats(stored) for stored in ours]
     stages = _stages(conversions, tuple(stored.shape for stored in ours), count)
 
     def convert() -> Arrays:
@@ -85,6 +90,22 @@ def to_checkpoint(
 
     made = _Shared(convert, len(stages[0]))
     return [_part(ours[0].dtype, shape, made, i) for i, shape in enumerate(stages[0])]
+
+
+def _as_floats(stored: LazyTensor) -> LazyTensor:
+    """The same numbers as float32, in which they can be added; float64 stays."""
+
+    def load() -> NDArray[Any]:
+        numbers = stored.read()
+        if stored.dtype == "bfloat16":  # its bits are the upper half of those of a float32
+            return (numbers.astype(np.uint32) << 16).view(np.float32)
+        return numbers.astype(np.float32)
+
+    if stored.dtype in ("float32", "float64"):
+        return replace(stored, groups=None)
+    if stored.dtype not in ("float16", "bfloat16"):
+        fail("checkpoint", f"`plus` cannot add to numbers of dtype {stored.dtype}")
+    return LazyTensor("float32", stored.shape, load)
 
 
 def _part(

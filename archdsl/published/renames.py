@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from archdsl.diagnostics import listing
-from archdsl.published.paths import fill, holes, pattern
+from archdsl.published.paths import expressions, fill, holes, pattern
 from archdsl.semantics.report import Report
 from archdsl.syntax import ast
 
@@ -38,6 +38,10 @@ def apply_renames(lines: Sequence[ast.Line], report: Report) -> Iterator[ast.Lin
 
 
 def _is_valid(line: ast.Rename, report: Report) -> bool:
+    for path in (line.theirs, line.new):
+        if expressions(path):
+            report.add("weights-map", "a `rename` cannot compute numbers", path.span)
+            return False
     old, new = sorted(holes(line.theirs)), sorted(holes(line.new))
     if old != new:
         report.add(

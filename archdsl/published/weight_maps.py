@@ -20,18 +20,22 @@ from archdsl.graph.sites import Parameter, count_parameters, parameters
 from archdsl.published.config_values import tensors_read
 from archdsl.published.conversions import CONVERSIONS, Conversion, ConversionError, Shapes
 from archdsl.published.paths import (
+    expressions,
     fill,
-    holes,
+    matcher,
     pairs,
     parts,
+    paths_of,
     pattern,
+    rule_with_numbers,
     stacked_hole,
     templates,
 )
 from archdsl.published.renames import apply_renames
+from archdsl.published.rule_checks import RuleChecks
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.report import Report
-from archdsl.semantics.values import Env
+from archdsl.semantics.values import Env, Scalar
 from archdsl.syntax import ast
 
 _NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")  # a whole part of a path, such as a layer's
@@ -171,11 +175,21 @@ class _MapBuilder:
 
     def __init__(self, node: ast.Weights, work: Elaborator, env: Env, report: Report):
         self.node, self.work, self.env, self.report = node, work, env, report
+        self.checks = RuleChecks(report)
         before = work.report.mistakes
         lines = [
             each
             for line in active_lines(node.rules, work, env)
             for each in (pairs(line) if isinstance(line, ast.Rule) else (line,))
+        ]
+        numbers = {
+            name: value.value
+            for name, value in env.names.items()
+            if isinstance(value, Scalar) and type(value.value) is int
+        }
+        lines = [
+            rule_with_numbers(line, numbers) if isinstance(line, ast.Rule) else line
+            for line in lines
         ]
         self.lines = list(apply_renames(lines, report))
         self.converted: dict[int, tuple[Conversion, ...]] = {}
@@ -185,10 +199,13 @@ class _MapBuilder:
     def named(self) -> int:
         """The highest layer number that a rule names, as in `h.0.norm.*`."""
         rules = [line for line in self.lines if isinstance(line, ast.Rule)]
-        paths = [path.text for rule in rules for path in (rule.ours, *rule.theirs)]
+        paths = [path.text for rule in rules for path in paths_of(rule)]
         if any(_JOINED.search(path) for path in paths):
             return _MOST
-        return max((int(n) for path in paths for n in _NUMBER.findall(path)), default=0)
+        named = [int(n) for path in paths for n in _NUMBER.findall(path)]
+        computed = (e for rule in rules for path in paths_of(rule) for e in expressions(path))
+        named += [sum(map(int, re.findall(r"\b\d+", each))) for each in computed]
+        return max(named, default=0)
 
     def of(
         self,
@@ -218,6 +235,10 @@ class _MapBuilder:
         self.report_unused(rules, found, [p.path for p in known], absent)
         pairings = [self.pairing(each) for each in found]
         self.report_duplicates(pairings)
+        for line in self.lines:
+            if isinstance(line, ast.Ignore) and expressions(line.theirs):
+                message = "an `ignore` cannot compute numbers"
+                self.report_error(message, line.theirs, help="write `{i}`")
         ignored = [pattern(r.theirs.text) for r in self.lines if isinstance(r, ast.Ignore)]
         fields = [each for c in configs for each in active_lines(c.rules, self.work, self.env)]
         ignored += map(re.escape, tensors_read(fields, self.work, self.env))
@@ -226,67 +247,11 @@ class _MapBuilder:
         plain = tuple(pairing for pairing, _ in pairings)
         return WeightMap(title.value, plain, tuple(ignored), tuple(prefixes), config)
 
+    def is_valid(self, rule: ast.Rule) -> bool:
+        return self.checks.is_valid(rule)
+
     def report_error(self, message: str, at: ast.Node, **more: object) -> None:
         self.report.add("weights-map", message, at.span, **more)
-
-    # -- checks of single rules --
-
-    def is_valid(self, rule: ast.Rule) -> bool:
-        """Checks that both sides of a rule have the same holes and that conversions exist."""
-        fits = True
-        for path in rule.theirs:
-            ours, theirs = holes(rule.ours), holes(path)
-            if stacked := stacked_hole(rule):
-                ours.remove(f"{{{stacked}}}")
-            if sorted(ours) != sorted(theirs) or len(set(ours)) < len(ours):
-                self.report_error(
-                    "both sides of a rule must have the same `{…}` and `*`, each once",
-                    rule,
-                    expected=listing(ours, "and") or "none",
-                    found=listing(theirs, "and") or "none",
-                )
-                fits = False
-        unknown = [each for each in rule.conversions if not self.is_known(each)]
-        return not unknown and fits and self.has_valid_parts(rule)
-
-    def is_known(self, node: ast.Conversion) -> bool:
-        """Checks that a conversion exists and has the right number of arguments."""
-        name, count = node.name.id, len(node.args)
-        if name not in CONVERSIONS:
-            help = did_you_mean(name, CONVERSIONS)
-            message = f"unknown conversion `{name}`"
-            self.report_error(message, node.name, expected=listing(CONVERSIONS), help=help)
-            return False
-        row = CONVERSIONS[name]
-        if count != row.numbers and (row.numbers is not None or not count):
-            wanted = name + row.written
-            self.report_error(f"`{name}` needs other arguments", node, expected=wanted)
-            return False
-        return True
-
-    def has_valid_parts(self, rule: ast.Rule) -> bool:
-        """Checks that a single list is used with `split` on the left, `concat` on the right."""
-        names = [c.name.id for c in rule.conversions]
-        if "stacked" in names and stacked_hole(rule) is None:
-            self.report_error(
-                "`stacked` needs one `{…}` on the left that the right does not have",
-                rule,
-                expected="ours.{i}.{j}.weight = theirs.{i}.weight -> stacked",
-            )
-            return False
-        ours, *theirs = (len(parts(path.text)) for path in (rule.ours, *rule.theirs))
-        if bool(ours) == ("split" in names) and all(
-            bool(each) == ("concat" in names) for each in theirs
-        ):
-            return True
-        self.report_error(
-            "a list of names does not fit the rule",
-            rule,
-            expected="lists of equal length on both sides, or one on the left with `split`, or "
-            "one on the right with `concat`",
-            found=f"lists of {' and '.join(map(str, (ours, *theirs)))} names",
-        )
-        return False
 
     # -- matching rules with weights --
 
@@ -297,21 +262,22 @@ class _MapBuilder:
 
         Returns the matches, and the weights without a rule.
         """
-        patterns = [(rule, re.compile(pattern(rule.ours.text)).fullmatch) for rule in rules]
+        patterns = [(rule, matcher(rule.ours.text)) for rule in rules]
         found: dict[object, _Match] = {}
         unnamed = []
         for weight in known:
             path = weight.path
-            matches = [(rule, m) for rule, ours in patterns if (m := ours(path))]
+            matches = [(rule, m) for rule, ours in patterns if (m := ours(path)) is not None]
             for other, _ in matches[1:]:
                 notes = (Note("the other is here", matches[0][0].ours.span),)
                 self.report_error(f"two rules match `{path}`", other.ours, notes=notes)
             if not matches:
                 unnamed.append(weight)
                 continue
-            rule, match = matches[0]
-            values = match.groupdict()
-            part = values.pop(stacked_hole(rule) or "_part", None) or ""
+            rule, values = matches[0]
+            part = values.pop("_part", "")
+            if stacked := stacked_hole(rule):
+                part = f"{values.pop(stacked)}.{part}"
             key = (id(rule), *values.values())
             if key not in found:
                 found[key] = _Match(rule, values, {})
@@ -344,8 +310,8 @@ class _MapBuilder:
     ) -> None:
         used = {id(each.rule) for each in found}
         for rule in rules:
-            ours = re.compile(pattern(rule.ours.text)).fullmatch
-            if id(rule) not in used and not any(map(ours, absent)):
+            ours = matcher(rule.ours.text)
+            if id(rule) not in used and all(ours(path) is None for path in absent):
                 near = did_you_mean(rule.ours.text, templates(paths))
                 self.report_error(
                     f"no weight of the model matches `{rule.ours.text}`", rule.ours, help=near
@@ -355,7 +321,8 @@ class _MapBuilder:
         rule = found.rule
         names = parts(rule.ours.text) or ("",)
         if stacked_hole(rule):
-            names = tuple(map(str, range(len(found.weights))))
+            count = len(found.weights) // len(names)
+            names = tuple(f"{i}.{name}" for i in range(count) for name in names)
         missing = [name for name in names if name not in found.weights]
         if missing:
             near = next(iter(found.weights.values())).path
@@ -378,19 +345,28 @@ class _MapBuilder:
     def conversions(self, rule: ast.Rule) -> tuple[Conversion, ...]:
         """The conversions of a rule, evaluated once for all layers."""
         if id(rule) not in self.converted:
-            found = [self.conversion(each) for each in rule.conversions]
+            found = [self.conversion(each, rule) for each in rule.conversions]
             self.converted[id(rule)] = tuple(each for each in found if each is not None)
         return self.converted[id(rule)]
 
-    def conversion(self, node: ast.Conversion) -> Conversion | None:
-        numbers = []
+    def conversion(self, node: ast.Conversion, rule: ast.Rule) -> Conversion | None:
+        numbers: list[int | float] = []
         for arg in node.args:
-            value = self.work.shapes.positive(arg, self.env, "a size")
+            value = (
+                self.number(arg)
+                if CONVERSIONS[node.name.id].calculates
+                else self.work.shapes.positive(arg, self.env, "a size")
+            )
             if value is None:
                 self.report.extend(self.work.report.diagnostics)
                 return None
             numbers.append(value)
-        return Conversion(node.name.id, tuple(numbers))
+        named = {"split": rule.ours, "concat": rule.theirs[0]}.get(node.name.id)
+        return Conversion(node.name.id, tuple(numbers), len(parts(named.text)) if named else 0)
+
+    def number(self, arg: ast.Expr) -> int | float | None:
+        value = self.work.number(arg, self.env)
+        return value.value if isinstance(value, Scalar) else None  # type: ignore[return-value]
 
     def report_duplicates(self, pairings: list[tuple[Pairing, ast.Rule]]) -> None:
         """Reports tensors of the checkpoint that would become two weights."""

@@ -32,6 +32,7 @@ MOST_WORDS = 20_000
 _ITEM_START = re.compile(r"^(?:use|block|model|variant|weights)[ \t]", re.MULTILINE)
 _WORD = re.compile(r'"[^"\n]*"|#[^\n]*|[\w.]+|->|[<>=]=|[()]+|\S')
 _STRING_OR_COMMENT = re.compile(r'"[^"\n]*"|#[^\n]*')
+_EXPRESSION = re.compile(r"\{([^{},]*[-+*/% ][^{},]*)\}")  # in a path
 # Rules whose children are one list: a field of their own class, or of their parent's.
 _LISTS = {"file", "params", "body", "facts", "chain", "lambda", "config", "choices"}
 _PLAIN_LISTS = {"axes", "args", "rules", "fields", "paths", "conversions"}
@@ -67,6 +68,11 @@ def parse(text: str, path: str = "<text>") -> ast.File:
         if len(found) >= MOST:
             break
     raise ArchError(first_ones(found or whole))
+
+
+def _spaced(found: re.Match[str]) -> str:
+    """An expression of a path with one space around its signs."""
+    return f"{{{' '.join(re.findall(r'[A-Za-z_0-9]+|//|[-+*%]', found[1]))}}}"
 
 
 def _parse_part(source: Source, start: int, end: int) -> ast.File | list[Diagnostic]:
@@ -171,7 +177,7 @@ class _Build(lark.Transformer[lark.Token, Any]):
             case "STRING":
                 return ast.String(span, text[1:-1])
             case "PATH":
-                return ast.Path(span, text)
+                return ast.Path(span, _EXPRESSION.sub(_spaced, text))
             case _:
                 return text
 

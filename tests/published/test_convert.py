@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from archdsl.analysis import analyse
 from archdsl.diagnostics import ArchError
 from archdsl.formats import LazyTensor
 from archdsl.formats.host import Groups
 from archdsl.published.conversions import CONVERSIONS, Conversion, ConversionError, Shapes
 from archdsl.published.convert import from_checkpoint, to_checkpoint
+from archdsl.syntax.parser import parse
 
 # Conversions to our shapes, and the shapes of the checkpoint's tensors.
 WAYS: list[tuple[list[Conversion], Shapes, Shapes]] = [
@@ -18,6 +20,11 @@ WAYS: list[tuple[list[Conversion], Shapes, Shapes]] = [
     ([Conversion("split")], ((4, 5), (2, 5), (3, 5)), ((9, 5),)),
     ([Conversion("split")], ((4,), (2,)), ((6,),)),
     ([Conversion("concat")], ((6, 5),), ((2, 5),) * 3),
+    ([Conversion("split", (2,))], ((4, 5), (2, 5), (6, 5)), ((12, 5),)),
+    ([Conversion("concat", (2,))], ((12, 5),), ((4, 5),) * 3),
+    ([Conversion("concat", (2,), 3)], ((12, 5),) * 2, ((4, 5),) * 6),
+    ([Conversion("stacked"), Conversion("transpose"), Conversion("split", (2,), 2)],
+     ((4, 5), (2, 5)) * 3, ((3, 5, 6),)),
     ([Conversion("stacked")], ((2, 5),) * 3, ((3, 2, 5),)),
     ([Conversion("shaped", (7, 1, 6))], ((7, 6),), ((7, 1, 6),)),
     ([Conversion("halves", (3,))], ((12, 5),), ((12, 5),)),
@@ -152,7 +159,7 @@ def test_a_tensor_of_many_parts_is_read_once() -> None:
 
 def test_every_conversion_has_a_round_trip_test() -> None:
     tried = {each.name for way, _, _ in WAYS for each in way}
-    assert tried | {"without"} == CONVERSIONS.keys()
+    assert tried | {"without", "plus"} == CONVERSIONS.keys()
 
 
 @pytest.mark.parametrize(
@@ -171,3 +178,51 @@ def test_every_conversion_has_a_round_trip_test() -> None:
 def test_impossible_shapes(name: str, numbers: tuple[int, ...], ours: Shapes) -> None:
     with pytest.raises(ConversionError):
         Conversion(name, numbers).before(ours, 2)
+
+
+def test_a_split_into_groups() -> None:
+    # Two groups, each with two rows of the first part and one of the second, as the heads of
+    # GPT-NeoX and the groups of heads of Falcon have queries, keys and values.
+    def rows(way: Conversion, theirs: Shapes, ours: Shapes) -> list[list[float]]:
+        return [
+            each.read().reshape(-1).tolist()
+            for each in from_checkpoint(stored(theirs), [way], ours)
+        ]
+
+    assert rows(Conversion("split", (2,)), ((6,),), ((4,), (2,))) == [[0, 1, 3, 4], [2, 5]]
+    assert rows(Conversion("concat", (2,)), ((2,), (2,)), ((4,),)) == [[0, 2, 1, 3]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_plus_adds_in_float32(dtype: str) -> None:
+    numbers = np.array([0.5, -1.0, 0.0], np.float32)
+    bits = (numbers.view(np.uint32) >> 16).astype(np.uint16)
+    held = {"float32": numbers, "float16": numbers.astype(np.float16), "bfloat16": bits}[dtype]
+    way = [Conversion("plus", (1,))]
+    (made,) = from_checkpoint([LazyTensor(dtype, (3,), lambda: held)], way, ((3,),))
+    assert (made.dtype, made.read().tolist()) == ("float32", [1.5, 0.0, 1.0])
+    (back,) = to_checkpoint([made], way)
+    assert back.read().tolist() == numbers.tolist()
+    with pytest.raises(ArchError, match="dtype int8"):
+        from_checkpoint([LazyTensor("int8", (3,), lambda: held)], way, ((3,),))
+
+
+SPEC = """\
+model Stacked(D = 8) {
+  input x: float[T <= 4, D]
+  output y: float[T, D] = x -> h: norm * 2
+}
+
+weights "stacks" for Stacked {
+  h.{i}.{weight,bias} = norms -> stacked -> split
+}
+"""
+
+
+def test_parts_of_stacked_tensors() -> None:
+    pairings = analyse(parse(SPEC)).maps["stacks"].pairings
+    (norms,) = (each for each in pairings if each.theirs == (("norms",),))
+    assert norms.ours == tuple(f"h.{i}.{name}" for i in (0, 1) for name in ("weight", "bias"))
+    assert norms.shapes == ((2, 16),)
+    made = from_checkpoint(stored(norms.shapes), norms.conversions, ((8,),) * 4)
+    assert [each.read()[0] for each in made] == [0, 8, 16, 24]
