@@ -198,7 +198,7 @@ def _optional(model: ast.Model, graph: Graph) -> frozenset[str]:
     outputs = [each for each in model.body.statements if isinstance(each, ast.Output)]
     always = {each.name.id for each in outputs if each.condition is None}
     kept = tuple(each for each in graph.outputs if each[0] in always)
-    base = drop_absent(replace(graph, outputs=kept, loss=None))
+    base = drop_absent(replace(graph, outputs=kept, losses=()))
     needed = {p.node for p in parameters(base, 1)}
     return frozenset(p.node for p in parameters(graph, 1)) - needed
 

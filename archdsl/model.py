@@ -19,7 +19,7 @@ from archdsl.execution.executable import Executable
 from archdsl.execution.recent import Recent
 from archdsl.formats.host import LazyTensor
 from archdsl.graph.cost import Cost, cost
-from archdsl.graph.nodes import Graph
+from archdsl.graph.nodes import Apply, Graph
 from archdsl.graph.sites import Parameter
 from archdsl.published.end_tokens import ends_of_spec, padding_that_ends
 from archdsl.published.weight_maps import WeightMap
@@ -219,7 +219,7 @@ class Model:
         `.backward()` before you read the value: reading drops the graph of the computation.
         Warns if the loss skips an end token because it is padding.
         """
-        if self.graph.loss is None:
+        if not self.graph.losses:
             fail(
                 "model",
                 f"`{self.graph.name}` has no loss",
@@ -228,8 +228,9 @@ class Model:
         for text in padding_that_ends(self.graph, self.ends):
             warnings.warn(text, stacklevel=2)
         arrays = inputs.check(self.graph, given, labels=True)
-        if self.graph.loss.op == "next_token":
-            _two_tokens(self.graph, arrays)
+        for term in self.graph.losses:
+            if term.loss.op == "next_token":
+                _enough_tokens(self.graph, term.loss, arrays)
         return self.executable.loss(arrays)
 
     def load(self, path: str | Path, map: str | None = None) -> None:
@@ -299,19 +300,20 @@ def _tuner(seconds: float) -> Tuner:
     return Tuner(seconds)
 
 
-def _two_tokens(graph: Graph, arrays: Mapping[str, Any]) -> None:
-    assert graph.loss is not None
-    name = dict(graph.loss.inputs)["tokens"]
+def _enough_tokens(graph: Graph, loss: Apply, arrays: Mapping[str, Any]) -> None:
+    """Rejects tokens of which none is predicted."""
+    name, ahead = dict(loss.inputs)["tokens"], loss.attr["ahead"]
+    assert isinstance(ahead, int)
     each = next((i for i in graph.inputs if i.name == name), None)
     array = arrays.get(name)
     if array is None:
         return
     lengths = (array != each.pad).sum(1) if each and each.pad is not None else [array.shape[1]]
-    if max(lengths) < 2:
+    if max(lengths) <= ahead:
         fail(
             "input",
             f"`{name}` has no next token to predict",
             each.span if each else None,
-            expected="at least two tokens",
-            found="one token",
+            expected=f"at least {ahead + 1} tokens",
+            found=f"{max(lengths)}",
         )

@@ -38,4 +38,6 @@ def _found() -> Iterator[tuple[ast.File, ast.Model]]:
 
 
 def _next_token(statement: ast.Statement) -> bool:
-    return isinstance(statement, ast.Loss) and statement.call.callee.id == "next_token"
+    return isinstance(statement, ast.Loss) and any(
+        term.call.callee.id == "next_token" for term in statement.terms
+    )

@@ -299,8 +299,8 @@ def test_mistakes_in_use_are_told() -> None:
         "  |\n"
         "7 |   input tokens: int[T <= context] < vocab\n"
         "  |         ^^^^^^\n"
-        "  = expected: at least two tokens\n"
-        "  = found: one token"
+        "  = expected: at least 2 tokens\n"
+        "  = found: 1"
     )
     spec = "model M() { input x: float[2] output y: float[2] = x * 2 }"
     with pytest.raises(ArchError) as caught:

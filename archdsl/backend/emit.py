@@ -6,9 +6,7 @@ shapes in the comments. Softmax, norms and losses are computed in float32 for al
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 from collections.abc import Callable
 
 from tinygrad import Tensor, dtypes
@@ -19,6 +17,15 @@ from archdsl.backend.contraction import contract, mask_along, max_, sum_, take, 
 from archdsl.backend.convolution import conv1d, extend, store
 from archdsl.backend.functional import ACTIVATIONS, activate, project, softmax_fp32
 from archdsl.backend.kernels import norms, tables
+from archdsl.backend.losses import (
+    binary_cross_entropy,
+    contrastive,
+    cross_entropy,
+    next_token,
+    penalty,
+    squared_error,
+    z_loss,
+)
 from archdsl.backend.positions import alibi, posenc, positions, relative_bias
 from archdsl.backend.products import experts, linear
 from archdsl.backend.rotary import rotary
@@ -187,37 +194,6 @@ def dropout(op: OpCall) -> Tensor:
     return op.x.dropout(op.attr["rate"])  # as x; tinygrad's TRAINING decides
 
 
-# -- losses --
-
-
-def _cross_entropy(logits: Tensor, target: Tensor, counted: Tensor | None) -> Tensor:
-    """The mean of -log p[target] over `counted` positions: [].
-
-    `target` has the shape of `logits` without the last axis.
-    """
-    log_p = logits.cast(dtypes.float32).log_softmax(-1)  # [B, …, classes]
-    losses = -log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)  # [B, …]
-    if counted is None:
-        return losses.mean()  # []
-    counted = counted.expand(losses.shape)  # [B, …]
-    return counted.where(losses, 0).sum() / counted.sum()  # []
-
-
-def next_token(op: OpCall) -> Tensor:
-    logits, tokens = op.tensors["logits"], op.tensors["tokens"]  # [B, T, vocab], [B, T]
-    valid = op.context.valid_mask(op.types["tokens"].axes[0].size)  # [B, T] or None
-    counted = None if valid is None else valid[:, 1:]  # [B, T - 1] or None
-    return _cross_entropy(logits[:, :-1], tokens[:, 1:], counted)  # []
-
-
-def cross_entropy(op: OpCall) -> Tensor:
-    label = op.tensors["label"]  # [B, …]
-    masks = (_mask_along(op, axis) for axis in range(1, label.ndim))
-    valid = [mask.squeeze(-1) for mask in masks if mask is not None]  # [B, 1, …, n, …, 1] each
-    counted = functools.reduce(operator.and_, valid) if valid else None  # [B, …] or None
-    return _cross_entropy(op.tensors["logits"], label, counted)  # []
-
-
 EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "embed": embed,
     "unembed": unembed,
@@ -263,5 +239,10 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "length": lambda op: op.x.ne(op.attr["pad"]).sum(1).cast(dtypes.int32).contiguous(),
     "next_token": next_token,
     "cross_entropy": cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+    "squared_error": squared_error,
+    "contrastive": contrastive,
+    "z_loss": z_loss,
+    "penalty": penalty,
     **{name: lambda op, act=name: activate(op.context, act, op.x) for name in ACTIVATIONS},  # type: ignore[misc]
 }

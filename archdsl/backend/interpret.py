@@ -5,6 +5,8 @@ It runs whole sequences, decoding steps, training, and quantized weights.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeAlias
@@ -36,9 +38,12 @@ def forward(context: ExecutionContext, inputs: Mapping[str, Value]) -> dict[str,
 
 
 def loss(context: ExecutionContext, inputs: Mapping[str, Value]) -> Tensor:
-    """The loss of a program for its inputs and labels: []."""
-    assert context.graph.loss is not None
-    return _call(context, context.graph.loss, _values(context, inputs), (), ())
+    """The sum of the losses of a program for its inputs and labels: []."""
+    values = _values(context, inputs)
+    terms = (
+        _call(context, each.loss, values, (), ()) * each.weight for each in context.graph.losses
+    )
+    return functools.reduce(operator.add, terms)
 
 
 def measured(graph: Graph, inputs: Mapping[str, Value]) -> tuple[int, dict[str, int]]:

@@ -17,7 +17,7 @@ from archdsl.cli.common import (
 )
 from archdsl.diagnostics import ArchError
 from archdsl.graph.cost import cost
-from archdsl.graph.nodes import Graph, Input
+from archdsl.graph.nodes import Graph, Input, describe_losses
 from archdsl.graph.printer import literal
 from archdsl.graph.types import Type
 from archdsl.published.end_tokens import ends_of_spec, padding_that_ends
@@ -76,7 +76,7 @@ def _report(graph: Graph) -> str:
     rows = [(f"input {i.name}", _input(i)) for i in graph.inputs]
     rows += [(f"output {name}", _type(types[ref])) for name, ref in graph.outputs]
     rows += [(f"label {i.name}", _type(i.type)) for i in graph.labels]
-    rows += [(f"loss {graph.loss.op}", "")] if graph.loss else []
+    rows += [(f"loss {describe_losses(graph)}", "")] if graph.losses else []
     rows += [
         ("parameters", f"{found.params:,}"),
         ("weights", _bytes(found.weight_bytes)),

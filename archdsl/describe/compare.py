@@ -74,8 +74,9 @@ def _facts(graph: Graph) -> Iterator[_Fact]:
     yield from walked(graph.nodes)
     for name, ref in graph.outputs:
         yield (name, numbers[ref]), f"output {name}: {types[ref]}"
-    if graph.loss:
-        yield applied(graph.loss)
+    for term in graph.losses:
+        fact, text = applied(term.loss)
+        yield (term.weight, fact), f"{term.weight:g} * {text}" if term.weight != 1 else text
 
 
 def _input(kind: str, each: Input) -> _Fact:

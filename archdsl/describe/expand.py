@@ -42,6 +42,7 @@ from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Apply, Graph, Input, Node, Stack, refs, walk
 from archdsl.graph.ops import OPS
 from archdsl.graph.sites import site
+from archdsl.graph.unused import results
 from archdsl.syntax import ast
 
 _DEEPEST = 6  # nested brackets; a deeper value gets a name
@@ -112,7 +113,7 @@ class _File:
             for each in graph.inputs
         ]
         edges = body.model()
-        loss = [ast.Loss(SPAN, self.loss(graph.loss, body, seen), None)] if graph.loss else []
+        loss = [self.loss(body, seen)] if graph.losses else []
         statements = (
             *inputs,
             self.init(),
@@ -140,15 +141,33 @@ class _File:
         rule, numbers = self.graph.init
         return ast.Init(SPAN, call(rule, (arg(key, number(n)) for key, n in numbers)))
 
-    def loss(self, loss: Apply, body: _Body, seen: set[str]) -> ast.Call:
+    def loss(self, body: _Body, seen: set[str]) -> ast.Loss:
         labels = {each.name: each for each in self.graph.labels}
+        body.names |= {label: label for label in labels}
+        terms = (
+            ast.Term(
+                SPAN,
+                None if term.weight == 1 else ast.Float(SPAN, repr(term.weight)),
+                self.term(term.loss, body, labels, seen),
+            )
+            for term in self.graph.losses
+        )
+        return ast.Loss(SPAN, tuple(terms), None)
+
+    def term(
+        self, loss: Apply, body: _Body, labels: dict[str, Input], seen: set[str]
+    ) -> ast.Call:
+        """A loss; its first use of a label declares it."""
         args = []
-        for _, ref in loss.inputs:
-            label = labels.get(ref)
+        for param, ref in loss.inputs:
+            label = labels.pop(ref, None)
             args.append(
-                arg(None, ast.Typed(SPAN, name(ref), self.input_type(label, seen)))
-                if label
-                else arg(None, name(body.names[ref]))
+                arg(
+                    None if OPS[loss.op].param(param).required else param,
+                    ast.Typed(SPAN, name(ref), self.input_type(label, seen))
+                    if label
+                    else name(body.names[ref]),
+                )
             )
         return ast.Call(SPAN, name(loss.op), (*args, *settings(loss, ())))
 
@@ -254,9 +273,7 @@ class _Body:
         """Writes the edges and outputs of a model."""
         graph = self.file.graph
         self.outputs = list(graph.outputs)
-        outputs = {ref for _, ref in graph.outputs} | set(
-            refs(graph.loss) if graph.loss else ()
-        )
+        outputs = results(graph)
         for ref in self.write(outputs):
             # Only a fact may use a value that no output depends on.
             type = plain_type(self.file.types[ref])

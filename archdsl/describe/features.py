@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from archdsl.describe.sublayers import Attention, Mlp, Wiring
 from archdsl.graph.cost import cost
-from archdsl.graph.nodes import Apply, Graph, Input, Stack
+from archdsl.graph.nodes import Apply, Graph, Input, Stack, describe_losses
 from archdsl.graph.ops import OPS
 from archdsl.graph.printer import literal
 from archdsl.graph.products import MATMUL_OPS
@@ -55,7 +55,7 @@ def features(graph: Graph) -> dict[str, str]:
         "dropout": _forms(wiring, "dropout", lambda n: f"{n.attr['rate']:g}"),
         "readout": _join_unique(map(_readout, wiring.outside(*_READOUTS))),
         "logits": _logits(wiring),
-        "loss": graph.loss.op if graph.loss else NONE,
+        "loss": describe_losses(graph) or NONE,
         "initialization": _with_details(
             graph.init[0], *(f"{k} {n:g}" for k, n in graph.init[1])
         ),

@@ -346,7 +346,7 @@ class Executable:
             report_overflow(self.run(self.lowered(graph, tensors)), tensors)
 
     def loss(self, arrays: Mapping[str, NDArray[Any]]) -> Tensor:
-        """The graph's loss for inputs and labels, []."""
+        """The sum of the graph's losses for inputs and labels, []."""
         refuse_forked_process()
         _ = self.parameters  # loaded first: everywhere `lock` is taken before `one_thread`
         with one_thread:
@@ -359,7 +359,7 @@ def with_outputs(graph: Graph, wanted: Sequence[str]) -> Graph:
     """The graph that computes only these outputs, without its loss."""
     outputs = tuple((name, ref) for name, ref in graph.outputs if name in wanted)
     nodes = drop_unused(graph.nodes, {ref for _, ref in outputs})
-    return replace(graph, nodes=nodes, outputs=outputs, labels=(), loss=None)
+    return replace(graph, nodes=nodes, outputs=outputs, labels=(), losses=())
 
 
 def _to_numpy_dtype(out: Tensor) -> Tensor:

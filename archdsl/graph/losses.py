@@ -1,4 +1,8 @@
-"""The type rules of the losses."""
+"""The type rules of the losses: each is a number, the mean over what counts.
+
+Padding of a ragged axis never counts. `where` [the axes of the labels] says which of the other
+positions count.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,87 @@ from archdsl.graph.signature import Mismatch, Site
 from archdsl.graph.types import Type
 
 SCALAR = Type("float")
+
+
+def next_token(site: Site) -> Type:
+    logits, tokens = _class_scores(site, "tokens")
+    varying = [axis.size.vars for axis in tokens.axes]
+    if len(varying) != 1 or len(varying[0]) != 1:
+        raise Mismatch(
+            "axis",
+            "`next_token` needs tokens along one varying axis",
+            "tokens",
+            expected="int[T <= context]",
+            found=str(tokens),
+        )
+    (name,) = varying[0]
+    if name in logits.noncausal:
+        raise Mismatch(
+            "not-causal",
+            f"the logits at a position depend on later positions of `{name}`, so the next "
+            "token would be copied, not predicted",
+            "logits",
+            broken=name,
+        )
+    return SCALAR
+
+
+def cross_entropy(site: Site) -> Type:
+    _class_scores(site, "label")
+    return SCALAR
+
+
+def squared_error(site: Site) -> Type:
+    site.floats("target")
+    _same_shape(site, "target", site.floats())
+    _mask(site, site.x)
+    return SCALAR
+
+
+def binary_cross_entropy(site: Site) -> Type:
+    logits, label = site.floats("logits"), site.tensors["label"]
+    if label.dtype == "int" and label.below != 2:
+        raise Mismatch(
+            "element-bound",
+            "a label is 0 or 1",
+            "label",
+            expected="bool[…], int[…] < 2, or float[…] from 0 to 1",
+            found=str(label),
+        )
+    _same_shape(site, "label", logits)
+    _mask(site, logits)
+    return SCALAR
+
+
+def contrastive(site: Site) -> Type:
+    _same_shape(site, "other", site.floats())
+    if len(site.x.axes) != 1:
+        raise Mismatch(
+            "type-mismatch",
+            "a vector of each example is needed here",
+            "x",
+            expected="float[D]",
+            found=str(site.x),
+            help="`x -> mean` or `x -> readout(cls)` gives one vector",
+        )
+    site.floats("other")
+    return SCALAR
+
+
+def z_loss(site: Site) -> Type:
+    logits = site.floats("logits")
+    if not logits.axes:
+        raise Mismatch("axis", "logits have an axis of classes", "logits", found=str(logits))
+    _mask(site, Type("float", logits.axes[:-1]))
+    return SCALAR
+
+
+def penalty(site: Site) -> Type:
+    _mask(site, site.floats())
+    return SCALAR
+
+
+# -- what losses share --
 
 
 def _class_scores(site: Site, labels: str) -> tuple[Type, Type]:
@@ -44,32 +129,43 @@ def _class_scores(site: Site, labels: str) -> tuple[Type, Type]:
             found=str(given),
             bound=(logits.axes[-1],),
         )
+    if not 0 <= site.attr["smoothing"] < 1:
+        raise Mismatch(
+            "argument-value",
+            "`smoothing` is the probability of all classes but the correct one",
+            "smoothing",
+            expected="0 <= smoothing < 1",
+            found=str(site.attr["smoothing"]),
+        )
+    _mask(site, given)
     return logits, given
 
 
-def next_token(site: Site) -> Type:
-    logits, tokens = _class_scores(site, "tokens")
-    varying = [axis.size.vars for axis in tokens.axes]
-    if len(varying) != 1 or len(varying[0]) != 1:
+def _same_shape(site: Site, param: str, wanted: Type) -> None:
+    """Raises `Mismatch` if a tensor does not have the axes of another."""
+    found = site.tensors[param]
+    if [axis.size for axis in found.axes] != [axis.size for axis in wanted.axes]:
+        pairs = zip(wanted.axes, found.axes, strict=False)
         raise Mismatch(
-            "axis",
-            "`next_token` needs tokens along one varying axis",
-            "tokens",
-            expected="int[T <= context]",
-            found=str(tokens),
+            "shape-mismatch",
+            "only tensors of the same shape can be compared",
+            param,
+            expected=str(wanted),
+            found=str(found),
+            bound=next(((a, b) for a, b in pairs if a.size != b.size), ()),
         )
-    (name,) = varying[0]
-    if name in logits.noncausal:
-        raise Mismatch(
-            "not-causal",
-            f"the logits at a position depend on later positions of `{name}`, so the next "
-            "token would be copied, not predicted",
-            "logits",
-            broken=name,
-        )
-    return SCALAR
 
 
-def cross_entropy(site: Site) -> Type:
-    _class_scores(site, "label")
-    return SCALAR
+def _mask(site: Site, counted: Type) -> None:
+    """Checks `where`, which has a truth value for each number of `counted`."""
+    where = site.tensors.get("where")
+    if where is None:
+        return
+    if where.dtype != "bool" or [a.size for a in where.axes] != [a.size for a in counted.axes]:
+        raise Mismatch(
+            "type-mismatch",
+            "`where` says for each label whether it counts",
+            "where",
+            expected=str(Type("bool", counted.axes)),
+            found=str(where),
+        )

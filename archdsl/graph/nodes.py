@@ -99,6 +99,13 @@ class Input(Frozen):
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
+class Term(Frozen):
+    """A loss and its weight in the sum of losses."""
+
+    weight: float
+    loss: Apply
+
+
 class Table(Frozen):
     """The table [vocab, dim] of an `embed` in another graph of the same model."""
 
@@ -120,7 +127,7 @@ class Graph(Frozen):
     nodes: tuple[Node, ...]
     outputs: tuple[tuple[str, str], ...]
     labels: tuple[Input, ...] = ()
-    loss: Apply | None = None
+    losses: tuple[Term, ...] = ()
     init: tuple[str, tuple[tuple[str, float], ...]] = ("normal", (("std", 0.02),))
     tables: tuple[Table, ...] = ()
 
@@ -128,6 +135,10 @@ class Graph(Frozen):
     def required(self) -> tuple[Input, ...]:
         """The inputs without a default."""
         return tuple(each for each in self.inputs if each.default is None)
+
+    def objective(self, op: str) -> Apply | None:
+        """The first loss of this operator; None if there is none."""
+        return next((each.loss for each in self.losses if each.loss.op == op), None)
 
     def types(self) -> dict[str, Type]:
         """The type of every value, by id."""
@@ -170,3 +181,11 @@ def _defined_ids(nodes: tuple[Node, ...]) -> Iterator[str]:
         yield node.id
         if isinstance(node, Stack):
             yield from (each.id for each in node.gives)
+
+
+def describe_losses(graph: Graph) -> str:
+    """The operators of the losses with their weights: `next_token + 0.1 * z_loss`."""
+    return " + ".join(
+        each.loss.op if each.weight == 1 else f"{each.weight:g} * {each.loss.op}"
+        for each in graph.losses
+    )

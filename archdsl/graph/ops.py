@@ -418,20 +418,79 @@ _ROWS = (
     ),
     Op(
         "next_token",
-        (tensor("logits"), tensor("tokens")),
+        (
+            tensor("logits"),
+            tensor("tokens"),
+            tensor("where", None),
+            integer("ahead", 1),
+            number("smoothing", 0.0),
+        ),
         losses.next_token,
         "The mean cross entropy, in nats, of each token given the tokens before it. The "
-        "logits must be causal.",
+        "logits must be causal. With `ahead` = 2 they predict the token after the next. Only "
+        "tokens at which `where` is true count. `smoothing` is spread over all classes "
+        "(Szegedy et al. 2015, section 7).",
         loss=True,
         example="next_token(logits, tokens)",
     ),
     Op(
         "cross_entropy",
-        (tensor("logits"), tensor("label")),
+        (
+            tensor("logits"),
+            tensor("label"),
+            tensor("where", None),
+            number("smoothing", 0.0),
+        ),
         losses.cross_entropy,
-        "The mean cross entropy, in nats, of the correct classes.",
+        "The mean cross entropy, in nats, of the correct classes. Only labels at which `where` "
+        "is true count, such as the masked tokens of BERT. `smoothing` is spread over all "
+        "classes (Szegedy et al. 2015, section 7).",
         loss=True,
         example="cross_entropy(logits, label: int < classes)",
+    ),
+    Op(
+        "binary_cross_entropy",
+        (tensor("logits"), tensor("label"), tensor("where", None)),
+        losses.binary_cross_entropy,
+        "The mean cross entropy, in nats, of labels that are 0 or 1, each by itself. The "
+        "probability of 1 is sigmoid(logit).",
+        loss=True,
+        example="binary_cross_entropy(logits, label: bool[tags])",
+    ),
+    Op(
+        "squared_error",
+        (X, tensor("target"), tensor("where", None)),
+        losses.squared_error,
+        "The mean of (x - target)^2.",
+        loss=True,
+        example="squared_error(y, target: float[D])",
+    ),
+    Op(
+        "contrastive",
+        (X, tensor("other")),
+        losses.contrastive,
+        "The mean cross entropy, in nats, of finding the vector `other` [D] of each example "
+        "among those of the batch by its dot product with `x` [D], and the other way round "
+        "(Radford et al. 2021, figure 3).",
+        loss=True,
+        example="contrastive(images, texts)",
+    ),
+    Op(
+        "z_loss",
+        (tensor("logits"), tensor("where", None)),
+        losses.z_loss,
+        "The mean of (log sum exp(logits))^2, which keeps logits small (Chowdhery et al. 2022, "
+        "section 5).",
+        loss=True,
+        example="z_loss(logits)",
+    ),
+    Op(
+        "penalty",
+        (X, tensor("where", None)),
+        losses.penalty,
+        "The mean of `x`, such as a loss that balances experts.",
+        loss=True,
+        example="penalty(balance)",
     ),
 )
 

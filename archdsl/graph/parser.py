@@ -11,7 +11,18 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 from archdsl.diagnostics import ArchError, Diagnostic, Source, Span, did_you_mean
-from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Node, Slice, Stack, Table, Tail
+from archdsl.graph.nodes import (
+    Apply,
+    Attribute,
+    Graph,
+    Input,
+    Node,
+    Slice,
+    Stack,
+    Table,
+    Tail,
+    Term,
+)
 from archdsl.graph.ops import OPERATORS, RENAMED
 from archdsl.graph.types import Axis, Size, Type, Varying
 
@@ -158,12 +169,18 @@ class _Parser:
         tables = self.lines("table", self.table)
         nodes = self.nodes()
         outputs = self.lines("output", self.output)
-        losses = self.lines("loss", self.apply)
-        if self.next.kind != "end" or len(losses) > 1:
+        losses = self.lines("loss", self.loss)
+        if self.next.kind != "end":
             raise self.unexpected("the end of the text")
-        loss = losses[0] if losses else None
         init = rule, numbers
-        return Graph(name, varying, inputs, nodes, outputs, labels, loss, init, tables)
+        return Graph(name, varying, inputs, nodes, outputs, labels, losses, init, tables)
+
+    def loss(self) -> Term:
+        if self.next.kind == "id":
+            return Term(1.0, self.apply())
+        weight = self.number()
+        self.expect("*")
+        return Term(weight, self.apply())
 
     def rate(self) -> tuple[str, float]:
         name = self.take("name")

@@ -46,8 +46,9 @@ def _lines(graph: Graph) -> Iterator[str]:
         yield f"table {table.path}: [{sizes}]"
     yield from _nodes(graph.nodes, "")
     yield from (f"output {name} = {ref}" for name, ref in graph.outputs)
-    if graph.loss:
-        yield f"loss {_apply(graph.loss)}"
+    for term in graph.losses:
+        weight = "" if term.weight == 1 else f"{literal(term.weight)} * "
+        yield f"loss {weight}{_apply(term.loss)}"
 
 
 def _axis(axis: Varying) -> str:

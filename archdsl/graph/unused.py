@@ -34,8 +34,9 @@ def drop_absent(graph: Graph) -> Graph:
 
 
 def results(graph: Graph) -> set[str]:
-    """The values that the outputs and the loss of a graph use directly."""
-    return {ref for _, ref in graph.outputs} | set(refs(graph.loss) if graph.loss else ())
+    """The values that the outputs and the losses of a graph use directly."""
+    used = (ref for term in graph.losses for ref in refs(term.loss))
+    return {ref for _, ref in graph.outputs}.union(used)
 
 
 def drop_unused(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:

@@ -106,7 +106,7 @@ class _Verifier:
 
     def ids(self) -> None:
         inputs = [each.name for each in (*self.graph.inputs, *self.graph.labels)]
-        numbered = [self.graph.loss.id] if self.graph.loss else []
+        numbered = [term.loss.id for term in self.graph.losses]
         for node, _ in walk(self.graph.nodes):
             numbered.append(node.id)
             if isinstance(node, Stack):
@@ -257,11 +257,13 @@ class _Verifier:
                     _require(equal, node.id, f"is tied to {tied}, whose {name} differs")
 
     def loss(self, known: set[str]) -> None:
-        loss, labels = self.graph.loss, {each.name for each in self.graph.labels}
+        labels = {each.name for each in self.graph.labels}
         used: set[str] = set()
-        if loss is not None:
-            self.apply(loss, known | labels, loss=True)
-            used.update(refs(loss))
+        for term in self.graph.losses:
+            weight = f"has the weight {term.weight!r}, which is not a number above 0"
+            _require(isfinite(term.weight) and term.weight > 0, term.loss.id, weight)
+            self.apply(term.loss, known | labels, loss=True)
+            used.update(refs(term.loss))
         unused = ", ".join(sorted(labels - used))
         _require(not unused, unused, "is a label that the loss does not use")
 

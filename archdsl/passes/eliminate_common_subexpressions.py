@@ -32,8 +32,10 @@ def eliminate_common_subexpressions(graph: Graph) -> Graph:
     trained = {p.node for p in parameters(graph)}
     nodes = _eliminate(graph.nodes, {}, renamed, trained)
     outputs = tuple((name, renamed.get(ref, ref)) for name, ref in graph.outputs)
-    loss = graph.loss and _rename_inputs(graph.loss, renamed)
-    return replace(graph, nodes=nodes, outputs=outputs, loss=loss)
+    losses = tuple(
+        replace(term, loss=_rename_inputs(term.loss, renamed)) for term in graph.losses
+    )
+    return replace(graph, nodes=nodes, outputs=outputs, losses=losses)
 
 
 def _eliminate(

@@ -94,5 +94,5 @@ def _uses(graph: Graph) -> Iterator[str]:
 
     yield from of(graph.nodes)
     yield from (ref for _, ref in graph.outputs)
-    if graph.loss:
-        yield from refs(graph.loss)
+    for term in graph.losses:
+        yield from refs(term.loss)

@@ -29,7 +29,7 @@ class Builder:
             if isinstance(node, Stack)
             for each in (*node.takes, *node.gives)
         ]
-        used += [self._number(graph.loss.id)] if graph.loss else []
+        used += [self._number(term.loss.id) for term in graph.losses]
         self._ids = count(max(used, default=0) + 1)
 
     @staticmethod

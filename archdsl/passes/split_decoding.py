@@ -62,7 +62,7 @@ def split_decoding(graph: Graph, capacity: int | None = None) -> Decoding:
     ... %1 = embed(tokens; vocab = 4, dim = 4, tied = none) @ embed: float[T, 4]
     ... %2 = attention(%1; {sizes}, bias = false, out_bias = false) @ attention: float[T, 4]
     ... output logits = %2
-    ... loss %3 = next_token(%2, tokens = tokens): float
+    ... loss %3 = next_token(%2, tokens = tokens; ahead = 1, smoothing = 0.0): float
     ... ''')
     >>> for state in split_decoding(graph).states:
     ...     print(state)
@@ -71,7 +71,7 @@ def split_decoding(graph: Graph, capacity: int | None = None) -> Decoding:
     """
     tokens, logits = _require_tokens_and_logits(graph)
     (ref,) = (ref for name, ref in graph.outputs if name == logits)
-    alone = decompose(replace(graph, outputs=((logits, ref),), labels=(), loss=None))
+    alone = decompose(replace(graph, outputs=((logits, ref),), labels=(), losses=()))
     analysis = Analysis(replace(alone, nodes=drop_unused(alone.nodes, {ref})), tokens, capacity)
     along = tuple(each.name for each in graph.inputs if each.name in analysis.along - {tokens})
     states = tuple(each.state for each in analysis.states)
@@ -92,8 +92,8 @@ def split_decoding(graph: Graph, capacity: int | None = None) -> Decoding:
 def find_tokens_and_logits(graph: Graph) -> tuple[str, str] | str:
     """The names of the token input and the logits output of the `next_token` loss; if it has
     none, the reason."""
-    loss = graph.loss
-    if loss is None or loss.op != "next_token":
+    loss = graph.objective("next_token")
+    if loss is None:
         return "its loss is not `next_token`"
     given = dict(loss.inputs)
     tokens = next((i.name for i in graph.inputs if i.name == given["tokens"]), None)

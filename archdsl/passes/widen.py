@@ -86,5 +86,5 @@ def _pairs(graph: Graph) -> Iterator[tuple[str, str]]:
                 yield node.input, node.id
                 yield node.result, node.id
                 yield from ((each.of, never) for each in (*node.takes, *node.gives))
-    if graph.loss:
-        yield from ((ref, "") for _, ref in graph.loss.inputs)
+    for term in graph.losses:
+        yield from ((ref, "") for _, ref in term.loss.inputs)

@@ -44,9 +44,7 @@ def ends_of_config(config: Mapping[str, object]) -> set[int]:
 
 def padding_that_ends(graph: Graph, ends: Collection[int]) -> list[str]:
     """A warning, with the cure, for each value of the loss that is padded with an end token."""
-    if graph.loss is None:
-        return []
-    compared = {ref for _, ref in graph.loss.inputs}
+    compared = {ref for term in graph.losses for _, ref in term.loss.inputs}
     return [
         f"`{each.name}` is padded with {each.pad}, which is the end token: the loss skips it, "
         "so the model never learns to end; write `pad` with a number that no text has"

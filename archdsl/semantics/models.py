@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from archdsl.diagnostics import did_you_mean, listing
-from archdsl.graph.nodes import Apply, Graph, Input
+from archdsl.graph.nodes import Apply, Graph, Input, Term
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Param
 from archdsl.graph.types import Size, Type, Varying
@@ -44,7 +44,7 @@ class ModelBuilder:
         self.inputs: list[Input] = []
         self.labels: list[Input] = []
         self.outputs: list[tuple[str, str]] = []
-        self.loss: Apply | None = None
+        self.losses: list[Term] = []
         self.init = ("normal", tuple(INITS["normal"].items()))
         self.facts: list[ast.Expect | ast.ExpectType] = []
         self.failed = False  # a part of the model has a mistake
@@ -84,7 +84,7 @@ class ModelBuilder:
             tuple(self.elaborator.builder.nodes),
             tuple(self.outputs),
             tuple(self.labels),
-            self.loss,
+            tuple(self.losses),
             self.init,
         )
         self.complete = graph
@@ -265,7 +265,44 @@ class ModelBuilder:
         return holds is True
 
     def _loss(self, node: ast.Loss) -> None:
-        name = node.call.callee
+        if self.losses:
+            self.report.add(
+                "duplicate-name",
+                "a model can have only one loss",
+                node.span,
+                help="write a sum: `loss a(…) + 0.1 * b(…)`",
+            )
+            return
+        terms = [self._term(each) for each in node.terms]
+        present = self._is_present(node.condition)
+        if present and None not in terms:
+            self.losses = [each for each in terms if each is not None]
+        elif not present:
+            self.labels.clear()
+
+    def _term(self, term: ast.Term) -> Term | None:
+        """A loss and its weight; None after a report."""
+        weight = self._weight(term.weight) if term.weight is not None else 1.0
+        loss = self._term_loss(term.call)
+        return None if weight is None or loss is None else Term(weight, loss)
+
+    def _weight(self, expr: ast.Expr) -> float | None:
+        number = self.elaborator.number(expr, self.env)
+        if isinstance(number, Poison):
+            return None
+        if isinstance(number.value, bool | str) or number.value <= 0:
+            self.report.add(
+                "argument-value",
+                "the weight of a loss must be a number above 0",
+                expr.span,
+                found=describe(number),
+            )
+            return None
+        return float(number.value)
+
+    def _term_loss(self, call: ast.Call) -> Apply | None:
+        """The node of a loss; adds the labels that it declares."""
+        name = call.callee
         op = OPS.get(name.id)
         losses = [n for n, o in OPS.items() if o.loss]
         if op is None or not op.loss:
@@ -276,12 +313,9 @@ class ModelBuilder:
                 expected=listing(losses),
                 help=did_you_mean(name.id, losses),
             )
-            return
-        if self.loss is not None:
-            self.report.add("duplicate-name", "a model can have only one loss", node.span)
-            return
+            return None
 
-        called = Callee(op.name, op.params, node.call.span, flows=False)
+        called = Callee(op.name, op.params, call.span, flows=False)
 
         def evaluate(expr: ast.Expr | ast.Typed, param: Param | None) -> Value:
             if not isinstance(expr, ast.Typed):
@@ -293,14 +327,12 @@ class ModelBuilder:
             self.labels.append(label)
             return Tensor(label.name, label.type)
 
-        arguments = bind(called, node.call.args, None, evaluate, self.report)
-        new = self.elaborator.operators.node(op, arguments, self.env, node.call.span, "")
+        arguments = bind(called, call.args, None, evaluate, self.report)
+        new = self.elaborator.operators.node(op, arguments, self.env, call.span, "")
         if isinstance(new, Poison):
             self.failed = True
-        elif self._is_present(node.condition):
-            self.loss, _ = new
-        else:
-            self.labels.clear()
+            return None
+        return new[0]
 
     def _init(self, node: ast.Init) -> None:
         name, args = (

@@ -243,7 +243,10 @@ class _Names:
             case ast.Result():
                 self.value(statement.value)
             case ast.Loss():
-                self.loss(statement.call)
+                for term in statement.terms:
+                    if term.weight is not None:
+                        self.value(term.weight)
+                    self.loss(term.call)
                 if statement.condition:
                     self.condition(statement.condition)
             case ast.ExpectType():

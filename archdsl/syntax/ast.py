@@ -219,8 +219,17 @@ class Output(Spanned):
     trivia: Trivia = PLAIN
 
 
-class Loss(Spanned):
+class Term(Spanned):
+    """`0.1 * next_token(…)`: a loss and its weight in a sum."""
+
+    weight: Int | Float | Name | None
     call: Call
+
+
+class Loss(Spanned):
+    """A sum of losses; with a condition, only models that fulfil it have it."""
+
+    terms: tuple[Term, ...]
     condition: Condition | None
     trivia: Trivia = PLAIN
 
@@ -430,6 +439,7 @@ Node: TypeAlias = (
     | Axis
     | Arg
     | Step
+    | Term
     | Param
     | Params
     | Body

@@ -73,6 +73,7 @@ _COMMON_MISTAKES = (
     (r"->\s*\{[^}]*‸,", "separate steps in braces with `->`"),
     (r"->.*[^=<>!]‸=[^=]", "put the name before the whole chain: `name = a -> b`"),
     (r"^init \w+ ‸", "write `init normal(0.02)`"),
+    (r"^loss \w+ ‸", "write `loss next_token(logits, tokens)`"),
     # signs of other languages
     (r"‸\*\*|\*\s*‸\*|‸\^", "there is no power operator: write a product, or `sqrt(x)`"),
     (r"‸%", "there is no remainder operator; `//` divides and rounds down"),

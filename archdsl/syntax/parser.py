@@ -35,7 +35,7 @@ _STRING_OR_COMMENT = re.compile(r'"[^"\n]*"|#[^\n]*')
 _EXPRESSION = re.compile(r"\{([^{},]*[-+*/% ][^{},]*)\}")  # in a path
 # Rules whose children are one list: a field of their own class, or of their parent's.
 _LISTS = {"file", "params", "body", "facts", "chain", "lambda", "config", "choices"}
-_PLAIN_LISTS = {"axes", "args", "rules", "fields", "paths", "conversions"}
+_PLAIN_LISTS = {"axes", "args", "rules", "fields", "paths", "conversions", "terms"}
 
 
 def parse(text: str, path: str = "<text>") -> ast.File:

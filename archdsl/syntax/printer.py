@@ -339,8 +339,7 @@ def _statement_lines(node: ast.Item | ast.Statement | ast.Line, indent: str) -> 
             before_value += _condition_text(node.condition) + " = "
             return _prepend(before_value, node.value, indent, used)
         case ast.Loss():
-            lines = _prepend("loss ", node.call, indent, used)
-            return _concatenate(lines, [_condition_text(node.condition)])
+            return _loss_lines(node, indent, used)
         case ast.Init():
             return _prepend("init ", node.rule, indent, used)
         case ast.Expect():
@@ -358,6 +357,24 @@ def _statement_lines(node: ast.Item | ast.Statement | ast.Line, indent: str) -> 
             )
         case _:
             assert_never(node)
+
+
+def _loss_lines(node: ast.Loss, indent: str, used: int) -> list[str]:
+    """A sum of losses, on one line if it fits, else a line for each."""
+    lines, condition = ["loss "], _condition_text(node.condition)
+    heads = ["" if each.weight is None else f"{_flat(each.weight)} * " for each in node.terms]
+    flat = [head + _flat(term.call) for head, term in zip(heads, node.terms, strict=True)]
+    short = len(indent + " + ".join(["loss ", *flat])) + len(condition) <= WIDTH
+    apart = " + " if short and not _has_comments(node) else None
+    for number, (head, term) in enumerate(zip(heads, node.terms, strict=True)):
+        inner = indent if number == 0 or apart else indent + INDENT
+        if number and apart:
+            lines = _concatenate(lines, [apart])
+        elif number:
+            lines.append(f"{inner}+ ")
+        column = len(lines[-1]) + (used if len(lines) == 1 else 0)
+        lines = _concatenate(lines, _prepend(head, term.call, inner, column))
+    return _concatenate(lines, [condition])
 
 
 def _conversion_lines(node: ast.Conversion, indent: str) -> list[str]:

@@ -156,9 +156,9 @@ class Classifier:
 
 def find_classifier(graph: Graph) -> Classifier:
     """Finds the parts of a classifier; raises `ArchError` for a model of another kind."""
-    loss = graph.loss
+    loss = graph.objective("cross_entropy")
     problem = None
-    if loss is None or loss.op != "cross_entropy":
+    if loss is None:
         problem = "its loss is not `cross_entropy`"
     elif len(graph.required) != 1 or len(graph.required[0].type.axes) != 3:
         problem = "it needs exactly one input, an image"

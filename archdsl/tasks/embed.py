@@ -137,11 +137,12 @@ def find_encoder(graph: Graph) -> Encoder:
         types = graph.types()
         length = tokens.type.axes[0].size
         # The logits of the loss are not hidden states.
-        logits = dict(graph.loss.inputs).get("logits") if graph.loss else None
+        logits = {dict(term.loss.inputs).get("logits") for term in graph.losses}
         states = [
             name
             for name, ref in graph.outputs
-            if ref != logits and [a.size == length for a in types[ref].axes] == [True, False]
+            if ref not in logits
+            and [a.size == length for a in types[ref].axes] == [True, False]
         ]
         others = [i.name for i in graph.required if i is not tokens]
         if not others and (len(states) == 1 or "hidden" in states):

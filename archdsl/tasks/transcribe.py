@@ -56,7 +56,8 @@ class AudioInput(NamedTuple):
 
 def find_audio_input(graph: Graph) -> AudioInput:
     """Finds the input of log-mel frames; raises `ArchError` for a model of another kind."""
-    target = dict(graph.loss.inputs).get("tokens") if graph.loss else None
+    loss = graph.objective("next_token")
+    target = dict(loss.inputs).get("tokens") if loss else None
     others = [each for each in graph.required if each.name != target]
     if target and len(others) == 1 and others[0].type.dtype == "float":
         sizes = [axis.size.value for axis in others[0].type.axes]

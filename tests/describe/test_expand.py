@@ -135,7 +135,7 @@ def test_inputs_outputs_and_losses() -> None:
         """)
     )
     assert "init normal(std = 0.5)" in text
-    assert "loss cross_entropy(logits, label: int[T] < 9)" in text
+    assert "loss cross_entropy(logits, label: int[T] < 9, smoothing = 0.0)" in text
     assert "input source: int[S <= 6] < 9 pad 1\n" in text
     assert "expect normed: float[T, 4]" in text
     # A name that would hide an operator is bound last.
@@ -192,7 +192,7 @@ def test_the_text_of_a_small_decoder() -> None:
         "    -> norm: norm(kind = layer, eps = 1e-05, scale = true, bias = true)\n"
         "    -> linear: linear(dim = 11, bias = true)\n"
         "\n"
-        "  loss next_token(logits, tokens)\n"
+        "  loss next_token(logits, tokens, ahead = 1, smoothing = 0.0)\n"
         "}\n"
     )
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from archdsl.analysis import analyse
 from archdsl.diagnostics import ArchError
-from archdsl.graph.nodes import Apply, Graph, Input, Node, Slice, Stack, Table, Tail
+from archdsl.graph.nodes import Apply, Graph, Input, Node, Slice, Stack, Table, Tail, Term
 from archdsl.graph.ops import OPS
 from archdsl.graph.parser import parse
 from archdsl.graph.printer import show
@@ -46,7 +46,7 @@ dist:cls:S + 1, d = 2] noncausal S T
 %11 = reshape(pixels; pattern = "\\"T\\u0001\\\\é", sizes = ()): bool[-2 S^2 + 3 S T - T - 1, 0]
 output logits = %9
 output pixels = pixels
-loss %12 = cross_entropy(%9, label = label): float
+loss %12 = cross_entropy(%9, label = label; smoothing = 0.0): float
 """
 
 
@@ -154,7 +154,7 @@ graphs = st.builds(
     nodes=several(nodes),
     outputs=several(st.tuples(names, refs)),
     labels=several(inputs),
-    loss=applies(),
+    losses=several(st.builds(Term, floats, applies())),
     init=st.tuples(names, several(st.tuples(names, floats))),
     tables=several(st.builds(Table, paths.filter(bool), naturals, naturals)),
 )

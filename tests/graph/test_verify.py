@@ -35,7 +35,7 @@ bias = true, out_bias = true) @ attention: float[S, D = 4] noncausal S
 %12 = mean(%6; axis = none) @ mean: float[D = 4] noncausal S
 output logits = %11
 output parts = %10
-loss %13 = cross_entropy(%12, label = class): float
+loss %13 = cross_entropy(%12, label = class; smoothing = 0.0): float
 """
 
 # The old text, the new text, and the message.
@@ -196,7 +196,7 @@ MUTATIONS = [
         "kind is a label that the loss does not use",
     ),
     (
-        "loss %13 = cross_entropy(%12, label = class): float\n",
+        "loss %13 = cross_entropy(%12, label = class; smoothing = 0.0): float\n",
         "",
         "class is a label that the loss does not use",
     ),
