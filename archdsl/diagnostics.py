@@ -35,6 +35,7 @@ CODES = {
     "axis": "A named axis is missing, or the operator cannot use it.",
     "element-bound": "Integers may be larger than the table that they index.",
     "stack": "A repeated block does not return the type of its input.",
+    "mixture": "An expert of a mixture does not compute each vector by itself.",
     "not-causal": "The value at a position depends on later positions.",
     "arithmetic": "A number cannot be computed.",
     "expect": "A fact stated by `expect` is false.",

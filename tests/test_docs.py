@@ -16,7 +16,7 @@ import pytest
 import archdsl
 from archdsl.cli import main
 from archdsl.diagnostics import CODES
-from archdsl.graph.ops import OPS
+from archdsl.graph.ops import CALLED
 from archdsl.graph.signature import Kind, Param
 from archdsl.semantics.library import find
 from tests import sample_prose
@@ -155,7 +155,7 @@ def test_the_source_files_that_a_page_names_exist(page: Path) -> None:
 
 def operators() -> str:
     lines = ["# Operators", "", "Generated from the table in `archdsl/graph/ops.py`."]
-    for op in OPS.values():
+    for op in CALLED.values():
         lines += [
             "",
             f"## {op.name}",
@@ -184,6 +184,7 @@ KINDS = {
     Kind.SIZES: "int…",
     Kind.NAMED_SIZES: "name = int…",
     Kind.TEXT: "string",
+    Kind.BLOCK: "block",
     Kind.AXIS: "axis",
     Kind.MARK: "name",
     Kind.LABEL: "label",

@@ -18,7 +18,7 @@ from archdsl.backend.emit import EMIT
 from archdsl.backend.kernels.products import Epilogue
 from archdsl.backend.layer_replay import layer_tensors, run_layers
 from archdsl.backend.tensors import make_contiguous, shape
-from archdsl.graph.nodes import Apply, Graph, Node, Slice, Stack
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Repeated, Slice, Stack
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import full_path, site
 from archdsl.graph.types import Size
@@ -88,7 +88,7 @@ def _walk(
     context: ExecutionContext,
     nodes: tuple[Node, ...],
     values: dict[str, Value],
-    around: tuple[Stack, ...],
+    around: tuple[Repeated, ...],
     layer: Layer,
 ) -> None:
     for node in nodes:
@@ -97,13 +97,15 @@ def _walk(
                 values[node.id] = _call(context, node, values, around, layer)
             case Stack():
                 _stack(context, node, values, around, layer)
+            case Mixture():
+                values[node.id] = _mixture(context, node, values, around, layer)
 
 
 def _stack(
     context: ExecutionContext,
     node: Stack,
     values: dict[str, Value],
-    around: tuple[Stack, ...],
+    around: tuple[Repeated, ...],
     layer: Layer,
 ) -> None:
     one = partial(_layer, context, node, values, around, layer)
@@ -122,6 +124,29 @@ def _stack(
     values |= {each.id: all for each, all in zip(given, zip(*found, strict=True), strict=True)}
 
 
+def _mixture(
+    context: ExecutionContext,
+    node: Mixture,
+    values: dict[str, Value],
+    around: tuple[Repeated, ...],
+    layer: Layer,
+) -> Tensor:
+    """The sum of all experts, each times its gate. A vector is a row of an expert's batch."""
+    x, gates = make_contiguous(values[node.input]), values[node.gates]
+    rows = x.reshape(-1, shape(x)[-1])  # [N, D]
+    weights = gates.reshape(-1, node.count).cast(dtypes.float32).contiguous()  # [N, count]
+    total = None
+    for i in range(node.count):
+        values[node.carry] = rows
+        _walk(context, node.body, values, (*around, node), (*layer, i))
+        part = values[node.result].cast(dtypes.float32) * weights[:, i : i + 1]  # [N, D']
+        total = part if total is None else total + part
+    assert total is not None
+    dtype = dtypes.float32 if node.id in context.wide else x.dtype
+    result: Tensor = total.reshape(*shape(x)[:-1], shape(total)[-1]).cast(dtype)
+    return result
+
+
 # These are not nested functions: closures would be reference cycles, which keep all values
 # alive until garbage collection, and tinygrad allocates memory for values that are alive.
 
@@ -130,7 +155,7 @@ def _layer(
     context: ExecutionContext,
     node: Stack,
     values: dict[str, Value],
-    around: tuple[Stack, ...],
+    around: tuple[Repeated, ...],
     layer: Layer,
     i: int,
     x: Tensor,
@@ -166,7 +191,7 @@ def _call(
     context: ExecutionContext,
     node: Apply,
     values: Mapping[str, Value],
-    around: tuple[Stack, ...],
+    around: tuple[Repeated, ...],
     layer: Layer,
 ) -> Tensor:
     here = site(context.graph, node, context.types)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from archdsl.diagnostics import Source, Span
 from archdsl.graph.nodes import Apply, Attribute, Node
-from archdsl.graph.ops import OPS
+from archdsl.graph.ops import CALLED, OPS
 from archdsl.graph.signature import Kind, Param
 from archdsl.graph.types import Size, Type, format_integer
 from archdsl.syntax import ast
@@ -19,7 +19,7 @@ SPAN = Span(Source("<expanded>", ""), 0, 0)
 
 CHOICES = frozenset(c for op in OPS.values() for p in op.params for c in p.choices)
 # Names with a meaning in the language, which a value must not hide.
-RESERVED = frozenset(OPS) | CHOICES | {"sqrt", "none"}
+RESERVED = frozenset(CALLED) | CHOICES | {"sqrt", "none"}
 _NAMES = {"add": "total", "multiply": "product", "norm": "normed", "attention": "attended"}
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import TypeAlias
 
-from archdsl.graph.nodes import Apply, Graph, Input, Node, Stack, walk
+from archdsl.graph.nodes import Apply, Graph, Input, Mixture, Node, Stack, walk
 from archdsl.graph.ops import OPS
 from archdsl.graph.printer import literal
 from archdsl.graph.sites import site
@@ -57,6 +57,15 @@ def _facts(graph: Graph) -> Iterator[_Fact]:
                         _nameless(node.carry_type),
                     )
                     yield start, f"{node.path} * {node.count}"
+                    yield from walked(node.body)
+                    end = numbers[node.result], _nameless(node.type)
+                    yield end, f"the end of {node.path}: {node.type}"
+                case Mixture():
+                    numbers[node.carry] = len(numbers)
+                    inputs = numbers[node.input], numbers[node.gates]
+                    counts = node.count, node.chosen
+                    text = f"{node.path}: {node.chosen} of {node.count} experts"
+                    yield (node.path, counts, inputs, _nameless(node.carry_type)), text
                     yield from walked(node.body)
                     end = numbers[node.result], _nameless(node.type)
                     yield end, f"the end of {node.path}: {node.type}"

@@ -39,7 +39,8 @@ from archdsl.describe.flow import (
 )
 from archdsl.diagnostics import fail
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, Input, Node, Stack, refs, walk
+from archdsl.graph.mixture import for_all_vectors
+from archdsl.graph.nodes import Apply, Graph, Input, Mixture, Node, Stack, refs, walk
 from archdsl.graph.ops import OPS
 from archdsl.graph.sites import site
 from archdsl.graph.unused import results
@@ -61,6 +62,7 @@ class _File:
     """Builds the file: its blocks and its model."""
 
     def __init__(self, graph: Graph):
+        graph = replace(graph, nodes=for_all_vectors(graph.nodes, graph.types()))
         self.graph = graph
         self.types = graph.types()
         self.blocks: list[ast.Block] = []
@@ -92,7 +94,7 @@ class _File:
             )
 
     def has_weights(self, node: Node) -> bool:
-        if isinstance(node, Stack):
+        if isinstance(node, Stack | Mixture):
             return True
         return bool(OPS[node.op].weights(site(self.graph, node, self.types)))
 
@@ -173,8 +175,8 @@ class _File:
 
     # -- blocks --
 
-    def stack_body(self, stack: Stack, outer: Mapping[str, str]) -> ast.Expr:
-        """The expression before `* n`; `outer` are the names outside the stack."""
+    def stack_body(self, stack: Stack | Mixture, outer: Mapping[str, str]) -> ast.Expr:
+        """The expression before `* n`, or of an expert; `outer` are the names outside."""
         direct = [n for n in stack.body if isinstance(n, Apply) and not n.path]
         if len(stack.body) > 1 and any(self.has_weights(n) for n in direct):
             fail(
@@ -189,7 +191,7 @@ class _File:
             return steps[0].value if len(steps) == len(direct) == 1 else ast.Lambda(SPAN, steps)
         return self.layer(stack, outer)
 
-    def layer(self, stack: Stack, outer: Mapping[str, str]) -> ast.Expr:
+    def layer(self, stack: Stack | Mixture, outer: Mapping[str, str]) -> ast.Expr:
         """Writes the body of a stack as a block; the carry and outer values are parameters."""
         block = self.names[stack.id]
         taken = NameScope(self.names.values())
@@ -200,7 +202,7 @@ class _File:
             ast.Param(SPAN, name(param), binding.type(self.types[ref]), None)
             for ref, param in known.items()
         )
-        result = binding.type(stack.carry_type)
+        result = binding.type(self.types[stack.result])
         body = _Body(self, stack.body, known)
         body.taken = taken
         statements = ast.Body(SPAN, body.block(stack.result))
@@ -386,6 +388,11 @@ class _Body:
                 count = integer(node.count)
                 result = ast.Binary(SPAN, self.file.stack_body(node, self.names), "*", count)
                 label = node.path
+            case Mixture():
+                expert = self.file.stack_body(node, self.names)
+                gates = arg("gates", name(self.names[node.gates]))
+                result = call("mixture", (gates, arg("expert", expert)))
+                label = node.path
         return ast.Labeled(SPAN, name(label), result) if label else result
 
     def operator(self, node: Apply) -> ast.Call | ast.Name:
@@ -406,7 +413,7 @@ class _Body:
 
 
 def _needs_block(node: Node) -> bool:
-    if isinstance(node, Stack):
+    if isinstance(node, Stack | Mixture):
         return not is_chain(node)
     return node.attr.get("axis") is not None
 

@@ -194,6 +194,7 @@ def _mlps(wiring: Wiring) -> str | None:
 
 def _mlp(each: Mlp) -> str:
     act = f"gated {each.act}" if each.gated else each.act
+    act = "{} of {} experts, {}".format(*each.chosen, act) if each.chosen else act
     return f"{act}, {' and '.join(f'{size:,}' for size in each.hidden)} hidden"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from archdsl.graph.nodes import Apply, Node, Stack, refs
+from archdsl.graph.nodes import Apply, Mixture, Node, Stack, refs
 
 SIGNS = {"add": "+", "multiply": "*"}  # operators that are written as infix signs
 
@@ -31,21 +31,24 @@ def inline_values(nodes: tuple[Node, ...], outputs: set[str], result: str | None
             case Stack():
                 times[node.input] += 1
                 named |= set(captured_values(node))
+            case Mixture():
+                times[node.input] += 1
+                named.add(node.gates)
     return {ref for ref, count in times.items() if ref and count == 1} - named
 
 
-def captured_values(stack: Stack) -> tuple[str, ...]:
+def captured_values(stack: Stack | Mixture) -> tuple[str, ...]:
     """The outer values that the body of a stack uses."""
     own = {stack.carry, *(node.id for node in stack.body)}
     used = [*(ref for node in stack.body for ref in refs(node)), stack.result]
     return tuple(dict.fromkeys(ref for ref in used if ref not in own))
 
 
-def is_chain(stack: Stack) -> bool:
+def is_chain(stack: Stack | Mixture) -> bool:
     """Whether the body of a stack is one chain from its input to its result."""
     own, before = {stack.carry, *(node.id for node in stack.body)}, stack.carry
     for node in stack.body:
-        x, *others = refs(node) if isinstance(node, Stack) else [ref for _, ref in node.inputs]
+        x, *others = [ref for _, ref in node.inputs] if isinstance(node, Apply) else refs(node)
         inside = captured_values(node) if isinstance(node, Stack) else ()
         if x != before or own.intersection((*others, *inside)):
             return False

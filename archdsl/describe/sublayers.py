@@ -6,9 +6,10 @@ A residual add is an `add` where one term is computed from the other. Unknown fo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, Node, Stack, refs, walk
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Repeated, Stack, refs, walk
 from archdsl.graph.rules import ACTIVATIONS
 from archdsl.graph.types import Type
 
@@ -33,6 +34,7 @@ class Mlp(Frozen):
     act: str
     hidden: tuple[int, ...]
     gated: bool
+    chosen: tuple[int, int] | None = None  # of how many experts
 
 
 class Wiring:
@@ -42,14 +44,14 @@ class Wiring:
         self.graph = graph
         self.types: dict[str, Type] = graph.types()
         self.producers: dict[str, Node] = {}
-        self.around: dict[str, tuple[Stack, ...]] = {}
+        self.around: dict[str, tuple[Repeated, ...]] = {}
         self.users: dict[str, list[Node]] = {}
-        self.carries: dict[str, Stack] = {}
+        self.carries: dict[str, Repeated] = {}
         for node, around in walk(graph.nodes):
             self.producers[node.id], self.around[node.id] = node, around
-            if isinstance(node, Stack):
+            if isinstance(node, Stack | Mixture):
                 self.carries[node.carry] = node
-            direct = refs(node) if isinstance(node, Apply) else (node.input,)
+            direct = (node.input,) if isinstance(node, Stack) else refs(node)
             for ref in direct:
                 self.users.setdefault(ref, []).append(node)
 
@@ -84,7 +86,7 @@ class Wiring:
             elif each in self.producers:
                 node = self.producers[each]
                 todo += refs(node)
-                todo += [node.result] if isinstance(node, Stack) else []
+                todo += [node.result] if isinstance(node, Stack | Mixture) else []
         return found
 
     def sources(self, ref: str) -> tuple[str, ...]:
@@ -157,9 +159,14 @@ class Wiring:
             sizes = node.attr.get("sizes")
             if isinstance(sizes, tuple):
                 hidden = tuple(size for size in sizes[:-1] if isinstance(size, int))
-                yield Mlp(str(node.attr["act"]), hidden, gated=False)
+                yield Mlp(str(node.attr["act"]), hidden, False, self._chosen(node))
             elif feed := self._between_linear_layers(node):
-                yield feed
+                yield replace(feed, chosen=self._chosen(node))
+
+    def _chosen(self, node: Apply) -> tuple[int, int] | None:
+        """How many of how many experts a vector chooses, of which an mlp is one."""
+        around = self.around[node.id][-1]
+        return (around.chosen, around.count) if isinstance(around, Mixture) else None
 
     def _between_linear_layers(self, act: Apply) -> Mlp | None:
         before = self._linear(act.inputs[0][1])

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from math import prod
 
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Graph, Stack, walk
+from archdsl.graph.mixture import vectors
+from archdsl.graph.nodes import Graph, Mixture, Repeated, Stack, walk
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.peak import peak_elements
 from archdsl.graph.signature import Op, Site
@@ -49,7 +50,19 @@ def parameter_count(graph: Graph) -> int:
 
 def flops(graph: Graph) -> Size:
     """The flops of a forward pass, as a formula."""
-    return _sum_over_operators(graph, lambda op, here: op.flops(here))
+    types = graph.types()
+
+    def times(around: Repeated) -> Size:
+        """How often a body is computed; that of an expert for each vector that chooses it."""
+        if isinstance(around, Mixture):
+            return vectors(types[around.input]) * around.chosen
+        return Size.of(around.count)
+
+    amounts = (
+        prod(map(times, around), start=OPERATORS[node.op].flops(here))
+        for node, around, here in sites(graph)
+    )
+    return sum(amounts, start=Size.of(0))
 
 
 def _sum_over_operators(graph: Graph, rule: Callable[[Op, Site], Size]) -> Size:

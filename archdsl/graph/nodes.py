@@ -85,7 +85,32 @@ class Stack(Frozen):
     gives: tuple[Slice, ...] = ()
 
 
-Node: TypeAlias = Apply | Stack
+class Mixture(Frozen):
+    """The sum of `count` copies of a body, the experts, each multiplied by its gate; expert e
+    has its own weights under `path.e`.
+
+    `gates` has a number for each expert along its last axis. At most `chosen` of them are not 0
+    for one vector, and only these experts need to be computed. The body is that of a single
+    vector: `carry` is one vector of `input`, `result` one of the value. It uses no value from
+    outside.
+    """
+
+    id: str
+    input: str
+    gates: str
+    count: int
+    chosen: int
+    path: str
+    carry: str
+    carry_type: Type
+    body: tuple[Node, ...]
+    result: str
+    type: Type
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+Node: TypeAlias = Apply | Stack | Mixture
+Repeated: TypeAlias = Stack | Mixture  # a node whose body has weights for each number
 
 
 class Input(Frozen):
@@ -145,6 +170,8 @@ class Graph(Frozen):
         types = {i.name: i.type for i in (*self.inputs, *self.labels)}
         for node, _ in walk(self.nodes):
             types[node.id] = node.type
+            if isinstance(node, Mixture):
+                types[node.carry] = node.carry_type
             if isinstance(node, Stack):
                 types[node.carry] = node.carry_type
                 types |= {each.id: each.type for each in (*node.takes, *node.gives)}
@@ -152,12 +179,13 @@ class Graph(Frozen):
 
 
 def walk(
-    nodes: tuple[Node, ...], prefix: tuple[Stack, ...] = ()
-) -> Iterator[tuple[Node, tuple[Stack, ...]]]:
-    """Every node with its enclosing stacks, outermost first, in the order of execution."""
+    nodes: tuple[Node, ...], prefix: tuple[Repeated, ...] = ()
+) -> Iterator[tuple[Node, tuple[Repeated, ...]]]:
+    """Every node with its enclosing stacks and mixtures, outermost first, in the order of
+    execution."""
     for node in nodes:
         yield node, prefix
-        if isinstance(node, Stack):
+        if isinstance(node, Stack | Mixture):
             yield from walk(node.body, (*prefix, node))
 
 
@@ -173,6 +201,8 @@ def refs(node: Node) -> tuple[str, ...]:
             outside = (ref for ref in used if ref not in own)
             sliced = (each.of for each in node.takes)
             return tuple(dict.fromkeys((node.input, *sliced, *outside)))
+        case Mixture():
+            return (node.input, node.gates)
 
 
 def _defined_ids(nodes: tuple[Node, ...]) -> Iterator[str]:

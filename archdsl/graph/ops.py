@@ -21,6 +21,7 @@ from archdsl.graph import (
     shapes,
 )
 from archdsl.graph.derived_ops import DERIVED
+from archdsl.graph.mixture import MIXTURE
 from archdsl.graph.params import X, activation, axis, flag, integer, number, tensor, token
 from archdsl.graph.signature import Kind, Op, Param
 from archdsl.graph.tensor_ops import TENSOR_OPS
@@ -496,6 +497,9 @@ _ROWS = (
 
 OPS = {op.name: op for op in _ROWS}
 OPERATORS = OPS | DERIVED
+# Forms are called like operators and make another node of the graph.
+FORMS = {MIXTURE.name: MIXTURE}
+CALLED = OPS | FORMS  # all that a spec can call, besides blocks
 
 # Former names of operators, for the help of a message.
 RENAMED = {"temperature": "logit_scale"}

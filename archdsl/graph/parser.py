@@ -16,6 +16,7 @@ from archdsl.graph.nodes import (
     Attribute,
     Graph,
     Input,
+    Mixture,
     Node,
     Slice,
     Stack,
@@ -224,8 +225,13 @@ class _Parser:
     def nodes(self) -> tuple[Node, ...]:
         found: list[Node] = []
         while self.next.kind == "id":
-            stacked = self.ahead(2).text == "stack"
-            found.append(self.stack() if stacked else self.apply())
+            match self.ahead(2).text:
+                case "stack":
+                    found.append(self.stack())
+                case "mixture":
+                    found.append(self.mixture())
+                case _:
+                    found.append(self.apply())
             self.take("line")
         return tuple(found)
 
@@ -300,6 +306,32 @@ class _Parser:
         return Stack(
             id, x, count, path, carry, carry_type, body, result, type, takes=takes, gives=given
         )
+
+    def mixture(self) -> Mixture:
+        id = self.take("id")
+        for word in ("=", "mixture", "("):
+            self.expect(word)
+        x = self.ref()
+        for word in (",", "gates", "="):
+            self.expect(word)
+        gates = self.ref()
+        for word in (";", "chosen", "="):
+            self.expect(word)
+        chosen = self.integer()
+        self.expect(")")
+        self.expect("*")
+        count = self.integer()
+        path, type = self.path_and_type()
+        self.take("line")
+        self.expect("take")
+        carry = self.take("id")
+        self.expect(":")
+        carry_type = self.type()
+        self.take("line")
+        body = self.nodes()
+        self.expect("yield")
+        result = self.ref()
+        return Mixture(id, x, gates, count, chosen, path, carry, carry_type, body, result, type)
 
     def slice(self) -> Slice:
         id = self.take("id")

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import chain
 
-from archdsl.graph.nodes import Apply, Graph, Node, Stack, refs, walk
+from archdsl.graph.mixture import vectors
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Stack, refs, walk
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import site
 
@@ -27,6 +28,7 @@ class _Peaks:
         self.graph = graph
         self.elements = dict.fromkeys(types, 0)
         self.scratch: dict[str, int] = {}
+        self.vectors: dict[str, int] = {}  # of the mixtures
         self.refs: dict[str, frozenset[str]] = {}
         self.same: dict[str, str] = {}  # an id of a value -> another id of it
         self.known: dict[tuple[str, frozenset[str]], int] = {}
@@ -36,6 +38,10 @@ class _Peaks:
                 self.scratch[node.id] = (
                     OPERATORS[node.op].scratch(site(graph, node, types)).at(at)
                 )
+            elif isinstance(node, Mixture):
+                self.elements[node.id] = node.type.elements.at(at)
+                self.elements[node.carry] = node.carry_type.elements.at(at)
+                self.vectors[node.id] = vectors(types[node.input]).at(at)
             else:
                 self.elements[node.carry] = node.carry_type.elements.at(at)
                 self.same[node.id] = node.result
@@ -79,6 +85,12 @@ class _Peaks:
             if isinstance(node, Apply):
                 alive += self.elements[value]
                 highest = max(highest, alive + self.scratch[value])
+            elif isinstance(node, Mixture):
+                alive += self.elements[value]
+                # One expert at a time, which all vectors may have chosen.
+                carry, result = (frozenset({self.value(r)}) for r in (node.carry, node.result))
+                inside = self.peak(node.body, carry, result) * self.vectors[node.id]
+                highest = max(highest, alive + inside)
             else:
                 alive -= self.total(ends[i])
                 highest = max(highest, alive + self.stack_peak(node, frozenset(ends[i])))

@@ -15,6 +15,14 @@ lowered graph `then` lists fused operators, and `by` the kernels that are launch
 
     %7 = linear(%5; dim = 768, bias = true) then gelu, add(%2) by matmul @ up: float[T, 768]
 
+In a mixture, `take` is one vector of the first tensor, and the second one has the gates, of
+which at most so many are not 0 for one vector:
+
+    %9 = mixture(%4, gates = %8; chosen = 2) * 8 @ experts: float[T, D = 768]
+      take %5: float[D = 768]
+      %6 = gelu(%5) @ gelu: float[D = 768]
+      yield %6
+
 After `take`, `each` is one layer's slice of a value of all layers. After `yield`, `give` stacks
 a value of the body over all layers.
 """
@@ -25,7 +33,7 @@ import json
 from collections.abc import Iterator
 from itertools import groupby
 
-from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Node, Stack
+from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Mixture, Node, Stack
 from archdsl.graph.types import Varying, format_integer
 
 
@@ -77,6 +85,13 @@ def _nodes(nodes: tuple[Node, ...], indent: str) -> Iterator[str]:
                 yield f"{indent}  yield {node.result}"
                 for each in node.gives:
                     yield f"{indent}  give {each.id} = {each.of}: {each.type}"
+            case Mixture():
+                given = f"{node.input}, gates = {node.gates}; chosen = {node.chosen}"
+                times = f"mixture({given}) * {format_integer(node.count)}"
+                yield f"{indent}{node.id} = {times}{_path_and_type(node)}"
+                yield f"{indent}  take {node.carry}: {node.carry_type}"
+                yield from _nodes(node.body, indent + "  ")
+                yield f"{indent}  yield {node.result}"
 
 
 def _apply(node: Apply) -> str:

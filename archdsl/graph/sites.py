@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, Node, Stack, walk
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Repeated, Stack, walk
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Site, Weight
 from archdsl.graph.types import Type
@@ -18,8 +18,8 @@ def site(graph: Graph, node: Apply, types: Mapping[str, Type]) -> Site:
     return Site(tensors, dict(node.attrs), {v.name: v for v in graph.varying}, {})
 
 
-def sites(graph: Graph) -> Iterator[tuple[Apply, tuple[Stack, ...], Site]]:
-    """Every operator with its enclosing stacks and its site, without the loss."""
+def sites(graph: Graph) -> Iterator[tuple[Apply, tuple[Repeated, ...], Site]]:
+    """Every operator with its enclosing stacks and mixtures, and its site, without the loss."""
     types = graph.types()
     for node, around in walk(graph.nodes):
         if isinstance(node, Apply):
@@ -49,6 +49,9 @@ def parameters(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
                 case Stack():
                     for i in range(node.count)[:most]:
                         yield from within(node.body, f"{around}{node.path}.{i}.")
+                case Mixture():
+                    for i in range(node.count):
+                        yield from within(node.body, f"{around}{node.path}.{i}.")
 
     return within(graph.nodes, "")
 
@@ -61,7 +64,8 @@ def count_parameters(graph: Graph) -> int:
     )
 
 
-def full_path(path: str, around: tuple[Stack, ...], layers: tuple[int | str, ...]) -> str:
-    """The full path of a node; `layers` are its layer numbers in the enclosing stacks."""
+def full_path(path: str, around: tuple[Repeated, ...], layers: tuple[int | str, ...]) -> str:
+    """The full path of a node; `layers` are its numbers in the enclosing stacks and
+    mixtures."""
     parts = [f"{stack.path}.{i}" for stack, i in zip(around, layers, strict=True)]
     return ".".join(p for p in (*parts, path) if p)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from archdsl.graph.nodes import Graph, Node, Stack, refs, walk
+from archdsl.graph.nodes import Graph, Mixture, Node, Stack, refs, walk
 
 
 def drop_absent(graph: Graph) -> Graph:
@@ -50,6 +50,10 @@ def drop_unused(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
             used |= {node.result, *(each.of for each in gives)}
             node = replace(node, body=drop_unused(node.body, used), gives=gives)
             node = replace(node, takes=tuple(each for each in node.takes if each.id in used))
+        elif isinstance(node, Mixture):
+            if not used & {node.id, *(each.id for each, _ in walk(node.body))}:
+                continue
+            node = replace(node, body=drop_unused(node.body, used | {node.result}))
         elif node.id not in used:
             continue
         used |= set(refs(node))

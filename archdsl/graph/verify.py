@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import isfinite
 
-from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Node, Slice, Stack, refs, walk
+from archdsl.graph.mixture import mixture, mixture_type
+from archdsl.graph.nodes import (
+    Apply,
+    Attribute,
+    Graph,
+    Input,
+    Mixture,
+    Node,
+    Slice,
+    Stack,
+    refs,
+    walk,
+)
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site
 from archdsl.graph.sites import full_path, site
@@ -26,6 +38,7 @@ def verify(graph: Graph) -> Graph:
     - Every operator is in the table, has exactly its parameters with valid values, and has the
       type that its rule infers.
     - The body of a stack returns the type that it takes.
+    - The body of a mixture is that of one vector, and uses no value from outside.
     - Every varying axis is an axis of an input, and every ragged one has padding.
     - Every operator has a unique path, and a tied one uses the table of an `embed`.
     - There is an output.
@@ -111,6 +124,8 @@ class _Verifier:
             numbered.append(node.id)
             if isinstance(node, Stack):
                 numbered += [node.carry, *(each.id for each in (*node.takes, *node.gives))]
+            elif isinstance(node, Mixture):
+                numbered.append(node.carry)
         for id in numbered:
             _require(id.startswith("%"), id, "is the id of a value and does not start with `%`")
         _require_unique([*inputs, *numbered], "value")
@@ -128,6 +143,8 @@ class _Verifier:
                 case Stack():
                     self.stack(node, known)
                     known |= {each.id for each in node.gives}
+                case Mixture():
+                    self.mixture(node, known)
             known.add(node.id)
         return known
 
@@ -157,6 +174,29 @@ class _Verifier:
         _require(
             node.type.is_same(result), node.id, f"has type {node.type} and returns {result}"
         )
+
+    def mixture(self, node: Mixture, known: set[str]) -> None:
+        self.require_defined(node.id, refs(node), known)
+        x, gates = self.types[node.input], self.types[node.gates]
+        try:
+            mixture(Site({"x": x, "gates": gates}, {}, self.varying, {}))
+        except Mismatch as refused:
+            raise BrokenGraph(
+                f"{node.id} does not follow its type rule: {refused}"
+            ) from refused
+        count = gates.axes[-1].size.value
+        _require(count == node.count, node.id, f"has {node.count} experts and {count} gates")
+        fits = 1 <= node.chosen <= node.count
+        _require(fits, node.id, f"chooses {node.chosen} of {node.count} experts")
+        one = Type("float", x.axes[-1:])
+        taken = node.carry_type
+        _require(one.is_same(taken), node.id, f"passes {one} to a body that takes {taken}")
+        inner = self.nodes(node.body, {node.carry})
+        _require(node.result in inner, node.id, f"returns {node.result}, not of its body")
+        result = self.types[node.result]
+        _require(len(result.axes) == 1, node.id, f"returns {result}, which is no vector")
+        type = mixture_type(x, gates, result)
+        _require(type.is_same(node.type), node.id, f"has type {node.type} instead of {type}")
 
     def check_slice(self, node: Stack, each: Slice, all: Type, one: Type) -> None:
         """Checks that a value of all layers has the layers as its first axis."""
@@ -228,7 +268,7 @@ class _Verifier:
         paths: list[str] = []
         for node, around in walk(self.graph.nodes):
             # The only operator of a stack's body may have an empty path.
-            if node.path or not around or isinstance(node, Stack):
+            if node.path or not around or isinstance(node, Stack | Mixture):
                 names = node.path.split(".")
                 fits = all(name.isidentifier() or name.isdecimal() for name in names)
                 _require(fits, node.id, f"has the invalid path {node.path!r}")

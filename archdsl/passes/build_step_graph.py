@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from archdsl.graph.nodes import Apply, Graph, Input, Node, Slice, Stack
+from archdsl.graph.nodes import Apply, Graph, Input, Mixture, Node, Slice, Stack
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Op
 from archdsl.graph.sites import site
@@ -184,6 +184,9 @@ class _Step:
             match node:
                 case Stack():
                     yield self.stack(node)
+                case Mixture():
+                    x, gates = self.ref(node.input), self.ref(node.gates)
+                    yield self.builder.mixed(replace(node, input=x, gates=gates))
                 case Apply() if OPERATORS[node.op].drops_prefix and self.drops_tokens(node):
                     # Only positions at the start are dropped: the new positions are the same.
                     self.renamed[node.id] = self.ref(node.inputs[0][1])

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from archdsl.diagnostics import Note, fail
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, Input, Stack, Table, refs, walk
+from archdsl.graph.nodes import Apply, Graph, Input, Mixture, Repeated, Stack, Table, refs, walk
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import full_path, site, sites
 from archdsl.graph.types import Axis, Size, Type, Varying
@@ -206,7 +206,7 @@ class Analysis:
     def _once(self) -> Iterator[str]:
         for node, _ in walk(self.graph.nodes):
             match node:
-                case Apply():
+                case Apply() | Mixture():
                     id, used = node.id, refs(node)
                 case Stack():
                     id, used = node.carry, (node.input, node.result)
@@ -271,7 +271,7 @@ class Analysis:
         return replace(each.type, axes=(*layers, *each.type.axes))
 
 
-def layers_axis(stack: Stack) -> Axis:
+def layers_axis(stack: Repeated) -> Axis:
     """The first axis of a value for all layers."""
     return Axis("layers", Size.of(stack.count))
 
@@ -318,9 +318,9 @@ def _depending(graph: Graph, inputs: Iterable[str]) -> set[str]:
     return found
 
 
-def _around(graph: Graph) -> dict[str, tuple[Stack, ...]]:
-    """The enclosing stacks of each value, outermost first."""
-    found: dict[str, tuple[Stack, ...]] = {each.name: () for each in graph.inputs}
+def _around(graph: Graph) -> dict[str, tuple[Repeated, ...]]:
+    """The enclosing stacks and mixtures of each value, outermost first."""
+    found: dict[str, tuple[Repeated, ...]] = {each.name: () for each in graph.inputs}
     for node, around in walk(graph.nodes):
         found[node.id] = around
         if isinstance(node, Stack):

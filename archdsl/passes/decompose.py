@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from archdsl.graph.nodes import Apply, Graph, Node, Stack
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Stack
 from archdsl.passes.rewrite import Builder, join_path
 
 
@@ -47,7 +47,7 @@ def _decompose_nodes(builder: Builder, nodes: tuple[Node, ...]) -> tuple[Node, .
 
 def _parts(builder: Builder, node: Node) -> Iterator[Node]:
     match node:
-        case Stack():
+        case Stack() | Mixture():
             yield replace(node, body=_decompose_nodes(builder, node.body))
         case Apply() if node.op in COMPOSITE:
             *parts, last = COMPOSITE[node.op](builder, node)

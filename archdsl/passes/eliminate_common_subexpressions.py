@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from archdsl.graph.nodes import Apply, Graph, Node, Stack
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Stack
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import parameters
 
@@ -60,6 +60,12 @@ def _eliminate(
                 body = _eliminate(node.body, dict(known), renamed, trained)
                 x, result = (renamed.get(ref, ref) for ref in (node.input, node.result))
                 node = replace(node, input=x, body=body, result=result)
+            case Mixture():
+                body = _eliminate(node.body, {}, renamed, trained)
+                x, gates, result = (
+                    renamed.get(ref, ref) for ref in (node.input, node.gates, node.result)
+                )
+                node = replace(node, input=x, gates=gates, body=body, result=result)
         remaining.append(node)
     return tuple(remaining)
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from archdsl.graph.nodes import Apply, Graph, Node, Stack, Tail, refs
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Stack, Tail, refs
 from archdsl.graph.products import MATMUL_OPS
 from archdsl.graph.rules import ACTIVATIONS
 
@@ -59,7 +59,9 @@ def _fuse_nodes(nodes: tuple[Node, ...], uses: Counter[str]) -> tuple[Node, ...]
             ends[end.id] = replace(found, id=end.id, type=end.type)
     remaining = (ends.get(node.id, node) for node in nodes if node.id not in gone)
     return tuple(
-        replace(node, body=_fuse_nodes(node.body, uses)) if isinstance(node, Stack) else node
+        replace(node, body=_fuse_nodes(node.body, uses))
+        if isinstance(node, Stack | Mixture)
+        else node
         for node in remaining
     )
 
@@ -90,6 +92,9 @@ def _uses(graph: Graph) -> Iterator[str]:
                 case Stack():
                     yield from (node.input, node.result)
                     yield from (each.of for each in (*node.takes, *node.gives))
+                    yield from of(node.body)
+                case Mixture():
+                    yield from (node.input, node.gates, node.result)
                     yield from of(node.body)
 
     yield from of(graph.nodes)

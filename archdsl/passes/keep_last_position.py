@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from archdsl.graph.nodes import Apply, Graph, Node, Stack, refs
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Stack, refs
 from archdsl.graph.types import Size, Type
 from archdsl.passes.rewrite import Builder
 
@@ -44,7 +44,7 @@ def _needs_positions(node: Node, axis: str, types: Mapping[str, Type]) -> bool:
         return any(_needs_positions(each, axis, types) for each in node.body)
     sizes = (each.size for ref in refs(node) for each in types[ref].axes)
     longer = any(axis in size.vars and size != Size.of(axis) for size in sizes)
-    return longer or "past" in dict(node.inputs)
+    return longer or (isinstance(node, Apply) and "past" in dict(node.inputs))
 
 
 class _Shortener:
@@ -74,6 +74,9 @@ class _Shortener:
         if isinstance(node, Apply):
             inputs = tuple((param, self.last(ref)) for param, ref in node.inputs)
             return self.builder.typed(replace(node, inputs=inputs))
+        if isinstance(node, Mixture):
+            x, gates = self.last(node.input), self.last(node.gates)
+            return self.builder.mixed(replace(node, input=x, gates=gates))
         x = self.last(node.input)
         types = self.builder.types
         self.short.add(node.carry)

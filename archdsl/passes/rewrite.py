@@ -8,7 +8,8 @@ from itertools import count
 from typing import Any
 
 from archdsl.diagnostics import Span
-from archdsl.graph.nodes import Apply, Graph, Stack, walk
+from archdsl.graph.mixture import mixture_type
+from archdsl.graph.nodes import Apply, Graph, Mixture, Stack, walk
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Kind, Site
 from archdsl.graph.types import Type, Varying
@@ -22,7 +23,11 @@ class Builder:
         self.varying = {axis.name: axis for axis in axes}
         self.types: dict[str, Type] = graph.types()
         used = [self._number(node.id) for node, _ in walk(graph.nodes)]
-        used += [self._number(n.carry) for n, _ in walk(graph.nodes) if isinstance(n, Stack)]
+        used += [
+            self._number(n.carry)
+            for n, _ in walk(graph.nodes)
+            if isinstance(n, Stack | Mixture)
+        ]
         used += [
             self._number(each.id)
             for node, _ in walk(graph.nodes)
@@ -61,6 +66,13 @@ class Builder:
         node = replace(node, type=OPERATORS[node.op].infer(here))
         self.types[node.id] = node.type
         return node
+
+    def mixed(self, node: Mixture) -> Mixture:
+        """Infers the type of a mixture from its inputs, and records it."""
+        types = self.types
+        type = mixture_type(types[node.input], types[node.gates], types[node.result])
+        types[node.id] = type
+        return replace(node, type=type)
 
     def _site(self, inputs: Mapping[str, str], attr: Mapping[str, Any]) -> Site:
         tensors = {param: self.types[ref] for param, ref in inputs.items()}

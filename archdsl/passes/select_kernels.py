@@ -14,7 +14,8 @@ from math import prod
 from typing import Any, TypeAlias
 
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, Node, Stack
+from archdsl.graph.mixture import vectors
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Stack
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Site
 from archdsl.graph.sites import site
@@ -195,6 +196,10 @@ def _select(
                 found.append(replace(node, kernels=kernels))
             case Stack():
                 body = _select(graph, node.body, target, batch, sizes, types)
+                found.append(replace(node, body=body))
+            case Mixture():
+                rows = batch * vectors(types[node.input]).at(sizes)
+                body = _select(graph, node.body, target, rows, sizes, types)
                 found.append(replace(node, body=body))
     return tuple(found)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from archdsl.graph.nodes import Apply, Graph, Stack, walk
+from archdsl.graph.nodes import Apply, Graph, Mixture, Stack, walk
 from archdsl.graph.rules import ACTIVATIONS
 
 DTYPE = "float16"
@@ -50,7 +50,7 @@ def widen(graph: Graph) -> frozenset[str]:
         node.id
         for node, _ in walk(graph.nodes)
         if node.type.dtype == "float"
-        and (isinstance(node, Stack) or node.op in _SUMS | ELEMENTWISE)
+        and (isinstance(node, Stack | Mixture) or node.op in _SUMS | ELEMENTWISE)
     }
     found |= {stack.carry for stack in stacks}
     uses = _uses(graph)
@@ -86,5 +86,8 @@ def _pairs(graph: Graph) -> Iterator[tuple[str, str]]:
                 yield node.input, node.id
                 yield node.result, node.id
                 yield from ((each.of, never) for each in (*node.takes, *node.gives))
+            case Mixture():
+                yield from ((ref, never) for ref in (node.input, node.gates))
+                yield node.result, ""
     for term in graph.losses:
         yield from ((ref, "") for _, ref in term.loss.inputs)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from archdsl.diagnostics import Note, Span, did_you_mean, listing
 from archdsl.frozen import Frozen
-from archdsl.graph.ops import OPS
+from archdsl.graph.ops import CALLED
 from archdsl.graph.signature import REQUIRED, Kind, Param
 from archdsl.semantics.library import Scope
 from archdsl.semantics.report import Report
@@ -56,7 +56,7 @@ class Callee(Frozen):
 
 def callee(name: str, scope: Scope, span: Span) -> Callee | None:
     """The operator or block of this name, called at a span; None if there is none."""
-    op, definition = OPS.get(name), scope.blocks.get(name)
+    op, definition = CALLED.get(name), scope.blocks.get(name)
     if op and not op.loss:
         return Callee(name, op.params, span)
     if definition and not op:

@@ -26,6 +26,7 @@ class GraphBuilder:
         self.varying = varying
         self.places = Places(report)
         self.nodes: list[Node] = []
+        self.enclosing: list[list[Node]] = []  # those of the bodies around, outermost first
         self.calls: tuple[Span, ...] = ()  # calls of the enclosing blocks, outermost first
         self.skipped: set[str] = set()  # names in expressions that were not elaborated
         self.failed_labels: set[str] = set()  # of `embed`s with a mistake
@@ -39,11 +40,12 @@ class GraphBuilder:
     @contextmanager
     def collect_nodes(self) -> Iterator[list[Node]]:
         """Collects the nodes that are added inside in a separate list."""
-        outer, self.nodes = self.nodes, []
+        self.enclosing.append(self.nodes)
+        self.nodes = []
         try:
             yield self.nodes
         finally:
-            self.nodes = outer
+            self.nodes = self.enclosing.pop()
 
     @contextmanager
     def in_body_of(self, env: Env) -> Iterator[None]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from archdsl.diagnostics import ArchError, Note, Source, did_you_mean, fail
 from archdsl.files import read_bytes
 from archdsl.frozen import Frozen
-from archdsl.graph.ops import OPS
+from archdsl.graph.ops import CALLED
 from archdsl.semantics.report import Report
 from archdsl.syntax import ast
 from archdsl.syntax.stored import tree_of
@@ -41,7 +41,7 @@ class Scope:
 
     def is_unclear(self, name: str) -> bool:
         """Whether a reported mistake decides which block a name means."""
-        missing = name not in self.blocks and name not in OPS
+        missing = name not in self.blocks and name not in CALLED
         return name in self.unclear or (self.incomplete and missing)
 
 
@@ -187,7 +187,7 @@ class _Loader:
             )
 
     def define_own(self, scope: Scope, block: ast.Block) -> None:
-        if block.name.id in OPS:
+        if block.name.id in CALLED:
             self.report.add(
                 "duplicate-name",
                 f"`{block.name.id}` is the name of an operator",

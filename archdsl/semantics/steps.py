@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from archdsl.graph.nodes import Stack
-from archdsl.graph.ops import OPS
+from archdsl.graph.ops import FORMS, OPS
 from archdsl.graph.signature import Kind, Param
 from archdsl.semantics.binding import Callee, bind, callee
 from archdsl.semantics.blocks import Blocks
 from archdsl.semantics.conditions import Conditions
 from archdsl.semantics.evaluators import Evaluators
 from archdsl.semantics.graph_builder import GraphBuilder
+from archdsl.semantics.mixtures import Mixtures
 from archdsl.semantics.operators import Operators
 from archdsl.semantics.unknown import unknown_block
 from archdsl.semantics.values import (
@@ -44,6 +45,7 @@ class Steps:
         self.blocks = blocks
         self.conditions = conditions
         self.evaluators = evaluators
+        self.mixtures = Mixtures(builder, operators)
 
     def run(
         self, x: Value, head: ast.Node, steps: Sequence[ast.Step], env: Env
@@ -161,8 +163,18 @@ class Steps:
             return self.operators.apply(
                 OPS[name.id], arguments, expr.span, place, env, label, named
             )
+        if name.id in FORMS:
+            path = self.builder.places.unique_path(
+                place, label.span if label else expr.span, bool(label)
+            )
+            return self.mixtures.apply(arguments, expr.span, path, self._expert)
         definition = env.scope.blocks[name.id]
         return self.blocks.inline(definition, arguments, expr.span, place, env, label, named)
+
+    def _expert(self, block: Closure, x: Tensor) -> Tensor | Poison:
+        """The value of an expert, a block that was passed as an argument."""
+        with self.builder.in_body_of(block.env):
+            return self.apply(block.expr, block.env, x, named=False)
 
     def _call_parameter(
         self,

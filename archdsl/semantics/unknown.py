@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from archdsl.diagnostics import Diagnostic, Span, did_you_mean, listing
-from archdsl.graph.ops import OPS, RENAMED
+from archdsl.graph.ops import CALLED, RENAMED
 from archdsl.graph.signature import Kind, Param
 from archdsl.semantics.library import Scope, standard_library
 from archdsl.semantics.values import Symbol
@@ -15,7 +15,7 @@ from archdsl.syntax import ast
 
 def unknown_value(name: str, span: Span, names: Iterable[str], scope: Scope) -> Diagnostic:
     """A name where a number or a tensor is needed; `names` are the bound names."""
-    if name in OPS or name in scope.blocks:
+    if name in CALLED or name in scope.blocks:
         return Diagnostic(
             "not-a-tensor",
             f"a value is needed here, and `{name}` is a block",
@@ -28,17 +28,21 @@ def unknown_value(name: str, span: Span, names: Iterable[str], scope: Scope) -> 
 
 def unknown_block(name: str, span: Span, scope: Scope) -> Diagnostic:
     """A name where a block is needed."""
-    if name in OPS and OPS[name].loss:
-        help: str | None = f"write it as a statement: `loss {OPS[name].example}`"
+    if name in CALLED and CALLED[name].loss:
+        help: str | None = f"write it as a statement: `loss {CALLED[name].example}`"
         return Diagnostic("not-a-block", f"`{name}` is a loss", span, help=help)
-    blocks = [*scope.blocks, *(n for n, op in OPS.items() if not op.loss)]
+    blocks = [*scope.blocks, *(n for n, op in CALLED.items() if not op.loss)]
     help = _elsewhere(name) or did_you_mean(RENAMED.get(name, name), blocks)
     return Diagnostic("unknown-name", f"there is no block `{name}`", span, help=help)
 
 
 def unknown_choice(name: ast.Name) -> Diagnostic | None:
     """A name that a choice is compared with; None if it is an option of some operator."""
-    known = {"none", *OPS, *(c for op in OPS.values() for p in op.params for c in p.choices)}
+    known = {
+        "none",
+        *CALLED,
+        *(c for op in CALLED.values() for p in op.params for c in p.choices),
+    }
     if name.id in known:
         return None
     help = did_you_mean(name.id, known)
@@ -70,7 +74,7 @@ def _elsewhere(name: str) -> str | None:
     for path in sorted(standard_library().glob("*.arch")):
         if re.search(rf"^block {re.escape(name)}\(", path.read_text("utf-8"), re.MULTILINE):
             return f'it is in the standard library: add `use "{path.name}"`'
-    for op in OPS.values():
+    for op in CALLED.values():
         if name in (c for p in op.params for c in p.choices) and not op.loss:
             return f"it is an option of `{op.name}`: `{op.name}(…, {name})`"
     return None

@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 
 from archdsl.analysis import analyse
 from archdsl.diagnostics import ArchError
-from archdsl.graph.nodes import Apply, Graph, Input, Node, Slice, Stack, Table, Tail, Term
+from archdsl.graph.nodes import (
+    Apply,
+    Graph,
+    Input,
+    Mixture,
+    Node,
+    Slice,
+    Stack,
+    Table,
+    Tail,
+    Term,
+)
 from archdsl.graph.ops import OPS
 from archdsl.graph.parser import parse
 from archdsl.graph.printer import show
@@ -135,7 +146,10 @@ def stacks(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
     bodies = st.lists(inner, max_size=3).map(tuple)
     several = st.lists(slices, max_size=2).map(tuple)
     parts = (ids, refs, naturals, paths, ids, types, bodies, refs, types)
-    return st.builds(Stack, *parts, takes=several, gives=several)
+    layers = st.builds(Stack, *parts, takes=several, gives=several)
+    counts = (naturals, naturals, paths)
+    parts = (ids, refs, refs, *counts, ids, types, bodies, refs, types)
+    return layers | st.builds(Mixture, *parts)
 
 
 nodes: st.SearchStrategy[Node] = st.recursive(applies(), stacks, max_leaves=5)

@@ -1,0 +1,140 @@
+"""The rules of `mixture`: its types, and how many experts a vector chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+
+from archdsl.graph.nodes import Apply, Mixture, Node, Stack
+from archdsl.graph.params import X, tensor
+from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site
+from archdsl.graph.types import Axis, Size, Type
+
+# Functions that map 0 to 0.
+_KEEP_ZEROS = frozenset(
+    {
+        *("scale", "logit_scale", "layer_scale", "dropout"),
+        *("relu", "gelu", "gelu_tanh", "silu", "quick_gelu", "tanh"),
+    }
+)
+
+
+def mixture(site: Site) -> Type:
+    """The type of `x`, if there is a gate of each expert for each vector."""
+    x, gates = site.floats(), site.floats("gates")
+    _ = site.width
+    around = [axis.size for axis in x.axes[:-1]]
+    if [axis.size for axis in gates.axes[:-1]] != around or not gates.axes:
+        raise Mismatch(
+            "shape-mismatch",
+            "there must be a gate of each expert for each vector",
+            "gates",
+            expected=str(Type("float", x.axes[:-1])).removesuffix("]") + ", experts]",
+            found=str(gates),
+        )
+    if gates.axes[-1].size.value is None:
+        raise Mismatch("axis", "the number of experts must be fixed", "gates", found=str(gates))
+    return x.with_noncausal(gates.noncausal)
+
+
+def mixture_type(x: Type, gates: Type, result: Type) -> Type:
+    """The type of a mixture, whose body returns vectors of type `result`."""
+    found = x.with_axes((*x.axes[:-1], *result.axes))
+    return found.with_noncausal(gates.noncausal)
+
+
+def vectors(x: Type) -> Size:
+    """The number of vectors of a tensor."""
+    return prod((axis.size for axis in x.axes[:-1]), start=Size.of(1))
+
+
+def most_chosen(made: Mapping[str, Node], types: Mapping[str, Type], ref: str) -> int:
+    """How many numbers along the last axis of a value can differ from 0, at most.
+
+    `made` are the nodes of the graph by their ids.
+    """
+    size = types[ref].axes[-1].size.value
+    assert size is not None
+    node = made.get(ref)
+    if not isinstance(node, Apply):
+        return size
+    inputs = [other for _, other in node.inputs]
+    match node.op:
+        case "top":
+            count = node.attr["count"]
+            assert isinstance(count, int)
+            return count
+        case "multiply":
+            alike = [r for r in inputs if types[r].axes[-1:] and _last(types, r) == size]
+            return min((most_chosen(made, types, r) for r in alike), default=size)
+        case "divide" if types[inputs[0]].axes[-1:] and _last(types, inputs[0]) == size:
+            return most_chosen(made, types, inputs[0])
+        case op if op in _KEEP_ZEROS:
+            return most_chosen(made, types, inputs[0])
+        case _:
+            return size
+
+
+def _last(types: Mapping[str, Type], ref: str) -> int | None:
+    return types[ref].axes[-1].size.value
+
+
+def one_vector(node: Apply, lead: int) -> Apply:
+    """An operator on vectors as one on a single vector: its axes lack the first `lead`."""
+    attrs = tuple(
+        (name, value - lead if name == "axis" and isinstance(value, int) else value)
+        for name, value in node.attrs
+    )
+    return replace(node, attrs=attrs)
+
+
+def for_all_vectors(nodes: tuple[Node, ...], types: Mapping[str, Type]) -> tuple[Node, ...]:
+    """Nodes whose mixtures have bodies for all vectors of their inputs, as specs write them."""
+    found: list[Node] = []
+    for node in nodes:
+        match node:
+            case Stack():
+                node = replace(node, body=for_all_vectors(node.body, types))
+            case Mixture():
+                body = _widened(node.body, types[node.input].axes[:-1])
+                carry_type = types[node.input]
+                # Of the body of a mixture inside, the input has other vectors too.
+                inner = {
+                    **types,
+                    node.carry: carry_type,
+                    **{each.id: each.type for each in body},
+                }
+                node = replace(node, body=for_all_vectors(body, inner), carry_type=carry_type)
+            case _:
+                pass
+        found.append(node)
+    return tuple(found)
+
+
+def _widened(nodes: tuple[Node, ...], lead: tuple[Axis, ...]) -> tuple[Node, ...]:
+    found: list[Node] = []
+    for node in nodes:
+        type = node.type.with_axes((*lead, *node.type.axes))
+        match node:
+            case Apply():
+                found.append(replace(one_vector(node, -len(lead)), type=type))
+            case Stack():
+                carry_type = node.carry_type.with_axes((*lead, *node.carry_type.axes))
+                body = _widened(node.body, lead)
+                found.append(replace(node, body=body, carry_type=carry_type, type=type))
+            case Mixture():
+                found.append(replace(node, type=type))
+    return tuple(found)
+
+
+MIXTURE = Op(
+    "mixture",
+    (X, tensor("gates"), Param("expert", Kind.BLOCK)),
+    mixture,
+    "A mixture of experts (Shazeer et al. 2017): the sum of copies of the block `expert`, each "
+    "with weights of its own, and each multiplied by its gate. `gates` has one number for each "
+    "expert along its last axis. If they are a product with `top`, only the chosen experts "
+    "count as flops. An expert computes each vector by itself.",
+    example="mixture(scores * top(scores, 2), gated_mlp(hidden))",
+)
