@@ -179,6 +179,8 @@ KINDS = {
     Kind.TENSOR: "tensor",
     Kind.INT: "int",
     Kind.TOKEN: "int",
+    Kind.OFFSET: "int",
+    Kind.SIZE: "size",
     Kind.NUMBER: "number",
     Kind.BOOL: "bool",
     Kind.SIZES: "int…",

@@ -110,7 +110,7 @@ class ExecutionContext:
 
     def rows(self, table: Tensor, at: Tensor, axis: int) -> Tensor:
         """The rows of a table at positions [B, n], looked up once for all layers."""
-        key = ("rows", id(table), id(at))
+        key = ("rows", id(table), at.uop)
         if key not in self.shared:
             where: tuple[Any, ...] = (*[slice(None)] * axis, at)
             self.shared[key] = table[where].contiguous()

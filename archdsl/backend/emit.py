@@ -26,7 +26,15 @@ from archdsl.backend.losses import (
     squared_error,
     z_loss,
 )
-from archdsl.backend.positions import alibi, posenc, positions, relative_bias
+from archdsl.backend.positions import (
+    alibi,
+    posenc,
+    positions,
+    prefixed,
+    relative_bias,
+    renumber,
+    sinusoid,
+)
 from archdsl.backend.products import experts, linear
 from archdsl.backend.rotary import rotary
 from archdsl.backend.tensors import make_contiguous, shape
@@ -169,7 +177,10 @@ def softmax(op: OpCall) -> Tensor:
 
 
 def concat(op: OpCall) -> Tensor:
-    return op.x.cat(op.tensors["other"], dim=op.axis(op.x.ndim - 2))  # one axis longer
+    other = op.tensors["other"]
+    batch = max(op.x.shape[0], other.shape[0])  # a value without inputs has a batch of one
+    x, other = (each.expand(batch, *each.shape[1:]) for each in (op.x, other))
+    return x.cat(other, dim=op.axis(op.x.ndim - 2))  # one axis longer
 
 
 def reshape(op: OpCall) -> Tensor:
@@ -197,6 +208,9 @@ def dropout(op: OpCall) -> Tensor:
 EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "embed": embed,
     "unembed": unembed,
+    "positions": positions,
+    "renumber": renumber,
+    "sinusoid": sinusoid,
     "posenc": posenc,
     "rotary": rotary,
     "alibi": alibi,
@@ -230,8 +244,7 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "reshape": reshape,
     "slice": slice_,
     "dropout": dropout,
-    "positions": positions,
-    "shift": lambda op: op.x + op.attr["by"],
+    "prefixed": prefixed,
     "append": append,
     "extend": extend,
     "store": store,

@@ -10,19 +10,41 @@ from tinygrad import Tensor, dtypes
 
 from archdsl.backend.context import TILE, ExecutionContext, OpCall
 from archdsl.backend.tensors import shape
+from archdsl.graph.types import Size
+
+_LONGEST = 1 << 17  # positions of a table of sines; more are computed when they are needed
 
 
 def positions(op: OpCall) -> Tensor:
-    """[B, n]: the position of each new token in its row; 0 for left padding."""
-    new = _new_positions(op.tensors["past"], shape(op.x)[1]).reshape(1, -1)  # [1, n]
-    found: Tensor = (new - op.tensors["left_pad"].reshape(-1, 1)).maximum(0)
-    return found
+    """[B, n]: the position of each vector in its row; 0 for left padding."""
+    context, size = op.context, Size.read(op.attr["size"])
+    if "past" not in op.tensors:
+        all: Tensor = Tensor.arange(size.at(context.sizes)).reshape(1, -1)  # [1, n]
+        return all.expand(context.program.batch, -1)  # [B, n]
+    (axis,) = size.vars
+    new = Tensor.arange(context.sizes[axis]) + op.tensors["past"]  # [n]
+    found: Tensor = (new.reshape(1, -1) - op.tensors["left_pad"].reshape(-1, 1)).maximum(0)
+    return found  # [B, n]
 
 
-def _new_positions(past: Any, n: int) -> Tensor:
-    """[n]: the cache positions of n new tokens."""
-    positions: Tensor = Tensor.arange(n) + past
-    return positions
+def renumber(op: OpCall) -> Tensor:
+    times, plus, by, modulo = (op.attr[n] for n in ("times", "plus", "by", "modulo"))
+    x = op.x if (times, plus) == (1, 0) else op.x * times + plus  # as x
+    x = x if by == 1 else x // by  # as x
+    return x if modulo is None else x % modulo  # as x
+
+
+def prefixed(op: OpCall) -> Tensor:
+    """x [B, …, n, …] with the vectors of `prefix` [B, …, k, …] at the positions 0 to k - 1."""
+    axis = op.axis(0)
+    x, prefix = (op.tensors[name].transpose(1, axis) for name in ("x", "prefix"))
+    at, count = op.tensors["at"], shape(prefix)[1]  # [B, n]
+    (batch, n), rest = shape(at), shape(x)[2:]
+    prefix = prefix.cast(x.dtype).expand(batch, count, *rest)  # [B, k, …]
+    one = [1] * len(rest)
+    rows = at.clip(0, count - 1).reshape(batch, n, *one).expand(batch, n, *rest)  # [B, n, …]
+    inside: Tensor = (at < count).reshape(batch, n, *one)  # [B, n, …]
+    return inside.where(prefix.gather(1, rows), x).transpose(1, axis)  # as x
 
 
 def repeated_positions(n: int, times: int) -> Tensor:
@@ -66,7 +88,29 @@ def encodings(op: OpCall) -> Tensor:
         return op.weights["weight"]  # [context, D]
     context, width, layout = op.attr["context"], shape(op.x)[-1], op.attr["layout"]
     key = ("sinusoidal", context, width, layout)
-    return op.context.constant(key, lambda: sinusoids(context, width, layout))
+    return op.context.constant(key, lambda: sinusoids(np.arange(context), width, layout))
+
+
+def sinusoid(op: OpCall) -> Tensor:
+    below, settings = op.types["x"].below, tuple(v for _, v in sorted(op.attr.items()))
+    width, layout, theta, closed, start = (
+        op.attr[name] for name in ("dim", "layout", "theta", "closed", "start")
+    )
+    if below is not None and below <= _LONGEST:
+        key = ("sinusoid", below, *settings)
+        numbers = np.arange(below)
+        table = op.context.constant(
+            key, lambda: sinusoids(numbers, width, layout, theta, closed, start)
+        )
+        return table[op.x].cast(op.context.program.dtype)  # [B, …, D]
+    rates = op.context.constant(
+        ("rates", width, theta, closed),
+        lambda: sinusoid_rates(width, theta, closed).astype(np.float32),
+    )
+    angles = op.x.cast(dtypes.float32).unsqueeze(-1) * rates  # [B, …, D / 2]
+    both = (angles.sin(), angles.cos()) if start == "sine" else (angles.cos(), angles.sin())
+    found = both[0].stack(both[1], dim=-1 if layout == "pairs" else -2)  # plus an axis of 2
+    return found.flatten(-2).cast(op.context.program.dtype)  # [B, …, D]
 
 
 def _resized(op: OpCall) -> Tensor:
@@ -100,14 +144,31 @@ def cubic(before: int, after: int) -> np.ndarray:
     return found.astype(np.float32)
 
 
-def sinusoids(context: int, width: int, layout: str) -> np.ndarray:
-    """[context, width]: sin and cos of each position, in pairs or halves, with geometric
-    wavelengths from 2 pi to 10000 · 2 pi (Vaswani et al. 2017, section 3.5)."""
-    rates = 10000.0 ** (-np.arange(0, width, 2) / width)  # [width / 2]
-    angles = np.arange(context)[:, None] * rates  # [context, width / 2]
-    axis = 2 if layout == "pairs" else 1
-    both = np.stack([np.sin(angles), np.cos(angles)], axis)  # plus an axis of 2
-    return both.reshape(context, width).astype(np.float32)
+def sinusoids(
+    numbers: np.ndarray,
+    width: int,
+    layout: str,
+    theta: float = 10000.0,
+    closed: bool = False,
+    start: str = "sine",
+) -> np.ndarray:
+    """[n, width]: sin and cos of n numbers, in pairs or halves, with geometric wavelengths from
+    2 pi to theta · 2 pi (Vaswani et al. 2017, section 3.5)."""
+    angles = numbers[:, None] * sinusoid_rates(width, theta, closed)  # [n, width / 2]
+    both = (
+        [np.sin(angles), np.cos(angles)]
+        if start == "sine"
+        else [np.cos(angles), np.sin(angles)]
+    )
+    found = np.stack(both, 2 if layout == "pairs" else 1)  # plus an axis of 2
+    return found.reshape(len(numbers), width).astype(np.float32)
+
+
+def sinusoid_rates(width: int, theta: float, closed: bool) -> np.ndarray:
+    """[width / 2]: the angle for each 1; `closed` ends with 1 / theta."""
+    steps = np.arange(width // 2) / (width // 2 - closed)  # [width / 2]
+    rates: np.ndarray = theta**-steps  # [width / 2]
+    return rates
 
 
 # -- biases of attention scores --

@@ -15,19 +15,21 @@ from archdsl.graph.rotary import numbers
 
 
 def rotary(op: OpCall) -> Tensor:
-    if "at" in op.tensors:
-        return rotate(op, op.context.rows(angles(op), op.tensors["at"], 1))  # [B, n, …, h]
     T = shape(op.x)[1]
+    if "at" in op.tensors:
+        return rotate(op, op.context.rows(angles(op, T), op.tensors["at"], 1))  # [B, n, …, h]
     return rotate(op, angles(op, T)[:, :T].unsqueeze(1))  # [B, T, …, h]
 
 
-def angles(op: OpCall, length: int = 0) -> Tensor:
+def angles(op: OpCall, length: int) -> Tensor:
     """[2, bound, size / 2]: cosine and sine for each possible position.
 
     `length` is that of a whole sequence. A decoding step has at most `original` positions,
     so it uses the angles of a short sequence.
     """
-    bound = op.context.bound(op.axes[0].size)
+    at = op.types.get("at")
+    bound = op.context.bound(op.axes[0].size) if at is None else at.below
+    assert bound is not None
     attr = dict(op.attr)
     long = attr["scaling"] in ("dynamic", "longrope") and length > attr["original"]
     if not long:

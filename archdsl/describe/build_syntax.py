@@ -5,9 +5,9 @@ The inverse of elaboration; `expand` combines them into a file.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from archdsl.diagnostics import Source, Span
+from archdsl.diagnostics import Source, Span, fail
 from archdsl.graph.nodes import Apply, Attribute, Node
 from archdsl.graph.ops import CALLED, OPS
 from archdsl.graph.signature import Kind, Param
@@ -90,10 +90,12 @@ def chain(head: ast.Expr, step: ast.Expr) -> ast.Chain:
     return ast.Chain(SPAN, (*steps, ast.Step(SPAN, step)))
 
 
-def settings(node: Apply, labels: Collection[str]) -> Iterator[ast.Arg]:
+def settings(
+    node: Apply, labels: Collection[str], sizes: Mapping[Size, str] | None = None
+) -> Iterator[ast.Arg]:
     """The arguments of an operator except tensors, `none`, axes, and the sizes of a tied table.
 
-    `labels` are the tables that a label can name.
+    `labels` are the tables that a label can name, `sizes` the names of sizes in a block.
     """
     op, tied = OPS[node.op], node.attr.get("tied")
     for key, value in node.attrs:
@@ -106,6 +108,8 @@ def settings(node: Apply, labels: Collection[str]) -> Iterator[ast.Arg]:
             case Kind.NAMED_SIZES, tuple():
                 pairs = (pair for pair in value if isinstance(pair, tuple))
                 yield from (arg(axis, integer(size)) for axis, size in pairs)
+            case Kind.SIZE, str():
+                yield arg(None, _size_in(Size.read(value), sizes))
             case Kind.LABEL, str() if value in labels:
                 yield arg(key, name(value))
             case _:
@@ -150,6 +154,25 @@ def size(of: Size) -> ast.Expr:
     if rest:
         total = ast.Binary(SPAN, total, "+" if rest > 0 else "-", integer(abs(rest)))
     return total
+
+
+def _size_in(of: Size, names: Mapping[Size, str] | None) -> ast.Expr:
+    """A size as an argument; `names` has those of a block, None in a model."""
+    if names is None or not of.vars:
+        return size(of)
+    for known, known_name in names.items():
+        more = (of - known).value
+        if more == 0:
+            return name(known_name)
+        if more is not None:
+            return ast.Binary(
+                SPAN, name(known_name), "+" if more > 0 else "-", integer(abs(more))
+            )
+    fail(
+        "unused-name",
+        f"no value that a repeated block gets has the size `{of}`",
+        help="compute the positions outside of the block",
+    )
 
 
 def plain_type(type: Type) -> ast.Type:

@@ -43,6 +43,7 @@ from archdsl.graph.mixture import for_all_vectors
 from archdsl.graph.nodes import Apply, Graph, Input, Mixture, Node, Stack, refs, walk
 from archdsl.graph.ops import OPS
 from archdsl.graph.sites import site
+from archdsl.graph.types import Size
 from archdsl.graph.unused import results
 from archdsl.syntax import ast
 
@@ -204,7 +205,7 @@ class _File:
         )
         result = binding.type(self.types[stack.result])
         body = _Body(self, stack.body, known)
-        body.taken = taken
+        body.taken, body.sizes = taken, binding.named
         statements = ast.Body(SPAN, body.block(stack.result))
         self.blocks.append(
             ast.Block(SPAN, name(block), ast.Params(SPAN, params), result, statements)
@@ -264,6 +265,7 @@ class _Body:
         self.names = dict(names)
         self.taken = NameScope((*file.names.values(), *names.values()))
         self.labels: Collection[str] = ()
+        self.sizes: Mapping[Size, str] | None = None  # the names that a block binds
         self.places = {node.path for node in nodes if file.has_weights(node)}
         self.statements: list[ast.Statement] = []
         self.pending: list[_Pending] = []
@@ -357,6 +359,8 @@ class _Body:
             left, right = parts
             depth = 1 + max(left.depth, right.depth)
             return _Pending(node.id, self.sum(node, left.expr, right.expr), depth)
+        if not parts:
+            return _Pending(node.id, self.step(node), 0)
         return _Pending(node.id, chain(parts[0].expr, self.step(node)), parts[0].depth)
 
     def sum(self, node: Apply, left: ast.Expr, right: ast.Expr) -> ast.Expr:
@@ -400,7 +404,7 @@ class _Body:
         others = [arg(param, name(self.names[ref])) for param, ref in tensors]
         if node.id in self.file.names:
             return call(self.file.along(node), others)
-        return call(op.name, (*others, *settings(node, self.labels)))
+        return call(op.name, (*others, *settings(node, self.labels, self.sizes)))
 
     def unique_label(self, node: Apply) -> str | None:
         """A label for an operator without weights, if its default path is taken."""

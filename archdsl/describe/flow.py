@@ -14,8 +14,8 @@ SIGNS = {"add": "+", "multiply": "*"}  # operators that are written as infix sig
 
 def chained_inputs(node: Apply) -> tuple[str, ...]:
     """The tensors written before or around an operator; the others are arguments."""
-    (_, x), *others = node.inputs
-    return (x, *(ref for _, ref in others)) if node.op in SIGNS else (x,)
+    given = tuple(ref for _, ref in node.inputs)
+    return given if node.op in SIGNS else given[:1]
 
 
 def inline_values(nodes: tuple[Node, ...], outputs: set[str], result: str | None) -> set[str]:
@@ -48,6 +48,8 @@ def is_chain(stack: Stack | Mixture) -> bool:
     """Whether the body of a stack is one chain from its input to its result."""
     own, before = {stack.carry, *(node.id for node in stack.body)}, stack.carry
     for node in stack.body:
+        if not refs(node):
+            return False
         x, *others = [ref for _, ref in node.inputs] if isinstance(node, Apply) else refs(node)
         inside = captured_values(node) if isinstance(node, Stack) else ()
         if x != before or own.intersection((*others, *inside)):

@@ -100,7 +100,7 @@ class Decoder:
         along = (self.plan.tokens, *self.plan.along)
         self._given_once = tuple(each for each in graph.inputs if each.name not in along)
         self.reset()
-        if self._given_once and all(each.default is not None for each in self._given_once):
+        if all(each.default is not None for each in self._given_once):
             self.begin()
 
     def _input(self, name: str) -> Input:
@@ -165,6 +165,8 @@ class Decoder:
         _, self._sizes = interpret.measured(graph, tensors)
         if self.plan.once is None:
             return
+        missing = (each for each in self.plan.once.inputs if each.name not in tensors)
+        tensors |= {each.name: self._dummy(each) for each in missing}
         shapes = tuple((name, tensor.shape) for name, tensor in tensors.items())
         key = ("once", shapes)
         self._drop_stale_captures()
@@ -175,12 +177,20 @@ class Decoder:
         for name, _ in self.plan.once.outputs:
             self._once[name] = self._nested(name, lambda each: copy_tensor(made[each]))
 
+    def _dummy(self, each: Input) -> Tensor:
+        """One token, for values that are read from a prefix: they depend on no token."""
+        sizes = self._sizes | {self.plan.axis: 1}
+        shape = (self.rows, *(axis.size.at(sizes) for axis in each.type.axes))
+        return self.executable.cast(
+            self._zeros(shape, inputs.ARRAY_DTYPES[each.type.dtype].name)
+        )
+
     def _is_input(self, name: str) -> bool:
         return any(each.name == name for each in self.plan.step.inputs)
 
     def _compute_once(self, **tensors: Tensor) -> dict[str, Tensor]:
         assert self.plan.once is not None
-        program = self.executable.lowered(self.plan.once, tensors)
+        program = self.executable.lowered(self.plan.once, tensors, rows=self.rows)
         made = interpret.forward(self.executable.run(program), tensors)
         found = {name: self.executable.cast(each).clone() for name, each in _leaves(made)}
         Tensor.realize(*found.values())

@@ -218,10 +218,17 @@ class Executable:
 
     # -- programs --
 
-    def lowered(self, graph: Graph, inputs: Mapping[str, Any], trains: bool = False) -> Program:
-        """The program of one of the model's graphs, for inputs of these shapes."""
+    def lowered(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Any],
+        trains: bool = False,
+        rows: int | None = None,
+    ) -> Program:
+        """The program of one of the model's graphs, for inputs of these shapes. Without inputs
+        the batch has `rows`."""
         batch, sizes = interpret.measured(graph, inputs)
-        return lower(graph, batch, sizes, self.dtype, self.target, trains)
+        return lower(graph, rows or batch, sizes, self.dtype, self.target, trains)
 
     def run(self, program: Program) -> ExecutionContext:
         """The weights, constants and device that a program runs with."""

@@ -11,20 +11,12 @@ from archdsl.graph.signature import Op
 
 _ROWS = (
     Op(
-        "positions",
-        (X, tensor("past"), tensor("left_pad")),
-        positions.positions,
-        "The position int[T] of each new vector of `x` in its row: `past`, plus its index "
-        "among the new ones, minus the row's `left_pad`. It is 0 for padding.",
-        example="positions(x, past, left_pad)",
-    ),
-    Op(
-        "shift",
-        (X, integer("by")),
-        positions.shift,
-        "Adds `by` to a whole number: the left padding of an axis that begins with more or "
-        "fewer prepended positions.",
-        example="shift(left_pad, 1)",
+        "prefixed",
+        (X, tensor("prefix"), tensor("at"), axis()),
+        positions.prefixed,
+        "Puts the vectors of `prefix` [k, D] at the positions 0 to k - 1: where the position "
+        "`at` of a vector of `x` is less than k, the result is `prefix` at this position.",
+        example="prefixed(x, prefix, at, T)",
     ),
     Op(
         "append",

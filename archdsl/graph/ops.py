@@ -22,7 +22,17 @@ from archdsl.graph import (
 )
 from archdsl.graph.derived_ops import DERIVED
 from archdsl.graph.mixture import MIXTURE
-from archdsl.graph.params import X, activation, axis, flag, integer, number, tensor, token
+from archdsl.graph.params import (
+    X,
+    activation,
+    axis,
+    flag,
+    integer,
+    number,
+    offset,
+    tensor,
+    token,
+)
 from archdsl.graph.signature import Kind, Op, Param
 from archdsl.graph.tensor_ops import TENSOR_OPS
 
@@ -46,6 +56,46 @@ _ROWS = (
         example="unembed(tokens)",
     ),
     Op(
+        "positions",
+        (Param("size", Kind.SIZE),),
+        positions.positions,
+        "The number of each position of an axis, from 0. Left padding does not count, and a "
+        "decoding step continues from the tokens before it.",
+        positions=("past", "left_pad"),
+        example="positions(T)",
+    ),
+    Op(
+        "renumber",
+        (
+            X,
+            offset("times", 1),
+            offset("plus", 0),
+            integer("by", 1),
+            integer("modulo", None),
+        ),
+        positions.renumber,
+        "Computes (`times` * x + `plus`) // `by`, modulo `modulo`, for whole numbers; also "
+        "written `p + 2`, `13 - p`, `p * 2`, `p // 14`. The result must not be negative.",
+        example="renumber(plus = 2)",
+    ),
+    Op(
+        "sinusoid",
+        (
+            X,
+            integer("dim"),
+            number("theta", 10000.0),
+            Param("layout", Kind.CHOICE, "pairs", ("pairs", "halves")),
+            flag("closed", False),
+            Param("start", Kind.CHOICE, "sine", ("sine", "cosine")),
+        ),
+        positions.sinusoid,
+        "The sines and cosines of each number, with geometric frequencies from 1 down to "
+        "1 / `theta` (Vaswani et al. 2017, section 3.5): `dim` features for positions or for "
+        "the steps of a diffusion. `closed` includes 1 / `theta`, as in the authors' code. "
+        "With `pairs` sines and cosines alternate; with `halves` all of `start` come first.",
+        example="sinusoid(256)",
+    ),
+    Op(
         "posenc",
         (
             X,
@@ -54,12 +104,14 @@ _ROWS = (
             Param("layout", Kind.CHOICE, "pairs", ("pairs", "halves")),
             integer("grid", None),
             integer("rows", None),
+            tensor("at", None),
         ),
         positions.posenc,
         "Adds an encoding of each position: trained vectors (`learned`), or sines and cosines "
         "(`sinusoidal`, Vaswani et al. 2017, section 3.5). With `pairs` sines and cosines "
         "alternate; with `halves` all sines come first, as in Marian. `context` is the number "
-        "of learned positions; the default is the longest length of the axis. With `grid` they "
+        "of learned positions; the default is the longest length of the axis. `at` are other "
+        "positions than those of the axis: `at = positions(T) + 2`. With `grid` they "
         "are those of `grid` x `grid` patches of an image, after the prepended ones; for an "
         "image with `rows` rows of patches, they are interpolated by cubic convolution (Keys "
         "1981).",
@@ -88,12 +140,14 @@ _ROWS = (
             number("mscale", None),
             number("mscale_all", None),
             flag("truncate", True),
+            tensor("at", None),
         ),
         rotary.rotary,
         "Rotates pairs of features of each head by angles that grow with the position along "
         "the first axis (Su et al. 2021, section 3.4.2). Only the first `size` features are "
         "rotated; the default is all. With `pairs` two neighbours form a pair, as in the "
-        "paper; with `halves` one comes from each half, as in GPT-NeoX. `linear` scaling "
+        "paper; with `halves` one comes from each half, as in GPT-NeoX. `at` are other "
+        "positions than those of the axis. `linear` scaling "
         "divides the angles by `factor` (Chen et al. 2023). `llama3` scaling does so only for "
         "features that make fewer than `low` turns in the context `original`, leaves those "
         "with more than `high` turns unchanged, and interpolates in between (Grattafiori et "
@@ -390,7 +444,9 @@ _ROWS = (
         "concat",
         (X, tensor("other"), axis(None)),
         shapes.concat,
-        "Concatenates two tensors along an axis (default: the last).",
+        "Concatenates two tensors along an axis (default: the last). A tensor of fixed size in "
+        "front of a sequence is a prefix: the result stays causal.",
+        adds_prefix=True,
         example="concat(a, b, T)",
     ),
     Op(

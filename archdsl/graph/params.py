@@ -22,6 +22,10 @@ def token(name: str, default: Any = REQUIRED) -> Param:
     return Param(name, Kind.TOKEN, default)
 
 
+def offset(name: str, default: Any = REQUIRED) -> Param:
+    return Param(name, Kind.OFFSET, default)
+
+
 def number(name: str, default: Any = REQUIRED) -> Param:
     return Param(name, Kind.NUMBER, default)
 

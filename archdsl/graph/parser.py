@@ -25,6 +25,7 @@ from archdsl.graph.nodes import (
     Term,
 )
 from archdsl.graph.ops import OPERATORS, RENAMED
+from archdsl.graph.signature import Kind, Op
 from archdsl.graph.types import Axis, Size, Type, Varying
 
 _T = TypeVar("_T")
@@ -43,6 +44,12 @@ _TOKEN = re.compile(
 )
 _KINDS = {"line": "the end of the line", "int": "a whole number", "name": "a name"}
 _KINDS |= {"float": "a number", "id": "%…"}
+
+
+def tensor_names(op: Op) -> Iterator[str]:
+    """The tensors of an operator, with those that a decoding step adds."""
+    yield from (param.name for param in op.params if param.kind is Kind.TENSOR)
+    yield from op.positions
 
 
 class _Token(NamedTuple):
@@ -244,8 +251,10 @@ class _Parser:
             help = did_you_mean(RENAMED.get(name.text, name.text), OPERATORS)
             raise self.error("unknown operator `{}`", name, help=help)
         self.expect("(")
-        inputs = [(op.first.name, self.ref())]
-        while self.accept(","):
+        inputs = []
+        if not self.has(";") and not self.has(")"):
+            inputs.append((next(tensor_names(op)), self.ref()))
+        while inputs and self.accept(","):
             param = self.take("name")
             self.expect("=")
             inputs.append((param, self.ref()))

@@ -96,8 +96,9 @@ def _nodes(nodes: tuple[Node, ...], indent: str) -> Iterator[str]:
 
 def _apply(node: Apply) -> str:
     # The first tensor is printed without its name.
-    (_, x), *others = node.inputs
-    tensors = ", ".join([x, *(f"{param} = {ref}" for param, ref in others)])
+    first, others = node.inputs[:1], node.inputs[1:]
+    named = (f"{param} = {ref}" for param, ref in others)
+    tensors = ", ".join([*(ref for _, ref in first), *named])
     settings = f"; {_settings(node.attrs)}" if node.attrs else ""
     lowered = _tail(node) + _kernels(node)
     return f"{node.id} = {node.op}({tensors}{settings}){lowered}{_path_and_type(node)}"

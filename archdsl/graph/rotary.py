@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf, isfinite
 from typing import Any
 
+from archdsl.graph.positions import check_at
 from archdsl.graph.signature import Mismatch, Site
 from archdsl.graph.types import Axis, Type
 
@@ -98,6 +99,7 @@ def rotary(site: Site) -> Type:
             found=str(size),
             bound=("size", site.x.axes[-1]),
         )
+    check_at(site, sequence)
     _check_scaling(site.attr)
     if same_up_to(site) is not None and site.ragged(sequence.size):
         raise Mismatch(

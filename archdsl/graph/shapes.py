@@ -64,12 +64,12 @@ def readout(site: Site) -> Type:
             found=str(site.x),
             help=did_you_mean(mark, sequence.marks),
         )
-    return first(site)
+    return _selected(site.x, 0, sequence.marks.index(mark))
 
 
 def first(site: Site) -> Type:
-    sequence, _ = site.sequence()
-    return _without(site.x, 0, sequence)
+    site.sequence()
+    return _selected(site.x, 0, 0)
 
 
 def last(site: Site) -> Type:
@@ -107,7 +107,23 @@ def at_end(site: Site) -> Type:
             found=str(tokens),
             bound=(sequence,),
         )
-    return first(site).with_noncausal(tokens.noncausal)
+    return _without(site.x, 0, sequence).with_noncausal(tokens.noncausal)
+
+
+def _selected(type: Type, index: int, position: int) -> Type:
+    """A type with only one position of an axis."""
+    axis = type.axes[index]
+    axes = (*type.axes[:index], *type.axes[index + 1 :])
+    return replace(type, axes=axes).with_noncausal(_seen(axis, position))
+
+
+def _seen(axis: Axis, position: int) -> frozenset[str]:
+    """The varying axes that a causal value depends on at a position.
+
+    On an axis of size T + c, the first c positions depend on no position of T.
+    """
+    constant = axis.size.at(dict.fromkeys(axis.size.vars, 0))
+    return axis.size.vars if position >= constant else frozenset()
 
 
 def _without(type: Type, index: int, axis: Axis) -> Type:
@@ -160,17 +176,26 @@ def concat(site: Site) -> Type:
             expected=str(left),
             found=str(right),
         )
-    joined = left.axes[index].size + right.axes[index].size
-    if site.ragged(joined):
+    front, behind = left.axes[index], right.axes[index]
+    joined = front.size + behind.size
+    prefix = front.size.value
+    if prefix is None and site.ragged(joined):
         raise Mismatch(
             "axis",
             "a ragged axis cannot be concatenated: its length differs between examples",
             "axis",
             found=str(joined),
         )
-    # Position i of a part moves to another index, so the result is not causal.
-    noncausal = right.noncausal | joined.vars
-    return _resized(left, index, joined, left.axes[index].marks).with_noncausal(noncausal)
+    if prefix is None:
+        # Position i of the other part moves to another index, so the result is not causal.
+        found = _resized(left, index, joined, front.marks)
+        return found.with_noncausal(right.noncausal | joined.vars)
+    unnamed = ("_",) * (prefix - len(front.marks)) if behind.marks else ()
+    later = ("_" if mark in front.marks else mark for mark in behind.marks)
+    name = behind.name if joined.vars else front.name
+    axes = list(_resized(left, index, joined, (*front.marks, *unnamed, *later)).axes)
+    axes[index] = replace(axes[index], name=name)
+    return replace(left, axes=tuple(axes)).with_noncausal(right.noncausal)
 
 
 def _other_sizes(type: Type, index: int) -> list[Size]:
@@ -181,7 +206,7 @@ def slice_(site: Site) -> Type:
     index = site.index(-1)
     axis, start, stop = site.x.axes[index], site.attr["start"], site.attr["stop"]
     if axis.size.value is None:
-        size = _size_from(axis, start, stop)
+        size, seen = _size_from(axis, start, stop)
     else:
         end = axis.size.value if stop is None else stop
         if not start < end <= axis.size.value:
@@ -192,21 +217,24 @@ def slice_(site: Site) -> Type:
                 expected=f"0 <= start < stop <= {axis.size}",
                 found=f"start = {start}, stop = {end}",
             )
-        size = Size.of(end - start)
-    return _resized(site.x, index, size, axis.marks[start:stop])
+        size, seen = Size.of(end - start), frozenset()
+    return _resized(site.x, index, size, axis.marks[start:stop]).with_noncausal(seen)
 
 
-def _size_from(axis: Axis, start: int, stop: int | None) -> Size:
-    """The size of a varying axis from position `start` on."""
-    if stop is not None:
-        raise Mismatch(
-            "axis",
-            f"the axis {axis.size} varies, so `slice` can only drop its first positions",
-            "stop",
-            expected="no `stop`",
-            found=f"stop = {stop}",
-        )
+def _size_from(axis: Axis, start: int, stop: int | None) -> tuple[Size, frozenset[str]]:
+    """The size of a varying axis from position `start` on, and the axes on which the result is
+    not causal."""
     least = axis.size.at(dict.fromkeys(axis.size.vars, 1))
+    if stop is not None:
+        if not start < stop <= least:
+            raise Mismatch(
+                "axis",
+                f"the axis {axis.size} varies and can have {least} positions",
+                "stop",
+                expected=f"0 <= start < stop <= {least}, or no `stop`",
+                found=f"start = {start}, stop = {stop}",
+            )
+        return Size.of(stop - start), _seen(axis, stop - 1)
     if start >= least:
         raise Mismatch(
             "argument-value",
@@ -215,7 +243,7 @@ def _size_from(axis: Axis, start: int, stop: int | None) -> Size:
             expected=f"0 <= start < {least}",
             found=f"start = {start}",
         )
-    return axis.size - start
+    return axis.size - start, frozenset()
 
 
 def _resized(type: Type, index: int, size: Size, marks: tuple[str, ...]) -> Type:

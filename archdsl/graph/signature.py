@@ -21,6 +21,7 @@ class Kind(Enum):
     TENSOR = "a tensor"
     INT = "a whole number"
     TOKEN = "the number of a token"
+    OFFSET = "any whole number"
     NUMBER = "a number"
     BOOL = "`true` or `false`"
     CHOICE = "one of its choices"
@@ -28,6 +29,7 @@ class Kind(Enum):
     NAMED_SIZES = "named whole numbers"
     TEXT = "a string"
     AXIS = "the name of an axis"
+    SIZE = "the size of an axis"
     MARK = "a name"
     LABEL = "the label of an `embed`"
     BLOCK = "a block"
@@ -70,7 +72,8 @@ class Weight(Frozen):
 class Site(Frozen):
     """One use of an operator: the types of its tensors and the values of its parameters.
 
-    The value of an `AXIS` parameter is the index of the axis. `named` has the name of each
+    The value of an `AXIS` parameter is the index of the axis, that of a `SIZE` parameter the
+    text of the size. `named` has the name of each
     size that the spec gave by name; new axes get these names. The methods raise `Mismatch` if
     a tensor does not fit.
     """
@@ -96,6 +99,19 @@ class Site(Frozen):
                 "axis", "the last axis must have a fixed size", "x", found=str(self.x)
             )
         return size
+
+    def whole(self, param: str = "x") -> Type:
+        """The type of a tensor, which must be int."""
+        type = self.tensors[param]
+        if type.dtype != "int":
+            raise Mismatch(
+                "type-mismatch",
+                f"whole numbers are needed here, not {type.dtype} values",
+                param,
+                expected="int values",
+                found=str(type),
+            )
+        return type
 
     def floats(self, param: str = "x") -> Type:
         """The type of a tensor, which must be float."""
@@ -144,6 +160,9 @@ class Site(Frozen):
     def axis(self, param: str) -> Axis:
         """A new axis with the size that a parameter gives, and with its name if it has one."""
         value = self.attr[param]
+        if isinstance(value, str):
+            name = value if value in self.varying else None
+            return self.named.get(param) or Axis(name, Size.read(value))
         size = value[-1] if isinstance(value, tuple) else value
         return self.named.get(param) or Axis(None, Size.of(size))
 
@@ -214,14 +233,14 @@ class Op(Frozen):
 
     Decoding feeds only the new positions to a step. These fields say what the operator needs:
 
-    - `positions`: inputs that a step adds and that no spec writes. `at` int[T] are the
+    - `positions`: inputs that a step adds, unless the spec gives them. `at` int[T] are the
       positions of the new tokens in their rows, `past` int is the number of used cache
       positions, `left_pad` int is the left padding of a row, `cache_positions` int[C] are all
       positions of the cache.
     - `cached`: tensors whose past positions the operator needs; a step passes their caches.
     - `cache_length`: how many positions of these are cached.
     - `cache_window`: how many of the last positions suffice; None for all.
-    - `drops_prefix`: whether it drops positions at the start.
+    - `drops_prefix`, `adds_prefix`: whether it drops or adds positions at the start.
     - `tail`: how many positions before its own each position needs of the first tensor. A step
       keeps them, and puts them before the new ones; the flags `without_tail` are then off.
 
@@ -248,12 +267,8 @@ class Op(Frozen):
     drops_prefix: bool = False
     tail: Callable[[Site], int] = no_tail
     without_tail: tuple[str, ...] = ()
+    adds_prefix: bool = False
     example: str = field(default="", compare=False)
-
-    @property
-    def first(self) -> Param:
-        """The parameter of the tensor before the arrow."""
-        return next(p for p in self.params if p.kind is Kind.TENSOR)
 
     def param(self, name: str) -> Param:
         return next(p for p in self.params if p.name == name)

@@ -8,6 +8,7 @@ depends only on positions up to i - c of the input along T.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from math import prod
@@ -35,6 +36,23 @@ class Size(Frozen):
                 return _size({(): value})
             case str():
                 return _size({(value,): 1})
+
+    @staticmethod
+    def read(text: str) -> Size:
+        """The size that `str` wrote.
+
+        >>> Size.read("2 T^2 - T + 50_000") == (Size.of("T") * 2 - 1) * Size.of("T") + 50_000
+        True
+        """
+        total = Size.of(0)
+        for sign, term in re.findall(r"([-+]?) *([^-+]+)", text):
+            product = Size.of(-1 if sign == "-" else 1)
+            for word in term.split():
+                name, _, power = word.partition("^")
+                for _ in range(int(power or 1)):
+                    product *= int(name) if name[0].isdecimal() else Size.of(name)
+            total += product
+        return total
 
     def __add__(self, other: Size | int) -> Size:
         sums = dict(self.terms)

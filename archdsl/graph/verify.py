@@ -253,7 +253,7 @@ class _Verifier:
             p for p in op.params if p.kind is Kind.TENSOR and (p.required or p.name in given)
         ]
         wanted = [param.name for param in tensors]
-        wanted += [name for name in op.positions if name in given]
+        wanted += [name for name in op.positions if name in given and name not in wanted]
         _require(given == wanted, node.id, f"has the tensors {given} instead of {wanted}")
         settings = [param for param in op.params if param.kind is not Kind.TENSOR]
         names, wanted = [name for name, _ in node.attrs], [param.name for param in settings]
@@ -315,7 +315,7 @@ def _fits(param: Param, value: Attribute) -> bool:
     match param.kind:
         case Kind.INT:
             return type(value) is int and value >= (0 if param.default == 0 else 1)
-        case Kind.TOKEN:
+        case Kind.TOKEN | Kind.OFFSET:
             return type(value) is int
         case Kind.NUMBER:
             return type(value) is float and isfinite(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from archdsl.graph.nodes import Graph, Node, Slice, Stack, refs, walk
+from archdsl.graph.nodes import Apply, Graph, Node, Slice, Stack, refs, walk
 from archdsl.graph.unused import drop_unused
 from archdsl.passes.decoding_analysis import Analysis, layers_axis, tied_tables
 from archdsl.passes.rewrite import Builder
@@ -12,17 +12,30 @@ from archdsl.passes.rewrite import Builder
 
 def build_once_graph(analysis: Analysis) -> Graph | None:
     """Builds the graph whose outputs are inputs of a step: values that depend on no token, and
-    the lengths of ragged axes. None if a step needs neither."""
+    the lengths of ragged axes. None if a step needs neither.
+
+    What is read from a prefix of the tokens is computed with the tokens, and is the same for
+    all of them: the decoder feeds any one.
+    """
     wanted = [ref for ref in analysis.once if ref not in analysis.inputs]
     lengths = list(analysis.ragged())
     if not wanted and not lengths:
         return None
     graph = analysis.graph
-    inputs = tuple(each for each in graph.inputs if each.name not in analysis.along)
+    whole = _reads_prefix(analysis)
+    inputs = tuple(
+        replace(each, pad=None, default=None) if each.name in analysis.along else each
+        for each in graph.inputs
+        if whole or each.name not in analysis.along
+    )
     used = {name for each in inputs for name in each.type.vars}
-    varying = tuple(axis for axis in graph.varying if axis.name in used)
+    varying = tuple(
+        replace(axis, ragged=None) if axis.name == analysis.axis else axis
+        for axis in graph.varying
+        if axis.name in used
+    )
     builder = Builder(graph, varying)
-    nodes, found = _nodes(analysis, builder, graph.nodes, set(wanted))
+    nodes, found = _nodes(analysis, builder, graph.nodes, set(wanted), whole)
     measured = [
         builder.apply("length", name, {"x": each.name}, pad=each.pad)
         for _, each, name in lengths
@@ -34,42 +47,64 @@ def build_once_graph(analysis: Analysis) -> Graph | None:
     return replace(once, tables=tied_tables(graph, once))
 
 
+def _reads_prefix(analysis: Analysis) -> bool:
+    """Whether a value that depends on no token is read from one that does."""
+    nodes = (node for node, _ in walk(analysis.graph.nodes) if isinstance(node, Apply))
+    return any(
+        node.id not in analysis.depending and not analysis.depending.isdisjoint(refs(node))
+        for node in nodes
+    )
+
+
 def _nodes(
-    analysis: Analysis, builder: Builder, nodes: tuple[Node, ...], wanted: set[str]
+    analysis: Analysis,
+    builder: Builder,
+    nodes: tuple[Node, ...],
+    wanted: set[str],
+    whole: bool,
 ) -> tuple[tuple[Node, ...], dict[str, str]]:
-    """The nodes that depend on no token, and the new ids of the wanted values."""
+    """The nodes that depend on no token, or the `whole` graph, and the new ids of the wanted
+    values."""
     result: list[Node] = []
     found: dict[str, str] = {}
     for node in nodes:
-        if node.id not in analysis.stepped:
+        if isinstance(node, Stack) and node.id in analysis.stepped:
+            parts, more = _stack(analysis, builder, node, wanted, whole)
+            result += parts
+            found |= more
+        elif whole or node.id not in analysis.stepped:
             result.append(node)
             if node.id in wanted:
                 found[node.id] = node.id
-        elif isinstance(node, Stack):
-            stack, more = _stack(analysis, builder, node, wanted)
-            result += [stack] if stack else []
-            found |= more
     return tuple(result), found
 
 
 def _stack(
-    analysis: Analysis, builder: Builder, node: Stack, wanted: set[str]
-) -> tuple[Stack | None, dict[str, str]]:
-    """A stack that passes its input through and gives the wanted values of its layers."""
-    body, found = _nodes(analysis, builder, node.body, wanted)
-    body = drop_unused(body, set(found.values()))
+    analysis: Analysis, builder: Builder, node: Stack, wanted: set[str], whole: bool
+) -> tuple[list[Node], dict[str, str]]:
+    """A stack that gives the wanted values of its layers; if it is not `whole`, its input
+    passes through."""
+    body, found = _nodes(analysis, builder, node.body, wanted, whole)
+    body = body if whole else drop_unused(body, set(found.values()))
     if not body:
-        return None, {}
+        return [], {}
     gives = tuple(_give(builder, node, inner) for inner in found.values())
+    given = {ref: each.id for ref, each in zip(found, gives, strict=True)}
+    if whole:
+        return [replace(node, body=body, gives=gives)], given
     # The input only passes through, so any earlier value will do.
     defined = {each.id for each, _ in walk(body)}
-    x = next(ref for each in body for ref in refs(each) if ref not in defined)
+    before: list[Node] = []
+    x = next((ref for each in body for ref in refs(each) if ref not in defined), None)
+    if x is None:
+        before = [builder.apply("positions", f"{node.path}_input", {}, size="1")]
+        x = before[0].id
     type, carry = builder.types[x], builder.id()
     count, path, span = node.count, node.path, node.span
     stack = Stack(
         builder.id(), x, count, path, carry, type, body, carry, type, span, gives=gives
     )
-    return stack, {ref: each.id for ref, each in zip(found, gives, strict=True)}
+    return [*before, stack], given
 
 
 def _give(builder: Builder, node: Stack, inner: str) -> Slice:

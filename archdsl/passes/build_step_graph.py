@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from archdsl.graph.nodes import Apply, Graph, Input, Mixture, Node, Slice, Stack
+from archdsl.graph.nodes import (
+    Apply,
+    Graph,
+    Input,
+    Mixture,
+    Node,
+    Slice,
+    Stack,
+    refs,
+    walk,
+)
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Op
 from archdsl.graph.sites import site
@@ -47,6 +57,8 @@ class _Step:
         self.positions: list[Apply] = []  # the graph's first nodes
         self.left_pads: dict[int, str] = {0: LEFT_PAD}
         self.at: dict[int, str] = {}
+        used = (refs(n) for n, _ in walk(analysis.graph.nodes) if n.id in analysis.stepped)
+        self.free = analysis.free & {ref for each in used for ref in each}
         self.paths = {node.path for node in analysis.graph.nodes}
 
     def varying(self) -> tuple[Varying, ...]:
@@ -137,40 +149,42 @@ class _Step:
     # -- positions --
 
     def position_inputs(self, op: Op, node: Apply) -> Iterator[tuple[str, str]]:
-        """The position inputs that an operator needs."""
-        caches = self.analysis.caches.keys()
-        if op.cached and not caches & {dict(node.inputs)[p] for p in op.cached}:
+        """The position inputs that an operator needs and the spec does not give."""
+        caches, given = self.analysis.caches.keys(), dict(node.inputs)
+        if op.cached and not caches & {given[p] for p in op.cached}:
             return  # attention to a memory needs no positions
-        later = self.later(node.id)
         for name in op.positions:
             match name:
-                case "at":
-                    yield name, self.positions_of(later)
+                case "at" if name not in given:
+                    yield name, self.positions_of(self.later(node.id))
                 case "left_pad":
-                    yield name, self.left_pad_of(later)
-                case _:
+                    yield name, self.left_pad_of(self.later(node.id))
+                case "past" | "cache_positions":
                     yield name, {"past": PAST, "cache_positions": CACHE_POSITIONS}[name]
 
     def left_pad_of(self, later: int) -> str:
         """The left padding on an axis that starts `later` positions later."""
         if later not in self.left_pads:
-            node = self.position("shift", f"left_pad_{later}", {"x": LEFT_PAD}, by=later)
-            self.left_pads[later] = node.id
+            shifted = self.position(
+                "renumber", f"left_pad_{later}", {"x": LEFT_PAD}, plus=later
+            )
+            self.left_pads[later] = shifted.id
         return self.left_pads[later]
 
     def positions_of(self, later: int) -> str:
-        """The position of each new token on an axis that starts `later` positions later."""
+        """The position of each new vector on an axis that starts `later` positions later.
+
+        The only place where a step derives positions: from the cache positions in use, without
+        the left padding.
+        """
         if later not in self.at:
-            inputs = {
-                "x": self.analysis.tokens,
-                "past": PAST,
-                "left_pad": self.left_pad_of(later),
-            }
+            inputs = {"past": PAST, "left_pad": self.left_pad_of(later)}
             name = f"positions_{later}" if later else "positions"
-            self.at[later] = self.position("positions", name, inputs).id
+            size = Size.of(self.analysis.axis) + self.analysis.lead - later
+            self.at[later] = self.position("positions", name, inputs, size=str(size)).id
         return self.at[later]
 
-    def position(self, op: str, name: str, inputs: dict[str, str], **attr: int) -> Apply:
+    def position(self, op: str, name: str, inputs: dict[str, str], **attr: int | str) -> Apply:
         node = self.builder.apply(op, unused_name(name, self.paths), inputs, None, **attr)
         self.positions.append(node)
         return node
@@ -179,7 +193,7 @@ class _Step:
 
     def nodes(self, nodes: tuple[Node, ...]) -> Iterator[Node]:
         for node in nodes:
-            if node.id not in self.analysis.stepped:
+            if node.id not in self.analysis.stepped | self.free:
                 continue
             match node:
                 case Stack():
@@ -187,17 +201,26 @@ class _Step:
                 case Mixture():
                     x, gates = self.ref(node.input), self.ref(node.gates)
                     yield self.builder.mixed(replace(node, input=x, gates=gates))
-                case Apply() if OPERATORS[node.op].drops_prefix and self.drops_tokens(node):
+                case Apply(op="positions") if node.id in self.analysis.stepped:
+                    self.renamed[node.id] = self.positions_of(self.later(node.id))
+                case Apply() if self.analysis.drops_prefix(node):
                     # Only positions at the start are dropped: the new positions are the same.
                     self.renamed[node.id] = self.ref(node.inputs[0][1])
+                case Apply() if self.analysis.adds_prefix(node):
+                    yield self.prefixed(node)
                 case Apply():
                     yield from self.apply(node)
             yield from self.update(node.id, node.path or "x")
 
-    def drops_tokens(self, node: Apply) -> bool:
-        index = node.attr["axis"]
-        assert isinstance(index, int)
-        return self.analysis.axis in node.type.axes[index].size.vars
+    def prefixed(self, node: Apply) -> Apply:
+        """A prefix joined to the tokens: cache positions are fed for it as for all others."""
+        prefix, x = (self.ref(ref) for _, ref in node.inputs)
+        inputs = {"x": x, "prefix": prefix, "at": self.positions_of(self.later(node.id))}
+        axis = node.attr["axis"]
+        index = len(node.type.axes) - 1 if axis is None else axis
+        joined = self.builder.apply("prefixed", node.path, inputs, node.span, axis=index)
+        self.builder.types[node.id] = joined.type
+        return replace(joined, id=node.id)
 
     def apply(self, node: Apply) -> Iterator[Apply]:
         op = OPERATORS[node.op]

@@ -77,7 +77,9 @@ class StepInput(Frozen):
 class Analysis:
     """Facts about a graph along the axis of its tokens.
 
-    - `stepped`: values that depend on the tokens.
+    - `depending`: values that depend on the tokens, or on their positions.
+    - `stepped`: those that the outputs need, not only what is read from a prefix.
+    - `free`: values of operators without tensors; steps and the graph that runs once have them.
     - `caches`: stepped values whose past positions are cached, with their windows.
     - `once`: values that steps use and that depend on no token.
     - `step_inputs`: both of these, as inputs of a step.
@@ -95,7 +97,13 @@ class Analysis:
         self.types = graph.types()
         self.inputs = {each.name: each for each in graph.inputs}
         self.along = {i.name for i in graph.inputs if self.axis in i.type.vars}
-        self.stepped = _depending(graph, self.along)
+        self.depending = _depending(graph, self.along, self.axis)
+        self.stepped = self.depending & _needed(graph, self.depending)
+        self.free = {
+            node.id
+            for node, _ in walk(graph.nodes)
+            if isinstance(node, Apply) and not node.inputs and node.id not in self.stepped
+        }
         self.around = _around(graph)
         self._check()
         offsets = (self.offset(ref) for ref in self.stepped)
@@ -169,10 +177,26 @@ class Analysis:
         if cached & self.stepped and not cached <= self.stepped:
             return "uses positions of which only some depend on the tokens"
         offsets = {self.offset(ref) for ref in refs(node) if ref in self.stepped}
-        moves = ("at" in op.positions or op.drops_prefix) and len(offsets) == 1
-        if offsets != {self.offset(node.id)} and not moves:
+        moves = "at" in op.positions or op.drops_prefix or self.adds_prefix(node)
+        if not node.inputs or (moves and len(offsets) == 1):
+            return None
+        if offsets != {self.offset(node.id)}:
             return f"has different positions along `{self.axis}` than its inputs"
         return None
+
+    def drops_prefix(self, node: Apply) -> bool:
+        """Whether a node only drops positions before the tokens."""
+        return OPERATORS[node.op].drops_prefix and self._is_along(node)
+
+    def adds_prefix(self, node: Apply) -> bool:
+        """Whether a node only adds positions before the tokens."""
+        return OPERATORS[node.op].adds_prefix and self._is_along(node)
+
+    def _is_along(self, node: Apply) -> bool:
+        """Whether the axis that a node changes is that of the tokens."""
+        index = node.attr["axis"]
+        axis = node.type.axes[-1 if index is None else int(str(index))]
+        return self.axis in axis.size.vars
 
     def _longest(self, bound: int) -> tuple[int, str | None]:
         """The longest sequence whose length changes no value of a past position."""
@@ -211,7 +235,7 @@ class Analysis:
                 case Stack():
                     id, used = node.carry, (node.input, node.result)
             if id in self.stepped:
-                yield from (ref for ref in used if ref not in self.stepped)
+                yield from (ref for ref in used if ref not in self.stepped | self.free)
         yield from (ref for _, ref in self.graph.outputs if ref not in self.stepped)
 
     def _tails(self, names: set[str]) -> Iterator[StepInput]:
@@ -303,18 +327,39 @@ def tied_tables(whole: Graph, part: Graph) -> tuple[Table, ...]:
     return tuple(table for path, table in embeds.items() if path in tied - own)
 
 
-def _depending(graph: Graph, inputs: Iterable[str]) -> set[str]:
-    """The values that depend on any of the given inputs."""
+def _depending(graph: Graph, inputs: Iterable[str], along: str) -> set[str]:
+    """The values that depend on any of the given inputs, or on the positions of their axis.
+
+    A value that neither has the axis nor is noncausal along it was read from a prefix.
+    """
     found = set(inputs)
     before = 0
     while len(found) > before:  # until stable: the output of a layer is the input of the next
         before = len(found)
         for node, _ in walk(graph.nodes):
+            if along not in node.type.vars | node.type.noncausal:
+                continue
             if isinstance(node, Stack):
                 if found & {node.input, node.result}:
                     found |= {node.carry, node.id}
-            elif found & set(refs(node)):
+            elif found & set(refs(node)) or not refs(node):
                 found.add(node.id)
+    return found
+
+
+def _needed(graph: Graph, depending: set[str]) -> set[str]:
+    """The values from which the outputs follow through values that depend on the tokens."""
+    found = {ref for _, ref in graph.outputs}
+    before = 0
+    while len(found) > before:
+        before = len(found)
+        for node, _ in walk(graph.nodes):
+            if node.id not in found & depending:
+                continue
+            if isinstance(node, Stack):
+                found |= {node.carry, node.input, node.result}
+            else:
+                found |= set(refs(node))
     return found
 
 

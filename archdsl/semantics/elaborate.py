@@ -29,6 +29,7 @@ from archdsl.semantics.values import (
     Value,
     describe,
 )
+from archdsl.semantics.whole_numbers import renumbering
 from archdsl.syntax import ast
 from archdsl.syntax.printer import expression
 
@@ -42,7 +43,9 @@ class Elaborator:
         self.report_error = self.builder.report_error
         self.operators = Operators(self.builder)
         self.shapes = Shapes(report, varying, self.number)
-        evaluators = Evaluators(self.evaluate, self.resolve, self.number, self.tensor)
+        evaluators = Evaluators(
+            self.evaluate, self.resolve, self.number, self.tensor, self.shapes.extent
+        )
         self.conditions = Conditions(self.builder, evaluators)
         self.blocks = Blocks(self.builder, self.shapes, evaluators)
         self.steps = Steps(
@@ -117,6 +120,8 @@ class Elaborator:
 
     def _binary(self, expr: ast.Binary, env: Env) -> Value:
         left, right = self.resolve(expr.left, env), self.resolve(expr.right, env)
+        if found := renumbering(expr, left, right):
+            return self.operators.apply(OPS["renumber"], found, expr.span, "renumber", env)
         match expr.op, left, right:
             case _, Poison(), _:
                 return left

@@ -397,6 +397,8 @@ class _Names:
                 pass  # they have their own names
             case _ if expr is None:
                 pass  # the tensor along the arrow
+            case Kind.SIZE:
+                self.value(expr)
             case Kind.BLOCK:
                 self.block(expr)
             case Kind.BOOL if isinstance(expr, ast.Name) and expr.id == param.name:

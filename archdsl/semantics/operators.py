@@ -14,7 +14,7 @@ from archdsl.semantics.binding import Arguments, Bound
 from archdsl.semantics.graph_builder import GraphBuilder
 from archdsl.semantics.shapes import where_bound
 from archdsl.semantics.unknown import unknown_option
-from archdsl.semantics.values import POISON, Env, Poison, Scalar, Symbol, Tensor
+from archdsl.semantics.values import POISON, Env, Extent, Poison, Scalar, Symbol, Tensor
 from archdsl.syntax import ast
 
 
@@ -110,6 +110,8 @@ class Operators:
             several = param.kind in (Kind.SIZES, Kind.NAMED_SIZES)
             attr[param.name] = tuple(values) if several else values[0]
             last = bounds[-1].value
+            if isinstance(last, Extent):
+                named[param.name] = last.axis
             if isinstance(last, Scalar) and param.kind in (Kind.INT, Kind.SIZES):
                 size = Size.of(int(last.value))
                 named[param.name] = Axis(last.name, size, origin=last.origin)
@@ -138,6 +140,8 @@ class Operators:
             return value
         if isinstance(value, Symbol) and value.name == "none" and param.default is None:
             return None  # the same as no argument
+        if isinstance(value, Extent) and param.kind is Kind.SIZE:
+            return str(value.axis.size)
         if isinstance(value, Symbol):
             match param.kind:
                 case Kind.MARK:
@@ -214,7 +218,10 @@ class Operators:
         )
 
     def _axis(self, symbol: Symbol, tensors: Mapping[str, Type]) -> Any:
-        x = next(iter(tensors.values()), Type("float"))
+        x = next(
+            (type for type in tensors.values() if symbol.name in [a.name for a in type.axes]),
+            next(iter(tensors.values()), Type("float")),
+        )
         found = [i for i, axis in enumerate(x.axes) if axis.name == symbol.name]
         if len(found) == 1:
             return found[0]
@@ -287,7 +294,7 @@ def _fits(value: object, param: Param) -> bool:
     match param.kind:
         case Kind.INT:
             return whole and (value > 0 or (param.default == 0 and value == 0))  # type: ignore[operator]
-        case Kind.TOKEN:
+        case Kind.TOKEN | Kind.OFFSET:
             return whole
         case Kind.SIZES | Kind.NAMED_SIZES:
             return whole and value > 0  # type: ignore[operator]

@@ -112,6 +112,11 @@ class Shapes:
             return None
         return value.value
 
+    def extent(self, expr: ast.Expr, env: Env) -> Extent | Poison:
+        """The axis of a size among the arguments of an operator."""
+        axis = self._size(ast.Axis(expr.span, expr, None), env)
+        return POISON if axis is None else Extent(replace(axis, marks=()))
+
     def _size(self, axis: ast.Axis, env: Env) -> Axis | None:
         """The axis of a written size: a number, or the name of a varying axis."""
         if isinstance(axis.size, ast.Name):

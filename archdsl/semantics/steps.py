@@ -229,6 +229,8 @@ class Steps:
                 return self.builder.report_argument(
                     called.name, param.name, expr.span, param.kind.value, value
                 )
+            case Kind.SIZE if not isinstance(expr, ast.Typed):
+                return self.evaluators.size(expr, env)
             case Kind.BLOCK if not isinstance(expr, ast.Typed):
                 return Closure(expr, env)
             case _:

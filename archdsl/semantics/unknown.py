@@ -20,7 +20,9 @@ def unknown_value(name: str, span: Span, names: Iterable[str], scope: Scope) -> 
             "not-a-tensor",
             f"a value is needed here, and `{name}` is a block",
             span,
-            help=f"apply it to a tensor: `x -> {name}`",
+            help=f"apply it to a tensor: `x -> {name}`"
+            if name not in CALLED or Kind.TENSOR in [p.kind for p in CALLED[name].params]
+            else f"call it: `{CALLED[name].example}`",
         )
     help = did_you_mean(name, names)
     return Diagnostic("unknown-name", f"`{name}` is not defined here", span, help=help)

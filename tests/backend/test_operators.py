@@ -373,3 +373,36 @@ def test_in_half_numbers_too(chain: str, dtype: str, tmp_path: Path) -> None:
     half.load(tmp_path / "weights.npz")
     bits = {"float16": 10, "bfloat16": 7}[dtype]
     assert apart(half(x=x)["y"], full(x=x)["y"]) < 4 * 2.0**-bits
+
+
+# -- positions --
+
+
+def test_positions_are_numbers() -> None:
+    y = model("""
+        input x: float[T <= 9, 2]
+        output y: int[T] = 30 - (positions(T) * 5 + 4) // 3
+    """)(x=normal(2, 7, 2))["y"]
+    assert (y.numpy() == 30 - (np.arange(7) * 5 + 4) // 3).all()
+    assert y.shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        ("int < 50", ""),
+        ("float", "closed = true, start = cosine, layout = halves"),
+        ("int", ""),
+    ],
+)
+def test_sinusoids_of_numbers(given: str, settings: str) -> None:
+    steps = np.array([0, 3, 49]) if given != "float" else np.array([0.0, 2.5, 49.25])
+    found = model(f"""
+        input step: {given.replace("int", "int[3]").replace("float", "float[3]")}
+        output y: float[3, 6] = step -> sinusoid(6, theta = 500.0, {settings})
+    """)(step=steps[None].astype(np.float32 if given == "float" else np.int32))["y"]
+    angles = steps[:, None] * 500.0 ** -(np.arange(3) / (2 if settings else 3))
+    sine, cosine = np.sin(angles), np.cos(angles)
+    right = np.stack([sine, cosine], 2).reshape(3, 6)
+    right = np.concatenate([cosine, sine], 1) if settings else right
+    assert apart(found, right[None]) < 1e-5

@@ -58,6 +58,11 @@ block middle(x: float[T, C]): float[T, 2] { x -> slice(C, 1, 3) }
 block doubled(x: float[T, D]): float[T + T, D] { concat(x, x -> norm, T) }
 block twice(x: float[T, D]): float[T, 2 * D] { concat(x -> norm, x -> norm) }
 block pair(x: float[T, D]): float[T, 2 * D] { concat(x, x) }
+block placed(x: float[T, D]): float[T, D] {
+  p = 30 - positions(T) // 2
+  y = x -> posenc(learned, at = p) -> both(p -> sinusoid(D))
+  y -> posenc(sinusoidal, at = positions(T))
+}
 block around(x: float[T, D], z: float[T, D]): float[T, D] {
   x -> inner: sublayer(z) * 2 -> norm -> inner_2: { norm -> linear(D) * 2 } * 3
 }
@@ -102,6 +107,8 @@ block around(x: float[T, D], z: float[T, D]): float[T, D] {
         "float[T, D] = x -> both(x) -> both(x) -> add_2: linear(D) -> both(x -> norm)",
         "float[T, D] = x -> total: norm -> product: norm -> sqrt: norm",
         "float[T, D] = x -> dropout(0.5)",
+        "float[T, D] = x -> placed * 2 -> placed",
+        "float[T + 2, D] = concat(positions(2) -> embed(2, D), x, T) -> placed * 2",
     ],
 )
 def test_odd_bodies(body: str) -> None:

@@ -27,6 +27,7 @@ model M(D = 4) {{
   input x: float[T <= 8, D]
   input y: float[T, D]
   input s: float[S <= 6, D]
+  input p: float[2, D]
   output z: {type} = {chain}
 }}
 """
@@ -107,7 +108,21 @@ def test_noncausal(chain: str, axes: set[str]) -> None:
         ("x -> mean", "float[D]", {"T"}),
         ("x -> mean(D)", "float[T]", set()),
         ("x -> prepend(cls) -> attention(2, causal)", "float[T + 1, D]", set()),
-        ("x -> prepend(cls) -> readout(cls)", "float[D]", {"T"}),
+        # A prefix depends on no position of T.
+        ("x -> prepend(cls) -> readout(cls)", "float[D]", set()),
+        ("x -> prepend(a) -> prepend(b) -> attention(2, causal) -> first", "float[D]", set()),
+        ("x -> prepend(a) -> prepend(b) -> slice(T, 0, 2)", "float[2, D]", set()),
+        ("x -> prepend(a) -> prepend(b) -> slice(T, 1) -> first", "float[D]", set()),
+        ("x -> prepend(a) -> slice(T, 0, 2)", "float[2, D]", {"T"}),
+        ("x -> prepend(a) -> slice(T, 1) -> first", "float[D]", {"T"}),
+        ("x -> prepend(cls) -> attention(2) -> readout(cls)", "float[D]", {"T"}),
+        ("concat(p, x, T) -> attention(2, causal)", "float[T + 2, D]", set()),
+        ("concat(p, x -> prepend(a), T)", "float[T + 3, D]", set()),
+        ("concat(p, x, T) -> slice(T, 0, 2)", "float[2, D]", set()),
+        ("concat(p, x, T) -> slice(T, 1, 3)", "float[2, D]", {"T"}),
+        ("concat(x -> attention(2, over = p), p, T)", "float[T + 2, D]", {"T"}),
+        ("concat(p -> attention(2, over = x), x, T)", "float[T + 2, D]", {"T"}),
+        ("positions(T) -> sinusoid(D)", "float[T, D]", set()),
         # The end of one part comes after the start of the other.
         ("concat(x, y, T) -> attention(2, causal)", "float[T + T, D]", {"T"}),
         ("concat(x, s, T) -> attention(2, causal)", "float[T + S, D]", {"S", "T"}),

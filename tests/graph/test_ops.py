@@ -38,7 +38,8 @@ def parse_use(use: str) -> tuple[Op, Site]:
     name, tensors, settings = re.fullmatch(r"(\w+)\((.*?)(; .*)?\)", use).groups(default="")
     typed = re.findall(r"(\w+): (.*?)(?=, \w+: |$)", tensors)
     inputs = "".join(f"input {param}: {type}\n" for param, type in typed)
-    params = [typed[0][0], *(f"{param} = {param}" for param, _ in typed[1:])]
+    params = [param for param, _ in typed[:1]]
+    params += [f"{param} = {param}" for param, _ in typed[1:]]
     graph = parse(f"{AXES}{inputs}%1 = {name}({', '.join(params)}{settings}): float\n")
     (node,) = graph.nodes
     assert isinstance(node, Apply)
@@ -86,7 +87,7 @@ def test_refused(use: str, expected: str) -> None:
 def test_each_rule_keeps_noncausal_axes(use: str) -> None:
     op, here = parse_use(use)
     tensors = {param: type.with_noncausal("RST") for param, type in here.tensors.items()}
-    if not op.loss:
+    if tensors and not op.loss:
         assert op.infer(Site(tensors, here.attr, here.varying, {})).noncausal == set("RST")
 
 
@@ -99,7 +100,8 @@ def test_every_operator_has_cases(name: str) -> None:
 def test_each_row_of_the_table_is_complete(op: Op) -> None:
     assert op.doc.endswith(".")
     assert op.example.startswith(op.name)
-    # There is a parameter for the value before the arrow.
-    assert op.first.required
+    # The first tensor is the value before the arrow.
+    tensors = [param for param in op.params if param.kind is Kind.TENSOR]
+    assert all(param.required for param in tensors[:1])
     for param in op.params:
         assert (param.kind is Kind.CHOICE) == bool(param.choices)

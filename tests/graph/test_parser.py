@@ -26,7 +26,7 @@ from archdsl.graph.nodes import (
     Term,
 )
 from archdsl.graph.ops import OPS
-from archdsl.graph.parser import parse
+from archdsl.graph.parser import parse, tensor_names
 from archdsl.graph.printer import show
 from archdsl.graph.types import Axis, Size, Type, Varying
 
@@ -133,7 +133,7 @@ def applies(draw: st.DrawFn) -> Apply:
     return Apply(
         draw(ids),
         op.name,
-        ((op.first.name, draw(refs)), *others),
+        ((next(tensor_names(op)), draw(refs)), *others) if draw(st.booleans()) else (),
         tuple(draw(st.lists(st.tuples(names, attributes), max_size=4))),
         draw(paths),
         draw(types),

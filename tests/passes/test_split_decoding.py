@@ -88,6 +88,49 @@ def test_values_that_logits_do_not_need_are_dropped() -> None:
     assert "mean" not in [getattr(node, "op", "") for node, _ in walk(plan.step.nodes)]
 
 
+HEAD = (
+    "  output logits: float[T, 9] = h -> slice(T, 3) -> linear(9)\n"
+    "  loss next_token(logits, tokens)"
+)
+
+
+def test_positions_are_derived_once() -> None:
+    plan = of(
+        "  e = tokens -> embed(9, D) -> posenc(learned) -> rotary(at = positions(T))\n"
+        "  p = positions(3) -> prompt: embed(3, D)\n"
+        "  h = concat(p, e, T) -> posenc(learned, at = positions(T + 3)) -> rotary -> rotary\n"
+        + HEAD
+    )
+    assert [state.path for state in plan.states] == ["prompt"]
+    assert plan.lead == 3
+    nodes = [node for node, _ in walk(plan.step.nodes) if isinstance(node, Apply)]
+    made = [node for node in nodes if node.op == "positions"]
+    assert [(node.attr["size"], str(node.type)) for node in made] == [
+        ("T", "int[T] < 16"),
+        ("T + 3", "int[T] < 19"),
+    ]
+    readers = [node for node in nodes if "at" in dict(node.inputs)]
+    # In the order of the axes: those of the tokens start three positions later.
+    assert [made.index(m) for n in readers for m in made if m.id == dict(n.inputs)["at"]] == [
+        *(0, 0),
+        *(1, 1, 1, 1),
+    ]
+
+
+def test_what_is_read_from_a_prefix_is_computed_once() -> None:
+    plan = of(
+        "  y = tokens -> embed(9, D) -> prepend(a) -> prepend(b) -> prepend(c)\n"
+        "  start = y -> attention(2, causal) * 2 -> slice(T, 0, 2) -> norm\n"
+        "  h = y -> attention(2, over = start)\n" + HEAD
+    )
+    assert [(state.path, state.cache) for state in plan.states] == [
+        ("attention_2.k_heads", False),
+        ("attention_2.v_heads", False),
+    ]
+    assert plan.once is not None
+    assert [each.name for each in plan.once.inputs] == ["tokens"]
+
+
 REFUSED = {
     "an input of more positions": (
         "  input more: int[T + 1] < 9\n"
