@@ -1,9 +1,10 @@
 """Writes docs/zoo.md: the sizes of every spec, and its differences from the reference.
 
-    python -m tests.reference.zoo
+    python -m tests.reference.zoo [WORD …]
 
-compares each family with the library that published it, over three seeds. The rest of the page
-is computed from the specs; a test checks that the page is up to date.
+compares each family with the library that published it, over three seeds, or only those with a
+word in their names, and records the differences in measured.txt. The rest of the page is
+computed from the specs; a test checks that the page is up to date.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tests.reference.variants import results
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "zoo.md"
+MEASURED = Path(__file__).with_name("measured.txt")
 SEEDS = 3
 
 INTRODUCTION = """\
@@ -32,26 +34,16 @@ The architectures of the standard library ([specs/](../specs)). Each file cites 
 Commands find them from any folder: `archdsl check gpt2.arch:xl`.
 
 """
-SIZES = """\
-## Sizes
-
+TABLE = f"""\
 Lines: of the model and its blocks / of the whole file with variants and weight maps.
-Parameters are counted from the spec.
+Parameters are counted from the spec. Each family is compared with its reference on small models
+with random weights: the reference saves a checkpoint, `archdsl.from_pretrained` loads it, and
+every output is compared in float32 on the CPU. A difference is max |archdsl - reference| /
+max |reference|, the largest over {SEEDS} seeds; `in steps` compares the logits of a few tokens
+at a time with those of all at once. `python -m tests.reference.zoo` writes this table.
 
-| spec | lines | model: parameters | source |
-| --- | --- | --- | --- |
-"""
-AGREEMENT = f"""
-## Agreement
-
-Each family is compared with its reference on small models with random weights: the reference
-saves a checkpoint, `archdsl.from_pretrained` loads it, and every output is compared in float32
-on the CPU. A difference is max |archdsl - reference| / max |reference|, the largest over
-{SEEDS} seeds.
-`python -m tests.reference.zoo` writes this table.
-
-| spec | compared with | output: difference |
-| --- | --- | --- |
+| spec | lines | model: parameters | source | compared with: differences |
+| --- | --- | --- | --- | --- |
 """
 
 VARIANTS = """
@@ -87,20 +79,16 @@ class Row(NamedTuple):
 
 def page(rows: list[Row]) -> str:
     """Returns the page for these measured rows."""
-    text = INTRODUCTION + SIZES
+    text = INTRODUCTION + TABLE
     for path in sorted((ROOT / "specs").glob("*.arch")):
-        text += _size(path)
-    text += AGREEMENT
-    for row in rows:
-        text += f"| {row.spec} | {row.against} | {row.found} |\n"
+        text += _row(path, [row for row in rows if row.spec == path.name])
     return text + VARIANTS + results.table(results.read()) + PUBLISHED + _published()
 
 
-def measured(text: str) -> list[Row]:
-    """Reads the rows of the table of differences from a page."""
-    table = text.partition("## Agreement")[2].partition("\n## ")[0]
-    cells = re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \|$", table, re.MULTILINE)
-    return [Row(*each) for each in cells if each[0] != "spec" and not each[0].startswith("---")]
+def measured() -> list[Row]:
+    """The recorded differences."""
+    lines = MEASURED.read_text(encoding="utf-8").splitlines()
+    return [Row(*line.split(" | ")) for line in lines]
 
 
 def _published() -> str:
@@ -120,7 +108,7 @@ def _published() -> str:
     )
 
 
-def _size(path: Path) -> str:
+def _row(path: Path, rows: list[Row]) -> str:
     text = path.read_text(encoding="utf-8")
     file = parse(text, str(path))
     own = [i for i in file.items if isinstance(i, ast.Block | ast.Model)]
@@ -136,6 +124,7 @@ def _size(path: Path) -> str:
         f"{lines} / {text.count(chr(10))}",
         "; ".join(f"{m}: {counts[m]:,}" for m in sorted(counts, key=counts.__getitem__)),
         "; ".join(sources),
+        "<br>".join(f"{row.against}: {row.found}" for row in rows),
     ]
     return f"| {' | '.join(cells)} |\n"
 
@@ -150,29 +139,41 @@ def _header(text: str) -> list[str]:
     return lines
 
 
-def _compared() -> list[Row]:
+def _compared(words: list[str]) -> list[Row]:
+    """The rows of all families; those without a word are the recorded ones."""
     from tests.reference.families import differences, library
 
+    unknown = [w for w in words if not any(w in family.name for family in library())]
+    if unknown:
+        names = ", ".join(family.name for family in library())
+        sys.exit(f"error: no family has `{unknown[0]}` in its name; they are {names}")
+    recorded = {(row.spec, row.against): row for row in measured()}
     rows = []
     for family in library():
+        how = family.name.partition(", ")[2]
+        against = f"{family.against} ({how})" if how else family.against
+        before = recorded.get((family.spec, against))
+        if before and words and not any(word in family.name for word in words):
+            rows.append(before)
+            continue
         worst: dict[str, float] = {}
         for seed in range(SEEDS):
             with tempfile.TemporaryDirectory() as folder:
                 found = differences(family, Path(folder), seed)
             worst |= {name: max(d, worst.get(name, 0.0)) for name, d in found.items()}
-        found_text = ", ".join(f"{name}: {d:.1e}" for name, d in worst.items())
-        print(family.name, found_text, file=sys.stderr)
-        how = family.name.partition(", ")[2]
-        against = f"{family.against} ({how})" if how else family.against
-        rows.append(Row(family.spec, against, found_text))
+        text = ", ".join(f"{name} {d:.1e}" for name, d in worst.items())
+        print(family.name, text, file=sys.stderr, flush=True)
+        rows.append(Row(family.spec, against, text))
     return rows
 
 
 def write(rows: list[Row] | None = None) -> None:
-    """Writes the page, with the measured rows that it has or with new ones."""
-    kept = measured(PAGE.read_text(encoding="utf-8")) if rows is None else rows
-    PAGE.write_text(page(kept), encoding="utf-8", newline="\n")
+    """Writes the page, with the recorded differences or with new ones."""
+    if rows is not None:
+        lines = "".join(f"{' | '.join(row)}\n" for row in rows)
+        MEASURED.write_text(lines, encoding="utf-8", newline="\n")
+    PAGE.write_text(page(measured()), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
-    write(_compared())
+    write(_compared(sys.argv[1:]))

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import archdsl
+from archdsl.execution.decoder import Decoder
+from archdsl.passes.split_decoding import find_tokens_and_logits
 from tests.reference.agreement import apart
 
 Array: TypeAlias = NDArray[Any]
@@ -54,11 +56,31 @@ def library(*without: str) -> tuple[Family, ...]:
     return tuple(family for module in modules for family in getattr(module, "FAMILIES", ()))
 
 
+STEPS = "in steps"
+
+
+def stepped(model: archdsl.Model, reference: Reference) -> Array:
+    """The logits of a model that predicts tokens, and is fed a few of them at a time."""
+    decoder = Decoder(model.executable, rows=len(next(iter(reference.inputs.values()))))
+    tokens = decoder.plan.tokens
+    decoder.begin(**{name: v for name, v in reference.inputs.items() if name != tokens})
+    pieces = np.split(reference.inputs[tokens], [3, 4, 5, 9], axis=1)
+    return np.concatenate([decoder.feed(piece) for piece in pieces if piece.size], axis=1)
+
+
 def differences(family: Family, folder: Path, seed: int) -> dict[str, float]:
-    """max |ours - theirs| / max |theirs| of each output, ours read from their checkpoint."""
+    """max |ours - theirs| / max |theirs| of each output, ours read from their checkpoint.
+
+    `in steps`: of the logits computed step by step and at once, if the model predicts tokens.
+    """
     reference = family.save(folder, seed)
     model = archdsl.from_pretrained(folder, device="CPU")
-    return disagreement(model(**reference.inputs), reference)
+    found = model(**reference.inputs)
+    theirs = disagreement(found, reference)
+    names = find_tokens_and_logits(model.graph)
+    if not isinstance(names, str):
+        theirs[STEPS] = apart(stepped(model, reference), found[names[1]].numpy())
+    return theirs
 
 
 def disagreement(ours: Mapping[str, Any], reference: Reference) -> dict[str, float]:
