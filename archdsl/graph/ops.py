@@ -34,6 +34,7 @@ from archdsl.graph.params import (
     token,
 )
 from archdsl.graph.signature import Kind, Op, Param
+from archdsl.graph.split import SPLIT
 from archdsl.graph.tensor_ops import TENSOR_OPS
 
 _ROWS = (
@@ -553,8 +554,8 @@ _ROWS = (
 
 OPS = {op.name: op for op in _ROWS}
 OPERATORS = OPS | DERIVED
-# Forms are called like operators and make another node of the graph.
-FORMS = {MIXTURE.name: MIXTURE}
+# Forms are called like operators and make other nodes of the graph.
+FORMS = {MIXTURE.name: MIXTURE, SPLIT.name: SPLIT}
 CALLED = OPS | FORMS  # all that a spec can call, besides blocks
 
 # Former names of operators, for the help of a message.

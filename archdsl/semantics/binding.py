@@ -14,7 +14,7 @@ from archdsl.graph.ops import CALLED
 from archdsl.graph.signature import REQUIRED, Kind, Param
 from archdsl.semantics.library import Scope
 from archdsl.semantics.report import Report
-from archdsl.semantics.values import Poison, Scalar, Symbol, Tensor, Value
+from archdsl.semantics.values import Flow, Poison, Scalar, Several, Symbol, Value
 from archdsl.syntax import ast
 
 
@@ -84,25 +84,30 @@ def signature(declared: ast.Params) -> tuple[Param, ...]:
 def bind(
     callee: Callee,
     args: tuple[ast.Arg, ...],
-    receiver: Tensor | Poison | None,
+    receiver: Flow | None,
     evaluate: Callable[[ast.Expr | ast.Typed, Param | None], Value],
     report: Report,
 ) -> Arguments:
     """Evaluates the arguments and binds them to parameters.
 
-    `receiver` is the tensor along the arrow, if any. `evaluate` gets an argument and its
+    `receiver` is the tensor along the arrow, if any, or several: they are bound to the first
+    parameters that take one. `evaluate` gets an argument and its
     parameter, or None for a bare name whose value decides the parameter.
     """
     slots: dict[str, list[Bound]] = {}
     sound = True
     if receiver is not None:
-        first = callee.receiver
-        if first is None:
+        takers = [p for p in callee.params if p.kind is Kind.TENSOR]
+        tensors = receiver.tensors if isinstance(receiver, Several) else (receiver,)
+        if len(takers) < len(tensors):
             message = f"`{callee.name}` does not take a tensor"
+            if takers:
+                message = f"`{callee.name}` does not take {len(tensors)} tensors"
             report.add("not-a-block", message, callee.span, notes=_declared(callee))
             sound = False
         else:
-            slots[first.name] = [Bound(None, receiver, callee.span)]
+            for taker, each in zip(takers, tensors, strict=False):
+                slots[taker.name] = [Bound(None, each, callee.span)]
     # A bare name with a mistake may be for any parameter, and so may those after it.
     certain = True
     for arg in args:
@@ -127,7 +132,7 @@ def bind(
     tensor = slots.get(first.name) if first else None
     certain = certain and not (tensor and isinstance(tensor[0].value, Poison))
     if sound and certain:
-        sound = _is_complete(callee, slots, report)
+        sound = _is_complete(callee, slots, report, isinstance(receiver, Poison))
     return Arguments(slots, sound and certain)
 
 
@@ -172,9 +177,16 @@ def _existing_argument(
             return bounds[0] if bounds else None
 
 
-def _is_complete(callee: Callee, slots: Mapping[str, list[Bound]], report: Report) -> bool:
-    """Whether every required parameter has an argument; reports the missing ones."""
+def _is_complete(
+    callee: Callee, slots: Mapping[str, list[Bound]], report: Report, unknown: bool
+) -> bool:
+    """Whether every required parameter has an argument; reports the missing ones.
+
+    `unknown`: the arrow may pass several tensors.
+    """
     missing = [p for p in callee.params if p.required and p.name not in slots]
+    if unknown and any(p.kind is Kind.TENSOR for p in missing):
+        return False
     for param in missing:
         first = callee.flows and param is callee.receiver
         what = listing(param.choices) if param.choices else param.kind.value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from archdsl.diagnostics import Note, Span, listing
 from archdsl.semantics.binding import Arguments, Bound
 from archdsl.semantics.evaluators import Evaluators
@@ -13,17 +15,25 @@ from archdsl.semantics.values import (
     POISON,
     Closure,
     Env,
+    Flow,
     Poison,
     Scalar,
+    Several,
     Symbol,
     Tensor,
     Value,
+    describe,
     fits,
     kind_text,
 )
 from archdsl.syntax import ast
+from archdsl.syntax.printer import type_text
 
 _MOST = 10_000  # calls of blocks in one model: more than any model has, and done in seconds
+
+
+def names_of(statement: ast.Edge | ast.Edges) -> tuple[ast.Name, ...]:
+    return (statement.name,) if isinstance(statement, ast.Edge) else statement.names
 
 
 class Blocks:
@@ -45,7 +55,7 @@ class Blocks:
         env: Env,
         label: ast.Name | None,
         named: bool,
-    ) -> Tensor | Poison:
+    ) -> Flow:
         """The value of a block at its arguments."""
         block = definition.block
         if self._is_endless(block, span, env):
@@ -67,13 +77,36 @@ class Blocks:
             self.builder.places.enter(place, where, named, bool(label)),
         ):
             result = self._body(block, inner)
-        if isinstance(result, Poison):
-            return result
-        if block.type and not self.shapes.check(
-            result.type, block.type, inner, f"the value of `{block.name.id}`"
-        ):
+        if isinstance(result, Poison) or not self._has_type(block, result, inner):
             return POISON
-        return Tensor(result.ref, self.shapes.with_caller_names(result.type, outer_names))
+        several = result.tensors if isinstance(result, Several) else (result,)
+        renamed = [
+            Tensor(each.ref, self.shapes.with_caller_names(each.type, outer_names))
+            for each in several
+        ]
+        return Several(tuple(renamed)) if isinstance(result, Several) else renamed[0]
+
+    def _has_type(self, block: ast.Block, result: Tensor | Several, env: Env) -> bool:
+        """Whether the value of a block has its declared type, or several theirs."""
+        tensors = result.tensors if isinstance(result, Several) else (result,)
+        if block.type is None:
+            return True
+        types = block.type.types if isinstance(block.type, ast.Types) else (block.type,)
+        what = f"the value of `{block.name.id}`"
+        if len(types) != len(tensors):
+            self.builder.report_error(
+                "type-mismatch",
+                f"{what} does not have its declared type",
+                block.type.span,
+                expected=type_text(block.type),
+                found=describe(result),
+            )
+            return False
+        found = [
+            self.shapes.check(tensor.type, type, env, what)
+            for tensor, type in zip(tensors, types, strict=True)
+        ]
+        return all(found)
 
     def _is_endless(self, block: ast.Block, span: Span, env: Env) -> bool:
         """Whether this call never ends, or ends too late; reports it."""
@@ -164,17 +197,37 @@ class Blocks:
                 block.name.id, param.name.id, param.default.span, kind_text(None), value
             )
 
-    def _body(self, block: ast.Block, env: Env) -> Tensor | Poison:
+    def _body(self, block: ast.Block, env: Env) -> Flow:
         """The value of a block's body."""
-        result: Tensor | Poison = POISON
+        result: Flow = POISON
         for statement in block.body.statements:
-            if isinstance(statement, ast.Edge):
+            if isinstance(statement, ast.Edge | ast.Edges):
                 self.bind_edge(statement, env)
             elif isinstance(statement, ast.Result):
-                result = self.evaluators.tensor(statement.value, env)
+                result = self.evaluators.flow(statement.value, env)
         return result
 
-    def bind_edge(self, statement: ast.Edge, env: Env) -> None:
+    def bind_edge(self, statement: ast.Edge | ast.Edges, env: Env) -> None:
         """`name = expression`. A name that is bound twice is POISON after that."""
         value = self.evaluators.resolve(statement.value, env)
-        env.names[statement.name.id] = POISON if statement.name.id in env.names else value
+        names = names_of(statement)
+        values: Sequence[Value] = [value]
+        if isinstance(statement, ast.Edges):
+            values = self._each(statement, value)
+        for name, each in zip(names, values, strict=True):
+            env.names[name.id] = POISON if name.id in env.names else each
+
+    def _each(self, statement: ast.Edges, value: Value) -> Sequence[Value]:
+        """The values for the names of `a, b = expression`."""
+        count = len(statement.names)
+        if isinstance(value, Several) and len(value.tensors) == count:
+            return value.tensors
+        if not isinstance(value, Poison):
+            self.builder.report_error(
+                "not-a-tensor",
+                f"this is not a value for each of the {count} names",
+                statement.value.span,
+                expected=f"{count} tensors",
+                found=describe(value),
+            )
+        return [POISON] * count

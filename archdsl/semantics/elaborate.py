@@ -21,9 +21,11 @@ from archdsl.semantics.steps import Steps
 from archdsl.semantics.values import (
     POISON,
     Env,
+    Flow,
     Function,
     Poison,
     Scalar,
+    Several,
     Symbol,
     Tensor,
     Value,
@@ -44,7 +46,7 @@ class Elaborator:
         self.operators = Operators(self.builder)
         self.shapes = Shapes(report, varying, self.number)
         evaluators = Evaluators(
-            self.evaluate, self.resolve, self.number, self.tensor, self.shapes.extent
+            self.evaluate, self.resolve, self.number, self.tensor, self.shapes.extent, self.flow
         )
         self.conditions = Conditions(self.builder, evaluators)
         self.blocks = Blocks(self.builder, self.shapes, evaluators)
@@ -75,6 +77,10 @@ class Elaborator:
                 return self.steps.run(self.resolve(head.value, env), head.value, steps, env)
             case ast.When():
                 return self._when(expr, env)
+            case ast.Several():
+                values = [self.tensor(each, env) for each in expr.values]
+                tensors = tuple(each for each in values if isinstance(each, Tensor))
+                return Several(tensors) if len(tensors) == len(values) else POISON
             case ast.Lambda():
                 self.builder.skip(expr)
                 return self.report_error(
@@ -111,8 +117,21 @@ class Elaborator:
         )
 
     def tensor(self, expr: ast.Expr | ast.Typed, env: Env) -> Tensor | Poison:
-        value = self.resolve(expr, env)
+        value = self.flow(expr, env)
         if isinstance(value, Tensor | Poison):
+            return value
+        return self.report_error(
+            "not-a-tensor",
+            "one tensor is needed here",
+            expr.span,
+            found=describe(value),
+            help="name each: `a, b = …`",
+        )
+
+    def flow(self, expr: ast.Expr | ast.Typed, env: Env) -> Flow:
+        """The value of an expression that is one tensor, or several."""
+        value = self.resolve(expr, env)
+        if isinstance(value, Tensor | Several | Poison):
             return value
         return self.report_error(
             "not-a-tensor", "a tensor is needed here", expr.span, found=describe(value)

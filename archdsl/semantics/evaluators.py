@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from archdsl.semantics.values import Env, Extent, Poison, Scalar, Tensor, Value
+from archdsl.semantics.values import Env, Extent, Flow, Poison, Scalar, Tensor, Value
 from archdsl.syntax import ast
 
 Expression: TypeAlias = "ast.Expr | ast.Typed"
@@ -19,3 +19,4 @@ class Evaluators(NamedTuple):
     number: Callable[[ast.Expr, Env], Scalar | Poison]
     tensor: Callable[[Expression, Env], Tensor | Poison]
     size: Callable[[ast.Expr, Env], Extent | Poison]
+    flow: Callable[[Expression, Env], Flow]

@@ -12,6 +12,7 @@ from archdsl.graph.signature import Param
 from archdsl.graph.types import Size, Type, Varying
 from archdsl.graph.unused import drop_absent
 from archdsl.semantics.binding import Callee, bind
+from archdsl.semantics.blocks import names_of
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.library import Scope
 from archdsl.semantics.model_parameters import ParameterBinder, Setting
@@ -108,9 +109,10 @@ class ModelBuilder:
         match statement:
             case ast.Input():
                 self._input(statement)
-            case ast.Edge():
+            case ast.Edge() | ast.Edges():
                 self.elaborator.blocks.bind_edge(statement, self.env)
-                self.failed |= isinstance(self.env.names[statement.name.id], Poison)
+                names = names_of(statement)
+                self.failed |= any(isinstance(self.env.names[n.id], Poison) for n in names)
             case ast.Output():
                 self._output(statement)
             case ast.Loss():

@@ -7,12 +7,14 @@ must have one value. Values and types are checked when a model is elaborated.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 from archdsl.diagnostics import Diagnostic, Note, Span, closest, did_you_mean, listing
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Param
 from archdsl.graph.types import Type
 from archdsl.semantics.binding import Bound, Callee, bind, callee
+from archdsl.semantics.blocks import names_of
 from archdsl.semantics.library import Scope
 from archdsl.semantics.report import Report
 from archdsl.semantics.unknown import (
@@ -21,7 +23,7 @@ from archdsl.semantics.unknown import (
     unknown_option,
     unknown_value,
 )
-from archdsl.semantics.values import Scalar, Symbol, Tensor, Value
+from archdsl.semantics.values import POISON, Poison, Scalar, Symbol, Tensor, Value
 from archdsl.syntax import ast
 from archdsl.syntax.traversal import walk
 
@@ -82,7 +84,12 @@ class _Names:
             self.bind(param.name)
         self.distinct_choices(item.params)
         statements = item.body.statements
-        self.edges = edges = {s.name.id: s.name for s in statements if isinstance(s, ast.Edge)}
+        self.edges = edges = {
+            name.id: name
+            for each in statements
+            if isinstance(each, ast.Edge | ast.Edges)
+            for name in names_of(each)
+        }
         if isinstance(item, ast.Block):
             self.block_body(item)
         for statement in item.body.statements:
@@ -196,7 +203,9 @@ class _Names:
         """A block has edges and one value, its last expression."""
         if block.type:
             # It can use the names of the parameters; edges are bound later.
-            self.result_type(block.type)
+            several = block.type.types if isinstance(block.type, ast.Types) else [block.type]
+            for type in several:
+                self.result_type(type)
         last = block.body.statements[-1] if block.body.statements else None
         if not isinstance(last, ast.Result):
             self.report.add(
@@ -207,7 +216,7 @@ class _Names:
             )
         for statement in block.body.statements:
             match statement:
-                case ast.Edge():
+                case ast.Edge() | ast.Edges():
                     pass
                 case ast.Result():
                     if statement is not last:
@@ -231,9 +240,10 @@ class _Names:
                 if statement.default:
                     self.value(statement.default)
                 self.bind(statement.name)
-            case ast.Edge():
+            case ast.Edge() | ast.Edges():
                 self.value(statement.value)
-                self.bind(statement.name)
+                for name in names_of(statement):
+                    self.bind(name)
             case ast.Output():
                 self.value(statement.value)
                 self.result_type(statement.type)
@@ -287,8 +297,11 @@ class _Names:
                 self.call(expr, None)
             case ast.Chain():
                 self.value(expr.steps[0].value)
-                for step in expr.steps[1:]:
-                    self.block(step.value)
+                for before, step in pairwise(expr.steps):
+                    self.block(step.value, self.flow(before.value))
+            case ast.Several():
+                for each in expr.values:
+                    self.value(each)
             case ast.Binary():
                 self.value(expr.left)
                 self.value(expr.right)
@@ -319,28 +332,51 @@ class _Names:
             case _:
                 self.value(node)
 
-    def block(self, expr: ast.Expr | ast.Typed) -> None:
-        """An expression where a block is needed."""
+    def block(self, expr: ast.Expr | ast.Typed, x: Tensor | Poison = POISON) -> None:
+        """An expression where a block is needed, which `x` is passed to."""
         match expr:
             case ast.Name() | ast.Call():
-                self.call(expr, _SOME_TENSOR)
+                self.call(expr, x)
             case ast.Lambda() | ast.Chain():
                 for step in expr.steps:
-                    self.block(step.value)
+                    self.block(step.value, x)
+                    x = self.flow(step.value)
             case ast.Binary(op="*"):
-                self.block(expr.left)
+                self.block(expr.left, x)
                 self.value(expr.right)
             case ast.Labeled():
-                self.block(expr.value)
+                self.block(expr.value, x)
             case ast.When():
                 self.condition(expr.condition)
-                self.block(expr.value)
+                self.block(expr.value, x)
                 if expr.otherwise:
-                    self.block(expr.otherwise)
+                    self.block(expr.otherwise, x)
             case _:
                 pass  # not a block, which elaboration reports
 
-    def call(self, expr: ast.Name | ast.Call, receiver: Tensor | None) -> None:
+    def flow(self, expr: ast.Expr | ast.Typed) -> Tensor | Poison:
+        """What an expression passes along an arrow: POISON if it may be several tensors."""
+        match expr:
+            case ast.Several() | ast.Lambda() | ast.Chain():
+                return POISON
+            case ast.Labeled():
+                return self.flow(expr.value)
+            case ast.When():
+                both = [expr.value] + ([expr.otherwise] if expr.otherwise else [])
+                flows = [self.flow(each) for each in both]
+                return POISON if POISON in flows or not expr.otherwise else _SOME_TENSOR
+            case ast.Name() | ast.Call():
+                name = expr.id if isinstance(expr, ast.Name) else expr.callee.id
+                definition = self.scope.blocks.get(name)
+                one = (
+                    isinstance(definition.block.type, ast.Type) if definition else name in OPS
+                )  # not in FORMS
+                value = isinstance(expr, ast.Name) and name in self.bound
+                return _SOME_TENSOR if one and not value else POISON
+            case _:
+                return _SOME_TENSOR
+
+    def call(self, expr: ast.Name | ast.Call, receiver: Tensor | Poison | None) -> None:
         name, args = (expr, ()) if isinstance(expr, ast.Name) else (expr.callee, expr.args)
         self.used.add(name.id)
         if name.id in self.bound:
@@ -373,7 +409,7 @@ class _Names:
             self.undefined.add(name.id)
 
     def arguments(
-        self, called: Callee, args: tuple[ast.Arg, ...], receiver: Tensor | None
+        self, called: Callee, args: tuple[ast.Arg, ...], receiver: Tensor | Poison | None
     ) -> None:
         def read(expr: ast.Expr | ast.Typed, param: Param | None) -> Value:
             unbound = isinstance(expr, ast.Name) and expr.id not in self.bound

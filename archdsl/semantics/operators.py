@@ -8,13 +8,24 @@ from typing import Any
 from archdsl.diagnostics import Note, Span, did_you_mean, listing
 from archdsl.graph.nodes import Apply, Stack, walk
 from archdsl.graph.nodes import refs as refs_of
+from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site
+from archdsl.graph.split import SPLIT, ranges, with_name
 from archdsl.graph.types import Axis, Size, Type
 from archdsl.semantics.binding import Arguments, Bound
 from archdsl.semantics.graph_builder import GraphBuilder
 from archdsl.semantics.shapes import where_bound
 from archdsl.semantics.unknown import unknown_option
-from archdsl.semantics.values import POISON, Env, Extent, Poison, Scalar, Symbol, Tensor
+from archdsl.semantics.values import (
+    POISON,
+    Env,
+    Extent,
+    Poison,
+    Scalar,
+    Several,
+    Symbol,
+    Tensor,
+)
 from archdsl.syntax import ast
 
 
@@ -58,6 +69,27 @@ class Operators:
             self.tables[full] = node
             env.labels[path.rpartition(".")[2]] = full
         return Tensor(node.id, node.type)
+
+    def split(self, arguments: Arguments, span: Span, env: Env) -> Several | Poison:
+        """The parts of an axis, each a `slice`."""
+        made = self.site(SPLIT, arguments, env)
+        if isinstance(made, Poison):
+            return made
+        site, refs = made
+        op, found = OPS["slice"], []
+        try:
+            index = site.index(-1)
+            for start, stop, name in ranges(site):
+                attr = {"axis": index, "start": start, "stop": stop}
+                type = op.infer(Site(site.tensors, attr, site.varying, {}))
+                type = with_name(type, index, name)
+                id, attrs = self.builder.new_id(), tuple(attr.items())
+                path = self.builder.places.unique_path(op.name, span, labelled=False)
+                self.builder.nodes.append(Apply(id, op.name, refs, attrs, path, type, span))
+                found.append(Tensor(id, type))
+        except Mismatch as mismatch:
+            return self.report_mismatch(mismatch, SPLIT, arguments.slots, span)
+        return Several(tuple(found))
 
     def node(
         self, op: Op, arguments: Arguments, env: Env, span: Span, path: str

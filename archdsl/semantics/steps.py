@@ -8,6 +8,7 @@ from dataclasses import replace
 from archdsl.graph.nodes import Stack
 from archdsl.graph.ops import FORMS, OPS
 from archdsl.graph.signature import Kind, Param
+from archdsl.graph.split import SPLIT
 from archdsl.semantics.binding import Callee, bind, callee
 from archdsl.semantics.blocks import Blocks
 from archdsl.semantics.conditions import Conditions
@@ -20,7 +21,9 @@ from archdsl.semantics.values import (
     POISON,
     Closure,
     Env,
+    Flow,
     Poison,
+    Several,
     Symbol,
     Tensor,
     Value,
@@ -47,11 +50,9 @@ class Steps:
         self.evaluators = evaluators
         self.mixtures = Mixtures(builder, operators)
 
-    def run(
-        self, x: Value, head: ast.Node, steps: Sequence[ast.Step], env: Env
-    ) -> Tensor | Poison:
+    def run(self, x: Value, head: ast.Node, steps: Sequence[ast.Step], env: Env) -> Flow:
         """Passes the value of `head` through the steps after it."""
-        if not isinstance(x, Tensor | Poison):
+        if not isinstance(x, Tensor | Several | Poison):
             x = self.builder.report_error(
                 "not-a-tensor",
                 "only a tensor can be passed along `->`",
@@ -66,11 +67,11 @@ class Steps:
         self,
         expr: ast.Expr | ast.Typed,
         env: Env,
-        x: Tensor | Poison,
+        x: Flow,
         label: ast.Name | None = None,
         named: bool = True,
         chosen: bool = False,
-    ) -> Tensor | Poison:
+    ) -> Flow:
         """A block applied to a tensor.
 
         `named`: its weights get a path for this call; `chosen`: `if` has chosen the block.
@@ -117,11 +118,11 @@ class Steps:
         self,
         expr: ast.Name | ast.Call,
         env: Env,
-        x: Tensor | Poison | None,
+        x: Flow | None,
         label: ast.Name | None,
         named: bool,
         chosen: bool = False,
-    ) -> Tensor | Poison:
+    ) -> Flow:
         """A call of an operator or a block; `x` is the tensor along the arrow, if any.
 
         `named` and `chosen` are those of `apply`.
@@ -159,6 +160,8 @@ class Steps:
             called, args, x, lambda e, p: self.argument(e, p, called, env), self.builder.report
         )
         place = label.id if label else name.id
+        if name.id == SPLIT.name:
+            return self.operators.split(arguments, expr.span, env)
         if name.id in OPS:
             return self.operators.apply(
                 OPS[name.id], arguments, expr.span, place, env, label, named
@@ -174,7 +177,15 @@ class Steps:
     def _expert(self, block: Closure, x: Tensor) -> Tensor | Poison:
         """The value of an expert, a block that was passed as an argument."""
         with self.builder.in_body_of(block.env):
-            return self.apply(block.expr, block.env, x, named=False)
+            result = self.apply(block.expr, block.env, x, named=False)
+        if isinstance(result, Several):
+            return self.builder.report_error(
+                "mixture",
+                "an expert must return a vector for each vector",
+                block.expr.span,
+                found=describe(result),
+            )
+        return result
 
     def _call_parameter(
         self,
@@ -182,18 +193,21 @@ class Steps:
         expr: ast.Name | ast.Call,
         args: tuple[ast.Arg, ...],
         env: Env,
-        x: Tensor | Poison | None,
+        x: Flow | None,
         label: ast.Name | None,
         named: bool,
-    ) -> Tensor | Poison:
+    ) -> Flow:
         """A block that was passed as an argument. It has its other arguments already."""
         name = expr.id if isinstance(expr, ast.Name) else expr.callee.id
-        if x is None and len(args) == 1:
-            x, args = self.evaluators.tensor(args[0].value, env), ()
+        if all(arg.name is None for arg in args):
+            given = [self.evaluators.resolve(arg.value, env) for arg in args]
+            tensors = [each for each in given if isinstance(each, Tensor | Poison)]
+            if len(tensors) == len(given):
+                x, args = _together(x, tensors), ()
         if x is None or args:
             return self.builder.report_error(
                 "argument-value",
-                f"`{name}` is a block parameter and takes only a tensor",
+                f"`{name}` is a block parameter and takes only tensors",
                 expr.span,
                 help=f"write `x -> {name}`",
             )
@@ -236,9 +250,7 @@ class Steps:
             case _:
                 return self.evaluators.evaluate(expr, env)
 
-    def _repeat(
-        self, expr: ast.Binary, env: Env, x: Tensor | Poison, label: ast.Name | None
-    ) -> Tensor | Poison:
+    def _repeat(self, expr: ast.Binary, env: Env, x: Flow, label: ast.Name | None) -> Flow:
         """`block * n`: one `Stack` node, whose body is one layer."""
         count = self._layers(expr.right, env)
         block = expr.left
@@ -250,6 +262,15 @@ class Steps:
         path = self.builder.places.unique_path(
             name, label.span if label else expr.span, bool(label)
         )
+        if isinstance(x, Several):
+            self.builder.skip(expr)
+            return self.builder.report_error(
+                "stack",
+                "a repeated block takes one tensor",
+                expr.left.span,
+                found=describe(x),
+                help="join them before: `concat(a, b, D)`",
+            )
         if isinstance(x, Poison):
             with self.builder.collect_nodes(), self.builder.places.in_stack(path):
                 return self.apply(block, env, x, named=False)
@@ -260,6 +281,14 @@ class Steps:
                 result = self.apply(block, env, Tensor(carry, type), named=False)
             if isinstance(result, Poison):
                 return result
+            if isinstance(result, Several):
+                return self.builder.report_error(
+                    "stack",
+                    "a repeated block must return the type of its input",
+                    expr.left.span,
+                    expected=str(type),
+                    found=describe(result),
+                )
             if result.type.noncausal <= type.noncausal:
                 break
             # The output of a layer is the input of the next: elaborate again with these axes.
@@ -300,6 +329,16 @@ class Steps:
             else None,
         )
         return None
+
+
+def _together(x: Flow | None, others: Sequence[Tensor | Poison]) -> Flow | None:
+    """The tensors along an arrow and those after them, if there are any."""
+    first = () if x is None else x.tensors if isinstance(x, Several) else (x,)
+    every = (*first, *others)
+    tensors = tuple(each for each in every if isinstance(each, Tensor))
+    if len(tensors) < len(every):
+        return POISON
+    return Several(tensors) if len(tensors) > 1 else tensors[0] if tensors else None
 
 
 def _stack_name(block: ast.Expr, env: Env) -> str:

@@ -48,6 +48,12 @@ class Tensor(Frozen):
     type: Type
 
 
+class Several(Frozen):
+    """Two or more values of the graph: `(a, b)`, or the results of a block."""
+
+    tensors: tuple[Tensor, ...]
+
+
 class Closure(Frozen):
     """A block passed as an argument: its expression, and the names that it sees."""
 
@@ -69,7 +75,9 @@ class Poison:
 
 POISON = Poison()
 
-Value: TypeAlias = Scalar | Symbol | Extent | Tensor | Closure | Function | Poison
+Value: TypeAlias = Scalar | Symbol | Extent | Tensor | Several | Closure | Function | Poison
+# What passes along an arrow.
+Flow: TypeAlias = Tensor | Several | Poison
 
 
 @dataclass
@@ -100,6 +108,8 @@ def value_text(value: Value) -> str:
             return value.text
         case Tensor():
             return f"a tensor {value.type}"
+        case Several():
+            return f"{len(value.tensors)} tensors"
         case Extent():
             return f"the varying axis {value.axis}"
         case Closure():

@@ -114,6 +114,17 @@ class Lambda(Spanned):
     closing: tuple[str, ...] = ()
 
 
+class Several(Spanned):
+    """`(a, b)`: two or more tensors, which pass along an arrow together."""
+
+    args: tuple[Arg, ...]
+    closing: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> tuple[Expr | Typed, ...]:
+        return tuple(arg.value for arg in self.args)
+
+
 class Compare(Spanned):
     """`kv_heads < heads`, as a condition."""
 
@@ -151,6 +162,7 @@ Expr: TypeAlias = (
     | Labeled
     | Chain
     | Lambda
+    | Several
     | When
 )
 Condition: TypeAlias = Expr | Compare | Not
@@ -172,6 +184,12 @@ class Type(Spanned):
     axes: tuple[Axis, ...]
     below: Expr | None
     pad: Expr | None
+
+
+class Types(Spanned):
+    """`(float[T, D], float[T])`: the types of a block with several results."""
+
+    types: tuple[Type, ...]
 
 
 class BlockType(Spanned):
@@ -205,6 +223,14 @@ class Input(Spanned):
 
 class Edge(Spanned):
     name: Name
+    value: Expr
+    trivia: Trivia = PLAIN
+
+
+class Edges(Spanned):
+    """`q, k, v = x -> split(3)`: names for several values."""
+
+    names: tuple[Name, ...]
     value: Expr
     trivia: Trivia = PLAIN
 
@@ -259,7 +285,9 @@ class Result(Spanned):
     trivia: Trivia = PLAIN
 
 
-Statement: TypeAlias = Input | Edge | Output | Loss | Init | Expect | ExpectType | Result
+Statement: TypeAlias = (
+    Input | Edge | Edges | Output | Loss | Init | Expect | ExpectType | Result
+)
 
 # -- the items of a file --
 
@@ -294,7 +322,7 @@ class Use(Spanned):
 class Block(Spanned):
     name: Name
     params: Params
-    type: Type | None
+    type: Type | Types | None
     body: Body
     trivia: Trivia = PLAIN
 
@@ -433,6 +461,7 @@ Node: TypeAlias = (
     | Statement
     | Expr
     | Type
+    | Types
     | BlockType
     | Choices
     | Typed

@@ -119,7 +119,7 @@ _COMMON_MISTAKES = (
     (r"\bpad\s*‸=", "write `pad 0`"),
     (r":\s*‸[-\d\"]", "write a default as `name = value`"),
     (r":\s*‸=", "to name a value, write `name = …`"),
-    (r"^\w+\s*‸,", "name each value on a separate line"),
+    (r"^\w+,\s*‸=", "write a name behind the comma, or remove it"),
     (r"‸\{\d", "a placeholder in a path needs a name: `{i}`"),
     (r"expect\b[^=]*‸=[^=]|=\s*‸=[^=]|‸!=", "write equality as `==`"),
     (r"‸(==|>=|<=?|>)", "write a comparison after `expect`"),

@@ -35,6 +35,7 @@ _STRING_OR_COMMENT = re.compile(r'"[^"\n]*"|#[^\n]*')
 _EXPRESSION = re.compile(r"\{([^{},]*[-+*/% ][^{},]*)\}")  # in a path
 # Rules whose children are one list: a field of their own class, or of their parent's.
 _LISTS = {"file", "params", "body", "facts", "chain", "lambda", "config", "choices"}
+_LISTS |= {"several", "types"}
 _PLAIN_LISTS = {"axes", "args", "rules", "fields", "paths", "conversions", "terms"}
 
 
@@ -152,6 +153,10 @@ class _Build(lark.Transformer[lark.Token, Any]):
             children = [tuple(child for child in children if child is not None)]
         if rule in _PLAIN_LISTS:
             return children[0]
+        if rule == "element":
+            return ast.Arg(self.span(meta), None, children[0])
+        if rule == "edges":
+            children = [tuple(children[:-1]), children[-1]]
         if rule in ("conversion", "only"):
             children = [children[0], tuple(children[1:])]
         name = "".join(part.capitalize() for part in rule.split("_"))

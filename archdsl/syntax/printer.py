@@ -35,8 +35,10 @@ def expression(node: ast.Expr) -> str:
     return _flat(node)
 
 
-def type_text(node: ast.Type | ast.BlockType | ast.Choices) -> str:
+def type_text(node: ast.Type | ast.Types | ast.BlockType | ast.Choices) -> str:
     """A type on one line."""
+    if isinstance(node, ast.Types):
+        return f"({', '.join(map(type_text, node.types))})"
     if isinstance(node, ast.BlockType):
         return "block"
     if isinstance(node, ast.Choices):
@@ -101,6 +103,8 @@ def _flat_without_parentheses(node: ast.Condition | ast.Typed) -> str:
             return " -> ".join(_flat(s.value, _WHEN) for s in node.steps)
         case ast.Lambda():
             return f"{{ {' -> '.join(_flat(s.value, _WHEN) for s in node.steps)} }}"
+        case ast.Several():
+            return f"({', '.join(map(_flat, node.values))})"
         case ast.When():
             other = f" else {_flat(node.otherwise, _LABEL)}" if node.otherwise else ""
             return f"{_flat(node.value, _LABEL)} if {_flat(node.condition, _SUM)}{other}"
@@ -161,6 +165,8 @@ def _lines(
                 *_list_lines(node.args, node.closing, deeper),
                 indent + ")",
             ]
+        case ast.Several():
+            return ["(", *_list_lines(node.args, node.closing, deeper), indent + ")"]
         case ast.When():
             lines = _lines(node.value, indent, used, _LABEL)
             lines = _append(lines, " if ", node.condition, indent, used)
@@ -334,6 +340,9 @@ def _statement_lines(node: ast.Item | ast.Statement | ast.Line, indent: str) -> 
             return _prepend(f"{declared} = ", node.default, indent, used, _SUM)
         case ast.Edge():
             return _prepend(f"{node.name.id} = ", node.value, indent, used)
+        case ast.Edges():
+            names = ", ".join(name.id for name in node.names)
+            return _prepend(f"{names} = ", node.value, indent, used)
         case ast.Output():
             before_value = f"output {node.name.id}: {type_text(node.type)}"
             before_value += _condition_text(node.condition) + " = "

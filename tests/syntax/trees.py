@@ -109,10 +109,16 @@ def _expressions(trivia: st.SearchStrategy[ast.Trivia], commented: bool) -> Any:
         lambdas = _node(ast.Lambda, _many(steps, 1))
         if commented:
             calls, lambdas = closed(calls, "args"), closed(lambdas, "steps")
+        several = _node(
+            ast.Several, _many(_node(ast.Arg, st.none(), inner, trivia).map(_whole), 2)
+        )
+        if commented:
+            several = closed(several, "args")
         operators = st.sampled_from(["+", "-", "*", "/", "//"])
         return st.one_of(
             calls,
             lambdas,
+            several,
             _node(ast.Chain, _many(steps, 2)),
             _node(ast.Labeled, labels, inner),
             _node(ast.When, inner, conditions(inner), _or_none(inner)),
@@ -132,6 +138,7 @@ types = _node(
     _or_none(plain),
     _or_none(plain),
 )
+several_types = _node(ast.Types, _many(types, 2))
 expressions: Any = _expressions(trivia, commented=True)
 calls = closed(
     _node(
@@ -168,6 +175,7 @@ choices = _node(ast.Choices, st.lists(names, min_size=2, max_size=3).map(tuple))
 statements = (
     _node(ast.Input, names, types, _or_none(numbers), trivia)
     | _node(ast.Edge, names, expressions, trivia).map(_whole)
+    | _node(ast.Edges, _many(names, 2), expressions, trivia).map(_whole)
     | _node(ast.Output, names, types, guards, expressions, trivia).map(_whole)
     | _node(ast.Loss, st.lists(terms, min_size=1, max_size=3).map(tuple), guards, trivia)
     | _node(ast.Init, calls | names, trivia)
@@ -225,7 +233,7 @@ rules |= _node(ast.Optional, paths, trivia) | renames
 rules |= closed(_node(ast.Config, _stacked(settings | renames), trivia=trivia), "rules")
 items = (
     _node(ast.Use, strings, trivia)
-    | _node(ast.Block, names, params, _or_none(types), bodies, trivia)
+    | _node(ast.Block, names, params, _or_none(types | several_types), bodies, trivia)
     | _node(ast.Model, names, params, bodies, trivia)
     | _node(
         ast.Variant,
