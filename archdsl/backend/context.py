@@ -43,6 +43,8 @@ class ExecutionContext:
     quantized: Mapping[str, Quantized] = field(default_factory=dict)  # of `weights`, by path
     lengths: dict[str, Tensor] = field(default_factory=dict)
     shared: dict[tuple[object, ...], Tensor] = field(default_factory=dict)  # by all layers
+    # In an expert: the number of vectors that chose it, which are the first ones.
+    chosen_rows: Tensor | None = None
     # Called with each operator, its full path and its value.
     probe: Callable[[Apply, str, Any], None] | None = None
 

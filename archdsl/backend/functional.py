@@ -39,7 +39,8 @@ def project(
     if op.context.trains:  # not fused: each step has its own gradient
         y = products.linear(kernel, x, stored, bias, dtype=dtype)  # [B, …, out]
         return apply_epilogue(op.context, y, epilogue).cast(dtype)  # [B, …, out]
-    return products.linear(kernel, x, stored, bias, epilogue, dtype)  # [B, …, out]
+    rows = op.context.chosen_rows  # [B, …, out]
+    return products.linear(kernel, x, stored, bias, epilogue, dtype, rows)
 
 
 def apply_epilogue(context: ExecutionContext, y: Tensor, epilogue: Epilogue) -> Tensor:

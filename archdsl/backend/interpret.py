@@ -17,6 +17,7 @@ from archdsl.backend.context import ExecutionContext, OpCall
 from archdsl.backend.emit import EMIT
 from archdsl.backend.kernels.products import Epilogue
 from archdsl.backend.layer_replay import layer_tensors, run_layers
+from archdsl.backend.mixture import mixture
 from archdsl.backend.tensors import make_contiguous, shape
 from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Repeated, Slice, Stack
 from archdsl.graph.ops import OPERATORS
@@ -98,7 +99,9 @@ def _walk(
             case Stack():
                 _stack(context, node, values, around, layer)
             case Mixture():
-                values[node.id] = _mixture(context, node, values, around, layer)
+                expert = partial(_expert, context, node, values, around, layer)
+                x, gates = values[node.input], values[node.gates]
+                values[node.id] = mixture(context, node, x, gates, expert)
 
 
 def _stack(
@@ -124,29 +127,6 @@ def _stack(
     values |= {each.id: all for each, all in zip(given, zip(*found, strict=True), strict=True)}
 
 
-def _mixture(
-    context: ExecutionContext,
-    node: Mixture,
-    values: dict[str, Value],
-    around: tuple[Repeated, ...],
-    layer: Layer,
-) -> Tensor:
-    """The sum of all experts, each times its gate. A vector is a row of an expert's batch."""
-    x, gates = make_contiguous(values[node.input]), values[node.gates]
-    rows = x.reshape(-1, shape(x)[-1])  # [N, D]
-    weights = gates.reshape(-1, node.count).cast(dtypes.float32).contiguous()  # [N, count]
-    total = None
-    for i in range(node.count):
-        values[node.carry] = rows
-        _walk(context, node.body, values, (*around, node), (*layer, i))
-        part = values[node.result].cast(dtypes.float32) * weights[:, i : i + 1]  # [N, D']
-        total = part if total is None else total + part
-    assert total is not None
-    dtype = dtypes.float32 if node.id in context.wide else x.dtype
-    result: Tensor = total.reshape(*shape(x)[:-1], shape(total)[-1]).cast(dtype)
-    return result
-
-
 # These are not nested functions: closures would be reference cycles, which keep all values
 # alive until garbage collection, and tinygrad allocates memory for values that are alive.
 
@@ -163,6 +143,22 @@ def _layer(
     """The output of layer i of a stack for x."""
     values[node.carry] = x
     values |= {each.id: values[each.of][i] for each in node.takes}
+    _walk(context, node.body, values, (*around, node), (*layer, i))
+    result: Tensor = values[node.result]
+    return result
+
+
+def _expert(
+    context: ExecutionContext,
+    node: Mixture,
+    values: dict[str, Value],
+    around: tuple[Repeated, ...],
+    layer: Layer,
+    i: int,
+    x: Tensor,
+) -> Tensor:
+    """The output of expert i of a mixture for vectors x [N, D], the rows of its batch."""
+    values[node.carry] = x
     _walk(context, node.body, values, (*around, node), (*layer, i))
     result: Tensor = values[node.result]
     return result

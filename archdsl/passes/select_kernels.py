@@ -199,6 +199,8 @@ def _select(
                 found.append(replace(node, body=body))
             case Mixture():
                 rows = batch * vectors(types[node.input]).at(sizes)
+                if target is not None:  # on average, each expert is chosen by so many
+                    rows = -(-rows * node.chosen // node.count)
                 body = _select(graph, node.body, target, rows, sizes, types)
                 found.append(replace(node, body=body))
     return tuple(found)

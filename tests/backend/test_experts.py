@@ -32,8 +32,8 @@ def routed(**settings: Any) -> Model:
     return archdsl.compile(archdsl.parse(ROUTED), seed=1, device="CPU", **settings)
 
 
-def right(found: Model, tokens: np.ndarray, chosen: int) -> np.ndarray:
-    """The logits, each vector and each chosen expert by itself."""
+def right(found: Model, tokens: np.ndarray, chosen: int, only: int | None = None) -> np.ndarray:
+    """The logits, each vector and each chosen expert by itself; or of one expert for all."""
     weights = {name: w.numpy().astype(float) for name, w in found.parameters.items()}
     x = weights["embed.weight"][tokens]
     x = 6 * x / np.linalg.norm(x, axis=-1, keepdims=True)
@@ -41,7 +41,8 @@ def right(found: Model, tokens: np.ndarray, chosen: int) -> np.ndarray:
     scores /= scores.sum(-1, keepdims=True)
     out = np.zeros_like(x)
     for at in np.ndindex(tokens.shape):
-        for e in np.argsort(-scores[at], kind="stable")[:chosen]:
+        largest = np.argsort(-scores[at], kind="stable")[:chosen]
+        for e in largest if only is None else [only]:
 
             def linear(name: str, of: np.ndarray, e: int = e) -> Any:
                 path = f"experts.{e}.{name}"
@@ -63,6 +64,23 @@ def test_whole_and_in_steps(kernels: str, length: int) -> None:
     decoder = found.decoder(2)
     parts = [decoder.feed(tokens[:, :-1]), decoder.feed(tokens[:, -1:])]
     assert apart(np.concatenate(parts, 1), logits) < 1e-5
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize(
+    ("length", "dtype"), [(1, "float32"), (30, "float32"), (7, "bfloat16")]
+)
+def test_only_the_chosen_experts_are_computed(length: int, dtype: str) -> None:
+    found = routed(chosen=1, dtype=dtype)
+    tokens = np.full((1, length), 3)  # one token chooses one expert
+    before = found(tokens=tokens)["logits"].numpy()
+    at = [right(found, tokens, 1, e) for e in range(3)]
+    chosen = int(np.argmin([apart(each, before) for each in at]))
+    assert apart(at[chosen], before) < (1e-5 if dtype == "float32" else 0.05)
+    for name, weight in found.parameters.items():
+        if name.startswith("experts.") and int(name.split(".")[1]) != chosen:
+            weight.assign(weight.full_like(np.nan)).realize()
+    assert apart(found(tokens=tokens)["logits"], before) == 0
 
 
 @pytest.mark.long

@@ -15,7 +15,15 @@ import pytest
 from tinygrad import Tensor
 
 import archdsl
-from archdsl.backend.kernels import activations, attention, norms, products, roofline, tables
+from archdsl.backend.kernels import (
+    activations,
+    attention,
+    experts,
+    norms,
+    products,
+    roofline,
+    tables,
+)
 from archdsl.backend.kernels.products import Epilogue
 from archdsl.backend.kernels.source import source
 from archdsl.backend.quantized import Quantized, quantize
@@ -411,6 +419,10 @@ def test_every_kernel_compiles_for_other_processors(
         trained = attention.attend(kernel, heads, heads, heads, 0.5, True, 3, trains=True)
         trained.sum().backward()
     attention.append(heads, heads, begin, 4)
+    taken, rows = experts.gather_rows(tensor(normal(8, 64)), tensor(normal(8, 4)), begin)
+    experts.scatter_rows(None, taken, tensor(normal(8, 4)), begin, rows)
+    for kernel in ("matvec", "matmul"):
+        products.linear(kernel, taken, weights[0], None, rows=rows)
     norms.norm(tensor(normal(8, 64)), False, 1e-5, None, None).sum().backward()
     for act in ACTIVATIONS if dtype == "float32" else ():
         activations.activation(act, tensor(normal(8, 64))).sum().backward()

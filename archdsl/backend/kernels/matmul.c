@@ -19,6 +19,12 @@
 #define PANELS_PER_TILE MAX(1, MIN(3, (long)BATCH * ROW_BLOCKS * PANELS / (4 * THREADS)))
 #define COLUMN_BLOCKS ((PANELS + PANELS_PER_TILE - 1) / PANELS_PER_TILE)
 
+#ifdef SOME_ROWS
+#define ROWS all->rows[0]
+#else
+#define ROWS M
+#endif
+
 struct args {
   float *y;
   const float *a;
@@ -26,6 +32,7 @@ struct args {
   const float *scales, *offsets;
   const weight *bias;
   const float *times, *plus;  // of the epilogue; only if BATCH is 1
+  const int *rows;            // [0] is the number of rows of a that count; only if BATCH is 1
 };
 
 // On the stack: at most 700 KiB for any sizes, because MC is at most about 516.
@@ -99,7 +106,8 @@ NOINLINE static void run_tile(const void *given, int tile) {
   here.y += batch * M * N, here.a += batch * M * K, here.b += batch * K * N;
   tile %= COLUMN_BLOCKS * ROW_BLOCKS;
   struct buffers buffers;
-  int top = tile / COLUMN_BLOCKS * MC, tiles = (MIN(MC, M - top) + MR - 1) / MR;
+  int top = tile / COLUMN_BLOCKS * MC, tiles = (MIN(MC, ROWS - top) + MR - 1) / MR;
+  if (tiles <= 0) return;
   int first = tile % COLUMN_BLOCKS * PANELS_PER_TILE, panels = MIN(PANELS_PER_TILE, PANELS - first);
   for (int k = 0; k < K; k += KC) {
     int depth = MIN(KC, K - k);

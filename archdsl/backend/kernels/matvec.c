@@ -9,6 +9,12 @@
 #define A_ROWS (M < 3 ? M : 3)
 #define BLOCKS (M / A_ROWS + M % A_ROWS)
 
+#ifdef SOME_ROWS
+#define ROWS args.rows[0]
+#else
+#define ROWS M
+#endif
+
 struct args {
   float *y;
   const float *a;
@@ -16,6 +22,7 @@ struct args {
   const float *scales, *offsets;
   const weight *bias;
   const float *times, *plus;
+  const int *rows;  // [0] is the number of rows of a that count
   const struct a_block *blocks;  // blocks `first` to `last` - 1 of a, prepared
   int first, last;
 };
@@ -207,8 +214,10 @@ NOINLINE static void run_tile(const void *given, int tile) {
 void KERNEL(PARAMETERS, struct thread_pool *pool) {
   struct a_block blocks[BLOCKS_PER_PASS];
   struct args args = {ARGUMENTS, .blocks = blocks};
-  for (; args.first < BLOCKS; args.first = args.last) {
-    args.last = MIN(args.first + BLOCKS_PER_PASS, BLOCKS);
+  int blocks_used = BLOCKS;
+  while (blocks_used && first_row(blocks_used - 1) >= ROWS) blocks_used--;
+  for (; args.first < blocks_used; args.first = args.last) {
+    args.last = MIN(args.first + BLOCKS_PER_PASS, blocks_used);
     for (int index = args.first; index < args.last; index++)
       prepare(blocks + index - args.first, args.a + (long)first_row(index) * K, rows_of(index));
     parallel_for(pool, run_tile, &args, (N + TILE_SIZE - 1) / TILE_SIZE);

@@ -45,19 +45,20 @@ def linear(
     bias: Tensor | None,
     epilogue: Epilogue = NO_EPILOGUE,
     dtype: DType | None = None,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """epilogue(x @ weight^T + bias) of x [B, …, in], weight [out, in], bias [out]: [B, …, out].
 
     Computed in float32, and returned in `dtype`, by default that of x. An epilogue or a
-    quantized weight has no gradient.
+    quantized weight has no gradient. Only the first `rows[0]` vectors of x are computed.
     """
     (N, K), M = shape(weight), prod(shape(x)[:-1])
     a = x.cast(dtypes.float32).reshape(M, K)
     if kernel == "matmul":
-        y = matmul(a, weight, True, bias, epilogue)
+        y = matmul(a, weight, True, bias, epilogue, rows)
     else:
         constants, parts = stored_weight("b", weight)
-        macro, more = _epilogue(bias, epilogue)
+        macro, more = _epilogue(bias, epilogue, rows)
         constants |= {"M": M, "N": N, "K": K, "TILE_SIZE": _tile_size(N, K), **macro}
         y = Tensor.empty(M, N, device=x.device)
         inputs = {"a": a, **parts, **more}
@@ -72,12 +73,13 @@ def matmul(
     transpose_b: bool = False,
     bias: Tensor | None = None,
     epilogue: Epilogue = NO_EPILOGUE,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """epilogue(a @ b + bias) of a [batch…, M, K], b [batch…, K, N], bias [N]: [batch…, M, N] in
     float32.
 
     With `transpose_b`, b is stored as [N, K]; a quantized b always is. A quantized b or an
-    epilogue has no gradient.
+    epilogue has no gradient. `rows` is that of `linear`; a then has no batch.
     """
     a = a.cast(dtypes.float32)
     (*batch, M, K), N = shape(a), shape(b)[-2 if transpose_b else -1]
@@ -90,7 +92,7 @@ def matmul(
         zip(("B_ROW", "B_COLUMN"), (1, K) if transpose_b else (N, 1), strict=True)
     )
     y = Tensor.empty(*batch, M, N, device=a.device)
-    macro, more = _epilogue(bias, epilogue)
+    macro, more = _epilogue(bias, epilogue, rows)
     inputs = {"a": a, **parts, **more}
     constants |= _tiles(M) | macro
     operations = 2 * prod(batch) * M * N * K
@@ -125,17 +127,19 @@ def _gradient(transpose_b: bool) -> Callable[[UOp, UOp], tuple[UOp | None, ...]]
 
 
 def _epilogue(
-    bias: Tensor | None, epilogue: Epilogue
+    bias: Tensor | None, epilogue: Epilogue, rows: Tensor | None
 ) -> tuple[dict[str, object], dict[str, Tensor | None]]:
-    """The macro EPILOGUE for the sum `v` at offset `at` and column `j` of y, and its inputs."""
+    """The macro EPILOGUE for the sum `v` at offset `at` and column `j` of y, and its inputs;
+    those of `rows` too."""
     code = "(v + read_bias(args->bias + (j)))" if bias is not None else "(v)"
     code = f"{epilogue.act or ''}{code}"
-    inputs = {"bias": bias}
+    inputs = {"bias": bias, "rows": rows}
     for sign, name, each in (("*", "times", epilogue.times), ("+", "plus", epilogue.plus)):
         if each is not None:
             code = f"{code} {sign} read(args->{name} + (at))"
             inputs[name] = each.cast(dtypes.float32)
-    return {"EPILOGUE(v, read, read_bias, at, j)": f"({code})"}, inputs
+    macros: dict[str, object] = {"EPILOGUE(v, read, read_bias, at, j)": f"({code})"}
+    return macros | ({"SOME_ROWS": 1} if rows is not None else {}), inputs
 
 
 def _tiles(M: int) -> dict[str, object]:
