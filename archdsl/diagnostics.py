@@ -36,6 +36,7 @@ CODES = {
     "element-bound": "Integers may be larger than the table that they index.",
     "stack": "A repeated block does not return the type of its input.",
     "mixture": "An expert of a mixture does not compute each vector by itself.",
+    "state": "The update of a state uses more than one position.",
     "not-causal": "The value at a position depends on later positions.",
     "arithmetic": "A number cannot be computed.",
     "expect": "A fact stated by `expect` is false.",

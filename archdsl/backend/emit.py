@@ -28,12 +28,14 @@ from archdsl.backend.losses import (
 )
 from archdsl.backend.positions import (
     alibi,
+    begin,
     posenc,
     positions,
     prefixed,
     relative_bias,
     renumber,
     sinusoid,
+    valid,
 )
 from archdsl.backend.products import experts, linear
 from archdsl.backend.rotary import rotary
@@ -245,6 +247,8 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "slice": slice_,
     "dropout": dropout,
     "prefixed": prefixed,
+    "valid": valid,
+    "begin": begin,
     "append": append,
     "extend": extend,
     "store": store,

@@ -18,8 +18,10 @@ from archdsl.backend.emit import EMIT
 from archdsl.backend.kernels.products import Epilogue
 from archdsl.backend.layer_replay import layer_tensors, run_layers
 from archdsl.backend.mixture import mixture
+from archdsl.backend.scan import scan
 from archdsl.backend.tensors import make_contiguous, shape
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Repeated, Slice, Stack
+from archdsl.backend.tinygrad_seam import DType
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Repeated, Scan, Slice, Stack
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import full_path, site
 from archdsl.graph.types import Size
@@ -102,6 +104,36 @@ def _walk(
                 expert = partial(_expert, context, node, values, around, layer)
                 x, gates = values[node.input], values[node.gates]
                 values[node.id] = mixture(context, node, x, gates, expert)
+            case Scan():
+                _scan(context, node, values, around, layer)
+
+
+def _scan(
+    context: ExecutionContext,
+    node: Scan,
+    values: dict[str, Value],
+    around: tuple[Repeated, ...],
+    layer: Layer,
+) -> None:
+    def call(inner: Apply, seen: Mapping[str, Value]) -> Tensor:
+        return _call(context, inner, seen, around, layer)
+
+    found, end = scan(context, node, values, call)
+    values[node.id] = make_contiguous(found.cast(_dtype(context, node, values)))
+    if node.final is not None:
+        # The state is written in place next: whatever reads the old one is computed before.
+        end = end.contiguous()
+        Tensor.realize(values[node.id], end)
+        values[node.final] = end
+
+
+def _dtype(context: ExecutionContext, node: Scan, values: Mapping[str, Value]) -> DType:
+    """The dtype of the value of a scan: that of the floats that it takes."""
+    floats = [v for e in node.takes if (v := values[e.of]).is_floating_point()]
+    if context.wide or not floats:
+        return dtypes.float16 if context.wide else dtypes.float32
+    found: DType = floats[0].dtype
+    return found
 
 
 def _stack(

@@ -47,6 +47,23 @@ def prefixed(op: OpCall) -> Tensor:
     return inside.where(prefix.gather(1, rows), x).transpose(1, axis)  # as x
 
 
+def valid(op: OpCall) -> Tensor:
+    """[B, n]: whether each new token is not left padding."""
+    new = Tensor.arange(shape(op.x)[1]) + op.tensors["past"]  # [n]
+    found: Tensor = new.reshape(1, -1) >= op.tensors["left_pad"].reshape(-1, 1)
+    return found
+
+
+def begin(op: OpCall) -> Tensor:
+    """The state [B, …] of earlier steps, or the start [B, …] in the first step."""
+    state, start = op.x, op.tensors["start"]
+    first = (Tensor.arange(1) + op.tensors["past"]) == 0  # [1]
+    first = first.reshape([1] * state.ndim)  # [1, …]
+    # Computed before the state is overwritten.
+    found: Tensor = first.where(start.cast(state.dtype), state).contiguous().realize()
+    return found  # [B, …]
+
+
 def repeated_positions(n: int, times: int) -> Tensor:
     """[times n]: 0 to n - 1, again and again."""
     positions = Tensor.arange(times * n)

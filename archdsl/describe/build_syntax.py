@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from archdsl.diagnostics import Source, Span, fail
-from archdsl.graph.nodes import Apply, Attribute, Node
+from archdsl.graph.nodes import Apply, Attribute, Node, Scan
 from archdsl.graph.ops import CALLED, OPS
 from archdsl.graph.signature import Kind, Param
 from archdsl.graph.types import Size, Type, format_integer
@@ -44,11 +44,15 @@ def block_name(node: Node) -> str:
     if isinstance(node, Apply):
         return f"{node.op}_along"
     last = node.path.rpartition(".")[2]
+    if isinstance(node, Scan):
+        return f"{last}_state"
     return last if last.endswith("layer") else f"{last}_layer"
 
 
 def suggest_name(node: Node, expr: ast.Expr) -> str:
     """A name for a value: the last label in its chain, or one for its operator."""
+    if isinstance(node, Scan):
+        return node.path.rpartition(".")[2]
     steps = [step.value for step in expr.steps] if isinstance(expr, ast.Chain) else []
     labels = [
         step.label.id.rpartition(".")[2] for step in steps if isinstance(step, ast.Labeled)

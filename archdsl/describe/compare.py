@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import TypeAlias
 
-from archdsl.graph.nodes import Apply, Graph, Input, Mixture, Node, Stack, walk
+from archdsl.graph.nodes import Apply, Graph, Input, Mixture, Node, Scan, Stack, walk
 from archdsl.graph.ops import OPS
 from archdsl.graph.printer import literal
 from archdsl.graph.sites import site
@@ -33,7 +33,9 @@ def difference(left: Graph, right: Graph) -> tuple[str, str] | None:
 
 def _facts(graph: Graph) -> Iterator[_Fact]:
     """All facts to compare, in the order of execution, with values numbered in this order."""
-    numbers = {each.name: i for i, each in enumerate((*graph.inputs, *graph.labels))}
+    numbers: dict[str, float] = {
+        each.name: i for i, each in enumerate((*graph.inputs, *graph.labels))
+    }
     types = graph.types()
     rule, settings = graph.init
     yield graph.init, f"init {rule}" + "".join(f" {key} = {n}" for key, n in settings)
@@ -69,7 +71,22 @@ def _facts(graph: Graph) -> Iterator[_Fact]:
                     yield from walked(node.body)
                     end = numbers[node.result], _nameless(node.type)
                     yield end, f"the end of {node.path}: {node.type}"
+                case Scan():
+                    yield from scanned(node)
             numbers[node.id] = len(numbers)
+
+    def scanned(node: Scan) -> Iterator[_Fact]:
+        """A scan, without its path, which names no weight, and the order of its slices."""
+        for each in node.takes:
+            numbers[each.id] = numbers[each.of] + 0.5  # the slice of a value
+        numbers[node.carry] = len(numbers)
+        first = None if node.start is None else numbers[node.start]
+        yield ("state", first, _nameless(node.carry_type)), f"state: {node.carry_type}"
+        for inside in node.body:
+            yield applied(inside)
+            numbers[inside.id] = len(numbers)
+        end = numbers[node.result], numbers[node.output], _nameless(node.type)
+        yield end, f"the end of the state: {node.type}"
 
     def applied(node: Apply) -> _Fact:
         weights = OPS[node.op].weights(site(graph, node, types))

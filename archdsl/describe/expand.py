@@ -37,10 +37,22 @@ from archdsl.describe.flow import (
     inline_values,
     is_chain,
 )
+from archdsl.describe.state_blocks import state_blocks
 from archdsl.diagnostics import fail
 from archdsl.frozen import Frozen
 from archdsl.graph.mixture import for_all_vectors
-from archdsl.graph.nodes import Apply, Graph, Input, Mixture, Node, Stack, refs, walk
+from archdsl.graph.nodes import (
+    Apply,
+    Graph,
+    Input,
+    Mixture,
+    Node,
+    Repeated,
+    Scan,
+    Stack,
+    refs,
+    walk,
+)
 from archdsl.graph.ops import OPS
 from archdsl.graph.sites import site
 from archdsl.graph.types import Size
@@ -74,6 +86,7 @@ class _File:
         self.bound |= {output for output, _ in graph.outputs}
         taken = NameScope(self.bound | {node.path for node in nodes})
         self.names = {n.id: taken.fresh_name(block_name(n)) for n in nodes if _needs_block(n)}
+        taken.names |= {f"{self.names[n.id]}_update" for n in nodes if isinstance(n, Scan)}
         embeds = [n for n in nodes if isinstance(n, Apply) and n.op == "embed"]
         tables = [n.path for n in embeds if self.has_weights(n)]
         last = Counter(path.rpartition(".")[2] for path in tables)
@@ -97,6 +110,8 @@ class _File:
     def has_weights(self, node: Node) -> bool:
         if isinstance(node, Stack | Mixture):
             return True
+        if isinstance(node, Scan):
+            return False
         return bool(OPS[node.op].weights(site(self.graph, node, self.types)))
 
     # -- the model --
@@ -188,7 +203,8 @@ class _File:
             )
         if is_chain(stack):
             inside = _Body(self, stack.body, outer)
-            steps = tuple(ast.Step(SPAN, inside.step(node)) for node in stack.body)
+            nodes = (node for node in stack.body if not isinstance(node, Scan))
+            steps = tuple(ast.Step(SPAN, inside.step(node)) for node in nodes)
             return steps[0].value if len(steps) == len(direct) == 1 else ast.Lambda(SPAN, steps)
         return self.layer(stack, outer)
 
@@ -213,6 +229,19 @@ class _File:
         return call(
             block, (arg(known[ref], name(outer[ref])) for ref in captured_values(stack))
         )
+
+    def state(self, scan: Scan, outer: Mapping[str, str]) -> ast.Expr:
+        """Writes a state as a block, and its update as another one; calls the first."""
+
+        def update(known: Mapping[str, str], taken: NameScope) -> ast.Body:
+            body = _Body(self, scan.body, known)
+            body.taken = taken
+            return ast.Body(SPAN, body.block(scan.result))
+
+        taken = NameScope(self.names.values())
+        block = self.names[scan.id]
+        self.blocks += state_blocks(scan, self.types, block, outer, taken, update)
+        return call(block, (arg(None, name(outer[ref])) for ref in refs(scan)))
 
     def along(self, node: Apply) -> str:
         """Writes a block of one operator, whose parameters give the axis a name."""
@@ -353,6 +382,8 @@ class _Body:
 
     def write_node(self, node: Node) -> _Pending:
         """The expression of a node with its inputs."""
+        if isinstance(node, Scan):
+            return _Pending(node.id, self.file.state(node, self.names), 0)
         wanted = chained_inputs(node) if isinstance(node, Apply) else (node.input,)
         parts = self.operands(wanted)
         if isinstance(node, Apply) and node.op in SIGNS:
@@ -382,7 +413,7 @@ class _Body:
         result = {piece.ref: piece for piece in waiting if piece.ref not in self.names}
         return [result.get(ref) or _Pending(ref, name(self.names[ref]), 0) for ref in wanted]
 
-    def step(self, node: Node) -> ast.Expr:
+    def step(self, node: Apply | Repeated) -> ast.Expr:
         """The expression of a node after an arrow, without its input."""
         match node:
             case Apply():
@@ -419,6 +450,8 @@ class _Body:
 def _needs_block(node: Node) -> bool:
     if isinstance(node, Stack | Mixture):
         return not is_chain(node)
+    if isinstance(node, Scan):
+        return True
     return node.attr.get("axis") is not None
 
 

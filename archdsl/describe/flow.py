@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from archdsl.graph.nodes import Apply, Mixture, Node, Stack, refs
+from archdsl.graph.nodes import Apply, Mixture, Node, Scan, Stack, refs
 
 SIGNS = {"add": "+", "multiply": "*"}  # operators that are written as infix signs
 
@@ -34,6 +34,8 @@ def inline_values(nodes: tuple[Node, ...], outputs: set[str], result: str | None
             case Mixture():
                 times[node.input] += 1
                 named.add(node.gates)
+            case Scan():
+                named |= set(refs(node))
     return {ref for ref, count in times.items() if ref and count == 1} - named
 
 
@@ -48,7 +50,7 @@ def is_chain(stack: Stack | Mixture) -> bool:
     """Whether the body of a stack is one chain from its input to its result."""
     own, before = {stack.carry, *(node.id for node in stack.body)}, stack.carry
     for node in stack.body:
-        if not refs(node):
+        if not refs(node) or isinstance(node, Scan):
             return False
         x, *others = [ref for _, ref in node.inputs] if isinstance(node, Apply) else refs(node)
         inside = captured_values(node) if isinstance(node, Stack) else ()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Repeated, Stack, refs, walk
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Repeated, Scan, Stack, refs, walk
 from archdsl.graph.rules import ACTIVATIONS
 from archdsl.graph.types import Type
 
@@ -87,6 +87,7 @@ class Wiring:
                 node = self.producers[each]
                 todo += refs(node)
                 todo += [node.result] if isinstance(node, Stack | Mixture) else []
+                todo += [node.result, node.output] if isinstance(node, Scan) else []
         return found
 
     def sources(self, ref: str) -> tuple[str, ...]:

@@ -113,7 +113,10 @@ class Decoder:
         return (self.rows, *(axis.size.at(sizes) for axis in axes))
 
     def _cache(self, name: str, shape: tuple[int, ...]) -> Any:
-        return self._nested(name, lambda _: self._zeros(shape, self.executable.dtype))
+        # A sum over all positions would drift in a smaller dtype.
+        carried = self._states[name].carried
+        dtype = "float32" if carried else self.executable.dtype
+        return self._nested(name, lambda _: self._zeros(shape, dtype))
 
     def _nested(self, name: str, leaf: Callable[[str], Tensor]) -> Any:
         """A step input, made by `leaf` from a name: one tensor per layer inside a stack."""

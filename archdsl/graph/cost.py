@@ -12,7 +12,7 @@ from math import prod
 
 from archdsl.frozen import Frozen
 from archdsl.graph.mixture import vectors
-from archdsl.graph.nodes import Graph, Mixture, Repeated, Stack, walk
+from archdsl.graph.nodes import Graph, Mixture, Repeated, Scan, Stack, positions, walk
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.peak import peak_elements
 from archdsl.graph.signature import Op, Site
@@ -27,7 +27,7 @@ class Cost(Frozen):
 
     Formulas are in the varying axes; numbers are for `sizes`. `activation_bytes` is the peak
     of all values alive at once in a forward pass of one example, without its inputs.
-    `cache_bytes` are the values of past positions that decoding keeps, such as keys and values.
+    `cache_bytes` are what decoding keeps of past positions, such as keys, values and states.
     """
 
     params: int
@@ -66,9 +66,12 @@ def flops(graph: Graph) -> Size:
 
 
 def _sum_over_operators(graph: Graph, rule: Callable[[Op, Site], Size]) -> Size:
-    """The sum of a rule over all operators, over all layers."""
+    """The sum of a rule over all operators, over all layers and positions of scans."""
+    times = positions(graph.nodes)
     amounts = (
-        rule(OPERATORS[node.op], here) * prod(stack.count for stack in around)
+        rule(OPERATORS[node.op], here)
+        * prod(stack.count for stack in around)
+        * times.get(node.id, Size.of(1))
         for node, around, here in sites(graph)
     )
     return sum(amounts, start=Size.of(0))
@@ -95,6 +98,9 @@ def cached_elements(graph: Graph) -> Size:
             before = kept.get(key, Size.of(0))
             kept[key] = max(before, size, key=lambda size: size.at(_bounds(graph)))
     inside = _sum_over_operators(graph, lambda op, here: op.cache(here))
+    for node, _ in walk(graph.nodes):
+        if isinstance(node, Scan) and node.along.size.vars:
+            inside += node.carry_type.elements * times[node.id]
     return sum(kept.values(), start=inside)
 
 

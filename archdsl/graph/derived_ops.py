@@ -43,6 +43,20 @@ _ROWS = (
         example="store(tail, extended, past)",
     ),
     Op(
+        "valid",
+        (X, tensor("past"), tensor("left_pad")),
+        positions.valid,
+        "Whether each new position of `x` is a token, bool[T], and not left padding.",
+        example="valid(x, past, left_pad)",
+    ),
+    Op(
+        "begin",
+        (X, tensor("start"), tensor("past")),
+        positions.begin,
+        "The state `x` of earlier steps, or `start` in the first step of a sequence.",
+        example="begin(x, start, past)",
+    ),
+    Op(
         "last",
         (X, axis()),
         shapes.last,

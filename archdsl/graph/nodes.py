@@ -6,7 +6,7 @@ a stack it is relative to one layer.
 
 Passes rewrite the same graph. They fuse pointwise operators into the matmul before them
 (`tail`), choose the kernels of an operator (`kernels`), and give each layer of a stack its
-slice of a value such as a cache (`Slice`).
+slice of a value such as a cache (`Slice`). A `Scan` is like a stack over positions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from archdsl.diagnostics import Span
 from archdsl.frozen import Frozen
-from archdsl.graph.types import Type, Varying
+from archdsl.graph.types import Axis, Size, Type, Varying
 
 # The value of an attribute. The sizes of `mlp` and `reshape` are tuples.
 Attribute: TypeAlias = (
@@ -109,7 +109,41 @@ class Mixture(Frozen):
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
-Node: TypeAlias = Apply | Stack | Mixture
+class Scan(Frozen):
+    """A body that is computed at each position along an axis, in order.
+
+    `carry` is the value that a position receives from the one before it, `start` the one that
+    the first position receives (None: zeros), and `result` the one that it passes on. `takes`
+    are slices of outer values along their first axis: position i sees slice i of `of` as `id`.
+    The value of the scan is `output` of all positions, with the axis in front; it is `result`
+    until a pass moves what reads the states into the body.
+
+    In a decoding step, positions where `valid` is false pass their carry on unchanged, and
+    `final` is the id of the value that the last position passes on.
+    """
+
+    id: str
+    path: str
+    carry: str
+    carry_type: Type
+    takes: tuple[Slice, ...]
+    body: tuple[Apply, ...]
+    result: str
+    output: str
+    type: Type
+    start: str | None = None
+    valid: str | None = None
+    final: str | None = None
+    kernels: tuple[str, ...] = ()
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def along(self) -> Axis:
+        """The axis of the positions."""
+        return self.type.axes[0]
+
+
+Node: TypeAlias = Apply | Stack | Mixture | Scan
 Repeated: TypeAlias = Stack | Mixture  # a node whose body has weights for each number
 
 
@@ -175,18 +209,31 @@ class Graph(Frozen):
             if isinstance(node, Stack):
                 types[node.carry] = node.carry_type
                 types |= {each.id: each.type for each in (*node.takes, *node.gives)}
+            if isinstance(node, Scan):
+                types[node.carry] = node.carry_type
+                types |= {each.id: each.type for each in node.takes}
+                if node.final is not None:
+                    types[node.final] = node.carry_type
         return types
+
+
+def positions(nodes: tuple[Node, ...]) -> dict[str, Size]:
+    """The number of positions of the scan around each operator that is in the body of one."""
+    scans = (node for node, _ in walk(nodes) if isinstance(node, Scan))
+    return {each.id: scan.along.size for scan in scans for each in scan.body}
 
 
 def walk(
     nodes: tuple[Node, ...], prefix: tuple[Repeated, ...] = ()
 ) -> Iterator[tuple[Node, tuple[Repeated, ...]]]:
     """Every node with its enclosing stacks and mixtures, outermost first, in the order of
-    execution."""
+    execution. The nodes of a scan's body come after the scan."""
     for node in nodes:
         yield node, prefix
         if isinstance(node, Stack | Mixture):
             yield from walk(node.body, (*prefix, node))
+        elif isinstance(node, Scan):
+            yield from ((each, prefix) for each in node.body)
 
 
 def refs(node: Node) -> tuple[str, ...]:
@@ -203,6 +250,15 @@ def refs(node: Node) -> tuple[str, ...]:
             return tuple(dict.fromkeys((node.input, *sliced, *outside)))
         case Mixture():
             return (node.input, node.gates)
+        case Scan():
+            own = {node.carry, *(each.id for each in node.takes)}
+            own |= {each.id for each in node.body}
+            used = [*(ref for inner in node.body for ref in refs(inner))]
+            used += [node.result, node.output]
+            given = (ref for ref in (node.start, node.valid) if ref is not None)
+            sliced = (each.of for each in node.takes)
+            outside = (ref for ref in used if ref not in own)
+            return tuple(dict.fromkeys((*given, *sliced, *outside)))
 
 
 def _defined_ids(nodes: tuple[Node, ...]) -> Iterator[str]:
@@ -211,6 +267,8 @@ def _defined_ids(nodes: tuple[Node, ...]) -> Iterator[str]:
         yield node.id
         if isinstance(node, Stack):
             yield from (each.id for each in node.gives)
+        elif isinstance(node, Scan) and node.final is not None:
+            yield node.final
 
 
 def describe_losses(graph: Graph) -> str:

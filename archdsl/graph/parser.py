@@ -18,6 +18,7 @@ from archdsl.graph.nodes import (
     Input,
     Mixture,
     Node,
+    Scan,
     Slice,
     Stack,
     Table,
@@ -237,6 +238,8 @@ class _Parser:
                     found.append(self.stack())
                 case "mixture":
                     found.append(self.mixture())
+                case "scan":
+                    found.append(self.scan())
                 case _:
                     found.append(self.apply())
             self.take("line")
@@ -264,10 +267,9 @@ class _Parser:
         else:
             self.expect(")")
         tail = self.items(self.tail) if self.accept("then") else ()
-        kernels = self.items(self.kernel) if self.accept("by") else ()
+        kernels = self.kernels()
         path, type = self.path_and_type()
-        names = tuple(name for group in kernels for name in group)
-        return Apply(id, op.name, tuple(inputs), attrs, path, type, tail=tail, kernels=names)
+        return Apply(id, op.name, tuple(inputs), attrs, path, type, tail=tail, kernels=kernels)
 
     def tail(self) -> Tail:
         name, other = self.take("name"), None
@@ -275,6 +277,10 @@ class _Parser:
             other = self.ref()
             self.expect(")")
         return Tail(name, other)
+
+    def kernels(self) -> tuple[str, ...]:
+        groups = self.items(self.kernel) if self.accept("by") else ()
+        return tuple(name for group in groups for name in group)
 
     def kernel(self) -> tuple[str, ...]:
         """The name of a kernel, once for each consecutive launch."""
@@ -341,6 +347,44 @@ class _Parser:
         self.expect("yield")
         result = self.ref()
         return Mixture(id, x, gates, count, chosen, path, carry, carry_type, body, result, type)
+
+    def scan(self) -> Scan:
+        id = self.take("id")
+        self.expect("=")
+        self.expect("scan")
+        valid = None
+        if self.accept("("):
+            valid = self.ref()
+            self.expect(")")
+        kernels = self.kernels()
+        path, type = self.path_and_type()
+        self.take("line")
+        self.expect("carry")
+        carry = self.take("id")
+        start = self.ref() if self.accept("=") else None
+        self.expect(":")
+        carry_type = self.type()
+        self.take("line")
+        takes = self.lines("each", self.slice)
+        body = []
+        while self.next.kind == "id":
+            body.append(self.apply())
+            self.take("line")
+        self.expect("yield")
+        result = self.ref()
+        read, final = self.after("read", self.ref), self.after("last", lambda: self.take("id"))
+        return Scan(
+            *(id, path, carry, carry_type, takes, tuple(body), result, read or result, type),
+            *(start, valid, final, kernels),
+        )
+
+    def after(self, word: str, one: Callable[[], _T]) -> _T | None:
+        """What follows a word on the next line, if that line begins with it."""
+        if self.ahead(1).text != word:
+            return None
+        self.take("line")
+        self.expect(word)
+        return one()
 
     def slice(self) -> Slice:
         id = self.take("id")

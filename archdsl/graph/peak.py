@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 
 from archdsl.graph.mixture import vectors
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Stack, refs, walk
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Stack, refs, walk
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import site
 
@@ -42,6 +42,11 @@ class _Peaks:
                 self.elements[node.id] = node.type.elements.at(at)
                 self.elements[node.carry] = node.carry_type.elements.at(at)
                 self.vectors[node.id] = vectors(types[node.input]).at(at)
+            elif isinstance(node, Scan):
+                # While it runs, the states and the values of one position are alive.
+                self.elements[node.id] = node.type.elements.at(at)
+                one = [node.carry_type, *(each.type for each in node.body)]
+                self.scratch[node.id] = sum(each.elements.at(at) for each in one)
             else:
                 self.elements[node.carry] = node.carry_type.elements.at(at)
                 self.same[node.id] = node.result
@@ -82,7 +87,7 @@ class _Peaks:
         highest = alive = alive
         for i, node in enumerate(nodes):
             value = self.value(node.id)
-            if isinstance(node, Apply):
+            if not isinstance(node, Stack):
                 alive += self.elements[value]
                 highest = max(highest, alive + self.scratch[value])
             elif isinstance(node, Mixture):

@@ -265,5 +265,13 @@ def _check_vectors(kept: Type, new: Type) -> None:
         )
 
 
+def valid(site: Site) -> Type:
+    return Type("bool", site.x.axes[:1], None, site.x.noncausal)
+
+
+def begin(site: Site) -> Type:
+    return site.x
+
+
 def length(site: Site) -> Type:
     return Type("int", (), None, site.x.noncausal)

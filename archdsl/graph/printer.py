@@ -25,6 +25,16 @@ which at most so many are not 0 for one vector:
 
 After `take`, `each` is one layer's slice of a value of all layers. After `yield`, `give` stacks
 a value of the body over all layers.
+
+A scan begins with its carry, and with the start of it if that is not 0. `each` is the slice of
+a value at one position, and `yield` the value that the next position receives. `read` is the
+value at each position, if it is another one:
+
+    %9 = scan @ s: float[T, D = 768]
+      carry %4: float[D = 768]
+      each %5 = %2: float[D = 768]
+      %6 = add(%4, other = %5) @ s.add: float[D = 768]
+      yield %6
 """
 
 from __future__ import annotations
@@ -33,7 +43,7 @@ import json
 from collections.abc import Iterator
 from itertools import groupby
 
-from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Mixture, Node, Stack
+from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Mixture, Node, Scan, Stack
 from archdsl.graph.types import Varying, format_integer
 
 
@@ -92,6 +102,23 @@ def _nodes(nodes: tuple[Node, ...], indent: str) -> Iterator[str]:
                 yield f"{indent}  take {node.carry}: {node.carry_type}"
                 yield from _nodes(node.body, indent + "  ")
                 yield f"{indent}  yield {node.result}"
+            case Scan():
+                yield from (indent + line for line in _scan(node))
+
+
+def _scan(node: Scan) -> Iterator[str]:
+    valid = f"({node.valid})" if node.valid is not None else ""
+    yield f"{node.id} = scan{valid}{_kernels(node)}{_path_and_type(node)}"
+    start = f" = {node.start}" if node.start is not None else ""
+    yield f"  carry {node.carry}{start}: {node.carry_type}"
+    for each in node.takes:
+        yield f"  each {each.id} = {each.of}: {each.type}"
+    yield from _nodes(node.body, "  ")
+    yield f"  yield {node.result}"
+    if node.output != node.result:
+        yield f"  read {node.output}"
+    if node.final is not None:
+        yield f"  last {node.final}"
 
 
 def _apply(node: Apply) -> str:
@@ -109,7 +136,7 @@ def _tail(node: Apply) -> str:
     return f" then {', '.join(fused)}" if node.tail else ""
 
 
-def _kernels(node: Apply) -> str:
+def _kernels(node: Apply | Scan) -> str:
     runs = ((name, len(list(same))) for name, same in groupby(node.kernels))
     named = (f"{name} * {count}" if count > 1 else name for name, count in runs)
     return f" by {', '.join(named)}" if node.kernels else ""

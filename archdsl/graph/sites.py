@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Repeated, Stack, walk
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Repeated, Scan, Stack, walk
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Site, Weight
 from archdsl.graph.types import Type
@@ -52,6 +52,8 @@ def parameters(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
                 case Mixture():
                     for i in range(node.count):
                         yield from within(node.body, f"{around}{node.path}.{i}.")
+                case Scan():
+                    pass  # its body has none
 
     return within(graph.nodes, "")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from archdsl.graph.nodes import Graph, Mixture, Node, Stack, refs, walk
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Stack, refs, walk
 
 
 def drop_absent(graph: Graph) -> Graph:
@@ -54,6 +54,15 @@ def drop_unused(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
             if not used & {node.id, *(each.id for each, _ in walk(node.body))}:
                 continue
             node = replace(node, body=drop_unused(node.body, used | {node.result}))
+        elif isinstance(node, Scan):
+            if not used & {node.id, node.final}:
+                continue
+            used |= {node.result, node.output}
+            body = tuple(
+                each for each in drop_unused(node.body, used) if isinstance(each, Apply)
+            )
+            takes = tuple(each for each in node.takes if each.id in used)
+            node = replace(node, body=body, takes=takes)
         elif node.id not in used:
             continue
         used |= set(refs(node))

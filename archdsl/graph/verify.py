@@ -6,6 +6,7 @@ A user's mistakes are reported before a graph exists; a failure here is a bug in
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import isfinite
 
 from archdsl.graph.mixture import mixture, mixture_type
@@ -16,6 +17,7 @@ from archdsl.graph.nodes import (
     Input,
     Mixture,
     Node,
+    Scan,
     Slice,
     Stack,
     refs,
@@ -39,6 +41,8 @@ def verify(graph: Graph) -> Graph:
       type that its rule infers.
     - The body of a stack returns the type that it takes.
     - The body of a mixture is that of one vector, and uses no value from outside.
+    - The body of a stack or a scan returns the type that it takes; that of a scan has no
+      weights and none of its axis.
     - Every varying axis is an axis of an input, and every ragged one has padding.
     - Every operator has a unique path, and a tied one uses the table of an `embed`.
     - There is an output.
@@ -126,6 +130,9 @@ class _Verifier:
                 numbered += [node.carry, *(each.id for each in (*node.takes, *node.gives))]
             elif isinstance(node, Mixture):
                 numbered.append(node.carry)
+            elif isinstance(node, Scan):
+                numbered += [node.carry, *(each.id for each in node.takes)]
+                numbered += [node.final] if node.final is not None else []
         for id in numbered:
             _require(id.startswith("%"), id, "is the id of a value and does not start with `%`")
         _require_unique([*inputs, *numbered], "value")
@@ -145,6 +152,9 @@ class _Verifier:
                     known |= {each.id for each in node.gives}
                 case Mixture():
                     self.mixture(node, known)
+                case Scan():
+                    self.scan(node, known)
+                    known |= {node.final} if node.final is not None else set()
             known.add(node.id)
         return known
 
@@ -197,6 +207,45 @@ class _Verifier:
         _require(len(result.axes) == 1, node.id, f"returns {result}, which is no vector")
         type = mixture_type(x, gates, result)
         _require(type.is_same(node.type), node.id, f"has type {node.type} instead of {type}")
+
+    def scan(self, node: Scan, known: set[str]) -> None:
+        carry = node.carry_type
+        self.type(node.carry, carry)
+        _require(bool(node.type.axes), node.id, f"has the type {node.type} without positions")
+        along = node.along.size
+        _require(not along.vars & carry.vars, node.carry, f"has the axis {along} of its scan")
+        self.require_defined(node.id, (each.of for each in node.takes), known)
+        for each in node.takes:
+            self.type(each.id, each.type)
+            all = self.types[each.of]
+            sliced = bool(all.axes) and all.axes[0].size == along
+            same = replace(all, axes=all.axes[1:], below=None).is_same(
+                replace(each.type, below=None)
+            )
+            _require(sliced and same, each.id, f"has type {each.type}, no slice of {all}")
+        if node.start is not None:
+            self.require_defined(node.id, (node.start,), known)
+            given = self.types[node.start]
+            fits = given.with_noncausal(carry.noncausal).is_same(carry)
+            _require(fits, node.id, f"starts with {given} instead of {carry}")
+        if node.valid is not None:
+            self.require_defined(node.id, (node.valid,), known)
+            valid = self.types[node.valid]
+            fits = valid.dtype == "bool" and [axis.size for axis in valid.axes] == [along]
+            _require(fits, node.id, f"has the valid positions {valid}")
+        inner = self.nodes(node.body, known | {node.carry, *(each.id for each in node.takes)})
+        for inside in node.body:
+            trained = OPERATORS[inside.op].weights(site(self.graph, inside, self.types))
+            _require(not trained, inside.id, f"has weights, in the body of {node.id}")
+            mixed = along.vars & inside.type.vars
+            _require(not mixed, inside.id, f"has the axis {along} of its scan {node.id}")
+        self.require_defined(node.id, (node.result, node.output), inner)
+        result, output = self.types[node.result], self.types[node.output]
+        returns = result.with_noncausal(carry.noncausal).is_same(carry)
+        _require(returns, node.id, f"takes {carry} and passes {result} on")
+        all = replace(output, axes=(node.along, *output.axes))
+        all = all.with_noncausal(carry.noncausal)
+        _require(node.type.is_same(all), node.id, f"has type {node.type} instead of {all}")
 
     def check_slice(self, node: Stack, each: Slice, all: Type, one: Type) -> None:
         """Checks that a value of all layers has the layers as its first axis."""

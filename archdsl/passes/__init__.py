@@ -14,10 +14,16 @@ from archdsl.graph.verify import verify
 from archdsl.passes.decompose import decompose
 from archdsl.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
 from archdsl.passes.eliminate_dead_code import eliminate_dead_code
+from archdsl.passes.move_reads import move_reads
 
 Pass = Callable[[Graph], Graph]
 
-PIPELINE: tuple[Pass, ...] = (eliminate_dead_code, eliminate_common_subexpressions, decompose)
+PIPELINE: tuple[Pass, ...] = (
+    eliminate_dead_code,
+    eliminate_common_subexpressions,
+    decompose,
+    move_reads,
+)
 
 
 def apply_all(graph: Graph) -> Iterator[Graph]:

@@ -11,6 +11,7 @@ from archdsl.graph.nodes import (
     Input,
     Mixture,
     Node,
+    Scan,
     Slice,
     Stack,
     refs,
@@ -59,6 +60,7 @@ class _Step:
         self.at: dict[int, str] = {}
         used = (refs(n) for n, _ in walk(analysis.graph.nodes) if n.id in analysis.stepped)
         self.free = analysis.free & {ref for each in used for ref in each}
+        self.valid: dict[int, str] = {}
         self.paths = {node.path for node in analysis.graph.nodes}
 
     def varying(self) -> tuple[Varying, ...]:
@@ -208,6 +210,8 @@ class _Step:
                     self.renamed[node.id] = self.ref(node.inputs[0][1])
                 case Apply() if self.analysis.adds_prefix(node):
                     yield self.prefixed(node)
+                case Scan():
+                    yield from self.scan(node)
                 case Apply():
                     yield from self.apply(node)
             yield from self.update(node.id, node.path or "x")
@@ -221,6 +225,58 @@ class _Step:
         joined = self.builder.apply("prefixed", node.path, inputs, node.span, axis=index)
         self.builder.types[node.id] = joined.type
         return replace(joined, id=node.id)
+
+    def scan(self, node: Scan) -> Iterator[Node]:
+        """A scan of the new positions, which begins with the carried state and stores the last
+        one; left padding leaves the state as it is."""
+        if not self.analysis.is_stepped(node):
+            yield self.renamed_scan(node)
+            return
+        carried = self.analysis.scans[node.carry]
+        state = start = self.input(carried)
+        if node.start is not None:
+            inputs = {"x": state, "start": self.ref(node.start), "past": PAST}
+            begin = self.builder.apply("begin", join_path(node.path, "begin"), inputs)
+            yield begin
+            start = begin.id
+        types, final = self.builder.types, self.builder.id()
+        types[final] = node.carry_type
+        new = self.renamed_scan(node, start)
+        valid = self.valid_of(self.later(node.id))
+        yield replace(new, start=start, valid=valid, final=final)
+        inputs = {"x": state, "new": final, "past": PAST}
+        stored = self.builder.apply("store", join_path(node.path, "end"), inputs)
+        self.updated[carried.name] = stored.id
+        yield stored
+
+    def renamed_scan(self, node: Scan, start: str | None = None) -> Scan:
+        """A scan with the values of the step."""
+        types = self.builder.types
+        takes = tuple(replace(each, of=self.ref(each.of)) for each in node.takes)
+        lengths = [types[each.of].axes[0] for each in takes]
+        along = lengths[0] if lengths else Axis(None, Size.of(self.analysis.axis))
+        body = tuple(
+            replace(each, inputs=tuple((p, self.ref(r)) for p, r in each.inputs))
+            for each in node.body
+        )
+        if start is None and node.start is not None:
+            start = self.ref(node.start)
+        type = replace(node.type, axes=(along, *node.type.axes[1:]))
+        types[node.id] = type
+        result, output = self.ref(node.result), self.ref(node.output)
+        return replace(
+            node, takes=takes, body=body, result=result, output=output, start=start, type=type
+        )
+
+    def valid_of(self, later: int) -> str:
+        """Whether each new position, on an axis that starts `later` positions later, is not
+        left padding."""
+        if later not in self.valid:
+            inputs = {"x": self.analysis.tokens, "past": PAST}
+            inputs["left_pad"] = self.left_pad_of(later)
+            name = f"valid_{later}" if later else "valid"
+            self.valid[later] = self.position("valid", name, inputs).id
+        return self.valid[later]
 
     def apply(self, node: Apply) -> Iterator[Apply]:
         op = OPERATORS[node.op]

@@ -9,7 +9,19 @@ from typing import NoReturn
 
 from archdsl.diagnostics import Note, fail
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, Input, Mixture, Repeated, Stack, Table, refs, walk
+from archdsl.graph.nodes import (
+    Apply,
+    Graph,
+    Input,
+    Mixture,
+    Repeated,
+    Scan,
+    Stack,
+    Table,
+    positions,
+    refs,
+    walk,
+)
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import full_path, site, sites
 from archdsl.graph.types import Axis, Size, Type, Varying
@@ -83,6 +95,7 @@ class Analysis:
     - `caches`: stepped values whose past positions are cached, with their windows.
     - `once`: values that steps use and that depend on no token.
     - `step_inputs`: both of these, as inputs of a step.
+    - `scans`: the carries of stepped scans, as inputs of a step.
     - `tails`: stepped values whose last positions are carried, as inputs of a step.
     - `capacity`: the number of cache positions, the size of the axis `cache_axis`.
     - `lead`: the number of prepended positions at the start of a row, which are not tokens.
@@ -104,6 +117,7 @@ class Analysis:
             for node, _ in walk(graph.nodes)
             if isinstance(node, Apply) and not node.inputs and node.id not in self.stepped
         }
+        self.inside = positions(graph.nodes)  # of bodies of scans
         self.around = _around(graph)
         self._check()
         offsets = (self.offset(ref) for ref in self.stepped)
@@ -117,11 +131,12 @@ class Analysis:
         names = set(self.inputs)
         self.step_inputs = {each.ref: each for each in self._step_inputs(names)}
         self.tails = {each.ref: each for each in self._tails(names)}
+        self.scans = {each.ref: each for each in self._scans(names)}
 
     @property
     def states(self) -> tuple[StepInput, ...]:
         """All values that decoding keeps, as inputs of a step."""
-        return (*self.step_inputs.values(), *self.tails.values())
+        return (*self.step_inputs.values(), *self.tails.values(), *self.scans.values())
 
     def offset(self, ref: str) -> int | None:
         """How many positions more than tokens a value has along the tokens' axis."""
@@ -151,12 +166,25 @@ class Analysis:
                 self._reject(
                     self.inputs[name], f"the input `{name}` does not have one value per token"
                 )
-        applied = (node for node, _ in walk(self.graph.nodes) if isinstance(node, Apply))
-        for node in applied:
-            if node.id in self.stepped and (why := self._obstacle(node)):
+        for node, _ in walk(self.graph.nodes):
+            if node.id not in self.stepped or isinstance(node, Repeated):
+                continue
+            if isinstance(node, Scan):
+                if why := self._scan_obstacle(node):
+                    self._reject(node, f"the state `{node.path.rpartition('.')[2]}` {why}")
+            elif node.id not in self.inside and (why := self._obstacle(node)):
                 self._reject(node, f"{node.op} {why}")
 
-    def _reject(self, at: Apply | Input, why: str) -> NoReturn:
+    def _scan_obstacle(self, node: Scan) -> str | None:
+        """Why a scan cannot be computed at the new positions only; None if it can."""
+        if self.axis in node.type.noncausal:
+            return "uses later positions"
+        if self.offset(node.id) is None:
+            return f"does not have one position for each of `{self.axis}`"
+        starts = node.start in self.stepped and self.is_stepped(node)
+        return "starts with a value of tokens" if starts else None
+
+    def _reject(self, at: Apply | Scan | Input, why: str) -> NoReturn:
         fail(
             "not-causal",
             f"`{self.graph.name}` cannot be decoded step by step: {why}",
@@ -229,14 +257,31 @@ class Analysis:
 
     def _once(self) -> Iterator[str]:
         for node, _ in walk(self.graph.nodes):
+            if node.id in self.inside:
+                continue
             match node:
-                case Apply() | Mixture():
+                case Apply() | Mixture() | Scan():
                     id, used = node.id, refs(node)
                 case Stack():
                     id, used = node.carry, (node.input, node.result)
             if id in self.stepped:
                 yield from (ref for ref in used if ref not in self.stepped | self.free)
         yield from (ref for _, ref in self.graph.outputs if ref not in self.stepped)
+
+    def _scans(self, names: set[str]) -> Iterator[StepInput]:
+        """The carries of scans along the tokens."""
+        for node, around in walk(self.graph.nodes):
+            if isinstance(node, Scan) and node.id in self.stepped and self.is_stepped(node):
+                path = full_path(node.path, around, ("{}",) * len(around))
+                counts = tuple(stack.count for stack in around)
+                type = replace(node.carry_type, noncausal=frozenset())
+                name = _name(path, names)
+                state = State(name, path, counts, type, cache=False, carried=True)
+                yield StepInput(node.carry, type, state)
+
+    def is_stepped(self, node: Scan) -> bool:
+        """Whether the positions of a scan are those of tokens."""
+        return self.axis in node.along.size.vars
 
     def _tails(self, names: set[str]) -> Iterator[StepInput]:
         """The values of which an operator needs earlier positions, with as many as it needs."""
@@ -370,6 +415,8 @@ def _around(graph: Graph) -> dict[str, tuple[Repeated, ...]]:
         found[node.id] = around
         if isinstance(node, Stack):
             found[node.carry] = (*around, node)
+        elif isinstance(node, Scan):
+            found[node.carry] = around
     return found
 
 

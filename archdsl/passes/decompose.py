@@ -54,8 +54,8 @@ def _parts(builder: Builder, node: Node) -> Iterator[Node]:
             yield from parts
             # The last part takes the id of the composite.
             yield replace(last, id=node.id, type=node.type)
-        case Apply():
-            yield node
+        case _:
+            yield node  # the body of a scan has no composite operators: they have weights
 
 
 def _attention(builder: Builder, node: Apply) -> Iterator[Apply]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Stack
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Slice, Stack
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import parameters
 
@@ -66,8 +66,37 @@ def _eliminate(
                     renamed.get(ref, ref) for ref in (node.input, node.gates, node.result)
                 )
                 node = replace(node, input=x, gates=gates, body=body, result=result)
+            case Scan():
+                node = _scan(node, known, renamed, trained)
         remaining.append(node)
     return tuple(remaining)
+
+
+def _scan(
+    node: Scan, known: dict[object, str], renamed: dict[str, str], trained: set[str]
+) -> Scan:
+    def new(ref: str) -> str:
+        return renamed.get(ref, ref)
+
+    takes: list[Slice] = []
+    sliced: dict[str, str] = {}
+    for each in node.takes:
+        of = new(each.of)
+        if of in sliced:
+            renamed[each.id] = sliced[of]
+            continue
+        sliced[of] = each.id
+        takes.append(replace(each, of=of))
+    body = _eliminate(node.body, dict(known), renamed, trained)
+    return replace(
+        node,
+        takes=tuple(takes),
+        body=tuple(each for each in body if isinstance(each, Apply)),
+        result=new(node.result),
+        output=new(node.output),
+        start=node.start and new(node.start),
+        valid=node.valid and new(node.valid),
+    )
 
 
 def _rename_inputs(node: Apply, renamed: dict[str, str]) -> Apply:

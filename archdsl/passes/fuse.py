@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Stack, Tail, refs
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Stack, Tail, refs
 from archdsl.graph.products import MATMUL_OPS
 from archdsl.graph.rules import ACTIVATIONS
 
@@ -96,6 +96,8 @@ def _uses(graph: Graph) -> Iterator[str]:
                 case Mixture():
                     yield from (node.input, node.gates, node.result)
                     yield from of(node.body)
+                case Scan():
+                    yield from refs(node)
 
     yield from of(graph.nodes)
     yield from (ref for _, ref in graph.outputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Stack, refs
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Stack, refs
 from archdsl.graph.types import Size, Type
 from archdsl.passes.rewrite import Builder
 
@@ -42,6 +42,8 @@ def _needs_positions(node: Node, axis: str, types: Mapping[str, Type]) -> bool:
     """Whether a node, or one inside it, uses other positions or computes positions."""
     if isinstance(node, Stack):
         return any(_needs_positions(each, axis, types) for each in node.body)
+    if isinstance(node, Scan):
+        return True
     sizes = (each.size for ref in refs(node) for each in types[ref].axes)
     longer = any(axis in size.vars and size != Size.of(axis) for size in sizes)
     return longer or (isinstance(node, Apply) and "past" in dict(node.inputs))
@@ -77,6 +79,7 @@ class _Shortener:
         if isinstance(node, Mixture):
             x, gates = self.last(node.input), self.last(node.gates)
             return self.builder.mixed(replace(node, input=x, gates=gates))
+        assert isinstance(node, Stack)  # a scan needs all positions
         x = self.last(node.input)
         types = self.builder.types
         self.short.add(node.carry)

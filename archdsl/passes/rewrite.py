@@ -9,7 +9,7 @@ from typing import Any
 
 from archdsl.diagnostics import Span
 from archdsl.graph.mixture import mixture_type
-from archdsl.graph.nodes import Apply, Graph, Mixture, Stack, walk
+from archdsl.graph.nodes import Apply, Graph, Mixture
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Kind, Site
 from archdsl.graph.types import Type, Varying
@@ -22,20 +22,8 @@ class Builder:
         axes = graph.varying if varying is None else varying
         self.varying = {axis.name: axis for axis in axes}
         self.types: dict[str, Type] = graph.types()
-        used = [self._number(node.id) for node, _ in walk(graph.nodes)]
-        used += [
-            self._number(n.carry)
-            for n, _ in walk(graph.nodes)
-            if isinstance(n, Stack | Mixture)
-        ]
-        used += [
-            self._number(each.id)
-            for node, _ in walk(graph.nodes)
-            if isinstance(node, Stack)
-            for each in (*node.takes, *node.gives)
-        ]
-        used += [self._number(term.loss.id) for term in graph.losses]
-        self._ids = count(max(used, default=0) + 1)
+        used = [*self.types, *(term.loss.id for term in graph.losses)]
+        self._ids = count(max(map(self._number, used), default=0) + 1)
 
     @staticmethod
     def _number(id: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from archdsl.frozen import Frozen
 from archdsl.graph.mixture import vectors
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Stack
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Stack
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Site
 from archdsl.graph.sites import site
@@ -203,6 +203,8 @@ def _select(
                     rows = -(-rows * node.chosen // node.count)
                 body = _select(graph, node.body, target, rows, sizes, types)
                 found.append(replace(node, body=body))
+            case Scan():
+                found.append(node)
     return tuple(found)
 
 

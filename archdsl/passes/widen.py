@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from archdsl.graph.nodes import Apply, Graph, Mixture, Stack, walk
+from archdsl.graph.nodes import Apply, Graph, Mixture, Scan, Stack, refs, walk
 from archdsl.graph.rules import ACTIVATIONS
 
 DTYPE = "float16"
@@ -50,10 +50,16 @@ def widen(graph: Graph) -> frozenset[str]:
         node.id
         for node, _ in walk(graph.nodes)
         if node.type.dtype == "float"
-        and (isinstance(node, Stack | Mixture) or node.op in _SUMS | ELEMENTWISE)
+        and (
+            isinstance(node, Stack | Mixture)
+            or (isinstance(node, Apply) and node.op in _SUMS | ELEMENTWISE)
+        )
     }
     found |= {stack.carry for stack in stacks}
     uses = _uses(graph)
+    scans = [node for node, _ in walk(graph.nodes) if isinstance(node, Scan)]
+    inside = frozenset(each.id for scan in scans for each in scan.body)
+    found -= inside
     while True:
         narrow = {ref for ref in found if any(user not in found for user in uses[ref] if user)}
         for stack in stacks:
@@ -61,7 +67,7 @@ def widen(graph: Graph) -> frozenset[str]:
             if narrow & parts or not parts <= found:
                 narrow |= {stack.id, stack.carry} & found
         if not narrow:
-            return frozenset(found)
+            return frozenset(found) | inside  # a scan computes in float32
         found -= narrow
 
 
@@ -89,5 +95,7 @@ def _pairs(graph: Graph) -> Iterator[tuple[str, str]]:
             case Mixture():
                 yield from ((ref, never) for ref in (node.input, node.gates))
                 yield node.result, ""
+            case Scan():
+                yield from ((ref, "") for ref in refs(node))
     for term in graph.losses:
         yield from ((ref, "") for _, ref in term.loss.inputs)

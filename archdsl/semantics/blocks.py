@@ -11,6 +11,7 @@ from archdsl.semantics.graph_builder import GraphBuilder
 from archdsl.semantics.library import Definition
 from archdsl.semantics.numbers import SQRT
 from archdsl.semantics.shapes import Shapes
+from archdsl.semantics.states import States
 from archdsl.semantics.values import (
     POISON,
     Closure,
@@ -32,8 +33,8 @@ from archdsl.syntax.printer import type_text
 _MOST = 10_000  # calls of blocks in one model: more than any model has, and done in seconds
 
 
-def names_of(statement: ast.Edge | ast.Edges) -> tuple[ast.Name, ...]:
-    return (statement.name,) if isinstance(statement, ast.Edge) else statement.names
+def names_of(statement: ast.Edge | ast.Edges | ast.State) -> tuple[ast.Name, ...]:
+    return statement.names if isinstance(statement, ast.Edges) else (statement.name,)
 
 
 class Blocks:
@@ -43,6 +44,7 @@ class Blocks:
         self.builder = builder
         self.shapes = shapes
         self.evaluators = evaluators
+        self.states = States(builder, shapes, evaluators)
         self.inlined = 0
         self.cycles: set[frozenset[int]] = set()  # reported ones, by their blocks
 
@@ -203,6 +205,8 @@ class Blocks:
         for statement in block.body.statements:
             if isinstance(statement, ast.Edge | ast.Edges):
                 self.bind_edge(statement, env)
+            elif isinstance(statement, ast.State):
+                self.states.bind(statement, env)
             elif isinstance(statement, ast.Result):
                 result = self.evaluators.flow(statement.value, env)
         return result

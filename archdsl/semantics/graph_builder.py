@@ -9,7 +9,7 @@ from typing import Any
 
 from archdsl.diagnostics import Diagnostic, Note, Span
 from archdsl.graph.nodes import Node
-from archdsl.graph.types import Varying
+from archdsl.graph.types import Axis, Varying
 from archdsl.semantics.places import Places
 from archdsl.semantics.report import Report
 from archdsl.semantics.unknown import unknown_value
@@ -32,6 +32,8 @@ class GraphBuilder:
         self.failed_labels: set[str] = set()  # of `embed`s with a mistake
         self.reported: set[tuple[str | None, Span | None]] = set()
         self.ids = 0
+        # In the update of a state: the axis of the positions, and its name there.
+        self.scanned: tuple[Axis, str] | None = None
 
     def new_id(self) -> str:
         self.ids += 1

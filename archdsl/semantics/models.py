@@ -113,6 +113,9 @@ class ModelBuilder:
                 self.elaborator.blocks.bind_edge(statement, self.env)
                 names = names_of(statement)
                 self.failed |= any(isinstance(self.env.names[n.id], Poison) for n in names)
+            case ast.State():
+                self.elaborator.blocks.states.bind(statement, self.env)
+                self.failed |= isinstance(self.env.names[statement.name.id], Poison)
             case ast.Output():
                 self._output(statement)
             case ast.Loss():

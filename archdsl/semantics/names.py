@@ -87,7 +87,7 @@ class _Names:
         self.edges = edges = {
             name.id: name
             for each in statements
-            if isinstance(each, ast.Edge | ast.Edges)
+            if isinstance(each, ast.Edge | ast.Edges | ast.State)
             for name in names_of(each)
         }
         if isinstance(item, ast.Block):
@@ -200,7 +200,7 @@ class _Names:
     # -- statements --
 
     def block_body(self, block: ast.Block) -> None:
-        """A block has edges and one value, its last expression."""
+        """A block has edges, states and one value, its last expression."""
         if block.type:
             # It can use the names of the parameters; edges are bound later.
             several = block.type.types if isinstance(block.type, ast.Types) else [block.type]
@@ -216,7 +216,7 @@ class _Names:
             )
         for statement in block.body.statements:
             match statement:
-                case ast.Edge() | ast.Edges():
+                case ast.Edge() | ast.Edges() | ast.State():
                     pass
                 case ast.Result():
                     if statement is not last:
@@ -244,6 +244,8 @@ class _Names:
                 self.value(statement.value)
                 for name in names_of(statement):
                     self.bind(name)
+            case ast.State():
+                self.state(statement)
             case ast.Output():
                 self.value(statement.value)
                 self.result_type(statement.type)
@@ -268,6 +270,18 @@ class _Names:
                 self.used |= {node.id for node in sides if isinstance(node, ast.Name)}
             case ast.Init():
                 pass  # it has its own names
+
+    def state(self, node: ast.State) -> None:
+        """A state, whose update uses its own name."""
+        self.result_type(node.type)
+        self.value(node.axis)
+        if node.start:
+            self.value(node.start)
+        self.bind(node.name)
+        used = node.name.id in self.used
+        self.value(node.value)
+        if not used:  # it must also be used below
+            self.used.discard(node.name.id)
 
     def loss(self, call: ast.Call) -> None:
         for arg in call.args:

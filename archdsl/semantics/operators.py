@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from archdsl.diagnostics import Note, Span, did_you_mean, listing
-from archdsl.graph.nodes import Apply, Stack, walk
+from archdsl.graph.nodes import Apply, Scan, Stack, walk
 from archdsl.graph.nodes import refs as refs_of
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site
@@ -60,6 +60,8 @@ class Operators:
                 self.builder.failed_labels.add(path.rpartition(".")[2])
             return made
         node, site = made
+        if self.builder.scanned and not self._fits_a_state(op, site, node):
+            return POISON
         before = frozenset[str]().union(*(t.noncausal for t in site.tensors.values()))
         for name in node.type.noncausal - before:
             self.noncausal_at.setdefault((name, node.id), (*self.builder.calls, span))
@@ -90,6 +92,31 @@ class Operators:
         except Mismatch as mismatch:
             return self.report_mismatch(mismatch, SPLIT, arguments.slots, span)
         return Several(tuple(found))
+
+    def _fits_a_state(self, op: Op, site: Site, node: Apply) -> bool:
+        """Whether an operator may be in the update of a state; reports it if not."""
+        assert self.builder.scanned is not None
+        assert node.span is not None
+        along, name = self.builder.scanned
+        if op.weights(site):
+            self.builder.report_error(
+                "state",
+                f"`{op.name}` has weights, which the update of a state cannot have",
+                node.span,
+                help="compute the value before the state, or declare a `weight` there",
+            )
+            return False
+        for each in (*site.tensors.values(), node.type):
+            if each.vars & along.size.vars:
+                self.builder.report_error(
+                    "state",
+                    f"the update of a state sees one position along `{name}`",
+                    node.span,
+                    found=str(each),
+                    help=f"`{name}` must be the first axis: reorder axes with `reshape`",
+                )
+                return False
+        return True
 
     def node(
         self, op: Op, arguments: Arguments, env: Env, span: Span, path: str
@@ -316,7 +343,7 @@ class Operators:
             if node and node.id not in found:
                 found.add(node.id)
                 todo += refs_of(node)
-                todo += [n.id for n in node.body] if isinstance(node, Stack) else []
+                todo += [n.id for n in node.body] if isinstance(node, Stack | Scan) else []
         places = (p for (a, id), p in self.noncausal_at.items() if a == axis and id in found)
         return next(places, ())
 

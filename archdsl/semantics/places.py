@@ -43,6 +43,11 @@ class Places:
         self._taken[unique] = 1
         return f"{self._prefix}.{unique}" if self._prefix else unique
 
+    @property
+    def prefix(self) -> str:
+        """The path of the current body, in the innermost stack."""
+        return self._prefix
+
     def full_path(self, path: str) -> str:
         """A path with its enclosing stacks, `{}` for the number of a layer."""
         return f"{self._stacks}.{path}" if self._stacks else path

@@ -48,6 +48,21 @@ class Shapes:
             return None
         return Type(node.dtype, known, below)
 
+    def state_type(self, node: ast.Type, env: Env) -> Type | None:
+        """The declared type of a state, or None after a report."""
+        axes = [self._size(axis, env) for axis in node.axes]
+        if node.dtype != "float":
+            self.report.add(
+                "type-mismatch",
+                "a state must be float",
+                node.span,
+                expected="float[…]",
+                found=node.dtype,
+            )
+            return None
+        known = tuple(axis for axis in axes if axis is not None)
+        return Type("float", known) if len(known) == len(axes) else None
+
     def _declared_axis(self, axis: ast.Axis, env: Env) -> Axis | None:
         if axis.bound is None:
             return self._size(axis, env)

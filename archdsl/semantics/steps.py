@@ -252,6 +252,14 @@ class Steps:
 
     def _repeat(self, expr: ast.Binary, env: Env, x: Flow, label: ast.Name | None) -> Flow:
         """`block * n`: one `Stack` node, whose body is one layer."""
+        if self.builder.scanned:
+            self.builder.skip(expr)
+            return self.builder.report_error(
+                "state",
+                "a block cannot be repeated in the update of a state",
+                expr.span,
+                help="write the block once for each time",
+            )
         count = self._layers(expr.right, env)
         block = expr.left
         if count is None and isinstance(block, ast.Int | ast.Float):

@@ -235,6 +235,18 @@ class Edges(Spanned):
     trivia: Trivia = PLAIN
 
 
+class State(Spanned):
+    """`state s: float[H, K] along T from s0 = decay * s + u`: a value that each position gets
+    from the one before; without `start` it begins with 0."""
+
+    name: Name
+    type: Type
+    axis: Name
+    start: Expr | None
+    value: Expr
+    trivia: Trivia = PLAIN
+
+
 class Output(Spanned):
     """An output; with a condition, only models that fulfil it have it."""
 
@@ -286,7 +298,7 @@ class Result(Spanned):
 
 
 Statement: TypeAlias = (
-    Input | Edge | Edges | Output | Loss | Init | Expect | ExpectType | Result
+    Input | Edge | Edges | State | Output | Loss | Init | Expect | ExpectType | Result
 )
 
 # -- the items of a file --

@@ -21,6 +21,7 @@ _FORMS = {
     "variant": "variant name = Model(D = 1600, …)",
     "weights": 'weights "title" for Model { … }',
     "input": "input name: int[T] < vocab",
+    "state": "state name: float[D] along T = …",
     "output": "output name: float[T, D] = …",
     "loss": "loss next_token(logits, tokens)",
     "init": "init xavier",
@@ -28,6 +29,7 @@ _FORMS = {
 }
 KEYWORDS = {*_FORMS, "for", "ignore", "pad", "float", "int", "bool", "true", "false"}
 KEYWORDS |= {"if", "else", "not", "default"}
+KEYWORDS -= {"state"}  # a usual name
 
 # Words of other languages, which would be names here.
 _FOREIGN = {
@@ -49,12 +51,14 @@ _WORDS = {
     "PATH": "a weight's path",
     "_INCLUDE": "`include`",
     "$END": "the end of the file",
+    "_STATE": "`state`",
+    "_ALONG": "`along`",
 }
 _EXPRESSION = {"NAME", "CALLEE", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "LPAR", "LBRACE"}
 
 # If all terminals of the first set are expected, the phrase replaces both sets.
 _GROUPS: tuple[tuple[set[str], str, set[str]], ...] = (
-    ({"INPUT", "OUTPUT", "LOSS", "INIT", "EXPECT"}, "a statement", _EXPRESSION),
+    ({"INPUT", "OUTPUT", "LOSS", "INIT", "EXPECT"}, "a statement", _EXPRESSION | {"_STATE"}),
     ({"USE", "BLOCK", "MODEL"}, "`use`, `block`, `model`, …", {"VARIANT", "WEIGHTS"}),
     ({"NAME", "INT", "LPAR", "LBRACE"}, "an expression", _EXPRESSION | {"MINUS"}),
     ({"PLUS", "MINUS"}, "an operator", {"STAR", "SLASH", "FLOOR"}),

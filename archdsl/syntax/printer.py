@@ -343,6 +343,11 @@ def _statement_lines(node: ast.Item | ast.Statement | ast.Line, indent: str) -> 
         case ast.Edges():
             names = ", ".join(name.id for name in node.names)
             return _prepend(f"{names} = ", node.value, indent, used)
+        case ast.State():
+            lines = [f"state {node.name.id}: {type_text(node.type)} along {node.axis.id}"]
+            if node.start is not None:
+                lines = _append(lines, " from ", node.start, indent, used)
+            return _append(lines, " = ", node.value, indent, used, _CHAIN)
         case ast.Output():
             before_value = f"output {node.name.id}: {type_text(node.type)}"
             before_value += _condition_text(node.condition) + " = "

@@ -19,6 +19,7 @@ from archdsl.graph.nodes import (
     Input,
     Mixture,
     Node,
+    Scan,
     Slice,
     Stack,
     Table,
@@ -152,7 +153,21 @@ def stacks(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
     return layers | st.builds(Mixture, *parts)
 
 
-nodes: st.SearchStrategy[Node] = st.recursive(applies(), stacks, max_leaves=5)
+@st.composite
+def scans(draw: st.DrawFn) -> Scan:
+    takes = tuple(draw(st.lists(slices, max_size=2)))
+    body = tuple(draw(st.lists(applies(), max_size=2)))
+    path, result = draw(paths), draw(refs)
+    output = draw(refs | st.just(result))
+    start, valid, final = draw(refs | st.none()), draw(refs | st.none()), draw(ids | st.none())
+    kernels = tuple(draw(st.lists(names, max_size=2)))
+    return Scan(
+        *(draw(ids), path, draw(ids), draw(types), takes, body, result, output, draw(types)),
+        *(start, valid, final, kernels),
+    )
+
+
+nodes: st.SearchStrategy[Node] = st.recursive(applies() | scans(), stacks, max_leaves=5)
 inputs = st.builds(Input, names, types, naturals | st.none())
 
 

@@ -176,6 +176,7 @@ statements = (
     _node(ast.Input, names, types, _or_none(numbers), trivia)
     | _node(ast.Edge, names, expressions, trivia).map(_whole)
     | _node(ast.Edges, _many(names, 2), expressions, trivia).map(_whole)
+    | _node(ast.State, names, types, names, _or_none(numbers), expressions, trivia).map(_whole)
     | _node(ast.Output, names, types, guards, expressions, trivia).map(_whole)
     | _node(ast.Loss, st.lists(terms, min_size=1, max_size=3).map(tuple), guards, trivia)
     | _node(ast.Init, calls | names, trivia)
