@@ -203,6 +203,12 @@ def slice_(op: OpCall) -> Tensor:
     return op.x[tuple(where)]  # one axis shorter
 
 
+def delay(op: OpCall) -> Tensor:
+    by, rest = op.attr["by"], [None] * (op.x.ndim - 2)
+    x = op.x.pad((None, (by, 0), *rest)) if op.attr["padded"] else op.x  # [B, T + by, …]
+    return x[:, : shape(x)[1] - by]  # [B, T, …]
+
+
 def dropout(op: OpCall) -> Tensor:
     return op.x.dropout(op.attr["rate"])  # as x; tinygrad's TRAINING decides
 
@@ -245,6 +251,7 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "concat": concat,
     "reshape": reshape,
     "slice": slice_,
+    "delay": delay,
     "dropout": dropout,
     "prefixed": prefixed,
     "valid": valid,

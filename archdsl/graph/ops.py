@@ -466,6 +466,16 @@ _ROWS = (
         example="slice(D, 0, 64)",
     ),
     Op(
+        "delay",
+        (X, integer("by", 1), flag("padded", True)),
+        shapes.delay,
+        "Gives each position of the first axis the value of the position `by` before it. The "
+        "first ones, which have none, get zeros; without `padded` they are left out.",
+        tail=shapes.delay_tail,
+        without_tail=("padded",),
+        example="delay(1)",
+    ),
+    Op(
         "dropout",
         (X, number("rate")),
         rules.dropout,

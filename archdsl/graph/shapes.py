@@ -202,6 +202,29 @@ def _other_sizes(type: Type, index: int) -> list[Size]:
     return [axis.size for i, axis in enumerate(type.axes) if i != index]
 
 
+def delay(site: Site) -> Type:
+    if not site.x.axes:
+        raise Mismatch("axis", "a single number has no axes", "x", found=str(site.x))
+    sequence, by = site.x.axes[0], site.attr["by"]
+    size = sequence.size if site.attr["padded"] else sequence.size - by
+    if size.at(dict.fromkeys(size.vars, 1)) < 1:
+        raise Mismatch(
+            "axis",
+            f"the axis {sequence.size} has no position that is {by} before another",
+            "by",
+            expected="`padded`, or a longer axis",
+            found=str(site.x),
+            bound=("by", sequence),
+        )
+    # A position that depends on earlier ones stays causal.
+    return _resized(site.x, 0, size, ())
+
+
+def delay_tail(site: Site) -> int:
+    by: int = site.attr["by"]
+    return by if site.attr["padded"] else 0
+
+
 def slice_(site: Site) -> Type:
     index = site.index(-1)
     axis, start, stop = site.x.axes[index], site.attr["start"], site.attr["stop"]

@@ -1,9 +1,9 @@
 """Selects a kernel for each operator from a table of kernels.
 
-A unit of work is a matmul with a weight, attention without projections, a norm, a table lookup
-or a cache write. The cheapest kernel that fits is selected; if none fits, tinygrad does the
-work. A cost is a number of multiply-adds of one SIMD lane, counted or measured, and only
-compares kernels for the same work.
+A unit of work is a matmul with a weight, attention without projections, a norm, a table lookup,
+a cache write or a recurrence. The cheapest kernel that fits is selected; if none fits, tinygrad
+does the work. A cost is a number of multiply-adds of one SIMD lane, counted or measured, and
+only compares kernels for the same work.
 """
 
 from __future__ import annotations
@@ -71,7 +71,32 @@ class BatchedMatmul(Frozen):
     out: int
 
 
-Work: TypeAlias = Linear | Attention | Norm | Lookup | CacheWrite | BatchedMatmul
+class Recurrence(Frozen):
+    """A recurrence of states [keys, values]; `heads` counts the heads of all rows."""
+
+    heads: int
+    positions: int
+    keys: int
+    values: int
+
+
+class ElementwiseRecurrence(Frozen):
+    """A recurrence of states of `elements` numbers, over all rows, each number for itself."""
+
+    elements: int
+    positions: int
+
+
+Work: TypeAlias = (
+    Linear
+    | Attention
+    | Norm
+    | Lookup
+    | CacheWrite
+    | BatchedMatmul
+    | Recurrence
+    | ElementwiseRecurrence
+)
 
 
 class Kernel(Frozen):
@@ -90,6 +115,7 @@ CPU = "cpu"
 # The scratch memory of a kernel is on its thread's stack: less than 1 MiB of at least 2 MiB. It
 # grows with these sizes; tinygrad computes what is larger.
 WIDEST_HEAD = 512  # features of a head, also in the gradient
+WIDEST_STATE = 2**11  # features of a key, whose part of a state is on the stack
 WIDEST_SUM = 2**16  # length of a row of `matvec`, which copies it when weights are quantized
 
 KERNELS = (
@@ -133,6 +159,21 @@ KERNELS = (
         lambda w: w.rows * w.width,
     ),
     Kernel("embed", Lookup, CPU, lambda w: True, lambda w: w.count * w.width),
+    # Reads the state once per position.
+    Kernel(
+        "recur",
+        Recurrence,
+        CPU,
+        lambda w: w.keys <= WIDEST_STATE,
+        lambda w: w.heads * w.positions * w.keys * w.values,
+    ),
+    Kernel(
+        "scan",
+        ElementwiseRecurrence,
+        CPU,
+        lambda w: True,
+        lambda w: w.elements * w.positions,
+    ),
     Kernel("append", CacheWrite, CPU, lambda w: True, lambda w: 1),
 )
 

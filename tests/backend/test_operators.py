@@ -226,6 +226,19 @@ def test_a_causal_conv1d_in_groups(groups: int, dilation: int, tmp_path: Path) -
     assert apart(filled(ours, weights, tmp_path)(x=x)["y"], right) < 1e-6
 
 
+def test_delay() -> None:
+    x = normal(2, 4, 3)
+    found = model("""
+        input x: float[T <= 5, 3]
+        output y: float[T, 3] = x -> delay(1)
+        output z: float[T, 3] = x -> delay(5)
+        output w: float[T, 3] = x -> prepend(a) -> delay(1, padded = false)
+    """)(x=x)
+    assert (found["y"].numpy() == np.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0)))).all()
+    assert not found["z"].numpy().any()
+    assert (found["w"].numpy()[:, 1:] == x[:, :-1]).all()
+
+
 def test_padding_is_zero_for_a_conv1d(tmp_path: Path) -> None:
     lines = """
         input tokens: int[T <= 9] < 9 pad 0

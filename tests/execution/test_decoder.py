@@ -52,8 +52,8 @@ model Convolutions(vocab = 50, n = 90, D = 24) {
   h = tokens -> embed(vocab, D) -> prepend(start)
     -> layer: { conv1d(D, 4, causal, groups = D) -> conv1d(D, 3, causal, dilation = 2) } * 2
     -> norm
-  # Two kernels of other lengths use the same positions.
-  g = h + (h -> conv1d(D, 3, causal, groups = 2)) + (h -> conv1d(D, 2, causal))
+  # Two operators use as many of the same positions as they need.
+  g = h + (h -> conv1d(D, 3, causal, groups = 2)) + (h -> delay(1))
   output logits: float[T, vocab] = g -> slice(T, 1) -> conv1d(D, 5, causal) -> linear(vocab)
   init normal(std = 0.5)
   loss next_token(logits, tokens)

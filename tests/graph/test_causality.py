@@ -52,6 +52,7 @@ def noncausal(chain: str, type: str = "float[T, D]") -> set[str]:
         "x -> windowed(y, 2)",
         "x -> conv1d(D, 3, causal) -> conv1d(D, 4, causal, groups = 2, dilation = 3)",
         "x -> conv1d(D, 1)",
+        "x + (x -> delay(2))",
         # The kernel at position i of the shorter sequence ends at position i of x.
         "x -> prepend(a) -> prepend(b) -> conv1d(D, 3)",
         # Position i of the longer sequence depends on i - 1 of x; after the slice, on i again.
