@@ -28,6 +28,9 @@ from archdsl.syntax import ast
 Setting = int | float | bool | str
 
 
+_FEW = 3  # settings that a message about a size can show
+
+
 class ParameterBinder:
     """Binds the parameters of one model in a scope. `failed` if one has no valid value."""
 
@@ -88,6 +91,9 @@ class ParameterBinder:
                 value = self._report_missing(param, variant) if default is None else default
             if isinstance(value, Scalar):
                 value = Scalar(value.value, name, origin)
+            if name in settings and isinstance(value, Scalar) and len(settings) <= _FEW:
+                note = Note(f"`{name}` is {value.text}, set from outside")
+                self.report.outside = (*self.report.outside, note)
             self.failed |= isinstance(value, Poison)
             self.env.names[name] = POISON if name in self.env.names else value
 

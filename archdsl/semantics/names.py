@@ -6,6 +6,7 @@ must have one value. Values and types are checked when a model is elaborated.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -71,9 +72,12 @@ class _Names:
         self.choices: dict[str, list[str]] = {}
 
     def definition(self, item: ast.Block | ast.Model) -> None:
+        axes_of: dict[str, set[str]] = {}
         for param in item.params.params:
+            before = set(self.bound)
             if isinstance(param.type, ast.Type):
                 self.parameter_type(param.type)
+            axes_of[param.name.id] = self.bound.keys() - before
             if isinstance(param.type, ast.BlockType) and param.default:
                 self.block(param.default)
             elif isinstance(param.type, ast.Choices):
@@ -96,12 +100,20 @@ class _Names:
             self.statement(statement)
         # A misspelt use of an edge is reported already.
         self.used |= {edge for name in self.undefined if (edge := closest(name, edges))}
-        for name, node in edges.items():
-            if name not in self.used:
+        self.unused(edges.values())
+        if isinstance(item, ast.Block):
+            # A tensor may be there for the name of an axis.
+            params = item.params.params
+            self.unused(p.name for p in params if self.used.isdisjoint(axes_of[p.name.id]))
+
+    def unused(self, names: Iterable[ast.Name]) -> None:
+        """Reports names that nothing uses."""
+        for name in names:
+            if name.id not in self.used:
                 self.report.add(
                     "unused-name",
-                    f"`{name}` is never used",
-                    node.span,
+                    f"`{name.id}` is never used",
+                    name.span,
                     help="remove it, or use it",
                 )
 

@@ -115,6 +115,7 @@ OUTSIDE: dict[str, Callable[[], object]] = {
     "beyond_all_use": lambda: analyse(GPT, settings={"D": 10**31}),
     "zero": lambda: analyse(GPT, settings={"context": 0}),
     "heads": lambda: analyse(GPT, settings={"heads": 5}),
+    "computed": lambda: analyse("settings.arch:Turned", settings={"size": 5}),
     "choice": lambda: analyse("settings.arch:Chosen", settings={"act": "rellu"}),
     "number_for_truth": lambda: analyse("settings.arch:Chosen", settings={"bias": 1}),
     "number_for_choice": lambda: analyse("settings.arch:Chosen", settings={"act": 3}),
