@@ -96,15 +96,15 @@ block inner(x: float[T, D], act, causal = false): float[T, D] {
 )
 def test_choices_and_switches_go_down_through_blocks(call: str, act: str, causal: bool) -> None:
     made = graph(model(f"float[T, D] = x -> {call}", blocks=CHOOSING))
-    found = {k: v for n in made.nodes for k, v in n.attrs if k in ("act", "causal")}  # type: ignore[union-attr]
-    assert found == {"act": act, "causal": causal}
+    found = {k: v for n in made.nodes for k, v in n.attrs if k in ("act", "mask")}  # type: ignore[union-attr]
+    assert found == {"act": act, "mask": "causal" if causal else None}
 
 
 def test_a_bare_name_is_the_switch_of_its_name_and_no_other() -> None:
     """Without that rule `attention(heads, bias)` would make attention causal."""
     block = "block f(x: float[T, D], bias = true): float[T, D] { x -> attention(2, bias) }"
     (node,) = graph(model("float[T, D] = x -> f", blocks=block)).nodes
-    assert dict(node.attrs)["causal"] is False  # type: ignore[union-attr]
+    assert dict(node.attrs)["mask"] is None  # type: ignore[union-attr]
     assert dict(node.attrs)["bias"] is True  # type: ignore[union-attr]
 
 

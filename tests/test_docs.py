@@ -189,6 +189,7 @@ KINDS = {
     Kind.BLOCK: "block",
     Kind.AXIS: "axis",
     Kind.MARK: "name",
+    Kind.MASK: "mask",
     Kind.LABEL: "label",
 }
 

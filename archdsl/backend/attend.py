@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tinygrad import Tensor
+from tinygrad import Tensor, dtypes
 
 from archdsl.backend.context import OpCall
 from archdsl.backend.functional import softmax_fp32
 from archdsl.backend.kernels import attention
 from archdsl.backend.kernels.products import matmul
-from archdsl.backend.positions import distance_behind, end_position, repeated_positions
+from archdsl.backend.positions import end_position, repeated_positions
 from archdsl.backend.tensors import make_contiguous, shape
+from archdsl.graph import masks
+from archdsl.graph.masks import Mask
 from archdsl.passes.select_kernels import TINYGRAD
 
 
@@ -25,14 +27,30 @@ def attend(op: OpCall) -> Tensor:
         return _step(op)
     # Computed once, not again in each matmul that uses them.
     q, k, v = (make_contiguous(op.tensors[name]) for name in "qkv")
-    T, S, keys = shape(q)[1], shape(k)[1], op.types["k"].axes[0].size
-    causal, window = op.attr["causal"], op.attr["window"]
+    T, S = shape(q)[1], shape(k)[1]
+    mask, sink = masks.parse(op.attr["mask"]), op.tensors.get("sink")
     if (kernel := op.kernel()) == TINYGRAD:
-        seen = _visible_keys(op, T, S, _group(q, k))  # [B or 1, 1, G T or 1, S]
-        return _attend_by_matmuls(op, q, k, v, S, seen)  # [B, T, H, w]
-    lengths = None if causal else op.context.length(keys)
-    scale, trains = op.attr["scale"], op.context.trains
-    return attention.attend(kernel, q, k, v, scale, causal, window, lengths, trains=trains)
+        seen = visible_keys(op, mask, T, S, _group(q, k))  # [B or 1, 1, G T or 1, S]
+        return _attend_by_matmuls(op, q, k, v, S, seen, _sees_some(mask))  # [B, T, H, w]
+    padded = masks.ahead(mask) != 0
+    lengths = op.context.length(op.types["k"].axes[0].size) if padded else None
+    return attention.attend(
+        kernel,
+        q,
+        k,
+        v,
+        op.attr["scale"],
+        mask,
+        lengths,
+        softcap=op.attr["softcap"],
+        sink=sink,
+        trains=op.context.trains,
+    )
+
+
+def _sees_some(mask: Mask) -> bool:
+    """Whether each query surely sees a key; padding may differ."""
+    return mask == masks.EVERYTHING or (masks.ahead(mask) == 0 and masks.sees_itself(mask))
 
 
 def _step(op: OpCall) -> Tensor:
@@ -41,18 +59,33 @@ def _step(op: OpCall) -> Tensor:
     A cache of fixed size is a sliding-window cache: a new token overwrites the oldest.
     """
     q, keys, values = (op.tensors[name] for name in "qkv")
-    past, starts, window = op.tensors["past"], op.tensors["left_pad"], op.attr["window"]
+    past, starts, mask = (
+        op.tensors["past"],
+        op.tensors["left_pad"],
+        masks.parse(op.attr["mask"]),
+    )
     ring = op.types["k"].axes[0].size.value
     if (kernel := op.kernel()) != TINYGRAD:
-        first, size, scale = op.context.first_position(past), ring or 0, op.attr["scale"]
         return attention.attend(
-            kernel, q, keys, values, scale, True, window, None, first, starts, size
+            kernel,
+            q,
+            keys,
+            values,
+            op.attr["scale"],
+            mask,
+            None,
+            op.context.first_position(past),
+            starts,
+            ring or 0,
+            op.attr["softcap"],
+            op.tensors.get("sink"),
         )
     n = shape(q)[1]
     S = end_position(op.context, past, n) if ring is None else ring
-    seen = _visible_positions(op, past, n, starts, S, ring, _group(q, keys))  # [B, G n, S]
+    seen = visible_positions(op, mask, past, n, starts, S, ring, _group(q, keys))
     seen = seen.unsqueeze(1)  # [B, 1, G n, S]
-    return _attend_by_matmuls(op, q, keys[:, :S], values[:, :S], S, seen)  # [B, n, H, w]
+    some = _sees_some(mask)
+    return _attend_by_matmuls(op, q, keys[:, :S], values[:, :S], S, seen, some)  # [B, n, H, w]
 
 
 def append(op: OpCall) -> Tensor:
@@ -75,12 +108,13 @@ def _group(q: Tensor, k: Tensor) -> int:
 
 
 def _attend_by_matmuls(
-    op: OpCall, q: Tensor, k: Tensor, v: Tensor, S: Any, seen: Tensor | None
+    op: OpCall, q: Tensor, k: Tensor, v: Tensor, S: Any, seen: Tensor | None, some: bool
 ) -> Tensor:
     """Attention by two matmuls: [B, T, H, w].
 
     The queries that share a key head are stacked: one matmul per key head, of G T rows. `seen`
-    [B or 1, 1, G T or 1, S] is the mask of visible keys; None means all. S may be a tinygrad
+    [B or 1, 1, G T or 1, S] is the mask of visible keys; None means all. Unless each query sees
+    `some`, one that sees none gives 0. S may be a tinygrad
     variable; then the scores are not reshaped, since tinygrad would index them by division, and
     such a matmul does not reach tensor cores.
     """
@@ -95,15 +129,21 @@ def _attend_by_matmuls(
         # Gradients in this layout are matmuls for tensor cores.
         q, k, v = (each.contiguous_backward() for each in (q, k, v))
     scores = _matmul(op, "scores", q, k, transpose_b=True) * op.attr["scale"]  # [B, K, G T, S]
+    if (cap := op.attr["softcap"]) is not None:
+        scores = (scores / cap).tanh() * cap  # [B, K, G T, S]
     if "bias" in op.tensors:
         # A reshape of a realized tensor leaves the matmul as it is.
         scores = scores if group == 1 else scores.contiguous()  # [B, K, G T, S]
         scores = scores.reshape(batch, heads, T, S) + op.tensors["bias"]  # [B, H, T, S]
         scores = scores.reshape(batch, kv_heads, group * T, S)  # [B, K, G T, S]
-    if seen is not None:
-        scores = seen.where(scores, -math.inf)  # [B, K, G T, S]
+    sink = op.tensors.get("sink")
+    if sink is not None:
+        sink = sink.reshape(-1, kv_heads, group, 1)  # [B or 1, K, G, 1]
+        sink = sink.expand(sink.shape[0], kv_heads, group, T)
+        sink = sink.reshape(-1, kv_heads, group * T, 1)  # [B or 1, K, G T, 1]
     # Realized before the matmul with v, which would otherwise recompute them per feature.
-    probabilities = softmax_fp32(scores, -1).cast(v.dtype).contiguous()  # [B, K, G T, S]
+    weights = masked_softmax(scores, seen, some, sink)  # [B, K, G T, S]
+    probabilities = weights.cast(v.dtype).contiguous()  # [B, K, G T, S]
     out = _matmul(op, "values", probabilities, v).cast(v.dtype)  # [B, K, G T, w]
     return out.reshape(batch, heads, T, value).transpose(1, 2).contiguous()  # [B, T, H, w]
 
@@ -115,23 +155,79 @@ def _matmul(op: OpCall, part: str, a: Tensor, b: Tensor, transpose_b: bool = Fal
     return matmul(a, b, transpose_b)
 
 
-def _visible_keys(op: OpCall, T: int, S: int, group: int) -> Tensor | None:
+def masked_softmax(
+    scores: Tensor, seen: Tensor | None, some: bool, sink: Tensor | None = None
+) -> Tensor:
+    """The softmax of scores […, S] over the seen keys, in float32; 0 if there are none.
+
+    `sink` […, 1] is the score of a key that has no value.
+    """
+    if sink is not None:
+        scores = scores.cast(dtypes.float32)
+        if seen is not None:
+            scores = seen.where(scores, -math.inf)  # […, S]
+        top = scores.max(-1, keepdim=True).maximum(sink).detach()  # […, 1]
+        exponentials = (scores - top).exp()  # […, S]
+        total = exponentials.sum(-1, keepdim=True) + (sink.cast(dtypes.float32) - top).exp()
+        found: Tensor = exponentials / total  # […, S]
+        return found
+    if seen is None:
+        return softmax_fp32(scores, -1)
+    if some:
+        return softmax_fp32(seen.where(scores, -math.inf), -1)
+    # A softmax over nothing is NaN, also in its gradient.
+    any = seen.max(-1, keepdim=True)  # […, 1]
+    hidden = seen.where(scores, any.where(-math.inf, 0.0))  # […, S]
+    return any.where(softmax_fp32(hidden, -1), 0.0)
+
+
+def visible_keys(op: OpCall, mask: Mask, T: int, S: int, group: int) -> Tensor | None:
     """The mask of keys that each query sees, [B or 1, 1, G T or 1, S]; None if all."""
-    if not op.attr["causal"]:
-        valid = op.context.valid_mask(op.types["k"].axes[0].size)  # [B, S] or None
-        return None if valid is None else valid.reshape(-1, 1, 1, S)  # [B, 1, 1, S]
-    # Padding is at the end, so only padding sees it. It must see something: a softmax over
-    # nothing is NaN.
-    queries = repeated_positions(T, group).reshape(-1, 1)  # [G T, 1]
-    before = queries - Tensor.arange(S).reshape(1, S)  # [G T, S]
-    seen = before >= 0  # [G T, S]
-    if (window := op.attr["window"]) is not None:
-        seen = seen & (before < window)  # [G T, S]
-    return seen.reshape(1, 1, group * T, S)  # [1, 1, G T, S]
+    # In a causal mask only padding sees padding, which is at the end.
+    valid = (
+        op.context.valid_mask(op.types["k"].axes[0].size) if masks.ahead(mask) != 0 else None
+    )
+    if valid is not None:
+        valid = valid.reshape(-1, 1, 1, S)  # [B, 1, 1, S]
+    if mask == masks.EVERYTHING:
+        return valid
+    i = repeated_positions(T, group).reshape(1, 1, -1, 1)  # [1, 1, G T, 1]
+    j = Tensor.arange(S).reshape(1, 1, 1, S)  # [1, 1, 1, S]
+    seen = _pairs(op, mask, i, j, group)  # [B or 1, 1, G T, S]
+    return seen if valid is None else seen & valid
 
 
-def _visible_positions(
-    op: OpCall, past: Any, n: int, starts: Tensor, S: Any, ring: int | None, group: int
+def _pairs(op: OpCall, mask: Mask, i: Tensor, j: Tensor, group: int) -> Tensor:
+    """[…, G T, S]: which keys j the queries i see; tensors of the mask are repeated for the
+    queries that share a key head."""
+
+    def data(name: str) -> Tensor:
+        value: Tensor = op.tensors[name]
+        match name.partition("_")[0]:
+            case "row":
+                value = value.repeat(1, group).unsqueeze(-1)  # [B, G T, 1]
+            case "column":
+                value = value[:, :S].unsqueeze(1)  # [B, 1, S]
+            case _:
+                value = value.repeat(1, group, 1)  # [B, G T, S]
+        return value.unsqueeze(1) if i.ndim == 4 else value  # […, G T or 1, S or 1]
+
+    T, S = i.shape[-2] // group, j.shape[-1]
+    values = {name: data(name) for name in masks.inputs(mask)}
+    found = masks.visible(mask, i, j, values, lambda: Tensor.ones(1, dtype=dtypes.bool))
+    pairs: Tensor = found.expand(*found.shape[:-2], T * group, S)  # […, G T, S]
+    return pairs
+
+
+def visible_positions(
+    op: OpCall,
+    mask: Mask,
+    past: Any,
+    n: int,
+    starts: Tensor,
+    S: Any,
+    ring: int | None,
+    group: int,
 ) -> Tensor:
     """[B, G n, S]: the mask of cache positions that each new token sees."""
     if ring is None:
@@ -141,10 +237,14 @@ def _visible_positions(
         newest = past + n - 1
         age = (-Tensor.arange(ring) + newest) % ring  # [S]
         positions = -age + newest  # [S]
-    before = distance_behind(past, n, positions, group)  # [G n, S]
-    seen = before >= 0  # [G n, S]
-    if (window := op.attr["window"]) is not None:
-        seen = seen & (before < window)  # [G n, S]
-    valid = positions.reshape(1, 1, -1) >= starts.reshape(-1, 1, 1)  # [B, 1, S]
+    i = (repeated_positions(n, group) + past).reshape(1, -1, 1)  # [1, G n, 1]
+    j = positions.reshape(1, 1, -1)  # [1, 1, S]
+    first = starts.reshape(-1, 1, 1)  # [B, 1, 1]
+    valid = j >= first  # [B, 1, S]
+    if masks.ahead(mask) != 0:
+        valid = valid & (j < past + n)  # [B, 1, S]
+    shifts = any(atom.op in ("chunk", "prefix") for atom in masks.atoms(mask))
+    places = (i - first, j - first) if shifts else (i, j)  # in the row
+    seen = _pairs(op, mask, *places, group) & valid  # [B, G n, S]
     # Left padding sees itself: a softmax over nothing is NaN.
-    return (seen & valid) | (before == 0)  # [B, G n, S]
+    return seen | (i == j) if _sees_some(mask) else seen  # [B, G n, S]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from archdsl.diagnostics import Source, Span, fail
+from archdsl.graph import masks
+from archdsl.graph.masks import ATOMS, Mask
 from archdsl.graph.nodes import Apply, Attribute, Node, Scan
 from archdsl.graph.ops import CALLED, OPS
 from archdsl.graph.signature import Kind, Param
@@ -27,7 +29,7 @@ class NameScope:
     """The names that are taken in one scope."""
 
     def __init__(self, names: Iterable[str]):
-        self.names = set(names) | RESERVED
+        self.names = set(names) | RESERVED | set(ATOMS)
 
     def fresh_name(self, wish: str) -> str:
         """Returns `wish`, with a number if it is taken, and takes the name."""
@@ -95,11 +97,15 @@ def chain(head: ast.Expr, step: ast.Expr) -> ast.Chain:
 
 
 def settings(
-    node: Apply, labels: Collection[str], sizes: Mapping[Size, str] | None = None
+    node: Apply,
+    labels: Collection[str],
+    sizes: Mapping[Size, str] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Iterator[ast.Arg]:
     """The arguments of an operator except tensors, `none`, axes, and the sizes of a tied table.
 
-    `labels` are the tables that a label can name, `sizes` the names of sizes in a block.
+    `labels` are the tables that a label can name, `sizes` the names of sizes in a block, and
+    `names` those of the node's inputs.
     """
     op, tied = OPS[node.op], node.attr.get("tied")
     for key, value in node.attrs:
@@ -114,6 +120,8 @@ def settings(
                 yield from (arg(axis, integer(size)) for axis, size in pairs)
             case Kind.SIZE, str():
                 yield arg(None, _size_in(Size.read(value), sizes))
+            case Kind.MASK, str():
+                yield arg(key, _mask(masks.parse(value), names or {}))
             case Kind.LABEL, str() if value in labels:
                 yield arg(key, name(value))
             case _:
@@ -129,6 +137,26 @@ def scalar(value: float) -> ast.Expr:
             return integer(value)
         case _:
             return number(value)
+
+
+def _mask(mask: Mask, names: Mapping[str, str]) -> ast.Expr:
+    """The expression of a mask; `names` are those of the tensors that it reads."""
+    match mask.op:
+        case "not":
+            return ast.Not(SPAN, _mask(mask.parts[0], names))
+        case "&" | "|":
+            first, *others = (_mask(part, names) for part in mask.parts)
+            for other in others:
+                first = ast.Binary(SPAN, first, mask.op, other)
+            return first
+        case "given":
+            return name(names[str(mask.args[0])])
+        case _:
+            args = (
+                integer(each) if isinstance(each, int) else name(names[each])
+                for each in mask.args
+            )
+            return call(mask.op, (arg(None, each) for each in args))
 
 
 def _setting(param: Param, value: Attribute) -> ast.Expr:

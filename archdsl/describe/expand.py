@@ -40,6 +40,8 @@ from archdsl.describe.flow import (
 from archdsl.describe.state_blocks import state_blocks
 from archdsl.diagnostics import fail
 from archdsl.frozen import Frozen
+from archdsl.graph import masks
+from archdsl.graph.masks import is_input
 from archdsl.graph.mixture import for_all_vectors
 from archdsl.graph.nodes import (
     Apply,
@@ -82,6 +84,7 @@ class _File:
         nodes = [node for node, _ in walk(graph.nodes)]
         self.bound = {each.name for each in (*graph.inputs, *graph.labels)}
         self.bound |= {axis.name for axis in graph.varying}
+        self.reserved = RESERVED
         self.check_clashes(nodes)
         self.bound |= {output for output, _ in graph.outputs}
         taken = NameScope(self.bound | {node.path for node in nodes})
@@ -99,6 +102,9 @@ class _File:
         for node in nodes:
             if isinstance(node, Apply):
                 used |= {node.op, *(value for value in node.attr.values() if value in CHOICES)}
+                if mask := node.attr.get("mask"):
+                    self.reserved |= {a.op for a in masks.atoms(masks.parse(str(mask)))}
+        used |= self.reserved - RESERVED
         for each in sorted(self.bound & used):
             fail(
                 "duplicate-name",
@@ -355,7 +361,7 @@ class _Body:
         if (
             self.outputs
             and self.outputs[0][1] == node.id
-            and self.outputs[0][0] not in RESERVED
+            and self.outputs[0][0] not in self.file.reserved
         ):
             output, _ = self.outputs.pop(0)
             self.output(output, node.id, expr)
@@ -368,7 +374,7 @@ class _Body:
         """Writes the next outputs whose values already have names."""
         while self.outputs and self.outputs[0][1] in self.names:
             output, ref = self.outputs[0]
-            if output in RESERVED:
+            if output in self.file.reserved:
                 return  # its name would hide a name of the language, so it comes last
             self.outputs.pop(0)
             self.output(output, ref, name(self.names[ref]))
@@ -431,11 +437,12 @@ class _Body:
         return ast.Labeled(SPAN, name(label), result) if label else result
 
     def operator(self, node: Apply) -> ast.Call | ast.Name:
-        op, tensors = OPS[node.op], node.inputs[1:]
-        others = [arg(param, name(self.names[ref])) for param, ref in tensors]
+        op = OPS[node.op]
+        names = {param: self.names[ref] for param, ref in node.inputs[1:]}
+        others = [arg(param, name(names[param])) for param in names if not is_input(param)]
         if node.id in self.file.names:
             return call(self.file.along(node), others)
-        return call(op.name, (*others, *settings(node, self.labels, self.sizes)))
+        return call(op.name, (*others, *settings(node, self.labels, self.sizes, names)))
 
     def unique_label(self, node: Apply) -> str | None:
         """A label for an operator without weights, if its default path is taken."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from archdsl.describe.sublayers import Attention, Mlp, Wiring
+from archdsl.graph import masks
 from archdsl.graph.cost import cost
 from archdsl.graph.nodes import Apply, Graph, Input, Stack, describe_losses
 from archdsl.graph.ops import OPS
@@ -176,8 +177,13 @@ def _attention(each: Attention) -> str:
         words[0] += f" with {each.kv_heads} key-value head{'s' if each.kv_heads > 1 else ''}"
     if each.width is not None and each.heads * each.head_size != each.width:
         words[0] += f" of {each.head_size}"
-    words += ["causal"] if each.causal else []
-    words += [f"window {each.window:,}"] if each.window else []
+    parts = each.mask.parts if each.mask.op == "&" else (each.mask,)
+    words += ["causal"] if masks.CAUSAL in parts else []
+    others = masks.both(*(part for part in parts if part != masks.CAUSAL))
+    if others.op == "within" and masks.CAUSAL in parts:
+        words.append(f"window {others.args[0]:,}")
+    elif others != masks.EVERYTHING:
+        words.append(masks.shown(others).strip("`"))
     usual = abs(each.scale * each.head_size**0.5 - 1) < 1e-6
     unusual = "unscaled scores" if each.scale == 1 else f"scores times {each.scale:g}"
     words += [] if usual else [unusual]

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from archdsl.frozen import Frozen
+from archdsl.graph import masks
+from archdsl.graph.masks import Mask
 from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Repeated, Scan, Stack, refs, walk
 from archdsl.graph.rules import ACTIVATIONS
 from archdsl.graph.types import Type
@@ -20,8 +22,7 @@ class Attention(Frozen):
     heads: int
     kv_heads: int
     head_size: int
-    causal: bool
-    window: int | None
+    mask: Mask
     scale: float
     width: int | None
     normed: str | None
@@ -110,18 +111,17 @@ class Wiring:
                 heads, size = (axis.size.value for axis in q.axes[1:])
                 kv_heads = k.axes[1].size.value
                 memory, normed = self._memory(node), self._head_norm(tensors)
-            window, scale = node.attr.get("window"), node.attr["scale"]
+            mask, scale = node.attr["mask"], node.attr["scale"]
             assert isinstance(heads, int)
             assert isinstance(kv_heads, int)
             assert isinstance(size, int)
-            assert isinstance(window, int | None)
+            assert isinstance(mask, str | None)
             assert isinstance(scale, float)
             yield Attention(
                 heads,
                 kv_heads,
                 size,
-                bool(node.attr["causal"]),
-                window,
+                masks.parse(mask),
                 scale,
                 self._width(node),
                 normed,

@@ -8,7 +8,12 @@ queries [T, H, h], keys [S, K, h] and values [S, K, w].
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from archdsl.diagnostics import listing
+from archdsl.graph import masks
+from archdsl.graph.masks import Mask
 from archdsl.graph.products import affine
 from archdsl.graph.signature import Mismatch, Site, Weight
 from archdsl.graph.types import Axis, Size, Type
@@ -23,6 +28,28 @@ def _inner(site: Site) -> tuple[int, int]:
     """The number of query features and of key features per position: H h and K h."""
     size: int = site.attr["head_size"]
     return site.attr["heads"] * size, site.attr["kv_heads"] * size
+
+
+def write_out(attr: Mapping[str, Any]) -> dict[str, str | None]:
+    """The mask of the short forms `causal` and `window`, and of `mask`."""
+    window = attr.get("window")
+    mask = masks.both(
+        masks.CAUSAL if attr["causal"] else masks.EVERYTHING,
+        masks.EVERYTHING if window is None else Mask("within", (window,)),
+        masks.parse(attr["mask"]),
+    )
+    if window is not None and masks.ahead(mask) != 0:
+        raise Mismatch(
+            "argument-value",
+            "`window` needs causal attention",
+            "window",
+            help="add `causal`, or write `mask = within(n)` for a window on both sides",
+        )
+    return {"mask": masks.text(mask)}
+
+
+def _mask(site: Site) -> Mask:
+    return masks.parse(site.attr["mask"])
 
 
 def defaults(site: Site) -> dict[str, int | float | bool]:
@@ -63,7 +90,8 @@ def attention(site: Site) -> Type:
     heads, kv_heads = site.attr["heads"], site.attr["kv_heads"]
     _check_groups(heads, kv_heads, "kv_heads", ("heads", "kv_heads"))
     seen = site.x.with_noncausal(site.tensors[_memory(site)].noncausal)
-    return seen.with_noncausal(_noncausal_axes(site, queries, keys))
+    seen = seen.with_noncausal(_noncausal_axes(site, queries, keys))
+    return seen.with_noncausal(_noncausal_data(site, queries, keys))
 
 
 def _check_groups(heads: int, kv_heads: int, at: str, bound: tuple[str | Axis, ...]) -> None:
@@ -80,20 +108,61 @@ def _check_groups(heads: int, kv_heads: int, at: str, bound: tuple[str | Axis, .
 
 def _noncausal_axes(site: Site, queries: Axis, keys: Axis) -> frozenset[str]:
     """The axes along which a query may use any position."""
-    if not site.attr["causal"]:
-        return keys.size.vars
+    mask = _mask(site)
     if "past" in site.tensors:  # a step, whose keys are the whole cache
         return frozenset()
-    if keys.size != queries.size:
+    if keys.size != queries.size and masks.RELATIVE & {atom.op for atom in masks.atoms(mask)}:
+        causal = site.attr["mask"] == "causal"
         raise Mismatch(
             "axis",
-            "causal attention needs queries and keys along the same axis",
-            "causal",
+            "causal attention needs queries and keys along the same axis"
+            if causal
+            else f"the mask `{mask}` needs queries and keys along the same axis",
+            "causal" if causal else "mask",
             expected=f"a memory of size {queries.size}",
             found=f"size {keys.size}",
             bound=(queries, keys),
         )
-    return frozenset()
+    same = keys.size == queries.size
+    return frozenset() if same and masks.ahead(mask, _front(keys)) == 0 else keys.size.vars
+
+
+def _front(axis: Axis) -> int:
+    """How many positions of an axis stand before those of the input: c in T + c."""
+    names = tuple(axis.size.vars)
+    rest = (axis.size - Size.of(names[0])).value if len(names) == 1 else None
+    return max(rest or 0, 0)
+
+
+def _check_data(site: Site, queries: Axis, keys: Axis) -> None:
+    """Raises `Mismatch` if a tensor of the mask does not fit."""
+    for atom in masks.atoms(_mask(site)):
+        for role, name in zip(masks.DATA.get(atom.op, ()), atom.args, strict=False):
+            type = site.tensors[str(name)]
+            wanted = {"row": (queries,), "column": (keys,), "pair": (queries, keys)}[role]
+            dtype = "int" if atom.op == "same" else "bool"
+            sizes = [axis.size for axis in wanted]
+            if type.dtype != dtype or [axis.size for axis in type.axes] != sizes:
+                raise Mismatch(
+                    "shape-mismatch" if type.dtype == dtype else "type-mismatch",
+                    f"a tensor of `{atom.op}` does not fit the queries and keys",
+                    "mask",
+                    expected=str(Type(dtype, wanted)),
+                    found=str(type),
+                )
+
+
+def _noncausal_data(site: Site, queries: Axis, keys: Axis) -> frozenset[str]:
+    """The axes along which the tensors of the mask are not causal."""
+    _check_data(site, queries, keys)
+    names = masks.inputs(_mask(site))
+    return frozenset().union(*(site.tensors[name].noncausal for name in names))
+
+
+def _keys_of_a_query(site: Site, keys: Axis) -> Size:
+    """How many keys a query sees, as a formula."""
+    seen = masks.span(_mask(site))
+    return keys.size if seen is None or seen >= site.bound(keys.size) else Size.of(seen)
 
 
 def weights(site: Site) -> tuple[Weight, ...]:
@@ -111,7 +180,7 @@ def flops(site: Site) -> Size:
     (queries, width), (keys, features) = site.sequence(), site.sequence(_memory(site))
     inner, kv = _inner(site)
     projections = queries.size * (2 * 2 * width * inner) + keys.size * (2 * 2 * features * kv)
-    return projections + queries.size * keys.size * (2 * 2 * inner)
+    return projections + queries.size * _keys_of_a_query(site, keys) * (2 * 2 * inner)
 
 
 def scratch(site: Site) -> Size:
@@ -119,15 +188,30 @@ def scratch(site: Site) -> Size:
     (queries, _), (keys, _) = site.sequence(), site.sequence(_memory(site))
     inner, kv = _inner(site)
     heads: int = site.attr["heads"]
-    return queries.size * inner + keys.size * (2 * kv) + queries.size * keys.size * (2 * heads)
+    scores = queries.size * _keys_of_a_query(site, keys) * (2 * heads)
+    return queries.size * inner + keys.size * (2 * kv) + scores
 
 
 def cache(site: Site) -> Size:
     """Elements of the cached keys and values: causal ones and those of a memory."""
-    if not site.attr["causal"] and "over" not in site.tensors:
+    (queries, _), (keys, _) = site.sequence(), site.sequence(_memory(site))
+    length = _cached_positions(site, queries, keys)
+    return length * (2 * _inner(site)[1])
+
+
+def _cached_positions(site: Site, queries: Axis, keys: Axis) -> Size:
+    """How many positions decoding caches: what causal attention sees, or another sequence."""
+    mask = _mask(site)
+    if "over" not in site.tensors and masks.ahead(mask, _front(keys)) != 0:
         return Size.of(0)
-    keys, _ = site.sequence(_memory(site))
-    return keys.size * (2 * _inner(site)[1])
+    window = _window(site, keys)
+    return keys.size if window is None else Size.of(window)
+
+
+def _window(site: Site, keys: Axis) -> int | None:
+    """How many of the last positions a query may see; None if any."""
+    before = masks.behind(_mask(site))
+    return None if before is None or before + 1 >= site.bound(keys.size) else before + 1
 
 
 # -- the core without projections --
@@ -162,18 +246,15 @@ def attend(site: Site) -> Type:
     _check_axes(site, "k", one_size, (*k.axes[:2], q.axes[2]))
     _check_axes(site, "v", "there must be a value for each key", (*k.axes[:2], v.axes[2]))
     _check_groups(heads, kv_heads, "k", (q.axes[1], k.axes[1]))
-    if site.attr["window"] is not None and not site.attr["causal"]:
-        raise Mismatch(
-            "argument-value",
-            "`window` needs causal attention",
-            "window",
-            help="add `causal`, or leave out `window`",
-        )
     seen = q.with_axes((*q.axes[:2], v.axes[2])).with_noncausal(k.noncausal | v.noncausal)
     if "bias" in site.tensors:
         each_score = "there must be a bias for each score"
         _check_axes(site, "bias", each_score, (q.axes[1], queries, keys))
         seen = seen.with_noncausal(site.floats("bias").noncausal)
+    if "sink" in site.tensors:
+        _check_axes(site, "sink", "there must be a sink for each head", (q.axes[1],))
+        seen = seen.with_noncausal(site.floats("sink").noncausal)
+    seen = seen.with_noncausal(_noncausal_data(site, queries, keys))
     return seen.with_noncausal(_noncausal_axes(site, queries, keys))
 
 
@@ -195,27 +276,26 @@ def _check_axes(site: Site, param: str, message: str, wanted: tuple[Axis, ...]) 
 def attend_flops(site: Site) -> Size:
     queries, heads, size = _heads(site, "q")
     keys, _, value = _heads(site, "v")
-    return queries.size * keys.size * (2 * heads * (size + value))
+    return queries.size * _keys_of_a_query(site, keys) * (2 * heads * (size + value))
 
 
 def attend_scratch(site: Site) -> Size:
     """Elements of the scores and of their softmax."""
     queries, heads, _ = _heads(site, "q")
-    return queries.size * _heads(site, "k")[0].size * (2 * heads)
+    return queries.size * _keys_of_a_query(site, _heads(site, "k")[0]) * (2 * heads)
 
 
 def attend_window(site: Site) -> int | None:
     """How many of the last positions a query sees; None if it sees all."""
-    window = site.attr["window"]
-    short = window is not None and window < site.bound(site.tensors["k"].axes[0].size)
-    return window if short and "bias" not in site.tensors else None
+    return _window(site, site.tensors["k"].axes[0]) if "bias" not in site.tensors else None
 
 
 def attend_cache_length(site: Site) -> Size:
-    """How many positions of keys and values decoding caches: those of causal attention (or of
-    its window), and those of another sequence."""
-    queries, keys = (site.tensors[name].axes[0].size for name in "qk")
-    if not site.attr["causal"] and keys == queries:
+    """How many positions of keys and values decoding caches: those that causal attention sees,
+    and those of another sequence."""
+    queries, keys = (site.tensors[name].axes[0] for name in "qk")
+    mask = _mask(site)
+    if keys.size == queries.size and masks.ahead(mask, _front(keys)) != 0:
         return Size.of(0)
     window = attend_window(site)
-    return keys if window is None else Size.of(window)
+    return keys.size if window is None else Size.of(window)

@@ -88,7 +88,7 @@ def cached_elements(graph: Graph) -> Size:
     kept: dict[tuple[str, str], Size] = {}
     for node, _, here in sites(graph):
         op, inputs = OPERATORS[node.op], dict(node.inputs)
-        needs = [("cache", param, op.cache_length(here)) for param in op.cached]
+        needs = [("cache", param, op.cache_length(here)) for param in op.cached_among(inputs)]
         if count := op.tail(here):
             needs.append(("tail", node.inputs[0][0], Size.of(count)))
         for kind, param, length in needs:

@@ -28,6 +28,7 @@ from archdsl.graph.params import (
     axis,
     flag,
     integer,
+    mask,
     number,
     offset,
     tensor,
@@ -229,7 +230,7 @@ _ROWS = (
         (
             X,
             integer("heads"),
-            flag("causal", False),
+            *mask(),
             tensor("over", None),
             integer("kv_heads", None),
             integer("head_size", None),
@@ -239,11 +240,12 @@ _ROWS = (
         ),
         attention.attention,
         "Multi-head attention with its projections (Vaswani et al. 2017, section 3.2), over "
-        "the sequence itself, or over another sequence given as `over`. Padding of a ragged "
-        "axis is masked. With fewer `kv_heads` than `heads`, groups of heads share keys and "
-        "values (Ainslie et al. 2023). Defaults: `head_size` is D / heads, `scale` is 1 / "
-        "sqrt(head_size), `out_bias` is `bias`.",
+        "the sequence itself, or over another sequence given as `over`. A query sees what the "
+        "[mask](language.md#masks) lets it see, and no padding. With fewer `kv_heads` than "
+        "`heads`, groups of heads share keys and values (Ainslie et al. 2023). Defaults: "
+        "`head_size` is D / heads, `scale` is 1 / sqrt(head_size), `out_bias` is `bias`.",
         resolve_defaults=attention.defaults,
+        write_out=attention.write_out,
         weights=attention.weights,
         flops=attention.flops,
         scratch=attention.scratch,
@@ -256,18 +258,25 @@ _ROWS = (
             tensor("q"),
             tensor("k"),
             tensor("v"),
-            flag("causal", False),
-            integer("window", None),
+            *mask(),
+            Param("window", Kind.INT, None, short=True),
             number("scale", None),
+            number("softcap", None),
             tensor("bias", None),
+            tensor("sink", None),
         ),
         attention.attend,
         "Attention without projections (Vaswani et al. 2017, section 3.2.1): queries [T, H, "
         "h], keys [S, K, h] and values [S, K, w] give [T, H, w]. Each group of H / K query "
-        "heads shares one head of keys and values. Padding is masked. With `window` a causal "
-        "query sees only that many positions, including its own (Beltagy et al. 2020). `bias` "
-        "[H, T, S] is added to the scores. The default of `scale` is 1 / sqrt(h).",
+        "heads shares one head of keys and values. A query sees what the "
+        "[mask](language.md#masks) lets it see, and no padding; one that sees nothing gives 0. "
+        "`window` = n is short for `within(n)` in a causal mask (Beltagy et al. 2020). The "
+        "scores are q k^T * `scale`, by default 1 / sqrt(h); then `softcap` * tanh(scores / "
+        "`softcap`) (Gemma Team 2024, section 2); then `bias` [H, T, S] is added. `sink` [H] "
+        "joins the denominator of the softmax as the score of a key without a value (OpenAI "
+        "2025, section 2.1).",
         resolve_defaults=attention.attend_defaults,
+        write_out=attention.write_out,
         flops=attention.attend_flops,
         scratch=attention.attend_scratch,
         positions=("past", "left_pad"),

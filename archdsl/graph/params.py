@@ -34,6 +34,11 @@ def flag(name: str, default: bool | None) -> Param:
     return Param(name, Kind.BOOL, default)
 
 
+def mask() -> tuple[Param, ...]:
+    """A mask, and its short form `causal`."""
+    return Param("causal", Kind.BOOL, False, short=True), Param("mask", Kind.MASK, None)
+
+
 def axis(default: Any = REQUIRED) -> Param:
     return Param("axis", Kind.AXIS, default)
 

@@ -6,7 +6,7 @@ names the parameter at fault. The caller knows the source locations and makes th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from enum import Enum
 from typing import Any
@@ -31,6 +31,7 @@ class Kind(Enum):
     AXIS = "the name of an axis"
     SIZE = "the size of an axis"
     MARK = "a name"
+    MASK = "a mask"
     LABEL = "the label of an `embed`"
     BLOCK = "a block"
     ANY = "a value"
@@ -47,10 +48,13 @@ REQUIRED = Required()
 
 
 class Param(Frozen):
+    """A parameter; `short` is one that only a spec has: a graph says it by other parameters."""
+
     name: str
     kind: Kind
     default: Any = REQUIRED
     choices: tuple[str, ...] = ()
+    short: bool = False
 
     @property
     def required(self) -> bool:
@@ -201,6 +205,10 @@ def no_weights(site: Site) -> tuple[Weight, ...]:
     return ()
 
 
+def nothing_short(attr: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {}
+
+
 def no_cost(site: Site) -> Size:
     return Size.of(0)
 
@@ -222,6 +230,7 @@ class Op(Frozen):
 
     - `infer`: the type rule.
     - `resolve_defaults`: values of omitted parameters that depend on other parameters.
+    - `write_out`: the parameters of a graph that short ones of a spec set.
     - `flops`: for one example; a multiply-add of a matrix product counts as two.
     - `scratch`: elements alive inside the operator, besides its inputs and its result.
     - `cache`: elements that decoding caches inside the operator.
@@ -253,6 +262,7 @@ class Op(Frozen):
     infer: Callable[[Site], Type]
     doc: str
     resolve_defaults: Callable[[Site], Mapping[str, Any]] = no_defaults
+    write_out: Callable[[Mapping[str, Any]], Mapping[str, Any]] = nothing_short
     weights: Callable[[Site], tuple[Weight, ...]] = no_weights
     flops: Callable[[Site], Size] = no_cost
     scratch: Callable[[Site], Size] = no_cost
@@ -272,3 +282,21 @@ class Op(Frozen):
 
     def param(self, name: str) -> Param:
         return next(p for p in self.params if p.name == name)
+
+    @property
+    def settings(self) -> tuple[Param, ...]:
+        """The parameters that are settings of a graph: no tensors, and no short forms."""
+        return tuple(p for p in self.params if p.kind is not Kind.TENSOR and not p.short)
+
+    @property
+    def masked(self) -> bool:
+        """Whether a mask can add tensors to the inputs."""
+        return any(p.kind is Kind.MASK for p in self.params)
+
+    def cached_among(self, given: Iterable[str]) -> list[str]:
+        """The tensors, among those of a use, whose past positions it needs."""
+        return [name for name in given if self.caches(name)]
+
+    def caches(self, name: str) -> bool:
+        """Whether the past positions of a tensor are needed: also those of a mask's keys."""
+        return name in self.cached or (self.masked and name.startswith("column_"))

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import isfinite
 
+from archdsl.graph import masks
 from archdsl.graph.mixture import mixture, mixture_type
 from archdsl.graph.nodes import (
     Apply,
@@ -302,13 +303,23 @@ class _Verifier:
             p for p in op.params if p.kind is Kind.TENSOR and (p.required or p.name in given)
         ]
         wanted = [param.name for param in tensors]
+        wanted += self.mask_inputs(node, op)
         wanted += [name for name in op.positions if name in given and name not in wanted]
         _require(given == wanted, node.id, f"has the tensors {given} instead of {wanted}")
-        settings = [param for param in op.params if param.kind is not Kind.TENSOR]
-        names, wanted = [name for name, _ in node.attrs], [param.name for param in settings]
+        names, wanted = [name for name, _ in node.attrs], [param.name for param in op.settings]
         _require(names == wanted, node.id, f"has the settings {names} instead of {wanted}")
-        for param, (name, value) in zip(settings, node.attrs, strict=True):
+        for param, (name, value) in zip(op.settings, node.attrs, strict=True):
             _require(_fits(param, value), node.id, f"has {name} = {value!r}")
+
+    def mask_inputs(self, node: Apply, op: Op) -> tuple[str, ...]:
+        """The tensors that the mask of a node reads."""
+        setting = node.attr.get("mask")
+        if not op.masked or not isinstance(setting, str):
+            return ()
+        try:
+            return masks.inputs(masks.parse(setting))
+        except ValueError as refused:
+            raise BrokenGraph(f"{node.id} has the unknown mask {setting!r}") from refused
 
     # -- paths, outputs, loss --
 

@@ -153,7 +153,7 @@ class _Step:
     def position_inputs(self, op: Op, node: Apply) -> Iterator[tuple[str, str]]:
         """The position inputs that an operator needs and the spec does not give."""
         caches, given = self.analysis.caches.keys(), dict(node.inputs)
-        if op.cached and not caches & {given[p] for p in op.cached}:
+        if op.cached and not caches & {given[p] for p in op.cached_among(given)}:
             return  # attention to a memory needs no positions
         for name in op.positions:
             match name:
@@ -298,7 +298,7 @@ class _Step:
 
     def argument(self, op: Op, param: str, ref: str) -> str:
         """The id that a step gives to an operator for a value: of its cache, or the value."""
-        if param in op.cached and ref in self.analysis.caches:
+        if op.caches(param) and ref in self.analysis.caches:
             return self.updated[self.analysis.step_inputs[ref].name]
         return self.ref(ref)
 

@@ -201,7 +201,8 @@ class Analysis:
         along = [axis for axis in node.type.axes if self.axis in axis.size.vars]
         if not along or self.offset(node.id) is None:
             return f"does not have one position for each of `{self.axis}`"
-        cached = {dict(node.inputs)[param] for param in op.cached}
+        given = dict(node.inputs)
+        cached = {given[param] for param in op.cached_among(given)}
         if cached & self.stepped and not cached <= self.stepped:
             return "uses positions of which only some depend on the tokens"
         offsets = {self.offset(ref) for ref in refs(node) if ref in self.stepped}
@@ -247,7 +248,7 @@ class Analysis:
         for node, _ in walk(self.graph.nodes):
             if isinstance(node, Apply) and node.id in self.stepped:
                 op, inputs = OPERATORS[node.op], dict(node.inputs)
-                for param in op.cached:
+                for param in op.cached_among(inputs):
                     if inputs[param] in self.stepped:
                         window = op.cache_window(site(self.graph, node, self.types))
                         windows.setdefault(inputs[param], []).append(window)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from archdsl.graph.masks import is_input
 from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Stack
 from archdsl.passes.rewrite import Builder, join_path
 
@@ -14,7 +15,7 @@ def decompose(graph: Graph) -> Graph:
     """Replaces `attention` and `mlp` by their parts. Weights keep their paths.
 
     >>> from archdsl.graph.parser import parse
-    >>> sizes = "heads = 2, causal = true, kv_heads = 1, head_size = 2, scale = 0.5"
+    >>> sizes = 'heads = 2, mask = "causal", kv_heads = 1, head_size = 2, scale = 0.5'
     >>> graph = parse(f'''graph G init normal(std = 0.02)
     ... axis T <= 8
     ... input x: float[T, 4]
@@ -82,7 +83,8 @@ def _attention(builder: Builder, node: Apply) -> Iterator[Apply]:
         )
         yield split
         heads[part] = split.id
-    core = apply("attend", "attend", heads, causal=attr["causal"], scale=attr["scale"])
+    heads |= {name: ref for name, ref in node.inputs if is_input(name)}
+    core = apply("attend", "attend", heads, mask=attr["mask"], scale=attr["scale"])
     yield core
     merged = apply(
         "reshape", "merged", {"x": core.id}, pattern="T heads size -> T (heads size)"

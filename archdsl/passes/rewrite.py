@@ -11,7 +11,7 @@ from archdsl.diagnostics import Span
 from archdsl.graph.mixture import mixture_type
 from archdsl.graph.nodes import Apply, Graph, Mixture
 from archdsl.graph.ops import OPERATORS
-from archdsl.graph.signature import Kind, Site
+from archdsl.graph.signature import Site
 from archdsl.graph.types import Type, Varying
 
 
@@ -42,7 +42,7 @@ class Builder:
     ) -> Apply:
         """Creates an operator with default settings, except those given, and its type."""
         op = OPERATORS[name]
-        settings = {p.name: p.default for p in op.params if p.kind is not Kind.TENSOR} | attr
+        settings = {p.name: p.default for p in op.settings} | attr
         here = self._site(inputs, settings)
         settled = tuple((settings | dict(op.resolve_defaults(here))).items())
         node = Apply(self.id(), name, tuple(inputs.items()), settled, path, Type("float"), span)

@@ -14,6 +14,7 @@ from math import prod
 from typing import Any, TypeAlias
 
 from archdsl.frozen import Frozen
+from archdsl.graph.masks import is_input
 from archdsl.graph.mixture import vectors
 from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Stack
 from archdsl.graph.ops import OPERATORS
@@ -33,14 +34,15 @@ class Linear(Frozen):
 class Attention(Frozen):
     """Attention of `queries` to `keys` positions; `heads` counts the heads of all rows.
 
-    `size` is the larger of the head sizes of queries and values.
+    `size` is the larger of the head sizes of queries and values; `tables`: there is a bias or a
+    mask in memory.
     """
 
     heads: int
     queries: int
     keys: int
     size: int
-    bias: bool
+    tables: bool
 
 
 class Norm(Frozen):
@@ -140,7 +142,7 @@ KERNELS = (
         "attend_few",
         Attention,
         CPU,
-        lambda w: not w.bias and w.size <= WIDEST_HEAD,
+        lambda w: not w.tables and w.size <= WIDEST_HEAD,
         lambda w: w.heads * w.queries * w.keys * w.size * 6,
     ),
     # Reads the keys once for 72 queries and uses each number for six.
@@ -148,7 +150,7 @@ KERNELS = (
         "attend",
         Attention,
         CPU,
-        lambda w: not w.bias and w.size <= WIDEST_HEAD,
+        lambda w: not w.tables and w.size <= WIDEST_HEAD,
         lambda w: w.heads * w.keys * w.size * (6 * -(-w.queries // 72) + 2.5 * w.queries + 10),
     ),
     Kernel(
@@ -289,7 +291,8 @@ def work_items(
             return  # tinygrad's
         case "attend":
             heads, queries, keys, *widths = _attention_sizes(here, batch, sizes)
-            yield "", Attention(heads, queries, keys, max(widths), "bias" in here.tensors)
+            tables = "bias" in here.tensors or any(map(is_input, here.tensors))
+            yield "", Attention(heads, queries, keys, max(widths), tables)
         case _:
             for weight in OPERATORS[node.op].weights(here):
                 if weight.init == "matrix":

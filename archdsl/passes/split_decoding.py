@@ -55,7 +55,7 @@ def split_decoding(graph: Graph, capacity: int | None = None) -> Decoding:
     code `not-causal` and the line if a value depends on later tokens.
 
     >>> from archdsl.graph.parser import parse
-    >>> sizes = "heads = 2, causal = true, kv_heads = 2, head_size = 2, scale = 0.5"
+    >>> sizes = 'heads = 2, mask = "causal", kv_heads = 2, head_size = 2, scale = 0.5'
     >>> graph = parse(f'''graph G init normal(std = 0.02)
     ... axis T <= 8
     ... input tokens: int[T] < 4

@@ -75,9 +75,7 @@ def check_rename(line: ast.Rename, work: Elaborator) -> None:
             )
 
 
-def _check_names(
-    value: ast.Expr | ast.Not, model: ast.Model, work: Elaborator, env: Env
-) -> None:
+def _check_names(value: ast.Expr, model: ast.Model, work: Elaborator, env: Env) -> None:
     """Reports unknown choices, and published names that two choices share."""
     value = names_call(value) or value
     if not isinstance(value, ast.Call) or value.callee.id != "names":

@@ -129,14 +129,14 @@ def value_when_absent(line: ast.Setting, node: ast.Expr, work: Elaborator, env: 
     return value_of(node, work, env)
 
 
-def names_call(value: ast.Expr | ast.Not) -> ast.Call | None:
+def names_call(value: ast.Expr) -> ast.Call | None:
     """The `names` call of a field, which may be in a `list` of one value."""
     if isinstance(value, ast.Call) and value.callee.id == "list" and len(value.args) == 1:
         value = value.args[0].value  # type: ignore[assignment]
     return value if isinstance(value, ast.Call) and value.callee.id == "names" else None
 
 
-def parameter_name(value: ast.Expr | ast.Not, names: Iterable[str]) -> str | None:
+def parameter_name(value: ast.Expr, names: Iterable[str]) -> str | None:
     """The parameter that a field sets, directly, negated, or through `names`, `labels` or
     `numbers`."""
     if isinstance(value, ast.Not):
@@ -147,18 +147,18 @@ def parameter_name(value: ast.Expr | ast.Not, names: Iterable[str]) -> str | Non
     return value.id if isinstance(value, ast.Name) and value.id in names else None
 
 
-def alternatives(value: ast.Expr | ast.Typed | ast.Not) -> list[ast.Expr | ast.Typed | ast.Not]:
+def alternatives(value: ast.Expr | ast.Typed) -> list[ast.Expr | ast.Typed]:
     """The values of which a field may have any: those of `one_of`, or the only one."""
     if isinstance(value, ast.Call) and value.callee.id == "one_of":
         return [arg.value for arg in value.args]
     return [value]
 
 
-def is_named(node: ast.Expr | ast.Not, name: str) -> bool:
+def is_named(node: ast.Expr, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name
 
 
-def value_of(node: ast.Expr | ast.Typed | ast.Not, work: Elaborator, env: Env) -> object:
+def value_of(node: ast.Expr | ast.Typed, work: Elaborator, env: Env) -> object:
     """Evaluates the expression of a field to a value of a config."""
     if isinstance(node, ast.Not):
         return work.conditions.holds(node, env) is True

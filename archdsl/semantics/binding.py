@@ -6,16 +6,19 @@ the form of the operators' table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 from archdsl.diagnostics import Note, Span, did_you_mean, listing
 from archdsl.frozen import Frozen
+from archdsl.graph.masks import DATA, NUMBERED
 from archdsl.graph.ops import CALLED
 from archdsl.graph.signature import REQUIRED, Kind, Param
 from archdsl.semantics.library import Scope
 from archdsl.semantics.report import Report
 from archdsl.semantics.values import Flow, Poison, Scalar, Several, Symbol, Value
 from archdsl.syntax import ast
+
+MASKS = frozenset({*NUMBERED, *DATA} - {"given"})
 
 
 class Bound(Frozen):
@@ -63,6 +66,12 @@ def callee(name: str, scope: Scope, span: Span) -> Callee | None:
         block = definition.block
         return Callee(name, signature(block.params), span, block.name.span)
     return None
+
+
+def is_mask(name: str, bound: Container[str], scope: Scope) -> bool:
+    """Whether a call of a name is an atom of a mask, such as `within(4)`."""
+    known = name in bound or name in CALLED or name in scope.blocks or scope.is_unclear(name)
+    return name in MASKS and not known
 
 
 def signature(declared: ast.Params) -> tuple[Param, ...]:
@@ -158,7 +167,8 @@ def _destination(
             if choice in param.choices:
                 return param, value
     free = (p for p in params if p.kind is Kind.SIZES or p.name not in slots)
-    by_order = next((p for p in free if p.kind is not Kind.NAMED_SIZES), None)
+    named = (Kind.NAMED_SIZES, Kind.MASK)  # only by name
+    by_order = next((p for p in free if p.kind not in named), None)
     return by_order, value if isinstance(value, Poison) else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from archdsl.diagnostics import Note, Span, listing
+from archdsl.graph.masks import CAUSAL, EVERYTHING
 from archdsl.semantics.binding import Arguments, Bound
 from archdsl.semantics.evaluators import Evaluators
 from archdsl.semantics.graph_builder import GraphBuilder
@@ -17,6 +18,7 @@ from archdsl.semantics.values import (
     Closure,
     Env,
     Flow,
+    MaskValue,
     Poison,
     Scalar,
     Several,
@@ -193,7 +195,7 @@ class Blocks:
             value = self.evaluators.evaluate(param.default, env)
             if isinstance(value, Scalar):
                 return Scalar(value.value, value.name or param.name.id, value.origin)
-            if isinstance(value, Symbol | Poison):
+            if isinstance(value, Symbol | MaskValue | Poison):
                 return value
             return self.builder.report_argument(
                 block.name.id, param.name.id, param.default.span, kind_text(None), value
@@ -213,13 +215,23 @@ class Blocks:
 
     def bind_edge(self, statement: ast.Edge | ast.Edges, env: Env) -> None:
         """`name = expression`. A name that is bound twice is POISON after that."""
-        value = self.evaluators.resolve(statement.value, env)
+        value = self._value(statement.value, env)
         names = names_of(statement)
         values: Sequence[Value] = [value]
         if isinstance(statement, ast.Edges):
             values = self._each(statement, value)
         for name, each in zip(names, values, strict=True):
             env.names[name.id] = POISON if name.id in env.names else each
+
+    def _value(self, expr: ast.Expr, env: Env) -> Value:
+        """The value of an edge; `causal`, and `none` as a side of a choice, are masks."""
+        value = self.evaluators.evaluate(expr, env)
+        if isinstance(value, Symbol):
+            chosen = isinstance(expr, ast.When)
+            if value.name == "causal" or (chosen and value.name == "none"):
+                return MaskValue(CAUSAL if value.name == "causal" else EVERYTHING)
+            return self.builder.report_unknown(value.name, value.span, env)
+        return value
 
     def _each(self, statement: ast.Edges, value: Value) -> Sequence[Value]:
         """The values for the names of `a, b = expression`."""

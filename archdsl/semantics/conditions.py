@@ -25,6 +25,9 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
+_OPPOSITE = {"==": "!=", "!=": "==", "<=": ">", ">=": "<", "<": ">=", ">": "<="}
+
+
 class Conditions:
     """Decides conditions."""
 
@@ -66,6 +69,13 @@ class Conditions:
         )
 
     def _compare(self, node: ast.Compare, env: Env) -> bool | Poison:
+        if isinstance(node.left, ast.Not):
+            return self.builder.report_error(
+                "arithmetic",
+                f"`not` cannot stand before `{node.op}`",
+                node.span,
+                help=f"write the comparison as `{_OPPOSITE[node.op]}`",
+            )
         left = self.evaluators.evaluate(node.left, env)
         right = self.evaluators.evaluate(node.right, env)
         for side in (left, right):

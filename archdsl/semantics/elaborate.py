@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from archdsl.graph.ops import OPS
 from archdsl.graph.types import Varying
-from archdsl.semantics.binding import Arguments, Bound
+from archdsl.semantics.binding import Arguments, Bound, is_mask
 from archdsl.semantics.blocks import Blocks
 from archdsl.semantics.conditions import Conditions
 from archdsl.semantics.evaluators import Evaluators
 from archdsl.semantics.graph_builder import GraphBuilder
+from archdsl.semantics.mask_values import Masks
 from archdsl.semantics.numbers import calculate, call_function, to_scalar
 from archdsl.semantics.operators import Operators
 from archdsl.semantics.report import Report
@@ -50,6 +51,7 @@ class Elaborator:
         )
         self.conditions = Conditions(self.builder, evaluators)
         self.blocks = Blocks(self.builder, self.shapes, evaluators)
+        self.masks = Masks(self.builder, evaluators)
         self.steps = Steps(
             self.builder, self.operators, self.blocks, self.conditions, evaluators
         )
@@ -66,6 +68,8 @@ class Elaborator:
             case ast.Negate():
                 operand = self.resolve(expr.operand, env)
                 return calculate("-", Scalar(0), operand, expr.span, self.report_error)
+            case ast.Binary(op="&" | "|") | ast.Not():
+                return self.masks.combined(expr, env)
             case ast.Binary():
                 return self._binary(expr, env)
             case ast.Call():
@@ -197,6 +201,8 @@ class Elaborator:
     def _call(self, call: ast.Call, env: Env, label: ast.Name | None) -> Value:
         """A call whose tensor is among its arguments, or a function of numbers."""
         function = env.names.get(call.callee.id)
+        if is_mask(call.callee.id, env.names, env.scope):
+            return self.masks.atom(call, env)
         if not isinstance(function, Function):
             return self.steps.call(call, env, None, label, named=True)
         args = [self.number(a.value, env) for a in call.args]  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from archdsl.diagnostics import Diagnostic, Note, Span, closest, did_you_mean, l
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Kind, Param
 from archdsl.graph.types import Type
-from archdsl.semantics.binding import Bound, Callee, bind, callee
+from archdsl.semantics.binding import Bound, Callee, bind, callee, is_mask
 from archdsl.semantics.blocks import names_of
 from archdsl.semantics.library import Scope
 from archdsl.semantics.report import Report
@@ -253,7 +253,9 @@ class _Names:
                     self.value(statement.default)
                 self.bind(statement.name)
             case ast.Edge() | ast.Edges():
-                self.value(statement.value)
+                value = statement.value  # `seen = causal` is a mask
+                named = isinstance(value, ast.Name) and value.id == "causal"
+                (self.mask if named else self.value)(value)
                 for name in names_of(statement):
                     self.bind(name)
             case ast.State():
@@ -328,6 +330,11 @@ class _Names:
             case ast.Several():
                 for each in expr.values:
                     self.value(each)
+            case ast.Binary(op="&" | "|"):
+                self.mask(expr.left)
+                self.mask(expr.right)
+            case ast.Not():
+                self.mask(expr.operand)
             case ast.Binary():
                 self.value(expr.left)
                 self.value(expr.right)
@@ -337,11 +344,18 @@ class _Names:
                 self.value(expr.value)
             case ast.When():
                 self.condition(expr.condition)
-                self.value(expr.value)
+                self.mask(expr.value)
                 if expr.otherwise:
-                    self.value(expr.otherwise)
+                    self.mask(expr.otherwise)
             case ast.Lambda():
                 self.block(expr)
+
+    def mask(self, expr: ast.Expr | ast.Typed) -> None:
+        """A part of a mask; a name that is not bound can be an atom."""
+        if isinstance(expr, ast.Name) and expr.id in ("causal", "none"):
+            self.used.add(expr.id)
+        else:
+            self.value(expr)
 
     def condition(self, node: ast.Condition) -> None:
         """A condition; its right side can be the name of a choice."""
@@ -349,7 +363,7 @@ class _Names:
             case ast.Not():
                 self.value(node.operand)
             case ast.Compare():
-                self.value(node.left)
+                self.value(node.left.operand if isinstance(node.left, ast.Not) else node.left)
                 chosen = isinstance(node.right, ast.Name) and node.right.id not in self.bound
                 if not chosen:
                     self.value(node.right)
@@ -412,6 +426,10 @@ class _Names:
         if self.scope.is_unclear(name.id):
             self.arguments_of_unknown(args)
             return
+        if receiver is None and is_mask(name.id, self.bound, self.scope):
+            for arg in args:
+                self.mask(arg.value)  # `within(none)` has no limit
+            return
         called = callee(name.id, self.scope, expr.span)
         if called is None:
             self.report.extend([unknown_block(name.id, name.span, self.scope)])
@@ -461,6 +479,8 @@ class _Names:
                 pass  # the tensor along the arrow
             case Kind.SIZE:
                 self.value(expr)
+            case Kind.MASK:
+                self.mask(expr)
             case Kind.BLOCK:
                 self.block(expr)
             case Kind.BOOL if isinstance(expr, ast.Name) and expr.id == param.name:

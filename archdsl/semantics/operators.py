@@ -14,6 +14,7 @@ from archdsl.graph.split import SPLIT, ranges, with_name
 from archdsl.graph.types import Axis, Size, Type
 from archdsl.semantics.binding import Arguments, Bound
 from archdsl.semantics.graph_builder import GraphBuilder
+from archdsl.semantics.mask_values import read_mask, setting
 from archdsl.semantics.shapes import where_bound
 from archdsl.semantics.unknown import unknown_option
 from archdsl.semantics.values import (
@@ -127,6 +128,13 @@ class Operators:
             return made
         site, refs = made
         try:
+            given = {**site.attr, **op.write_out(site.attr)}
+            site = Site(
+                site.tensors,
+                {param.name: given[param.name] for param in op.settings},
+                site.varying,
+                site.named,
+            )
             attr = {**site.attr, **op.resolve_defaults(site)}
             site = Site(site.tensors, attr, site.varying, site.named)
             type = op.infer(site)
@@ -145,6 +153,7 @@ class Operators:
         refs: list[tuple[str, str]] = []
         attr: dict[str, Any] = {}
         named: dict[str, Axis] = {}
+        of_mask: list[tuple[str, str, Type]] = []
         failed = not arguments.sound
         for param in op.params:
             bounds = slots.get(param.name, [])
@@ -159,6 +168,13 @@ class Operators:
                 continue
             if not bounds:
                 attr[param.name] = param.default
+                continue
+            if param.kind is Kind.MASK:
+                mask = read_mask(bounds[0].value, bounds[0].expr, self.builder)
+                if isinstance(mask, Poison):
+                    failed = True
+                    continue
+                attr[param.name], of_mask = setting(mask)
                 continue
             if param.kind is Kind.AXIS and failed:
                 continue  # the axes of its tensor may be unknown
@@ -188,6 +204,8 @@ class Operators:
         if attr.get("tied"):
             table = self.tables[attr["tied"]]
             attr |= {"vocab": table.attr["vocab"], "dim": table.attr["dim"]}
+        refs += [(name, ref) for name, ref, _ in of_mask]
+        tensors |= {name: type for name, _, type in of_mask}
         return Site(tensors, attr, self.builder.varying, named), tuple(refs)
 
     def _attribute(

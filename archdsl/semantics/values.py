@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 from archdsl.diagnostics import Span
 from archdsl.frozen import Frozen
+from archdsl.graph import masks
+from archdsl.graph.masks import Mask
 from archdsl.graph.types import Axis, Type
 from archdsl.semantics.library import Scope
 from archdsl.syntax import ast
@@ -54,6 +56,13 @@ class Several(Frozen):
     tensors: tuple[Tensor, ...]
 
 
+class MaskValue(Frozen):
+    """What attention may see; `tensors` are the types of the tensors in it, by their ids."""
+
+    mask: Mask
+    tensors: tuple[tuple[str, Type], ...] = ()
+
+
 class Closure(Frozen):
     """A block passed as an argument: its expression, and the names that it sees."""
 
@@ -75,7 +84,9 @@ class Poison:
 
 POISON = Poison()
 
-Value: TypeAlias = Scalar | Symbol | Extent | Tensor | Several | Closure | Function | Poison
+Value: TypeAlias = (
+    Scalar | Symbol | Extent | Tensor | Several | MaskValue | Closure | Function | Poison
+)
 # What passes along an arrow.
 Flow: TypeAlias = Tensor | Several | Poison
 
@@ -112,6 +123,8 @@ def value_text(value: Value) -> str:
             return f"{len(value.tensors)} tensors"
         case Extent():
             return f"the varying axis {value.axis}"
+        case MaskValue():
+            return f"a mask {masks.shown(value.mask)}"
         case Closure():
             return "a block"
         case Function():
@@ -144,7 +157,11 @@ def kind_text(default: Value | None) -> str:
 def fits(value: Value, default: Value | None) -> bool:
     """Whether a parameter with this default accepts a value of this kind."""
     match value, default:
-        case (Scalar() | Symbol(), None) | (Symbol(), Symbol()):
+        case (Scalar() | Symbol() | MaskValue(), None) | (Symbol(), Symbol()):
+            return True
+        case (MaskValue() | Tensor(type=Type(dtype="bool")), Symbol()):
+            return True  # `mask = none`
+        case (MaskValue() | Symbol(), MaskValue()):
             return True
         case Scalar(), Symbol(name="none"):
             return True

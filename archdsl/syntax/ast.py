@@ -134,7 +134,7 @@ class Compare(Spanned):
 
 
 class Not(Spanned):
-    """`not tied`, as a condition."""
+    """`not tied`, as a condition, or `not within(8)`, as a mask."""
 
     operand: Expr
 
@@ -157,6 +157,7 @@ Expr: TypeAlias = (
     | Bool
     | String
     | Negate
+    | Not
     | Binary
     | Call
     | Labeled
@@ -165,7 +166,7 @@ Expr: TypeAlias = (
     | Several
     | When
 )
-Condition: TypeAlias = Expr | Compare | Not
+Condition: TypeAlias = Expr | Compare
 
 # -- types --
 
@@ -403,7 +404,7 @@ class Setting(Spanned):
     """
 
     fields: tuple[Name, ...]
-    value: Expr | Not
+    value: Expr
     default: Expr | None
     null: Expr | None
     trivia: Trivia = PLAIN
@@ -489,5 +490,4 @@ Node: TypeAlias = (
     | Conversion
     | Line
     | Compare
-    | Not
 )

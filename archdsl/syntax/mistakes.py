@@ -60,8 +60,8 @@ _EXPRESSION = {"NAME", "CALLEE", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "LPA
 _GROUPS: tuple[tuple[set[str], str, set[str]], ...] = (
     ({"INPUT", "OUTPUT", "LOSS", "INIT", "EXPECT"}, "a statement", _EXPRESSION | {"_STATE"}),
     ({"USE", "BLOCK", "MODEL"}, "`use`, `block`, `model`, …", {"VARIANT", "WEIGHTS"}),
-    ({"NAME", "INT", "LPAR", "LBRACE"}, "an expression", _EXPRESSION | {"MINUS"}),
-    ({"PLUS", "MINUS"}, "an operator", {"STAR", "SLASH", "FLOOR"}),
+    ({"NAME", "INT", "LPAR", "LBRACE"}, "an expression", _EXPRESSION | {"MINUS", "NOT"}),
+    ({"PLUS", "MINUS"}, "an operator", {"STAR", "SLASH", "FLOOR", "AND", "OR"}),
 )
 
 # Common mistakes: a pattern of the line, ‸ being the place of the error, and the likely fix.
@@ -89,7 +89,6 @@ _COMMON_MISTAKES = (
     ),
     (r"\bif\b.*\band\b.*‸", "write one choice in the other: `(a if p else b) if q else b`"),
     (r"\bif\b.*\bor\b.*‸", "write one choice in the other: `a if p else (a if q else b)`"),
-    (r"\bif not \w+ ‸==", "write `!=`: `if a != b`"),
     (r"‸\\", "lines need no `\\` to continue: remove it"),
     (r"\([^)]*‸;", "write a comma"),
     (r"‸;", "statements need no separator: remove the `;`"),

@@ -17,7 +17,8 @@ WIDTH = 104
 INDENT = "  "
 
 # Precedence of expressions; one with a lower precedence than its place gets parentheses.
-_CHAIN, _WHEN, _LABEL, _SUM, _PRODUCT, _SIGN, _ATOM = range(7)
+_CHAIN, _WHEN, _LABEL, _OR, _AND, _SUM, _PRODUCT, _SIGN, _ATOM = range(9)
+_OPERATORS = {"|": _OR, "&": _AND, "+": _SUM, "-": _SUM}
 
 
 def format(file: ast.File) -> str:
@@ -70,8 +71,8 @@ def _precedence(node: ast.Condition | ast.Typed) -> int:
         case ast.Labeled() | ast.Typed():
             return _LABEL
         case ast.Binary():
-            return _SUM if node.op in "+-" else _PRODUCT
-        case ast.Negate():
+            return _OPERATORS.get(node.op, _PRODUCT)
+        case ast.Negate() | ast.Not():
             return _SIGN
         case _:
             return _ATOM
@@ -111,7 +112,7 @@ def _flat_without_parentheses(node: ast.Condition | ast.Typed) -> str:
         case ast.Compare():
             return f"{_flat(node.left, _SUM)} {node.op} {_flat(node.right, _SUM)}"
         case ast.Not():
-            return f"not {_flat(node.operand, _SUM)}"
+            return f"not {_flat(node.operand, _SIGN)}"
         case ast.Typed():
             return f"{node.name.id}: {type_text(node.type)}"
         case _:
@@ -185,7 +186,7 @@ def _lines(
             left = _lines(node.left, indent, used, _SUM)
             return _append(left, f" {node.op} ", node.right, indent, used)
         case ast.Not():
-            return _prepend("not ", node.operand, indent, used, _SUM)
+            return _prepend("not ", node.operand, indent, used, _SIGN)
         case _:
             return [flat]  # it cannot be split
 
@@ -401,7 +402,7 @@ def _conversion_lines(node: ast.Conversion, indent: str) -> list[str]:
 def _begins_with_sign(node: ast.Expr) -> bool:
     """Whether the text of an expression begins with a sign."""
     match node:
-        case ast.Negate():
+        case ast.Negate() | ast.Not():
             return True
         case ast.Binary():
             return _begins_with_sign(node.left) and _precedence(node.left) >= _precedence(node)

@@ -14,6 +14,7 @@ from tinygrad import Tensor
 
 import archdsl
 from archdsl.backend.kernels import activations, attention, norms, products
+from archdsl.graph import masks
 from tests.backend.on_cpu import Array, ready, tensor
 from tests.suite import some
 
@@ -112,7 +113,8 @@ def test_attention(sizes: tuple[int, ...], how: str, kernel: str, dtype: str) ->
         seen &= (behind >= 0) & (behind < (window or T))
 
     there = None if lengths is None else Tensor(lengths, device="CPU")
-    found = attention.attend(kernel, *ours, 0.3, causal, window, there, trains=True)
+    mask = masks.parse({"causal": "causal", "window": "causal & within(9)"}.get(how))
+    found = attention.attend(kernel, *ours, 0.3, mask, there, trains=True)
     theirs = [exactly(each) for each in ours]
     q, k, v = (each.transpose(1, 2) for each in theirs)  # [B, H or K, T or S, …]
     right = torch.nn.functional.scaled_dot_product_attention(

@@ -31,6 +31,7 @@ from archdsl.backend.target import kernels_for
 from archdsl.backend.tensors import copy_out
 from archdsl.backend.toolchain import ensure_compiler
 from archdsl.diagnostics import ArchError
+from archdsl.graph import masks
 from archdsl.model import Model
 from tests.backend.on_cpu import Array, ready, tensor
 
@@ -249,47 +250,81 @@ def test_the_gradient_of_a_table(rows: int, D: int) -> None:
 # -- attention --
 
 
-def attended(q: Array, k: Array, v: Array, scale: float, seen: Array) -> Array:
+MASKS = ("causal", "causal & within(9)", "within(5)", "chunk(8)", "causal | prefix(6)")
+MASKS += ("causal & (within(4) | prefix(3))", "causal & not within(20)")
+
+
+def visible(mask: str, i: Array, j: Array) -> Array:
+    """[…, T, S]: whether the query at position i [T] of its row sees the key at j [S]."""
+    found: Array = masks.visible(
+        masks.parse(mask), i[..., None], j[..., None, :], {}, lambda: np.array(True)
+    )
+    return found & (i == i)[..., None]
+
+
+def attended(
+    q: Array,
+    k: Array,
+    v: Array,
+    scale: float,
+    seen: Array,
+    cap: float | None = None,
+    sink: Array | None = None,
+) -> Array:
     """[B, T, H, w], computed head by head; `seen` is [B, T, S] or broadcasts to it."""
     group = q.shape[2] // k.shape[2]
     k, v = (np.repeat(each.astype(float), group, 2) for each in (k, v))
     scores = np.einsum("bthd,bshd->bhts", q, k) * scale
-    shares = np.where(seen[:, None], np.exp(scores - scores.max(-1, keepdims=True)), 0)
-    return np.einsum("bhts,bshd->bthd", shares / shares.sum(-1, keepdims=True), v)
+    scores = scores if cap is None else cap * np.tanh(scores / cap)
+    shares = np.where(seen[:, None], np.exp(scores), 0)
+    total = shares.sum(-1, keepdims=True)
+    total = total if sink is None else total + np.exp(sink)[:, None, None]
+    return np.einsum("bhts,bshd->bthd", shares / np.where(total > 0, total, 1), v)
 
 
 @pytest.mark.few(8)
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("kernel", ["attend", "attend_few"])
-@pytest.mark.parametrize("how", ["all", "padded", "causal", "window"])
+@pytest.mark.parametrize("how", ["all", "padded", *MASKS])
+@pytest.mark.parametrize("capped", [False, True])
 @pytest.mark.parametrize(
     ("B", "T", "H", "K", "size", "value"),
     [(2, 1, 4, 2, 16, 16), (1, 7, 4, 1, 64, 64), (2, 50, 6, 3, 20, 44), (1, 130, 2, 2, 33, 8)],
 )
 def test_attention(
-    B: int, T: int, H: int, K: int, size: int, value: int, how: str, kernel: str, dtype: str
+    B: int,
+    T: int,
+    H: int,
+    K: int,
+    size: int,
+    value: int,
+    how: str,
+    kernel: str,
+    dtype: str,
+    capped: bool,
 ) -> None:
     q, k, v = normal(B, T, H, size), normal(B, T, K, size), normal(B, T, K, value)
     keys, values = tensor(k, dtype), tensor(v, dtype)
-    window = 9 if how == "window" else None
     lengths = RANDOM.integers(1, T + 1, B).astype(np.int32) if how == "padded" else None
-    behind = np.arange(T)[:, None] - np.arange(T)
+    mask = None if how in ("all", "padded") else how
     seen = (
         np.ones((B, T, T), bool) if lengths is None else np.arange(T) < lengths[:, None, None]
     )
-    if how in ("causal", "window"):
-        seen = seen & (behind >= 0) & (behind < (window or T))
+    if mask is not None:
+        seen = seen & visible(mask, np.arange(T), np.arange(T))
+    cap, sink = (2.0, normal(H)) if capped else (None, None)
     found = attention.attend(
         kernel,
         tensor(q),
         keys,
         values,
         0.3,
-        how in ("causal", "window"),
-        window,
+        masks.parse(mask),
         None if lengths is None else Tensor(lengths, device="CPU"),
+        softcap=cap,
+        sink=None if sink is None else tensor(sink),
     )
-    exact = attended(q, keys.float().numpy(), values.float().numpy(), 0.3, seen)
+    exact = attended(q, keys.float().numpy(), values.float().numpy(), 0.3, seen, cap, sink)
     step = {"float32": 2e-5, "bfloat16": 2.0**-8, "float16": 2.0**-11}[
         dtype
     ]  # of what comes out
@@ -299,11 +334,12 @@ def test_attention(
 @pytest.mark.few(6)
 @pytest.mark.parametrize("kernel", ["attend", "attend_few"])
 @pytest.mark.parametrize("past", [0, 5, 40])
-@pytest.mark.parametrize(("ring", "window"), [(0, None), (0, 9), (24, 9)])
+@pytest.mark.parametrize(
+    ("ring", "mask"),
+    [*((0, mask) for mask in MASKS), (24, "causal & within(9)"), (24, "causal & chunk(9)")],
+)
 @pytest.mark.parametrize("n", [1, 3, 8])
-def test_a_step_of_attention(
-    n: int, ring: int, window: int | None, past: int, kernel: str
-) -> None:
+def test_a_step_of_attention(n: int, ring: int, mask: str, past: int, kernel: str) -> None:
     B, H, K, size, total = 2, 4, 2, 16, past + n
     q, k, v = normal(B, n, H, size), normal(B, total, K, size), normal(B, total, K, size)
     starts = np.array([0, min(3, past)], np.int32)
@@ -318,12 +354,13 @@ def test_a_step_of_attention(
     )
     there = Tensor(starts, device="CPU").realize()
     found = attention.attend(
-        kernel, tensor(q), keys, values, 0.3, True, window, None, begin, there, ring
+        kernel, tensor(q), keys, values, 0.3, masks.parse(mask), None, begin, there, ring
     )
-    behind = past + np.arange(n)[:, None] - np.arange(total)
-    seen = (behind >= 0) & (behind < (window or total))
-    seen = seen & (np.arange(total) >= starts[:, None, None]) | (behind == 0)
-    assert np.abs(found.numpy() - attended(q, k, v, 0.3, seen)).max() < 2e-5
+    column = np.arange(total) - starts[:, None]  # of a row
+    seen = visible(mask, column[:, past:], column) & (column >= 0)[:, None]
+    exact = attended(q, k, v, 0.3, seen)
+    apart = np.abs(found.numpy() - exact)[column[:, past:] >= 0]  # without padding
+    assert apart.max() < 2e-5
 
 
 # -- whole models, and what runs them --
@@ -414,9 +451,10 @@ def test_every_kernel_compiles_for_other_processors(
             products.linear(kernel, tensor(normal(8, 64)), weight, None, epilogue)
     products.transpose(tensor(normal(8, 64)))
     tables.embed(begin, weights[0])
+    mask = masks.parse("causal & (within(3) | prefix(2))")
     for kernel in ("attend", "attend_few"):
-        attention.attend(kernel, heads, heads, heads, 0.5, True, 3, None, begin, None, 4)
-        trained = attention.attend(kernel, heads, heads, heads, 0.5, True, 3, trains=True)
+        attention.attend(kernel, heads, heads, heads, 0.5, mask, None, begin, None, 4)
+        trained = attention.attend(kernel, heads, heads, heads, 0.5, mask, trains=True)
         trained.sum().backward()
     attention.append(heads, heads, begin, 4)
     taken, rows = experts.gather_rows(tensor(normal(8, 64)), tensor(normal(8, 4)), begin)

@@ -173,7 +173,7 @@ def test_the_text_of_a_small_decoder() -> None:
         "      -> norm: norm(kind = layer, eps = 1e-05, scale = true, bias = true)\n"
         "      -> attention: attention(\n"
         "        heads = 2,\n"
-        "        causal = true,\n"
+        "        mask = causal,\n"
         "        kv_heads = 2,\n"
         "        head_size = 4,\n"
         "        scale = 0.5,\n"

@@ -28,6 +28,8 @@ model M(D = 4) {{
   input y: float[T, D]
   input s: float[S <= 6, D]
   input p: float[2, D]
+  input kinds: int[T]
+  input there: bool[T]
   output z: {type} = {chain}
 }}
 """
@@ -134,6 +136,58 @@ def test_noncausal_where_the_axes_change(chain: str, type: str, axes: set[str]) 
     assert noncausal(chain, type) == axes
 
 
+# -- masks --
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "causal",
+        "causal & within(3)",
+        "causal & not within(3)",
+        "causal & (chunk(2) | prefix(5))",
+        "within(1)",
+        "chunk(1)",
+        "prefix(1)",
+        "prefix(1) | causal & within(2)",
+        "not (not causal | within(2))",
+        "causal & same(kinds)",
+        "within(1) | causal & keys(there)",
+    ],
+)
+def test_a_mask_that_sees_the_past_alone(mask: str) -> None:
+    assert noncausal(f"x -> attention(2, mask = {mask})") == set()
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "none",
+        "within(2)",
+        "chunk(2)",
+        "prefix(2)",
+        "causal | within(2)",
+        "causal | prefix(2)",
+        "not causal",
+        "not within(1)",
+        "causal & within(3) | chunk(2)",
+        "within(2) & chunk(4)",
+        "not (causal & within(2))",
+        "same(kinds)",
+        "causal | queries(there)",
+        "keys(there) & not causal",
+    ],
+)
+def test_a_mask_that_sees_later_positions(mask: str) -> None:
+    assert noncausal(f"x -> attention(2, mask = {mask})") == {"T"}
+
+
+def test_a_prefix_of_positions_that_are_no_tokens_is_causal() -> None:
+    chain = "x -> prepend(a) -> prepend(b) -> attention(2, mask = causal | prefix({n}))"
+    assert noncausal(chain.format(n=2), "float[T + 2, D]") == set()
+    assert noncausal(chain.format(n=3), "float[T + 2, D]") == {"T"}
+
+
 # -- stacks, as graphs with wrong types --
 
 STACK = """
@@ -144,34 +198,34 @@ input x: float[T, D = 4]
 input s: float[S, D = 4]
 %4 = stack(x) * 2 @ stack: float[T, D = 4]{result}
   take %1: float[T, D = 4]{carry}
-  %2 = attention(%1, over = {memory}; heads = 1, causal = {causal}, kv_heads = 1, \
+  %2 = attention(%1, over = {memory}; heads = 1, mask = {mask}, kv_heads = 1, \
 head_size = 4, scale = 0.5, bias = true, out_bias = true) @ attention: float[T, D = 4]{inside}
   yield %2
 output y = %4
 """
 
 
-def stack(memory: str, causal: str, carry: str, inside: str, result: str) -> Graph:
-    text = STACK.format(memory=memory, causal=causal, carry=carry, inside=inside, result=result)
+def stack(memory: str, mask: str, carry: str, inside: str, result: str) -> Graph:
+    text = STACK.format(memory=memory, mask=mask, carry=carry, inside=inside, result=result)
     return parse(text)
 
 
 @pytest.mark.parametrize(
-    ("memory", "causal", "axes"),
+    ("memory", "mask", "axes"),
     [
-        ("x", "true", ""),
-        ("%1", "true", ""),
-        ("%1", "false", " noncausal T"),
-        ("s", "false", " noncausal S"),
+        ("x", '"causal"', ""),
+        ("%1", '"causal"', ""),
+        ("%1", "none", " noncausal T"),
+        ("s", "none", " noncausal S"),
     ],
 )
-def test_a_stack_as_it_is(memory: str, causal: str, axes: str) -> None:
-    verify(stack(memory, causal, axes, axes, axes))
+def test_a_stack_as_it_is(memory: str, mask: str, axes: str) -> None:
+    verify(stack(memory, mask, axes, axes, axes))
 
 
 def test_a_causal_first_layer_does_not_make_the_second_one_causal() -> None:
     with pytest.raises(BrokenGraph) as broken:
-        verify(stack("%1", "false", "", " noncausal T", " noncausal T"))
+        verify(stack("%1", "none", "", " noncausal T", " noncausal T"))
     assert str(broken.value) == (
         "%4 takes float[T, D = 4] and returns float[T, D = 4] noncausal T"
     )
@@ -179,7 +233,7 @@ def test_a_causal_first_layer_does_not_make_the_second_one_causal() -> None:
 
 def test_the_body_of_a_stack_cannot_drop_noncausal_axes() -> None:
     with pytest.raises(BrokenGraph) as broken:
-        verify(stack("x", "true", " noncausal T", "", ""))
+        verify(stack("x", '"causal"', " noncausal T", "", ""))
     assert str(broken.value) == (
         "%2 has type float[T, D = 4] instead of float[T, D = 4] noncausal T"
     )

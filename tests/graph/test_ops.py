@@ -44,7 +44,7 @@ def parse_use(use: str) -> tuple[Op, Site]:
     (node,) = graph.nodes
     assert isinstance(node, Apply)
     op, given = OPS[name], site(graph, node, graph.types())
-    attr = {p.name: p.default for p in op.params if p.kind is not Kind.TENSOR} | given.attr
+    attr = {p.name: p.default for p in op.settings} | given.attr
     open_ = Site(given.tensors, attr, given.varying, {})
     return op, Site(given.tensors, attr | dict(op.resolve_defaults(open_)), given.varying, {})
 

@@ -44,7 +44,7 @@ label label: int[T] < 250_112
 %1 = embed(source; vocab = 11, dim = 4, tied = none) @ tokens: float[S, D = 4]
 %8 = stack(%1) * 2 @ encoder: float[S, D = 4] noncausal S
   take %2: float[S, D = 4] noncausal S
-  %3 = attention(%2; heads = 1, causal = false, kv_heads = 1, head_size = 4, scale = -1.5e-07, \
+  %3 = attention(%2; heads = 1, mask = none, kv_heads = 1, head_size = 4, scale = -1.5e-07, \
 bias = true, out_bias = false) @ part.attention: float[S, D = 4] noncausal S
   %7 = stack(%3) * 3 @ inner: float[S, D = 4] noncausal S
     take %4: float[S, D = 4] noncausal S

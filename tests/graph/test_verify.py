@@ -21,7 +21,7 @@ label class: int < 4
 %1 = embed(source; vocab = 11, dim = 4, tied = none) @ tokens: float[S, D = 4]
 %6 = stack(%1) * 2 @ encoder: float[S, D = 4] noncausal S
   take %2: float[S, D = 4] noncausal S
-  %3 = attention(%2; heads = 2, causal = false, kv_heads = 2, head_size = 2, scale = 0.5, \
+  %3 = attention(%2; heads = 2, mask = none, kv_heads = 2, head_size = 2, scale = 0.5, \
 bias = true, out_bias = true) @ attention: float[S, D = 4] noncausal S
   %5 = stack(%3) * 3 @ acts: float[S, D = 4] noncausal S
     take %4: float[S, D = 4] noncausal S
@@ -108,8 +108,8 @@ MUTATIONS = [
     ("dim = 4, tied = none", "dim = 4, tied = 7", "%1 has tied = 7"),
     ("scale = 0.5", "scale = 1", "%3 has scale = 1"),
     ("scale = 0.5", "scale = 1e999", "%3 has scale = inf"),
-    ("causal = false", "causal = none", "%3 has causal = None"),
-    ("causal = false", "causal = 0", "%3 has causal = 0"),
+    ("mask = none", "mask = 0", "%3 has mask = 0"),
+    ("mask = none", 'mask = "causl"', "%3 has the unknown mask 'causl'"),
     ("axis = 1", "axis = -1", "%9 has axis = -1"),
     ("start = 0", "start = -1", "%9 has start = -1"),
     ("(a = 1)", "(1)", "%10 has sizes = (1,)"),

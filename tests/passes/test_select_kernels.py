@@ -23,9 +23,9 @@ from archdsl.passes.select_kernels import (
         (Linear(4, 768, 768), "matvec"),
         (Linear(64, 768, 768), "matmul"),
         (Linear(64, 768, 10), "matvec"),  # too few columns for a register tile
-        (Attention(12, 1, 900, 64, bias=False), "attend_few"),
-        (Attention(12, 128, 128, 64, bias=False), "attend"),
-        (Attention(12, 128, 128, 64, bias=True), TINYGRAD),
+        (Attention(12, 1, 900, 64, tables=False), "attend_few"),
+        (Attention(12, 128, 128, 64, tables=False), "attend"),
+        (Attention(12, 128, 128, 64, tables=True), TINYGRAD),
         (Norm(5, 768, "rms"), "norm"),
         (Norm(5, 768, "l2"), TINYGRAD),
         (Lookup(5, 50257, 768), "embed"),

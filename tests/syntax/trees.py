@@ -80,7 +80,7 @@ def closed(draw: st.DrawFn, node: st.SearchStrategy[Any], listed: str) -> Any:
 
 def _whole(node: Any) -> Any:
     """The node; a chain that is its whole value has no comments at its ends."""
-    field = "default" if isinstance(node, ast.Param) else "value"
+    field = "default" if isinstance(node, ast.Param | ast.Input) else "value"
     chain = getattr(node, field)
     if not isinstance(chain, ast.Chain):
         return node
@@ -98,7 +98,7 @@ labels = names | _node(ast.Name, st.sampled_from(["a.b", "h.attention.q"]))
 
 def conditions(of: Any) -> Any:
     comparisons = st.sampled_from(["==", "!=", "<=", ">=", "<", ">"])
-    return of | _node(ast.Not, of) | _node(ast.Compare, of, comparisons, of)
+    return of | _node(ast.Compare, of, comparisons, of)
 
 
 def _expressions(trivia: st.SearchStrategy[ast.Trivia], commented: bool) -> Any:
@@ -114,7 +114,7 @@ def _expressions(trivia: st.SearchStrategy[ast.Trivia], commented: bool) -> Any:
         )
         if commented:
             several = closed(several, "args")
-        operators = st.sampled_from(["+", "-", "*", "/", "//"])
+        operators = st.sampled_from(["+", "-", "*", "/", "//", "&", "|"])
         return st.one_of(
             calls,
             lambdas,
@@ -123,6 +123,7 @@ def _expressions(trivia: st.SearchStrategy[ast.Trivia], commented: bool) -> Any:
             _node(ast.Labeled, labels, inner),
             _node(ast.When, inner, conditions(inner), _or_none(inner)),
             _node(ast.Negate, inner),
+            _node(ast.Not, inner),
             _node(ast.Binary, inner, operators, inner),
         )
 
@@ -173,7 +174,7 @@ terms = _node(ast.Term, _or_none(weights), calls)
 guards = _or_none(conditions(plain))
 choices = _node(ast.Choices, st.lists(names, min_size=2, max_size=3).map(tuple))
 statements = (
-    _node(ast.Input, names, types, _or_none(numbers), trivia)
+    _node(ast.Input, names, types, _or_none(numbers), trivia).map(_whole)
     | _node(ast.Edge, names, expressions, trivia).map(_whole)
     | _node(ast.Edges, _many(names, 2), expressions, trivia).map(_whole)
     | _node(ast.State, names, types, names, _or_none(numbers), expressions, trivia).map(_whole)
@@ -205,7 +206,7 @@ rules = _node(ast.Rule, paths, _many(paths, 1), _many(conversions), trivia) | ig
 settings = _node(
     ast.Setting,
     _many(labels, 1),
-    plain | _node(ast.Not, plain),
+    plain,
     _or_none(plain),
     _or_none(plain),
     trivia,

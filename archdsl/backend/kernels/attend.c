@@ -20,15 +20,19 @@ struct buffers {
   float scores[QUERIES * BLOCK], sums[QUERIES * COLUMNS], top[QUERIES], total[QUERIES];
 } __attribute__((aligned(64)));
 
-// Replaces the scores of query r by their exponentials, and by 0 for keys that it does not see:
-// those before `begin` and from `end` on. The sums so far are rescaled to the new largest score.
-INLINE void exponentiate(struct buffers *buffers, int r, int columns, int begin, int end) {
+// Replaces the scores of query t, in row r, for the keys from s on by their exponentials, and by 0
+// for those that it does not see. The sums so far are rescaled to the new largest score.
+INLINE void exponentiate(const struct args *args, struct buffers *buffers, int r, int columns,
+                         int b, int t, int s0) {
   float *scores = buffers->scores + r * BLOCK, *sums = buffers->sums + r * COLUMNS;
+  int begin = first_key(args, b, t) - s0, end = last_key(args, b, t) + 1 - s0;
+  cap(scores, columns);
+  hide(args, scores, b, t, s0, columns, MINUS_INFINITY);
   for (int s = 0; s < MIN(begin, columns); s++) scores[s] = MINUS_INFINITY;
   for (int s = MAX(end, 0); s < columns; s++) scores[s] = MINUS_INFINITY;
   vec high = splat(MINUS_INFINITY);
   for (int s = 0; s < columns; s += LANES) high = maximum(high, load(scores + s));
-  float top = MAX(buffers->top[r], max_lane(high) * SCALE);
+  float top = MAX(buffers->top[r], max_lane(high) * FACTOR);
   if (top == MINUS_INFINITY) {  // no key was visible so far
     for (int s = 0; s < columns; s++) scores[s] = 0;
     return;
@@ -36,7 +40,7 @@ INLINE void exponentiate(struct buffers *buffers, int r, int columns, int begin,
   float rescale = exponential(splat(buffers->top[r] - top))[0];
   vec added = splat(0);
   for (int s = 0; s < columns; s += LANES) {
-    vec e = exponential_below(load(scores + s) * SCALE - top);
+    vec e = exponential_below(load(scores + s) * FACTOR - top);
     store(scores + s, e);
     added += e;
   }
@@ -56,12 +60,14 @@ NOINLINE static void run_tile(const void *given, int tile) {
   for (int r = 0; r < rows; r++) {
     int t = t0 + MIN(r, count - 1);
     queries[r] = args->q + query_offset(b, t, head, SIZE);
-    buffers.top[r] = MINUS_INFINITY, buffers.total[r] = 0;
+    buffers.top[r] = sink_score(args, b, head);
+    buffers.total[r] = args->sink ? 1 : 0;
   }
   set_zero(buffers.sums, rows * COLUMNS);
   int begin = first_key(args, b, t0), end = last_key(args, b, t0 + count - 1) + 1;
   for (int s = begin; s < end; s += BLOCK) {
     int keys = MIN(BLOCK, end - s), columns = PADDED(keys);
+    if (!sees_some(args, b, t0, t0 + count - 1, s, keys)) continue;
     pack_transposed(buffers.keys, BLOCK, args->k, SIZE, b, kv_head, s, keys);
     pack(buffers.values, args->v, VALUE, b, kv_head, s, keys);
     set_zero(buffers.scores, rows * BLOCK);
@@ -69,15 +75,14 @@ NOINLINE static void run_tile(const void *given, int tile) {
       for (int c = 0; c < columns; c += NR)
         multiply_tile(buffers.scores + r * BLOCK + c, BLOCK, queries + r, 1, buffers.keys + c,
                       BLOCK, SIZE);
-    for (int r = 0; r < rows; r++) {
-      int t = t0 + MIN(r, count - 1);
-      exponentiate(&buffers, r, columns, first_key(args, b, t) - s, last_key(args, b, t) + 1 - s);
-    }
+    for (int r = 0; r < rows; r++)
+      exponentiate(args, &buffers, r, columns, b, t0 + MIN(r, count - 1), s);
     multiply(buffers.sums, COLUMNS, buffers.scores, BLOCK, 1, buffers.values, COLUMNS, rows,
              COLUMNS, keys);
   }
   for (int r = 0; r < count; r++) {
-    float *out = args->out + query_offset(b, t0 + r, head, VALUE), by = 1 / buffers.total[r];
+    float *out = args->out + query_offset(b, t0 + r, head, VALUE);
+    float by = buffers.total[r] ? 1 / buffers.total[r] : 0;  // 0 for a query that sees nothing
     save_totals(args, b, t0 + r, head, buffers.top[r], buffers.total[r]);
     for (int d = 0; d < VALUE; d++) out[d] = buffers.sums[r * COLUMNS + d] * by;
   }

@@ -2,10 +2,11 @@
 // products of register tiles.
 //
 // q [B, T, H, SIZE], k [B, CAPACITY, HEADS, SIZE] and v [B, CAPACITY, HEADS, VALUE]; H / HEADS
-// heads of q share a head of k and v. Query t is at cache position `past` + t. If CAUSAL, it sees
-// keys up to its own position, and with a WINDOW only the last WINDOW of them. Keys before `starts`
-// (left padding) and from `lengths` on (right padding) are hidden. A sliding-window cache stores
-// position p at p % RING_SIZE.
+// heads of q share a head of k and v. Query t is at cache position `past` + t. Which keys it sees
+// is said by the macros of kernels/masks.py, by positions in the row. Keys before `starts` (left
+// padding) and from `lengths` on (right padding) are hidden. A sliding-window cache stores position
+// p at p % RING_SIZE. With SOFTCAP the scores are SOFTCAP * tanh(scores / SOFTCAP). `sink` [SINKS, H]
+// is the score of a key without a value, for each row of the batch or for all.
 
 #define MINUS_INFINITY -__builtin_inff()
 
@@ -15,24 +16,59 @@ struct args {
   float *out, *totals;
   const float *q;
   const weight *k, *v;
+  const float *sink;
   const int *past, *starts, *lengths;
   // The gradients, from that of out, and the results of the forward kernel.
   float *dq, *dk, *dv;
   const float *dout, *forward_out, *forward_totals;
 };
 
-// The last key that a query sees.
-INLINE int last_key(const struct args *args, int b, int t) {
-  if (CAUSAL) return (args->past ? *args->past : 0) + t;
-  return (args->lengths ? args->lengths[b] : CAPACITY) - 1;
+INLINE float sink_score(const struct args *args, int b, int head) {
+  return args->sink ? args->sink[(SINKS > 1 ? b : 0) * H + head] : MINUS_INFINITY;
 }
 
-// The first key that a query sees.
+INLINE int row_start(const struct args *args, int b) { return args->starts ? args->starts[b] : 0; }
+
+// The position of a query in its row; of left padding it is negative.
+INLINE int row_position(const struct args *args, int b, int t) {
+  return (args->past ? *args->past : 0) + t - row_start(args, b);
+}
+
+// The last key that a query may see.
+INLINE int last_key(const struct args *args, int b, int t) {
+  int found = HIGHEST(row_position(args, b, t)), end = CAPACITY;
+  if (args->past) end = *args->past + T;
+  if (args->lengths) end = args->lengths[b];
+  return MIN(found, end - 1 - row_start(args, b)) + row_start(args, b);
+}
+
+// The first key that a query may see.
 INLINE int first_key(const struct args *args, int b, int t) {
-  if (!CAUSAL) return 0;
-  int here = last_key(args, b, t), found = args->starts ? args->starts[b] : 0;
-  if (WINDOW) found = MAX(found, here - WINDOW + 1);
-  return MIN(MAX(found, 0), here);  // a padding query sees itself
+  int found = LOWEST(row_position(args, b, t));
+  return MIN(MAX(found, 0), 1 << 30) + row_start(args, b);
+}
+
+// Whether some of the queries t0 to t1 see some of `count` keys, from s on.
+INLINE int sees_some(const struct args *args, int b, int t0, int t1, int s, int count) {
+  int i0 = row_position(args, b, t0), i1 = row_position(args, b, t1), j = s - row_start(args, b);
+  return INTERVAL || SOME(i0, i1, j, j + count - 1);
+}
+
+// Hides the keys, of `count` from s on, that query t does not see.
+INLINE void hide(const struct args *args, float *scores, int b, int t, int s, int count,
+                 float hidden) {
+  int i = row_position(args, b, t), j = s - row_start(args, b);
+  if (INTERVAL || ALL(i, i, j, j + count - 1)) return;
+  for (int c = 0; c < count; c++)
+    if (!SEES(i, j + c)) scores[c] = hidden;
+}
+
+// The scores of `count` keys (to a whole vector) from the products of queries and keys.
+#define FACTOR (CAPPED ? 1.0f : SCALE)
+INLINE void cap(float *scores, int count) {
+  if (!CAPPED) return;
+  for (int s = 0; s < count; s += LANES)
+    store(scores + s, SOFTCAP * tanh(load(scores + s) * (SCALE / SOFTCAP)));
 }
 
 // The offset of a key or value in its cache.

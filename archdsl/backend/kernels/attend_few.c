@@ -13,12 +13,14 @@ NOINLINE static void run_tile(const void *given, int tile) {
   for (int t = 0; t < T; t++) {
     const float *q = args->q + query_offset(b, t, head, SIZE);
     float *out = args->out + query_offset(b, t, head, VALUE);
-    float top = MINUS_INFINITY, total = 0, scores[BLOCK];
+    float top = sink_score(args, b, head), total = args->sink ? 1 : 0;
+    float scores[BLOCK];
     vec sums[VECTORS];
     for (int p = 0; p < VECTORS; p++) sums[p] = splat(0);
     int begin = first_key(args, b, t), end = last_key(args, b, t) + 1;
     for (int s0 = begin; s0 < end; s0 += BLOCK) {
       int count = MIN(BLOCK, end - s0);
+      if (!sees_some(args, b, t, t, s0, count)) continue;
       float new_top = top;
       for (int s = 0; s < count; s++) {
         const weight *k = args->k + key_offset(b, s0 + s, kv_head, SIZE);
@@ -27,9 +29,14 @@ NOINLINE static void run_tile(const void *given, int tile) {
         UNROLL for (; d + LANES <= SIZE; d += LANES) dot += load(q + d) * load_weights(k + d);
         float score = sum(dot);
         for (; d < SIZE; d++) score += q[d] * read_weight(k + d);
-        scores[s] = score * SCALE;
-        new_top = MAX(new_top, scores[s]);
+        scores[s] = score;
       }
+      for (int s = count; s < BLOCK; s++) scores[s] = 0;
+      cap(scores, BLOCK);
+      for (int s = 0; s < count; s++) scores[s] *= FACTOR;
+      hide(args, scores, b, t, s0, count, MINUS_INFINITY);
+      for (int s = 0; s < count; s++) new_top = MAX(new_top, scores[s]);
+      if (new_top == MINUS_INFINITY) continue;  // no key was visible so far
       for (int s = count; s < BLOCK; s++) scores[s] = MINUS_INFINITY;
       float rescale = exponential(splat(top - new_top))[0];
       vec added = splat(0);
@@ -51,7 +58,8 @@ NOINLINE static void run_tile(const void *given, int tile) {
       }
     }
     save_totals(args, b, t, head, top, total);
-    for (int d = 0; d < VALUE; d++) out[d] = sums[d / LANES][d % LANES] / total;
+    float by = total ? 1 / total : 0;  // 0 for a query that sees nothing
+    for (int d = 0; d < VALUE; d++) out[d] = sums[d / LANES][d % LANES] * by;
   }
 }
 

@@ -35,19 +35,26 @@ INLINE float dot(const float *a, const float *b, int size) {
   return found;
 }
 
-// Turns the scores of query r into probabilities, and their gradients into those of the scores;
-// both are 0 for keys that it does not see: before `begin` and from `end` on.
-INLINE void backward_row(const struct args *args, struct buffers *buffers, int r, long at,
-                         int columns, int begin, int end) {
+// Turns the scores of query t, in row r, into probabilities, and their gradients into those of the
+// scores; both are 0 for keys that it does not see. The keys are those from s0 on.
+INLINE void backward_row(const struct args *args, struct buffers *buffers, int r, int b, int head,
+                         int t, int valid, int s0, int columns) {
+  long at = query_offset(b, t, head, 1);
   float *probabilities = buffers->probabilities + r * KEY_ROWS;
   float *dscores = buffers->dscores + r * KEY_ROWS;
   float top = args->forward_totals[at * 2], by = 1 / args->forward_totals[at * 2 + 1];
   float mean = dot(args->forward_out + at * VALUE, buffers->dout + r * VALUE_COLUMNS, VALUE);
+  int begin = first_key(args, b, t) - s0, end = valid ? last_key(args, b, t) + 1 - s0 : 0;
+  cap(probabilities, columns);
   for (int s = 0; s < columns; s += LANES) {
-    vec p = exponential(load(probabilities + s) * SCALE - top) * by;
+    vec score = load(probabilities + s) * FACTOR, p = exponential(score - top) * by;
+    vec slope = splat(SCALE);
+    if (CAPPED) slope = (1 - score * score * (1 / (SOFTCAP * SOFTCAP))) * SCALE;
     store(probabilities + s, p);
-    store(dscores + s, p * (load(dscores + s) - mean) * SCALE);
+    store(dscores + s, p * (load(dscores + s) - mean) * slope);
   }
+  hide(args, probabilities, b, t, s0, columns, 0);
+  hide(args, dscores, b, t, s0, columns, 0);
   for (int s = 0; s < MIN(begin, columns); s++) probabilities[s] = dscores[s] = 0;
   for (int s = MAX(end, 0); s < KEY_ROWS; s++) probabilities[s] = dscores[s] = 0;
 }
@@ -69,11 +76,8 @@ INLINE void add_queries(const struct args *args, struct buffers *buffers, int b,
            BLOCK, rows, columns, SIZE);
   multiply(buffers->dscores, KEY_ROWS, buffers->dout, VALUE_COLUMNS, 1, buffers->values_transposed,
            BLOCK, rows, columns, VALUE);
-  for (int r = 0; r < rows; r++) {
-    int t = MIN(t0 + r, T - 1), end = r < count ? last_key(args, b, t) + 1 - s : 0;
-    backward_row(args, buffers, r, query_offset(b, t, head, 1), columns, first_key(args, b, t) - s,
-                 end);
-  }
+  for (int r = 0; r < rows; r++)
+    backward_row(args, buffers, r, b, head, MIN(t0 + r, T - 1), r < count, s, columns);
   multiply(buffers->dv, VALUE_COLUMNS, buffers->probabilities, 1, KEY_ROWS, buffers->dout,
            VALUE_COLUMNS, key_rows, VALUE_COLUMNS, rows);
   multiply(buffers->dk, KEY_COLUMNS, buffers->dscores, 1, KEY_ROWS, buffers->q, KEY_COLUMNS,
@@ -99,9 +103,10 @@ NOINLINE static void run_tile(const void *given, int tile) {
     pack(buffers.keys, args->k, SIZE, b, kv_head, s, keys);
     set_zero(buffers.dk, KEY_ROWS * KEY_COLUMNS);
     set_zero(buffers.dv, KEY_ROWS * VALUE_COLUMNS);
-    for (int t = CAUSAL ? s : 0; t < T; t += QUERIES) {
+    for (int t = 0; t < T; t += QUERIES) {
       int count = MIN(QUERIES, T - t);
       if (first_key(args, b, t) >= s + keys || last_key(args, b, t + count - 1) < s) continue;
+      if (!sees_some(args, b, t, t + count - 1, s, keys)) continue;
       for (int head = begin; head < end; head++)
         add_queries(args, &buffers, b, head, t, count, s, keys);
     }
