@@ -98,10 +98,17 @@ def dot(op: OpCall) -> Tensor:
 
 
 def patches(op: OpCall) -> Tensor:
-    x, p = op.x, op.attr["patch"]  # [B, C, H, W]
+    p, padding = op.attr["patch"], op.attr["padding"]
+    x = op.x.pad((None, None, (padding, padding), (padding, padding)))  # [B, C, H, W]
     batch, channels, height, width = shape(x)
-    x = x.reshape(batch, channels, height // p, p, width // p, p)  # [B, C, H/p, p, W/p, p]
-    x = x.permute(0, 2, 4, 1, 3, 5)  # [B, H/p, W/p, C, p, p]
+    if op.attr["stride"] in (None, p):
+        x = x[:, :, : height // p * p, : width // p * p]
+        x = x.reshape(batch, channels, height // p, p, width // p, p)  # [B, C, H/p, p, W/p, p]
+        x = x.permute(0, 2, 4, 1, 3, 5)  # [B, H/p, W/p, C, p, p]
+    else:
+        stride = op.attr["stride"]
+        x = x.unfold(2, p, stride).unfold(3, p, stride)  # [B, C, H/stride, W/stride, p, p]
+        x = x.permute(0, 2, 3, 1, 4, 5)  # [B, H/stride, W/stride, C, p, p]
     return x.reshape(batch, -1, channels * p * p).contiguous()  # [B, M, C p p]
 
 

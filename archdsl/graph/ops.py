@@ -340,11 +340,13 @@ _ROWS = (
     *(Op(name, (X,), rules.same, doc, example=name) for name, doc in rules.ACTIVATIONS.items()),
     Op(
         "patches",
-        (X, integer("patch")),
+        (X, integer("patch"), integer("stride", None), integer("padding", 0)),
         shapes.patches,
         "Cuts an image [C, H, W] into squares and flattens each into a vector of C * patch * "
         "patch numbers, in the order channel, row, column (Dosovitskiy et al. 2020, section "
-        "3.1).",
+        "3.1). The squares begin every `stride` rows and columns, by default every `patch`; "
+        "`padding` zeros are added around the image. With `linear` behind it, it is a "
+        "convolution of the image.",
         example="patches(16)",
     ),
     Op(

@@ -21,18 +21,29 @@ def patches(site: Site) -> Type:
             found=str(image),
         )
     channels, height, width = sizes
-    if height % patch or width % patch:
-        uneven = image.axes[1 if height % patch else 2]
+    stride, padding = site.attr["stride"], site.attr["padding"]
+    if stride is None and ((height + 2 * padding) % patch or (width + 2 * padding) % patch):
+        uneven = image.axes[1 if (height + 2 * padding) % patch else 2]
         raise Mismatch(
             "divisibility",
             f"an image of {height} x {width} cannot be cut into patches of {patch} x {patch}",
             "patch",
-            expected=f"a divisor of {uneven.size}",
+            expected=f"a divisor of {uneven.size + 2 * padding}",
             found=str(patch),
             bound=("patch", uneven),
         )
-    count, features = (height // patch) * (width // patch), channels * patch * patch
-    return image.with_axes((Axis("M", Size.of(count)), Axis(None, Size.of(features))))
+    if min(height, width) + 2 * padding < patch:
+        raise Mismatch(
+            "shape-mismatch",
+            f"a patch of {patch} x {patch} is larger than the image of {height} x {width}",
+            "patch",
+            found=str(patch),
+            bound=("patch", "padding"),
+        )
+    step = patch if stride is None else stride
+    down, across = ((n + 2 * padding - patch) // step + 1 for n in (height, width))
+    features = channels * patch * patch
+    return image.with_axes((Axis("M", Size.of(down * across)), Axis(None, Size.of(features))))
 
 
 # -- named positions --

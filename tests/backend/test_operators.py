@@ -226,6 +226,19 @@ def test_a_causal_conv1d_in_groups(groups: int, dilation: int, tmp_path: Path) -
     assert apart(filled(ours, weights, tmp_path)(x=x)["y"], right) < 1e-6
 
 
+@pytest.mark.parametrize(("stride", "padding"), [(2, 1), (3, 0)])
+def test_patches_that_overlap(stride: int, padding: int) -> None:
+    x = normal(2, 3, 9, 12)
+    padded = np.pad(x, ((0, 0), (0, 0), *[(padding, padding)] * 2))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
+    right = windows[:, :, ::stride, ::stride].transpose(0, 2, 3, 1, 4, 5).reshape(2, -1, 27)
+    found = model(f"""
+        input x: float[3, 9, 12]
+        output y: float[{right.shape[1]}, 27] = x -> patches(3, {stride}, {padding})
+    """)(x=x)["y"].numpy()
+    assert (found == right).all()
+
+
 def test_delay() -> None:
     x = normal(2, 4, 3)
     found = model("""
