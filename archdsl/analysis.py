@@ -12,7 +12,7 @@ from pathlib import Path
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
-from archdsl.graph.sites import parameters
+from archdsl.graph.sites import parameters, trained
 from archdsl.graph.unused import drop_absent
 from archdsl.graph.verify import verify
 from archdsl.published.config_blocks import check_config
@@ -199,8 +199,7 @@ def _optional(model: ast.Model, graph: Graph) -> frozenset[str]:
     always = {each.name.id for each in outputs if each.condition is None}
     kept = tuple(each for each in graph.outputs if each[0] in always)
     base = drop_absent(replace(graph, outputs=kept, losses=()))
-    needed = {p.node for p in parameters(base, 1)}
-    return frozenset(p.node for p in parameters(graph, 1)) - needed
+    return frozenset(trained(graph) - trained(base))
 
 
 def _file(spec: str | ast.File) -> tuple[ast.File, Path | None, str | None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeAlias
@@ -21,7 +22,17 @@ from archdsl.backend.mixture import mixture
 from archdsl.backend.scan import scan
 from archdsl.backend.tensors import make_contiguous, shape
 from archdsl.backend.tinygrad_seam import DType
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Repeated, Scan, Slice, Stack
+from archdsl.graph.nodes import (
+    Apply,
+    Graph,
+    Layers,
+    Mixture,
+    Node,
+    Repeated,
+    Scan,
+    Slice,
+    Stack,
+)
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import full_path, site
 from archdsl.graph.types import Size
@@ -147,16 +158,17 @@ def _stack(
     x = _in_float32(values[node.input]) if node.id in context.wide else values[node.input]
     given = [each for each in node.gives if each.id not in context.caches]
     if not given:
-        own = partial(_own, context, node, values, full_path(node.path, around, layer))
-        values[node.id] = run_layers(context, node.count, x, one, own)
+        own = partial(_own, context, node, values, around, layer)
+        values[node.id] = run_layers(context, map(node.kind, range(node.count)), x, one, own)
         return
     x = context.realize_layer(x)
-    found: list[list[Value]] = []
+    found: dict[str, list[Value]] = defaultdict(list)
     for i in range(node.count):
         x = context.realize_layer(one(i, x))
-        found.append([values[each.of] for each in given])
+        for each in node.bodies[node.kind(i)].gives:
+            found[each.id].append(values[each.of])
     values[node.id] = x
-    values |= {each.id: all for each, all in zip(given, zip(*found, strict=True), strict=True)}
+    values |= {each.id: tuple(found[each.id]) for each in given}
 
 
 # These are not nested functions: closures would be reference cycles, which keep all values
@@ -173,10 +185,12 @@ def _layer(
     x: Tensor,
 ) -> Tensor:
     """The output of layer i of a stack for x."""
-    values[node.carry] = x
-    values |= {each.id: values[each.of][i] for each in node.takes}
-    _walk(context, node.body, values, (*around, node), (*layer, i))
-    result: Tensor = values[node.result]
+    inside = Layers(node, node.kind(i))
+    body, n = inside.inside, node.layers(inside.kind).index(i)
+    values[body.carry] = x
+    values |= {each.id: values[each.of][n] for each in body.takes}
+    _walk(context, body.nodes, values, (*around, inside), (*layer, i))
+    result: Tensor = values[body.result]
     return result
 
 
@@ -197,12 +211,19 @@ def _expert(
 
 
 def _own(
-    context: ExecutionContext, node: Stack, values: Mapping[str, Value], path: str, i: int
+    context: ExecutionContext,
+    node: Stack,
+    values: Mapping[str, Value],
+    around: tuple[Repeated, ...],
+    layer: Layer,
+    i: int,
 ) -> dict[str, Tensor]:
     """The tensors that only layer i uses: its weights, and its parts of caches."""
-    found = layer_tensors(context, path, i)
-    for each in node.takes:
-        found |= _leaves(each, values[each.of][i])
+    path = full_path(node.place(i), around, layer)
+    found = {} if node.tied else layer_tensors(context, path)
+    kind = node.kind(i)
+    for each in node.bodies[kind].takes:
+        found |= _leaves(each, values[each.of][node.layers(kind).index(i)])
     return found
 
 

@@ -1,14 +1,15 @@
 """Captures two layers of a stack, and replays the calls of the second for the layers after it.
 
-A captured program is a list of kernel calls with their buffers. Layer i runs the same calls as
-layer 1 with other buffers: its own weights, the output of layer i - 1 as its input, and new
-buffers for its intermediate values. All other buffers must be shared by all layers, so layer 0
-must use them too. A layer for which this does not hold is traced, as the first two are.
+A captured program is a list of kernel calls with their buffers. A layer runs the same calls as
+the second layer of its kind with other buffers: its own weights, the output of the layer before
+as its input, and new buffers for its intermediate values. All other buffers must be shared by
+all layers of the kind, so the first of them must use them too. A layer for which this does not
+hold is traced, as the first two of each kind are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from tinygrad import Tensor, UOp
@@ -20,38 +21,42 @@ from archdsl.frozen import Frozen
 
 def run_layers(
     context: ExecutionContext,
-    count: int,
+    kinds: Iterable[int],
     x: Tensor,
     trace: Callable[[int, Tensor], Tensor],
     own: Callable[[int], Mapping[str, Tensor]],
 ) -> Tensor:
-    """The output of a stack of `count` layers for input x.
+    """The output of a stack for input x; `kinds` are the kinds of its layers.
 
     `trace(i, x)` computes layer i. `own(i)` are the tensors that only layer i uses, by names
-    that are the same in all layers.
+    that are the same in all layers of a kind.
     """
     x = context.realize_layer(x)
-    first: set[UOp] = set()
-    second: _LayerCapture | None = None
-    for i in range(count):
-        out = second.replay(x, own(i)) if second else None
+    first: dict[int, set[UOp]] = {}
+    second: dict[int, _LayerCapture | None] = {}
+    for i, kind in enumerate(kinds):
+        replayed = second.get(kind)
+        out = replayed.replay(x, own(i)) if replayed else None
         if out is None:
-            weights = {name: tensor.uop for name, tensor in own(i).items()} if i == 1 else {}
+            is_second = kind in first and kind not in second
+            weights = {name: each.uop for name, each in own(i).items()} if is_second else {}
             newest, given = next(UOp.unique_num), x.uop
             start = len(_captured_calls())
             out = context.realize_layer(trace(i, x))
             calls = tuple(call for linear in _captured_calls()[start:] for call in linear.src)
-            if i == 0:
-                first = set(_buffers(*calls))
-            elif i == 1:
-                second = _LayerCapture.of(calls, weights, given, out.uop, first, newest)
+            if is_second:
+                second[kind] = _LayerCapture.of(
+                    calls, weights, given, out.uop, first[kind], newest
+                )
+            elif kind not in first:
+                first[kind] = set(_buffers(*calls))
         x = out
     return x
 
 
-def layer_tensors(context: ExecutionContext, path: str, i: int) -> dict[str, Tensor]:
-    """The weights of layer i of the stack at a path, by their names within the layer."""
-    prefix = f"{path}.{i}."
+def layer_tensors(context: ExecutionContext, path: str) -> dict[str, Tensor]:
+    """The weights of the layer at a path, by their names within the layer."""
+    prefix = f"{path}."
     found = {
         n.removeprefix(prefix): w for n, w in context.weights.items() if n.startswith(prefix)
     }

@@ -159,7 +159,7 @@ def read_bytes(graph: Graph, dtype: str) -> int:
             if tied
             else [w.shape for w in OPERATORS[node.op].weights(here)]
         )
-        numbers += sum(map(prod, read)) * prod(stack.count for stack in around)
+        numbers += sum(map(prod, read)) * prod(each.count for each in around)
     return numbers * BYTES[dtype]
 
 

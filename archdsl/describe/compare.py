@@ -13,9 +13,9 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import TypeAlias
 
-from archdsl.graph.nodes import Apply, Graph, Input, Mixture, Node, Scan, Stack, walk
+from archdsl.graph.nodes import Apply, Body, Graph, Input, Mixture, Node, Scan, Stack, walk
 from archdsl.graph.ops import OPS
-from archdsl.graph.printer import literal
+from archdsl.graph.printer import layer_numbers, literal
 from archdsl.graph.sites import site
 from archdsl.graph.types import Type
 
@@ -51,17 +51,8 @@ def _facts(graph: Graph) -> Iterator[_Fact]:
                 case Apply():
                     yield applied(node)
                 case Stack():
-                    numbers[node.carry] = len(numbers)
-                    start = (
-                        node.path,
-                        node.count,
-                        numbers[node.input],
-                        _nameless(node.carry_type),
-                    )
-                    yield start, f"{node.path} * {node.count}"
-                    yield from walked(node.body)
-                    end = numbers[node.result], _nameless(node.type)
-                    yield end, f"the end of {node.path}: {node.type}"
+                    for kind, body in enumerate(node.bodies):
+                        yield from layers(node, kind, body)
                 case Mixture():
                     numbers[node.carry] = len(numbers)
                     inputs = numbers[node.input], numbers[node.gates]
@@ -87,6 +78,17 @@ def _facts(graph: Graph) -> Iterator[_Fact]:
             numbers[inside.id] = len(numbers)
         end = numbers[node.result], numbers[node.output], _nameless(node.type)
         yield end, f"the end of the state: {node.type}"
+
+    def layers(node: Stack, kind: int, body: Body) -> Iterator[_Fact]:
+        numbers[body.carry] = len(numbers)
+        at = layer_numbers(node.layers(kind)) if node.kinds else ""
+        x, type = numbers[node.input], _nameless(body.carry_type)
+        times = f"{node.path} * {node.count}{' tied' if node.tied else ''}"
+        about = f"{times}, layers {at}" if at else times
+        yield (node.path, node.count, node.tied, at, x, type), about
+        yield from walked(body.nodes)
+        end = numbers[body.result], _nameless(types[body.result])
+        yield end, f"the end of {node.path}: {types[body.result]}"
 
     def applied(node: Apply) -> _Fact:
         weights = OPS[node.op].weights(site(graph, node, types))

@@ -37,21 +37,24 @@ from archdsl.describe.flow import (
     inline_values,
     is_chain,
 )
+from archdsl.describe.layer_choice import choose_by_number
 from archdsl.describe.state_blocks import state_blocks
 from archdsl.diagnostics import fail
 from archdsl.frozen import Frozen
 from archdsl.graph import masks
+from archdsl.graph.alike import alike
 from archdsl.graph.masks import is_input
 from archdsl.graph.mixture import for_all_vectors
 from archdsl.graph.nodes import (
     Apply,
+    Body,
     Graph,
     Input,
     Mixture,
     Node,
-    Repeated,
     Scan,
     Stack,
+    outer_refs,
     refs,
     walk,
 )
@@ -61,6 +64,7 @@ from archdsl.graph.types import Size
 from archdsl.graph.unused import results
 from archdsl.syntax import ast
 
+TIED = "tied"  # uses a block again
 _DEEPEST = 6  # nested brackets; a deeper value gets a name
 
 
@@ -81,6 +85,7 @@ class _File:
         self.graph = graph
         self.types = graph.types()
         self.blocks: list[ast.Block] = []
+        self.params: dict[str, dict[str, str]] = {}  # of blocks of layers, by their carry
         nodes = [node for node, _ in walk(graph.nodes)]
         self.bound = {each.name for each in (*graph.inputs, *graph.labels)}
         self.bound |= {axis.name for axis in graph.varying}
@@ -88,7 +93,9 @@ class _File:
         self.check_clashes(nodes)
         self.bound |= {output for output, _ in graph.outputs}
         taken = NameScope(self.bound | {node.path for node in nodes})
-        self.names = {n.id: taken.fresh_name(block_name(n)) for n in nodes if _needs_block(n)}
+        self.names = {
+            id: taken.fresh_name(block_name(n)) for n in nodes for id in _block_ids(n)
+        }
         taken.names |= {f"{self.names[n.id]}_update" for n in nodes if isinstance(n, Scan)}
         embeds = [n for n in nodes if isinstance(n, Apply) and n.op == "embed"]
         tables = [n.path for n in embeds if self.has_weights(n)]
@@ -197,44 +204,69 @@ class _File:
 
     # -- blocks --
 
-    def stack_body(self, stack: Stack | Mixture, outer: Mapping[str, str]) -> ast.Expr:
-        """The expression before `* n`, or of an expert; `outer` are the names outside."""
-        direct = [n for n in stack.body if isinstance(n, Apply) and not n.path]
-        if len(stack.body) > 1 and any(self.has_weights(n) for n in direct):
+    def repeated(self, stack: Stack, outer: Mapping[str, str]) -> ast.Expr:
+        """The repeated block of a stack; `outer` are the names outside the stack."""
+        blocks = [self.body(stack, body, outer) for body in stack.bodies]
+        count = integer(stack.count)
+        if not stack.kinds:
+            if stack.tied:
+                return ast.Repeat(SPAN, blocks[0], count, True, None)
+            return ast.Binary(SPAN, blocks[0], "*", count)
+        taken = NameScope((*self.names.values(), *outer.values(), *self.bound))
+        number = taken.fresh_name("i")
+        block = choose_by_number(dict(enumerate(stack.kinds)), blocks, number)
+        return ast.Repeat(SPAN, block, count, stack.tied, name(number))
+
+    def repeats(self, first: Stack, node: Stack) -> bool:
+        """Whether a stack with the weights of another one can be written as the same block."""
+        outer = captured_values(first), captured_values(node)
+        if len(outer[0]) != len(outer[1]):
+            return False
+        known = dict(zip(*outer, strict=True))
+        same = (first.count, first.kinds, first.tied) == (node.count, node.kinds, node.tied)
+        bodies = zip(first.bodies, node.bodies, strict=True) if same else ()
+        same = same and all(alike(*pair, known, typed=False) for pair in bodies)
+        # Only the call of one block can have other arguments.
+        block = len(first.bodies) == 1 and first.bodies[0].carry in self.params
+        return same and (block or outer[0] == outer[1])
+
+    def body(self, stack: Stack | Mixture, body: Body, outer: Mapping[str, str]) -> ast.Expr:
+        """What the layers of one kind, or the experts, compute."""
+        direct = [n for n in body.nodes if isinstance(n, Apply) and not n.path]
+        if len(body.nodes) > 1 and any(self.has_weights(n) for n in direct):
             fail(
                 "stack",
                 f"`{stack.path}` of `{self.graph.name}` repeats an operator together with "
                 "the computation of its arguments",
                 help="compute the arguments before the stack, or put the operator in a block",
             )
-        if is_chain(stack):
-            inside = _Body(self, stack.body, outer)
-            nodes = (node for node in stack.body if not isinstance(node, Scan))
+        if is_chain(body):
+            inside = _Body(self, body.nodes, outer)
+            nodes = (node for node in body.nodes if not isinstance(node, Scan))
             steps = tuple(ast.Step(SPAN, inside.step(node)) for node in nodes)
             return steps[0].value if len(steps) == len(direct) == 1 else ast.Lambda(SPAN, steps)
-        return self.layer(stack, outer)
+        return self.layer(body, outer)
 
-    def layer(self, stack: Stack | Mixture, outer: Mapping[str, str]) -> ast.Expr:
+    def layer(self, layer: Body, outer: Mapping[str, str]) -> ast.Expr:
         """Writes the body of a stack as a block; the carry and outer values are parameters."""
-        block = self.names[stack.id]
+        block = self.names[layer.carry]
         taken = NameScope(self.names.values())
-        known = {stack.carry: taken.fresh_name("x")}
-        known |= {ref: taken.fresh_name(outer[ref]) for ref in captured_values(stack)}
+        known = {layer.carry: taken.fresh_name("x")}
+        known |= {ref: taken.fresh_name(outer[ref]) for ref in outer_refs(layer)}
         binding = Binding(taken)
+        self.params[layer.carry] = known
         params = tuple(
             ast.Param(SPAN, name(param), binding.type(self.types[ref]), None)
             for ref, param in known.items()
         )
-        result = binding.type(self.types[stack.result])
-        body = _Body(self, stack.body, known)
+        result = binding.type(self.types[layer.result])
+        body = _Body(self, layer.nodes, known)
         body.taken, body.sizes = taken, binding.named
-        statements = ast.Body(SPAN, body.block(stack.result))
+        statements = ast.Body(SPAN, body.block(layer.result))
         self.blocks.append(
             ast.Block(SPAN, name(block), ast.Params(SPAN, params), result, statements)
         )
-        return call(
-            block, (arg(known[ref], name(outer[ref])) for ref in captured_values(stack))
-        )
+        return call(block, (arg(known[ref], name(outer[ref])) for ref in outer_refs(layer)))
 
     def state(self, scan: Scan, outer: Mapping[str, str]) -> ast.Expr:
         """Writes a state as a block, and its update as another one; calls the first."""
@@ -302,6 +334,7 @@ class _Body:
         self.labels: Collection[str] = ()
         self.sizes: Mapping[Size, str] | None = None  # the names that a block binds
         self.places = {node.path for node in nodes if file.has_weights(node)}
+        self.first: dict[str, Node] = {}  # the first node with a path, which has the weights
         self.statements: list[ast.Statement] = []
         self.pending: list[_Pending] = []
         self.outputs: list[tuple[str, str]] = []
@@ -419,22 +452,46 @@ class _Body:
         result = {piece.ref: piece for piece in waiting if piece.ref not in self.names}
         return [result.get(ref) or _Pending(ref, name(self.names[ref]), 0) for ref in wanted]
 
-    def step(self, node: Apply | Repeated) -> ast.Expr:
+    def step(self, node: Apply | Stack | Mixture) -> ast.Expr:
         """The expression of a node after an arrow, without its input."""
+        if self.file.has_weights(node) and node.path:
+            first = self.first.setdefault(node.path, node)
+            if first is not node:
+                return self.tied(first, node)
         match node:
             case Apply():
                 result: ast.Expr = self.operator(node)
                 label = node.path if self.file.has_weights(node) else self.unique_label(node)
             case Stack():
-                count = integer(node.count)
-                result = ast.Binary(SPAN, self.file.stack_body(node, self.names), "*", count)
+                result = self.file.repeated(node, self.names)
                 label = node.path
             case Mixture():
-                expert = self.file.stack_body(node, self.names)
+                expert = self.file.body(node, node.inside, self.names)
                 gates = arg("gates", name(self.names[node.gates]))
                 result = call("mixture", (gates, arg("expert", expert)))
                 label = node.path
         return ast.Labeled(SPAN, name(label), result) if label else result
+
+    def tied(self, first: Node, node: Node) -> ast.Expr:
+        """The step of a node that has the weights of an earlier one."""
+        args = [arg(None, ast.String(SPAN, node.path))]
+        match first, node:
+            case Apply(), Apply():
+                same = replace(node, attrs=tuple(set(node.attrs) - set(first.attrs)))
+                tensors = (pair for pair in node.inputs[1:] if pair not in first.inputs)
+                args += [arg(param, name(self.names[ref])) for param, ref in tensors]
+                args += settings(same, self.labels)
+            case Stack(), Stack() if self.file.repeats(first, node):
+                params = self.file.params.get(first.bodies[0].carry, {})
+                pairs = zip(captured_values(first), captured_values(node), strict=True)
+                args += [arg(params[old], name(self.names[r])) for old, r in pairs if old != r]
+            case _:
+                fail(
+                    "stack",
+                    f"`{node.path}` of `{self.file.graph.name}` is used again with other "
+                    "operators, which a spec cannot express",
+                )
+        return call(TIED, args)
 
     def operator(self, node: Apply) -> ast.Call | ast.Name:
         op = OPS[node.op]
@@ -454,12 +511,18 @@ class _Body:
         return place
 
 
-def _needs_block(node: Node) -> bool:
-    if isinstance(node, Stack | Mixture):
-        return not is_chain(node)
-    if isinstance(node, Scan):
-        return True
-    return node.attr.get("axis") is not None
+def _block_ids(node: Node) -> list[str]:
+    """The ids for which `expand` writes a block: bodies that are no chains, by their carry,
+    and operators along an axis."""
+    match node:
+        case Stack():
+            return [body.carry for body in node.bodies if not is_chain(body)]
+        case Mixture():
+            return [] if is_chain(node.inside) else [node.carry]
+        case Apply():
+            return [node.id] if node.attr.get("axis") is not None else []
+        case Scan():
+            return [node.id]
 
 
 def _after_blank_lines(statements: Iterable[ast.Statement]) -> Iterator[ast.Statement]:

@@ -97,7 +97,7 @@ def _shape(type: Type) -> str:
 
 
 def _width(stack: Stack) -> str:
-    return str(stack.carry_type.axes[-1].size) if stack.carry_type.axes else NONE
+    return str(stack.type.axes[-1].size) if stack.type.axes else NONE
 
 
 # -- inputs --

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from archdsl.graph.nodes import Apply, Mixture, Node, Scan, Stack, refs
+from archdsl.graph.nodes import Apply, Body, Mixture, Node, Scan, Stack, outer_refs, refs
 
 SIGNS = {"add": "+", "multiply": "*"}  # operators that are written as infix signs
 
@@ -39,17 +39,15 @@ def inline_values(nodes: tuple[Node, ...], outputs: set[str], result: str | None
     return {ref for ref, count in times.items() if ref and count == 1} - named
 
 
-def captured_values(stack: Stack | Mixture) -> tuple[str, ...]:
-    """The outer values that the body of a stack uses."""
-    own = {stack.carry, *(node.id for node in stack.body)}
-    used = [*(ref for node in stack.body for ref in refs(node)), stack.result]
-    return tuple(dict.fromkeys(ref for ref in used if ref not in own))
+def captured_values(stack: Stack) -> tuple[str, ...]:
+    """The outer values that the layers of a stack use."""
+    return tuple(dict.fromkeys(ref for body in stack.bodies for ref in outer_refs(body)))
 
 
-def is_chain(stack: Stack | Mixture) -> bool:
+def is_chain(body: Body) -> bool:
     """Whether the body of a stack is one chain from its input to its result."""
-    own, before = {stack.carry, *(node.id for node in stack.body)}, stack.carry
-    for node in stack.body:
+    own, before = {body.carry, *(node.id for node in body.nodes)}, body.carry
+    for node in body.nodes:
         if not refs(node) or isinstance(node, Scan):
             return False
         x, *others = [ref for _, ref in node.inputs] if isinstance(node, Apply) else refs(node)
@@ -57,4 +55,4 @@ def is_chain(stack: Stack | Mixture) -> bool:
         if x != before or own.intersection((*others, *inside)):
             return False
         before = node.id
-    return bool(stack.body) and before == stack.result
+    return bool(body.nodes) and before == body.result

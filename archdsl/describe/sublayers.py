@@ -47,11 +47,14 @@ class Wiring:
         self.producers: dict[str, Node] = {}
         self.around: dict[str, tuple[Repeated, ...]] = {}
         self.users: dict[str, list[Node]] = {}
-        self.carries: dict[str, Repeated] = {}
+        self.carries: dict[str, Stack | Mixture] = {}
         for node, around in walk(graph.nodes):
             self.producers[node.id], self.around[node.id] = node, around
-            if isinstance(node, Stack | Mixture):
-                self.carries[node.carry] = node
+            match node:
+                case Stack():
+                    self.carries |= {body.carry: node for body in node.bodies}
+                case Mixture():
+                    self.carries[node.carry] = node
             direct = (node.input,) if isinstance(node, Stack) else refs(node)
             for ref in direct:
                 self.users.setdefault(ref, []).append(node)
@@ -87,7 +90,8 @@ class Wiring:
             elif each in self.producers:
                 node = self.producers[each]
                 todo += refs(node)
-                todo += [node.result] if isinstance(node, Stack | Mixture) else []
+                todo += node.results if isinstance(node, Stack) else ()
+                todo += [node.result] if isinstance(node, Mixture) else []
                 todo += [node.result, node.output] if isinstance(node, Scan) else []
         return found
 
@@ -133,7 +137,7 @@ class Wiring:
         tensors = dict(node.inputs)
         q, k = tensors["q"], tensors["k"]
         if around := self.around[node.id]:
-            return None if around[-1].carry in self._inside(k, node) else k
+            return None if around[-1].inside.carry in self._inside(k, node) else k
         ways = [{ref, *(n.inputs[0][1] for n in self.chain_before(ref))} for ref in (q, k)]
         return None if ways[0] & ways[1] else k
 
@@ -148,7 +152,7 @@ class Wiring:
     def _width(self, node: Apply) -> int | None:
         """The width of the stack around a node."""
         around = self.around[node.id]
-        return around[-1].carry_type.axes[-1].size.value if around else None
+        return around[-1].inside.carry_type.axes[-1].size.value if around else None
 
     # -- mlps --
 
@@ -227,13 +231,13 @@ class Wiring:
         first = [node for node in self.users[stream] if node.id in inside]
         last = self.producers.get(branch)
         after = self.users.get(sum.id, [])
-        stack = self.around[sum.id][-1]
+        layer = self.around[sum.id][-1].inside
         places = {
             "before each sublayer": bool(first) and all(map(_is_norm, first)),
             "after each sublayer": last is not None and _is_norm(last),
             "after each residual add": bool(after)
             and all(map(_is_norm, after))
-            and stack.result != sum.id,
+            and layer.result != sum.id,
         }
         return tuple(place for place, holds in places.items() if holds)
 

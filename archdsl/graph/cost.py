@@ -16,7 +16,7 @@ from archdsl.graph.nodes import Graph, Mixture, Repeated, Scan, Stack, positions
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.peak import peak_elements
 from archdsl.graph.signature import Op, Site
-from archdsl.graph.sites import sites
+from archdsl.graph.sites import sites, weights_of
 from archdsl.graph.types import Size
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -42,10 +42,10 @@ class Cost(Frozen):
 
 def parameter_count(graph: Graph) -> int:
     """The number of trainable numbers, over all layers."""
-    total = _sum_over_operators(
-        graph, lambda op, here: Size.of(sum(prod(w.shape) for w in op.weights(here)))
+    return sum(
+        sum(prod(weight.shape) for weight in weights) * times
+        for weights, times in weights_of(graph)
     )
-    return total.at({})
 
 
 def flops(graph: Graph) -> Size:
@@ -70,7 +70,7 @@ def _sum_over_operators(graph: Graph, rule: Callable[[Op, Site], Size]) -> Size:
     times = positions(graph.nodes)
     amounts = (
         rule(OPERATORS[node.op], here)
-        * prod(stack.count for stack in around)
+        * prod(each.count for each in around)
         * times.get(node.id, Size.of(1))
         for node, around, here in sites(graph)
     )
@@ -82,9 +82,10 @@ def cached_elements(graph: Graph) -> Size:
     several users counts once."""
     times = {each.name: 1 for each in graph.inputs}
     for node, around in walk(graph.nodes):
-        times[node.id] = prod(stack.count for stack in around)
+        times[node.id] = prod(each.count for each in around)
         if isinstance(node, Stack):
-            times[node.carry] = times[node.id] * node.count
+            for i, body in enumerate(node.bodies):
+                times[body.carry] = times[node.id] * len(node.layers(i))
     kept: dict[tuple[str, str], Size] = {}
     for node, _, here in sites(graph):
         op, inputs = OPERATORS[node.op], dict(node.inputs)

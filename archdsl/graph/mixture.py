@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
-from archdsl.graph.nodes import Apply, Mixture, Node, Stack
+from archdsl.graph.nodes import Apply, Body, Mixture, Node, Stack
 from archdsl.graph.params import X, tensor
 from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site
 from archdsl.graph.types import Axis, Size, Type
@@ -95,7 +95,10 @@ def for_all_vectors(nodes: tuple[Node, ...], types: Mapping[str, Type]) -> tuple
     for node in nodes:
         match node:
             case Stack():
-                node = replace(node, body=for_all_vectors(node.body, types))
+                bodies = (
+                    replace(b, nodes=for_all_vectors(b.nodes, types)) for b in node.bodies
+                )
+                node = replace(node, bodies=tuple(bodies))
             case Mixture():
                 body = _widened(node.body, types[node.input].axes[:-1])
                 carry_type = types[node.input]
@@ -120,12 +123,16 @@ def _widened(nodes: tuple[Node, ...], lead: tuple[Axis, ...]) -> tuple[Node, ...
             case Apply():
                 found.append(replace(one_vector(node, -len(lead)), type=type))
             case Stack():
-                carry_type = node.carry_type.with_axes((*lead, *node.carry_type.axes))
-                body = _widened(node.body, lead)
-                found.append(replace(node, body=body, carry_type=carry_type, type=type))
+                bodies = tuple(_widened_body(body, lead) for body in node.bodies)
+                found.append(replace(node, bodies=bodies, type=type))
             case Mixture():
                 found.append(replace(node, type=type))
     return tuple(found)
+
+
+def _widened_body(body: Body, lead: tuple[Axis, ...]) -> Body:
+    carry_type = body.carry_type.with_axes((*lead, *body.carry_type.axes))
+    return replace(body, nodes=_widened(body.nodes, lead), carry_type=carry_type)
 
 
 MIXTURE = Op(

@@ -1,8 +1,9 @@
 """The typed graph: what a model computes, with all names resolved and all sizes known.
 
-Each value has a unique id: an input's name, or `%` and a number. A `Stack` stores its body
-once; the body may use values from outside. A path is the prefix of the weights' names; inside
-a stack it is relative to one layer.
+Each value has a unique id: an input's name, or `%` and a number. A `Stack` stores one body for
+each kind of its layers; a body may use values from outside. A path is the prefix of the
+weights' names; inside a stack it is relative to one layer. Operators with the same path have
+the same weights.
 
 Passes rewrite the same graph. They fuse pointwise operators into the matmul before them
 (`tail`), choose the kernels of an operator (`kernels`), and give each layer of a stack its
@@ -11,7 +12,7 @@ slice of a value such as a cache (`Slice`). A `Scan` is like a stack over positi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import TypeAlias
 
@@ -55,34 +56,81 @@ class Apply(Frozen):
 
 
 class Slice(Frozen):
-    """A value of one layer, `id`, and the value of all layers, `of`, with the layers as its
-    first axis."""
+    """A value of one layer, `id`, and the value of all layers of its kind, `of`, with these
+    layers as its first axis."""
 
     id: str
     of: str
     type: Type
 
 
-class Stack(Frozen):
-    """A body repeated `count` times; layer i has its own weights under `path.i`.
+class Body(Frozen):
+    """What the layers of one kind compute.
 
     `carry` is the value that a layer receives and `result` the one that it returns. `takes`
-    are slices of outer values: layer i sees slice i of `of` as `id`. `gives` stack a value of
-    the body over all layers: `of` in the body becomes `id` outside, with the outer type.
+    are slices of outer values: the n-th layer of the kind sees slice n of `of` as `id`. `gives`
+    stack a value of the body over the layers of the kind: `of` in the body becomes `id`
+    outside, with the outer type.
+    """
+
+    carry: str
+    carry_type: Type
+    nodes: tuple[Node, ...]
+    result: str
+    takes: tuple[Slice, ...] = ()
+    gives: tuple[Slice, ...] = ()
+
+
+class Stack(Frozen):
+    """`count` layers in a row. Layer i has its own weights under `path.i`; those of a `tied`
+    stack have the same weights, under `path`.
+
+    `kinds` has for each layer the index of its body, in the order in which they first occur;
+    it is empty if there is one body.
     """
 
     id: str
     input: str
     count: int
     path: str
-    carry: str
-    carry_type: Type
-    body: tuple[Node, ...]
-    result: str
+    bodies: tuple[Body, ...]
     type: Type
     span: Span | None = field(default=None, compare=False, repr=False)
-    takes: tuple[Slice, ...] = ()
-    gives: tuple[Slice, ...] = ()
+    kinds: tuple[int, ...] = ()
+    tied: bool = False
+
+    def place(self, layer: int | str) -> str:
+        """The path of a layer within the body around the stack."""
+        return self.path if self.tied else f"{self.path}.{layer}"
+
+    def kind(self, layer: int) -> int:
+        """The index of the body of a layer."""
+        return self.kinds[layer] if self.kinds else 0
+
+    def layers(self, kind: int) -> Sequence[int]:
+        """The numbers of the layers of a kind."""
+        if not self.kinds:
+            return range(self.count)
+        return [layer for layer, each in enumerate(self.kinds) if each == kind]
+
+    @property
+    def last(self) -> Body:
+        """The body of the last layer."""
+        return self.bodies[self.kind(self.count - 1)]
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        return tuple(body.result for body in self.bodies)
+
+    @property
+    def takes(self) -> tuple[Slice, ...]:
+        """The slices that all bodies take."""
+        return tuple(each for body in self.bodies for each in body.takes)
+
+    @property
+    def gives(self) -> tuple[Slice, ...]:
+        """The slices that all bodies give."""
+        return tuple(each for body in self.bodies for each in body.gives)
 
 
 class Mixture(Frozen):
@@ -107,6 +155,14 @@ class Mixture(Frozen):
     result: str
     type: Type
     span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def inside(self) -> Body:
+        return Body(self.carry, self.carry_type, self.body, self.result)
+
+    def place(self, number: int | str) -> str:
+        """The path of an expert within the body around the mixture."""
+        return f"{self.path}.{number}"
 
 
 class Scan(Frozen):
@@ -144,7 +200,28 @@ class Scan(Frozen):
 
 
 Node: TypeAlias = Apply | Stack | Mixture | Scan
-Repeated: TypeAlias = Stack | Mixture  # a node whose body has weights for each number
+
+
+class Layers(Frozen):
+    """The layers of one kind, which a node is inside of: their stack and their body."""
+
+    stack: Stack
+    kind: int
+
+    @property
+    def inside(self) -> Body:
+        return self.stack.bodies[self.kind]
+
+    @property
+    def count(self) -> int:
+        return len(self.stack.layers(self.kind))
+
+    def place(self, number: int | str) -> str:
+        """The path of a layer within the body around the stack."""
+        return self.stack.place(number)
+
+
+Repeated: TypeAlias = Layers | Mixture  # what a node is inside of
 
 
 class Input(Frozen):
@@ -207,7 +284,7 @@ class Graph(Frozen):
             if isinstance(node, Mixture):
                 types[node.carry] = node.carry_type
             if isinstance(node, Stack):
-                types[node.carry] = node.carry_type
+                types |= {body.carry: body.carry_type for body in node.bodies}
                 types |= {each.id: each.type for each in (*node.takes, *node.gives)}
             if isinstance(node, Scan):
                 types[node.carry] = node.carry_type
@@ -226,14 +303,18 @@ def positions(nodes: tuple[Node, ...]) -> dict[str, Size]:
 def walk(
     nodes: tuple[Node, ...], prefix: tuple[Repeated, ...] = ()
 ) -> Iterator[tuple[Node, tuple[Repeated, ...]]]:
-    """Every node with its enclosing stacks and mixtures, outermost first, in the order of
-    execution. The nodes of a scan's body come after the scan."""
+    """Every node with the layers and mixtures that it is inside of, outermost first, in the
+    order of execution. The nodes of a scan's body come after the scan."""
     for node in nodes:
         yield node, prefix
-        if isinstance(node, Stack | Mixture):
-            yield from walk(node.body, (*prefix, node))
-        elif isinstance(node, Scan):
-            yield from ((each, prefix) for each in node.body)
+        match node:
+            case Stack():
+                for kind, body in enumerate(node.bodies):
+                    yield from walk(body.nodes, (*prefix, Layers(node, kind)))
+            case Mixture():
+                yield from walk(node.body, (*prefix, node))
+            case Scan():
+                yield from ((each, prefix) for each in node.body)
 
 
 def refs(node: Node) -> tuple[str, ...]:
@@ -243,10 +324,8 @@ def refs(node: Node) -> tuple[str, ...]:
             fused = (each.other for each in node.tail if each.other is not None)
             return (*(ref for _, ref in node.inputs), *fused)
         case Stack():
-            own = {node.carry, *(each.id for each in node.takes), *_defined_ids(node.body)}
-            used = [*(ref for inner in node.body for ref in refs(inner)), node.result]
-            outside = (ref for ref in used if ref not in own)
             sliced = (each.of for each in node.takes)
+            outside = (ref for body in node.bodies for ref in outer_refs(body))
             return tuple(dict.fromkeys((node.input, *sliced, *outside)))
         case Mixture():
             return (node.input, node.gates)
@@ -259,6 +338,13 @@ def refs(node: Node) -> tuple[str, ...]:
             sliced = (each.of for each in node.takes)
             outside = (ref for ref in used if ref not in own)
             return tuple(dict.fromkeys((*given, *sliced, *outside)))
+
+
+def outer_refs(body: Body) -> tuple[str, ...]:
+    """The outer values that a body uses whole, in order."""
+    own = {body.carry, *(each.id for each in body.takes), *_defined_ids(body.nodes)}
+    used = (*(ref for inner in body.nodes for ref in refs(inner)), body.result)
+    return tuple(dict.fromkeys(ref for ref in used if ref not in own))
 
 
 def _defined_ids(nodes: tuple[Node, ...]) -> Iterator[str]:

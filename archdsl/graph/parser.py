@@ -14,6 +14,7 @@ from archdsl.diagnostics import ArchError, Diagnostic, Source, Span, did_you_mea
 from archdsl.graph.nodes import (
     Apply,
     Attribute,
+    Body,
     Graph,
     Input,
     Mixture,
@@ -300,16 +301,38 @@ class _Parser:
         x = self.ref()
         self.expect(")")
         self.expect("*")
-        count = self.integer()
+        start, count = self.next, self.integer()
+        tied = self.accept("tied")
         path, type = self.path_and_type()
         self.take("line")
+        kinds: dict[int, int] = {}
+        bodies: list[Body] = []
+        while not bodies or self.ahead(1).text == "layers":
+            if bodies:
+                self.take("line")
+            if self.accept("layers"):
+                layers = [n for each in self.items(self.layers) for n in each]
+                kinds |= dict.fromkeys(layers, len(bodies))
+                self.take("line")
+            bodies.append(self.body())
+        if kinds and sorted(kinds) != list(range(count)):
+            raise self.error("not every one of `{}` layers has a body", start)
+        numbers = tuple(kinds[layer] for layer in sorted(kinds))
+        return Stack(id, x, count, path, tuple(bodies), type, kinds=numbers, tied=tied)
+
+    def layers(self) -> range:
+        """`5` or `0-4`."""
+        first = int(self.take("int"))
+        return range(first, (int(self.take("int")) if self.accept("-") else first) + 1)
+
+    def body(self) -> Body:
         self.expect("take")
         carry = self.take("id")
         self.expect(":")
         carry_type = self.type()
         self.take("line")
         takes = self.lines("each", self.slice)
-        body = self.nodes()
+        nodes = self.nodes()
         self.expect("yield")
         result = self.ref()
         gives = []
@@ -317,10 +340,7 @@ class _Parser:
             self.take("line")
             self.expect("give")
             gives.append(self.slice())
-        given = tuple(gives)
-        return Stack(
-            id, x, count, path, carry, carry_type, body, result, type, takes=takes, gives=given
-        )
+        return Body(carry, carry_type, nodes, result, takes, tuple(gives))
 
     def mixture(self) -> Mixture:
         id = self.take("id")

@@ -1,6 +1,6 @@
 """The peak of memory in a forward pass: the largest number of elements alive at once.
 
-A value is alive from its definition to its last use. The layers of a stack differ only in the
+A value is alive from its definition to its last use. The layers of a kind differ only in the
 values that end in them: the first layer may end the stack's input, and the last one the values
 from outside the stack. So the peak of a body is computed once for each set of values that end
 in it, and nested stacks take no more time than flat ones.
@@ -8,11 +8,12 @@ in it, and nested stacks take no more time than flat ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from archdsl.graph.mixture import vectors
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Stack, refs, walk
+from archdsl.graph.nodes import Apply, Body, Graph, Mixture, Node, Scan, Stack, refs, walk
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import site
 
@@ -48,10 +49,12 @@ class _Peaks:
                 one = [node.carry_type, *(each.type for each in node.body)]
                 self.scratch[node.id] = sum(each.elements.at(at) for each in one)
             else:
-                self.elements[node.carry] = node.carry_type.elements.at(at)
-                self.same[node.id] = node.result
-                if node.count == 1 or node.result == node.carry:
-                    self.same[node.carry] = node.input
+                self.same[node.id] = node.last.result
+                passes = all(body.result == body.carry for body in node.bodies)
+                for body in node.bodies:
+                    self.elements[body.carry] = body.carry_type.elements.at(at)
+                    if node.count == 1 or passes:
+                        self.same[body.carry] = node.input
 
     def graph_peak(self) -> int:
         kept = frozenset(self.value(ref) for _, ref in self.graph.outputs)
@@ -109,36 +112,58 @@ class _Peaks:
 
     def defines(self, node: Node) -> bool:
         """Whether the value of a node is a new one, not that of a node before it."""
-        while isinstance(node, Stack):
-            inner = {each.id: each for each in node.body}
-            if node.result not in inner:
-                return False
-            node = inner[node.result]
-        return True
+        return not isinstance(node, Stack) or any(map(self.returns_new, node.bodies))
+
+    def returns_new(self, body: Body) -> bool:
+        """Whether the result of a body is a new value."""
+        return any(node.id == body.result and self.defines(node) for node in body.nodes)
 
     def stack_peak(self, stack: Stack, ending: frozenset[str]) -> int:
-        """The peak of all layers; `ending` end in the last one, but the input in the first."""
+        """The peak of all layers; `ending` end where they are used last, the input in the first
+        layer if no body uses it."""
         key = stack.id, ending
         if key not in self.known:
             self.known[key] = self.layers_peak(stack, ending)
         return self.known[key]
 
     def layers_peak(self, stack: Stack, ending: frozenset[str]) -> int:
-        result, given = self.value(stack.result), self.value(stack.input)
-        kept = frozenset({result})
-        used = frozenset(chain.from_iterable(map(self.used, stack.body)))
-        if self.value(stack.carry) == given:
-            inside = ending & used
-            return self.total(ending - inside) + self.peak(stack.body, inside, kept)
-        carry = frozenset({stack.carry})
-        # The input of a middle layer is the result of the one before.
-        later = carry if self.defines(stack) else frozenset()
-        first = carry if given in ending - used else frozenset()
-        outer = self.total(ending - {given} if first else ending)
-        found = outer + self.peak(stack.body, first, kept)
-        rest = ending - {given} if given not in used else ending
-        if stack.count > 2:
-            found = max(found, self.total(rest) + self.peak(stack.body, later, kept))
-        inside = rest & used
-        last = self.total(rest - inside) + self.peak(stack.body, later | inside, kept)
-        return max(found, last)
+        given = self.value(stack.input)
+        passed = self.value(stack.bodies[0].carry) == given  # no layer has a value of its own
+        last: dict[str, int] = {}
+        for kind, body in enumerate(stack.bodies):
+            layer = stack.layers(kind)[-1]
+            for value in chain.from_iterable(map(self.used, body.nodes)):
+                last[value] = max(layer, last.get(value, 0))
+        ends: dict[int, set[str]] = defaultdict(set)
+        for value in ending:
+            if value in last:
+                ends[last[value]].add(value)
+        # Whether the value that the next layer receives ends in it.
+        owned, alive = not passed and given in ending and given not in last, ending
+        found = 0
+        for layer, kind in self.distinct_layers(stack, ends):
+            body = stack.bodies[kind]
+            inside = frozenset(ends[layer])
+            alive -= {*inside, given} if owned else inside
+            inside |= {body.carry} if owned else frozenset()
+            kept = frozenset({self.value(body.result)})
+            found = max(found, self.total(alive) + self.peak(body.nodes, inside, kept))
+            owned = owned or (not passed and self.returns_new(body))
+        return found
+
+    def distinct_layers(
+        self, stack: Stack, ends: Mapping[int, set[str]]
+    ) -> Iterator[tuple[int, int]]:
+        """Layers with their kinds: each one in which values end, and the first ones of each
+        run of equal layers. The layers between have the same peak."""
+        wanted = {0, 1, 2, stack.count - 1, *ends}
+        if stack.kinds:
+            wanted |= {
+                layer + more
+                for layer in range(1, stack.count)
+                if stack.kinds[layer] != stack.kinds[layer - 1]
+                for more in (0, 1)
+            }
+        around = (each + more for each in wanted for more in (0, 1))
+        for layer in sorted({each for each in around if each < stack.count}):
+            yield layer, stack.kind(layer)

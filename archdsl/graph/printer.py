@@ -10,6 +10,9 @@
       yield %3
     output logits = %4
 
+A stack with more than one kind of layer has a body for each, after a line with their numbers,
+`layers 0-4, 6-10`.
+
 Tensors are before the semicolon and settings after it; `@` is the path of the weights. In a
 lowered graph `then` lists fused operators, and `by` the kernels that are launched:
 
@@ -40,10 +43,10 @@ value at each position, if it is another one:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from archdsl.graph.nodes import Apply, Attribute, Graph, Input, Mixture, Node, Scan, Stack
+from archdsl.graph.nodes import Apply, Attribute, Body, Graph, Input, Mixture, Node, Scan, Stack
 from archdsl.graph.types import Varying, format_integer
 
 
@@ -87,14 +90,13 @@ def _nodes(nodes: tuple[Node, ...], indent: str) -> Iterator[str]:
                 yield indent + _apply(node)
             case Stack():
                 times = f"stack({node.input}) * {format_integer(node.count)}"
+                times += " tied" if node.tied else ""
                 yield f"{indent}{node.id} = {times}{_path_and_type(node)}"
-                yield f"{indent}  take {node.carry}: {node.carry_type}"
-                for each in node.takes:
-                    yield f"{indent}  each {each.id} = {each.of}: {each.type}"
-                yield from _nodes(node.body, indent + "  ")
-                yield f"{indent}  yield {node.result}"
-                for each in node.gives:
-                    yield f"{indent}  give {each.id} = {each.of}: {each.type}"
+                for kind, body in enumerate(node.bodies):
+                    if node.kinds:
+                        yield f"{indent}  layers {layer_numbers(node.layers(kind))}"
+                    yield from _body(body, indent + "  ")
+
             case Mixture():
                 given = f"{node.input}, gates = {node.gates}; chosen = {node.chosen}"
                 times = f"mixture({given}) * {format_integer(node.count)}"
@@ -119,6 +121,29 @@ def _scan(node: Scan) -> Iterator[str]:
         yield f"  read {node.output}"
     if node.final is not None:
         yield f"  last {node.final}"
+
+
+def _body(body: Body, indent: str) -> Iterator[str]:
+    yield f"{indent}take {body.carry}: {body.carry_type}"
+    for each in body.takes:
+        yield f"{indent}each {each.id} = {each.of}: {each.type}"
+    yield from _nodes(body.nodes, indent)
+    yield f"{indent}yield {body.result}"
+    for each in body.gives:
+        yield f"{indent}give {each.id} = {each.of}: {each.type}"
+
+
+def layer_numbers(layers: Sequence[int]) -> str:
+    """Numbers of layers as ranges.
+
+    >>> layer_numbers([0, 1, 2, 5, 7, 8])
+    '0-2, 5, 7-8'
+    """
+    known = set(layers)
+    starts = [n for n in layers if n - 1 not in known]
+    ends = [n for n in layers if n + 1 not in known]
+    ranges = zip(starts, ends, strict=True)
+    return ", ".join(f"{a}-{b}" if a < b else str(a) for a, b in ranges)
 
 
 def _apply(node: Apply) -> str:

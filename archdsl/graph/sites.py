@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from heapq import merge
 from math import prod
 
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Repeated, Scan, Stack, walk
+from archdsl.graph.nodes import Apply, Graph, Layers, Mixture, Node, Repeated, Scan, Stack, walk
 from archdsl.graph.ops import OPERATORS
+from archdsl.graph.printer import layer_numbers
 from archdsl.graph.signature import Site, Weight
 from archdsl.graph.types import Type
 
@@ -19,7 +21,8 @@ def site(graph: Graph, node: Apply, types: Mapping[str, Type]) -> Site:
 
 
 def sites(graph: Graph) -> Iterator[tuple[Apply, tuple[Repeated, ...], Site]]:
-    """Every operator with its enclosing stacks and mixtures, and its site, without the loss."""
+    """Every operator with the layers and mixtures that it is inside of, and its site, without
+    the losses."""
     types = graph.types()
     for node, around in walk(graph.nodes):
         if isinstance(node, Apply):
@@ -35,8 +38,17 @@ class Parameter(Frozen):
 
 
 def parameters(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
-    """All trainable tensors in the order of execution, layer by layer. With `most`, only the
-    first `most` layers of each stack."""
+    """All trainable tensors in the order of execution, layer by layer; those with several uses
+    once. With `most`, only the first `most` layers of each kind."""
+    seen: set[str] = set()
+    for each in _uses(graph, most):
+        if each.path not in seen:
+            seen.add(each.path)
+            yield each
+
+
+def _uses(graph: Graph, most: int | None) -> Iterator[Parameter]:
+    """The trainable tensor of each operator of each layer."""
     weights = {node.id: OPERATORS[node.op].weights(site) for node, _, site in sites(graph)}
 
     def within(nodes: tuple[Node, ...], around: str) -> Iterator[Parameter]:
@@ -47,8 +59,10 @@ def parameters(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
                     for weight in weights[node.id]:
                         yield Parameter(f"{before}{weight.name}", weight, node.id)
                 case Stack():
-                    for i in range(node.count)[:most]:
-                        yield from within(node.body, f"{around}{node.path}.{i}.")
+                    kinds = [node.layers(kind)[:most] for kind in range(len(node.bodies))]
+                    for i in merge(*kinds):
+                        body = node.bodies[node.kind(i)]
+                        yield from within(body.nodes, f"{around}{node.place(i)}.")
                 case Mixture():
                     for i in range(node.count):
                         yield from within(node.body, f"{around}{node.path}.{i}.")
@@ -60,14 +74,46 @@ def parameters(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
 
 def count_parameters(graph: Graph) -> int:
     """The number of trainable tensors, without building their names."""
-    return sum(
-        len(OPERATORS[node.op].weights(site)) * prod(stack.count for stack in around)
-        for node, around, site in sites(graph)
-    )
+    return sum(len(weights) * times for weights, times in weights_of(graph))
+
+
+def weights_of(graph: Graph) -> Iterator[tuple[tuple[Weight, ...], int]]:
+    """The weights of each operator, and how often the model has them: once for each layer of
+    the stacks around it. Weights with several uses come once."""
+    seen: set[str] = set()
+    for node, around, here in sites(graph):
+        weights = OPERATORS[node.op].weights(here)
+        place = common_path(node.path, around) if weights else ""
+        if weights and place not in seen:
+            seen.add(place)
+            yield (
+                weights,
+                prod(
+                    each.count
+                    for each in around
+                    if isinstance(each, Mixture) or not each.stack.tied
+                ),
+            )
+
+
+def trained(graph: Graph) -> set[str]:
+    """The ids of the operators that have weights."""
+    return {node.id for node, _, here in sites(graph) if OPERATORS[node.op].weights(here)}
 
 
 def full_path(path: str, around: tuple[Repeated, ...], layers: tuple[int | str, ...]) -> str:
     """The full path of a node; `layers` are its numbers in the enclosing stacks and
     mixtures."""
-    parts = [f"{stack.path}.{i}" for stack, i in zip(around, layers, strict=True)]
+    parts = (each.place(number) for each, number in zip(around, layers, strict=True))
     return ".".join(p for p in (*parts, path) if p)
+
+
+def common_path(path: str, around: tuple[Repeated, ...]) -> str:
+    """One path for all layers of a kind: `{}`, or `{0-4, 6}`, in the place of a number."""
+    return full_path(path, around, tuple(map(_numbers, around)))
+
+
+def _numbers(around: Repeated) -> str:
+    if isinstance(around, Layers) and around.stack.kinds:
+        return f"{{{layer_numbers(around.stack.layers(around.kind))}}}"
+    return "{}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Stack, refs, walk
+from archdsl.graph.nodes import Apply, Body, Graph, Mixture, Node, Scan, Stack, refs, walk
 
 
 def drop_absent(graph: Graph) -> Graph:
@@ -44,12 +44,12 @@ def drop_unused(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
     remaining: list[Node] = []
     for node in reversed(nodes):
         if isinstance(node, Stack):
-            gives = tuple(each for each in node.gives if each.id in used)
-            if not gives and not used & {node.id, *(each.id for each, _ in walk(node.body))}:
+            inside = (each for body in node.bodies for each, _ in walk(body.nodes))
+            given = (*node.gives, *inside)
+            if not used & {node.id, *(each.id for each in given)}:
                 continue
-            used |= {node.result, *(each.of for each in gives)}
-            node = replace(node, body=drop_unused(node.body, used), gives=gives)
-            node = replace(node, takes=tuple(each for each in node.takes if each.id in used))
+            bodies = tuple(_body(body, used) for body in node.bodies)
+            node = replace(node, bodies=bodies)
         elif isinstance(node, Mixture):
             if not used & {node.id, *(each.id for each, _ in walk(node.body))}:
                 continue
@@ -68,3 +68,12 @@ def drop_unused(nodes: tuple[Node, ...], used: set[str]) -> tuple[Node, ...]:
         used |= set(refs(node))
         remaining.append(node)
     return tuple(reversed(remaining))
+
+
+def _body(body: Body, used: set[str]) -> Body:
+    """A body without the nodes and slices that `used` does not need."""
+    gives = tuple(each for each in body.gives if each.id in used)
+    used |= {body.result, *(each.of for each in gives)}
+    nodes = drop_unused(body.nodes, used)
+    takes = tuple(each for each in body.takes if each.id in used)
+    return replace(body, nodes=nodes, takes=takes, gives=gives)

@@ -14,8 +14,10 @@ from archdsl.graph.mixture import mixture, mixture_type
 from archdsl.graph.nodes import (
     Apply,
     Attribute,
+    Body,
     Graph,
     Input,
+    Layers,
     Mixture,
     Node,
     Scan,
@@ -26,7 +28,7 @@ from archdsl.graph.nodes import (
 )
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site
-from archdsl.graph.sites import full_path, site
+from archdsl.graph.sites import common_path, site
 from archdsl.graph.types import Size, Type, Varying
 
 
@@ -40,12 +42,13 @@ def verify(graph: Graph) -> Graph:
     - Every value is defined once, before its use; only the loss uses labels.
     - Every operator is in the table, has exactly its parameters with valid values, and has the
       type that its rule infers.
-    - The body of a stack returns the type that it takes.
+    - The bodies of a stack return the type that they take, and each layer has a body.
     - The body of a mixture is that of one vector, and uses no value from outside.
     - The body of a stack or a scan returns the type that it takes; that of a scan has no
       weights and none of its axis.
     - Every varying axis is an axis of an input, and every ragged one has padding.
-    - Every operator has a unique path, and a tied one uses the table of an `embed`.
+    - Operators with the same path have the same weights, and a tied one uses the table of an
+      `embed`.
     - There is an output.
     """
     _Verifier(graph).run()
@@ -128,7 +131,8 @@ class _Verifier:
         for node, _ in walk(self.graph.nodes):
             numbered.append(node.id)
             if isinstance(node, Stack):
-                numbered += [node.carry, *(each.id for each in (*node.takes, *node.gives))]
+                numbered += [body.carry for body in node.bodies]
+                numbered += [each.id for each in (*node.takes, *node.gives)]
             elif isinstance(node, Mixture):
                 numbered.append(node.carry)
             elif isinstance(node, Scan):
@@ -161,30 +165,42 @@ class _Verifier:
 
     def stack(self, node: Stack, known: set[str]) -> None:
         _require(node.count >= 1, node.id, f"repeats its body {node.count} times")
+        bodies = list(range(len(node.bodies)))
+        first = list(dict.fromkeys(node.kinds)) if node.kinds else [0]
+        fits = first == bodies and len(node.kinds) == (node.count if len(bodies) > 1 else 0)
+        _require(fits, node.id, "does not have one body for each kind of its layers")
         self.require_defined(node.id, (node.input,), known)
-        self.type(node.carry, node.carry_type)
-        # The layer before may have made the input noncausal.
-        given, taken = self.types[node.input], node.carry_type
-        enters = given.with_noncausal(taken.noncausal).is_same(taken)
-        _require(enters, node.id, f"passes {given} to a body that takes {taken}")
-        for each in node.takes:
-            self.require_defined(each.id, (each.of,), known)
-            self.check_slice(node, each, self.types[each.of], each.type)
-        inner = self.nodes(node.body, known | {node.carry, *(each.id for each in node.takes)})
-        for each in node.gives:
-            self.require_defined(each.id, (each.of,), inner)
-            self.check_slice(node, each, each.type, self.types[each.of])
-        _require(
-            node.result in inner,
-            node.id,
-            f"returns {node.result}, which its body does not define",
-        )
-        result = self.types[node.result]
-        returns = result.with_noncausal(taken.noncausal).is_same(taken)
-        _require(returns, node.id, f"takes {taken} and returns {result}")
+        for kind, body in enumerate(node.bodies):
+            self.body(node, kind, body, known)
+        result = self.types[node.last.result]
         _require(
             node.type.is_same(result), node.id, f"has type {node.type} and returns {result}"
         )
+
+    def body(self, node: Stack, kind: int, body: Body, known: set[str]) -> None:
+        self.type(body.carry, body.carry_type)
+        # The layer before may have made the input noncausal.
+        given, taken = self.types[node.input], body.carry_type
+        enters = given.with_noncausal(taken.noncausal).is_same(taken)
+        _require(enters, node.id, f"passes {given} to a body that takes {taken}")
+        same = taken.is_same(node.bodies[0].carry_type)
+        _require(same, node.id, f"has a body that takes {taken}, which another does not")
+        layers = Layers(node, kind).count
+        for each in body.takes:
+            self.require_defined(each.id, (each.of,), known)
+            self.check_slice(layers, each, self.types[each.of], each.type)
+        inner = self.nodes(body.nodes, known | {body.carry, *(each.id for each in body.takes)})
+        for each in body.gives:
+            self.require_defined(each.id, (each.of,), inner)
+            self.check_slice(layers, each, each.type, self.types[each.of])
+        _require(
+            body.result in inner,
+            node.id,
+            f"returns {body.result}, which its body does not define",
+        )
+        result = self.types[body.result]
+        returns = result.with_noncausal(taken.noncausal).is_same(taken)
+        _require(returns, node.id, f"takes {taken} and returns {result}")
 
     def mixture(self, node: Mixture, known: set[str]) -> None:
         self.require_defined(node.id, refs(node), known)
@@ -248,13 +264,13 @@ class _Verifier:
         all = all.with_noncausal(carry.noncausal)
         _require(node.type.is_same(all), node.id, f"has type {node.type} instead of {all}")
 
-    def check_slice(self, node: Stack, each: Slice, all: Type, one: Type) -> None:
-        """Checks that a value of all layers has the layers as its first axis."""
+    def check_slice(self, count: int, each: Slice, all: Type, one: Type) -> None:
+        """Checks that a value of all layers of a kind has these layers as its first axis."""
         self.type(each.id, each.type)
         layers = all.axes[0].size.value if all.axes else None
         same = Type(all.dtype, all.axes[1:], all.below, all.noncausal).is_same(one)
         _require(
-            layers == node.count and same,
+            layers == count and same,
             each.id,
             f"has type {one}, which is not that of one layer of {all}",
         )
@@ -324,17 +340,28 @@ class _Verifier:
     # -- paths, outputs, loss --
 
     def paths(self) -> None:
-        """Checks that paths are unique, since the names of weights start with them."""
-        paths: list[str] = []
+        """Checks that operators with the same path have the same weights, since the names of
+        weights start with it."""
+        used: dict[tuple[type, str], tuple[str, object]] = {}
         for node, around in walk(self.graph.nodes):
             # The only operator of a stack's body may have an empty path.
             if node.path or not around or isinstance(node, Stack | Mixture):
                 names = node.path.split(".")
                 fits = all(name.isidentifier() or name.isdecimal() for name in names)
                 _require(fits, node.id, f"has the invalid path {node.path!r}")
-            # One path for all layers.
-            paths.append(full_path(node.path, around, ("{}",) * len(around)))
-        _require_unique(paths, "path")
+            path = common_path(node.path, around)
+            match node:
+                case Apply():
+                    has: object = OPERATORS[node.op].weights(site(self.graph, node, self.types))
+                case Stack():
+                    has = node.count, node.tied
+                case Mixture():
+                    has = node.count, node.chosen
+            if not has:
+                continue
+            first, same = used.setdefault((type(node), path), (node.id, has))
+            other = f"is the path of {first} and of {node.id}, which have different weights"
+            _require(same == has, path, other)
 
     def tables(self) -> None:
         """Checks that a tied operator uses the table of an `embed` outside of stacks."""

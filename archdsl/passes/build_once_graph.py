@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from archdsl.graph.nodes import Apply, Graph, Node, Slice, Stack, refs, walk
+from archdsl.graph.nodes import Apply, Body, Graph, Layers, Node, Slice, Stack, refs, walk
 from archdsl.graph.unused import drop_unused
 from archdsl.passes.decoding_analysis import Analysis, layers_axis, tied_tables
 from archdsl.passes.rewrite import Builder
@@ -84,32 +84,38 @@ def _stack(
 ) -> tuple[list[Node], dict[str, str]]:
     """A stack that gives the wanted values of its layers; if it is not `whole`, its input
     passes through."""
-    body, found = _nodes(analysis, builder, node.body, wanted, whole)
-    body = body if whole else drop_unused(body, set(found.values()))
-    if not body:
+    parts = []
+    given: dict[str, str] = {}
+    for kind, body in enumerate(node.bodies):
+        nodes, found = _nodes(analysis, builder, body.nodes, wanted, whole)
+        nodes = nodes if whole else drop_unused(nodes, set(found.values()))
+        gives = tuple(_give(builder, Layers(node, kind), inner) for inner in found.values())
+        given |= {ref: each.id for ref, each in zip(found, gives, strict=True)}
+        parts.append(replace(body, nodes=nodes, gives=gives))
+    inside = tuple(each for body in parts for each in body.nodes)
+    if not inside:
         return [], {}
-    gives = tuple(_give(builder, node, inner) for inner in found.values())
-    given = {ref: each.id for ref, each in zip(found, gives, strict=True)}
     if whole:
-        return [replace(node, body=body, gives=gives)], given
+        return [replace(node, bodies=tuple(parts))], given
     # The input only passes through, so any earlier value will do.
-    defined = {each.id for each, _ in walk(body)}
+    defined = {each.id for each, _ in walk(inside)}
     before: list[Node] = []
-    x = next((ref for each in body for ref in refs(each) if ref not in defined), None)
+    x = next((ref for each in inside for ref in refs(each) if ref not in defined), None)
     if x is None:
         before = [builder.apply("positions", f"{node.path}_input", {}, size="1")]
         x = before[0].id
-    type, carry = builder.types[x], builder.id()
-    count, path, span = node.count, node.path, node.span
-    stack = Stack(
-        builder.id(), x, count, path, carry, type, body, carry, type, span, gives=gives
+    type = builder.types[x]
+    carries = [builder.id() for _ in parts]
+    bodies = tuple(
+        Body(carry, type, body.nodes, carry, gives=body.gives)
+        for carry, body in zip(carries, parts, strict=True)
     )
-    return [*before, stack], given
+    return [*before, replace(node, id=builder.id(), input=x, bodies=bodies, type=type)], given
 
 
-def _give(builder: Builder, node: Stack, inner: str) -> Slice:
-    """Gives a value of a body for all layers."""
+def _give(builder: Builder, layers: Layers, inner: str) -> Slice:
+    """Gives a value of a body for all layers of its kind."""
     type = builder.types[inner]
-    each = Slice(builder.id(), inner, replace(type, axes=(layers_axis(node), *type.axes)))
+    each = Slice(builder.id(), inner, replace(type, axes=(layers_axis(layers), *type.axes)))
     builder.types[each.id] = each.type
     return each

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from archdsl.graph.nodes import (
     Apply,
+    Body,
     Graph,
     Input,
+    Layers,
     Mixture,
     Node,
     Scan,
@@ -303,33 +305,30 @@ class _Step:
         return self.ref(ref)
 
     def stack(self, node: Stack) -> Stack:
-        types = self.builder.types
-        types[node.carry] = carry_type = self.carry_type(node)
+        layers = (Layers(node, kind) for kind in range(len(node.bodies)))
+        bodies = tuple(map(self.body, layers))
+        new = replace(node, input=self.ref(node.input), bodies=bodies)
+        type = self.builder.types[node.id] = self.builder.types[new.last.result]
+        return replace(new, type=type)
+
+    def body(self, layers: Layers) -> Body:
+        types, body = self.builder.types, layers.inside
+        types[body.carry] = carry_type = self.carry_type(body)
         self.slices.append({})
         outside = set(self.updated)
-        body = (*self.update_all([node.carry]), *self.nodes(node.body))
+        nodes = (*self.update_all([body.carry]), *self.nodes(body.nodes))
         takes = tuple(self.slices.pop().values())
         gives = []
         for name in [name for name in self.updated if name not in outside]:  # in the body
             type = types[self.updated[name]]
-            all = replace(type, axes=(layers_axis(node), *type.axes))
+            all = replace(type, axes=(layers_axis(layers), *type.axes))
             gives.append(Slice(self.builder.id(), self.updated[name], all))
             types[gives[-1].id] = all
             self.updated[name] = gives[-1].id
-        result = self.ref(node.result)
-        types[node.id] = types[result]
-        return replace(
-            node,
-            input=self.ref(node.input),
-            carry_type=carry_type,
-            body=body,
-            result=result,
-            type=types[result],
-            takes=takes,
-            gives=tuple(gives),
-        )
+        result = self.ref(body.result)
+        return Body(body.carry, carry_type, nodes, result, takes, tuple(gives))
 
-    def carry_type(self, node: Stack) -> Type:
+    def carry_type(self, node: Body) -> Type:
         """The type that a layer receives, with only the new positions."""
         axes = (
             replace(axis, size=Size.of(self.analysis.axis), marks=())

@@ -13,6 +13,7 @@ from archdsl.graph.nodes import (
     Apply,
     Graph,
     Input,
+    Layers,
     Mixture,
     Repeated,
     Scan,
@@ -23,7 +24,7 @@ from archdsl.graph.nodes import (
     walk,
 )
 from archdsl.graph.ops import OPERATORS
-from archdsl.graph.sites import full_path, site, sites
+from archdsl.graph.sites import common_path, site, sites
 from archdsl.graph.types import Axis, Size, Type, Varying
 
 CHUNK = 32  # tokens fed at once; a sliding-window cache has room for its window and this many
@@ -33,7 +34,8 @@ class State(Frozen):
     """A value that decoding keeps, an input of the step by its `name`; `type` is for one layer.
 
     `stacks` are the layer counts of the enclosing stacks, outermost first. `path` is where the
-    value is computed, with `{}` for the number of a layer. There are three kinds:
+    value is computed, with `{}` for the number of a layer, or `{0-4, 6}` for the numbers of its
+    kind. There are three kinds:
 
     - A `cache` grows with each token; with a `window`, no operator needs more than the last
       `window` positions.
@@ -167,7 +169,7 @@ class Analysis:
                     self.inputs[name], f"the input `{name}` does not have one value per token"
                 )
         for node, _ in walk(self.graph.nodes):
-            if node.id not in self.stepped or isinstance(node, Repeated):
+            if node.id not in self.stepped or isinstance(node, Stack | Mixture):
                 continue
             if isinstance(node, Scan):
                 if why := self._scan_obstacle(node):
@@ -260,12 +262,8 @@ class Analysis:
         for node, _ in walk(self.graph.nodes):
             if node.id in self.inside:
                 continue
-            match node:
-                case Apply() | Mixture() | Scan():
-                    id, used = node.id, refs(node)
-                case Stack():
-                    id, used = node.carry, (node.input, node.result)
-            if id in self.stepped:
+            used = (node.input, *node.results) if isinstance(node, Stack) else refs(node)
+            if node.id in self.stepped:
                 yield from (ref for ref in used if ref not in self.stepped | self.free)
         yield from (ref for _, ref in self.graph.outputs if ref not in self.stepped)
 
@@ -273,7 +271,7 @@ class Analysis:
         """The carries of scans along the tokens."""
         for node, around in walk(self.graph.nodes):
             if isinstance(node, Scan) and node.id in self.stepped and self.is_stepped(node):
-                path = full_path(node.path, around, ("{}",) * len(around))
+                path = common_path(node.path, around)
                 counts = tuple(stack.count for stack in around)
                 type = replace(node.carry_type, noncausal=frozenset())
                 name = _name(path, names)
@@ -318,11 +316,12 @@ class Analysis:
 
     def _path(self, ref: str) -> str:
         for node, around in walk(self.graph.nodes):
-            path = full_path(node.path, around, ("{}",) * len(around))
             if node.id == ref:
-                return path
-            if isinstance(node, Stack) and node.carry == ref:
-                return f"{path}.x"
+                return common_path(node.path, around)
+            if isinstance(node, Stack):
+                for kind, body in enumerate(node.bodies):
+                    if body.carry == ref:
+                        return common_path("x", (*around, Layers(node, kind)))
         return f"{ref}.x"
 
     def _cache_type(self, ref: str, window: int | None) -> Type:
@@ -337,18 +336,20 @@ class Analysis:
 
     def layered(self, each: StepInput) -> Type:
         """The type of a step's input, for all layers of the enclosing stacks."""
-        layers = (layers_axis(stack) for stack in self.around[each.ref])
+        layers = map(layers_axis, self.around[each.ref])
         return replace(each.type, axes=(*layers, *each.type.axes))
 
 
-def layers_axis(stack: Repeated) -> Axis:
-    """The first axis of a value for all layers."""
-    return Axis("layers", Size.of(stack.count))
+def layers_axis(layers: Repeated) -> Axis:
+    """The first axis of a value for all layers of a kind."""
+    return Axis("layers", Size.of(layers.count))
 
 
 def _name(path: str, taken: set[str]) -> str:
     """An unused name of a step's input for the value at a path."""
-    return unused_name("_".join(word for word in path.split(".") if word != "{}"), taken)
+    return unused_name(
+        "_".join(word for word in path.split(".") if not word.startswith("{")), taken
+    )
 
 
 def unused_name(name: str, taken: set[str]) -> str:
@@ -386,8 +387,8 @@ def _depending(graph: Graph, inputs: Iterable[str], along: str) -> set[str]:
             if along not in node.type.vars | node.type.noncausal:
                 continue
             if isinstance(node, Stack):
-                if found & {node.input, node.result}:
-                    found |= {node.carry, node.id}
+                if found & {node.input, *node.results}:
+                    found |= {*(body.carry for body in node.bodies), node.id}
             elif found & set(refs(node)) or not refs(node):
                 found.add(node.id)
     return found
@@ -403,19 +404,20 @@ def _needed(graph: Graph, depending: set[str]) -> set[str]:
             if node.id not in found & depending:
                 continue
             if isinstance(node, Stack):
-                found |= {node.carry, node.input, node.result}
+                found |= {node.input, *node.results, *(body.carry for body in node.bodies)}
             else:
                 found |= set(refs(node))
     return found
 
 
 def _around(graph: Graph) -> dict[str, tuple[Repeated, ...]]:
-    """The enclosing stacks and mixtures of each value, outermost first."""
+    """The layers and mixtures around each value, outermost first."""
     found: dict[str, tuple[Repeated, ...]] = {each.name: () for each in graph.inputs}
     for node, around in walk(graph.nodes):
         found[node.id] = around
         if isinstance(node, Stack):
-            found[node.carry] = (*around, node)
+            for kind, body in enumerate(node.bodies):
+                found[body.carry] = (*around, Layers(node, kind))
         elif isinstance(node, Scan):
             found[node.carry] = around
     return found

@@ -48,7 +48,10 @@ def _decompose_nodes(builder: Builder, nodes: tuple[Node, ...]) -> tuple[Node, .
 
 def _parts(builder: Builder, node: Node) -> Iterator[Node]:
     match node:
-        case Stack() | Mixture():
+        case Stack():
+            bodies = (replace(b, nodes=_decompose_nodes(builder, b.nodes)) for b in node.bodies)
+            yield replace(node, bodies=tuple(bodies))
+        case Mixture():
             yield replace(node, body=_decompose_nodes(builder, node.body))
         case Apply() if node.op in COMPOSITE:
             *parts, last = COMPOSITE[node.op](builder, node)

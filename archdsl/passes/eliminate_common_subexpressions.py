@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Slice, Stack
 from archdsl.graph.ops import OPERATORS
-from archdsl.graph.sites import parameters
+from archdsl.graph.sites import trained
 
 
 def eliminate_common_subexpressions(graph: Graph) -> Graph:
@@ -29,8 +29,7 @@ def eliminate_common_subexpressions(graph: Graph) -> Graph:
     output y = %3
     """
     renamed: dict[str, str] = {}
-    trained = {p.node for p in parameters(graph)}
-    nodes = _eliminate(graph.nodes, {}, renamed, trained)
+    nodes = _eliminate(graph.nodes, {}, renamed, trained(graph))
     outputs = tuple((name, renamed.get(ref, ref)) for name, ref in graph.outputs)
     losses = tuple(
         replace(term, loss=_rename_inputs(term.loss, renamed)) for term in graph.losses
@@ -42,7 +41,7 @@ def _eliminate(
     nodes: tuple[Node, ...],
     known: dict[object, str],
     renamed: dict[str, str],
-    trained: set[str],
+    with_weights: set[str],
 ) -> tuple[Node, ...]:
     remaining: list[Node] = []
     for node in nodes:
@@ -50,30 +49,36 @@ def _eliminate(
             case Apply():
                 node = _rename_inputs(node, renamed)
                 key = (node.op, node.inputs, node.attrs)
-                if node.id not in trained and not OPERATORS[node.op].random:
+                if node.id not in with_weights and not OPERATORS[node.op].random:
                     if key in known:
                         renamed[node.id] = known[key]
                         continue
                     known[key] = node.id
             case Stack():
-                # The body sees values from outside, but not the other way round.
-                body = _eliminate(node.body, dict(known), renamed, trained)
-                x, result = (renamed.get(ref, ref) for ref in (node.input, node.result))
-                node = replace(node, input=x, body=body, result=result)
+                # A body sees values from outside, but not the other way round.
+                bodies = tuple(
+                    replace(
+                        body,
+                        nodes=_eliminate(body.nodes, dict(known), renamed, with_weights),
+                        result=renamed.get(body.result, body.result),
+                    )
+                    for body in node.bodies
+                )
+                node = replace(node, input=renamed.get(node.input, node.input), bodies=bodies)
             case Mixture():
-                body = _eliminate(node.body, {}, renamed, trained)
+                body = _eliminate(node.body, {}, renamed, with_weights)
                 x, gates, result = (
                     renamed.get(ref, ref) for ref in (node.input, node.gates, node.result)
                 )
                 node = replace(node, input=x, gates=gates, body=body, result=result)
             case Scan():
-                node = _scan(node, known, renamed, trained)
+                node = _scan(node, known, renamed, with_weights)
         remaining.append(node)
     return tuple(remaining)
 
 
 def _scan(
-    node: Scan, known: dict[object, str], renamed: dict[str, str], trained: set[str]
+    node: Scan, known: dict[object, str], renamed: dict[str, str], with_weights: set[str]
 ) -> Scan:
     def new(ref: str) -> str:
         return renamed.get(ref, ref)
@@ -87,7 +92,7 @@ def _scan(
             continue
         sliced[of] = each.id
         takes.append(replace(each, of=of))
-    body = _eliminate(node.body, dict(known), renamed, trained)
+    body = _eliminate(node.body, dict(known), renamed, with_weights)
     return replace(
         node,
         takes=tuple(takes),

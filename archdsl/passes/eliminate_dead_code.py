@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from archdsl.graph.nodes import Graph
-from archdsl.graph.sites import parameters
+from archdsl.graph.sites import trained
 from archdsl.graph.unused import drop_unused, results
 
 
@@ -26,5 +26,5 @@ def eliminate_dead_code(graph: Graph) -> Graph:
     %2 = tanh(x) @ tanh: float[4]
     output y = %2
     """
-    used = results(graph) | {p.node for p in parameters(graph)}
+    used = results(graph) | trained(graph)
     return replace(graph, nodes=drop_unused(graph.nodes, used))

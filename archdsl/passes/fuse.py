@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Stack, Tail, refs
+from archdsl.graph.nodes import Apply, Body, Graph, Mixture, Node, Scan, Stack, Tail, refs
 from archdsl.graph.products import MATMUL_OPS
 from archdsl.graph.rules import ACTIVATIONS
 
@@ -59,11 +59,15 @@ def _fuse_nodes(nodes: tuple[Node, ...], uses: Counter[str]) -> tuple[Node, ...]
             ends[end.id] = replace(found, id=end.id, type=end.type)
     remaining = (ends.get(node.id, node) for node in nodes if node.id not in gone)
     return tuple(
-        replace(node, body=_fuse_nodes(node.body, uses))
-        if isinstance(node, Stack | Mixture)
+        replace(node, bodies=tuple(_fuse_body(body, uses) for body in node.bodies))
+        if isinstance(node, Stack)
         else node
         for node in remaining
     )
+
+
+def _fuse_body(body: Body, uses: Counter[str]) -> Body:
+    return replace(body, nodes=_fuse_nodes(body.nodes, uses))
 
 
 def _try_fuse(product: Apply, node: Apply, ref: str) -> Apply | None:
@@ -90,9 +94,10 @@ def _uses(graph: Graph) -> Iterator[str]:
                 case Apply():
                     yield from refs(node)
                 case Stack():
-                    yield from (node.input, node.result)
+                    yield from (node.input, *node.results)
                     yield from (each.of for each in (*node.takes, *node.gives))
-                    yield from of(node.body)
+                    for body in node.bodies:
+                        yield from of(body.nodes)
                 case Mixture():
                     yield from (node.input, node.gates, node.result)
                     yield from of(node.body)

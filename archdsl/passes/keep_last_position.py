@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Stack, refs
+from archdsl.graph.nodes import Apply, Body, Graph, Mixture, Node, Scan, Stack, refs
 from archdsl.graph.types import Size, Type
 from archdsl.passes.rewrite import Builder
 
@@ -41,7 +41,8 @@ def keep_last_position(graph: Graph, axis: str) -> Graph:
 def _needs_positions(node: Node, axis: str, types: Mapping[str, Type]) -> bool:
     """Whether a node, or one inside it, uses other positions or computes positions."""
     if isinstance(node, Stack):
-        return any(_needs_positions(each, axis, types) for each in node.body)
+        inside = (each for body in node.bodies for each in body.nodes)
+        return any(_needs_positions(each, axis, types) for each in inside)
     if isinstance(node, Scan):
         return True
     sizes = (each.size for ref in refs(node) for each in types[ref].axes)
@@ -81,13 +82,17 @@ class _Shortener:
             return self.builder.mixed(replace(node, input=x, gates=gates))
         assert isinstance(node, Stack)  # a scan needs all positions
         x = self.last(node.input)
+        bodies = tuple(self.body(body, x) for body in node.bodies)
         types = self.builder.types
-        self.short.add(node.carry)
-        types[node.carry] = types[x].with_noncausal(node.carry_type.noncausal)
-        body = tuple(map(self.node, node.body))
-        types[node.id] = types[node.result]
+        types[node.id] = types[node.last.result]
+        return replace(node, input=x, bodies=bodies, type=types[node.id])
+
+    def body(self, body: Body, x: str) -> Body:
+        types = self.builder.types
+        self.short.add(body.carry)
+        types[body.carry] = types[x].with_noncausal(body.carry_type.noncausal)
         return replace(
-            node, input=x, carry_type=types[node.carry], body=body, type=types[node.result]
+            body, carry_type=types[body.carry], nodes=tuple(map(self.node, body.nodes))
         )
 
     def last(self, ref: str) -> str:

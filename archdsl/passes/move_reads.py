@@ -65,7 +65,8 @@ def _move(builder: Builder, nodes: tuple[Node, ...], uses: Counter[str]) -> tupl
     remaining: list[Node] = []
     for node in nodes:
         if isinstance(node, Stack):
-            node = replace(node, body=_move(builder, node.body, uses))
+            bodies = (replace(b, nodes=_move(builder, b.nodes, uses)) for b in node.bodies)
+            node = replace(node, bodies=tuple(bodies))
         if node.id not in gone:
             remaining.append(moved.get(node.id, node))
     return tuple(remaining)
@@ -120,8 +121,9 @@ def _uses(graph: Graph) -> Iterator[str]:
         for node in nodes:
             yield from refs(node)
             if isinstance(node, Stack):
-                yield from (node.result, *(each.of for each in node.gives))
-                yield from of(node.body)
+                yield from (*node.results, *(each.of for each in node.gives))
+                for body in node.bodies:
+                    yield from of(body.nodes)
 
     yield from of(graph.nodes)
     yield from (ref for _, ref in graph.outputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from math import prod
 
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Apply, Graph, Stack, walk
@@ -56,10 +57,7 @@ class Program(Frozen):
             if isinstance(node, Apply):
                 for kernel in node.kernels:
                     if kernel != TINYGRAD:
-                        times = 1
-                        for stack in around:
-                            times *= stack.count
-                        found[kernel] += times
+                        found[kernel] += prod(each.count for each in around)
         return found
 
     def __str__(self) -> str:

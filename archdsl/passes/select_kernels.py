@@ -238,8 +238,11 @@ def _select(
                 kernels = _kernels(node, here, target, batch, sizes)
                 found.append(replace(node, kernels=kernels))
             case Stack():
-                body = _select(graph, node.body, target, batch, sizes, types)
-                found.append(replace(node, body=body))
+                bodies = (
+                    replace(b, nodes=_select(graph, b.nodes, target, batch, sizes, types))
+                    for b in node.bodies
+                )
+                found.append(replace(node, bodies=tuple(bodies)))
             case Mixture():
                 rows = batch * vectors(types[node.input]).at(sizes)
                 if target is not None:  # on average, each expert is chosen by so many

@@ -55,7 +55,7 @@ def widen(graph: Graph) -> frozenset[str]:
             or (isinstance(node, Apply) and node.op in _SUMS | ELEMENTWISE)
         )
     }
-    found |= {stack.carry for stack in stacks}
+    found |= {body.carry for stack in stacks for body in stack.bodies}
     uses = _uses(graph)
     scans = [node for node, _ in walk(graph.nodes) if isinstance(node, Scan)]
     inside = frozenset(each.id for scan in scans for each in scan.body)
@@ -63,9 +63,10 @@ def widen(graph: Graph) -> frozenset[str]:
     while True:
         narrow = {ref for ref in found if any(user not in found for user in uses[ref] if user)}
         for stack in stacks:
-            parts = {stack.id, stack.carry, stack.result}
+            own = {stack.id, *(body.carry for body in stack.bodies)}
+            parts = {*own, *stack.results}
             if narrow & parts or not parts <= found:
-                narrow |= {stack.id, stack.carry} & found
+                narrow |= own & found
         if not narrow:
             return frozenset(found) | inside  # a scan computes in float32
         found -= narrow
@@ -90,7 +91,7 @@ def _pairs(graph: Graph) -> Iterator[tuple[str, str]]:
                 yield from ((tail.other, "") for tail in node.tail if tail.other)
             case Stack():
                 yield node.input, node.id
-                yield node.result, node.id
+                yield from ((result, node.id) for result in node.results)
                 yield from ((each.of, never) for each in (*node.takes, *node.gives))
             case Mixture():
                 yield from ((ref, never) for ref in (node.input, node.gates))

@@ -166,6 +166,13 @@ def _destination(
                 return param, Scalar(True, name, arg.value.span) if choice else value
             if choice in param.choices:
                 return param, value
+    elif isinstance(arg.value, ast.When):
+        # `gelu if wide else relu` chooses the parameter as one of the names does.
+        for side in (arg.value.value, arg.value.otherwise):
+            one = evaluate(side, None) if isinstance(side, ast.Name) else None
+            for param in params:
+                if isinstance(one, Symbol) and one.name in param.choices:
+                    return param, None
     free = (p for p in params if p.kind is Kind.SIZES or p.name not in slots)
     named = (Kind.NAMED_SIZES, Kind.MASK)  # only by name
     by_order = next((p for p in free if p.kind not in named), None)

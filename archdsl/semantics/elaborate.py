@@ -85,7 +85,7 @@ class Elaborator:
                 values = [self.tensor(each, env) for each in expr.values]
                 tensors = tuple(each for each in values if isinstance(each, Tensor))
                 return Several(tensors) if len(tensors) == len(values) else POISON
-            case ast.Lambda():
+            case ast.Lambda() | ast.Repeat():
                 self.builder.skip(expr)
                 return self.report_error(
                     "not-a-tensor",

@@ -48,7 +48,7 @@ class Mixtures:
         except Mismatch as mismatch:
             return self.operators.report_mismatch(mismatch, MIXTURE, arguments.slots, span)
         carry = self.builder.new_id()
-        with self.builder.collect_nodes() as body, self.builder.places.in_stack(path):
+        with self.builder.collect_nodes() as body, self.builder.places.in_stack(path, False):
             result = expert(block, Tensor(carry, x.type))
         if isinstance(result, Poison):
             return result
@@ -114,12 +114,15 @@ class Mixtures:
                         return None
                     found.append(replace(node, type=type))
                 case Stack():
-                    types[node.carry] = types[node.input]
-                    body = self._for_one_vector(node.body, types, lead, block, span)
-                    if body is None:
-                        return None
-                    carry, type = types[node.input], types[node.result]
-                    found.append(replace(node, body=body, carry_type=carry, type=type))
+                    bodies = []
+                    for body in node.bodies:
+                        carry = types[body.carry] = types[node.input]
+                        inner = self._for_one_vector(body.nodes, types, lead, block, span)
+                        if inner is None:
+                            return None
+                        bodies.append(replace(body, nodes=inner, carry_type=carry))
+                    type = types[node.last.result]
+                    found.append(replace(node, bodies=tuple(bodies), type=type))
                 case Mixture():
                     type = mixture_type(
                         types[node.input],

@@ -18,6 +18,7 @@ from archdsl.semantics.binding import Bound, Callee, bind, callee, is_mask
 from archdsl.semantics.blocks import names_of
 from archdsl.semantics.library import Scope
 from archdsl.semantics.report import Report
+from archdsl.semantics.reuse import TIED
 from archdsl.semantics.unknown import (
     unknown_block,
     unknown_choice,
@@ -347,7 +348,7 @@ class _Names:
                 self.mask(expr.value)
                 if expr.otherwise:
                     self.mask(expr.otherwise)
-            case ast.Lambda():
+            case ast.Lambda() | ast.Repeat():
                 self.block(expr)
 
     def mask(self, expr: ast.Expr | ast.Typed) -> None:
@@ -384,6 +385,12 @@ class _Names:
             case ast.Binary(op="*"):
                 self.block(expr.left, x)
                 self.value(expr.right)
+            case ast.Repeat():
+                self.value(expr.count)
+                if expr.number:
+                    self.numbered(expr.block, expr.number)
+                else:
+                    self.block(expr.block)
             case ast.Labeled():
                 self.block(expr.value, x)
             case ast.When():
@@ -393,6 +400,23 @@ class _Names:
                     self.block(expr.otherwise, x)
             case _:
                 pass  # not a block, which elaboration reports
+
+    def numbered(self, block: ast.Expr, number: ast.Name) -> None:
+        """A repeated block, in which the number of a layer has a name."""
+        taken = number.id in self.bound
+        self.bind(number)
+        used, self.used = self.used, set()
+        self.block(block)
+        if number.id not in self.used and not taken:
+            self.report.add(
+                "unused-name",
+                f"`{number.id}` is never used",
+                number.span,
+                help=f"remove `as {number.id}`, or use it in the repeated block",
+            )
+        self.used |= used
+        if not taken:
+            del self.bound[number.id]
 
     def flow(self, expr: ast.Expr | ast.Typed) -> Tensor | Poison:
         """What an expression passes along an arrow: POISON if it may be several tensors."""
@@ -431,7 +455,9 @@ class _Names:
                 self.mask(arg.value)  # `within(none)` has no limit
             return
         called = callee(name.id, self.scope, expr.span)
-        if called is None:
+        if called is None and name.id == TIED:
+            self.arguments_of_unknown(args[1:])  # the first one is a label
+        elif called is None:
             self.report.extend([unknown_block(name.id, name.span, self.scope)])
             self.arguments_of_unknown(args)
         else:
@@ -455,12 +481,9 @@ class _Names:
     def arguments(
         self, called: Callee, args: tuple[ast.Arg, ...], receiver: Tensor | Poison | None
     ) -> None:
-        def read(expr: ast.Expr | ast.Typed, param: Param | None) -> Value:
-            unbound = isinstance(expr, ast.Name) and expr.id not in self.bound
-            return Symbol(expr.id, expr.span) if unbound else _SOMETHING  # type: ignore[union-attr]
-
         # Without an arrow, the first argument may be the tensor: that needs its value.
-        found = bind(called, args, receiver, read, self.report if receiver else Report())
+        report = self.report if receiver else Report()
+        found = bind(called, args, receiver, lambda expr, _: self.read(expr), report)
         for arg in args:
             if isinstance(arg.value, ast.Name):
                 self.bare_name(arg.value)
@@ -469,6 +492,11 @@ class _Names:
         for param in called.params if found.sound else ():
             for bound in found.slots.get(param.name, ()):
                 self.argument(called, param, bound)
+
+    def read(self, expr: ast.Expr | ast.Typed) -> Value:
+        """The value of an argument: a symbol for an unbound name."""
+        unbound = isinstance(expr, ast.Name) and expr.id not in self.bound
+        return Symbol(expr.id, expr.span) if unbound else _SOMETHING  # type: ignore[union-attr]
 
     def argument(self, called: Callee, param: Param, bound: Bound) -> None:
         expr, symbol = bound.expr, bound.value
@@ -483,6 +511,13 @@ class _Names:
                 self.mask(expr)
             case Kind.BLOCK:
                 self.block(expr)
+            case _ if isinstance(expr, ast.When):
+                self.condition(expr.condition)
+                for side in (expr.value, expr.otherwise):
+                    if isinstance(side, ast.Name):
+                        self.bare_name(side)
+                    if side:
+                        self.argument(called, param, Bound(side, self.read(side), side.span))
             case Kind.BOOL if isinstance(expr, ast.Name) and expr.id == param.name:
                 pass  # a switch
             case Kind.ANY if isinstance(expr, ast.Name):

@@ -11,12 +11,13 @@ from archdsl.diagnostics import Span
 from archdsl.semantics.values import POISON, Function, Poison, Scalar, Value, describe
 from archdsl.syntax import ast
 
-_OPERATIONS: dict[str, Callable[[Any, Any], int | float]] = {
+OPERATIONS: dict[str, Callable[[Any, Any], int | float]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,
     "/": operator.truediv,
     "//": lambda left, right: int(left // right),
+    "%": operator.mod,
 }
 # Larger than any number of a model; a product of two is still fast and readable.
 LARGEST = 10**30
@@ -40,7 +41,7 @@ def calculate(
     assert isinstance(left, Scalar)
     assert isinstance(right, Scalar)
     try:
-        value = _OPERATIONS[op](left.value, right.value)
+        value = OPERATIONS[op](left.value, right.value)
     except ZeroDivisionError:
         return report_error("arithmetic", "division by zero", span)
     except OverflowError:

@@ -9,7 +9,7 @@ from archdsl.diagnostics import Note, Span, did_you_mean, listing
 from archdsl.graph.nodes import Apply, Scan, Stack, walk
 from archdsl.graph.nodes import refs as refs_of
 from archdsl.graph.ops import OPS
-from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site
+from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site, Weight
 from archdsl.graph.split import SPLIT, ranges, with_name
 from archdsl.graph.types import Axis, Size, Type
 from archdsl.semantics.binding import Arguments, Bound
@@ -38,6 +38,7 @@ class Operators:
         # Where a value stopped being causal, by axis and node: the calls of the enclosing
         # blocks, then the operator.
         self.noncausal_at: dict[tuple[str, str], tuple[Span, ...]] = {}
+        self.weights: dict[str, tuple[tuple[Weight, ...], Span]] = {}  # by path
         self.tables: dict[str, Apply] = {}  # every `embed` by its path, for tied operators
 
     def apply(
@@ -62,6 +63,9 @@ class Operators:
             return made
         node, site = made
         if self.builder.scanned and not self._fits_a_state(op, site, node):
+            return POISON
+        weights = op.weights(site)
+        if weights and not self._has_same_weights(weights, path, span):
             return POISON
         before = frozenset[str]().union(*(t.noncausal for t in site.tensors.values()))
         for name in node.type.noncausal - before:
@@ -118,6 +122,26 @@ class Operators:
                 )
                 return False
         return True
+
+    def _has_same_weights(self, weights: tuple[Weight, ...], path: str, span: Span) -> bool:
+        """Whether an operator whose weights are used again has weights of the same sizes."""
+        full = self.builder.places.full_path(path)
+        again = self.builder.places.reused_at
+        if again is None or full not in self.weights:
+            self.weights[full] = weights, span
+            return True
+        known, first = self.weights[full]
+        if known == weights:
+            return True
+        self.builder.report_error(
+            "shape-mismatch",
+            f"the weights of `{full}` have other sizes here than where they are used first",
+            again,
+            expected=_sizes(known),
+            found=_sizes(weights),
+            notes=(Note("they are first used here", first),),
+        )
+        return False
 
     def node(
         self, op: Op, arguments: Arguments, env: Env, span: Span, path: str
@@ -361,7 +385,9 @@ class Operators:
             if node and node.id not in found:
                 found.add(node.id)
                 todo += refs_of(node)
-                todo += [n.id for n in node.body] if isinstance(node, Stack | Scan) else []
+                if isinstance(node, Stack):
+                    todo += [each.id for body in node.bodies for each in body.nodes]
+                todo += [each.id for each in node.body] if isinstance(node, Scan) else []
         places = (p for (a, id), p in self.noncausal_at.items() if a == axis and id in found)
         return next(places, ())
 
@@ -385,6 +411,10 @@ def _fits(value: object, param: Param) -> bool:
             return value in param.choices
         case _:
             return False
+
+
+def _sizes(weights: tuple[Weight, ...]) -> str:
+    return ", ".join(f"{each.name} {list(each.shape)}" for each in weights)
 
 
 def _wanted(param: Param) -> str:

@@ -19,6 +19,7 @@ class Places:
     def __init__(self, report: Report):
         self.report = report
         self._prefix = ""  # in the innermost stack
+        self.reused_at: Span | None = None  # where weights that are there are used again
         self._stacks = ""  # of the enclosing stacks
         self._taken: dict[str, int] = {}  # each name, and the number that the next one gets
         self._labels: dict[str, Span] = {}
@@ -45,12 +46,20 @@ class Places:
 
     @property
     def prefix(self) -> str:
-        """The path of the current body, in the innermost stack."""
+        """The path of the current group of steps in the innermost stack."""
         return self._prefix
 
     def full_path(self, path: str) -> str:
         """A path with its enclosing stacks, `{}` for the number of a layer."""
         return f"{self._stacks}.{path}" if self._stacks else path
+
+    @contextmanager
+    def again(self, prefix: str, span: Span) -> Iterator[None]:
+        """Enters a body to use the weights of a part of it again."""
+        saved = self._prefix, self._taken, self._labels, self.reused_at
+        self._prefix, self._taken, self._labels, self.reused_at = prefix, {}, {}, span
+        yield
+        self._prefix, self._taken, self._labels, self.reused_at = saved
 
     @contextmanager
     def enter(
@@ -71,10 +80,10 @@ class Places:
         self._prefix, self._taken, self._labels = saved
 
     @contextmanager
-    def in_stack(self, path: str) -> Iterator[None]:
+    def in_stack(self, path: str, tied: bool) -> Iterator[None]:
         """Enters the body of a stack, whose paths are relative to one layer."""
         saved = self._prefix, self._taken, self._labels, self._stacks
-        self._stacks = f"{self.full_path(path)}.{{}}"
+        self._stacks = self.full_path(path) if tied else f"{self.full_path(path)}.{{}}"
         self._prefix, self._taken, self._labels = "", {}, {}
         yield
         self._prefix, self._taken, self._labels, self._stacks = saved

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from archdsl.graph.nodes import Stack
+from archdsl.graph.alike import alike
+from archdsl.graph.nodes import Body, Stack
 from archdsl.graph.ops import FORMS, OPS
 from archdsl.graph.signature import Kind, Param
 from archdsl.graph.split import SPLIT
+from archdsl.graph.types import Type
 from archdsl.semantics.binding import Callee, bind, callee
 from archdsl.semantics.blocks import Blocks
 from archdsl.semantics.conditions import Conditions
 from archdsl.semantics.evaluators import Evaluators
 from archdsl.semantics.graph_builder import GraphBuilder
+from archdsl.semantics.layer_kinds import signature
 from archdsl.semantics.mixtures import Mixtures
 from archdsl.semantics.operators import Operators
+from archdsl.semantics.reuse import TIED, find, remember
 from archdsl.semantics.unknown import unknown_block
 from archdsl.semantics.values import (
     POISON,
@@ -23,6 +28,7 @@ from archdsl.semantics.values import (
     Env,
     Flow,
     Poison,
+    Scalar,
     Several,
     Symbol,
     Tensor,
@@ -30,6 +36,26 @@ from archdsl.semantics.values import (
     describe,
 )
 from archdsl.syntax import ast
+
+_MOST_LAYERS = 10_000  # whose blocks are elaborated one by one
+
+
+class _Layers(NamedTuple):
+    """A repeated block, and the name of a layer's number in it."""
+
+    block: ast.Expr
+    env: Env
+    number: ast.Name | None
+    times: int
+    path: str
+    tied: bool
+
+    def env_of(self, layer: int) -> Env:
+        """The names that a layer sees."""
+        if self.number is None:
+            return self.env
+        number = Scalar(layer, self.number.id, self.number.span)
+        return replace(self.env, names={**self.env.names, self.number.id: number})
 
 
 class Steps:
@@ -78,7 +104,9 @@ class Steps:
         """
         match expr:
             case ast.Labeled():
-                return self.apply(expr.value, env, x, expr.label)
+                result = self.apply(expr.value, env, x, expr.label)
+                remember(expr.value, expr.label, env, self.builder)
+                return result
             case ast.When():
                 value = self.conditions.choose(expr, env)
                 if isinstance(value, Poison):
@@ -91,7 +119,7 @@ class Steps:
                     label.id if label else None, expr.span, named and bool(label)
                 ):
                     return self.run(x, expr, expr.steps, env)
-            case ast.Binary(op="*"):
+            case ast.Binary(op="*") | ast.Repeat():
                 return self._repeat(expr, env, x, label)
             case ast.Chain():
                 self.builder.skip(expr)
@@ -153,6 +181,8 @@ class Steps:
                 help=help,
             )
         called = callee(name.id, env.scope, expr.span)
+        if called is None and name.id == TIED:
+            return self._tied(expr, env, x, label)
         if called is None:
             self.builder.skip(expr)
             return self.builder.report_diagnostic(unknown_block(name.id, name.span, env.scope))
@@ -186,6 +216,28 @@ class Steps:
                 found=describe(result),
             )
         return result
+
+    def _tied(
+        self,
+        expr: ast.Name | ast.Call,
+        env: Env,
+        x: Flow | None,
+        label: ast.Name | None,
+    ) -> Flow:
+        """`tied(label)`: a block of this body, with the same weights."""
+        part = find(expr, env, self.builder)
+        if isinstance(part, Poison):
+            return part
+        if label or x is None:
+            keeps = "a block that is used again keeps its label"
+            return self.builder.report_error(
+                "argument-value",
+                keeps if label else f"`{TIED}` takes its tensor along an arrow",
+                label.span if label else expr.span,
+                help=f"write `x -> {TIED}({part.label.id})`",
+            )
+        with self.builder.places.again(part.prefix, expr.span):
+            return self.apply(part.block, env, x, part.label)
 
     def _call_parameter(
         self,
@@ -250,8 +302,14 @@ class Steps:
             case _:
                 return self.evaluators.evaluate(expr, env)
 
-    def _repeat(self, expr: ast.Binary, env: Env, x: Flow, label: ast.Name | None) -> Flow:
-        """`block * n`: one `Stack` node, whose body is one layer."""
+    def _repeat(
+        self,
+        expr: ast.Binary | ast.Repeat,
+        env: Env,
+        x: Flow,
+        label: ast.Name | None,
+    ) -> Flow:
+        """`block * n`: one `Stack` node, with a body for each kind of layer."""
         if self.builder.scanned:
             self.builder.skip(expr)
             return self.builder.report_error(
@@ -260,10 +318,21 @@ class Steps:
                 expr.span,
                 help="write the block once for each time",
             )
-        count = self._layers(expr.right, env)
-        block = expr.left
+        if isinstance(expr, ast.Repeat):
+            block, number, tied = expr.block, expr.number, expr.tied
+            count = self._layers(expr.count, env)
+        else:
+            block, number, tied = expr.left, None, False
+            count = self._layers(expr.right, env)
         if count is None and isinstance(block, ast.Int | ast.Float):
             return POISON
+        if count and number and count > _MOST_LAYERS:
+            return self.builder.report_error(
+                "argument-value",
+                f"a stack whose layers know their number has at most {_MOST_LAYERS:,} layers",
+                expr.span,
+                found=f"{count:,}",
+            )
         if isinstance(block, ast.Labeled):
             label, block = block.label, block.value
         name = label.id if label else _stack_name(block, env)
@@ -275,48 +344,103 @@ class Steps:
             return self.builder.report_error(
                 "stack",
                 "a repeated block takes one tensor",
-                expr.left.span,
+                block.span,
                 found=describe(x),
                 help="join them before: `concat(a, b, D)`",
             )
+        layers = _Layers(block, env, number, count or 1, path, tied)
         if isinstance(x, Poison):
-            with self.builder.collect_nodes(), self.builder.places.in_stack(path):
-                return self.apply(block, env, x, named=False)
-        carry, start = self.builder.new_id(), self.builder.ids
-        type = x.type
+            with self.builder.collect_nodes(), self.builder.places.in_stack(path, tied):
+                return self.apply(block, layers.env_of(0), x, named=False)
+        start, type = self.builder.ids, x.type
         while True:
-            with self.builder.collect_nodes() as body, self.builder.places.in_stack(path):
-                result = self.apply(block, env, Tensor(carry, type), named=False)
+            self.builder.ids = start
+            found = self._bodies(layers, type)
+            if isinstance(found, Poison):
+                return found
+            bodies, kinds, types = found
+            noncausal = frozenset[str]().union(*(each.noncausal for each in types))
+            if noncausal <= type.noncausal:
+                break
+            # The output of a layer is the input of the next: elaborate again with these axes.
+            type = type.with_noncausal(noncausal)
+        for result in types:
+            if not result.with_noncausal(type.noncausal).is_same(type):
+                return self.builder.report_error(
+                    "stack",
+                    "a repeated block must return the type of its input",
+                    block.span,
+                    expected=str(type),
+                    found=str(result),
+                )
+        if count is None:
+            return POISON
+        result = types[kinds[-1]]
+        several = tuple(kinds) if len(bodies) > 1 else ()
+        node = Stack(
+            self.builder.new_id(),
+            x.ref,
+            count,
+            path,
+            tuple(bodies),
+            result,
+            expr.span,
+            several,
+            tied,
+        )
+        self.builder.nodes.append(node)
+        return Tensor(node.id, replace(result, axes=x.type.axes))
+
+    def _bodies(
+        self, layers: _Layers, type: Type
+    ) -> tuple[list[Body], list[int], list[Type]] | Poison:
+        """The bodies of a stack, the index of the body of each layer, and the types that the
+        bodies return."""
+        bodies: list[Body] = []
+        kinds: list[int] = []
+        types: list[Type] = []
+        places = self.builder.places
+        reused_at = places.reused_at
+        seen: dict[Hashable, int] = {}
+        for i in range(layers.times if layers.number else 1):
+            sign = (
+                signature(layers.block, layers.number.id, i, layers.env) if layers.number else i
+            )
+            if sign in seen:
+                kinds.append(seen[sign])
+                continue
+            start, carry = self.builder.ids, self.builder.new_id()
+            # Layers of several kinds that are tied have weights of the same sizes.
+            if layers.tied and i > 0:
+                places.reused_at = layers.block.span
+            with (
+                self.builder.collect_nodes() as nodes,
+                places.in_stack(layers.path, layers.tied),
+            ):
+                x = Tensor(carry, type)
+                result = self.apply(layers.block, layers.env_of(i), x, named=False)
             if isinstance(result, Poison):
                 return result
             if isinstance(result, Several):
                 return self.builder.report_error(
                     "stack",
                     "a repeated block must return the type of its input",
-                    expr.left.span,
+                    layers.block.span,
                     expected=str(type),
                     found=describe(result),
                 )
-            if result.type.noncausal <= type.noncausal:
-                break
-            # The output of a layer is the input of the next: elaborate again with these axes.
-            type, self.builder.ids = type.with_noncausal(result.type.noncausal), start
-        if not result.type.with_noncausal(type.noncausal).is_same(type):
-            return self.builder.report_error(
-                "stack",
-                "a repeated block must return the type of its input",
-                expr.left.span,
-                expected=str(type),
-                found=str(result.type),
-            )
-        if count is None:
-            return POISON
-        id, nodes = self.builder.new_id(), tuple(body)
-        node = Stack(
-            id, x.ref, count, path, carry, type, nodes, result.ref, result.type, expr.span
-        )
-        self.builder.nodes.append(node)
-        return Tensor(node.id, replace(result.type, axes=x.type.axes))
+            body = Body(carry, type, tuple(nodes), result.ref)
+            kind = next((k for k, each in enumerate(bodies) if alike(each, body)), None)
+            if kind is None:
+                kind = len(bodies)
+                bodies.append(body)
+                types.append(result.type)
+            else:
+                self.builder.ids = start
+            kinds.append(kind)
+            seen[sign] = kind
+        places.reused_at = reused_at
+        return bodies, kinds, types
 
     def _layers(self, expr: ast.Expr, env: Env) -> int | None:
         """The number of layers, or None after a report."""

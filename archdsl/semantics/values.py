@@ -70,6 +70,14 @@ class Closure(Frozen):
     env: Env
 
 
+class Part(Frozen):
+    """A labelled block of a body, and the path of the group of steps that it is in."""
+
+    block: ast.Expr
+    label: ast.Name
+    prefix: str
+
+
 class Function(Frozen):
     """A function of numbers, such as `sqrt`; `optional`: arguments can be left out."""
 
@@ -96,13 +104,14 @@ class Env:
     """The names that a body sees: its values, and the blocks of its file.
 
     `within` are the enclosing blocks and their calls, outermost first; `labels` are the paths
-    of the body's `embed`s.
+    of the body's `embed`s, and `parts` its labelled blocks by path.
     """
 
     scope: Scope
     names: dict[str, Value] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     within: tuple[tuple[ast.Block, Span], ...] = ()
+    parts: dict[str, Part] = field(default_factory=dict)
 
 
 def describe(value: Value) -> str:

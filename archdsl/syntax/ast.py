@@ -77,6 +77,16 @@ class Binary(Spanned):
     right: Expr
 
 
+class Repeat(Spanned):
+    """`layer * depth as i`, `layer * depth tied`: layers that know their number, or that all
+    have the same weights. Other repeated blocks are a `Binary`."""
+
+    block: Expr
+    count: Expr
+    tied: bool
+    number: Name | None
+
+
 class Arg(Spanned):
     name: Name | None
     value: Expr | Typed
@@ -159,6 +169,7 @@ Expr: TypeAlias = (
     | Negate
     | Not
     | Binary
+    | Repeat
     | Call
     | Labeled
     | Chain

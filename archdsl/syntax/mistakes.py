@@ -55,13 +55,18 @@ _WORDS = {
     "_ALONG": "`along`",
 }
 _EXPRESSION = {"NAME", "CALLEE", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "LPAR", "LBRACE"}
+_OPERATORS = {"STAR", "SLASH", "FLOOR", "PERCENT", "AS", "TIED", "AND", "OR"}
 
 # If all terminals of the first set are expected, the phrase replaces both sets.
 _GROUPS: tuple[tuple[set[str], str, set[str]], ...] = (
     ({"INPUT", "OUTPUT", "LOSS", "INIT", "EXPECT"}, "a statement", _EXPRESSION | {"_STATE"}),
     ({"USE", "BLOCK", "MODEL"}, "`use`, `block`, `model`, …", {"VARIANT", "WEIGHTS"}),
     ({"NAME", "INT", "LPAR", "LBRACE"}, "an expression", _EXPRESSION | {"MINUS", "NOT"}),
-    ({"PLUS", "MINUS"}, "an operator", {"STAR", "SLASH", "FLOOR", "AND", "OR"}),
+    (
+        {"PLUS", "MINUS"},
+        "an operator",
+        {"STAR", "SLASH", "FLOOR", "PERCENT", "AS", "TIED", "AND", "OR"},
+    ),
 )
 
 # Common mistakes: a pattern of the line, ‸ being the place of the error, and the likely fix.
@@ -80,7 +85,6 @@ _COMMON_MISTAKES = (
     (r"^loss \w+ ‸", "write `loss next_token(logits, tokens)`"),
     # signs of other languages
     (r"‸\*\*|\*\s*‸\*|‸\^", "there is no power operator: write a product, or `sqrt(x)`"),
-    (r"‸%", "there is no remainder operator; `//` divides and rounds down"),
     (r"‸@", "for a matrix product, write a step: `x -> linear(n)`"),
     (r"‸\?", "for a choice, write `a if condition else b`"),
     (

@@ -189,6 +189,16 @@ class _Build(lark.Transformer[lark.Token, Any]):
     def _report_too_large(self, span: Span) -> None:
         self.mistakes.append(Diagnostic("arithmetic", "the number is too large", span))
 
+    def layers(self, children: list[Any]) -> list[Any]:
+        """`tied as i`: whether the layers are tied, and the name of their number."""
+        names = [child for child in children if isinstance(child, ast.Name)]
+        return ["tied" in children, names[0] if names else None]
+
+    @lark.v_args(meta=True)
+    def repeat(self, meta: Any, children: list[Any]) -> ast.Repeat:
+        block, _, count, layers = children
+        return ast.Repeat(self.span(meta), block, count, *layers)
+
     def dtype(self, children: list[str]) -> str:
         return children[0]
 

@@ -72,6 +72,8 @@ def _precedence(node: ast.Condition | ast.Typed) -> int:
             return _LABEL
         case ast.Binary():
             return _OPERATORS.get(node.op, _PRODUCT)
+        case ast.Repeat():
+            return _PRODUCT
         case ast.Negate() | ast.Not():
             return _SIGN
         case _:
@@ -96,6 +98,8 @@ def _flat_without_parentheses(node: ast.Condition | ast.Typed) -> str:
         case ast.Binary():
             tie = _precedence(node)
             return f"{_flat(node.left, tie)} {node.op} {_flat(node.right, tie + 1)}"
+        case ast.Repeat():
+            return f"{_flat(node.block, _PRODUCT)} * {_flat(node.count, _SIGN)}{_layers(node)}"
         case ast.Call():
             return f"{node.callee.id}({', '.join(_entry_flat(a) for a in node.args)})"
         case ast.Labeled():
@@ -117,6 +121,11 @@ def _flat_without_parentheses(node: ast.Condition | ast.Typed) -> str:
             return f"{node.name.id}: {type_text(node.type)}"
         case _:
             assert_never(node)
+
+
+def _layers(node: ast.Repeat) -> str:
+    """The words after the number of layers."""
+    return (" tied" if node.tied else "") + (f" as {node.number.id}" if node.number else "")
 
 
 def _entry_flat(node: ast.Arg | ast.Param) -> str:
@@ -180,6 +189,10 @@ def _lines(
             tie = _precedence(node)
             left = _lines(node.left, indent, used, tie)
             return _append(left, f" {node.op} ", node.right, indent, used, tie + 1)
+        case ast.Repeat():
+            left = _lines(node.block, indent, used, _PRODUCT)
+            left = _append(left, " * ", node.count, indent, used, _SIGN)
+            return _concatenate(left, [_layers(node)])
         case ast.Negate():
             return _prepend("-", node.operand, indent, used, _SIGN)
         case ast.Compare():
@@ -406,6 +419,8 @@ def _begins_with_sign(node: ast.Expr) -> bool:
             return True
         case ast.Binary():
             return _begins_with_sign(node.left) and _precedence(node.left) >= _precedence(node)
+        case ast.Repeat():
+            return _begins_with_sign(node.block) and _precedence(node.block) >= _PRODUCT
         case ast.Chain():
             return _begins_with_sign(node.steps[0].value) and not isinstance(
                 node.steps[0].value, ast.Chain

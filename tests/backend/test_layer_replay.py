@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,17 +87,25 @@ def weights(*values: Tensor) -> ExecutionContext:
     return ExecutionContext(Lowered(Graph("none", (), (), (), ()), 1, ()), named, {}, "CPU")
 
 
-def passed(run: ExecutionContext, count: int, **more: Tensor) -> tuple[list[float], list[int]]:
-    """The output of a stack of multiply-adds for ones, and which of its layers were traced."""
+def passed(
+    run: ExecutionContext, count: int, kinds: Sequence[int] = (), **more: Tensor
+) -> tuple[list[float], list[int]]:
+    """The output of a stack of multiply-adds for ones, and which of its layers were traced.
+
+    A layer of kind n adds 1 + n.
+    """
     traced = []
+    kinds = kinds or [0] * count
 
     def one(i: int, x: Tensor) -> Tensor:
         traced.append(i)
-        made = x * run.weights[f"h.{i}.weight"] + 1
+        made = x * run.weights[f"h.{i}.weight"] + (1 + kinds[i])
         return made + more[f"x{i}"] if f"x{i}" in more else made
 
-    own = partial(layer_replay.layer_tensors, run, "h")
-    program = Program(lambda x: layer_replay.run_layers(run, count, x, one, own), "CPU")
+    def own(i: int) -> dict[str, Tensor]:
+        return layer_replay.layer_tensors(run, f"h.{i}")
+
+    program = Program(lambda x: layer_replay.run_layers(run, kinds, x, one, own), "CPU")
     found = [program(ones()).tolist() for _ in range(2)]
     assert found[0] == found[1]
     return found[0], traced
@@ -110,6 +118,15 @@ def ones(*more: float) -> Tensor:
 def test_two_copies_are_traced() -> None:
     values = [realize_outside_capture(ones() * i) for i in range(5)]
     assert passed(weights(*values), 5) == ([65, 65], [0, 1])
+
+
+def test_two_layers_of_each_kind_are_traced() -> None:
+    values = [realize_outside_capture(ones() * i) for i in range(7)]
+    found, traced = passed(weights(*values), 7, kinds := [0, 1, 0, 0, 1, 0, 1])
+    right = 1
+    for i, kind in enumerate(kinds):
+        right = right * i + 1 + kind
+    assert (found, traced) == ([right, right], [0, 1, 2, 4])
 
 
 def test_weights_that_are_parts_of_one() -> None:

@@ -30,7 +30,11 @@ def same_again(made: Graph) -> str:
     assert difference(made, back) is None
     weights, again = ([(p.path, p.weight) for p in parameters(g)] for g in (made, back))
     assert weights == again
-    assert not any(isinstance(node, ast.Use | ast.When) for node in walk(tree))
+    chosen = {
+        each for node in walk(tree) if isinstance(node, ast.Repeat) for each in walk(node)
+    }
+    others = (node for node in walk(tree) if node not in chosen)
+    assert not any(isinstance(node, ast.Use | ast.When) for node in others)
     # All parameters are tensors, since numbers are written out.
     params = (node for node in walk(tree) if isinstance(node, ast.Param))
     assert all(isinstance(param.type, ast.Type) for param in params)
@@ -109,10 +113,46 @@ block around(x: float[T, D], z: float[T, D]): float[T, D] {
         "float[T, D] = x -> dropout(0.5)",
         "float[T, D] = x -> placed * 2 -> placed",
         "float[T + 2, D] = concat(positions(2) -> embed(2, D), x, T) -> placed * 2",
+        "float[T, D] = x -> h: { mlp(4 + i, D) -> norm } * 4 as i",
+        "float[T, D] = x -> h: (norm if i % 3 == 2 else sublayer(x)) * 7 as i",
+        "float[T, D] = x -> (sublayer(x, 1 if i < 2 else 2) if i > 0 else relu) * 5 as i",
+        "float[T, D] = x -> h: { sublayer(x) * 2 tied -> norm } * 3 tied",
+        "float[T, D] = x -> h: sublayer(x) * 3 -> tied(h) -> norm",
+        "float[T, D] = x -> h: { norm -> norm } * 2 -> tied(h) -> j: relu * 2 tied",
+        "float[T, D] = x -> f: linear(D) -> tied(f) -> g: attention(1) -> tied(g, over = x)",
+        "float[T, D] = x -> both(x) -> a: mlp(4, D, act = relu) -> tied(a, act = gelu)",
+        "float[T, D] = x -> h: (norm if i == 1 else relu) * 3 tied as i",
     ],
 )
 def test_odd_bodies(body: str) -> None:
     same_again(graph(model(body, blocks=SUBLAYER)))
+
+
+def test_a_stack_that_is_used_again_with_another_memory() -> None:
+    text = same_again(
+        graph(
+            SUBLAYER
+            + """
+        model M(D = 8) {
+          input x: float[T <= 4, D]
+          u = x -> norm
+          w = x -> relu
+          y = x -> h: sublayer(u) * 3 -> tied(h, z = w)
+          output out: float[T, D] = y + u + w
+        }
+        """
+        )
+    )
+    assert text.count("block h_layer") == 1
+    assert '-> tied("h", normed = relu_2)' in text
+
+
+def test_a_stack_that_is_used_again_with_more_inside() -> None:
+    text = "float[T, D] = x -> h: sublayer(x) * 3 -> tied(h, z = x -> relu)"
+    with pytest.raises(ArchError) as error:
+        expand(graph(model(text, blocks=SUBLAYER)))
+    assert error.value.diagnostics[0].code == "stack"
+    assert "used again with other operators" in str(error.value)
 
 
 def test_inputs_outputs_and_losses() -> None:

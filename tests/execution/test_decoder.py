@@ -59,7 +59,22 @@ model Convolutions(vocab = 50, n = 90, D = 24) {
   loss next_token(logits, tokens)
 }
 """
-INLINE = {"alibi": ALIBI, "convolutions": CONVOLUTIONS}
+LAYERS = """
+block layer(x: float[T, D], heads, window = none, theta = 100.0): float[T, D] {
+  q = x -> q: linear(D) -> reshape("T (h d) -> T h d", h = heads) -> rotary(theta = theta)
+  k = x -> k: linear(D) -> reshape("T (h d) -> T h d", h = heads) -> rotary(theta = theta)
+  x + (attend(q, k, k, causal, window = window) -> reshape("T h d -> T (h d)") -> norm)
+}
+model Layers(vocab = 50, n = 90, D = 24) {
+  input tokens: int[T <= n] < vocab
+  x = tokens -> embed(vocab, D)
+    -> h: layer(3, none if i % 3 == 2 else 4, 10.0 if i == 4 else 100.0) * 6 as i
+    -> shared: layer(2, 3) -> again: { norm -> layer(4) } * 2 tied -> tied(shared)
+  output logits: float[T, vocab] = x -> linear(vocab)
+  loss next_token(logits, tokens)
+}
+"""
+INLINE = {"alibi": ALIBI, "convolutions": CONVOLUTIONS, "layers": LAYERS}
 
 LENGTH = CHUNK + 13
 random = np.random.default_rng(7)

@@ -81,6 +81,6 @@ def test_an_input_beyond_float16_is_named() -> None:
 def test_which_values_are_wide() -> None:
     graph: Graph = optimise(analyse(archdsl.parse(SPEC)).graph)
     (stack,) = (node for node in graph.nodes if hasattr(node, "body"))
-    narrow = {node.id: node.op for node in stack.body if node.id not in widen(graph)}
+    narrow = {node.id: node.op for node in stack.last.nodes if node.id not in widen(graph)}
     assert sorted(narrow.values()) == ["norm", "relu"]
     assert stack.id in widen(graph)

@@ -150,9 +150,10 @@ def unfolded(graph: Graph, at: dict[str, int]) -> Iterator[Made]:
             elif isinstance(node, Stack):
                 names[node.id] = names[node.input]
                 for i in range(node.count):
-                    names[node.carry] = names[node.id]
-                    yield from run(node.body, f"{copy}.{i}")
-                    names[node.id] = names[node.result]
+                    body = node.bodies[node.kind(i)]
+                    names[body.carry] = names[node.id]
+                    yield from run(body.nodes, f"{copy}.{i}")
+                    names[node.id] = names[body.result]
 
     yield from run(graph.nodes, "")
     outputs = tuple(names[ref] for _, ref in graph.outputs)

@@ -6,6 +6,7 @@ import random
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from archdsl.analysis import analyse
 from archdsl.diagnostics import ArchError
 from archdsl.graph.nodes import (
     Apply,
+    Body,
     Graph,
     Input,
     Mixture,
@@ -144,13 +146,23 @@ def applies(draw: st.DrawFn) -> Apply:
 
 
 def stacks(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
-    bodies = st.lists(inner, max_size=3).map(tuple)
+    nodes = st.lists(inner, max_size=3).map(tuple)
     several = st.lists(slices, max_size=2).map(tuple)
-    parts = (ids, refs, naturals, paths, ids, types, bodies, refs, types)
-    layers = st.builds(Stack, *parts, takes=several, gives=several)
+    bodies = st.builds(Body, ids, types, nodes, refs, takes=several, gives=several)
+
+    @st.composite
+    def stack(draw: Any) -> Stack:
+        kinds = tuple(draw(st.lists(st.integers(0, 2), max_size=6)))
+        kinds = tuple(list(dict.fromkeys(kinds)).index(kind) for kind in kinds)
+        count = len(kinds) if len(set(kinds)) > 1 else draw(naturals)
+        kinds = kinds if len(set(kinds)) > 1 else ()
+        own = tuple(draw(bodies) for _ in range(max(kinds, default=0) + 1))
+        id, x, path, type = draw(ids), draw(refs), draw(paths), draw(types)
+        return Stack(id, x, count, path, own, type, kinds=kinds, tied=draw(st.booleans()))
+
     counts = (naturals, naturals, paths)
-    parts = (ids, refs, refs, *counts, ids, types, bodies, refs, types)
-    return layers | st.builds(Mixture, *parts)
+    parts = (ids, refs, refs, *counts, ids, types, nodes, refs, types)
+    return stack() | st.builds(Mixture, *parts)
 
 
 @st.composite

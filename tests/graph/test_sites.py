@@ -50,7 +50,7 @@ output z = %4
 
 
 def test_operators_come_with_their_enclosing_stacks() -> None:
-    around = {node.id: [stack.id for stack in stacks] for node, stacks, _ in sites(NESTED)}
+    around = {node.id: [each.stack.id for each in stacks] for node, stacks, _ in sites(NESTED)}
     assert around == {
         "%1": [],
         "%3": ["%9"],

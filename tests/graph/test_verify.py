@@ -157,8 +157,11 @@ MUTATIONS = [
         "%6 has type float[S, D = 4] and returns float[S, D = 4] noncausal S",
     ),
     # paths
-    ("@ embed", "@ tokens", "tokens is the name of more than one path"),
-    ("@ acts", "@ attention", "encoder.{}.attention is the name of more than one path"),
+    (
+        'target; vocab = 11, dim = 4, tied = "tokens") @ embed',
+        "target; vocab = 12, dim = 4, tied = none) @ tokens",
+        "tokens is the path of %1 and of %8, which have different weights",
+    ),
     (" @ embed", "", "%8 has the invalid path ''"),
     (" @ acts", "", "%5 has the invalid path ''"),
     # tables

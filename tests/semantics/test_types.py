@@ -33,7 +33,7 @@ def test_a_stack_is_noncausal_from_its_first_layer() -> None:
     """The output of the first layer is noncausal, so the body is typed as noncausal."""
     (stack,) = graph(model("float[T, D] = x -> { attention(2) -> norm } * 2")).nodes
     assert isinstance(stack, Stack)
-    assert stack.carry_type.noncausal == {"T"}
+    assert stack.last.carry_type.noncausal == {"T"}
 
 
 def test_the_line_that_breaks_causality_is_one_on_the_way() -> None:

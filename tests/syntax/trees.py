@@ -114,7 +114,7 @@ def _expressions(trivia: st.SearchStrategy[ast.Trivia], commented: bool) -> Any:
         )
         if commented:
             several = closed(several, "args")
-        operators = st.sampled_from(["+", "-", "*", "/", "//", "&", "|"])
+        operators = st.sampled_from(["+", "-", "*", "/", "//", "%", "&", "|"])
         return st.one_of(
             calls,
             lambdas,
@@ -125,6 +125,9 @@ def _expressions(trivia: st.SearchStrategy[ast.Trivia], commented: bool) -> Any:
             _node(ast.Negate, inner),
             _node(ast.Not, inner),
             _node(ast.Binary, inner, operators, inner),
+            # A tied one need not have a number, but one of both is there.
+            _node(ast.Repeat, inner, inner, st.just(True), _or_none(names)),
+            _node(ast.Repeat, inner, inner, st.booleans(), names),
         )
 
     typed = _node(ast.Typed, names, st.deferred(lambda: types))
