@@ -177,4 +177,5 @@ def test_gradients(form: int, delta: bool) -> None:
     for ours, right in zip(
         found, gradients(Tensor.stack(*read, dim=1), s, inputs), strict=True
     ):
-        assert abs(ours - right).max() <= TOLERANCE * abs(right).max()
+        # That of a small decay is a quotient by it, since products are sums of logarithms.
+        assert abs(ours - right).max() <= 10 * TOLERANCE * abs(right).max()
