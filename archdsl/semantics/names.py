@@ -174,6 +174,8 @@ class _Names:
 
     def parameter_type(self, node: ast.Type) -> None:
         """The type of a block parameter, which binds the names of its axes."""
+        for second in [axis for axis in node.axes if axis.is_rest][1:]:
+            self.report.add("axis", "a type can have only one `...`", second.span)
         self.unbounded(node)
         for axis in node.axes:
             if isinstance(axis.size, ast.Name):

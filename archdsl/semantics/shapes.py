@@ -8,7 +8,7 @@ from dataclasses import replace
 from archdsl.diagnostics import Note, Span
 from archdsl.graph.types import Axis, Size, Type, Varying
 from archdsl.semantics.report import Report
-from archdsl.semantics.values import POISON, Env, Extent, Poison, Scalar, Value
+from archdsl.semantics.values import POISON, Env, Extent, Poison, Rest, Scalar, Value
 from archdsl.syntax import ast
 from archdsl.syntax.printer import type_text
 
@@ -134,6 +134,13 @@ class Shapes:
 
     def _size(self, axis: ast.Axis, env: Env) -> Axis | None:
         """The axis of a written size: a number, or the name of a varying axis."""
+        if axis.is_rest:
+            self.report.add(
+                "axis",
+                "only the type of a block can have `...`, if that of a parameter has it",
+                axis.span,
+            )
+            return None
         if isinstance(axis.size, ast.Name):
             known = env.names.get(axis.size.id)
             if isinstance(known, Extent):
@@ -193,7 +200,12 @@ class Shapes:
         """
         node = param.type
         assert isinstance(node, ast.Type)
-        fits = type.dtype == node.dtype and len(type.axes) == len(node.axes)
+        patterns = list(node.axes)
+        rest = next((i for i, axis in enumerate(patterns) if axis.is_rest), None)
+        spread = 0 if rest is None else len(type.axes) - len(patterns) + 1
+        if rest is not None:
+            patterns[rest : rest + 1] = [patterns[rest]] * max(spread, 0)
+        fits = type.dtype == node.dtype and len(type.axes) == len(patterns)
         if not fits:
             self.report.add(
                 "type-mismatch",
@@ -205,12 +217,40 @@ class Shapes:
             )
             return None
         axes: list[Axis] = []
-        for axis, pattern in zip(type.axes, node.axes, strict=True):
+        if rest is not None:
+            given = self._rest(type.axes[rest : rest + spread], param, span, env)
+            if given is None:
+                return None
+            type = replace(type, axes=(*type.axes[:rest], *given, *type.axes[rest + spread :]))
+        for axis, pattern in zip(type.axes, patterns, strict=True):
+            if pattern.is_rest:
+                axes.append(axis)
+                continue
             bound = self._bind_axis(axis, pattern, param, span, env, outer)
             if bound is None:
                 return None
             axes.append(bound)
         return replace(type, axes=tuple(axes))
+
+    def _rest(
+        self, axes: tuple[Axis, ...], param: ast.Param, span: Span, env: Env
+    ) -> tuple[Axis, ...] | None:
+        """The axes that `...` stands for, which are the same for all parameters."""
+        known = env.names.get(ast.REST)
+        if isinstance(known, Rest):
+            if [axis.size for axis in known.axes] == [axis.size for axis in axes]:
+                return known.axes
+            self.report.add(
+                "shape-mismatch",
+                f"`...` of `{param.name.id}` stands for other axes than before",
+                span,
+                expected=", ".join(map(str, known.axes)) or "no axis",
+                found=", ".join(map(str, axes)) or "no axis",
+                notes=(Note("the type is declared here", param.span),),
+            )
+            return None
+        env.names[ast.REST] = Rest(axes)
+        return axes
 
     def _bind_axis(
         self,
@@ -270,7 +310,10 @@ class Shapes:
 
     def check(self, type: Type, node: ast.Type, env: Env, what: str) -> bool:
         """Whether a value has its declared type; reports a difference."""
-        wanted = [self._size(axis, env) for axis in node.axes]
+        wanted: list[Axis | None] = []
+        for pattern in node.axes:
+            known = env.names.get(ast.REST) if pattern.is_rest else None
+            wanted += known.axes if isinstance(known, Rest) else [self._size(pattern, env)]
         if None in wanted:
             return False
         sizes = [axis.size for axis in wanted if axis is not None]

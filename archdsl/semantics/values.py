@@ -43,6 +43,12 @@ class Extent(Frozen):
     axis: Axis
 
 
+class Rest(Frozen):
+    """The axes that `...` stands for in a block."""
+
+    axes: tuple[Axis, ...]
+
+
 class Tensor(Frozen):
     """A value of the graph: a node or an input."""
 
@@ -93,7 +99,7 @@ class Poison:
 POISON = Poison()
 
 Value: TypeAlias = (
-    Scalar | Symbol | Extent | Tensor | Several | MaskValue | Closure | Function | Poison
+    Scalar | Symbol | Extent | Rest | Tensor | Several | MaskValue | Closure | Function | Poison
 )
 # What passes along an arrow.
 Flow: TypeAlias = Tensor | Several | Poison
@@ -130,6 +136,8 @@ def value_text(value: Value) -> str:
             return f"a tensor {value.type}"
         case Several():
             return f"{len(value.tensors)} tensors"
+        case Rest():
+            return f"{len(value.axes)} axes"
         case Extent():
             return f"the varying axis {value.axis}"
         case MaskValue():

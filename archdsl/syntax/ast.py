@@ -182,11 +182,21 @@ Condition: TypeAlias = Expr | Compare
 # -- types --
 
 
+REST = "..."
+
+
 class Axis(Spanned):
-    """`D`, `3 * patch`, or `T <= context`: a size, or a varying axis and its bound."""
+    """`D`, `3 * patch`, or `T <= context`: a size, or a varying axis and its bound.
+
+    `...`, with this name as its size, stands for any number of axes.
+    """
 
     size: Expr
     bound: Expr | None
+
+    @property
+    def is_rest(self) -> bool:
+        return isinstance(self.size, Name) and self.size.id == REST
 
 
 class Type(Spanned):

@@ -153,6 +153,8 @@ class _Build(lark.Transformer[lark.Token, Any]):
             children = [tuple(child for child in children if child is not None)]
         if rule in _PLAIN_LISTS:
             return children[0]
+        if rule == "rest":
+            return ast.Axis(self.span(meta), ast.Name(self.span(meta), ast.REST), None)
         if rule == "element":
             return ast.Arg(self.span(meta), None, children[0])
         if rule == "edges":

@@ -138,7 +138,10 @@ plain: Any = _expressions(st.just(ast.PLAIN), commented=False)
 types = _node(
     ast.Type,
     st.sampled_from(["float", "int", "bool"]),
-    _many(_node(ast.Axis, plain, _or_none(plain))),
+    _many(
+        _node(ast.Axis, plain, _or_none(plain))
+        | _node(ast.Axis, _node(ast.Name, st.just(ast.REST)), st.none())
+    ),
     _or_none(plain),
     _or_none(plain),
 )
