@@ -67,7 +67,7 @@ def test_a_variant_gives_what_has_no_default_and_a_setting_comes_over_it() -> No
 
 
 def test_the_models_of_a_file() -> None:
-    assert models(SETTINGS) == ["Chosen", "Required"]
+    assert models(SETTINGS) == ["Chosen", "Required", "Turned"]
     assert models(f"{SETTINGS}:small") == ["small"]
     assert models("blocks.arch") == []
 
