@@ -18,6 +18,7 @@ from archdsl.backend.context import ExecutionContext, OpCall
 from archdsl.backend.emit import EMIT
 from archdsl.backend.kernels.products import Epilogue
 from archdsl.backend.layer_replay import layer_tensors, run_layers
+from archdsl.backend.linear_scan import linear_scan
 from archdsl.backend.mixture import mixture
 from archdsl.backend.scan import scan
 from archdsl.backend.tensors import make_contiguous, shape
@@ -36,11 +37,13 @@ from archdsl.graph.nodes import (
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import full_path, site
 from archdsl.graph.types import Size
+from archdsl.passes.recurrences import plan
 from archdsl.passes.select_kernels import part_names
 from archdsl.passes.widen import ELEMENTWISE
 
 # A tensor, a tuple of them where a value has one for each layer, or a variable of tinygrad's.
 Value: TypeAlias = Any
+FEW = 8  # so many positions of a scan are computed at once without a kernel
 Layer: TypeAlias = tuple[int, ...]  # the numbers of the layers that we are in
 
 
@@ -126,10 +129,15 @@ def _scan(
     around: tuple[Repeated, ...],
     layer: Layer,
 ) -> None:
-    def call(inner: Apply, seen: Mapping[str, Value]) -> Tensor:
-        return _call(context, inner, seen, around, layer)
+    def call(run: ExecutionContext, inner: Apply, seen: Mapping[str, Value]) -> Tensor:
+        return _call(run, inner, seen, around, layer)
 
-    found, end = scan(context, node, values, call)
+    how = plan(node, context.types)
+    few = node.along.size.at(context.sizes) < FEW
+    if how is None or (few and not node.kernels):
+        found, end = scan(context, node, values, partial(call, context))
+    else:
+        found, end = linear_scan(context, node, how, values, call)
     values[node.id] = make_contiguous(found.cast(_dtype(context, node, values)))
     if node.final is not None:
         # The state is written in place next: whatever reads the old one is computed before.

@@ -21,6 +21,7 @@ from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Site
 from archdsl.graph.sites import site
 from archdsl.graph.types import Type
+from archdsl.passes.recurrences import plan
 
 
 class Linear(Frozen):
@@ -250,7 +251,9 @@ def _select(
                 body = _select(graph, node.body, target, rows, sizes, types)
                 found.append(replace(node, body=body))
             case Scan():
-                found.append(node)
+                work = _recurrence(node, types, batch, sizes)
+                kernel = TINYGRAD if work is None else choose(work, target)
+                found.append(replace(node, kernels=() if kernel == TINYGRAD else (kernel,)))
     return tuple(found)
 
 
@@ -261,6 +264,22 @@ def _kernels(
     if node.op == "attend" and chosen == (TINYGRAD,) and "past" not in here.tensors:
         chosen = tuple(choose(work, target) for work in _attention_matmuls(here, batch, sizes))
     return () if set(chosen) == {TINYGRAD} else chosen
+
+
+def _recurrence(
+    node: Scan, types: Mapping[str, Type], batch: int, sizes: Mapping[str, int]
+) -> Work | None:
+    """The unit of work of a scan that is linear in its state; None for another one."""
+    how, positions = plan(node, types), node.along.size.at(sizes)
+    if how is None:
+        return None
+    lengths = [axis.size.at(sizes) for axis in node.carry_type.axes]
+    if how.q is None:
+        return ElementwiseRecurrence(batch * prod(lengths), positions)
+    heads, keys, values = (
+        prod(lengths[axis] for axis in axes) for axes in (how.heads, how.keys, how.values)
+    )
+    return Recurrence(batch * heads, positions, keys, values)
 
 
 def part_names(node: Apply, here: Site) -> list[str]:
