@@ -180,13 +180,14 @@ class _Body:
             each = each.reciprocal() if factor.inverse else each
             found = each if found is None else found * each
         if found is None:
-            return Tensor.full((1, 1, *[1] * self.rank), term.number)
+            ones = (1, 1, *[1] * self.rank)
+            return Tensor.full(ones, term.number, device=self.context.device)
         return found if term.number == 1 else found * term.number
 
     def total(self, terms: Iterable[Term]) -> Tensor:
         """The sum of terms, [B, T, N]; 0 without terms."""
         products = [self.product(term) for term in terms]
-        found = products[0] if products else Tensor.zeros(1, 1, *[1] * self.rank)
+        found = products[0] if products else self.product(Term(0.0, ()))
         for each in products[1:]:
             found = found + each
         return found

@@ -49,9 +49,11 @@ def state_blocks(
     inner = [ref for ref in given if ref in slices or ref in used]
     known = {slices[ref].id if ref in slices else ref: names[ref] for ref in inner}
     update = f"{block}_update"
-    params = [_param(state, carry), *(_param(names[ref], one[ref]) for ref in inner)]
-    yield _block(update, params, write({scan.carry: state} | known, taken))
-    value = call(update, (arg(None, name(each)) for each in (state, *known.values())))
+    own = {scan.carry: state} if scan.carry in used else {}
+    params = [_param(state, carry) for _ in own]
+    params += [_param(names[ref], one[ref]) for ref in inner]
+    yield _block(update, params, write(own | known, taken))
+    value = call(update, (arg(None, name(each)) for each in (own | known).values()))
     start = None if scan.start is None else name(names[scan.start])
     statement = ast.State(SPAN, name(state), carry, name(axis), start, value)
     body = ast.Body(SPAN, (statement, ast.Result(SPAN, name(state))))

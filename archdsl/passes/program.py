@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, Stack, walk
+from archdsl.graph.nodes import Apply, Graph, Scan, Stack, walk
 from archdsl.graph.printer import show
 from archdsl.graph.types import format_integer
 from archdsl.graph.verify import verify
@@ -54,7 +54,7 @@ class Program(Frozen):
         """How often each of archdsl's own kernels is launched, over all layers."""
         found: Counter[str] = Counter()
         for node, around in walk(self.graph.nodes):
-            if isinstance(node, Apply):
+            if isinstance(node, Apply | Scan):
                 for kernel in node.kernels:
                     if kernel != TINYGRAD:
                         found[kernel] += prod(each.count for each in around)
