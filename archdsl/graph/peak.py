@@ -90,7 +90,7 @@ class _Peaks:
         highest = alive = alive
         for i, node in enumerate(nodes):
             value = self.value(node.id)
-            if not isinstance(node, Stack):
+            if isinstance(node, Apply | Scan):
                 alive += self.elements[value]
                 highest = max(highest, alive + self.scratch[value])
             elif isinstance(node, Mixture):
