@@ -17,7 +17,7 @@ import archdsl
 from archdsl.cli import main
 from archdsl.diagnostics import CODES
 from archdsl.graph.ops import CALLED
-from archdsl.graph.signature import Kind, Param
+from archdsl.graph.signature import Kind, Op, Param
 from archdsl.semantics.library import find
 from tests import sample_prose
 from tests.reference import zoo
@@ -160,10 +160,15 @@ def operators() -> str:
             "",
             f"## {op.name}",
             "",
-            f"`{op.name}({', '.join(map(parameter, op.params))})`",
+            f"`{op.name}({', '.join(map(parameter, written(op)))})`",
         ]
         lines += ["", op.doc, "", f"Example: `{op.example}`"]
     return "\n".join(lines) + "\n"
+
+
+def written(op: Op) -> list[Param]:
+    """The parameters that a spec can give."""
+    return [param for param in op.params if param.kind is not Kind.AXES]
 
 
 def parameter(param: Param) -> str:

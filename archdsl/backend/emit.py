@@ -7,7 +7,9 @@ shapes in the comments. Softmax, norms and losses are computed in float32 for al
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
+from typing import Any
 
 from tinygrad import Tensor, dtypes
 
@@ -15,7 +17,7 @@ from archdsl.backend.attend import append, attend
 from archdsl.backend.context import OpCall
 from archdsl.backend.contraction import contract, mask_along, max_, sum_, take, top
 from archdsl.backend.convolution import conv1d, extend, store
-from archdsl.backend.functional import ACTIVATIONS, activate, project, softmax_fp32
+from archdsl.backend.functional import ACTIVATIONS, FUNCTIONS, activate, project, softmax_fp32
 from archdsl.backend.kernels import norms, tables
 from archdsl.backend.losses import (
     binary_cross_entropy,
@@ -41,6 +43,7 @@ from archdsl.backend.products import experts, linear
 from archdsl.backend.rotary import rotary
 from archdsl.backend.tensors import make_contiguous, shape
 from archdsl.graph import axes
+from archdsl.graph.elementwise import is_larger
 from archdsl.passes.select_kernels import TINYGRAD
 
 # -- tokens and vectors --
@@ -59,7 +62,7 @@ def unembed(op: OpCall) -> Tensor:
     return project(op, x, epilogue=op.epilogue, dtype=op.dtype)  # [B, …, vocab]
 
 
-# -- norms and scaling --
+# -- norms --
 
 
 def norm(op: OpCall) -> Tensor:
@@ -83,15 +86,36 @@ def norm(op: OpCall) -> Tensor:
     return x.cast(op.dtype).contiguous()  # [B, …, D]
 
 
-def logit_scale(op: OpCall) -> Tensor:
-    factor = op.weights["weight"].cast(dtypes.float32).exp()  # []
-    return (op.x.cast(dtypes.float32) * factor).cast(op.x.dtype)  # as x
+# -- elementwise --
 
 
-def dot(op: OpCall) -> Tensor:
-    x, other = (t.cast(dtypes.float32) for t in op.tensors.values())  # [B, …, D] each
-    sums: Tensor = (x * other).sum(-1)  # [B, …]
-    return sums.cast(op.x.dtype)  # [B, …]
+def _pair(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[OpCall], Tensor]:
+    """An elementwise function of two tensors, of which one may lack axes of the other."""
+
+    def emit(op: OpCall) -> Tensor:
+        x, other = op.x, op.tensors["other"]
+        along = op.attr.get("along")
+        if along is not None and is_larger(op.types["x"], op.types["other"]):
+            other = _spread(other, along, x.ndim)
+        elif along is not None:
+            x = _spread(x, along, other.ndim)
+        return function(x, other)  # as the larger one
+
+    return emit
+
+
+def _spread(x: Tensor, along: tuple[int, ...], ndim: int) -> Tensor:
+    """x [B, …] with its axes at the places `along` of a larger tensor, 1 for the others."""
+    order = sorted(range(len(along)), key=lambda i: along[i])
+    x = x.permute(0, *(i + 1 for i in order))  # [B, …]
+    sizes: list[Any] = [x.shape[0], *[1] * (ndim - 1)]
+    for size, i in zip(x.shape[1:], sorted(along), strict=True):
+        sizes[i + 1] = size
+    return x.reshape(sizes)  # [B, …, 1, …]
+
+
+def weight(op: OpCall) -> Tensor:
+    return op.weights[""].unsqueeze(0)  # [1, …]
 
 
 # -- images, and named positions --
@@ -248,13 +272,13 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "top": top,
     "contract": contract,
     "take": take,
-    "add": lambda op: op.x + op.tensors["other"],
-    "multiply": lambda op: op.x * op.tensors["other"],
-    "dot": dot,
+    "add": _pair(operator.add),
+    "subtract": _pair(operator.sub),
+    "multiply": _pair(operator.mul),
+    "divide": _pair(operator.truediv),
     "scale": lambda op: op.x * op.attr["by"],
-    "logit_scale": logit_scale,
-    "layer_scale": lambda op: op.x * op.weights["weight"],
-    "add_bias": lambda op: op.x + op.weights["weight"],
+    "shift": lambda op: op.x + op.attr["by"],
+    "weight": weight,
     "concat": concat,
     "reshape": reshape,
     "slice": slice_,
@@ -276,4 +300,5 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "z_loss": z_loss,
     "penalty": penalty,
     **{name: lambda op, act=name: activate(op.context, act, op.x) for name in ACTIVATIONS},  # type: ignore[misc]
+    **{name: lambda op, function=each: function(op.x) for name, each in FUNCTIONS.items()},  # type: ignore[misc]
 }

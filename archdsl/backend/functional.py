@@ -74,6 +74,18 @@ ACTIVATIONS = {
     "sigmoid": _in_float32(lambda x: x.sigmoid()),
 }
 
+FUNCTIONS = {
+    "exp": _in_float32(lambda x: x.exp()),
+    "log": _in_float32(lambda x: x.log()),
+    "sqrt": _in_float32(lambda x: x.sqrt()),
+    "reciprocal": _in_float32(lambda x: x.reciprocal()),
+    "abs": _in_float32(lambda x: x.abs()),
+    "sin": _in_float32(lambda x: x.sin()),
+    "cos": _in_float32(lambda x: x.cos()),
+    # max(0, x) + log(1 + exp(-|x|)), which does not overflow.
+    "softplus": _in_float32(lambda x: x.maximum(0) + (1 + (-x.abs()).exp()).log()),
+}
+
 
 def softmax_fp32(scores: Tensor, axis: int) -> Tensor:
     """The softmax in float32; the shape is that of the input."""

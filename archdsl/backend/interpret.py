@@ -35,6 +35,7 @@ from archdsl.graph.nodes import (
     Stack,
 )
 from archdsl.graph.ops import OPERATORS
+from archdsl.graph.rules import POINTWISE
 from archdsl.graph.sites import full_path, site
 from archdsl.graph.types import Size
 from archdsl.passes.recurrences import plan
@@ -46,12 +47,16 @@ Value: TypeAlias = Any
 FEW = 8  # so many positions of a scan are computed at once without a kernel
 Layer: TypeAlias = tuple[int, ...]  # the numbers of the layers that we are in
 
+# Operators of values without an input, such as weights: the batch axis of these has size 1.
+_SAME_FOR_EACH = POINTWISE | {"weight", "reshape", "slice", "mean", "softmax"}
+
 
 def forward(context: ExecutionContext, inputs: Mapping[str, Value]) -> dict[str, Value]:
     """The outputs of a program by name. Caches are written in place, and are not outputs."""
     values = _values(context, inputs)
     caches = context.program.caches
-    return {name: values[ref] for name, ref in context.graph.outputs if name not in caches}
+    outputs = (each for each in context.graph.outputs if each[0] not in caches)
+    return {name: _for_rows(values[ref], context.program.batch) for name, ref in outputs}
 
 
 def loss(context: ExecutionContext, inputs: Mapping[str, Value]) -> Tensor:
@@ -164,6 +169,8 @@ def _stack(
 ) -> None:
     one = partial(_layer, context, node, values, around, layer)
     x = _in_float32(values[node.input]) if node.id in context.wide else values[node.input]
+    if (each := _for_rows(x, context.program.batch)) is not x:
+        x = make_contiguous(each)
     given = [each for each in node.gives if each.id not in context.caches]
     if not given:
         own = partial(_own, context, node, values, around, layer)
@@ -252,23 +259,30 @@ def _call(
     layer: Layer,
 ) -> Tensor:
     here = site(context.graph, node, context.types)
-    path = node.attr.get("tied") or full_path(node.path, around, layer)
-    names = [weight.name for weight in OPERATORS[node.op].weights(here)]
+    path = str(node.attr.get("tied") or full_path(node.path, around, layer))
+    row = OPERATORS[node.op]
+    weights = {each.name: each.path(path) for each in row.weights(here)}
     if node.attr.get("tied"):
-        names = ["weight"]
+        weights = {"weight": f"{path}.weight"}
     wide = node.id in context.wide
     tensors = {param: values[ref] for param, ref in node.inputs}
+    fused = _fused_operands(node, values)
+    if node.op not in _SAME_FOR_EACH:
+        given = {param: tensors[param] for param in tensors if param not in row.positions}
+        rows = max([1, *(_rows(each) for each in (*given.values(), *fused.values()))])
+        tensors |= {param: _for_rows(each, rows) for param, each in given.items()}
+        fused = {name: _for_rows(each, rows) for name, each in fused.items()}
     if wide and node.op in ELEMENTWISE:
         tensors = {param: _in_float32(each) for param, each in tensors.items()}
     op = OpCall(
         tensors,
         here.tensors,
-        {name: context.weights[f"{path}.{name}"] for name in names},
+        {name: context.weights[full] for name, full in weights.items()},
         here.attr,
         context,
-        {name: q for name in names if (q := context.quantized.get(f"{path}.{name}"))},
+        {name: q for name, full in weights.items() if (q := context.quantized.get(full))},
         dict(zip(part_names(node, here), node.kernels, strict=True)) if node.kernels else {},
-        _epilogue(node, values),
+        _epilogue(node, fused),
         wide,
     )
     out = EMIT[node.op](op)
@@ -289,9 +303,23 @@ def _in_float32(value: Value) -> Value:
     return value.cast(dtypes.float32) if floats else value
 
 
-def _epilogue(node: Apply, values: Mapping[str, Value]) -> Epilogue:
+def _rows(value: Value) -> int:
+    """The size of the batch axis: 1 for a value without an input, and for a number."""
+    return shape(value)[0] if isinstance(value, Tensor) and value.ndim else 1
+
+
+def _for_rows(value: Value, rows: int) -> Value:
+    """A value for each row of a batch, also if it depends on no input: [B, …]."""
+    same = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == 1 != rows
+    return value.expand(rows, *value.shape[1:]) if same else value
+
+
+def _fused_operands(node: Apply, values: Mapping[str, Value]) -> dict[str, Value]:
+    """The second operands of the operators that are fused into a node, by operator."""
+    return {each.op: values[each.other] for each in node.tail if each.other}
+
+
+def _epilogue(node: Apply, operands: Mapping[str, Value]) -> Epilogue:
     """The operators that are fused into a node, as the epilogue of its kernel."""
-    fused = {tail.op: tail.other for tail in node.tail}
-    times, plus = (fused.pop(name, None) for name in ("multiply", "add"))
-    act = next(iter(fused), None)
-    return Epilogue(act, values[times] if times else None, values[plus] if plus else None)
+    act = next((each.op for each in node.tail if each.other is None), None)
+    return Epilogue(act, operands.get("multiply"), operands.get("add"))

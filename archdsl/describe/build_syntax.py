@@ -22,7 +22,8 @@ SPAN = Span(Source("<expanded>", ""), 0, 0)
 CHOICES = frozenset(c for op in OPS.values() for p in op.params for c in p.choices)
 # Names with a meaning in the language, which a value must not hide.
 RESERVED = frozenset(CALLED) | CHOICES | {"sqrt", "none"}
-_NAMES = {"add": "total", "multiply": "product", "norm": "normed", "attention": "attended"}
+_NAMES = {"add": "total", "subtract": "difference", "multiply": "product", "divide": "quotient"}
+_NAMES |= {"norm": "normed", "attention": "attended", "weight": "trained"}
 
 
 class NameScope:
@@ -110,7 +111,11 @@ def settings(
     op, tied = OPS[node.op], node.attr.get("tied")
     for key, value in node.attrs:
         param = op.param(key)
-        if value is None or param.kind is Kind.AXIS or (tied and key in ("vocab", "dim")):
+        if (
+            value is None
+            or param.kind in (Kind.AXIS, Kind.AXES)
+            or (tied and key in ("vocab", "dim"))
+        ):
             continue
         match param.kind, value:
             case Kind.SIZES, tuple():

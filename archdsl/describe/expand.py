@@ -43,6 +43,7 @@ from archdsl.diagnostics import fail
 from archdsl.frozen import Frozen
 from archdsl.graph import masks
 from archdsl.graph.alike import alike
+from archdsl.graph.elementwise import check_order, is_larger, match_axes
 from archdsl.graph.masks import is_input
 from archdsl.graph.mixture import for_all_vectors
 from archdsl.graph.nodes import (
@@ -59,10 +60,12 @@ from archdsl.graph.nodes import (
     walk,
 )
 from archdsl.graph.ops import OPS
+from archdsl.graph.signature import Mismatch, Site
 from archdsl.graph.sites import site
-from archdsl.graph.types import Size
+from archdsl.graph.types import Size, Type
 from archdsl.graph.unused import results
 from archdsl.syntax import ast
+from archdsl.syntax.mistakes import reserved_word
 
 TIED = "tied"  # uses a block again
 _DEEPEST = 6  # nested brackets; a deeper value gets a name
@@ -94,7 +97,7 @@ class _File:
         self.bound |= {output for output, _ in graph.outputs}
         taken = NameScope(self.bound | {node.path for node in nodes})
         self.names = {
-            id: taken.fresh_name(block_name(n)) for n in nodes for id in _block_ids(n)
+            id: taken.fresh_name(block_name(n)) for n in nodes for id in self.block_ids(n)
         }
         taken.names |= {f"{self.names[n.id]}_update" for n in nodes if isinstance(n, Scan)}
         embeds = [n for n in nodes if isinstance(n, Apply) and n.op == "embed"]
@@ -126,6 +129,37 @@ class _File:
         if isinstance(node, Scan):
             return False
         return bool(OPS[node.op].weights(site(self.graph, node, self.types)))
+
+    def block_ids(self, node: Node) -> list[str]:
+        """The ids for which a block is written: bodies that are no chains, by their carry, and
+        operators that need names of axes."""
+        match node:
+            case Stack():
+                return [body.carry for body in node.bodies if not is_chain(body)]
+            case Mixture():
+                return [] if is_chain(node.inside) else [node.carry]
+            case Apply() if node.op in SIGNS:
+                return [] if self.matches(node) else [node.id]
+            case Apply():
+                return [node.id] if node.attr.get("axis") is not None else []
+            case Scan():
+                return [node.id]
+
+    def matches(self, node: Apply) -> bool:
+        """Whether the axes of two tensors match as they do in the model.
+
+        In the written spec the axes of fixed sizes have no names, or those of the graph.
+        """
+        here = site(self.graph, node, self.types)
+        for tensors in (here.tensors, {p: _unnamed(type) for p, type in here.tensors.items()}):
+            same = Site(tensors, {}, here.varying, {})
+            try:
+                check_order(same)
+                if match_axes(same).get("along") != node.attr.get("along"):
+                    return False
+            except Mismatch:
+                return False
+        return True
 
     # -- the model --
 
@@ -282,37 +316,64 @@ class _File:
         return call(block, (arg(None, name(outer[ref])) for ref in refs(scan)))
 
     def along(self, node: Apply) -> str:
-        """Writes a block of one operator, whose parameters give the axis a name."""
+        """Writes a block of one operator, whose parameters give the axes names."""
         block, taken = self.names[node.id], NameScope(self.names.values())
         known = {param: taken.fresh_name(param) for param, _ in node.inputs}
-        types = {param: self.types[ref] for param, ref in node.inputs}
-        axes = {p: [taken.fresh_name(a.name or "A") for a in types[p].axes] for p in known}
+        axes = self.axis_names(node, taken)
         params = tuple(
             ast.Param(
                 SPAN,
-                name(known[p]),
+                name(known[param]),
                 ast.Type(
                     SPAN,
-                    types[p].dtype,
-                    tuple(ast.Axis(SPAN, name(axis), None) for axis in axes[p]),
+                    self.types[ref].dtype,
+                    tuple(ast.Axis(SPAN, name(axis), None) for axis in axes[param]),
                     None,
                     None,
                 ),
                 None,
             )
-            for p in known
+            for param, ref in node.inputs
         )
         first, *others = known
-        index = node.attr["axis"]
-        assert isinstance(index, int)
-        args = [arg(p, name(known[p])) for p in others]
-        args += [arg("axis", name(axes[first][index])), *settings(node, ())]
-        value = chain(name(known[first]), call(node.op, args))
+        value: ast.Expr
+        if node.op in SIGNS:
+            value = ast.Binary(SPAN, name(known["x"]), SIGNS[node.op], name(known["other"]))
+        else:
+            index = node.attr["axis"]
+            assert isinstance(index, int)
+            args = [arg(p, name(known[p])) for p in others]
+            args += [arg("axis", name(axes[first][index])), *settings(node, ())]
+            value = chain(name(known[first]), call(node.op, args))
         statements = ast.Body(SPAN, (ast.Result(SPAN, value),))
         self.blocks.append(
             ast.Block(SPAN, name(block), ast.Params(SPAN, params), None, statements)
         )
         return block
+
+    def axis_names(self, node: Apply, taken: NameScope) -> dict[str, list[str]]:
+        """Names for the axes of each tensor; axes that an operator matches share one."""
+        types = {param: self.types[ref] for param, ref in node.inputs}
+        if node.op not in SIGNS:
+            return {
+                p: [taken.fresh_name(a.name or "A") for a in type.axes]
+                for p, type in types.items()
+            }
+        larger = "x" if is_larger(types["x"], types["other"]) else "other"
+        names = [taken.fresh_name(a.name or "A") for a in types[larger].axes]
+        along = node.attr.get("along")
+        places = range(len(names)) if along is None else along
+        assert isinstance(places, range | tuple)
+        smaller = [names[i] for i in places if isinstance(i, int)]
+        return {p: names if p == larger else smaller for p in types}
+
+
+def _unnamed(type: Type) -> Type:
+    """A type without the names of axes of fixed size."""
+    axes = (
+        replace(axis, name=None) if axis.size.value is not None else axis for axis in type.axes
+    )
+    return replace(type, axes=tuple(axes))
 
 
 class _Pending(Frozen):
@@ -371,6 +432,10 @@ class _Body:
         waiting = inline_values(self.nodes, outputs, result)
         self.write_ready_outputs()
         for node in self.nodes:
+            if isinstance(node, Apply) and node.op == "weight":
+                self.name_pending()
+                self.weight(node)
+                continue
             piece = self.write_node(node)
             if node.id in waiting and piece.depth <= _DEEPEST:
                 self.pending.append(piece)
@@ -403,6 +468,23 @@ class _Body:
             self.statements.append(ast.Edge(SPAN, name(self.names[node.id]), expr))
         self.write_ready_outputs()
 
+    def weight(self, node: Apply) -> None:
+        """Writes a trained tensor: a statement, or a labelled call if its path is no name."""
+        start, std = node.attr["start"], node.attr["std"]
+        fresh = "." not in node.path and node.path not in self.taken.names
+        if not fresh or reserved_word(node.path, SPAN):
+            self.bind(node, ast.Labeled(SPAN, name(node.path), self.operator(node)))
+            return
+        value: ast.Expr | None = None
+        if isinstance(start, float):
+            value = number(start)
+        elif isinstance(std, float):
+            value = call("normal", (arg("std", number(std)),))
+        self.names[node.id] = self.taken.fresh_name(node.path)
+        type = plain_type(self.file.types[node.id])
+        self.statements.append(ast.Weight(SPAN, name(node.path), type, value))
+        self.write_ready_outputs()
+
     def write_ready_outputs(self) -> None:
         """Writes the next outputs whose values already have names."""
         while self.outputs and self.outputs[0][1] in self.names:
@@ -428,17 +510,20 @@ class _Body:
         if isinstance(node, Apply) and node.op in SIGNS:
             left, right = parts
             depth = 1 + max(left.depth, right.depth)
-            return _Pending(node.id, self.sum(node, left.expr, right.expr), depth)
+            return _Pending(node.id, self.pair(node, left.expr, right.expr), depth)
         if not parts:
             return _Pending(node.id, self.step(node), 0)
         return _Pending(node.id, chain(parts[0].expr, self.step(node)), parts[0].depth)
 
-    def sum(self, node: Apply, left: ast.Expr, right: ast.Expr) -> ast.Expr:
-        """An infix expression, or a call if it needs a label."""
-        if place := self.unique_label(node):
-            both = ast.Call(SPAN, name(node.op), (arg(None, left), arg("other", right)))
-            return ast.Labeled(SPAN, name(place), both)
-        return ast.Binary(SPAN, left, SIGNS[node.op], right)
+    def pair(self, node: Apply, left: ast.Expr, right: ast.Expr) -> ast.Expr:
+        """An infix expression, or a call if it needs a label or a block of its own."""
+        own = node.id in self.file.names
+        place = self.unique_label(node)
+        if not place and not own:
+            return ast.Binary(SPAN, left, SIGNS[node.op], right)
+        callee = self.file.along(node) if own else node.op
+        both = ast.Call(SPAN, name(callee), (arg(None, left), arg("other", right)))
+        return ast.Labeled(SPAN, name(place), both) if place else both
 
     def operands(self, wanted: tuple[str, ...]) -> list[_Pending]:
         """The expressions of values at their use: pending ones, or names."""
@@ -509,20 +594,6 @@ class _Body:
         place = next(p for n in range(2, 10**6) if (p := f"{node.op}_{n}") not in self.places)
         self.places.add(place)
         return place
-
-
-def _block_ids(node: Node) -> list[str]:
-    """The ids for which `expand` writes a block: bodies that are no chains, by their carry,
-    and operators along an axis."""
-    match node:
-        case Stack():
-            return [body.carry for body in node.bodies if not is_chain(body)]
-        case Mixture():
-            return [] if is_chain(node.inside) else [node.carry]
-        case Apply():
-            return [node.id] if node.attr.get("axis") is not None else []
-        case Scan():
-            return [node.id]
 
 
 def _after_blank_lines(statements: Iterable[ast.Statement]) -> Iterator[ast.Statement]:

@@ -5,12 +5,12 @@ Features are recognized from the graph. One that is uncertain is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from archdsl.describe.sublayers import Attention, Mlp, Wiring
 from archdsl.graph import masks
 from archdsl.graph.cost import cost
-from archdsl.graph.nodes import Apply, Graph, Input, Stack, describe_losses
+from archdsl.graph.nodes import Apply, Graph, Input, Stack, describe_losses, walk
 from archdsl.graph.ops import OPS
 from archdsl.graph.printer import literal
 from archdsl.graph.products import MATMUL_OPS
@@ -52,7 +52,7 @@ def features(graph: Graph) -> dict[str, str]:
         "cross-attention": _join_unique(_attention(each) for each in attentions if each.over),
         "mlp": _mlps(wiring),
         "biases": _biases(graph),
-        "layer scale": _forms(wiring, "layer_scale", lambda n: f"from {n.attr['start']:g}"),
+        "layer scale": _join_unique(_layer_scales(wiring)),
         "dropout": _forms(wiring, "dropout", lambda n: f"{n.attr['rate']:g}"),
         "readout": _join_unique(map(_readout, wiring.outside(*_READOUTS))),
         "logits": _logits(wiring),
@@ -192,6 +192,18 @@ def _attention(each: Attention) -> str:
     return ", ".join(words)
 
 
+def _layer_scales(wiring: Wiring) -> Iterator[str]:
+    """The starts of trained vectors that multiply features, except those of norms."""
+    for node in wiring.applies("multiply"):
+        sides = [wiring.producers.get(ref) for _, ref in node.inputs]
+        applied = [each for each in sides if isinstance(each, Apply)]
+        if not any(each.op == "norm" for each in applied):
+            for each in applied:
+                if each.op == "weight" and each.type.axes:
+                    start = each.attr["start"]
+                    yield "drawn" if start is None else f"from {start:g}"
+
+
 def _mlps(wiring: Wiring) -> str | None:
     """The recognized forms of mlps; None if there are none, since others may exist."""
     forms = [*map(_mlp, wiring.mlps()), *map(_experts, wiring.applies("experts"))]
@@ -215,10 +227,12 @@ def _biases(graph: Graph) -> str:
     having: dict[str, None] = {}
     missing: dict[str, None] = {}
     others = False
+    adds = (n for n, _ in walk(graph.nodes) if isinstance(n, Apply) and n.op == "add")
+    added = {ref for node in adds for _, ref in node.inputs}
     for node, _, here in sites(graph):
         weights = [weight.name for weight in OPS[node.op].weights(here)]
         if node.op not in MATMUL_OPS | _COMPOSITE:
-            others = others or "bias" in weights or node.op == "add_bias"
+            others = others or "bias" in weights or (node.op == "weight" and node.id in added)
             continue
         for place in (w.removesuffix("weight") for w in weights if w.endswith("weight")):
             word = place.rstrip(".")

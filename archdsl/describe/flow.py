@@ -9,7 +9,8 @@ from collections import Counter
 
 from archdsl.graph.nodes import Apply, Body, Mixture, Node, Scan, Stack, outer_refs, refs
 
-SIGNS = {"add": "+", "multiply": "*"}  # operators that are written as infix signs
+# Operators that are written as infix signs.
+SIGNS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
 
 
 def chained_inputs(node: Apply) -> tuple[str, ...]:
@@ -49,7 +50,7 @@ def is_chain(body: Body) -> bool:
     own, before = {body.carry, *(node.id for node in body.nodes)}, body.carry
     for node in body.nodes:
         if not refs(node) or isinstance(node, Scan):
-            return False
+            return False  # such as a weight, which is not a step of a chain
         x, *others = [ref for _, ref in node.inputs] if isinstance(node, Apply) else refs(node)
         inside = captured_values(node) if isinstance(node, Stack) else ()
         if x != before or own.intersection((*others, *inside)):

@@ -46,7 +46,8 @@ def draw_weight(
     `normal(std)`: matrices and embeddings from N(0, std), by default 0.02 (Radford et al. 2018,
     section 4.1). `xavier`: matrices uniform within ±sqrt(6 / (in + out)) (Glorot and Bengio
     2010, equation 16), embeddings from N(0, 1 / sqrt(D)), of unit length on average. Biases
-    start at 0 and scales at 1, unless their operator states another number.
+    start at 0 and scales at 1, unless their operator states another number. A weight with a
+    `std` of its own is drawn from N(0, std).
     """
     match weight.init:
         case float():
@@ -60,7 +61,10 @@ def draw_weight(
     if rule == "xavier" and weight.init == "matrix":
         reach = np.float32(np.sqrt(6 / (weight.shape[0] + weight.shape[1])))
         return (2 * random.random(weight.shape, np.float32) - 1) * reach
-    std = weight.shape[-1] ** -0.5 if rule == "xavier" else numbers["std"]
+    std = weight.std
+    if std is None:
+        width = weight.shape[-1] if weight.shape else 1
+        std = width**-0.5 if rule == "xavier" else numbers["std"]
     value = random.standard_normal(weight.shape, np.float32)
     value *= np.float32(std)  # in place, so that the largest weight is not in memory twice
     return value

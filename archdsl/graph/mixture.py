@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from math import prod
 
 from archdsl.graph.nodes import Apply, Body, Mixture, Node, Stack
 from archdsl.graph.params import X, tensor
+from archdsl.graph.rules import PAIRS
 from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site
 from archdsl.graph.types import Axis, Size, Type
 
 # Functions that map 0 to 0.
 _KEEP_ZEROS = frozenset(
     {
-        *("scale", "logit_scale", "layer_scale", "dropout"),
+        *("scale", "dropout", "sqrt", "abs", "sin"),
         *("relu", "gelu", "gelu_tanh", "silu", "quick_gelu", "tanh"),
     }
 )
@@ -80,13 +81,45 @@ def _last(types: Mapping[str, Type], ref: str) -> int | None:
     return types[ref].axes[-1].size.value
 
 
-def one_vector(node: Apply, lead: int) -> Apply:
-    """An operator on vectors as one on a single vector: its axes lack the first `lead`."""
-    attrs = tuple(
-        (name, value - lead if name == "axis" and isinstance(value, int) else value)
-        for name, value in node.attrs
-    )
-    return replace(node, attrs=attrs)
+def is_fixed(node: Apply, fixed: Collection[str]) -> bool:
+    """Whether a value depends on weights alone, given the values before that do."""
+    return all(ref in fixed for _, ref in node.inputs)
+
+
+def one_vector(node: Apply, lead: int, fixed: Collection[str]) -> Apply:
+    """An operator on vectors as one on a single vector: its axes lack the first `lead`.
+
+    `fixed` are values of weights alone, which are the same for all vectors. Raises `Mismatch`
+    if there is a weight for each vector.
+    """
+    attrs = dict(node.attrs)
+    if isinstance(axis := attrs.get("axis"), int):
+        attrs["axis"] = axis - lead
+    if node.op in PAIRS:
+        along = attrs.pop("along", None)
+        places = along if isinstance(along, tuple) else range(len(node.type.axes))
+        own = tuple(i - lead for i in places if isinstance(i, int) and i >= lead)
+        if len(own) < len(places) and any(ref in fixed for _, ref in node.inputs):
+            raise Mismatch("axis", "it has a weight for each vector")
+        if len(own) < len(node.type.axes) - lead:
+            attrs["along"] = own
+    return replace(node, attrs=tuple(attrs.items()))
+
+
+def all_vectors(node: Apply, lead: int, fixed: Collection[str]) -> Apply:
+    """The inverse of `one_vector`."""
+    attrs = dict(node.attrs)
+    if isinstance(axis := attrs.get("axis"), int):
+        attrs["axis"] = axis + lead
+    if node.op in PAIRS:
+        along = attrs.get("along")
+        places = along if isinstance(along, tuple) else range(len(node.type.axes))
+        own = tuple(i + lead for i in places if isinstance(i, int))
+        if any(ref in fixed for _, ref in node.inputs):
+            attrs["along"] = own
+        elif along is not None:
+            attrs["along"] = (*range(lead), *own)
+    return replace(node, attrs=tuple(attrs.items()))
 
 
 def for_all_vectors(nodes: tuple[Node, ...], types: Mapping[str, Type]) -> tuple[Node, ...]:
@@ -115,24 +148,31 @@ def for_all_vectors(nodes: tuple[Node, ...], types: Mapping[str, Type]) -> tuple
     return tuple(found)
 
 
-def _widened(nodes: tuple[Node, ...], lead: tuple[Axis, ...]) -> tuple[Node, ...]:
+def _widened(
+    nodes: tuple[Node, ...], lead: tuple[Axis, ...], outer: frozenset[str] = frozenset()
+) -> tuple[Node, ...]:
     found: list[Node] = []
+    fixed = set(outer)
     for node in nodes:
         type = node.type.with_axes((*lead, *node.type.axes))
         match node:
+            case Apply() if is_fixed(node, fixed):
+                fixed.add(node.id)
+                found.append(node)
             case Apply():
-                found.append(replace(one_vector(node, -len(lead)), type=type))
+                found.append(replace(all_vectors(node, len(lead), fixed), type=type))
             case Stack():
-                bodies = tuple(_widened_body(body, lead) for body in node.bodies)
+                inner = frozenset(fixed)
+                bodies = tuple(_widened_body(body, lead, inner) for body in node.bodies)
                 found.append(replace(node, bodies=bodies, type=type))
             case Mixture():
                 found.append(replace(node, type=type))
     return tuple(found)
 
 
-def _widened_body(body: Body, lead: tuple[Axis, ...]) -> Body:
+def _widened_body(body: Body, lead: tuple[Axis, ...], outer: frozenset[str]) -> Body:
     carry_type = body.carry_type.with_axes((*lead, *body.carry_type.axes))
-    return replace(body, nodes=_widened(body.nodes, lead), carry_type=carry_type)
+    return replace(body, nodes=_widened(body.nodes, lead, outer), carry_type=carry_type)
 
 
 MIXTURE = Op(

@@ -13,6 +13,7 @@ from archdsl.graph import (
     attention,
     axes,
     convolution,
+    elementwise,
     losses,
     positions,
     products,
@@ -37,6 +38,11 @@ from archdsl.graph.params import (
 from archdsl.graph.signature import Kind, Op, Param
 from archdsl.graph.split import SPLIT
 from archdsl.graph.tensor_ops import TENSOR_OPS
+
+_PAIR = (
+    " Axes are matched by name; a tensor that lacks axes of the other one is the same at all "
+    "their positions."
+)
 
 _ROWS = (
     Op(
@@ -337,7 +343,10 @@ _ROWS = (
         without_tail=("causal",),
         example="conv1d(D, 3, padding = 1)",
     ),
-    *(Op(name, (X,), rules.same, doc, example=name) for name, doc in rules.ACTIVATIONS.items()),
+    *(
+        Op(name, (X,), rules.same, doc, example=name)
+        for name, doc in (rules.ACTIVATIONS | rules.FUNCTIONS).items()
+    ),
     Op(
         "patches",
         (X, integer("patch"), integer("stride", None), integer("padding", 0)),
@@ -398,59 +407,41 @@ _ROWS = (
         example="softmax",
     ),
     *TENSOR_OPS,
-    Op(
-        "add",
-        (X, tensor("other")),
-        rules.add,
-        "The sum of two tensors of the same shape; also written `a + b`.",
-        example="add(a, b)",
-    ),
-    Op(
-        "multiply",
-        (X, tensor("other")),
-        rules.multiply,
-        "The elementwise product of two tensors of the same shape; also written `a * b`.",
-        example="multiply(a, b)",
-    ),
-    Op(
-        "dot",
-        (X, tensor("other")),
-        rules.dot,
-        "The dot product of two tensors of the same shape along the last axis.",
-        example="dot(a, b)",
+    *(
+        Op(
+            name,
+            (X, tensor("other"), Param("along", Kind.AXES, None)),
+            elementwise.pair,
+            doc + _PAIR,
+            resolve_defaults=elementwise.match_axes,
+            check_names=elementwise.check_order,
+            example=f"{name}(a, b)",
+        )
+        for name, doc in rules.PAIRS.items()
     ),
     Op(
         "scale",
         (X, number("by")),
         rules.same,
-        "The product of a tensor and a number; also written `x * 0.5`.",
+        "The product of a tensor and a number; also written `x * 0.5`, `x / 2` or `-x`.",
         example="scale(sqrt(D))",
     ),
     Op(
-        "logit_scale",
-        (X, number("start", 2.6592)),
+        "shift",
+        (X, number("by")),
         rules.same,
-        "Multiplies by exp(s), where s is one trained number that starts at `start` (Radford "
-        "et al. 2021, section 2.3).",
-        weights=rules.logit_scale_weights,
-        example="logit_scale",
+        "The sum of a tensor and a number; also written `x + 1` or `x - 1`.",
+        example="shift(1)",
     ),
     Op(
-        "layer_scale",
-        (X, number("start", 1e-5)),
-        rules.feature_wise,
-        "Multiplies each feature by a trained number that starts at `start` (Touvron et al. "
-        "2021, section 2).",
-        weights=rules.layer_scale_weights,
-        example="layer_scale(1e-5)",
-    ),
-    Op(
-        "add_bias",
-        (X,),
-        rules.feature_wise,
-        "Adds a trained number to each feature; they start at 0.",
-        weights=rules.add_bias_weights,
-        example="add_bias",
+        "weight",
+        (Param("sizes", Kind.SIZES, ()), number("start", None), number("std", None)),
+        rules.weight,
+        "A trained tensor; also written as a statement, `weight name: float[D] = zeros`. All "
+        "its elements start at `start`, or are drawn from a normal distribution with the "
+        "standard deviation `std`; without both, the `init` of the model draws them.",
+        weights=rules.weight_weights,
+        example="weight(D, start = 0)",
     ),
     Op(
         "concat",
@@ -579,5 +570,5 @@ OPERATORS = OPS | DERIVED
 FORMS = {MIXTURE.name: MIXTURE, SPLIT.name: SPLIT}
 CALLED = OPS | FORMS  # all that a spec can call, besides blocks
 
-# Former names of operators, for the help of a message.
+# Former names of operators and blocks, for the help of a message.
 RENAMED = {"temperature": "logit_scale"}

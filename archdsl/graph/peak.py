@@ -35,7 +35,9 @@ class _Peaks:
         self.known: dict[tuple[str, frozenset[str]], int] = {}
         for node, _ in walk(graph.nodes):
             if isinstance(node, Apply):
-                self.elements[node.id] = node.type.elements.at(at)
+                # A trained tensor is in memory already.
+                trained = node.op == "weight"
+                self.elements[node.id] = 0 if trained else node.type.elements.at(at)
                 self.scratch[node.id] = (
                     OPERATORS[node.op].scratch(site(graph, node, types)).at(at)
                 )

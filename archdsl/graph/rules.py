@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import inf
 
 from archdsl.graph.signature import Mismatch, Site, Weight
-from archdsl.graph.types import Size, Type
+from archdsl.graph.types import Axis, Size, Type
 
 ACTIVATIONS = {
     "relu": "max(0, x).",
@@ -22,39 +22,57 @@ ACTIVATIONS = {
     "sigmoid": "1 / (1 + exp(-x)).",
 }
 
+# Other functions of each number, which no kernel fuses.
+FUNCTIONS = {
+    "exp": "The exponential function.",
+    "log": "The natural logarithm.",
+    "sqrt": "The square root; `sqrt(n)` of a number is a number.",
+    "reciprocal": "1 / x.",
+    "abs": "The absolute value.",
+    "sin": "The sine.",
+    "cos": "The cosine.",
+    "softplus": "log(1 + exp(x)) (Dugas et al. 2000).",
+}
+
+PAIRS = {
+    "add": "The sum of two tensors; also written `a + b`.",
+    "subtract": "The difference of two tensors; also written `a - b`.",
+    "multiply": "The elementwise product of two tensors; also written `a * b`.",
+    "divide": "The elementwise quotient of two tensors; also written `a / b`.",
+}
+
+# Operators that compute each number from the numbers at its place.
+POINTWISE = frozenset({*PAIRS, *ACTIVATIONS, *FUNCTIONS, "scale", "shift"})
+
+
+def weight(site: Site) -> Type:
+    """The type of a trained tensor."""
+    if site.attr["start"] is not None and site.attr["std"] is not None:
+        raise Mismatch(
+            "argument-value",
+            "a weight starts at a number or is drawn, not both",
+            "std",
+            help="leave out `start` or `std`",
+        )
+    std = site.attr["std"]
+    if std is not None and not 0 <= std < inf:
+        raise Mismatch(
+            "argument-value",
+            "`std` must be a finite number, 0 or more",
+            "std",
+            found=str(std),
+        )
+    return Type("float", tuple(Axis(None, Size.of(size)) for size in site.attr["sizes"]))
+
+
+def weight_weights(site: Site) -> tuple[Weight, ...]:
+    start, std = site.attr["start"], site.attr["std"]
+    return (Weight("", site.attr["sizes"], "embedding" if start is None else start, std),)
+
 
 def same(site: Site) -> Type:
     """The type of `x`, which must be float."""
     return site.floats()
-
-
-def add(site: Site) -> Type:
-    return _pair(site, "can be added")
-
-
-def multiply(site: Site) -> Type:
-    return _pair(site, "can be multiplied")
-
-
-def dot(site: Site) -> Type:
-    vectors, _ = _pair(site, "have a dot product"), site.width
-    return vectors.with_axes(vectors.axes[:-1])
-
-
-def _pair(site: Site, what: str) -> Type:
-    """The common type of `x` and `other`, which must have the same shape."""
-    left, right = site.floats(), site.floats("other")
-    if [axis.size for axis in left.axes] != [axis.size for axis in right.axes]:
-        pairs = zip(left.axes, right.axes, strict=False)
-        raise Mismatch(
-            "shape-mismatch",
-            f"only tensors of the same shape {what}",
-            "other",
-            expected=str(left),
-            found=str(right),
-            bound=next(((a, b) for a, b in pairs if a.size != b.size), ()),
-        )
-    return left.with_noncausal(right.noncausal)
 
 
 def dropout(site: Site) -> Type:
@@ -128,7 +146,7 @@ def unembed_flops(site: Site) -> Size:
     return site.x.elements * (2 * vocab)
 
 
-# -- norms, and operators with one weight per feature --
+# -- norms --
 
 
 def norm_defaults(site: Site) -> dict[str, bool]:
@@ -146,7 +164,9 @@ def norm(site: Site) -> Type:
             expected="a small number, 0 or more",
             found=str(site.attr["eps"]),
         )
-    return feature_wise(site)
+    site.floats()
+    _ = site.width  # fixed
+    return site.x
 
 
 def norm_weights(site: Site) -> tuple[Weight, ...]:
@@ -154,21 +174,3 @@ def norm_weights(site: Site) -> tuple[Weight, ...]:
     scale = (Weight("weight", shape, "ones"),) if site.attr["scale"] else ()
     bias = (Weight("bias", shape, "zeros"),) if site.attr["bias"] else ()
     return scale + bias
-
-
-def feature_wise(site: Site) -> Type:
-    """The type of `x`, which must be float with a fixed last axis."""
-    vectors, _ = site.floats(), site.width
-    return vectors
-
-
-def add_bias_weights(site: Site) -> tuple[Weight, ...]:
-    return (Weight("weight", (site.width,), "zeros"),)
-
-
-def layer_scale_weights(site: Site) -> tuple[Weight, ...]:
-    return (Weight("weight", (site.width,), site.attr["start"]),)
-
-
-def logit_scale_weights(site: Site) -> tuple[Weight, ...]:
-    return (Weight("weight", (), site.attr["start"]),)

@@ -30,6 +30,7 @@ class Kind(Enum):
     TEXT = "a string"
     AXIS = "the name of an axis"
     SIZE = "the size of an axis"
+    AXES = "the indices of axes"  # that only a graph has
     MARK = "a name"
     MASK = "a mask"
     LABEL = "the label of an `embed`"
@@ -65,12 +66,22 @@ class Weight(Frozen):
     """A trainable tensor of an operator.
 
     `init` is its initial value: "matrix" or "embedding" (drawn by the model's `init` rule),
-    "zeros", "ones", or a number for all elements.
+    "zeros", "ones", or a number for all elements. With `std`, it is drawn from N(0, std). The
+    tensor of the operator `weight` has no name: its path is that of the operator.
     """
 
     name: str
     shape: tuple[int, ...]
     init: str | float
+    std: float | None = None
+
+    def path(self, of: str) -> str:
+        """The full path of the tensor, for the path of its operator.
+
+        >>> Weight("bias", (4,), "zeros").path("h.0.up"), Weight("", (4,), "zeros").path("cls")
+        ('h.0.up.bias', 'cls')
+        """
+        return ".".join(part for part in (of, self.name) if part)
 
 
 class Site(Frozen):
@@ -209,6 +220,10 @@ def nothing_short(attr: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
+def no_check(site: Site) -> None:
+    pass
+
+
 def no_cost(site: Site) -> Size:
     return Size.of(0)
 
@@ -231,6 +246,7 @@ class Op(Frozen):
     - `infer`: the type rule.
     - `resolve_defaults`: values of omitted parameters that depend on other parameters.
     - `write_out`: the parameters of a graph that short ones of a spec set.
+    - `check_names`: rejects a use in a spec by the names of axes, which passes do not keep.
     - `flops`: for one example; a multiply-add of a matrix product counts as two.
     - `scratch`: elements alive inside the operator, besides its inputs and its result.
     - `cache`: elements that decoding caches inside the operator.
@@ -263,6 +279,7 @@ class Op(Frozen):
     doc: str
     resolve_defaults: Callable[[Site], Mapping[str, Any]] = no_defaults
     write_out: Callable[[Mapping[str, Any]], Mapping[str, Any]] = nothing_short
+    check_names: Callable[[Site], None] = no_check
     weights: Callable[[Site], tuple[Weight, ...]] = no_weights
     flops: Callable[[Site], Size] = no_cost
     scratch: Callable[[Site], Size] = no_cost
@@ -300,3 +317,9 @@ class Op(Frozen):
     def caches(self, name: str) -> bool:
         """Whether the past positions of a tensor are needed: also those of a mask's keys."""
         return name in self.cached or (self.masked and name.startswith("column_"))
+
+    def settings_of(self, given: Mapping[str, Any]) -> list[Param]:
+        """The settings of a node with these attributes: `AXES` only if they are given."""
+        return [
+            p for p in self.settings if p.kind is not Kind.AXES or given.get(p.name) is not None
+        ]

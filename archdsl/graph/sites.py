@@ -55,9 +55,8 @@ def _uses(graph: Graph, most: int | None) -> Iterator[Parameter]:
         for node in nodes:
             match node:
                 case Apply():
-                    before = f"{around}{node.path}." if node.path else around
                     for weight in weights[node.id]:
-                        yield Parameter(f"{before}{weight.name}", weight, node.id)
+                        yield Parameter(f"{around}{weight.path(node.path)}", weight, node.id)
                 case Stack():
                     kinds = [node.layers(kind)[:most] for kind in range(len(node.bodies))]
                     for i in merge(*kinds):

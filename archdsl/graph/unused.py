@@ -77,3 +77,28 @@ def _body(body: Body, used: set[str]) -> Body:
     nodes = drop_unused(body.nodes, used)
     takes = tuple(each for each in body.takes if each.id in used)
     return replace(body, nodes=nodes, takes=takes, gives=gives)
+
+
+def drop_unused_weights(graph: Graph) -> Graph:
+    """Removes weights that nothing uses: a condition chose the side without them."""
+    used = results(graph)
+    for node, _ in walk(graph.nodes):
+        used |= set(refs(node))
+        if not isinstance(node, Apply):
+            used |= {*node.results} if isinstance(node, Stack) else {node.result}
+
+    def others(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        found: list[Node] = []
+        for node in nodes:
+            if isinstance(node, Stack):
+                bodies = (replace(body, nodes=others(body.nodes)) for body in node.bodies)
+                found.append(replace(node, bodies=tuple(bodies)))
+            elif isinstance(node, Mixture):
+                found.append(replace(node, body=others(node.body)))
+            elif not isinstance(node, Apply):
+                found.append(node)  # a scan: its weights are outside of it
+            elif node.op != "weight" or node.id in used:
+                found.append(node)
+        return tuple(found)
+
+    return replace(graph, nodes=others(graph.nodes))

@@ -305,10 +305,10 @@ class _Verifier:
             if op is None or op.positions or op.loss:
                 raise BrokenGraph(f"{node.id} is fused with {tail.op}, which cannot be fused")
             tensors = [Kind.TENSOR] * (1 + len(others))
-            fits = [param.kind for param in op.params] == tensors
+            fits = [p.kind for p in op.params if p.kind is not Kind.AXES] == tensors
             fits = fits and not op.weights(Site({"x": type}, {}, {}, {}))
             _require(fits, node.id, f"is fused with {tail.op}, which cannot be fused")
-            names = (param.name for param in op.params)
+            names = (param.name for param in op.params if param.kind is Kind.TENSOR)
             given = (type, *(self.types[other] for other in others))
             type = op.infer(Site(dict(zip(names, given, strict=True)), {}, self.varying, {}))
         return type
@@ -322,9 +322,10 @@ class _Verifier:
         wanted += self.mask_inputs(node, op)
         wanted += [name for name in op.positions if name in given and name not in wanted]
         _require(given == wanted, node.id, f"has the tensors {given} instead of {wanted}")
-        names, wanted = [name for name, _ in node.attrs], [param.name for param in op.settings]
+        settings = op.settings_of(dict(node.attrs))
+        names, wanted = [name for name, _ in node.attrs], [param.name for param in settings]
         _require(names == wanted, node.id, f"has the settings {names} instead of {wanted}")
-        for param, (name, value) in zip(op.settings, node.attrs, strict=True):
+        for param, (name, value) in zip(settings, node.attrs, strict=True):
             _require(_fits(param, value), node.id, f"has {name} = {value!r}")
 
     def mask_inputs(self, node: Apply, op: Op) -> tuple[str, ...]:
@@ -412,6 +413,8 @@ def _fits(param: Param, value: Attribute) -> bool:
             return value in param.choices
         case Kind.AXIS:
             return type(value) is int and value >= 0
+        case Kind.AXES:
+            return isinstance(value, tuple) and all(type(v) is int and v >= 0 for v in value)
         case Kind.SIZES:
             return isinstance(value, tuple) and all(type(v) is int and v >= 1 for v in value)
         case Kind.NAMED_SIZES:

@@ -16,8 +16,6 @@ from archdsl.graph.nodes import (
     Scan,
     Slice,
     Stack,
-    refs,
-    walk,
 )
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.signature import Op
@@ -60,8 +58,6 @@ class _Step:
         self.positions: list[Apply] = []  # the graph's first nodes
         self.left_pads: dict[int, str] = {0: LEFT_PAD}
         self.at: dict[int, str] = {}
-        used = (refs(n) for n, _ in walk(analysis.graph.nodes) if n.id in analysis.stepped)
-        self.free = analysis.free & {ref for each in used for ref in each}
         self.valid: dict[int, str] = {}
         self.paths = {node.path for node in analysis.graph.nodes}
 
@@ -197,7 +193,9 @@ class _Step:
 
     def nodes(self, nodes: tuple[Node, ...]) -> Iterator[Node]:
         for node in nodes:
-            if node.id not in self.analysis.stepped | self.free:
+            if node.id in self.analysis.free:
+                yield node
+            if node.id not in self.analysis.stepped:
                 continue
             match node:
                 case Stack():

@@ -24,6 +24,7 @@ from archdsl.graph.nodes import (
     walk,
 )
 from archdsl.graph.ops import OPERATORS
+from archdsl.graph.rules import POINTWISE
 from archdsl.graph.sites import common_path, site, sites
 from archdsl.graph.types import Axis, Size, Type, Varying
 
@@ -93,9 +94,10 @@ class Analysis:
 
     - `depending`: values that depend on the tokens, or on their positions.
     - `stepped`: those that the outputs need, not only what is read from a prefix.
-    - `free`: values of operators without tensors; steps and the graph that runs once have them.
+    - `free`: values of weights and fixed positions alone that steps use, such as `1 + w`; a
+      step and the graph that runs once both compute them.
     - `caches`: stepped values whose past positions are cached, with their windows.
-    - `once`: values that steps use and that depend on no token.
+    - `once`: values that steps use and that depend on no token, without the free ones.
     - `step_inputs`: both of these, as inputs of a step.
     - `scans`: the carries of stepped scans, as inputs of a step.
     - `tails`: stepped values whose last positions are carried, as inputs of a step.
@@ -114,11 +116,6 @@ class Analysis:
         self.along = {i.name for i in graph.inputs if self.axis in i.type.vars}
         self.depending = _depending(graph, self.along, self.axis)
         self.stepped = self.depending & _needed(graph, self.depending)
-        self.free = {
-            node.id
-            for node, _ in walk(graph.nodes)
-            if isinstance(node, Apply) and not node.inputs and node.id not in self.stepped
-        }
         self.inside = positions(graph.nodes)  # of bodies of scans
         self.around = _around(graph)
         self._check()
@@ -129,6 +126,7 @@ class Analysis:
         self.capacity = capacity or bound + self.lead
         self.cache_axis = unused_name("C", {v.name for v in graph.varying})
         self.caches = dict(self._caches())
+        self.free = self._free()
         self.once = list(dict.fromkeys(self._once()))
         names = set(self.inputs)
         self.step_inputs = {each.ref: each for each in self._step_inputs(names)}
@@ -258,13 +256,38 @@ class Analysis:
             seen = [window for window in found if window is not None]
             yield ref, max(seen) if len(seen) == len(found) else None
 
+    def _free(self) -> set[str]:
+        """The values that steps use and that depend on no input.
+
+        Outside of stacks, all but elementwise functions are computed once per sequence.
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        for node, around in walk(self.graph.nodes):
+            if not isinstance(node, Apply) or node.id in self.stepped:
+                continue
+            light = around or not node.inputs or node.op in POINTWISE
+            if light and all(ref in found for ref in refs(node)):
+                found[node.id] = refs(node)
+        used: set[str] = set()
+        todo = [ref for ref in self._used_by_steps() if ref in found]
+        while todo:
+            ref = todo.pop()
+            if ref not in used:
+                used.add(ref)
+                todo += found[ref]
+        return used
+
     def _once(self) -> Iterator[str]:
+        return (ref for ref in self._used_by_steps() if ref not in self.free)
+
+    def _used_by_steps(self) -> Iterator[str]:
+        """The values that steps use and that depend on no token."""
         for node, _ in walk(self.graph.nodes):
             if node.id in self.inside:
                 continue
             used = (node.input, *node.results) if isinstance(node, Stack) else refs(node)
             if node.id in self.stepped:
-                yield from (ref for ref in used if ref not in self.stepped | self.free)
+                yield from (ref for ref in used if ref not in self.stepped)
         yield from (ref for _, ref in self.graph.outputs if ref not in self.stepped)
 
     def _scans(self, names: set[str]) -> Iterator[StepInput]:

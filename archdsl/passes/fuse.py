@@ -74,8 +74,8 @@ def _try_fuse(product: Apply, node: Apply, ref: str) -> Apply | None:
     """Fuses `node`, which uses `ref`, into a matmul; None if that is not possible."""
     done = [tail.op for tail in product.tail]
     other = next((each for _, each in node.inputs if each != ref), None)
-    if "add" in done:
-        return None
+    if "add" in done or node.attr.get("along") is not None:
+        return None  # a kernel adds and multiplies tensors of the shape of its result
     if node.op in ACTIVATIONS and not done:
         tail = Tail(node.op)
     elif other and (node.op == "add" or (node.op == "multiply" and "multiply" not in done)):

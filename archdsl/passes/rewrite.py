@@ -44,7 +44,8 @@ class Builder:
         op = OPERATORS[name]
         settings = {p.name: p.default for p in op.settings} | attr
         here = self._site(inputs, settings)
-        settled = tuple((settings | dict(op.resolve_defaults(here))).items())
+        settings |= op.resolve_defaults(here)
+        settled = tuple((p.name, settings[p.name]) for p in op.settings_of(settings))
         node = Apply(self.id(), name, tuple(inputs.items()), settled, path, Type("float"), span)
         return self.typed(node)
 

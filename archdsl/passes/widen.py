@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from archdsl.graph.nodes import Apply, Graph, Mixture, Scan, Stack, refs, walk
-from archdsl.graph.rules import ACTIVATIONS
+from archdsl.graph.rules import POINTWISE
 
 DTYPE = "float16"
 
@@ -21,9 +21,9 @@ _SUMS = frozenset({"linear", "unembed", "experts", "conv1d"})
 # Operators that compute each number, or each position, in the dtype of their inputs.
 ELEMENTWISE = frozenset(
     {
-        *("add", "multiply", "scale", "layer_scale", "logit_scale", "add_bias", "dropout"),
+        *("weight", "dropout"),
         *("posenc", "prepend", "concat", "slice", "first", "last", "readout", "at"),
-        *ACTIVATIONS,
+        *POINTWISE,
     }
 )
 _READERS = ELEMENTWISE | {"norm", "next_token", "cross_entropy"}  # of any dtype

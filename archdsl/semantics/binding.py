@@ -61,7 +61,8 @@ def callee(name: str, scope: Scope, span: Span) -> Callee | None:
     """The operator or block of this name, called at a span; None if there is none."""
     op, definition = CALLED.get(name), scope.blocks.get(name)
     if op and not op.loss:
-        return Callee(name, op.params, span)
+        # Only a graph says which axes match: a spec names them.
+        return Callee(name, tuple(p for p in op.params if p.kind is not Kind.AXES), span)
     if definition and not op:
         block = definition.block
         return Callee(name, signature(block.params), span, block.name.span)

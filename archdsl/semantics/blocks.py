@@ -29,21 +29,27 @@ from archdsl.semantics.values import (
     fits,
     kind_text,
 )
+from archdsl.semantics.weights import Weights
 from archdsl.syntax import ast
 from archdsl.syntax.printer import type_text
 
 _MOST = 10_000  # calls of blocks in one model: more than any model has, and done in seconds
 
 
-def names_of(statement: ast.Edge | ast.Edges | ast.State) -> tuple[ast.Name, ...]:
+def names_of(
+    statement: ast.Edge | ast.Edges | ast.State | ast.Weight,
+) -> tuple[ast.Name, ...]:
     return statement.names if isinstance(statement, ast.Edges) else (statement.name,)
 
 
 class Blocks:
     """Inlines blocks, each time with the sizes of the call."""
 
-    def __init__(self, builder: GraphBuilder, shapes: Shapes, evaluators: Evaluators):
+    def __init__(
+        self, builder: GraphBuilder, weights: Weights, shapes: Shapes, evaluators: Evaluators
+    ):
         self.builder = builder
+        self.weights = weights
         self.shapes = shapes
         self.evaluators = evaluators
         self.states = States(builder, shapes, evaluators)
@@ -205,7 +211,9 @@ class Blocks:
         """The value of a block's body."""
         result: Flow = POISON
         for statement in block.body.statements:
-            if isinstance(statement, ast.Edge | ast.Edges):
+            if isinstance(statement, ast.Weight):
+                self.bind_weight(statement, env)
+            elif isinstance(statement, ast.Edge | ast.Edges):
                 self.bind_edge(statement, env)
             elif isinstance(statement, ast.State):
                 self.states.bind(statement, env)
@@ -247,3 +255,8 @@ class Blocks:
                 found=describe(value),
             )
         return [POISON] * count
+
+    def bind_weight(self, statement: ast.Weight, env: Env) -> None:
+        """`weight name: type = start`, a value like that of an edge."""
+        value = self.weights.value(statement, env)
+        env.names[statement.name.id] = POISON if statement.name.id in env.names else value

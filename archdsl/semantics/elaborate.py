@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from archdsl.graph.ops import OPS
 from archdsl.graph.types import Varying
-from archdsl.semantics.binding import Arguments, Bound, is_mask
+from archdsl.semantics.arithmetic import Arithmetic
+from archdsl.semantics.binding import is_mask
 from archdsl.semantics.blocks import Blocks
 from archdsl.semantics.conditions import Conditions
 from archdsl.semantics.evaluators import Evaluators
 from archdsl.semantics.graph_builder import GraphBuilder
 from archdsl.semantics.mask_values import Masks
-from archdsl.semantics.numbers import calculate, call_function, to_scalar
+from archdsl.semantics.numbers import call_function, to_scalar
 from archdsl.semantics.operators import Operators
 from archdsl.semantics.report import Report
 from archdsl.semantics.shapes import Shapes
@@ -32,7 +33,7 @@ from archdsl.semantics.values import (
     Value,
     describe,
 )
-from archdsl.semantics.whole_numbers import renumbering
+from archdsl.semantics.weights import Weights
 from archdsl.syntax import ast
 from archdsl.syntax.printer import expression
 
@@ -45,12 +46,14 @@ class Elaborator:
         self.builder = GraphBuilder(report, varying)
         self.report_error = self.builder.report_error
         self.operators = Operators(self.builder)
+        self.arithmetic = Arithmetic(self.builder, self.operators)
         self.shapes = Shapes(report, varying, self.number)
         evaluators = Evaluators(
             self.evaluate, self.resolve, self.number, self.tensor, self.shapes.extent, self.flow
         )
         self.conditions = Conditions(self.builder, evaluators)
-        self.blocks = Blocks(self.builder, self.shapes, evaluators)
+        weights = Weights(self.builder, self.operators, self.shapes, evaluators)
+        self.blocks = Blocks(self.builder, weights, self.shapes, evaluators)
         self.masks = Masks(self.builder, evaluators)
         self.steps = Steps(
             self.builder, self.operators, self.blocks, self.conditions, evaluators
@@ -66,12 +69,12 @@ class Elaborator:
             case ast.Name():
                 return env.names.get(expr.id) or Symbol(expr.id, expr.span)
             case ast.Negate():
-                operand = self.resolve(expr.operand, env)
-                return calculate("-", Scalar(0), operand, expr.span, self.report_error)
+                return self.arithmetic.negate(expr, self.resolve(expr.operand, env), env)
             case ast.Binary(op="&" | "|") | ast.Not():
                 return self.masks.combined(expr, env)
             case ast.Binary():
-                return self._binary(expr, env)
+                left, right = self.resolve(expr.left, env), self.resolve(expr.right, env)
+                return self.arithmetic.binary(expr, left, right, env)
             case ast.Call():
                 return self._call(expr, env, None)
             case ast.Labeled():
@@ -141,39 +144,6 @@ class Elaborator:
             "not-a-tensor", "a tensor is needed here", expr.span, found=describe(value)
         )
 
-    def _binary(self, expr: ast.Binary, env: Env) -> Value:
-        left, right = self.resolve(expr.left, env), self.resolve(expr.right, env)
-        if found := renumbering(expr, left, right):
-            return self.operators.apply(OPS["renumber"], found, expr.span, "renumber", env)
-        match expr.op, left, right:
-            case _, Poison(), _:
-                return left
-            case _, _, Poison():
-                return right
-            case ("+" | "*") as op, Tensor(), Tensor():
-                name = "add" if op == "+" else "multiply"
-                slots = {"x": [Bound(expr.left, left, expr.left.span)]}
-                slots["other"] = [Bound(expr.right, right, expr.right.span)]
-                return self.operators.apply(OPS[name], Arguments(slots), expr.span, name, env)
-            case ("*", Tensor() as x, Scalar() as by) | ("*", Scalar() as by, Tensor() as x):
-                number = expr.right if x is left else expr.left
-                slots = {
-                    "x": [Bound(None, x, expr.span)],
-                    "by": [Bound(number, by, number.span)],
-                }
-                return self.operators.apply(
-                    OPS["scale"], Arguments(slots), expr.span, "scale", env
-                )
-            case (_, Tensor(), _) | (_, _, Tensor()):
-                return self.report_error(
-                    "arithmetic",
-                    f"`{expr.op}` is not defined for {describe(left)} and {describe(right)}",
-                    expr.span,
-                    expected="the sum or product of two tensors, or a tensor times a number",
-                )
-            case _:
-                return calculate(expr.op, left, right, expr.span, self.report_error)
-
     def _labeled(self, expr: ast.Labeled, env: Env) -> Value:
         if isinstance(expr.value, ast.Call):
             return self._call(expr.value, env, expr.label)
@@ -205,6 +175,10 @@ class Elaborator:
             return self.masks.atom(call, env)
         if not isinstance(function, Function):
             return self.steps.call(call, env, None, label, named=True)
+        if call.callee.id in OPS and len(call.args) == 1:
+            x = self.resolve(call.args[0].value, env)
+            if isinstance(x, Tensor):
+                return self.steps.elementwise(call, x, env, label)
         args = [self.number(a.value, env) for a in call.args]  # type: ignore[arg-type]
         if any(isinstance(a, Poison) for a in args):
             return POISON

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from archdsl.diagnostics import Note, Span
-from archdsl.graph.mixture import MIXTURE, mixture_type, most_chosen, one_vector
+from archdsl.graph.mixture import MIXTURE, is_fixed, mixture_type, most_chosen, one_vector
 from archdsl.graph.nodes import Apply, Mixture, Node, Stack, refs, walk
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Mismatch, Site
@@ -92,20 +92,25 @@ class Mixtures:
         lead: int,
         block: Closure,
         span: Span,
+        outer: frozenset[str] = frozenset(),
     ) -> tuple[Node, ...] | None:
         """The nodes of an expert for one vector, or None after a report; adds to `types`."""
         found: list[Node] = []
+        fixed = set(outer)
         for node in nodes:
             if any(ref not in types for ref in refs(node)):
                 self._refuse(node, "uses a value from outside of the expert", block)
                 return None
             match node:
+                case Apply() if is_fixed(node, fixed):
+                    fixed.add(node.id)
+                    found.append(node)
                 case Apply():
                     op = OPS[node.op]
-                    node = one_vector(node, lead)
                     tensors = {param: types[ref] for param, ref in node.inputs}
-                    site = Site(tensors, node.attr, self.builder.varying, {})
                     try:
+                        node = one_vector(node, lead, fixed)
+                        site = Site(tensors, node.attr, self.builder.varying, {})
                         if op.positions or op.cached or any(a < 0 for a in _axes(node)):
                             raise Mismatch("axis", "it needs other vectors")
                         type = op.infer(site)
@@ -117,7 +122,9 @@ class Mixtures:
                     bodies = []
                     for body in node.bodies:
                         carry = types[body.carry] = types[node.input]
-                        inner = self._for_one_vector(body.nodes, types, lead, block, span)
+                        inner = self._for_one_vector(
+                            body.nodes, types, lead, block, span, frozenset(fixed)
+                        )
                         if inner is None:
                             return None
                         bodies.append(replace(body, nodes=inner, carry_type=carry))

@@ -10,7 +10,7 @@ from archdsl.graph.nodes import Apply, Graph, Input, Term
 from archdsl.graph.ops import OPS
 from archdsl.graph.signature import Param
 from archdsl.graph.types import Size, Type, Varying
-from archdsl.graph.unused import drop_absent
+from archdsl.graph.unused import drop_absent, drop_unused_weights
 from archdsl.semantics.binding import Callee, bind
 from archdsl.semantics.blocks import names_of
 from archdsl.semantics.elaborate import Elaborator
@@ -88,7 +88,7 @@ class ModelBuilder:
             tuple(self.losses),
             self.init,
         )
-        self.complete = graph
+        self.complete = graph = drop_unused_weights(graph)
         return drop_absent(graph) if self.partial else graph
 
     def bind_parameters(self, settings: Mapping[str, Setting]) -> Env:
@@ -109,6 +109,9 @@ class ModelBuilder:
         match statement:
             case ast.Input():
                 self._input(statement)
+            case ast.Weight():
+                self.elaborator.blocks.bind_weight(statement, self.env)
+                self.failed |= isinstance(self.env.names[statement.name.id], Poison)
             case ast.Edge() | ast.Edges():
                 self.elaborator.blocks.bind_edge(statement, self.env)
                 names = names_of(statement)

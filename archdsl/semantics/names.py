@@ -92,7 +92,7 @@ class _Names:
         self.edges = edges = {
             name.id: name
             for each in statements
-            if isinstance(each, ast.Edge | ast.Edges | ast.State)
+            if isinstance(each, ast.Edge | ast.Edges | ast.State | ast.Weight)
             for name in names_of(each)
         }
         if isinstance(item, ast.Block):
@@ -231,7 +231,7 @@ class _Names:
             )
         for statement in block.body.statements:
             match statement:
-                case ast.Edge() | ast.Edges() | ast.State():
+                case ast.Edge() | ast.Edges() | ast.State() | ast.Weight():
                     pass
                 case ast.Result():
                     if statement is not last:
@@ -254,6 +254,11 @@ class _Names:
                 self.input_type(statement.type)
                 if statement.default:
                     self.value(statement.default)
+                self.bind(statement.name)
+            case ast.Weight():
+                self.result_type(statement.type)
+                if statement.start:
+                    self.start(statement.start)
                 self.bind(statement.name)
             case ast.Edge() | ast.Edges():
                 value = statement.value  # `seen = causal` is a mask
@@ -299,6 +304,17 @@ class _Names:
         self.value(node.value)
         if not used:  # it must also be used below
             self.used.discard(node.name.id)
+
+    def start(self, expr: ast.Expr) -> None:
+        """How a weight starts: a number, or a name that the elaborator knows."""
+        match expr:
+            case ast.Name() if expr.id not in self.bound:
+                pass
+            case ast.Call() if expr.callee.id not in self.bound:
+                for arg in expr.args:
+                    self.value(arg.value)
+            case _:
+                self.value(expr)
 
     def loss(self, call: ast.Call) -> None:
         for arg in call.args:

@@ -162,10 +162,12 @@ class Operators:
             attr = {**site.attr, **op.resolve_defaults(site)}
             site = Site(site.tensors, attr, site.varying, site.named)
             type = op.infer(site)
+            op.check_names(site)
             op.weights(site)
         except Mismatch as mismatch:
             return self.report_mismatch(mismatch, op, arguments.slots, span)
-        id, attrs = self.builder.new_id(), tuple(site.attr.items())
+        attrs = tuple((p.name, site.attr[p.name]) for p in op.settings_of(site.attr))
+        id = self.builder.new_id()
         return Apply(id, op.name, refs, attrs, path, type, span), site
 
     def site(

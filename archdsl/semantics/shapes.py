@@ -306,7 +306,13 @@ class Shapes:
         axes = (replace(a, name=outer.get(a.name or "", a.name)) for a in type.axes)
         return replace(type, axes=tuple(axes))
 
-    # -- declared types of outputs and results --
+    # -- declared types of weights, outputs and results --
+
+    def written(self, node: ast.Type, env: Env) -> Type | None:
+        """The type that is written, or None after a report."""
+        axes = [self._size(axis, env) for axis in node.axes]
+        known = tuple(axis for axis in axes if axis is not None)
+        return Type(node.dtype, known) if len(known) == len(axes) else None
 
     def check(self, type: Type, node: ast.Type, env: Env, what: str) -> bool:
         """Whether a value has its declared type; reports a difference."""

@@ -12,7 +12,7 @@ from archdsl.graph.ops import FORMS, OPS
 from archdsl.graph.signature import Kind, Param
 from archdsl.graph.split import SPLIT
 from archdsl.graph.types import Type
-from archdsl.semantics.binding import Callee, bind, callee
+from archdsl.semantics.binding import Arguments, Bound, Callee, bind, callee
 from archdsl.semantics.blocks import Blocks
 from archdsl.semantics.conditions import Conditions
 from archdsl.semantics.evaluators import Evaluators
@@ -27,6 +27,7 @@ from archdsl.semantics.values import (
     Closure,
     Env,
     Flow,
+    Function,
     Poison,
     Scalar,
     Several,
@@ -159,6 +160,8 @@ class Steps:
         target = env.names.get(name.id)
         if isinstance(target, Closure):
             return self._call_parameter(target, expr, args, env, x, label, named)
+        if isinstance(target, Function) and x is not None and name.id in OPS:
+            target = None  # `x -> sqrt`, of each number of a tensor
         if isinstance(target, Symbol) and (
             callee(target.name, env.scope, expr.span) or env.scope.is_unclear(target.name)
         ):
@@ -238,6 +241,14 @@ class Steps:
             )
         with self.builder.places.again(part.prefix, expr.span):
             return self.apply(part.block, env, x, part.label)
+
+    def elementwise(
+        self, call: ast.Call, x: Tensor, env: Env, label: ast.Name | None
+    ) -> Tensor | Poison:
+        """`sqrt(x)` of a tensor: the operator with the name of a function of numbers."""
+        op, place = OPS[call.callee.id], label.id if label else call.callee.id
+        arguments = Arguments({"x": [Bound(call.args[0].value, x, call.args[0].span)]})
+        return self.operators.apply(op, arguments, call.span, place, env, label)
 
     def _call_parameter(
         self,
@@ -444,8 +455,18 @@ class Steps:
 
     def _layers(self, expr: ast.Expr, env: Env) -> int | None:
         """The number of layers, or None after a report."""
-        count = self.evaluators.number(expr, env)
+        count = self.evaluators.resolve(expr, env)
         if isinstance(count, Poison):
+            return None
+        text = f"to multiply by it, put the chain in parentheses: `(…) * {expr.span.text}`"
+        if not isinstance(count, Scalar):
+            self.builder.report_error(
+                "arithmetic",
+                "after an arrow, `block * n` repeats a block, and `n` must be a number",
+                expr.span,
+                found=describe(count),
+                help=text if isinstance(count, Tensor) else None,
+            )
             return None
         if type(count.value) is int and count.value >= 1:
             return count.value
@@ -456,9 +477,7 @@ class Steps:
             "the number of layers must be a whole number above 0",
             expr.span,
             found=describe(count),
-            help="to multiply a tensor by a number, write `scale(…)`"
-            if isinstance(count.value, float)
-            else None,
+            help=text if isinstance(count.value, float) else None,
         )
         return None
 

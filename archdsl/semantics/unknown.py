@@ -34,7 +34,8 @@ def unknown_block(name: str, span: Span, scope: Scope) -> Diagnostic:
         help: str | None = f"write it as a statement: `loss {CALLED[name].example}`"
         return Diagnostic("not-a-block", f"`{name}` is a loss", span, help=help)
     blocks = [*scope.blocks, *(n for n, op in CALLED.items() if not op.loss)]
-    help = _elsewhere(name) or did_you_mean(RENAMED.get(name, name), blocks)
+    now = RENAMED.get(name, name)
+    help = _elsewhere(now) or did_you_mean(now, blocks)
     return Diagnostic("unknown-name", f"there is no block `{name}`", span, help=help)
 
 

@@ -243,6 +243,15 @@ class Input(Spanned):
     trivia: Trivia = PLAIN
 
 
+class Weight(Spanned):
+    """`weight sink: float[heads] = zeros`: a trained tensor, and how it starts."""
+
+    name: Name
+    type: Type
+    start: Expr | None
+    trivia: Trivia = PLAIN
+
+
 class Edge(Spanned):
     name: Name
     value: Expr
@@ -320,7 +329,7 @@ class Result(Spanned):
 
 
 Statement: TypeAlias = (
-    Input | Edge | Edges | State | Output | Loss | Init | Expect | ExpectType | Result
+    Input | Weight | Edge | Edges | State | Output | Loss | Init | Expect | ExpectType | Result
 )
 
 # -- the items of a file --

@@ -21,6 +21,7 @@ _FORMS = {
     "variant": "variant name = Model(D = 1600, …)",
     "weights": 'weights "title" for Model { … }',
     "input": "input name: int[T] < vocab",
+    "weight": "weight name: float[D] = zeros",
     "state": "state name: float[D] along T = …",
     "output": "output name: float[T, D] = …",
     "loss": "loss next_token(logits, tokens)",
@@ -29,7 +30,7 @@ _FORMS = {
 }
 KEYWORDS = {*_FORMS, "for", "ignore", "pad", "float", "int", "bool", "true", "false"}
 KEYWORDS |= {"if", "else", "not", "default"}
-KEYWORDS -= {"state"}  # a usual name
+KEYWORDS -= {"state", "weight"}  # usual names
 
 # Words of other languages, which would be names here.
 _FOREIGN = {
@@ -59,7 +60,11 @@ _OPERATORS = {"STAR", "SLASH", "FLOOR", "PERCENT", "AS", "TIED", "AND", "OR"}
 
 # If all terminals of the first set are expected, the phrase replaces both sets.
 _GROUPS: tuple[tuple[set[str], str, set[str]], ...] = (
-    ({"INPUT", "OUTPUT", "LOSS", "INIT", "EXPECT"}, "a statement", _EXPRESSION | {"_STATE"}),
+    (
+        {"INPUT", "WEIGHT", "OUTPUT", "LOSS", "INIT", "EXPECT"},
+        "a statement",
+        _EXPRESSION | {"_STATE"},
+    ),
     ({"USE", "BLOCK", "MODEL"}, "`use`, `block`, `model`, …", {"VARIANT", "WEIGHTS"}),
     ({"NAME", "INT", "LPAR", "LBRACE"}, "an expression", _EXPRESSION | {"MINUS", "NOT"}),
     (

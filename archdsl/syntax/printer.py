@@ -352,6 +352,11 @@ def _statement_lines(node: ast.Item | ast.Statement | ast.Line, indent: str) -> 
             if node.default is None:
                 return [declared]
             return _prepend(f"{declared} = ", node.default, indent, used, _SUM)
+        case ast.Weight():
+            declared = f"weight {node.name.id}: {type_text(node.type)}"
+            if node.start is None:
+                return [declared]
+            return _prepend(f"{declared} = ", node.start, indent, used, _SUM)
         case ast.Edge():
             return _prepend(f"{node.name.id} = ", node.value, indent, used)
         case ast.Edges():

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tinygrad import Tensor
 
 import archdsl
 from archdsl.backend.positions import slopes
@@ -297,33 +296,6 @@ def test_an_expert_that_is_not_chosen_learns_nothing() -> None:
 # -- features --
 
 
-def test_what_starts_as_a_number(tmp_path: Path) -> None:
-    x = normal(2, 3)
-    lines = """
-        input x: float[3]
-        output y: float[3] = x -> logit_scale
-        output warm: float[3] = x -> warm: logit_scale(0)
-        output small: float[3] = x -> layer_scale
-        output half: float[3] = x -> half: layer_scale(0.5)
-        output same: float[3] = x -> add_bias
-    """
-    first = model(lines)
-    found = {name: out.numpy() for name, out in first(x=x).items()}
-    assert apart(found["y"], np.exp(2.6592) * x) < 1e-6
-    assert (found["warm"] == x).all()
-    assert apart(found["small"], 1e-5 * x) < 1e-6
-    assert (found["half"] == x / 2).all()
-    assert (found["same"] == x).all()
-    # A weight of no axes is kept like any other.
-    first.parameters["logit_scale.weight"].assign(Tensor(1.5)).realize()
-    for suffix in ("npz", "safetensors"):
-        first.save(tmp_path / f"weights.{suffix}")
-        second = model(lines)
-        second.load(tmp_path / f"weights.{suffix}")
-        assert second.parameters["logit_scale.weight"].shape == ()
-        assert apart(second(x=x)["y"], np.exp(1.5) * x) < 1e-6
-
-
 def test_l2_norm() -> None:
     x = normal(2, 5, 4)
     x[0, 0] = 0
@@ -343,11 +315,9 @@ def test_products_of_two_tensors() -> None:
         input a: float[T <= 9, 4]
         input b: float[T, 4]
         output y: float[T, 4] = multiply(a, b)
-        output sums: float[T] = dot(a, b)
         output gate: float[T, 4] = a -> sigmoid
     """)(a=a, b=b)
     assert apart(found["y"], a * b) == 0
-    assert apart(found["sums"], (a * b).sum(-1)) < 1e-6
     assert apart(found["gate"], 1 / (1 + np.exp(-a))) < 1e-6
 
 
@@ -383,9 +353,8 @@ BIASED = """
         "norm(l2)",
         "experts(3, 2, 5)",
         "conv1d(4, 3, padding = 1)",
-        "logit_scale",
-        "layer_scale(2)",
-        "add_bias",
+        "exp",
+        "softplus",
         "sigmoid",
         BIASED,
     ],

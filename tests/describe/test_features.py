@@ -11,6 +11,7 @@ from archdsl.diagnostics import ArchError
 from tests.semantics.small import graph, model
 
 HEADS = """
+use "blocks.arch"
 block heads_of(x: float[T, D], n): float[T, n, D // n] {
   x -> reshape("T (n size) -> T n size", n = n)
 }

@@ -58,7 +58,10 @@ def infer(use: str) -> Type:
 def test_accepted(use: str, expected: str) -> None:
     op, here = parse_use(use)
     lines = [f"gives {op.infer(here)}"]
-    lines += [f"weight {w.name} {list(w.shape)}: {w.init}" for w in op.weights(here)]
+    lines += [
+        f"weight {w.name} {list(w.shape)}: {w.init if w.std is None else f'std {w.std}'}"
+        for w in op.weights(here)
+    ]
     costs = {
         "flops": op.flops,
         "scratch": op.scratch,

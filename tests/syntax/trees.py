@@ -181,6 +181,7 @@ guards = _or_none(conditions(plain))
 choices = _node(ast.Choices, st.lists(names, min_size=2, max_size=3).map(tuple))
 statements = (
     _node(ast.Input, names, types, _or_none(numbers), trivia).map(_whole)
+    | _node(ast.Weight, names, types, _or_none(numbers), trivia)
     | _node(ast.Edge, names, expressions, trivia).map(_whole)
     | _node(ast.Edges, _many(names, 2), expressions, trivia).map(_whole)
     | _node(ast.State, names, types, names, _or_none(numbers), expressions, trivia).map(_whole)
