@@ -35,6 +35,7 @@ from archdsl.graph.params import (
     tensor,
     token,
 )
+from archdsl.graph.scores import SCORES
 from archdsl.graph.signature import Kind, Op, Param
 from archdsl.graph.split import SPLIT
 from archdsl.graph.tensor_ops import TENSOR_OPS
@@ -399,13 +400,7 @@ _ROWS = (
         "The mean along an axis (default: the sequence). Padding of a ragged axis is ignored.",
         example="mean(T)",
     ),
-    Op(
-        "softmax",
-        (X, axis(None)),
-        shapes.softmax,
-        "The softmax along an axis (default: the last). Padding of a ragged axis gets 0.",
-        example="softmax",
-    ),
+    *SCORES,
     *TENSOR_OPS,
     *(
         Op(
