@@ -406,9 +406,7 @@ _ROWS = (
         Op(
             name,
             (X, tensor("other"), Param("along", Kind.AXES, None)),
-            {"add": elementwise.add, "multiply": elementwise.multiply}.get(
-                name, elementwise.pair
-            ),
+            elementwise.pair,
             doc + _PAIR,
             resolve_defaults=elementwise.match_axes,
             check_names=elementwise.check_order,

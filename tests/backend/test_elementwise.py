@@ -221,7 +221,8 @@ model M(vocab = 11, D = 8, depth = 3) {
   weight s: float
   h = tokens -> embed(vocab, D) -> first: scaled
     -> h: { scaled -> attention(2, causal) } * depth -> tied(first)
-  output logits: float[T, vocab] = h / (2 - s) + (latents -> linear(D) -> mean) - s -> linear(vocab)
+  bias = latents -> linear(D) -> mean
+  output logits: float[T, vocab] = h / (2 - s) + bias - s -> linear(vocab)
   loss next_token(logits, tokens)
 }
 """
