@@ -406,7 +406,9 @@ _ROWS = (
         Op(
             name,
             (X, tensor("other"), Param("along", Kind.AXES, None)),
-            elementwise.pair,
+            {"add": elementwise.add, "multiply": elementwise.multiply}.get(
+                name, elementwise.pair
+            ),
             doc + _PAIR,
             resolve_defaults=elementwise.match_axes,
             check_names=elementwise.check_order,
