@@ -305,7 +305,7 @@ def _in_float32(value: Value) -> Value:
 
 def _rows(value: Value) -> int:
     """The size of the batch axis: 1 for a value without an input, and for a number."""
-    return shape(value)[0] if isinstance(value, Tensor) and value.ndim else 1
+    return int(value.shape[0]) if isinstance(value, Tensor) and value.ndim else 1
 
 
 def _for_rows(value: Value, rows: int) -> Value:
