@@ -150,8 +150,8 @@ LEAKS = {
 """,
     "the last of a suffix": """
   weight end: float[1, D]
-  y = concat(x, end, T) -> attention(2, causal)
-  read = y -> max(T)  # leak
+  y = concat(x, end, T) -> attention(2, causal)  # leak
+  read = y -> max(T)
   h = x + read
 """,
     # routing and states
