@@ -401,3 +401,20 @@ def test_sinusoids_of_numbers(given: str, settings: str) -> None:
     right = np.stack([sine, cosine], 2).reshape(3, 6)
     right = np.concatenate([cosine, sine], 1) if settings else right
     assert apart(found, right[None]) < 1e-5
+
+
+def test_a_table_of_the_distances_in_a_grid(tmp_path: Path) -> None:
+    found = archdsl.compile(
+        archdsl.parse("""
+            use "blocks.arch"
+            model M() {
+              input x: float[6, 2]
+              output y: float[3, 6, 6] = x -> bias: grid_bias(2, 3, heads = 3)
+            }
+        """)
+    )
+    table = normal(3 * 5, 3)
+    y = filled(found, {"bias.table.weight": table}, tmp_path)(x=normal(1, 6, 2))["y"]
+    row, column = np.divmod(np.arange(6), 3)
+    down, across = row[:, None] - row + 1, column[:, None] - column + 2
+    assert apart(y, table[down * 5 + across].transpose(2, 0, 1)[None]) == 0
