@@ -1,0 +1,67 @@
+"""Decoders of specs/ with states, as transformers has them: Mamba-2.
+
+Sizes are drawn from a seed. Theirs read each row alone: what a projection with a bias makes of
+padding would reach their convolution.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.reference.families import Array, Family, Reference
+from tests.reference.families.decoders import settled
+
+torch = pytest.importorskip("torch", reason="torch is not installed; CONTRIBUTING.md says how")
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed; CONTRIBUTING.md says how"
+)
+LONGEST = 24
+
+
+def save_mamba2(folder: Path, seed: int) -> Reference:
+    random = Random(seed)
+    groups, head_size = random.randint(1, 3), 2 * random.randint(2, 4)
+    heads = 2 * groups * random.randint(1, 2)
+    config = transformers.Mamba2Config(
+        vocab_size=random.randint(50, 150),
+        hidden_size=heads * head_size // 2,
+        num_heads=heads,
+        head_dim=head_size,
+        n_groups=groups,
+        state_size=random.randint(5, 9),
+        conv_kernel=random.randint(3, 5),
+        num_hidden_layers=3,
+        layer_norm_epsilon=random.uniform(1e-6, 1e-2),
+        use_bias=seed % 2 == 1,
+        use_conv_bias=seed % 3 != 1,
+        tie_word_embeddings=seed % 2 == 0,
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return _saved(transformers.Mamba2ForCausalLM(config), folder, seed)
+
+
+FAMILIES = (Family("mamba2", "mamba2.arch", "transformers Mamba2ForCausalLM", save_mamba2),)
+
+
+def _saved(model: Any, folder: Path, seed: int) -> Reference:
+    settled(model, seed).save_pretrained(folder)
+    random = np.random.default_rng(seed)
+    lengths = np.array([LONGEST, *random.integers(1, LONGEST, 2)])
+    tokens = random.integers(0, model.config.vocab_size, (len(lengths), LONGEST))
+    counts = np.arange(LONGEST) < lengths[:, None]
+    outputs: dict[str, Array] = {}
+    for row, length in enumerate(lengths):
+        given = torch.from_numpy(tokens[row : row + 1, :length])
+        with torch.no_grad():
+            found = {"hidden": model.base_model(given)[0], "logits": model(given).logits}
+        for name, values in found.items():
+            shape = (*counts.shape, values.shape[-1])
+            outputs.setdefault(name, np.zeros(shape, np.float32))[row, :length] = values[0]
+    return Reference({"tokens": tokens}, outputs, counts)
