@@ -1,4 +1,4 @@
-"""Decoders of specs/ with states, as transformers has them: Mamba-2.
+"""Decoders of specs/ with states, as transformers has them: Mamba and Mamba-2.
 
 Sizes are drawn from a seed. Theirs read each row alone: what a projection with a bias makes of
 padding would reach their convolution.
@@ -21,6 +21,28 @@ transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed; CONTRIBUTING.md says how"
 )
 LONGEST = 24
+
+
+def save_mamba(folder: Path, seed: int) -> Reference:
+    random = Random(seed)
+    config = transformers.MambaConfig(
+        vocab_size=random.randint(50, 150),
+        hidden_size=random.randint(9, 30),
+        expand=random.choice((1, 2, 3)),
+        num_hidden_layers=3,
+        state_size=random.randint(3, 9),
+        conv_kernel=random.randint(2, 5),
+        time_step_rank=random.randint(2, 5),
+        hidden_act=("silu", "gelu", "relu")[seed % 3],
+        layer_norm_epsilon=random.uniform(1e-6, 1e-2),
+        use_bias=seed % 2 == 1,
+        use_conv_bias=seed % 2 == 0,
+        tie_word_embeddings=seed % 3 == 0,
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return _saved(transformers.MambaForCausalLM(config), folder, seed)
 
 
 def save_mamba2(folder: Path, seed: int) -> Reference:
@@ -47,7 +69,10 @@ def save_mamba2(folder: Path, seed: int) -> Reference:
     return _saved(transformers.Mamba2ForCausalLM(config), folder, seed)
 
 
-FAMILIES = (Family("mamba2", "mamba2.arch", "transformers Mamba2ForCausalLM", save_mamba2),)
+FAMILIES = (
+    Family("mamba", "mamba.arch", "transformers MambaForCausalLM", save_mamba),
+    Family("mamba2", "mamba2.arch", "transformers Mamba2ForCausalLM", save_mamba2),
+)
 
 
 def _saved(model: Any, folder: Path, seed: int) -> Reference:
