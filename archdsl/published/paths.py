@@ -182,11 +182,20 @@ def pattern(text: str) -> str:
 
 
 def fill(text: str, holes: dict[str, str]) -> tuple[str, ...]:
-    """The names of a path with filled holes: one, or one for each part."""
-    names = tuple([form.format_map(holes) for form in _forms(text)])
-    if "{" not in names[0]:
-        return names
-    return tuple([_HOLE.sub(lambda m: str(evaluate(m[3], holes)), name) for name in names])
+    """The names of a path with filled holes: one, or one for each part.
+
+    >>> fill("h.{2 * i + 1}.*", {"i": "3", "_rest": "q.{j}"})
+    ('h.7.q.{j}',)
+    """
+    if _has_expression(text):
+        # Before the others, whose values may have holes of their own.
+        text = _HOLE.sub(lambda m: str(evaluate(m[3], holes)) if m[3] else m[0], text)
+    return tuple([form.format_map(holes) for form in _forms(text)])
+
+
+@functools.cache
+def _has_expression(text: str) -> bool:
+    return any(hole[3] for hole in _HOLE.finditer(text))
 
 
 @functools.cache
@@ -195,8 +204,6 @@ def _forms(text: str) -> tuple[str, ...]:
 
     def form(part: str) -> str:
         def hole(m: re.Match[str]) -> str:
-            if m[3]:
-                return f"{{{m[0]}}}"  # evaluated after the others
             return part if m[2] else f"{{{m[1] or '_rest'}}}"
 
         return _HOLE.sub(hole, text)
