@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from archdsl.diagnostics import Span, did_you_mean, listing
 from archdsl.published.tensor_fields import is_numbers_field, tensor_name
@@ -164,6 +165,8 @@ def value_of(node: ast.Expr | ast.Typed, work: Elaborator, env: Env) -> object:
         return work.conditions.holds(node, env) is True
     if isinstance(node, ast.Call) and node.callee.id == "one_of" and node.args:
         return value_of(node.args[0].value, work, env)
+    if isinstance(node, ast.Call) and node.callee.id == "list" and len(node.args) == 3:
+        return _numbered_list(node, work, env)
     if isinstance(node, ast.Call) and node.callee.id == "list":
         value, *count = (value_of(a.value, work, env) for a in node.args)
         times = count[0] if count else 1
@@ -199,6 +202,24 @@ def value_of(node: ast.Expr | ast.Typed, work: Elaborator, env: Env) -> object:
             return value.name
         case _:
             return None
+
+
+def _numbered_list(node: ast.Call, work: Elaborator, env: Env) -> object:
+    """`list(i, n, value)`: the values for each number i from 0 to n - 1."""
+    number, count, each = (arg.value for arg in node.args)
+    if not isinstance(number, ast.Name) or number.id in env.names:
+        work.report_error(
+            "config",
+            "a list of values for numbers begins with a new name",
+            number.span,
+            expected='list(i, depth, "full" if i % 4 == 3 else "sliding")',
+        )
+        return None
+    times = value_of(count, work, env)
+    if type(times) is not int or times > _MANY:
+        return None
+    names = [{**env.names, number.id: Scalar(i, number.id, number.span)} for i in range(times)]
+    return [value_of(each, work, replace(env, names=known)) for known in names]
 
 
 def tensors_read(lines: Iterable[ast.Line], work: Elaborator, env: Env) -> list[str]:

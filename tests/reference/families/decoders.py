@@ -191,8 +191,12 @@ def settled(model: Any, seed: int) -> Any:
     return model.eval()
 
 
-def _saved(model: Any, folder: Path, seed: int) -> Reference:
-    settled(model, seed).save_pretrained(folder)
+def _saved(model: Any, folder: Path, seed: int, dtype: Any = None) -> Reference:
+    """Saves a model and computes with it; its weights are numbers of `dtype`."""
+    settled(model, seed)
+    if dtype is not None:
+        model.to(dtype).to(torch.float32)
+    model.save_pretrained(folder)
     random = np.random.default_rng(seed)
     longest = int(random.integers(15, model.config.max_position_embeddings + 1))
     lengths = np.array([longest, *random.integers(1, longest, 2)])
