@@ -3,7 +3,8 @@
 `weights "rope"(theta) { … }`, without a model, has lines for several blocks. Within a `config`,
 `include "rope"(base)` brings the lines of its `config`, elsewhere all of its lines; the lines
 of its `config` then come after those of the block's own. A line of the block replaces an
-included one for the same field or the same weights.
+included one for the same field or the same weights, and an included rule for weights that the
+model lacks has no effect.
 """
 
 from __future__ import annotations
@@ -195,9 +196,7 @@ def _unless(lines: Iterable[Field], taken: set[str]) -> Iterator[Field]:
 
 
 def _field(node: ast.Name, values: Mapping[str, ast.Expr]) -> ast.Name:
-    """The name of a nested field with strings in place of parts; "" leaves a part out."""
-    if "." not in node.id:
-        return node
+    """The name of a field with strings in place of parts; "" leaves a part out."""
     parts = []
     for part in node.id.split("."):
         value = values.get(part)

@@ -247,6 +247,10 @@ class _MapBuilder:
         plain = tuple(pairing for pairing, _ in pairings)
         return WeightMap(title.value, plain, tuple(ignored), tuple(prefixes), config)
 
+    def is_own(self, rule: ast.Rule) -> bool:
+        """Whether a rule is in the block itself, and not in lines that it includes."""
+        return self.node.span.covers(rule.span)
+
     def is_valid(self, rule: ast.Rule) -> bool:
         return self.checks.is_valid(rule)
 
@@ -268,6 +272,9 @@ class _MapBuilder:
         for weight in known:
             path = weight.path
             matches = [(rule, m) for rule, ours in patterns if (m := ours(path)) is not None]
+            # A rule of the block replaces an included one.
+            if any(self.is_own(rule) for rule, _ in matches):
+                matches = [each for each in matches if self.is_own(each[0])]
             for other, _ in matches[1:]:
                 notes = (Note("the other is here", matches[0][0].ours.span),)
                 self.report_error(f"two rules match `{path}`", other.ours, notes=notes)
@@ -311,7 +318,8 @@ class _MapBuilder:
         used = {id(each.rule) for each in found}
         for rule in rules:
             ours = matcher(rule.ours.text)
-            if id(rule) not in used and all(ours(path) is None for path in absent):
+            unknown = id(rule) not in used and all(ours(path) is None for path in absent)
+            if unknown and self.is_own(rule):
                 near = did_you_mean(rule.ours.text, templates(paths))
                 self.report_error(
                     f"no weight of the model matches `{rule.ours.text}`", rule.ours, help=near
