@@ -72,9 +72,9 @@ def save_falcon(folder: Path, seed: int) -> Reference:
         num_kv_heads=sizes["num_key_value_heads"],
         ffn_hidden_size=sizes["intermediate_size"],
         rope_parameters=_rotation(random),
-        new_decoder_architecture=seed > 0,
-        num_ln_in_parallel_attn=seed or None,
-        bias=seed == 1,
+        new_decoder_architecture=seed % 3 > 0,
+        num_ln_in_parallel_attn=(None, 1, 2)[seed % 3],
+        bias=seed % 2 == 1,
         tie_word_embeddings=seed != 2,
     )
     return _saved(transformers.FalconForCausalLM(config), folder, seed)
