@@ -55,9 +55,11 @@ def save_olmo2(folder: Path, seed: int) -> Reference:
 
 def save_phi(folder: Path, seed: int) -> Reference:
     random = Random(seed)
+    sizes = _renamed(_sizes(random), "layer_norm_eps")
+    whole = sizes["hidden_size"] // sizes["num_attention_heads"] % 4  # half of it is odd
     config = transformers.PhiConfig(
-        **_renamed(_sizes(random), "layer_norm_eps"),
-        rope_parameters=_rotation(random) | {"partial_rotary_factor": (0.5, 1.0)[seed % 2]},
+        **sizes,
+        rope_parameters=_rotation(random) | {"partial_rotary_factor": 1.0 if whole else 0.5},
         hidden_act=("gelu_new", "gelu", "relu")[seed % 3],
     )
     return _saved(transformers.PhiForCausalLM(config), folder, seed)
