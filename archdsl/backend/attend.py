@@ -15,6 +15,7 @@ from archdsl.backend.positions import end_position, repeated_positions
 from archdsl.backend.tensors import make_contiguous, shape
 from archdsl.graph import masks
 from archdsl.graph.masks import Mask
+from archdsl.graph.types import Size
 from archdsl.passes.select_kernels import TINYGRAD
 
 
@@ -30,8 +31,10 @@ def attend(op: OpCall) -> Tensor:
     T, S = shape(q)[1], shape(k)[1]
     mask, sink = masks.parse(op.attr["mask"]), op.tensors.get("sink")
     if (kernel := op.kernel()) == TINYGRAD:
-        seen = visible_keys(op, mask, T, S, _group(q, k))  # [B or 1, 1, G T or 1, S]
-        return _attend_by_matmuls(op, q, k, v, S, seen, _sees_some(mask))  # [B, T, H, w]
+        seen = visible_keys(
+            op, mask, T, S, _group(q, k), op.types["k"].axes[0].size
+        )  # [B or 1, 1, G T or 1, S]
+        return _attend_by_matmuls(op, q, k, v, S, seen, sees_some(mask))  # [B, T, H, w]
     padded = masks.ahead(mask) != 0
     lengths = op.context.length(op.types["k"].axes[0].size) if padded else None
     return attention.attend(
@@ -48,7 +51,7 @@ def attend(op: OpCall) -> Tensor:
     )
 
 
-def _sees_some(mask: Mask) -> bool:
+def sees_some(mask: Mask) -> bool:
     """Whether each query surely sees a key; padding may differ."""
     return mask == masks.EVERYTHING or (masks.ahead(mask) == 0 and masks.sees_itself(mask))
 
@@ -82,9 +85,11 @@ def _step(op: OpCall) -> Tensor:
         )
     n = shape(q)[1]
     S = end_position(op.context, past, n) if ring is None else ring
-    seen = visible_positions(op, mask, past, n, starts, S, ring, _group(q, keys))
+    seen = visible_positions(
+        op, mask, past, n, starts, S, ring, _group(q, keys), op.types["k"].axes[0].size
+    )
     seen = seen.unsqueeze(1)  # [B, 1, G n, S]
-    some = _sees_some(mask)
+    some = sees_some(mask)
     return _attend_by_matmuls(op, q, keys[:, :S], values[:, :S], S, seen, some)  # [B, n, H, w]
 
 
@@ -181,7 +186,9 @@ def masked_softmax(
     return any.where(softmax_fp32(hidden, -1), 0.0)
 
 
-def visible_keys(op: OpCall, mask: Mask, T: int, S: int, group: int) -> Tensor | None:
+def visible_keys(
+    op: OpCall, mask: Mask, T: int, S: int, group: int, keys: Size
+) -> Tensor | None:
     """The mask of keys that each query sees, [B or 1, 1, G T or 1, S]; None if all."""
     # In a causal mask only padding sees padding, which is at the end.
     valid = (
@@ -228,10 +235,11 @@ def visible_positions(
     S: Any,
     ring: int | None,
     group: int,
+    keys: Size,
 ) -> Tensor:
     """[B, G n, S]: the mask of cache positions that each new token sees."""
     if ring is None:
-        positions: Tensor = Tensor.arange(op.types["k"].axes[0].size.at(op.context.sizes))[:S]
+        positions: Tensor = Tensor.arange(keys.at(op.context.sizes))[:S]
     else:
         # The newest token at each place of a sliding-window cache.
         newest = past + n - 1
@@ -247,4 +255,4 @@ def visible_positions(
     places = (i - first, j - first) if shifts else (i, j)  # in the row
     seen = _pairs(op, mask, *places, group) & valid  # [B, G n, S]
     # Left padding sees itself: a softmax over nothing is NaN.
-    return seen | (i == j) if _sees_some(mask) else seen  # [B, G n, S]
+    return seen | (i == j) if sees_some(mask) else seen  # [B, G n, S]

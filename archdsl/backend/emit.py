@@ -41,6 +41,7 @@ from archdsl.backend.positions import (
 )
 from archdsl.backend.products import experts, linear
 from archdsl.backend.rotary import rotary
+from archdsl.backend.scores import masked, mix, scores
 from archdsl.backend.tensors import make_contiguous, shape
 from archdsl.graph import axes
 from archdsl.graph.elementwise import is_larger
@@ -203,6 +204,8 @@ def mean(op: OpCall) -> Tensor:
 
 
 def softmax(op: OpCall) -> Tensor:
+    if op.attr["mask"] is not None:
+        return masked(op)  # as x
     axis = op.axis(op.x.ndim - 2)
     valid = _mask_along(op, axis)  # [B, …, n, …] or None
     x = op.x if valid is None else valid.where(op.x, -math.inf)  # as x
@@ -266,7 +269,9 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "at": at,
     "at_end": at_end,
     "mean": mean,
+    "scores": scores,
     "softmax": softmax,
+    "mix": mix,
     "sum": sum_,
     "max": max_,
     "top": top,

@@ -88,13 +88,13 @@ def _divisors(width: int, heads: int) -> str:
 def attention(site: Site) -> Type:
     (queries, _), (keys, _) = site.sequence(), site.sequence(_memory(site))
     heads, kv_heads = site.attr["heads"], site.attr["kv_heads"]
-    _check_groups(heads, kv_heads, "kv_heads", ("heads", "kv_heads"))
+    check_groups(heads, kv_heads, "kv_heads", ("heads", "kv_heads"))
     seen = site.x.with_noncausal(site.tensors[_memory(site)].noncausal)
-    seen = seen.with_noncausal(_noncausal_axes(site, queries, keys))
-    return seen.with_noncausal(_noncausal_data(site, queries, keys))
+    seen = seen.with_noncausal(noncausal_axes(site, queries, keys))
+    return seen.with_noncausal(noncausal_data(site, queries, keys))
 
 
-def _check_groups(heads: int, kv_heads: int, at: str, bound: tuple[str | Axis, ...]) -> None:
+def check_groups(heads: int, kv_heads: int, at: str, bound: tuple[str | Axis, ...]) -> None:
     if heads % kv_heads:
         raise Mismatch(
             "divisibility",
@@ -106,7 +106,7 @@ def _check_groups(heads: int, kv_heads: int, at: str, bound: tuple[str | Axis, .
         )
 
 
-def _noncausal_axes(site: Site, queries: Axis, keys: Axis) -> frozenset[str]:
+def noncausal_axes(site: Site, queries: Axis, keys: Axis) -> frozenset[str]:
     """The axes along which a query may use any position."""
     mask = _mask(site)
     if "past" in site.tensors:  # a step, whose keys are the whole cache
@@ -152,7 +152,7 @@ def _check_data(site: Site, queries: Axis, keys: Axis) -> None:
                 )
 
 
-def _noncausal_data(site: Site, queries: Axis, keys: Axis) -> frozenset[str]:
+def noncausal_data(site: Site, queries: Axis, keys: Axis) -> frozenset[str]:
     """The axes along which the tensors of the mask are not causal."""
     _check_data(site, queries, keys)
     names = masks.inputs(_mask(site))
@@ -218,10 +218,10 @@ def _window(site: Site, keys: Axis) -> int | None:
 
 
 def attend_defaults(site: Site) -> dict[str, float]:
-    return {"scale": _heads(site, "q")[2] ** -0.5} if site.attr["scale"] is None else {}
+    return {"scale": heads_of(site, "q")[2] ** -0.5} if site.attr["scale"] is None else {}
 
 
-def _heads(site: Site, param: str) -> tuple[Axis, int, int]:
+def heads_of(site: Site, param: str) -> tuple[Axis, int, int]:
     """The sequence axis of a tensor, its number of heads, and the head size."""
     type = site.floats(param)
     heads, size = [a.size.value for a in type.axes[1:]] if len(type.axes) == 3 else (None, None)
@@ -240,25 +240,25 @@ def _heads(site: Site, param: str) -> tuple[Axis, int, int]:
 
 
 def attend(site: Site) -> Type:
-    (queries, heads, _), (keys, kv_heads, _), _ = (_heads(site, name) for name in "qkv")
+    (queries, heads, _), (keys, kv_heads, _), _ = (heads_of(site, name) for name in "qkv")
     q, k, v = (site.tensors[name] for name in "qkv")
     one_size = "queries and keys must have the same head size"
-    _check_axes(site, "k", one_size, (*k.axes[:2], q.axes[2]))
-    _check_axes(site, "v", "there must be a value for each key", (*k.axes[:2], v.axes[2]))
-    _check_groups(heads, kv_heads, "k", (q.axes[1], k.axes[1]))
+    check_axes(site, "k", one_size, (*k.axes[:2], q.axes[2]))
+    check_axes(site, "v", "there must be a value for each key", (*k.axes[:2], v.axes[2]))
+    check_groups(heads, kv_heads, "k", (q.axes[1], k.axes[1]))
     seen = q.with_axes((*q.axes[:2], v.axes[2])).with_noncausal(k.noncausal | v.noncausal)
     if "bias" in site.tensors:
         each_score = "there must be a bias for each score"
-        _check_axes(site, "bias", each_score, (q.axes[1], queries, keys))
+        check_axes(site, "bias", each_score, (q.axes[1], queries, keys))
         seen = seen.with_noncausal(site.floats("bias").noncausal)
     if "sink" in site.tensors:
-        _check_axes(site, "sink", "there must be a sink for each head", (q.axes[1],))
+        check_axes(site, "sink", "there must be a sink for each head", (q.axes[1],))
         seen = seen.with_noncausal(site.floats("sink").noncausal)
-    seen = seen.with_noncausal(_noncausal_data(site, queries, keys))
-    return seen.with_noncausal(_noncausal_axes(site, queries, keys))
+    seen = seen.with_noncausal(noncausal_data(site, queries, keys))
+    return seen.with_noncausal(noncausal_axes(site, queries, keys))
 
 
-def _check_axes(site: Site, param: str, message: str, wanted: tuple[Axis, ...]) -> None:
+def check_axes(site: Site, param: str, message: str, wanted: tuple[Axis, ...]) -> None:
     """Raises `Mismatch` if a tensor does not have these axes."""
     type = site.tensors[param]
     if [axis.size for axis in wanted] != [axis.size for axis in type.axes]:
@@ -274,15 +274,15 @@ def _check_axes(site: Site, param: str, message: str, wanted: tuple[Axis, ...]) 
 
 
 def attend_flops(site: Site) -> Size:
-    queries, heads, size = _heads(site, "q")
-    keys, _, value = _heads(site, "v")
+    queries, heads, size = heads_of(site, "q")
+    keys, _, value = heads_of(site, "v")
     return queries.size * _keys_of_a_query(site, keys) * (2 * heads * (size + value))
 
 
 def attend_scratch(site: Site) -> Size:
     """Elements of the scores and of their softmax."""
-    queries, heads, _ = _heads(site, "q")
-    return queries.size * _keys_of_a_query(site, _heads(site, "k")[0]) * (2 * heads)
+    queries, heads, _ = heads_of(site, "q")
+    return queries.size * _keys_of_a_query(site, heads_of(site, "k")[0]) * (2 * heads)
 
 
 def attend_window(site: Site) -> int | None:

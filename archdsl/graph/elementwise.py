@@ -7,6 +7,7 @@ then has, for each axis of the smaller tensor, the index of its axis in the larg
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from archdsl.graph.signature import Mismatch, Site
@@ -15,7 +16,39 @@ from archdsl.graph.types import Axis, Type
 
 def pair(site: Site) -> Type:
     """The type of an operator of two float tensors: that of the larger one."""
-    left, right = site.floats(), site.floats("other")
+    return _matched(site, site.floats(), site.floats("other"))
+
+
+def add(site: Site) -> Type:
+    return _whole_or_float(site, lambda a, b: a + b)
+
+
+def multiply(site: Site) -> Type:
+    return _whole_or_float(site, lambda a, b: a * b)
+
+
+def _whole_or_float(site: Site, most: Callable[[int, int], int]) -> Type:
+    """The type of an operator of two float tensors, or of two of whole numbers; `most` is the
+    largest result for the largest numbers."""
+    left, right = _both(site)
+    found = _matched(site, left, right)
+    if left.dtype == "float":
+        return found
+    bounded = left.below is not None and right.below is not None
+    below = most(left.below - 1, right.below - 1) + 1 if bounded else None  # type: ignore[operator]
+    return Type("int", found.axes, below, found.noncausal)
+
+
+def _both(site: Site) -> tuple[Type, Type]:
+    """Two types of whole numbers, or two of floats."""
+    left, right = site.x, site.tensors["other"]
+    if left.dtype == right.dtype == "int":
+        return left, right
+    return site.floats(), site.floats("other")
+
+
+def _matched(site: Site, left: Type, right: Type) -> Type:
+    """The float type of the larger of two tensors that fit together."""
     along: tuple[int, ...] | None = site.attr.get("along")
     larger, smaller = (left, right) if is_larger(left, right) else (right, left)
     sizes = [axis.size for axis in larger.axes]
@@ -35,7 +68,7 @@ def is_larger(left: Type, right: Type) -> bool:
 
 def match_axes(site: Site) -> dict[str, Any]:
     """The setting `along`, from the names of axes; none for tensors of the same shape."""
-    left, right = site.floats(), site.floats("other")
+    left, right = _both(site)
     if site.attr.get("along") is not None or _shape(left) == _shape(right):
         return {}
     larger, smaller = (left, right) if is_larger(left, right) else (right, left)
@@ -47,7 +80,7 @@ def match_axes(site: Site) -> dict[str, Any]:
 
 def check_order(site: Site) -> None:
     """Rejects tensors of the same shape whose axes have the same names in another order."""
-    left, right = site.floats(), site.floats("other")
+    left, right = _both(site)
     names = [axis.name for axis in left.axes]
     if _shape(left) != _shape(right) or len(set(names)) < len(names):
         return

@@ -35,6 +35,7 @@ from archdsl.graph.params import (
     tensor,
     token,
 )
+from archdsl.graph.scores import SCORES
 from archdsl.graph.signature import Kind, Op, Param
 from archdsl.graph.split import SPLIT
 from archdsl.graph.tensor_ops import TENSOR_OPS
@@ -399,19 +400,15 @@ _ROWS = (
         "The mean along an axis (default: the sequence). Padding of a ragged axis is ignored.",
         example="mean(T)",
     ),
-    Op(
-        "softmax",
-        (X, axis(None)),
-        shapes.softmax,
-        "The softmax along an axis (default: the last). Padding of a ragged axis gets 0.",
-        example="softmax",
-    ),
+    *SCORES,
     *TENSOR_OPS,
     *(
         Op(
             name,
             (X, tensor("other"), Param("along", Kind.AXES, None)),
-            elementwise.pair,
+            {"add": elementwise.add, "multiply": elementwise.multiply}.get(
+                name, elementwise.pair
+            ),
             doc + _PAIR,
             resolve_defaults=elementwise.match_axes,
             check_names=elementwise.check_order,

@@ -153,6 +153,8 @@ class _Step:
         caches, given = self.analysis.caches.keys(), dict(node.inputs)
         if op.cached and not caches & {given[p] for p in op.cached_among(given)}:
             return  # attention to a memory needs no positions
+        if op.masked and not op.cached and node.attr["mask"] is None:
+            return  # nor does a softmax without a mask
         for name in op.positions:
             match name:
                 case "at" if name not in given:

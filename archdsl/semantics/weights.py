@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from archdsl.diagnostics import did_you_mean
+from archdsl.graph.nodes import Apply
 from archdsl.graph.ops import OPS
 from archdsl.graph.types import Type
 from archdsl.semantics.binding import Arguments, Bound
@@ -50,7 +51,13 @@ class Weights:
         )
         if isinstance(made, Poison):
             return made
-        self.builder.nodes[-1] = replace(self.builder.nodes[-1], type=type)  # with its names
+        *before, new = self.builder.nodes
+        path = new.path
+        for each in before:
+            if isinstance(each, Apply) and (each.op, each.path) == ("weight", path):
+                self.builder.nodes.pop()  # a block that is used again has the same weights
+                return Tensor(each.id, type)
+        self.builder.nodes[-1] = replace(new, type=type)  # with the names of its axes
         return Tensor(made.ref, type)
 
     def _type(self, node: ast.Weight, env: Env) -> Type | None:

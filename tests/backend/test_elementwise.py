@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import archdsl
+from archdsl.execution.decoder import Decoder
 from archdsl.graph.rules import FUNCTIONS
 from tests.backend.test_operators import filled, model, normal
 from tests.reference.agreement import apart
@@ -206,3 +207,34 @@ def test_blocks_with_weights(tmp_path: Path) -> None:
     again = second(x=x, a=a, b=b)
     assert apart(again["y"], np.exp(weights["logit_scale.weight"]) * sums) < 1e-5
     assert apart(again["same"], x + weights["add_bias.weight"]) < 1e-6
+
+
+DECODED = """
+block scaled(x: float[T, D]): float[T, D] {
+  weight weight: float[D] = 0.1
+  weight shared: float[D, D]
+  (x -> norm(rms, scale = false)) * (1 + weight) + (shared -> linear(D) -> mean)
+}
+model M(vocab = 11, D = 8, depth = 3) {
+  input tokens: int[T <= 16] < vocab
+  weight latents: float[4, D] = normal(std = 0.5)
+  weight s: float
+  h = tokens -> embed(vocab, D) -> first: scaled
+    -> h: { scaled -> attention(2, causal) } * depth -> tied(first)
+  bias = latents -> linear(D) -> mean
+  output logits: float[T, vocab] = h / (2 - s) + bias - s -> linear(vocab)
+  loss next_token(logits, tokens)
+}
+"""
+
+
+def test_values_of_weights_in_a_decoding_step() -> None:
+    made = archdsl.compile(archdsl.parse(DECODED), seed=1)
+    tokens = np.random.default_rng(0).integers(0, 11, (3, 7))
+    decoder = Decoder(made.executable, rows=3)
+    # What depends on no input is computed in each step, but matrix products outside of stacks.
+    once = [state.name for state in decoder.plan.states if not state.cache]
+    assert once == ["first_mean", "first_mean_2", "mean"]
+    whole = made(tokens=tokens)["logits"].numpy()
+    steps = [decoder.feed(tokens[:, i : i + n]) for i, n in ((0, 3), (3, 1), (4, 3))]
+    assert apart(np.concatenate(steps, 1), whole) < 1e-5

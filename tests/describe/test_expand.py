@@ -52,6 +52,21 @@ def test_every_spec_and_variant_expands_to_the_same_graph(path: Path) -> None:
 
 
 SUBLAYER = """
+block spread(x: float[T, D]): float[T, D] {
+  weight weight: float[D] = zeros
+  weight whole: float = normal(std = 0.5)
+  weight exp: float[3, D]
+  x * (weight + whole) - (exp -> mean)
+}
+block alike(x: float[T, D]): float[T, 2, 2] {
+  H = 2
+  h = 2
+  weight first: float[H]
+  weight second: float[h]
+  y = x -> linear(4) -> reshape("T (H h) -> T H h", H = H)
+  y * first - second / y
+}
+
 block sublayer(x: float[T, D], z: float[S, D], heads = 2): float[T, D] {
   a = x + (x -> norm -> attention(heads, over = z))
   a + (a -> norm(rms) -> mlp(4, D))
@@ -111,6 +126,10 @@ block around(x: float[T, D], z: float[T, D]): float[T, D] {
         "float[T, D] = x -> both(x) -> both(x) -> add_2: linear(D) -> both(x -> norm)",
         "float[T, D] = x -> total: norm -> product: norm -> sqrt: norm",
         "float[T, D] = x -> dropout(0.5)",
+        "float[T, D] = 1 - x / 2 - (x -> spread) / exp(x)",
+        "float[T, D] = x -> spread -> h: { spread } * 2 -> spread_2: norm -> spread",
+        "float[T, D] = x -> a: spread -> norm -> tied(a) -> b: spread * 2 tied",
+        "float[T, 2, 2] = x -> alike",
         "float[T, D] = x -> placed * 2 -> placed",
         "float[T + 2, D] = concat(positions(2) -> embed(2, D), x, T) -> placed * 2",
         "float[T, D] = x -> h: { mlp(4 + i, D) -> norm } * 4 as i",

@@ -75,6 +75,43 @@ def test_a_row_with_padding_at_its_left(mask: str) -> None:
     assert apart(np.concatenate(found, 1), behind(whole, -1, 15)) < 1e-5
 
 
+TALK = """
+block mixed_heads(x: float[H, T, S]): float[H, T, S] {
+  x -> reshape("H T S -> T S H") -> linear(H) -> reshape("T S H -> H T S")
+}
+
+block talking(x: float[T, D], heads, seen = causal): float[T, D] {
+  q = x -> q: linear(D) -> reshape("T (H h) -> T H h", H = heads)
+  k = x -> k: linear(D // 2) -> reshape("T (H h) -> T H h", H = heads // 2)
+  shares = scores(q, k) -> before: mixed_heads -> softmax(mask = seen) -> after: mixed_heads
+  x + (mix(shares, k, mask = seen) -> reshape("T H h -> T (H h)"))
+}
+
+model Talking(vocab = 20, D = 16) {
+  input tokens: int[T <= 40] < vocab
+  init normal(std = 0.4)
+  x = tokens -> embed(vocab, D) -> h: talking(4, causal & within(9)) * 2
+  output logits: float[T, vocab] = x -> linear(vocab)
+  loss next_token(logits, tokens)
+}
+"""
+
+
+def test_talking_heads_step_by_step() -> None:
+    model = archdsl.compile(archdsl.parse(TALK), device="CPU", seed=3)
+    tokens = RANDOM.integers(0, 20, (2, 24))
+    whole = model(tokens=tokens)["logits"].numpy()
+    changed = tokens.copy()
+    changed[:, 15] = (changed[:, 15] + 1) % 20
+    moved = abs(model(tokens=changed)["logits"].numpy() - whole).max((0, 2))
+    assert (moved[:15] == 0).all()
+    assert (moved[15:] > 0).all()
+    decoder = Decoder(model.executable, rows=2)
+    decoder.begin()
+    found = [decoder.feed(piece) for piece in np.split(tokens, (1, 4, 5), 1)]
+    assert apart(np.concatenate(found, 1), whole) < 1e-5
+
+
 def test_a_mask_of_data_and_a_sink() -> None:
     model = archdsl.compile(
         archdsl.parse("""

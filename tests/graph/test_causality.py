@@ -188,6 +188,32 @@ def test_a_prefix_of_positions_that_are_no_tokens_is_causal() -> None:
     assert noncausal(chain.format(n=3), "float[T + 2, D]") == {"T"}
 
 
+@pytest.mark.parametrize(
+    ("weigh", "axes"),
+    [
+        ("softmax(mask = causal)", set()),
+        ("sigmoid", set()),
+        ('reshape("H T S -> T S H") -> linear(2) -> reshape("T S H -> H T S")', set()),
+        ("softmax", {"T"}),
+        ("softmax(mask = within(2))", {"T"}),
+        ("{ softmax(mask = causal) -> softmax }", {"T"}),
+    ],
+)
+def test_blocks_between_scores_and_values(weigh: str, axes: set[str]) -> None:
+    text = """
+        block seen(x: float[T, D]): float[T, D] {{
+          q = x -> reshape("T (H h) -> T H h", H = 2)
+          mix(scores(q, q) -> {weigh}, q, causal) -> reshape("T H h -> T (H h)")
+        }}
+        model M() {{
+          input x: float[T <= 8, 4]
+          output y: float[T, 4] = x -> seen
+        }}
+    """
+    graph = verify(analyse(parse_spec(text.format(weigh=weigh))).graph)
+    assert graph.types()[graph.outputs[0][1]].noncausal == axes
+
+
 # -- stacks, as graphs with wrong types --
 
 STACK = """
