@@ -1,4 +1,4 @@
-"""Decoders of specs/ with states, as transformers has them: Mamba and Mamba-2.
+"""Decoders of specs/ with states, as transformers has them: Mamba, Mamba-2 and Jamba.
 
 Sizes are drawn from a seed. Theirs read each row alone: what a projection with a bias makes of
 padding would reach their convolution.
@@ -21,6 +21,7 @@ transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed; CONTRIBUTING.md says how"
 )
 LONGEST = 24
+NO_TOKENS = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
 
 
 def save_mamba(folder: Path, seed: int) -> Reference:
@@ -62,16 +63,48 @@ def save_mamba2(folder: Path, seed: int) -> Reference:
         use_bias=seed % 2 == 1,
         use_conv_bias=seed % 3 != 1,
         tie_word_embeddings=seed % 2 == 0,
-        pad_token_id=None,
-        bos_token_id=None,
-        eos_token_id=None,
+        **NO_TOKENS,
     )
     return _saved(transformers.Mamba2ForCausalLM(config), folder, seed)
+
+
+def save_jamba(folder: Path, seed: int) -> Reference:
+    random = Random(seed)
+    kv_heads = random.randint(1, 3)
+    heads = kv_heads * random.randint(1, 3)
+    config = transformers.JambaConfig(
+        vocab_size=random.randint(50, 150),
+        hidden_size=2 * heads * random.randint(3, 5),
+        intermediate_size=random.randint(20, 40),
+        num_hidden_layers=4,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        rms_norm_eps=random.uniform(1e-6, 1e-2),
+        num_experts=random.randint(3, 5),
+        num_experts_per_tok=random.randint(1, 2),
+        attn_layer_period=3,
+        attn_layer_offset=seed % 3,
+        expert_layer_period=2,
+        expert_layer_offset=seed % 2,
+        mamba_d_state=random.randint(3, 9),
+        mamba_d_conv=random.randint(3, 5),
+        mamba_dt_rank=random.randint(2, 6),
+        mamba_proj_bias=seed % 2 == 1,
+        mamba_conv_bias=seed % 3 != 1,
+        max_position_embeddings=40,
+        tie_word_embeddings=seed % 2 == 0,
+        use_mamba_kernels=False,
+        **NO_TOKENS,
+    )
+    model = transformers.JambaForCausalLM(config)
+    model.set_experts_implementation("eager")
+    return _saved(model, folder, seed)
 
 
 FAMILIES = (
     Family("mamba", "mamba.arch", "transformers MambaForCausalLM", save_mamba),
     Family("mamba2", "mamba2.arch", "transformers Mamba2ForCausalLM", save_mamba2),
+    Family("jamba", "jamba.arch", "transformers JambaForCausalLM", save_jamba),
 )
 
 
