@@ -123,6 +123,31 @@ def test_attention(sizes: tuple[int, ...], how: str, kernel: str, dtype: str) ->
     agree(found.float(), ours, right.transpose(1, 2), theirs, by, TOLERANCE[dtype])
 
 
+@torch
+@pytest.mark.parametrize("kernel", some(["attend", "attend_few"], "attend"))
+@pytest.mark.parametrize("seeing", ["causal & (within(9) | prefix(3))", "within(20)"])
+def test_attention_under_a_mask_with_a_cap_and_sinks(seeing: str, kernel: str) -> None:
+    import torch
+
+    B, T, H, K, size = 2, 70, 4, 2, 12
+    random = np.random.default_rng(3)
+    shapes = ((B, T, H, size), (B, T, K, size), (B, T, K, size), (1, H))
+    ours = [tensor(random.standard_normal(shape)) for shape in shapes]
+    by = random.standard_normal((B, T, H, size)).astype(np.float32)
+    mask, i = masks.parse(seeing), np.arange(T)
+    q, k, v, sink = ours
+    found = attention.attend(kernel, q, k, v, 0.9, mask, softcap=2.0, sink=sink, trains=True)
+    seen = masks.visible(mask, i[:, None], i[None], {}, lambda: np.array(True))
+    theirs = [exactly(each) for each in ours]
+    q, k, v = (each.transpose(1, 2) for each in theirs[:3])
+    k, v = (each.repeat_interleave(H // K, 1) for each in (k, v))
+    scores = 2 * torch.tanh(q @ k.transpose(2, 3) * (0.9 / 2))
+    scores = scores.masked_fill(~torch.from_numpy(seen), -torch.inf)
+    sinks = theirs[3].reshape(1, H, 1, 1).expand(B, H, T, 1)
+    shares = torch.softmax(torch.cat([scores, sinks], -1), -1)[..., :-1]
+    agree(found, ours, (shares @ v).transpose(1, 2), theirs, by, TOLERANCE["float32"])
+
+
 # -- whole models --
 
 MODELS = {

@@ -24,8 +24,8 @@ TOLERANCE = 1e-4  # of the largest logit, float32
 # Every model of the library takes of these what it has a parameter for.
 SMALL: dict[str, Any] = {
     "vocab": 50, "context": 90, "D": 24, "depth": 2, "heads": 6, "kv_heads": 2, "inner": 20,
-    "hidden": 20, "head_size": 10, "size": 10, "window": 5, "count": 3, "distance": 20,
-    "buckets": 8, "bins": 4, "length": 7, "pad_id": 0, "turned": 0.5, "turn": 2,
+    "hidden": 20, "head_size": 10, "size": 10, "window": 5, "count": 3, "top": 2,
+    "distance": 20, "buckets": 8, "bins": 4, "length": 7, "pad_id": 0, "turned": 0.5, "turn": 2,
 }  # fmt: skip
 SPECS = {
     model: {name: size for name, size in SMALL.items() if name in known}
