@@ -238,3 +238,28 @@ def test_values_of_weights_in_a_decoding_step() -> None:
     whole = made(tokens=tokens)["logits"].numpy()
     steps = [decoder.feed(tokens[:, i : i + n]) for i, n in ((0, 3), (3, 1), (4, 3))]
     assert apart(np.concatenate(steps, 1), whole) < 1e-5
+
+
+def test_adapters(tmp_path: Path) -> None:
+    made = archdsl.compile(
+        archdsl.parse("""
+use "adapters.arch"
+model M() {
+  input x: float[T <= 9, 4]
+  output y: float[T, 3] = x -> lora(3, rank = 2, alpha = 3)
+  output longer: float[T + 2, 4] = x -> prompt(2)
+  output z: float[T, 4] = x -> ia3
+}
+""")
+    )
+    x = normal(2, 5, 4)
+    assert (made.parameters["lora.up"].numpy() == 0).all()
+    assert (made(x=x)["z"].numpy() == x).all()
+    w = {path: normal(*each.shape) for path, each in made.parameters.items()}
+    out = filled(made, w, tmp_path)(x=x)
+    low = w["lora.up"] @ w["lora.down.weight"]
+    right = x @ (w["lora.linear.weight"] + 1.5 * low).T + w["lora.linear.bias"]
+    assert apart(out["y"], right) < 1e-5
+    prompt = np.stack([w["prompt.weight"]] * 2)
+    assert apart(out["longer"], np.concatenate([prompt, x], 1)) == 0
+    assert apart(out["z"], x * w["ia3.weight"]) < 1e-6

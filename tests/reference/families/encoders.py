@@ -278,8 +278,7 @@ def timm_model(kind: str, folder: Path, seed: int) -> StateDict:
             given["mlp_ratio"] = (2 * features + 0.5) / width
     else:
         sizes["classes"] = 13
-    asked = {"given": given, "gated": sizes.get("gated", False), "seed": seed}
-    asked["distilled"] = kind == "deit"
+    asked = {"given": given, "gated": sizes.get("gated", False), "seed": seed, "kind": kind}
     (folder / "given.json").write_text(json.dumps(asked), encoding="utf-8")
     np.save(folder / "pixels.npy", pixels)
     command = [sys.executable, "-m", "tests.reference.families.timm_models", str(folder)]
@@ -288,6 +287,7 @@ def timm_model(kind: str, folder: Path, seed: int) -> StateDict:
     outputs = {"hidden": found["hidden"]}
     outputs["pooled" if kind == "dinov2" else "logits"] = found["read"]
     specs = {"vit": "dosovitskiy2020.arch", "deit": "deit.arch", "dinov2": "dinov2.arch"}
+    specs["cait"] = "cait.arch"
     return StateDict(specs[kind], sizes, Reference({"pixels": pixels}, outputs))
 
 

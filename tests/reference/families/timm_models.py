@@ -52,6 +52,7 @@ def main(folder: Path) -> None:
     sys.meta_path.insert(0, _Torchvision())
     import torch
     from timm.layers import SwiGLUPacked
+    from timm.models.cait import Cait
     from timm.models.deit import VisionTransformerDistilled
     from timm.models.vision_transformer import VisionTransformer
 
@@ -61,7 +62,8 @@ def main(folder: Path) -> None:
     given = asked["given"]
     if asked["gated"]:
         given |= {"mlp_layer": SwiGLUPacked, "act_layer": torch.nn.SiLU}
-    model = (VisionTransformerDistilled if asked["distilled"] else VisionTransformer)(**given)
+    made = {"deit": VisionTransformerDistilled, "cait": Cait}
+    model = made.get(asked["kind"], VisionTransformer)(**given)
     drawn(model, asked["seed"])
     torch.save(model.state_dict(), folder / "timm.pt")
     with torch.no_grad():
