@@ -17,4 +17,5 @@ NAMES = (
     "training",
     "starting",
     "growth",
+    "states",
 )

@@ -243,7 +243,8 @@ def prefill(subject: Subject, length: int) -> Call:
 
 
 def decode(subject: Subject, length: int, new: int) -> Call:
-    """Decoding with archdsl: `new` tokens one by one after a prompt of this length."""
+    """Decoding with archdsl: `new` tokens one by one after a prompt of this length; with a
+    carried state, which cannot be taken back, behind those of the calls before."""
     decoder, (prompt, following) = (
         subject.load_archdsl().decoder(1),
         random_prompt(subject, length, new),
@@ -252,9 +253,12 @@ def decode(subject: Subject, length: int, new: int) -> Call:
     given = inputs(subject.graph(), 1, length)
     decoder.begin(**{name: array for name, array in given.items() if name not in along})
     decoder.prefill([prompt])
+    goes_on = _carries(subject)
 
     def once() -> NDArray[Any]:
-        if decoder.truncate(length) < length:  # a sliding-window cache has dropped tokens
+        if (
+            not goes_on and decoder.truncate(length) < length
+        ):  # a sliding-window cache has dropped tokens
             decoder.prefill([prompt])
         for token in following:
             logits = decoder.feed(np.array([[token]]))
@@ -277,7 +281,7 @@ def transformers_prefill(subject: Subject, length: int, compiled: bool = False) 
 
 
 def transformers_decode(subject: Subject, length: int, new: int) -> Call:
-    """Decoding with transformers and its cache: `new` tokens after a prompt of this length."""
+    """Decoding with transformers and its cache, as `decode` does."""
     import torch
 
     model = subject.load_transformers()
@@ -285,7 +289,8 @@ def transformers_decode(subject: Subject, length: int, new: int) -> Call:
     name = INPUT_NAMES[_tokens(subject).name]
     given = _transformers_inputs(subject, 1, length)
     out = model(**{**given, name: torch.tensor([prompt])}, use_cache=True)
-    cache = out.past_key_values
+    cache_name = "cache_params" if "cache_params" in out else "past_key_values"
+    cache, goes_on = out[cache_name], _carries(subject)
     del given[name]
     if "encoder_last_hidden_state" in out:
         given = {"encoder_outputs": (out.encoder_last_hidden_state,)}
@@ -293,12 +298,18 @@ def transformers_decode(subject: Subject, length: int, new: int) -> Call:
     def once() -> NDArray[Any]:
         for token in following:
             step = {**given, name: torch.tensor([[token]])}
-            logits = model(**step, past_key_values=cache, use_cache=True).logits
+            logits = model(**step, **{cache_name: cache}, use_cache=True).logits
             logits.argmax()
-        cache.crop(-new)
+        if not goes_on:
+            cache.crop(-new)
         return last_position(logits.float().numpy())
 
     return once
+
+
+def _carries(subject: Subject) -> bool:
+    """Whether decoding carries a state from token to token."""
+    return any(state.carried for state in split_decoding(subject.graph()).states)
 
 
 def _tokens(subject: Subject) -> Input:
