@@ -22,7 +22,7 @@ _SUMS = frozenset({"linear", "unembed", "experts", "conv1d"})
 ELEMENTWISE = frozenset(
     {
         *("weight", "dropout"),
-        *("posenc", "prepend", "concat", "slice", "first", "last", "readout", "at"),
+        *("posenc", "prepend", "prefixed", "concat", "slice", "first", "last", "readout", "at"),
         *POINTWISE,
     }
 )
