@@ -7,6 +7,7 @@ that are no powers of two. A batch's rows differ in length where its model knows
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -92,8 +93,11 @@ def bert(kind: str, left: bool, folder: Path, seed: int) -> Reference:
     """`left` pads their batch in front, where the pooler would read the padding."""
     random = np.random.default_rng(seed)
     vocab, types, pad = int(random.integers(40, 90)), int(random.integers(2, 4)), int(seed % 3)
-    config = transformers.BertConfig(
+    config_class = getattr(transformers, re.sub("(Model|For.*)$", "Config", kind))
+    narrow = {"embedding_size": int(random.integers(5, 9))} if "Albert" in kind else {}
+    config = config_class(
         **widths(random),
+        **narrow,
         vocab_size=vocab,
         type_vocab_size=types,
         max_position_embeddings=24,
@@ -311,6 +315,18 @@ FAMILIES = (
         _BERT,
         "transformers BertForMaskedLM",
         partial(bert, "BertForMaskedLM", True),
+    ),
+    Family(
+        "ALBERT",
+        "albert.arch",
+        "transformers AlbertModel",
+        partial(bert, "AlbertModel", False),
+    ),
+    Family(
+        "ALBERT, masked",
+        "albert.arch",
+        "transformers AlbertForMaskedLM",
+        partial(bert, "AlbertForMaskedLM", False),
     ),
     Family("ViT", "dosovitskiy2020.arch", "transformers ViTForImageClassification", vit),
     Family("DeiT", "deit.arch", "transformers DeiTForImageClassificationWithTeacher", deit),
