@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 import archdsl
@@ -153,6 +154,7 @@ def test_gradients_of_weights() -> None:
         assert apart(gradient.numpy()[None], np.asarray(each)[None]) < 1e-5, path
 
 
+@pytest.mark.long
 def test_latents_look_at_an_input() -> None:
     """A value of weights alone in a stack, in attention and behind it."""
     found = model("""
@@ -240,6 +242,7 @@ def test_values_of_weights_in_a_decoding_step() -> None:
     assert apart(np.concatenate(steps, 1), whole) < 1e-5
 
 
+@pytest.mark.long
 def test_adapters(tmp_path: Path) -> None:
     made = archdsl.compile(
         archdsl.parse("""

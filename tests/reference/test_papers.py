@@ -17,7 +17,10 @@ from torch import nn  # noqa: E402  # torch may be missing
 from torch.nn import functional as F  # noqa: E402
 
 TOLERANCE = 1e-4
-SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+SEEDS = [
+    pytest.param(0, marks=pytest.mark.long),
+    *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)),
+]
 
 
 def drawn(model: Any, seed: int) -> Any:
