@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from archdsl.graph.nodes import Apply, Body, Mixture, Node, Stack
+from archdsl.graph.nodes import Apply, Body, Mixture, Node, Scan, Stack
 
 
 def alike(
@@ -56,7 +56,22 @@ class _Comparison:
                 refs = self.value(left.input), self.value(left.gates)
                 same = same and refs == (right.input, right.gates)
                 same = same and self.bodies(left.inside, right.inside)
+            case Scan(), Scan():
+                same = self.scans(left, right)
             case _:
                 return False
         self.ids[left.id] = right.id
         return same
+
+    def scans(self, left: Scan, right: Scan) -> bool:
+        taken = [self.value(each.of) for each in left.takes]
+        same = taken == [each.of for each in right.takes] and left.path == right.path
+        same = same and (left.carry_type == right.carry_type or not self.typed)
+        same = same and (left.start and self.value(left.start)) == right.start
+        if not same or len(left.body) != len(right.body):
+            return False
+        self.ids[left.carry] = right.carry
+        self.ids |= {a.id: b.id for a, b in zip(left.takes, right.takes, strict=True)}
+        inside = all(self.nodes(*pair) for pair in zip(left.body, right.body, strict=True))
+        ends = self.value(left.result), self.value(left.output)
+        return inside and ends == (right.result, right.output)

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
+from archdsl.graph.contraction import parse_pattern
 from archdsl.graph.mixture import vectors
 from archdsl.graph.nodes import Apply, Body, Graph, Mixture, Node, Scan, Stack, refs, walk
 from archdsl.graph.ops import OPERATORS
@@ -33,6 +34,7 @@ class _Peaks:
         self.refs: dict[str, frozenset[str]] = {}
         self.same: dict[str, str] = {}  # an id of a value -> another id of it
         self.known: dict[tuple[str, frozenset[str]], int] = {}
+        read = set(_read_inside(graph))
         for node, _ in walk(graph.nodes):
             if isinstance(node, Apply):
                 # A trained tensor is in memory already.
@@ -47,7 +49,8 @@ class _Peaks:
                 self.vectors[node.id] = vectors(types[node.input]).at(at)
             elif isinstance(node, Scan):
                 # While it runs, the states and the values of one position are alive.
-                self.elements[node.id] = node.type.elements.at(at)
+                stored = 0 if node.id in read else node.type.elements.at(at)
+                self.elements[node.id] = stored
                 one = [node.carry_type, *(each.type for each in node.body)]
                 self.scratch[node.id] = sum(each.elements.at(at) for each in one)
             else:
@@ -169,3 +172,20 @@ class _Peaks:
         around = (each + more for each in wanted for more in (0, 1))
         for layer in sorted({each for each in around if each < stack.count}):
             yield layer, stack.kind(layer)
+
+
+def _read_inside(graph: Graph) -> Iterator[str]:
+    """The scans whose states only one `contract` reads, position by position: it is computed
+    with the state, which is not stored."""
+    users: dict[str, list[Node | None]] = {ref: [None] for _, ref in graph.outputs}
+    for node, _ in walk(graph.nodes):
+        for ref in refs(node):
+            users.setdefault(ref, []).append(node)
+    scans = [node for node, _ in walk(graph.nodes) if isinstance(node, Scan)]
+    for scan in scans:
+        match users.get(scan.id):
+            case [Apply(op="contract") as node]:
+                pattern = parse_pattern(str(node.attr["pattern"]))
+                names = pattern.operands[[ref for _, ref in node.inputs].index(scan.id)]
+                if names[0] in pattern.result:
+                    yield scan.id

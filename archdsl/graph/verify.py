@@ -358,6 +358,8 @@ class _Verifier:
                     has = node.count, node.tied
                 case Mixture():
                     has = node.count, node.chosen
+                case Scan():
+                    has = ()  # its body has no weights
             if not has:
                 continue
             first, same = used.setdefault((type(node), path), (node.id, has))

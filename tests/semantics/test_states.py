@@ -7,7 +7,7 @@ from archdsl.analysis import analyse
 from archdsl.describe.compare import difference
 from archdsl.describe.expand import expand
 from archdsl.graph.cost import cost
-from archdsl.graph.nodes import Graph, Scan, walk
+from archdsl.graph.nodes import Graph, Scan, Stack, walk
 from archdsl.graph.parser import parse
 from archdsl.graph.printer import show
 
@@ -65,3 +65,28 @@ def test_states_are_printed_and_read_and_expanded() -> None:
 def test_decoding_keeps_one_position_of_each_state() -> None:
     found = cost(graph(), {"T": 5})
     assert str(found.cache_formula) == "64"  # 8 states of 2 numbers along T, 4 bytes each
+
+
+def test_states_that_are_only_read_are_not_stored() -> None:
+    spec = """
+model M(n = 1000, K = 50) {
+  input k: float[T <= n, K]
+  state s: float[K, K] along T = s * 0.5 + contract("a, b -> a b", k, k)
+  output y: float[T, K] = contract("T a b, T b -> T a", s, k)
+}
+"""
+    assert cost(analyse(archdsl.parse(spec)).graph).activation_bytes < 1_000_000
+    stored = spec.replace("T a b, T b -> T a", "T a b, S b -> S a")
+    assert cost(analyse(archdsl.parse(stored)).graph).activation_bytes > 10_000_000
+
+
+def test_layers_with_the_same_states_are_one_body() -> None:
+    spec = MODEL.replace("{ look(first, linear(D)) } * 3", "part(first, i % 2 == 1) * 6 as i")
+    spec += """
+block part(x: float[T, D], first: float[D], other: block, odd = false): float[T, D] {
+  x -> look(first, other) if odd
+}
+"""
+    spec = spec.replace("first, i % 2 == 1", "first, linear(D), odd = true if i < 3 else false")
+    stack = next(n for n in analyse(archdsl.parse(spec)).graph.nodes if isinstance(n, Stack))
+    assert [len(stack.layers(kind)) for kind in range(len(stack.bodies))] == [3, 3]
