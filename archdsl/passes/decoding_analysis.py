@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from archdsl.diagnostics import Note, fail
 from archdsl.frozen import Frozen
+from archdsl.graph import masks
 from archdsl.graph.nodes import (
     Apply,
     Graph,
@@ -205,6 +206,10 @@ class Analysis:
         cached = {given[param] for param in op.cached_among(given)}
         if cached & self.stepped and not cached <= self.stepped:
             return "uses positions of which only some depend on the tokens"
+        sees = node.attr.get("mask")
+        whole = isinstance(sees, str) and masks.ahead(masks.parse(sees)) != 0
+        if cached & self.stepped and whole:
+            return "sees a prefix as a whole, which may come in several steps"
         offsets = {self.offset(ref) for ref in refs(node) if ref in self.stepped}
         moves = "at" in op.positions or op.drops_prefix or self.adds_prefix(node)
         if not node.inputs or (moves and len(offsets) == 1):

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 import archdsl
+from archdsl.diagnostics import ArchError
 from archdsl.execution.decoder import Decoder
 from archdsl.passes import select_kernels
 from tests.reference.agreement import apart
@@ -110,6 +111,22 @@ def test_talking_heads_step_by_step() -> None:
     decoder.begin()
     found = [decoder.feed(piece) for piece in np.split(tokens, (1, 4, 5), 1)]
     assert apart(np.concatenate(found, 1), whole) < 1e-5
+
+
+def test_a_prefix_that_is_seen_as_a_whole_is_not_fed_in_steps() -> None:
+    text = """
+        model M(vocab = 20, D = 16) {
+          input tokens: int[T <= 60] < vocab
+          x = tokens -> embed(vocab, D) -> prepend(a) -> prepend(b)
+          seen = x -> attention(2, mask = causal | prefix(2))
+          output logits: float[T, vocab] = seen -> slice(T, 2) -> linear(vocab)
+          loss next_token(logits, tokens)
+        }
+    """
+    model = archdsl.compile(archdsl.parse(text), device="CPU")
+    with pytest.raises(ArchError, match="sees a prefix as a whole") as refused:
+        Decoder(model.executable, rows=1)
+    assert refused.value.diagnostics[0].code == "not-causal"
 
 
 def test_a_mask_of_data_and_a_sink() -> None:
