@@ -39,7 +39,7 @@ from archdsl.backend.positions import (
     sinusoid,
     valid,
 )
-from archdsl.backend.products import experts, linear
+from archdsl.backend.products import linear
 from archdsl.backend.rotary import rotary
 from archdsl.backend.scores import masked, mix, scores
 from archdsl.backend.tensors import make_contiguous, shape
@@ -216,6 +216,14 @@ def concat(op: OpCall) -> Tensor:
     other = op.tensors["other"]
     batch = max(op.x.shape[0], other.shape[0])  # a value without inputs has a batch of one
     x, other = (each.expand(batch, *each.shape[1:]) for each in (op.x, other))
+    if (along := op.attr.get("along")) is not None:
+        ndim = max(x.ndim, other.ndim)
+        x, other = (
+            each
+            if each.ndim == ndim
+            else _spread(each, (*along, ndim - 2), ndim).expand(*like.shape[:-1], -1)
+            for each, like in ((x, other), (other, x))
+        )
     return x.cat(other, dim=op.axis(op.x.ndim - 2))  # one axis longer
 
 
@@ -260,7 +268,6 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "norm": norm,
     "linear": linear,
     "attend": attend,
-    "experts": experts,
     "conv1d": conv1d,
     "patches": patches,
     "prepend": prepend,

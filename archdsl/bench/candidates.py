@@ -20,7 +20,7 @@ from archdsl.analysis import analyse
 from archdsl.bench.results import Workload
 from archdsl.bench.runner import THREADS, Call, Candidate
 from archdsl.graph.cost import BYTES, cost
-from archdsl.graph.nodes import Graph, Input
+from archdsl.graph.nodes import Graph, Input, Mixture
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.sites import parameters, sites
 from archdsl.model import Model, build
@@ -146,7 +146,7 @@ def workloads(subject: Subject, rows: int, length: int, new: int) -> list[Worklo
 
 
 def read_bytes(graph: Graph, dtype: str) -> int:
-    """Returns the bytes of weights that a decoding step reads, with all experts."""
+    """Returns the bytes of weights that a decoding step reads, of experts the chosen ones."""
     plan = split_decoding(graph)
     shapes = {p.path: p.weight.shape for p in parameters(graph)}
     numbers = 0
@@ -159,7 +159,9 @@ def read_bytes(graph: Graph, dtype: str) -> int:
             if tied
             else [w.shape for w in OPERATORS[node.op].weights(here)]
         )
-        numbers += sum(map(prod, read)) * prod(each.count for each in around)
+        numbers += sum(map(prod, read)) * prod(
+            each.chosen if isinstance(each, Mixture) else each.count for each in around
+        )
     return numbers * BYTES[dtype]
 
 

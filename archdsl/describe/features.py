@@ -206,7 +206,7 @@ def _layer_scales(wiring: Wiring) -> Iterator[str]:
 
 def _mlps(wiring: Wiring) -> str | None:
     """The recognized forms of mlps; None if there are none, since others may exist."""
-    forms = [*map(_mlp, wiring.mlps()), *map(_experts, wiring.applies("experts"))]
+    forms = list(map(_mlp, wiring.mlps()))
     return _join_unique(forms) if forms else None
 
 
@@ -214,12 +214,6 @@ def _mlp(each: Mlp) -> str:
     act = f"gated {each.act}" if each.gated else each.act
     act = "{} of {} experts, {}".format(*each.chosen, act) if each.chosen else act
     return f"{act}, {' and '.join(f'{size:,}' for size in each.hidden)} hidden"
-
-
-def _experts(node: Apply) -> str:
-    attr = node.attr
-    act, hidden = f"gated {attr['act']}", f"{attr['hidden']:,} hidden"
-    return f"{attr['top']} of {attr['count']} experts, {act}, {hidden}"
 
 
 def _biases(graph: Graph) -> str:

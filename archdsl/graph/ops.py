@@ -304,20 +304,6 @@ _ROWS = (
         example="mlp(4 * D, D, relu)",
     ),
     Op(
-        "experts",
-        (X, integer("count"), integer("top"), integer("hidden"), activation("silu")),
-        products.experts,
-        "A mixture of experts (Shazeer et al. 2017; Jiang et al. 2024, section 2.1): a router "
-        "selects `top` of `count` experts for each vector and sums their outputs, weighted by "
-        "the router's softmax over the selected ones. An expert computes down(act(gate x) * "
-        "up x) with `hidden` features. All experts are computed, and those that are not "
-        "selected get weight 0; the flops count only the selected ones.",
-        weights=products.experts_weights,
-        flops=products.experts_flops,
-        scratch=products.experts_scratch,
-        example="experts(8, 2, 14336)",
-    ),
-    Op(
         "conv1d",
         (
             X,
@@ -442,10 +428,12 @@ _ROWS = (
     ),
     Op(
         "concat",
-        (X, tensor("other"), axis(None)),
+        (X, tensor("other"), axis(None), Param("along", Kind.AXES, None)),
         shapes.concat,
         "Concatenates two tensors along an axis (default: the last). A tensor of fixed size in "
-        "front of a sequence is a prefix: the result stays causal.",
+        "front of a sequence is a prefix: the result stays causal. Along the last axis, a "
+        "tensor that lacks some of the others is the same along them, as in `a + b`.",
+        resolve_defaults=shapes.concat_defaults,
         adds_prefix=True,
         example="concat(a, b, T)",
     ),

@@ -25,7 +25,7 @@ ACTIVATIONS = {
 # Other functions of each number, which no kernel fuses.
 FUNCTIONS = {
     "exp": "The exponential function.",
-    "log": "The natural logarithm.",
+    "log": "The natural logarithm; `ln(n)` is that of a number.",
     "sqrt": "The square root; `sqrt(n)` of a number is a number.",
     "reciprocal": "1 / x.",
     "abs": "The absolute value.",

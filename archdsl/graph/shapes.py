@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from archdsl.diagnostics import did_you_mean, listing
+from archdsl.graph.elementwise import match_axes
 from archdsl.graph.signature import Mismatch, Site, Weight
 from archdsl.graph.types import Axis, Size, Type
 
@@ -176,8 +178,25 @@ def softmax(site: Site) -> Type:
     return type.with_noncausal(type.axes[site.index(-1)].size.vars)
 
 
+def concat_defaults(site: Site) -> dict[str, Any]:
+    """The setting `along`: the places of the other axes of a tensor that lacks some."""
+    left, right = site.floats(), site.floats("other")
+    if site.attr["axis"] is not None or len(left.axes) == len(right.axes):
+        return {}
+    if site.attr.get("along") is not None or not left.axes or not right.axes:
+        return {}
+    if any(type.axes[-1].size.value is None for type in (left, right)):
+        return {}
+    short = {p: Type("float", type.axes[:-1]) for p, type in site.tensors.items()}
+    return match_axes(Site(short, {}, site.varying, {}))
+
+
 def concat(site: Site) -> Type:
-    left, right, index = site.floats(), site.floats("other"), site.index(-1)
+    left, right = site.floats(), site.floats("other")
+    if (along := site.attr.get("along")) is not None:
+        left, right = _spread(left, right, along), _spread(right, left, along)
+    site = Site({"x": left, "other": right}, site.attr, site.varying, site.named)
+    index = site.index(-1)
     others = [_other_sizes(type, index) for type in (left, right)]
     if len(left.axes) != len(right.axes) or others[0] != others[1]:
         raise Mismatch(
@@ -207,6 +226,22 @@ def concat(site: Site) -> Type:
     axes = list(_resized(left, index, joined, (*front.marks, *unnamed, *later)).axes)
     axes[index] = replace(axes[index], name=name)
     return replace(left, axes=tuple(axes)).with_noncausal(right.noncausal)
+
+
+def _spread(type: Type, other: Type, along: tuple[int, ...]) -> Type:
+    """A tensor with the axes of the other one that it lacks, before its last one."""
+    if len(type.axes) >= len(other.axes):
+        return type
+    own = [axis.size for axis in type.axes[:-1]]
+    if [other.axes[i].size for i in along if i < len(other.axes) - 1] != own:
+        raise Mismatch(
+            "shape-mismatch",
+            "the axes of one tensor must be among those of the other",
+            "other",
+            expected=str(other),
+            found=str(type),
+        )
+    return replace(type, axes=(*other.axes[:-1], type.axes[-1]))
 
 
 def _other_sizes(type: Type, index: int) -> list[Size]:

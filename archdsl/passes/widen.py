@@ -17,7 +17,7 @@ from archdsl.graph.rules import POINTWISE
 DTYPE = "float16"
 
 # Matmuls, which sum in float32.
-_SUMS = frozenset({"linear", "unembed", "experts", "conv1d"})
+_SUMS = frozenset({"linear", "unembed", "conv1d"})
 # Operators that compute each number, or each position, in the dtype of their inputs.
 ELEMENTWISE = frozenset(
     {

@@ -10,7 +10,7 @@ from archdsl.semantics.binding import Arguments, Bound
 from archdsl.semantics.evaluators import Evaluators
 from archdsl.semantics.graph_builder import GraphBuilder
 from archdsl.semantics.library import Definition
-from archdsl.semantics.numbers import SQRT
+from archdsl.semantics.numbers import FUNCTIONS
 from archdsl.semantics.shapes import Shapes
 from archdsl.semantics.states import States
 from archdsl.semantics.values import (
@@ -71,7 +71,7 @@ class Blocks:
         if self._is_endless(block, span, env):
             closures = [b.value for bounds in arguments.slots.values() for b in bounds]
             return self.builder.skip(*[c.expr for c in closures if isinstance(c, Closure)])
-        inner = Env(definition.scope, {"sqrt": SQRT}, within=(*env.within, (block, span)))
+        inner = Env(definition.scope, dict(FUNCTIONS), within=(*env.within, (block, span)))
         outer_names: dict[str, str | None] = {}
         for param in block.params.params:
             name, bound = param.name.id, arguments.first(param.name.id)

@@ -16,7 +16,7 @@ from archdsl.semantics.blocks import names_of
 from archdsl.semantics.elaborate import Elaborator
 from archdsl.semantics.library import Scope
 from archdsl.semantics.model_parameters import ParameterBinder, Setting
-from archdsl.semantics.numbers import SQRT
+from archdsl.semantics.numbers import FUNCTIONS
 from archdsl.semantics.report import Report
 from archdsl.semantics.values import (
     POISON,
@@ -40,7 +40,7 @@ class ModelBuilder:
         self.report = report
         self.varying: dict[str, Varying] = {}
         self.elaborator = Elaborator(report, self.varying)
-        self.env = Env(scope, {"sqrt": SQRT})
+        self.env = Env(scope, dict(FUNCTIONS))
         self.padded = _padded_axes(model)
         self.inputs: list[Input] = []
         self.labels: list[Input] = []

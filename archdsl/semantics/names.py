@@ -17,6 +17,7 @@ from archdsl.graph.types import Type
 from archdsl.semantics.binding import Bound, Callee, bind, callee, is_mask
 from archdsl.semantics.blocks import names_of
 from archdsl.semantics.library import Scope
+from archdsl.semantics.numbers import FUNCTIONS
 from archdsl.semantics.report import Report
 from archdsl.semantics.reuse import TIED
 from archdsl.semantics.unknown import (
@@ -66,7 +67,7 @@ class _Names:
     def __init__(self, scope: Scope, report: Report):
         self.scope = scope
         self.report = report
-        self.bound: dict[str, Span | None] = {"sqrt": None}
+        self.bound: dict[str, Span | None] = dict.fromkeys(FUNCTIONS)
         self.used: set[str] = set()
         self.undefined: set[str] = set()
         self.edges: dict[str, ast.Name] = {}

@@ -24,7 +24,11 @@ LARGEST = 10**30
 
 ReportError = Callable[..., Poison]
 
-SQRT = Function(lambda x: x**0.5, ("x",))
+# `sqrt` is also an operator, on tensors.
+FUNCTIONS = {
+    "sqrt": Function(lambda x: x**0.5, ("x",)),
+    "ln": Function(lambda x: math.log(x), ("x",)),
+}
 
 
 def calculate(
@@ -78,7 +82,11 @@ def call_function(
             call.span,
             expected=f"{call.callee.id}({', '.join(function.params)})",
         )
-    value = function.call(**given)
+    try:
+        value = function.call(**given)
+    except ValueError:
+        what = "logarithm of a number that is not above 0"
+        return report_error("arithmetic", what, call.span)
     if isinstance(value, complex):
         return report_error("arithmetic", "square root of a negative number", call.span)
     return to_scalar(value, call.span, report_error)

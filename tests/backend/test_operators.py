@@ -264,35 +264,6 @@ def test_padding_is_zero_for_a_conv1d(tmp_path: Path) -> None:
     assert apart(beside[:1, :3], alone) < 1e-6
 
 
-EXPERTS = """
-    input x: float[T <= 9, 4]
-    output y: float[T, 4] = x -> experts(3, 2, 5)
-"""
-
-
-def test_of_equal_experts_the_first_are_taken(tmp_path: Path) -> None:
-    x = normal(1, 6, 4)
-    found = model(EXPERTS)
-    weights = {path: normal(*p.weight.shape) for path, p in found.weights.items()}
-    weights["experts.router.weight"][:] = 0
-    right = np.zeros_like(x)
-    for i in range(2):
-        gate, up, down = (weights[f"experts.{i}.{n}.weight"].T for n in ("gate", "up", "down"))
-        right += 0.5 * (x @ gate / (1 + np.exp(-x @ gate)) * (x @ up)) @ down
-    assert apart(filled(found, weights, tmp_path)(x=x)["y"], right) < 1e-6
-
-
-def test_an_expert_that_is_not_chosen_learns_nothing() -> None:
-    found = model(EXPERTS + "\nloss cross_entropy(y -> mean, label: int < 4)")
-    x = normal(1, 1, 4)
-    found.loss(x=x, label=np.array([1])).backward()
-    grads = {p: w.grad.numpy() for p, w in found.parameters.items() if w.grad is not None}
-    learned = [i for i in range(3) if grads[f"experts.{i}.down.weight"].any()]
-    logits = found.parameters["experts.router.weight"].numpy() @ x[0, 0]
-    assert learned == sorted(np.argsort(-logits)[:2])
-    assert grads["experts.router.weight"].any()
-
-
 # -- features --
 
 
@@ -351,7 +322,7 @@ BIASED = """
         "rotary",
         "rotary(pairs, size = 2)",
         "norm(l2)",
-        "experts(3, 2, 5)",
+        "mixture(x -> top(2), linear(4))",
         "conv1d(4, 3, padding = 1)",
         "exp",
         "softplus",

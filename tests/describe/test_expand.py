@@ -122,7 +122,7 @@ block around(x: float[T, D], z: float[T, D]): float[T, D] {
         "float[T, D] = tokens -> a: { b: embed(10, D) -> unembed(b) -> linear(D) }",
         "float[T, D] = tokens -> embed_2: embed(10, D) -> unembed(embed_2) -> linear(D)",
         "float[T, D] = x -> both(x) -> relu: linear(D) -> relu -> add: linear(D) -> both(x)",
-        "float[T, D] = x -> experts(4, 2, 6) -> norm",
+        "float[T, D] = x -> mixture(x -> top(2), { relu -> linear(D) }) -> norm",
         "float[T, D] = x -> both(x) -> both(x) -> add_2: linear(D) -> both(x -> norm)",
         "float[T, D] = x -> total: norm -> product: norm -> sqrt: norm",
         "float[T, D] = x -> dropout(0.5)",

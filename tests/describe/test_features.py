@@ -25,6 +25,7 @@ block looked(x: float[T, D], z: float[S, E], by: block, shared = 2): float[T, D]
 block gated(x: float[T, D]): float[T, D] {
   (x -> linear(24) -> silu) * (x -> linear(24)) -> linear(D)
 }
+block routed(x: float[T, D]): float[T, D] { x -> mixture(x -> top(2), gated) }
 block pre(x: float[T, D], f: block): float[T, D] { x + (x -> norm(rms) -> f) }
 block post(x: float[T, D], f: block): float[T, D] { x + (x -> f) -> norm }
 block sandwich(x: float[T, D], f: block): float[T, D] { x + (x -> norm -> f -> norm) }
@@ -88,7 +89,7 @@ block parallel(x: float[T, D]): float[T, D] {
         ("x -> gated * 2", "mlp", "gated silu, 24 hidden"),
         ("x -> { linear(6) -> tanh -> linear(D) } * 2", "mlp", "tanh, 6 hidden"),
         ("x -> { linear(D) -> tanh } * 2", "mlp", None),
-        ("x -> experts(4, 2, 6) * 2", "mlp", "2 of 4 experts, gated silu, 6 hidden"),
+        ("x -> routed * 2", "mlp", "2 of 8 experts, gated silu, 24 hidden"),
         ("x -> linear(D) -> norm", "biases", "everywhere"),
         ("x -> linear(D, bias = false) -> norm", "biases", "in no linear layer"),
         ("x -> linear(D, bias = false) -> norm(rms)", "biases", "none"),

@@ -26,6 +26,8 @@ SMALL: dict[str, Any] = {
     "vocab": 50, "context": 90, "D": 24, "depth": 2, "heads": 6, "kv_heads": 2, "inner": 20,
     "hidden": 20, "head_size": 10, "size": 10, "window": 5, "count": 3, "top": 2,
     "distance": 20, "buckets": 8, "bins": 4, "length": 7, "pad_id": 0, "turned": 0.5, "turn": 2,
+    "chosen": 2, "expert_inner": 12, "shared": 2, "kv_rank": 10, "plain_size": 6,
+    "turned_size": 4, "value_size": 5, "groups": 1, "open_groups": 1, "dense": 1,
 }  # fmt: skip
 SPECS = {
     model: {name: size for name, size in SMALL.items() if name in known}

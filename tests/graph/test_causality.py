@@ -50,7 +50,7 @@ def noncausal(chain: str, type: str = "float[T, D]") -> set[str]:
         "x -> posenc(learned)",
         "x -> attention(2, causal)",
         "x -> attention(2, causal, over = y)",
-        "x -> experts(3, 2, 8)",
+        "x -> mixture(x -> top(2), mlp(8, D))",
         "x -> windowed(y, 2)",
         "x -> conv1d(D, 3, causal) -> conv1d(D, 4, causal, groups = 2, dilation = 3)",
         "x -> conv1d(D, 1)",

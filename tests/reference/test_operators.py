@@ -26,7 +26,7 @@ def normal(*shape: int) -> Array:
 
 def run(folder: Path, lines: str, weights: dict[str, Any], **inputs: Array) -> Array:
     """The output `y` of a model of these lines."""
-    model = archdsl.compile(archdsl.parse(f"model M() {{\n{lines}\n}}"))
+    model = archdsl.compile(archdsl.parse(f'use "blocks.arch"\n\nmodel M() {{\n{lines}\n}}'))
     if weights:
         np.savez(folder / "weights.npz", **{n: w.detach().numpy() for n, w in weights.items()})
         model.load(folder / "weights.npz")
@@ -173,16 +173,18 @@ def test_experts(count: int, top: int, tmp_path: Path) -> None:
     theirs = mixtral.MixtralSparseMoeBlock(config)
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, generator=torch.manual_seed(count))
-    weights = {"experts.router.weight": theirs.gate.weight}
+    weights = {"mixture_mlp.router.weight": theirs.gate.weight}
     for i in range(count):
         gate, up = theirs.experts.gate_up_proj[i].chunk(2)
         parts = {"gate": gate, "up": up, "down": theirs.experts.down_proj[i]}
-        weights |= {f"experts.{i}.{name}.weight": part for name, part in parts.items()}
+        weights |= {
+            f"mixture_mlp.experts.{i}.{name}.weight": part for name, part in parts.items()
+        }
     x = normal(2, 7, 12)
     right = theirs(torch.tensor(x)).detach()
     lines = f"""
         input x: float[T <= 9, 12]
-        output y: float[T, 12] = x -> experts({count}, {top}, 20)
+        output y: float[T, 12] = x -> mixture_mlp({count}, {top}, 20)
     """
     assert apart(run(tmp_path, lines, weights, x=x), right) < TOLERANCE
 
