@@ -1,7 +1,7 @@
 """Values of the fields of a published config, and their expressions in a `config` block.
 
-An expression is a parameter, a value, or a call of `names`, `one_of`, `list`, `labels` or
-`numbers`.
+An expression is a parameter, a value, or a call of `names`, `one_of`, `list`, `labels`,
+`numbers` or `words`.
 configs.py uses these functions to read and write configs.
 """
 
@@ -58,7 +58,7 @@ general tokenizer quantize GGUF
 BOOKKEEPING = frozenset(_FIELDS.split())
 # Switches that releases before 5 write into every config. A spec lists those that it knows.
 _OFF = {"is_decoder", "is_encoder_decoder", "add_cross_attention", "tie_encoder_decoder"}
-_OF_PARAMETER = ("names", "labels", "numbers")
+_OF_PARAMETER = ("names", "labels", "numbers", "words")
 _MANY = 100_000  # no list of a config is longer
 
 
@@ -139,8 +139,8 @@ def names_call(value: ast.Expr) -> ast.Call | None:
 
 
 def parameter_name(value: ast.Expr, names: Iterable[str]) -> str | None:
-    """The parameter that a field sets, directly, negated, or through `names`, `labels` or
-    `numbers`."""
+    """The parameter that a field sets, directly, negated, or through `names`, `labels`,
+    `numbers` or `words`."""
     if isinstance(value, ast.Not):
         value = value.operand
     value = names_call(value) or value
@@ -180,11 +180,11 @@ def value_of(node: ast.Expr | ast.Typed, work: Elaborator, env: Env) -> object:
         return list(map(float, text.split())) if isinstance(text, str) and text else None
     if isinstance(node, ast.Call) and node.callee.id == "names" and node.args:
         chosen = value_of(node.args[0].value, work, env)
-        for arg in node.args[1:]:
-            if arg.name and arg.name.id == ("none" if chosen is None else chosen):
-                return value_of(arg.value, work, env)
-        known = listing(arg.name.id for arg in node.args if arg.name)
-        raise NoPublishedName(f"`{chosen or 'none'}` has no published name", node.span, known)
+        return _published(node, "none" if chosen is None else chosen, work, env)
+    if isinstance(node, ast.Call) and node.callee.id == "words" and node.args:
+        text = value_of(node.args[0].value, work, env)
+        words = text.split() if isinstance(text, str) else []
+        return [_published(node, word, work, env) for word in words] or None
     value = work.evaluate(node, env)
     match value:
         case Scalar():
@@ -203,6 +203,15 @@ def value_of(node: ast.Expr | ast.Typed, work: Elaborator, env: Env) -> object:
             return value.name
         case _:
             return None
+
+
+def _published(node: ast.Call, chosen: object, work: Elaborator, env: Env) -> object:
+    """The published name of a choice in `names` or `words`."""
+    for arg in node.args[1:]:
+        if arg.name and arg.name.id == chosen:
+            return value_of(arg.value, work, env)
+    known = listing(arg.name.id for arg in node.args if arg.name)
+    raise NoPublishedName(f"`{chosen}` has no published name", node.span, known)
 
 
 def _numbered_list(node: ast.Call, work: Elaborator, env: Env) -> object:
@@ -243,6 +252,18 @@ def numbers_text(found: object) -> str | None:
     if any(isinstance(each, bool) or not isinstance(each, int | float) for each in found):
         return None
     return " ".join(repr(float(each)) for each in found)
+
+
+def words_text(call: ast.Call, found: object) -> str | None:
+    """The string of a parameter that holds a list of names, "" for none; None if one of them is
+    unknown."""
+    if found is None or isinstance(found, str):
+        return found or ""
+    known = [(arg.name.id, arg.value) for arg in call.args if arg.name]
+    ours = {value.value: name for name, value in known if isinstance(value, ast.String)}
+    if not isinstance(found, list) or not found or not all(isinstance(n, str) for n in found):
+        return None
+    return " ".join(ours[name] for name in found) if set(found) <= set(ours) else None
 
 
 def values_equal(one: object, other: object) -> bool:

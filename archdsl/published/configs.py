@@ -29,6 +29,7 @@ from archdsl.published.config_values import (
     value_of,
     value_when_absent,
     values_equal,
+    words_text,
 )
 from archdsl.published.renames import rename_fields
 from archdsl.published.tensor_fields import is_tensor_field, tensor_field
@@ -224,6 +225,8 @@ class _ConfigReader:
             elif name not in self.settings:
                 if isinstance(line.value, ast.Call) and line.value.callee.id == "numbers":
                     value = numbers_text(value)
+                elif isinstance(line.value, ast.Call) and line.value.callee.id == "words":
+                    value = words_text(line.value, value)
                 self.settings[name] = "none" if value is None else value  # type: ignore[assignment]
         # A condition depends on parameters too.
         for group in groups:
@@ -285,6 +288,18 @@ class _ConfigReader:
                 self.report_error(
                     line,
                     f"{line.fields[0].id} is {quote(found)}, but a list of numbers is needed",
+                )
+                return True
+            found = text
+        elif isinstance(line.value, ast.Call) and line.value.callee.id == "words":
+            text = words_text(line.value, found)
+            if text is None:
+                args = (arg.value for arg in line.value.args)
+                listed = [quote(each.value) for each in args if isinstance(each, ast.String)]
+                self.report_error(
+                    line,
+                    f"{line.fields[0].id} is {quote(found)}, which this spec does not support",
+                    expected=f"a list of {listing(listed, 'and')}",
                 )
                 return True
             found = text

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterator
 
 from archdsl.semantics.conditions import COMPARISONS
 from archdsl.semantics.numbers import OPERATIONS
-from archdsl.semantics.values import Env, Scalar, Symbol
+from archdsl.semantics.values import Env, Function, Scalar, Symbol
 from archdsl.syntax import ast
 from archdsl.syntax.traversal import children, walk
 
@@ -60,16 +60,21 @@ class _Values:
         if not any(isinstance(n, ast.Name) and n.id == self.number for n in walk(expr)):
             return
         match expr:
-            case ast.Call() | ast.Chain() | ast.Lambda() | ast.Labeled() | ast.Repeat():
+            case ast.Call() if not self.is_function(expr):
+                yield from self.of_block(expr)
+            case ast.Chain() | ast.Lambda() | ast.Labeled() | ast.Repeat():
                 yield from self.of_block(expr)
             case _:
                 try:
                     found = self.value(expr)
-                except (_Unknown, ArithmeticError, TypeError):
+                except (_Unknown, ArithmeticError, TypeError, LookupError, AttributeError):
                     for child in children(expr):
                         yield from self.of_value(child)
                 else:
                     yield type(found), found  # an integer is not the equal float
+
+    def is_function(self, expr: ast.Call) -> bool:
+        return isinstance(self.env.names.get(expr.callee.id), Function)
 
     def value(self, expr: ast.Node | None) -> Hashable:
         match expr:
@@ -89,6 +94,12 @@ class _Values:
                 if expr.op in OPERATIONS:
                     sides = self.of_number(expr.left), self.of_number(expr.right)
                     return OPERATIONS[expr.op](*sides)
+            case ast.Call() if self.is_function(expr):
+                function = self.env.names[expr.callee.id]
+                assert isinstance(function, Function)
+                args = [self.value(arg.value) for arg in expr.args if not arg.name]
+                if len(args) == len(expr.args) == len(function.params):
+                    return function.call(*args)
             case ast.Compare():
                 return COMPARISONS[expr.op](self.value(expr.left), self.value(expr.right))
             case ast.Not():

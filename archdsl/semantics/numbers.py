@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from archdsl.diagnostics import Span
@@ -24,10 +25,23 @@ LARGEST = 10**30
 
 ReportError = Callable[..., Poison]
 
-# `sqrt` is also an operator, on tensors.
+
+def _word(text: str, i: int | float) -> int | float | str:
+    words = text.split()
+    if not isinstance(i, int) or not 0 <= i < len(words):
+        raise LookupError(f"the text has {len(words)} words, so it has no word {i}")
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(words[i])
+    return words[i]
+
+
+# `sqrt` is also an operator, on tensors. `word(text, i)` is word i of a string, counted from 0,
+# as a number if it is one.
 FUNCTIONS = {
     "sqrt": Function(lambda x: x**0.5, ("x",)),
     "ln": Function(lambda x: math.log(x), ("x",)),
+    "word": Function(_word, ("text", "i"), texts=("text",)),
 }
 
 
@@ -57,7 +71,7 @@ def call_function(
     function: Function, call: ast.Call, args: list[Any], report_error: ReportError
 ) -> Scalar | Poison:
     """The value of a function of numbers; its arguments are named or in order."""
-    given: dict[str, int | float] = {}
+    given: dict[str, int | float | str] = {}
     for arg, value in zip(call.args, args, strict=True):
         free = [p for p in function.params if p not in given]
         name = arg.name.id if arg.name else (free[0] if free else None)
@@ -69,9 +83,11 @@ def call_function(
                 arg.span,
                 expected=f"{call.callee.id}({', '.join(function.params)})",
             )
-        if isinstance(value.value, bool | str):
+        text = name in function.texts
+        if isinstance(value.value, bool) or isinstance(value.value, str) != text:
+            what = "a string" if text else "a number"
             return report_error(
-                "arithmetic", "a number is needed here", arg.span, found=describe(value)
+                "arithmetic", f"{what} is needed here", arg.span, found=describe(value)
             )
         given[name] = value.value
     missing = [p for p in function.params if p not in given]
@@ -87,6 +103,10 @@ def call_function(
     except ValueError:
         what = "logarithm of a number that is not above 0"
         return report_error("arithmetic", what, call.span)
+    except LookupError as error:
+        return report_error("argument-value", error.args[0], call.span)
+    if isinstance(value, str):
+        return Scalar(value, None, call.span)
     if isinstance(value, complex):
         return report_error("arithmetic", "square root of a negative number", call.span)
     return to_scalar(value, call.span, report_error)

@@ -85,11 +85,15 @@ class Part(Frozen):
 
 
 class Function(Frozen):
-    """A function of numbers, such as `sqrt`; `optional`: arguments can be left out."""
+    """A function of numbers, such as `sqrt`.
 
-    call: Callable[..., int | float]
+    `optional`: arguments can be left out; `texts`: the parameters that take strings.
+    """
+
+    call: Callable[..., int | float | str]
     params: tuple[str, ...]
     optional: bool = False
+    texts: tuple[str, ...] = ()
 
 
 class Poison:
