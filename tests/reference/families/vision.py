@@ -1,0 +1,83 @@
+"""Encoders of images, and of images with texts: SigLIP and DINOv3, beside transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tests.reference.families import Family, Reference
+from tests.reference.families.encoders import (
+    ACTIVATIONS,
+    drawn,
+    picture,
+    tensors,
+    torch,
+    transformers,
+    widths,
+)
+
+
+def save_siglip(folder: Path, seed: int) -> Reference:
+    """Of the similarities of each image with each text, ours are those of one pair each."""
+    random = np.random.default_rng(seed)
+    image, pixels = picture(random)
+    if seed == 1:  # pixels at the edge that fill no patch
+        image["image_size"] += 2
+        pixels = np.pad(pixels, [(0, 0), (0, 0), (0, 2), (0, 2)], constant_values=1)
+    vocab = int(random.integers(40, 90))
+    act = {"hidden_act": str(random.choice(["gelu_pytorch_tanh", "gelu"]))}
+    vision = image | widths(random) | act
+    config = transformers.SiglipConfig(
+        vision_config=vision,
+        text_config=widths(random)
+        | act
+        | {
+            "vocab_size": vocab,
+            "max_position_embeddings": 17,
+            "projection_size": vision["hidden_size"],
+        },
+    )
+    theirs = drawn(transformers.SiglipModel(config), seed)
+    theirs.save_pretrained(folder)
+    tokens = random.integers(0, vocab, (2, 17))
+    with torch.no_grad():
+        found = theirs(**tensors(input_ids=tokens, pixel_values=pixels))
+    outputs = {
+        "image_hidden": found.vision_model_output.last_hidden_state.numpy(),
+        "image_features": found.image_embeds.numpy(),
+        "text_hidden": found.text_model_output.last_hidden_state.numpy(),
+        "text_features": found.text_embeds.numpy(),
+        "similarity": found.logits_per_image.diagonal().numpy(),
+    }
+    return Reference({"tokens": tokens, "pixels": pixels}, outputs)
+
+
+def save_dinov3(folder: Path, seed: int) -> Reference:
+    """The angles of a head are a whole number of pairs for each axis."""
+    random = np.random.default_rng(seed)
+    image, pixels = picture(random)
+    stack, heads = widths(random), int(random.choice([3, 5]))
+    config = transformers.DINOv3ViTConfig(
+        **image | stack | {"num_attention_heads": heads, "hidden_size": heads * 4 * (seed + 2)},
+        hidden_act=str(random.choice(ACTIVATIONS)),
+        layer_norm_eps=float(random.choice([1e-5, 1e-6])),
+        rope_theta=float(random.choice([100.0, 37.0])),
+        num_register_tokens=int(random.integers(1, 5)),
+        use_gated_mlp=seed == 1,
+    )
+    theirs = drawn(transformers.DINOv3ViTModel(config), seed)
+    theirs.save_pretrained(folder)
+    with torch.no_grad():
+        found = theirs(torch.from_numpy(pixels))
+    outputs = {
+        "hidden": found.last_hidden_state.numpy(),
+        "pooled": found.pooler_output.numpy(),
+    }
+    return Reference({"pixels": pixels}, outputs)
+
+
+FAMILIES = (
+    Family("siglip", "siglip.arch", "transformers SiglipModel", save_siglip),
+    Family("dinov3", "dinov3.arch", "transformers DINOv3ViTModel", save_dinov3),
+)
