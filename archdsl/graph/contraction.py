@@ -127,8 +127,16 @@ def contract_flops(site: Site) -> Size:
 
 
 def take(site: Site) -> Type:
-    """The type rule of `take`."""
-    table, index = site.floats(), site.tensors["index"]
+    """The type rule of `take`, from a table of floats or of whole numbers."""
+    table, index = site.tensors["x"], site.tensors["index"]
+    if table.dtype == "bool":
+        raise Mismatch(
+            "type-mismatch",
+            "the table must have numbers",
+            "x",
+            expected="float or int values",
+            found=str(table),
+        )
     if index.dtype != "int":
         raise Mismatch(
             "type-mismatch",
@@ -144,7 +152,7 @@ def take(site: Site) -> Type:
         axes = (*index.axes, *others)
         noncausal = table.noncausal | index.noncausal | looked_up.size.vars
         _check_index(index, looked_up)
-        return Type("float", axes, None, noncausal)
+        return Type(table.dtype, axes, table.below, noncausal)
     pattern = parse_pattern(site.attr["pattern"])
     named = _axes(site, pattern)
     (dropped, *others_) = pattern.dropped or ("",)
@@ -153,7 +161,8 @@ def take(site: Site) -> Type:
             "one axis, of the table alone, must be missing on the right", site.attr["pattern"]
         )
     _check_index(index, named[dropped])
-    return _result(pattern, named, [table, index])
+    found = _result(pattern, named, [table, index])
+    return replace(found, dtype=table.dtype, below=table.below)
 
 
 def _check_index(index: Type, axis: Axis) -> None:

@@ -43,10 +43,11 @@ TENSOR_OPS = (
         "take",
         (X, tensor("index"), Param("pattern", Kind.TEXT, None)),
         contraction.take,
-        "Selects positions of an axis by whole numbers. By default the axis is the first one, "
-        "and the axes of `index` replace it. A pattern such as `T R, T S -> T S` names the "
-        "axes of the table, of the index and of the result: axes of the same name belong "
-        "together, and the axis that the result lacks is looked up in.",
+        "Selects positions of an axis by whole numbers; the table may have whole numbers too. "
+        "By default the axis is the first one, and the axes of `index` replace it. A pattern "
+        "such as `T R, T S -> T S` names the axes of the table, of the index and of the "
+        "result: axes of the same name belong together, and the axis that the result lacks is "
+        "looked up in.",
         example="take(table, ids)",
     ),
 )

@@ -60,15 +60,19 @@ def test_of_equal_numbers_the_first_is_in_the_top() -> None:
 def test_take() -> None:
     table, scores = normal(2, 9, 3), normal(2, 2, 5, 7)
     ids, pairs = np.array([[4, 0, 8], [1, 1, 2]]), np.arange(2 * 5 * 4).reshape(2, 5, 4) % 7
+    places = np.arange(2 * 9).reshape(2, 9) * 3 % 5
     found = model("""
         input ids: int[S <= 8] < 9
         input table: float[9, 3]
         input scores: float[2, T <= 8, 7]
         input pairs: int[T, 4] < 7
+        input places: int[9] < 5
         output y: float[S, 3] = take(table, ids)
         output z: float[4, 2, T] = scores -> take(pairs, "h q n, q k -> k h q")
-    """)(ids=ids, table=table, scores=scores, pairs=pairs)
+        output placed: int[S] = take(places, ids)
+    """)(ids=ids, table=table, scores=scores, pairs=pairs, places=places)
     assert apart(found["y"], [a[i] for a, i in zip(table, ids, strict=True)]) == 0
+    assert (found["placed"].numpy() == np.take_along_axis(places, ids, 1)).all()
     right = np.take_along_axis(scores, pairs[:, None], -1)
     assert apart(found["z"], right.transpose(0, 3, 1, 2)) == 0
 
