@@ -37,6 +37,20 @@ KINDS = (r"[A-Za-z_]", r"[0-9]", r"[-+*/<=>:,]", r"[(){}\[\]]")
 NUMBERS = ["0", "1", "2", "3", "7", "-1", "0.5", "1e-400", "1e30", "1e300", "1_000_000_000_000"]
 NUMBERS += ["1" + "0" * 29, "9" * 31, "9" * 5000, "(1 / 3)", "(2 - 2)", "007", "2.0"]
 WORDS = ["x", "T", "D", "block", "causal", "float", "sqrt", "params", "self", "model", "pad"]
+WORDS += [
+    "weight",
+    "state",
+    "along",
+    "tied",
+    "as",
+    "i",
+    "mask",
+    "within",
+    "not",
+    "include",
+    "where",
+    "...",
+]
 NOISE = "\0\t\n\r \"#'()*+,-./0:;<=>@[\\]^_`{|}~éα→\u00a0\u200b\u2028\ufeff\ud800\U0001d538"
 
 FIXED = ast.Int | ast.Float | ast.Bool | ast.Negate | ast.Binary | ast.Labeled | ast.Chain

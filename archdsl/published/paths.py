@@ -171,7 +171,7 @@ def pattern(text: str) -> str:
     for hole in _HOLE.finditer(text):
         parts.append(re.escape(text[end : hole.start()]))
         if hole[3]:
-            parts.append(f"(?P<_x{expressions}>[0-9]+)")
+            parts.append(f"(?P<_x{expressions}>[0-9]{{1,9}})")
             expressions += 1
         elif hole[2]:
             parts.append(f"(?P<_part>{'|'.join(map(re.escape, hole[2].split(',')))})")

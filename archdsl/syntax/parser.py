@@ -25,6 +25,7 @@ from archdsl.syntax.mistakes import explain, reserved_word, statements_on_one_li
 DEEPEST = 100
 # No number of a model has more. Python refuses to convert thousands of digits.
 DIGITS = 30
+_LONG_NUMBER = re.compile(rf"\d{{{DIGITS + 1}}}")
 
 # A check takes 0.1 ms for each. The longest spec of the standard library has 1550.
 MOST_WORDS = 20_000
@@ -184,6 +185,8 @@ class _Build(lark.Transformer[lark.Token, Any]):
             case "STRING":
                 return ast.String(span, text[1:-1])
             case "PATH":
+                if _LONG_NUMBER.search(text):
+                    self._report_too_large(span)
                 return ast.Path(span, _EXPRESSION.sub(_spaced, text))
             case _:
                 return text

@@ -89,6 +89,11 @@ def test_a_number_is_bounded(number: str, expected: str) -> None:
     assert found.span.text == number
 
 
+def test_a_number_in_a_path_is_bounded() -> None:
+    (found,) = mistakes(f'weights "w" for M {{ h.{"9" * 31}.* = b.* }}')
+    assert (found.code, found.message) == ("arithmetic", "the number is too large")
+
+
 def test_reserved_words_are_all_told() -> None:
     found = mistakes("block f(pad, model: block) {\n  for(True) * pad\n}")
     assert [each.message for each in found] == [
