@@ -29,6 +29,28 @@ def some(values: Iterable[Any], *plain: Any) -> list[Any]:
     return [pytest.param(value, marks=() if value in plain else long) for value in values]
 
 
+# Specs that have together most of the language.
+CORE = {
+    *("blocks", "bert", "clip", "deepseek", "gemma", "gpt", "gpt2", "jamba", "llama", "lfm2"),
+    *("mistral", "t5", "vaswani2017", "vit", "whisper"),
+}
+
+
+def mostly_long(specs: Iterable[Any]) -> list[Any]:
+    """Specs as parameters of a test: `gpt.arch`, a path or `gpt.arch:GPT`.
+
+    Those that are not among CORE, and the published sizes, are long.
+    """
+
+    def is_core(spec: Any) -> bool:
+        path, _, name = str(spec).partition(":")
+        return Path(path).stem in CORE and (not name or name[0].isupper())
+
+    return [
+        pytest.param(spec, marks=() if is_core(spec) else pytest.mark.long) for spec in specs
+    ]
+
+
 def choose_few(items: Iterable[pytest.Item]) -> None:
     """Mark as `long` the cases of each test marked `few(n)` beyond the n it keeps."""
     tests: dict[str, list[pytest.Function]] = {}

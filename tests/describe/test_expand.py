@@ -17,6 +17,7 @@ from archdsl.semantics.library import standard_library
 from archdsl.syntax import ast
 from archdsl.syntax.traversal import walk
 from tests.semantics.small import graph, model
+from tests.suite import mostly_long
 
 SPECS = sorted(standard_library().glob("*.arch"))
 
@@ -41,7 +42,7 @@ def same_again(made: Graph) -> str:
     return text
 
 
-@pytest.mark.parametrize("path", SPECS, ids=[path.stem for path in SPECS])
+@pytest.mark.parametrize("path", mostly_long(SPECS), ids=[path.stem for path in SPECS])
 def test_every_spec_and_variant_expands_to_the_same_graph(path: Path) -> None:
     file = archdsl.parse(path.read_text(encoding="utf-8"), str(path))
     for item in file.items:

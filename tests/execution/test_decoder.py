@@ -17,7 +17,7 @@ from archdsl.diagnostics import ArchError
 from archdsl.execution.decoder import Decoder, _leaves
 from archdsl.passes.decoding_analysis import CHUNK
 from tests import specs
-from tests.suite import some
+from tests.suite import mostly_long, some
 
 TOLERANCE = 1e-4  # of the largest logit, float32
 
@@ -125,7 +125,7 @@ def case_of(spec: str) -> Case:
 every_spec = pytest.mark.parametrize("spec", some([*SPECS, *INLINE], *FEW))
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", mostly_long(SPECS))
 def test_the_sizes_are_small(spec: str) -> None:
     # A new spec whose parameters have other names says how it is small above.
     assert archdsl.compile(spec, **SPECS[spec]).cost().params < 50_000

@@ -32,6 +32,7 @@ from archdsl.graph.ops import OPS
 from archdsl.graph.parser import parse, tensor_names
 from archdsl.graph.printer import show
 from archdsl.graph.types import Axis, Size, Type, Varying
+from tests.suite import mostly_long
 
 SPECS = Path(__file__).parents[2] / "specs"
 
@@ -75,7 +76,7 @@ def models() -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("spec", models(), ids=lambda spec: Path(spec).name)
+@pytest.mark.parametrize("spec", mostly_long(models()), ids=lambda spec: Path(spec).name)
 def test_every_spec_round_trips(spec: str) -> None:
     graph = analyse(spec).graph
     assert parse(show(graph)) == graph

@@ -18,6 +18,7 @@ from archdsl.passes.decompose import COMPOSITE, decompose
 from archdsl.passes.keep_last_position import keep_last_position
 from archdsl.passes.split_decoding import Decoding, split_decoding
 from tests import specs
+from tests.suite import mostly_long
 
 CAUSAL = [*specs.causal_models(), *specs.causal_variants()]
 
@@ -31,7 +32,7 @@ def of(body: str) -> Decoding:
     return split_decoding(analyse(archdsl.parse(text, "m.arch")).graph)
 
 
-@pytest.mark.parametrize("spec", CAUSAL)
+@pytest.mark.parametrize("spec", mostly_long(CAUSAL))
 def test_every_causal_spec_is_decoded(spec: str) -> None:
     whole = graph(spec)
     plan = split_decoding(whole)
@@ -47,7 +48,7 @@ def test_every_causal_spec_is_decoded(spec: str) -> None:
     assert kept == cost(whole).cache_bytes // 4
 
 
-@pytest.mark.parametrize("spec", CAUSAL)
+@pytest.mark.parametrize("spec", mostly_long(CAUSAL))
 def test_decomposing_keeps_the_weights(spec: str) -> None:
     whole = analyse(spec).graph
     ours = [(p.path, p.weight.shape) for p in parameters(verify(decompose(whole)))]

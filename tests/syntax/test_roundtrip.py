@@ -17,14 +17,16 @@ from archdsl.syntax import ast
 from archdsl.syntax.parser import _grammar, parse
 from archdsl.syntax.printer import expression, format, type_text
 from archdsl.syntax.traversal import walk
+from tests.suite import mostly_long
 from tests.syntax.trees import SPAN, bodies, params, trees, types
 
 CASES = Path(__file__).parents[1] / "cases" / "syntax"
 SPECS = sorted((Path(__file__).parents[2] / "specs").glob("*.arch"))
 EVERYTHING = CASES / "everything.arch"
-TEXTS = [*SPECS, EVERYTHING]
 
-each_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+each_text = pytest.mark.parametrize(
+    "path", [*mostly_long(SPECS), EVERYTHING], ids=lambda path: path.stem
+)
 # Trees are large things to make; that this takes a moment is no fault.
 made = settings(suppress_health_check=[HealthCheck.too_slow])
 

@@ -16,6 +16,7 @@ from archdsl.frozen import Frozen
 from archdsl.semantics.library import standard_library
 from archdsl.syntax import parser, stored
 from archdsl.syntax.stored import tree_of
+from tests.suite import mostly_long
 
 TEXT = """\
 # A comment.
@@ -59,7 +60,7 @@ def parts(value: Any) -> object:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(standard_library().glob("*.arch")), ids=lambda p: p.name
+    "path", mostly_long(sorted(standard_library().glob("*.arch"))), ids=lambda p: p.name
 )
 def test_a_stored_tree_is_the_parsers(path: Path, parsed: list[str]) -> None:
     source = Source(str(path), path.read_text(encoding="utf-8"))
