@@ -19,7 +19,7 @@ from archdsl.backend.context import OpCall
 from archdsl.backend.emit import EMIT
 from archdsl.cli import main
 from archdsl.diagnostics import ArchError
-from archdsl.graph.ops import OPERATORS, OPS
+from archdsl.graph.ops import CALLED, OPERATORS, OPS
 from archdsl.graph.signature import Kind, Op, Param, Site
 from archdsl.graph.types import Type
 from archdsl.model import Model
@@ -144,7 +144,7 @@ model Two(vocab = 30, n = 70, D = 12, depth = 3) {{
 @pytest.fixture(autouse=True)
 def rows(monkeypatch: pytest.MonkeyPatch) -> None:
     for op, function in ROWS:
-        for table in (OPS, OPERATORS):
+        for table in (OPS, OPERATORS, CALLED):
             monkeypatch.setitem(table, op.name, op)
         monkeypatch.setitem(EMIT, op.name, function)
 
@@ -229,12 +229,14 @@ def test_what_looks_at_later_positions_is_refused_with_its_line() -> None:
 
 
 def test_every_operator_says_how_it_is_stepped() -> None:
-    """An operator that caches a tensor declares its positions, and its inputs are checked."""
+    """An operator with a mask declares its positions, and its inputs are checked."""
     known = {"at", "past", "left_pad", "cache_positions"}
     for op in OPERATORS.values():
         assert set(op.positions) <= known
         names = {param.name for param in op.params if param.kind is Kind.TENSOR}
         assert set(op.cached) <= names
-        assert not op.cached or {"past", "left_pad"} <= set(op.positions)
+        # A composite operator has the positions of its parts.
+        masked = any(p.kind is Kind.MASK for p in op.params) and op.name in EMIT
+        assert not masked or {"past", "left_pad"} <= set(op.positions)
         flags = {param.name for param in op.params if param.kind is Kind.BOOL}
         assert set(op.without_tail) <= flags
