@@ -1,4 +1,4 @@
-"""Encoders of images, and of images with texts: SigLIP and DINOv3, beside transformers."""
+"""Encoders of images, and of images with texts: SigLIP, DINOv3 and MAE, beside transformers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tests.reference.families import Family, Reference
 from tests.reference.families.encoders import (
     ACTIVATIONS,
     drawn,
+    image_config,
     picture,
     tensors,
     torch,
@@ -77,7 +78,30 @@ def save_dinov3(folder: Path, seed: int) -> Reference:
     return Reference({"pixels": pixels}, outputs)
 
 
+def save_mae(folder: Path, seed: int) -> Reference:
+    """Nothing is masked, and the noise keeps the order. Seed 1 has the decoder, too."""
+    random = np.random.default_rng(seed)
+    fields, pixels = image_config(random)
+    config = transformers.ViTMAEConfig(
+        **fields,
+        mask_ratio=0.0,
+        decoder_hidden_size=12,
+        decoder_num_attention_heads=3,
+        decoder_intermediate_size=20,
+        decoder_num_hidden_layers=1,
+    )
+    theirs = drawn(transformers.ViTMAEForPreTraining(config), seed)
+    with torch.no_grad():
+        theirs.vit.embeddings.position_embeddings.normal_(generator=torch.Generator().manual_seed(seed))
+    (theirs if seed == 1 else theirs.vit).save_pretrained(folder)
+    noise = torch.arange((config.image_size // config.patch_size) ** 2).expand(2, -1)
+    with torch.no_grad():
+        found = theirs.vit(torch.from_numpy(pixels), noise=noise.float())
+    return Reference({"pixels": pixels}, {"hidden": found.last_hidden_state.numpy()})
+
+
 FAMILIES = (
     Family("siglip", "siglip.arch", "transformers SiglipModel", save_siglip),
     Family("dinov3", "dinov3.arch", "transformers DINOv3ViTModel", save_dinov3),
+    Family("mae", "mae.arch", "transformers ViTMAEModel", save_mae),
 )
