@@ -18,8 +18,8 @@ pytest.importorskip(
     "transformers", reason="transformers is not installed; CONTRIBUTING.md says how"
 )
 
-from tests.reference.families.encoders import drawn, torch, transformers  # noqa: E402
-from tests.reference.families.seq2seq import sizes  # noqa: E402
+from tests.reference.families.encoders import drawn, torch, transformers
+from tests.reference.families.seq2seq import sizes
 
 pytestmark = pytest.mark.reference("torch", "transformers")
 

@@ -92,7 +92,9 @@ def save_mae(folder: Path, seed: int) -> Reference:
     )
     theirs = drawn(transformers.ViTMAEForPreTraining(config), seed)
     with torch.no_grad():
-        theirs.vit.embeddings.position_embeddings.normal_(generator=torch.Generator().manual_seed(seed))
+        theirs.vit.embeddings.position_embeddings.normal_(
+            generator=torch.Generator().manual_seed(seed)
+        )
     (theirs if seed == 1 else theirs.vit).save_pretrained(folder)
     noise = torch.arange((config.image_size // config.patch_size) ** 2).expand(2, -1)
     with torch.no_grad():
