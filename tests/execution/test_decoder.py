@@ -24,10 +24,12 @@ TOLERANCE = 1e-4  # of the largest logit, float32
 # Every model of the library takes of these what it has a parameter for.
 SMALL: dict[str, Any] = {
     "vocab": 50, "context": 90, "D": 24, "depth": 2, "heads": 6, "kv_heads": 2, "inner": 20,
-    "hidden": 20, "head_size": 10, "size": 10, "window": 5, "count": 3, "top": 2,
+    "hidden": 20, "head_size": 12, "size": 10, "window": 5, "count": 3, "top": 2,
     "distance": 20, "buckets": 8, "bins": 4, "length": 7, "pad_id": 0, "turned": 0.5, "turn": 2,
     "chosen": 2, "expert_inner": 12, "shared": 2, "kv_rank": 10, "plain_size": 6,
     "turned_size": 4, "value_size": 5, "groups": 1, "open_groups": 1, "dense": 1,
+    "key_heads": 2, "value_heads": 4, "key_size": 6, "state_heads": 4, "state_size": 6,
+    "states": 5, "period": 2,
 }  # fmt: skip
 SPECS = {
     model: {name: size for name, size in SMALL.items() if name in known}
@@ -181,7 +183,7 @@ def test_rows_go_on_as_copies_of_others(spec: str) -> None:
 def test_a_window_keeps_a_ring() -> None:
     case = Case("mistral.arch:Mistral", length=88)  # more than the ring has places
     buffers = {tuple(each.shape) for _, each in _leaves(case.decoder._caches)}
-    assert buffers == {(2, 64, 2, 10)}
+    assert buffers == {(2, 64, 2, 12)}
     for cuts in ([40, 41, 80], [3, 70]):
         case.begin()
         pieces = [case.decoder.feed(piece) for piece in np.split(case.tokens, cuts, axis=1)]

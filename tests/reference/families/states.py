@@ -108,8 +108,14 @@ FAMILIES = (
 )
 
 
-def _saved(model: Any, folder: Path, seed: int) -> Reference:
-    settled(model, seed).save_pretrained(folder)
+def _saved(model: Any, folder: Path, seed: int, dtype: Any = None) -> Reference:
+    """Saves a model and computes with it; its weights are numbers of `dtype`."""
+    settled(model, seed)
+    if dtype is not None:
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.copy_(weight.to(dtype))
+    model.save_pretrained(folder)
     random = np.random.default_rng(seed)
     lengths = np.array([LONGEST, *random.integers(1, LONGEST, 2)])
     tokens = random.integers(0, model.config.vocab_size, (len(lengths), LONGEST))
