@@ -1,4 +1,4 @@
-"""Encoders of images, and of images with texts: SigLIP, DINOv3 and MAE, beside transformers."""
+"""Encoders of images, and of images with texts: SigLIP, DINOv3, MAE and Perceiver IO, beside transformers."""
 
 from __future__ import annotations
 
@@ -102,8 +102,33 @@ def save_mae(folder: Path, seed: int) -> Reference:
     return Reference({"pixels": pixels}, {"hidden": found.last_hidden_state.numpy()})
 
 
+def save_perceiver(folder: Path, seed: int) -> Reference:
+    random = np.random.default_rng(seed)
+    heads, readers = int(random.choice([3, 5])), int(random.choice([2, 4]))
+    config = transformers.PerceiverConfig(
+        num_latents=int(random.integers(4, 9)),
+        d_latents=heads * readers * 2,
+        d_model=readers * int(random.integers(2, 6)),
+        num_blocks=1 + seed % 3,
+        num_self_attends_per_block=2,
+        num_self_attention_heads=heads,
+        num_cross_attention_heads=readers,
+        self_attention_widening_factor=int(random.integers(1, 4)),
+        cross_attention_widening_factor=int(random.integers(1, 4)),
+        hidden_act=str(random.choice(ACTIVATIONS)),
+        max_position_embeddings=20,
+    )
+    theirs = drawn(transformers.PerceiverModel(config), seed)
+    theirs.save_pretrained(folder)
+    x = random.standard_normal((2, 13, config.d_model), np.float32)
+    with torch.no_grad():
+        found = theirs(torch.from_numpy(x))
+    return Reference({"x": x}, {"hidden": found.last_hidden_state.numpy()})
+
+
 FAMILIES = (
     Family("siglip", "siglip.arch", "transformers SiglipModel", save_siglip),
     Family("dinov3", "dinov3.arch", "transformers DINOv3ViTModel", save_dinov3),
     Family("mae", "mae.arch", "transformers ViTMAEModel", save_mae),
+    Family("perceiver_io", "perceiver_io.arch", "transformers PerceiverModel", save_perceiver),
 )
