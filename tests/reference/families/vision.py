@@ -1,4 +1,4 @@
-"""Encoders of images, and of images with texts: SigLIP, DINOv3, MAE and Perceiver IO, beside transformers."""
+"""Encoders of images, of images with texts, and of vectors, beside transformers."""
 
 from __future__ import annotations
 
