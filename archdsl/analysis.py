@@ -41,7 +41,8 @@ class Analysis(Frozen):
 
     `elaborator` and `env` hold the values of the parameters. `absent` are the weights of the
     parts that conditions leave out, of the first layers of each stack. `optional` are the nodes
-    that only outputs with a condition need, for a model with settings.
+    that only outputs with a condition need, for a model with settings. `resized`: there are
+    settings.
     """
 
     file: ast.File
@@ -51,6 +52,7 @@ class Analysis(Frozen):
     env: Env
     absent: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
+    resized: bool = False
 
     @cached_property
     def maps(self) -> Mapping[str, WeightMap]:
@@ -63,6 +65,7 @@ class Analysis(Frozen):
             self.env,
             absent=self.absent,
             optional=self.optional,
+            resized=self.resized,
         )
 
 
@@ -172,8 +175,20 @@ class _Run:
             absent = tuple(path for path in every if path not in present)
         optional = _optional(model, graph) if settings or variant else frozenset[str]()
         with self._reporting():
-            weight_maps(self.file, model, graph, elaborator, env, False, absent, optional)
-        return Analysis(self.file, model, graph, elaborator, env, absent, optional)
+            weight_maps(
+                self.file,
+                model,
+                graph,
+                elaborator,
+                env,
+                False,
+                absent,
+                optional,
+                bool(settings),
+            )
+        return Analysis(
+            self.file, model, graph, elaborator, env, absent, optional, bool(settings)
+        )
 
     def _check_config(
         self, node: ast.Weights, model: ast.Model, elaborator: Elaborator, env: Env

@@ -21,7 +21,7 @@ SPAN = Span(Source("<expanded>", ""), 0, 0)
 
 CHOICES = frozenset(c for op in OPS.values() for p in op.params for c in p.choices)
 # Names with a meaning in the language, which a value must not hide.
-RESERVED = frozenset(CALLED) | CHOICES | {"sqrt", "ln", "word", "none"}
+RESERVED = frozenset(CALLED) | CHOICES | {"sqrt", "ln", "item", "none"}
 _NAMES = {"add": "total", "subtract": "difference", "multiply": "product", "divide": "quotient"}
 _NAMES |= {"norm": "normed", "attention": "attended", "weight": "trained"}
 

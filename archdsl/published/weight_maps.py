@@ -86,6 +86,7 @@ def weight_maps(
     whole: bool = True,
     absent: Collection[str] = (),
     optional: Collection[str] = (),
+    resized: bool = False,
 ) -> dict[str, WeightMap]:
     """Builds the weight maps of a file for a model with the parameters of `env`.
 
@@ -93,7 +94,8 @@ def weight_maps(
     check this, up to one that no rule names by its number. With `whole`, the maps contain all
     layers. `absent` are the weights of parts that the model lacks because of a condition; rules
     for them have no effect. `optional` are the nodes that only parts with a condition need; a
-    map without rules for their weights is left out.
+    map without rules for their weights is left out. A `resized` model may lack a kind of
+    layers, so that the rules for it match nothing.
     """
     report = Report()
     blocks = [
@@ -110,12 +112,12 @@ def weight_maps(
         if title.value in maps:
             message = f"there are two weight maps {title.value!r}"
             report.add("duplicate-name", message, title.span)
-        found = block.of(known, amount, absent, optional)
+        found = block.of(known, amount, None if resized else absent, optional)
         if found:
             maps[title.value] = found
     if report.mistakes and not whole:
         # Its message counts all weights.
-        return weight_maps(file, model, graph, work, env, True, absent, optional)
+        return weight_maps(file, model, graph, work, env, True, absent, optional, resized)
     report.raise_any()
     return maps
 
@@ -211,7 +213,7 @@ class _MapBuilder:
         self,
         known: list[Parameter],
         amount: int,
-        absent: Collection[str],
+        absent: Collection[str] | None,
         optional: Collection[str],
     ) -> WeightMap | None:
         """Builds the map for known weights of the model, of `amount` in total.
@@ -232,7 +234,8 @@ class _MapBuilder:
         if unnamed and all(weight.node in optional for weight in unnamed):
             return None
         self.report_unnamed(rules, known, [weight.path for weight in unnamed])
-        self.report_unused(rules, found, [p.path for p in known], absent)
+        if absent is not None:
+            self.report_unused(rules, found, [p.path for p in known], absent)
         pairings = [self.pairing(each) for each in found]
         self.report_duplicates(pairings)
         for line in self.lines:

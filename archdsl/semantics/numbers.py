@@ -26,7 +26,7 @@ LARGEST = 10**30
 ReportError = Callable[..., Poison]
 
 
-def _word(text: str, i: int | float) -> int | float | str:
+def _item(text: str, i: int | float) -> int | float | str:
     words = text.split()
     if not isinstance(i, int) or not 0 <= i < len(words):
         raise LookupError(f"the text has {len(words)} words, so it has no word {i}")
@@ -36,12 +36,12 @@ def _word(text: str, i: int | float) -> int | float | str:
     return words[i]
 
 
-# `sqrt` is also an operator, on tensors. `word(text, i)` is word i of a string, counted from 0,
+# `sqrt` is also an operator, on tensors. `item(text, i)` is word i of a string, counted from 0,
 # as a number if it is one.
 FUNCTIONS = {
     "sqrt": Function(lambda x: x**0.5, ("x",)),
     "ln": Function(lambda x: math.log(x), ("x",)),
-    "word": Function(_word, ("text", "i"), texts=("text",)),
+    "item": Function(_item, ("text", "i"), texts=("text",)),
 }
 
 
