@@ -111,7 +111,9 @@ class Mixtures:
                     try:
                         node = one_vector(node, lead, fixed)
                         site = Site(tensors, node.attr, self.builder.varying, {})
-                        if op.positions or op.cached or any(a < 0 for a in _axes(node)):
+                        # Only the mask of a softmax needs positions.
+                        placed = op.positions and node.attr.get("mask", "") is not None
+                        if placed or op.cached or any(a < 0 for a in _axes(node)):
                             raise Mismatch("axis", "it needs other vectors")
                         type = op.infer(site)
                     except Mismatch:

@@ -18,6 +18,7 @@ import archdsl
 from archdsl.backend.kernels import attention, norms, products
 from archdsl.backend.quantized import Quantized
 from archdsl.backend.toolchain import ensure_compiler
+from archdsl.graph.masks import parse
 from archdsl.passes.select_kernels import (
     CPU,
     TINYGRAD,
@@ -59,7 +60,9 @@ def whole(out: int, into: int, bits: int, group: int) -> Quantized:
 def attend(size: int, value: int) -> None:
     for kernel in ("attend", "attend_few"):
         q, v = (empty(1, 1100, 2, each) for each in (size, value))
-        attention.attend(kernel, q, q, v, 0.5, True, 3, trains=True).sum().gradient(q)
+        attention.attend(
+            kernel, q, q, v, 0.5, parse("causal & within(3)"), trains=True
+        ).sum().gradient(q)
 
 
 # Kernels whose scratch grows with a size, at sizes that make most of it.
@@ -117,8 +120,10 @@ def frames(text: str, target: list[str]) -> int:
 
 def test_sizes_are_stated_and_what_is_larger_is_tinygrads() -> None:
     for queries, kernel in ((1, "attend_few"), (300, "attend")):
-        assert choose(Attention(2, queries, 300, WIDEST_HEAD, bias=False), CPU) == kernel
-        assert choose(Attention(2, queries, 300, WIDEST_HEAD + 1, bias=False), CPU) == TINYGRAD
+        assert choose(Attention(2, queries, 300, WIDEST_HEAD, tables=False), CPU) == kernel
+        assert (
+            choose(Attention(2, queries, 300, WIDEST_HEAD + 1, tables=False), CPU) == TINYGRAD
+        )
     assert choose(Linear(1, WIDEST_SUM, 512), CPU) == "matvec"
     assert choose(Linear(1, WIDEST_SUM + 1, 512), CPU) == TINYGRAD
     assert choose(Linear(64, WIDEST_SUM + 1, 512), CPU) == "matmul"
@@ -173,7 +178,7 @@ def test_heads_of_any_width_give_the_same_on_a_small_stack(size: int, value: int
 def test_gradients_of_the_widest_heads() -> None:
     q, k, v = (tensor(RANDOM.standard_normal((1, 70, 1, WIDEST_HEAD))) for _ in "qkv")
     weight = tensor(RANDOM.standard_normal((1, 70, 1, WIDEST_HEAD)))
-    ours = attention.attend("attend", q, k, v, 0.05, True, trains=True)
+    ours = attention.attend("attend", q, k, v, 0.05, parse("causal"), trains=True)
     queries, keys, values = (each.transpose(1, 2) for each in (q, k, v))
     seen = Tensor.ones(70, 70, device="CPU").tril()
     scores = (queries @ keys.transpose(-1, -2) * 0.05).masked_fill(seen == 0, -np.inf)

@@ -80,7 +80,7 @@ def test_an_input_beyond_float16_is_named() -> None:
 
 def test_which_values_are_wide() -> None:
     graph: Graph = optimise(analyse(archdsl.parse(SPEC)).graph)
-    (stack,) = (node for node in graph.nodes if hasattr(node, "body"))
+    (stack,) = (node for node in graph.nodes if hasattr(node, "bodies"))
     narrow = {node.id: node.op for node in stack.last.nodes if node.id not in widen(graph)}
     assert sorted(narrow.values()) == ["norm", "relu"]
     assert stack.id in widen(graph)

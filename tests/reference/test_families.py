@@ -1,7 +1,7 @@
 """Every architecture of the library beside the library that published it.
 
 A family stands in a module of `families/`; those of the modules below have more tests of their
-own. The first seed is in the gate, the others and the round trips are slow.
+own. The first seed of a few is long, the others and the round trips are slow.
 """
 
 from __future__ import annotations
@@ -19,16 +19,32 @@ pytestmark = pytest.mark.reference("torch", "transformers")
 OLDER = ("decoders", "encoders", "seq2seq")
 FAMILIES = library(*OLDER)
 
+# Families with most that there is: windows by layer, experts, states, sinks, towers.
+GATE = {
+    "Bart",
+    "deepseek_v3",
+    "gemma3",
+    "gpt_oss",
+    "jamba",
+    "lfm2",
+    "RobertaForMaskedLM",
+    "siglip",
+}
+
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-every_seed = pytest.mark.parametrize(
-    "seed",
-    [pytest.param(0, marks=pytest.mark.long)]
-    + [pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)],
-)
+cases = [
+    pytest.param(
+        family,
+        seed,
+        id=f"{family.name}-{seed}",
+        marks=pytest.mark.long if seed == 0 and family.name in GATE else pytest.mark.slow,
+    )
+    for family in FAMILIES
+    for seed in range(3)
+]
 
 
-@every_family
-@every_seed
+@pytest.mark.parametrize(("family", "seed"), cases)
 def test_what_it_saved_computes_the_same_whole_and_in_steps(
     family: Family, seed: int, tmp_path: Path
 ) -> None:

@@ -173,11 +173,12 @@ def test_factors_of_a_file_are_not_dropped(tmp_path: Path) -> None:
     ("architecture", "message", "help"),
     [
         (
-            "gemma",
-            "no spec of the library supports the model type `gemma` in a GGUF file",
+            "nemotron",
+            "no spec of the library supports the model type `nemotron` in a GGUF file",
             "write a spec",
         ),
-        ("phi3", "supports the model type `phi3` in a GGUF file", "write a spec"),
+        ("xverse", "supports the model type `xverse` in a GGUF file", "write a spec"),
+        ("phi3", "`phi3` in a GGUF file", "phi3.arch supports it in a folder with config.json"),
         ("qwen4", "supports the model type `qwen4` in a GGUF file", "did you mean `qwen"),
         ("gpt2", "`gpt2` in a GGUF file", "gpt2.arch supports it in a folder with config.json"),
     ],

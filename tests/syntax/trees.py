@@ -175,16 +175,17 @@ numbers = expressions
 facts = _node(
     ast.Expect, numbers, st.sampled_from(["==", "<=", ">=", "<", ">"]), numbers, trivia
 ) | _node(ast.ExpectType, names, types, trivia)
+starts = atoms | _node(ast.Negate, atoms)
 weights = names | _node(ast.Int, integers) | _node(ast.Float, floats)
 terms = _node(ast.Term, _or_none(weights), calls)
 guards = _or_none(conditions(plain))
 choices = _node(ast.Choices, st.lists(names, min_size=2, max_size=3).map(tuple))
 statements = (
-    _node(ast.Input, names, types, _or_none(numbers), trivia).map(_whole)
-    | _node(ast.Weight, names, types, _or_none(numbers), trivia)
+    _node(ast.Input, names, types, _or_none(starts), trivia)
+    | _node(ast.Weight, names, types, _or_none(starts), trivia)
     | _node(ast.Edge, names, expressions, trivia).map(_whole)
     | _node(ast.Edges, _many(names, 2), expressions, trivia).map(_whole)
-    | _node(ast.State, names, types, names, _or_none(numbers), expressions, trivia).map(_whole)
+    | _node(ast.State, names, types, names, _or_none(starts), expressions, trivia).map(_whole)
     | _node(ast.Output, names, types, guards, expressions, trivia).map(_whole)
     | _node(ast.Loss, st.lists(terms, min_size=1, max_size=3).map(tuple), guards, trivia)
     | _node(ast.Init, calls | names, trivia)

@@ -16,7 +16,8 @@ def macros(mask: Mask) -> dict[str, str | int]:
     """The first and last key that a query may see, whether it sees all keys in between, and
     otherwise which.
 
-    >>> found = macros(masks.parse("causal & within(3)"))
+    >>> from archdsl.graph.masks import parse
+    >>> found = macros(parse("causal & within(3)"))
     >>> found["LOWEST(i)"], found["HIGHEST(i)"], found["INTERVAL"]
     ('MAX(0, ((i) - 2))', 'MIN((i), ((i) + 2))', 1)
     """
