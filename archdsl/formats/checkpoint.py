@@ -8,6 +8,7 @@ headers. The caller interprets the fields of the config.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -117,7 +118,7 @@ def write_checkpoint(
     ({'w': LazyTensor(dtype='float16', shape=(2, 3))}, {'depth': 1})
     """
     folder = Path(folder)
-    text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(_finite(config), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     shards = _shards(folder, tensors, shard_bytes)
     others = {name: path for name, path in (others or {}).items() if name != CONFIG}
     _make_empty(folder, others)
@@ -129,6 +130,19 @@ def write_checkpoint(
         if len(shards) > 1:
             _write_text(folder / _NAMES[1], _index(folder, tensors, shards))
         _write_text(folder / CONFIG, text)
+
+
+def _finite(value: object) -> object:
+    """A config with `{"__float__": "Infinity"}` for infinity, which JSON lacks."""
+    match value:
+        case dict():
+            return {name: _finite(each) for name, each in value.items()}
+        case list():
+            return [_finite(each) for each in value]
+        case float() if math.isinf(value):
+            return {"__float__": "Infinity" if value > 0 else "-Infinity"}
+        case _:
+            return value
 
 
 def unread_files(opened: Checkpoint) -> list[str]:

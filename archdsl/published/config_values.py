@@ -75,8 +75,19 @@ def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, object]
         if isinstance(value, Mapping) and not (value and all(map(str.isdigit, value))):
             fields |= flatten(value, f"{prefix}{name}.")
         else:
-            fields[prefix + name] = value
+            fields[prefix + name] = _plain(value)
     return fields
+
+
+def _plain(value: object) -> object:
+    """A value with numbers for `{"__float__": "Infinity"}`, as transformers 5 writes them."""
+    match value:
+        case list():
+            return [_plain(each) for each in value]
+        case {"__float__": "Infinity" | "-Infinity" as text}:
+            return float(text)
+        case _:
+            return value
 
 
 def is_bookkeeping(name: str) -> bool:
@@ -245,8 +256,8 @@ def tensors_read(lines: Iterable[ast.Line], work: Elaborator, env: Env) -> list[
 def numbers_text(found: object) -> str | None:
     """The string of a parameter that holds a list of numbers, "" for none; None if it is no
     such list."""
-    if found is None:
-        return ""
+    if found is None or isinstance(found, str):
+        return found or ""
     if not isinstance(found, list) or not found:
         return None
     if any(isinstance(each, bool) or not isinstance(each, int | float) for each in found):

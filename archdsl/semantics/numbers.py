@@ -32,7 +32,8 @@ def _item(text: str, i: int | float) -> int | float | str:
         raise LookupError(f"the text has {len(words)} words, so it has no word {i}")
     for kind in (int, float):
         with suppress(ValueError):
-            return kind(words[i])
+            if math.isfinite(number := kind(words[i])):
+                return number
     return words[i]
 
 

@@ -63,6 +63,7 @@ def save_mamba2(folder: Path, seed: int) -> Reference:
         use_bias=seed % 2 == 1,
         use_conv_bias=seed % 3 != 1,
         tie_word_embeddings=seed % 2 == 0,
+        time_step_limit=(0.5, 0.8) if seed % 3 == 2 else (0.0, float("inf")),
         **NO_TOKENS,
     )
     return _saved(transformers.Mamba2ForCausalLM(config), folder, seed)
