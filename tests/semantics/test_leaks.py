@@ -296,7 +296,7 @@ def test_a_leak_is_refused_at_its_line(body: str) -> None:
     assert found.notes[0].span.line_text == line
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("body", CORRECT.values(), ids=list(CORRECT))
 def test_a_correct_model_is_decoded(body: str) -> None:
     model = archdsl.compile(archdsl.parse(spec(body)), device="CPU", seed=4)
