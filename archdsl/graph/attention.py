@@ -287,7 +287,11 @@ def attend_scratch(site: Site) -> Size:
 
 def attend_window(site: Site) -> int | None:
     """How many of the last positions a query sees; None if it sees all."""
-    return _window(site, site.tensors["k"].axes[0]) if "bias" not in site.tensors else None
+    # A bias, and data of the mask, have a value for each position of the whole cache.
+    tables = "bias" in site.tensors or any(
+        atom.op in masks.DATA for atom in masks.atoms(_mask(site))
+    )
+    return None if tables else _window(site, site.tensors["k"].axes[0])
 
 
 def attend_cache_length(site: Site) -> Size:

@@ -35,6 +35,7 @@ SPECS = {
     model: {name: size for name, size in SMALL.items() if name in known}
     for model, known in specs.causal_models().items()
 }
+del SPECS["marian.arch:Marian"]["shared"]  # whether it has one vocabulary
 # Translation in tests/tasks decodes behind an encoder, and below a window has a test.
 FEW = ("gpt.arch:GPT",)
 ALIBI = """

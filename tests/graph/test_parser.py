@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,11 @@ attributes = st.one_of(
 def applies(draw: st.DrawFn) -> Apply:
     op = OPS[draw(st.sampled_from(sorted(OPS)))]
     others = draw(st.lists(st.tuples(names, refs), max_size=2))
+    first = list(islice(tensor_names(op), 1)) if draw(st.booleans()) else []
     return Apply(
         draw(ids),
         op.name,
-        ((next(tensor_names(op)), draw(refs)), *others) if draw(st.booleans()) else (),
+        (*((name, draw(refs)) for name in first), *others) if first else (),
         tuple(draw(st.lists(st.tuples(names, attributes), max_size=4))),
         draw(paths),
         draw(types),

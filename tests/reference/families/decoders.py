@@ -195,7 +195,8 @@ def _saved(model: Any, folder: Path, seed: int, dtype: Any = None) -> Reference:
     """Saves a model and computes with it; its weights are numbers of `dtype`."""
     settled(model, seed)
     if dtype is not None:
-        model.to(dtype).to(torch.float32)
+        for weight in model.parameters():  # not the frequencies of rotary positions
+            weight.data = weight.data.to(dtype).to(torch.float32)
     model.save_pretrained(folder)
     random = np.random.default_rng(seed)
     longest = int(random.integers(15, model.config.max_position_embeddings + 1))
