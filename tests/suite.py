@@ -69,7 +69,10 @@ def choose_few(items: Iterable[pytest.Item]) -> None:
 
 # The folders whose long tests take most of the time, and how many cases there are for one that
 # stays long.
-THINNED = ("tests/backend/", "tests/execution/")
+THINNED = (
+    *("tests/backend/", "tests/describe/", "tests/execution/", "tests/graph/", "tests/passes/"),
+    *("tests/reference/test_heads.py", "tests/reference/test_rotary_scaling.py"),
+)
 ONE_OF = 4
 
 
