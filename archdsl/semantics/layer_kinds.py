@@ -67,7 +67,7 @@ class _Values:
             case _:
                 try:
                     found = self.value(expr)
-                except (_Unknown, ArithmeticError, TypeError, LookupError, AttributeError):
+                except (_Unknown, ArithmeticError, TypeError):
                     for child in children(expr):
                         yield from self.of_value(child)
                 else:
@@ -97,9 +97,18 @@ class _Values:
             case ast.Call() if self.is_function(expr):
                 function = self.env.names[expr.callee.id]
                 assert isinstance(function, Function)
-                args = [self.value(arg.value) for arg in expr.args if not arg.name]
-                if len(args) == len(expr.args) == len(function.params):
-                    return function.call(*args)
+                if len(expr.args) == len(function.params) and not any(
+                    a.name for a in expr.args
+                ):
+                    pairs = zip(function.params, expr.args, strict=True)
+                    return function.call(
+                        *(
+                            self.of_text(arg.value)
+                            if name in function.texts
+                            else self.of_number(arg.value)
+                            for name, arg in pairs
+                        )
+                    )
             case ast.Compare():
                 return COMPARISONS[expr.op](self.value(expr.left), self.value(expr.right))
             case ast.Not():
@@ -110,6 +119,12 @@ class _Values:
             case _:
                 pass
         raise _Unknown
+
+    def of_text(self, expr: ast.Node) -> str:
+        found = self.value(expr)
+        if not isinstance(found, str):
+            raise _Unknown
+        return found
 
     def of_number(self, expr: ast.Node) -> int | float:
         found = self.value(expr)

@@ -26,10 +26,31 @@ LARGEST = 10**30
 ReportError = Callable[..., Poison]
 
 
+class Undefined(ArithmeticError):
+    """Raised by a function that has no value for its arguments, with a code and a message."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+def _sqrt(x: int | float) -> float:
+    if x < 0:
+        raise Undefined("arithmetic", "square root of a negative number")
+    return float(x**0.5)
+
+
+def _ln(x: int | float) -> float:
+    if x <= 0:
+        raise Undefined("arithmetic", "logarithm of a number that is not above 0")
+    return math.log(x)
+
+
 def _item(text: str, i: int | float) -> int | float | str:
     words = text.split()
     if not isinstance(i, int) or not 0 <= i < len(words):
-        raise LookupError(f"the text has {len(words)} words, so it has no word {i}")
+        what = f"the text has {len(words)} words, so it has no word {i}"
+        raise Undefined("argument-value", what)
     for kind in (int, float):
         with suppress(ValueError):
             if math.isfinite(number := kind(words[i])):
@@ -40,8 +61,8 @@ def _item(text: str, i: int | float) -> int | float | str:
 # `sqrt` is also an operator, on tensors. `item(text, i)` is word i of a string, counted from 0,
 # as a number if it is one.
 FUNCTIONS = {
-    "sqrt": Function(lambda x: x**0.5, ("x",)),
-    "ln": Function(lambda x: math.log(x), ("x",)),
+    "sqrt": Function(_sqrt, ("x",)),
+    "ln": Function(_ln, ("x",)),
     "item": Function(_item, ("text", "i"), texts=("text",)),
 }
 
@@ -101,15 +122,10 @@ def call_function(
         )
     try:
         value = function.call(**given)
-    except ValueError:
-        what = "logarithm of a number that is not above 0"
-        return report_error("arithmetic", what, call.span)
-    except LookupError as error:
-        return report_error("argument-value", error.args[0], call.span)
+    except Undefined as undefined:
+        return report_error(undefined.code, str(undefined), call.span)
     if isinstance(value, str):
         return Scalar(value, None, call.span)
-    if isinstance(value, complex):
-        return report_error("arithmetic", "square root of a negative number", call.span)
     return to_scalar(value, call.span, report_error)
 
 
