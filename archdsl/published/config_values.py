@@ -253,28 +253,31 @@ def tensors_read(lines: Iterable[ast.Line], work: Elaborator, env: Env) -> list[
     ]
 
 
-def numbers_text(found: object) -> str | None:
-    """The string of a parameter that holds a list of numbers, "" for none; None if it is no
-    such list."""
-    if found is None or isinstance(found, str):
-        return found or ""
+def is_list(value: ast.Expr) -> bool:
+    """Whether a parameter holds a list as a string: `numbers(…)` or `words(…)`."""
+    return isinstance(value, ast.Call) and value.callee.id in ("numbers", "words")
+
+
+def list_text(value: ast.Expr, found: object) -> str | None:
+    """The string of a parameter that holds a list, "" for none; None for another value."""
+    assert isinstance(value, ast.Call)
+    if found is None:
+        return ""
     if not isinstance(found, list) or not found:
         return None
+    if value.callee.id == "words":
+        words = published_words(value)
+        known = all(isinstance(each, str) and each in words for each in found)
+        return " ".join(words[each] for each in found) if known else None
     if any(isinstance(each, bool) or not isinstance(each, int | float) for each in found):
         return None
     return " ".join(repr(float(each)) for each in found)
 
 
-def words_text(call: ast.Call, found: object) -> str | None:
-    """The string of a parameter that holds a list of names, "" for none; None if one of them is
-    unknown."""
-    if found is None or isinstance(found, str):
-        return found or ""
-    known = [(arg.name.id, arg.value) for arg in call.args if arg.name]
-    ours = {value.value: name for name, value in known if isinstance(value, ast.String)}
-    if not isinstance(found, list) or not found or not all(isinstance(n, str) for n in found):
-        return None
-    return " ".join(ours[name] for name in found) if set(found) <= set(ours) else None
+def published_words(call: ast.Call) -> dict[str, str]:
+    """The choices of `names(…)` or `words(…)` by their published names."""
+    named = [(arg.name.id, arg.value) for arg in call.args if arg.name]
+    return {value.value: ours for ours, value in named if isinstance(value, ast.String)}
 
 
 def values_equal(one: object, other: object) -> bool:

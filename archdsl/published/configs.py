@@ -19,17 +19,18 @@ from archdsl.published.config_values import (
     default_of,
     flatten,
     has_no_effect,
+    is_list,
     is_named,
+    list_text,
     names_call,
-    numbers_text,
     outer_fields,
     parameter_name,
+    published_words,
     quote,
     quote_name,
     value_of,
     value_when_absent,
     values_equal,
-    words_text,
 )
 from archdsl.published.renames import rename_fields
 from archdsl.published.tensor_fields import is_tensor_field, tensor_field
@@ -223,10 +224,8 @@ class _ConfigReader:
             if name is None:
                 yield line, value
             elif name not in self.settings:
-                if isinstance(line.value, ast.Call) and line.value.callee.id == "numbers":
-                    value = numbers_text(value)
-                elif isinstance(line.value, ast.Call) and line.value.callee.id == "words":
-                    value = words_text(line.value, value)
+                if is_list(line.value) and not isinstance(value, str):
+                    value = list_text(line.value, value)
                 self.settings[name] = "none" if value is None else value  # type: ignore[assignment]
         # A condition depends on parameters too.
         for group in groups:
@@ -282,34 +281,16 @@ class _ConfigReader:
             return False
         if isinstance(line.value, ast.Not):
             found = not found if isinstance(found, bool) else found
-        elif isinstance(line.value, ast.Call) and line.value.callee.id == "numbers":
-            text = numbers_text(found)
+        elif is_list(line.value):
+            text = list_text(line.value, found)
             if text is None:
-                self.report_error(
-                    line,
-                    f"{line.fields[0].id} is {quote(found)}, but a list of numbers is needed",
-                )
-                return True
-            found = text
-        elif isinstance(line.value, ast.Call) and line.value.callee.id == "words":
-            text = words_text(line.value, found)
-            if text is None:
-                args = (arg.value for arg in line.value.args)
-                listed = [quote(each.value) for each in args if isinstance(each, ast.String)]
-                self.report_error(
-                    line,
-                    f"{line.fields[0].id} is {quote(found)}, which this spec does not support",
-                    expected=f"a list of {listing(listed, 'and')}",
-                )
+                self.report_list(line, found)
                 return True
             found = text
         elif call := names_call(line.value):
             if call is not line.value and isinstance(found, list) and len(found) == 1:
                 (found,) = found
-            known = [(a.name.id, a.value) for a in call.args if a.name]
-            texts = {
-                value.value: ours for ours, value in known if isinstance(value, ast.String)
-            }
+            texts = published_words(call)
             if not isinstance(found, str) or found not in texts:
                 message = (
                     f"{line.fields[0].id} is {quote(found)}, which this spec does not support"
@@ -339,6 +320,18 @@ class _ConfigReader:
             )
             self.report_error(line, message, expected=quote(before), found=quote(value))
         return True
+
+    def report_list(self, line: ast.Setting, found: object) -> None:
+        """Reports a field that is no list of numbers, or has a name that no choice has."""
+        assert isinstance(line.value, ast.Call)
+        what = f"{line.fields[0].id} is {quote(found)}"
+        if line.value.callee.id == "numbers":
+            self.report_error(line, f"{what}, but a list of numbers is needed")
+        else:
+            known = listing(map(quote, published_words(line.value)), "and")
+            self.report_error(
+                line, f"{what}, which this spec does not support", expected=f"a list of {known}"
+            )
 
     def wanted_kind(self, name: str, found: object) -> str | None:
         """The kind that a parameter needs, if the value of a field does not fit; else None."""

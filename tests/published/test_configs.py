@@ -238,3 +238,51 @@ def test_it_has_no_config_json() -> None:
     with pytest.raises(ArchError, match="no `weights` block") as raised:
         export(made, "missing.safetensors", "there", "nanogpt", 1000)
     assert raised.value.diagnostics[0].expected == "`huggingface`"
+
+
+# -- lists that a parameter holds as a string --
+
+LISTS = """\
+model Lists(layers = "", limits = "0.0 inf", depth = 2) {
+  input x: float[3]
+  output y: float[3] = x -> h: { linear(3) } * depth
+}
+
+weights "huggingface" for Lists {
+  config {
+    model_type = "lists"
+    layer_types = words(layers, full = "full_attention", conv = "conv") default none
+    time_step_limit = numbers(limits) default "0.0 inf"
+  }
+  h.{i}.linear.* = h.{i}.*
+}
+"""
+
+
+def lists(tmp_path: Path, **fields: Any) -> Mapping[str, Any]:
+    spec = tmp_path / "lists.arch"
+    spec.write_text(LISTS, encoding="utf-8")
+    return recognise("config.json", {"model_type": "lists", **fields}, str(spec)).settings
+
+
+def test_a_list_is_a_string(tmp_path: Path) -> None:
+    assert lists(tmp_path) == {"layers": "", "limits": "0.0 inf"}
+    limits = [0, {"__float__": "Infinity"}]
+    given = {"layer_types": ["conv", "full_attention"], "time_step_limit": limits}
+    assert lists(tmp_path, **given) == {"layers": "conv full", "limits": "0.0 inf"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"layer_types": "conv"},
+        {"layer_types": ["conv", "other"]},
+        {"layer_types": [["conv"]]},
+        {"time_step_limit": "0.0 inf"},
+        {"time_step_limit": [True]},
+    ],
+)
+def test_what_is_no_such_list_is_refused(tmp_path: Path, fields: dict[str, Any]) -> None:
+    with pytest.raises(ArchError) as caught:
+        lists(tmp_path, **fields)
+    assert f"{next(iter(fields))} is " in str(caught.value)
