@@ -40,9 +40,9 @@ class Analysis(Frozen):
     """A model with fixed parameters, its graph, and its file.
 
     `elaborator` and `env` hold the values of the parameters. `absent` are the weights of the
-    parts that conditions leave out, of the first layers of each stack. `optional` are the nodes
-    that only outputs with a condition need, for a model with settings. `resized`: there are
-    settings.
+    parts that conditions leave out, of the first layers of each stack; None for a model with
+    settings, which may lack more. `optional` are the nodes that only outputs with a condition
+    need, for a model with settings.
     """
 
     file: ast.File
@@ -50,9 +50,8 @@ class Analysis(Frozen):
     graph: Graph
     elaborator: Elaborator
     env: Env
-    absent: tuple[str, ...] = ()
+    absent: tuple[str, ...] | None = ()
     optional: frozenset[str] = frozenset()
-    resized: bool = False
 
     @cached_property
     def maps(self) -> Mapping[str, WeightMap]:
@@ -65,7 +64,6 @@ class Analysis(Frozen):
             self.env,
             absent=self.absent,
             optional=self.optional,
-            resized=self.resized,
         )
 
 
@@ -168,27 +166,16 @@ class _Run:
                 check_rules(self.file, model, elaborator, env)
             return None
         verify(graph)
-        absent: tuple[str, ...] = ()
-        if builder.partial and builder.complete:
+        # With other sizes, a model may lack a kind of layers, too.
+        absent: tuple[str, ...] | None = None if settings else ()
+        if absent is not None and builder.partial and builder.complete:
             present = {p.path for p in parameters(graph, 1)}
             every = (p.path for p in parameters(builder.complete, 1))
             absent = tuple(path for path in every if path not in present)
         optional = _optional(model, graph) if settings or variant else frozenset[str]()
         with self._reporting():
-            weight_maps(
-                self.file,
-                model,
-                graph,
-                elaborator,
-                env,
-                False,
-                absent,
-                optional,
-                bool(settings),
-            )
-        return Analysis(
-            self.file, model, graph, elaborator, env, absent, optional, bool(settings)
-        )
+            weight_maps(self.file, model, graph, elaborator, env, False, absent, optional)
+        return Analysis(self.file, model, graph, elaborator, env, absent, optional)
 
     def _check_config(
         self, node: ast.Weights, model: ast.Model, elaborator: Elaborator, env: Env

@@ -26,7 +26,7 @@ ELEMENTWISE = frozenset(
         *POINTWISE,
     }
 )
-_READERS = ELEMENTWISE | {"norm", "next_token", "cross_entropy"}  # of any dtype
+_READERS = ELEMENTWISE | {"norm"}  # of any dtype, as the losses
 
 
 def widen(graph: Graph) -> frozenset[str]:

@@ -84,18 +84,16 @@ def weight_maps(
     work: Elaborator,
     env: Env,
     whole: bool = True,
-    absent: Collection[str] = (),
+    absent: Collection[str] | None = (),
     optional: Collection[str] = (),
-    resized: bool = False,
 ) -> dict[str, WeightMap]:
     """Builds the weight maps of a file for a model with the parameters of `env`.
 
     Raises `ArchError` if a map is not one to one. The first layers of each stack are enough to
     check this, up to one that no rule names by its number. With `whole`, the maps contain all
     layers. `absent` are the weights of parts that the model lacks because of a condition; rules
-    for them have no effect. `optional` are the nodes that only parts with a condition need; a
-    map without rules for their weights is left out. A `resized` model may lack a kind of
-    layers, so that the rules for it match nothing.
+    for them have no effect. If it is None, any rule may match nothing. `optional` are the nodes
+    that only parts with a condition need; a map without rules for their weights is left out.
     """
     report = Report()
     blocks = [
@@ -112,12 +110,12 @@ def weight_maps(
         if title.value in maps:
             message = f"there are two weight maps {title.value!r}"
             report.add("duplicate-name", message, title.span)
-        found = block.of(known, amount, None if resized else absent, optional)
+        found = block.of(known, amount, absent, optional)
         if found:
             maps[title.value] = found
     if report.mistakes and not whole:
         # Its message counts all weights.
-        return weight_maps(file, model, graph, work, env, True, absent, optional, resized)
+        return weight_maps(file, model, graph, work, env, True, absent, optional)
     report.raise_any()
     return maps
 
