@@ -243,34 +243,19 @@ def attend(site: Site) -> Type:
     (queries, heads, _), (keys, kv_heads, _), _ = (heads_of(site, name) for name in "qkv")
     q, k, v = (site.tensors[name] for name in "qkv")
     one_size = "queries and keys must have the same head size"
-    check_axes(site, "k", one_size, (*k.axes[:2], q.axes[2]))
-    check_axes(site, "v", "there must be a value for each key", (*k.axes[:2], v.axes[2]))
+    site.check_axes("k", one_size, (*k.axes[:2], q.axes[2]))
+    site.check_axes("v", "there must be a value for each key", (*k.axes[:2], v.axes[2]))
     check_groups(heads, kv_heads, "k", (q.axes[1], k.axes[1]))
     seen = q.with_axes((*q.axes[:2], v.axes[2])).with_noncausal(k.noncausal | v.noncausal)
     if "bias" in site.tensors:
         each_score = "there must be a bias for each score"
-        check_axes(site, "bias", each_score, (q.axes[1], queries, keys))
+        site.check_axes("bias", each_score, (q.axes[1], queries, keys))
         seen = seen.with_noncausal(site.floats("bias").noncausal)
     if "sink" in site.tensors:
-        check_axes(site, "sink", "there must be a sink for each head", (q.axes[1],))
+        site.check_axes("sink", "there must be a sink for each head", (q.axes[1],))
         seen = seen.with_noncausal(site.floats("sink").noncausal)
     seen = seen.with_noncausal(noncausal_data(site, queries, keys))
     return seen.with_noncausal(noncausal_axes(site, queries, keys))
-
-
-def check_axes(site: Site, param: str, message: str, wanted: tuple[Axis, ...]) -> None:
-    """Raises `Mismatch` if a tensor does not have these axes."""
-    type = site.tensors[param]
-    if [axis.size for axis in wanted] != [axis.size for axis in type.axes]:
-        pairs = zip(wanted, type.axes, strict=False)
-        raise Mismatch(
-            "shape-mismatch",
-            message,
-            param,
-            expected=str(Type("float", wanted)),
-            found=str(type),
-            bound=next(((a, b) for a, b in pairs if a.size != b.size), ()),
-        )
 
 
 def attend_flops(site: Site) -> Size:

@@ -10,6 +10,7 @@ from archdsl.graph.signature import Mismatch, Site
 from archdsl.graph.types import Type
 
 SCALAR = Type("float")
+_SAME_SHAPE = "only tensors of the same shape can be compared"
 
 
 def next_token(site: Site) -> Type:
@@ -42,7 +43,7 @@ def cross_entropy(site: Site) -> Type:
 
 def squared_error(site: Site) -> Type:
     site.floats("target")
-    _same_shape(site, "target", site.floats())
+    site.check_axes("target", _SAME_SHAPE, site.floats().axes)
     _mask(site, site.x)
     return SCALAR
 
@@ -57,13 +58,13 @@ def binary_cross_entropy(site: Site) -> Type:
             expected="bool[…], int[…] < 2, or float[…] from 0 to 1",
             found=str(label),
         )
-    _same_shape(site, "label", logits)
+    site.check_axes("label", _SAME_SHAPE, logits.axes)
     _mask(site, logits)
     return SCALAR
 
 
 def contrastive(site: Site) -> Type:
-    _same_shape(site, "other", site.floats())
+    site.check_axes("other", _SAME_SHAPE, site.floats().axes)
     if len(site.x.axes) != 1:
         raise Mismatch(
             "type-mismatch",
@@ -139,21 +140,6 @@ def _class_scores(site: Site, labels: str) -> tuple[Type, Type]:
         )
     _mask(site, given)
     return logits, given
-
-
-def _same_shape(site: Site, param: str, wanted: Type) -> None:
-    """Raises `Mismatch` if a tensor does not have the axes of another."""
-    found = site.tensors[param]
-    if [axis.size for axis in found.axes] != [axis.size for axis in wanted.axes]:
-        pairs = zip(wanted.axes, found.axes, strict=False)
-        raise Mismatch(
-            "shape-mismatch",
-            "only tensors of the same shape can be compared",
-            param,
-            expected=str(wanted),
-            found=str(found),
-            bound=next(((a, b) for a, b in pairs if a.size != b.size), ()),
-        )
 
 
 def _mask(site: Site, counted: Type) -> None:

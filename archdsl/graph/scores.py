@@ -24,7 +24,7 @@ def _scores(site: Site) -> Type:
     (queries, heads, _), (keys, kv_heads, _) = (attention.heads_of(site, name) for name in "qk")
     q, k = site.tensors["q"], site.tensors["k"]
     one_size = "queries and keys must have the same head size"
-    attention.check_axes(site, "k", one_size, (*k.axes[:2], q.axes[2]))
+    site.check_axes("k", one_size, (*k.axes[:2], q.axes[2]))
     attention.check_groups(heads, kv_heads, "k", (q.axes[1], k.axes[1]))
     return q.with_axes((q.axes[1], queries, keys)).with_noncausal(k.noncausal)
 
@@ -76,7 +76,7 @@ def _mix(site: Site) -> Type:
             expected="float[H, T, S]",
             found=str(x),
         )
-    attention.check_axes(site, "v", "there must be a value for each key", (keys, *v.axes[1:]))
+    site.check_axes("v", "there must be a value for each key", (keys, *v.axes[1:]))
     attention.check_groups(heads, kv_heads, "v", (x.axes[0], v.axes[1]))
     seen = x.with_axes((queries, x.axes[0], v.axes[2])).with_noncausal(v.noncausal)
     seen = seen.with_noncausal(attention.noncausal_data(site, queries, keys))

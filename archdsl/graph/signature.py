@@ -158,6 +158,20 @@ class Site(Frozen):
             )
         return type.axes[0], features
 
+    def check_axes(self, param: str, message: str, wanted: tuple[Axis, ...]) -> None:
+        """Raises `Mismatch` if a tensor does not have axes of these sizes."""
+        type = self.tensors[param]
+        if [axis.size for axis in wanted] != [axis.size for axis in type.axes]:
+            pairs = zip(wanted, type.axes, strict=False)
+            raise Mismatch(
+                "shape-mismatch",
+                message,
+                param,
+                expected=str(Type("float", wanted)),
+                found=str(type),
+                bound=next(((a, b) for a, b in pairs if a.size != b.size), ()),
+            )
+
     def ragged(self, size: Size) -> bool:
         """Whether a size differs between examples."""
         return any(self.varying[name].ragged is not None for name in size.vars)
