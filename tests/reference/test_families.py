@@ -1,7 +1,7 @@
 """Every architecture of the library beside the library that published it.
 
 A family stands in a module of `families/`; those of the modules below have more tests of their
-own. The first seed of a few is long, the others and the round trips are slow.
+own. The first seed of a few is long, the others are slow. test_round_trips.py has the way back.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import pytest
 
 from tests.reference.agreement import TOLERANCE
 from tests.reference.families import Family, differences, library
-from tests.reference.test_round_trips import there_and_back
 
 pytestmark = pytest.mark.reference("torch", "transformers")
 
@@ -31,7 +30,6 @@ GATE = {
     "siglip",
 }
 
-every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 cases = [
     pytest.param(
         family,
@@ -50,14 +48,3 @@ def test_what_it_saved_computes_the_same_whole_and_in_steps(
 ) -> None:
     for name, difference in differences(family, tmp_path, seed).items():
         assert difference <= TOLERANCE, name
-
-
-@every_family
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [3, 4])
-def test_there_and_back(
-    family: Family, seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    family.save(tmp_path / "there", seed)
-    there_and_back(tmp_path)
-    capsys.readouterr()

@@ -16,7 +16,8 @@ from archdsl.cli import main
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from tests.reference.families import Family, decoders, encoders, seq2seq  # noqa: E402
+from tests.reference.families import Family, library  # noqa: E402
+from tests.reference.test_families import FAMILIES  # noqa: E402
 from tests.reference.test_heads import (  # noqa: E402
     DECODERS,
     DECODERS_WITH_HEADS,
@@ -32,7 +33,10 @@ from tests.reference.test_heads import (  # noqa: E402
 
 pytestmark = pytest.mark.reference("torch", "transformers")
 
-FAMILIES = (*decoders.FAMILIES, *encoders.FAMILIES, *seq2seq.FAMILIES)
+cases = [
+    pytest.param(family, marks=pytest.mark.slow if family in FAMILIES else (), id=family.name)
+    for family in library()
+]
 
 
 # Of training alone, and sinusoids: our models lack them, and transformers makes them anew.
@@ -41,7 +45,7 @@ LEFT_OUT |= {f"{part}.embed_positions.weight" for part in ("encoder", "decoder")
 LEFT_OUT |= {f"model.{part}.embed_positions.weight" for part in ("encoder", "decoder")}
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", cases)
 @pytest.mark.parametrize("seed", [3, 4])
 def test_there_and_back(
     family: Family, seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
