@@ -187,8 +187,7 @@ def value_of(node: ast.Expr | ast.Typed, work: Elaborator, env: Env) -> object:
         classes = value_of(node.args[0].value, work, env)
         return {str(i): f"LABEL_{i}" for i in range(classes)} if type(classes) is int else None
     if isinstance(node, ast.Call) and node.callee.id == "numbers" and node.args:
-        text = value_of(node.args[0].value, work, env)
-        return list(map(float, text.split())) if isinstance(text, str) and text else None
+        return _numbers(value_of(node.args[0].value, work, env), node.span, work)
     if isinstance(node, ast.Call) and node.callee.id == "names" and node.args:
         chosen = value_of(node.args[0].value, work, env)
         return _published(node, "none" if chosen is None else chosen, work, env)
@@ -211,9 +210,23 @@ def value_of(node: ast.Expr | ast.Typed, work: Elaborator, env: Env) -> object:
                     node.span,
                     help=did_you_mean(value.name, env.names),
                 )
+                return None
             return value.name
         case _:
             return None
+
+
+def _numbers(text: object, span: Span, work: Elaborator) -> list[float] | None:
+    """The numbers that a parameter holds as a string; None for an empty one."""
+    if not isinstance(text, str) or not text:
+        return None
+    try:
+        return list(map(float, text.split()))
+    except ValueError:
+        work.report_error(
+            "config", f"{quote(text)} is no list of numbers", span, expected='"1.0 2.5"'
+        )
+        return None
 
 
 def _published(node: ast.Call, chosen: object, work: Elaborator, env: Env) -> object:

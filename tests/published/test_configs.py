@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from archdsl.analysis import analyse
+from archdsl.analysis import analyse, check
 from archdsl.diagnostics import ArchError
 from archdsl.formats.host import LazyTensor
 from archdsl.pretrained import export
@@ -286,3 +286,20 @@ def test_what_is_no_such_list_is_refused(tmp_path: Path, fields: dict[str, Any])
     with pytest.raises(ArchError) as caught:
         lists(tmp_path, **fields)
     assert f"{next(iter(fields))} is " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("numbers(limits)", '"0.0 wide" is no list of numbers'),
+        ("numbers(limit)", "nothing is named `limit` here"),
+    ],
+)
+def test_a_string_of_a_spec_that_is_no_list_is_refused(
+    tmp_path: Path, written: str, message: str
+) -> None:
+    spec = tmp_path / "lists.arch"
+    text = LISTS.replace('"0.0 inf",', '"0.0 wide",').replace("numbers(limits)", written)
+    spec.write_text(text, encoding="utf-8")
+    (found,) = check(str(spec))
+    assert (found.code, found.message) == ("config", message)
