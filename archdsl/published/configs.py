@@ -226,6 +226,13 @@ class _ConfigReader:
             elif name not in self.settings:
                 if is_list(line.value) and not isinstance(value, str):
                     value = list_text(line.value, value)
+                elif value is None and (wanted := self.wanted_kind(name, None)):
+                    self.report_error(
+                        line,
+                        f"{line.fields[0].id} is null, but `{name}` must be {wanted}",
+                        help="write it in the config",
+                    )
+                    continue
                 self.settings[name] = "none" if value is None else value  # type: ignore[assignment]
         # A condition depends on parameters too.
         for group in groups:

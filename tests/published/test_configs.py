@@ -303,3 +303,14 @@ def test_a_string_of_a_spec_that_is_no_list_is_refused(
     spec.write_text(text, encoding="utf-8")
     (found,) = check(str(spec))
     assert (found.code, found.message) == ("config", message)
+
+
+def test_null_is_no_number(tmp_path: Path) -> None:
+    spec = tmp_path / "lists.arch"
+    line = '    model_type = "lists"\n'
+    text = LISTS.replace(line, line + "    num_layers = depth default 2 null none\n")
+    spec.write_text(text, encoding="utf-8")
+    config: dict[str, Any] = {"model_type": "lists"}
+    assert recognise("config.json", config, str(spec)).settings["depth"] == 2
+    with pytest.raises(ArchError, match="num_layers is null, but `depth` must be a whole"):
+        recognise("config.json", config | {"num_layers": None}, str(spec))
