@@ -119,6 +119,11 @@ def reshape(site: Site) -> Type:
     whole = {
         group[0]: axis for group, axis in zip(left, site.x.axes, strict=True) if len(group) == 1
     }
+    origin = {
+        name: axis.origin
+        for group, axis in zip(left, site.x.axes, strict=True)
+        for name in group
+    }
     axes = []
     for group in right:
         if len(group) > 1 and any(sizes[name].value is None for name in group):
@@ -128,7 +133,7 @@ def reshape(site: Site) -> Type:
         elif group[0] in whole:
             axes.append(replace(whole[group[0]], name=group[0]))
         else:
-            axes.append(Axis(group[0], sizes[group[0]]))
+            axes.append(Axis(group[0], sizes[group[0]], (), origin[group[0]]))
     return replace(site.x, axes=tuple(axes))
 
 

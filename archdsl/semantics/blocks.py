@@ -27,7 +27,9 @@ from archdsl.semantics.values import (
     Value,
     describe,
     fits,
+    fraction_help,
     kind_text,
+    whole,
 )
 from archdsl.semantics.weights import Weights
 from archdsl.syntax import ast
@@ -175,12 +177,15 @@ class Blocks:
         if bound is None or isinstance(default, Poison):
             assert default is not None
             return default
-        value = bound.value
+        value = whole(bound.value, default)
         if isinstance(value, Symbol) and isinstance(default, Scalar):
             return self.builder.report_unknown(value.name, value.span, env)
         if isinstance(value, Poison) or fits(value, default):
             return value
         switch = isinstance(default, Scalar) and isinstance(default.value, bool)
+        help = fraction_help(param, value, default)
+        if switch:
+            help = f"arguments are bound in order; to name one: `… = {bound.span.text}`"
         return self.builder.report_argument(
             block.name.id,
             param.name.id,
@@ -188,9 +193,7 @@ class Blocks:
             kind_text(default),
             value,
             notes=(Note("the parameter is declared here", param.span),),
-            help=f"arguments are bound in order; to name one: `… = {bound.span.text}`"
-            if switch
-            else None,
+            help=help,
         )
 
     def _default(self, block: ast.Block, param: ast.Param, env: Env) -> Value | None:

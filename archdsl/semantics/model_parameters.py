@@ -20,6 +20,7 @@ from archdsl.semantics.values import (
     Symbol,
     Value,
     fits,
+    fraction_help,
     kind_text,
     value_text,
 )
@@ -136,7 +137,8 @@ class ParameterBinder:
             found = "a number beyond 10^30"  # it may have thousands of digits
         else:
             found = f"{setting!s:.80}".lower()
-        return self._report_value(param, found, None, kind_text(default))
+        help = fraction_help(param, value, default)
+        return self._report_value(param, found, None, kind_text(default), help)
 
     def _variant_value(self, param: ast.Param, bound: Bound, default: Value | None) -> Value:
         """The argument of a variant."""
@@ -149,7 +151,10 @@ class ParameterBinder:
             return value
         if isinstance(value, Symbol):
             return self.elaborator.builder.report_unknown(value.name, bound.span, self.env)
-        return self._report_value(param, value_text(value), bound.span, kind_text(default))
+        help = fraction_help(param, value, default)
+        return self._report_value(
+            param, value_text(value), bound.span, kind_text(default), help
+        )
 
     def _choice(self, param: ast.Param, value: Value, span: Span | None) -> Value:
         """The value of a parameter that lists its choices."""

@@ -417,8 +417,8 @@ class _Names:
                 self.block(expr.value, x)
                 if expr.otherwise:
                     self.block(expr.otherwise, x)
-            case _:
-                pass  # not a block, which elaboration reports
+            case _:  # not a block, which elaboration reports
+                self.used |= {each.id for each in walk(expr) if isinstance(each, ast.Name)}
 
     def numbered(self, block: ast.Expr, number: ast.Name) -> None:
         """A repeated block, in which the number of a layer has a name."""

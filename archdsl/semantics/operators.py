@@ -355,7 +355,9 @@ class Operators:
         notes: list[Note] = []
         for other in dict.fromkeys((mismatch.at or "", *mismatch.bound)):
             if isinstance(other, Axis):
-                notes += where_bound(other, place)
+                found = where_bound(other, place)
+                # The call of the enclosing block has a note of its own.
+                notes += [each for each in found if each.span not in self.builder.calls]
                 continue
             for bound in slots.get(other, []):
                 value = bound.value

@@ -37,6 +37,7 @@ from archdsl.semantics.values import (
     describe,
 )
 from archdsl.syntax import ast
+from archdsl.syntax.printer import expression
 
 _MOST_LAYERS = 10_000  # whose blocks are elaborated one by one
 
@@ -138,9 +139,7 @@ class Steps:
                     expr.span,
                     expected="the name of a block, a call, or `{ … }`",
                     found=expr.span.text,
-                    help="put the chain in parentheses: `(a -> b) + c`"
-                    if isinstance(expr, ast.Binary)
-                    else None,
+                    help=_chain_in_parentheses(expr) if isinstance(expr, ast.Binary) else None,
                 )
 
     def call(
@@ -490,6 +489,15 @@ def _together(x: Flow | None, others: Sequence[Tensor | Poison]) -> Flow | None:
     if len(tensors) < len(every):
         return POISON
     return Several(tensors) if len(tensors) > 1 else tensors[0] if tensors else None
+
+
+def _chain_in_parentheses(expr: ast.Binary) -> str:
+    """A help line for `x -> norm + y`, where `norm + y` is the step."""
+    first: ast.Expr = expr
+    while isinstance(first, ast.Binary):
+        first = first.left
+    rest = expression(expr).removeprefix(expression(first))
+    return f"put the chain in parentheses: `(… -> {expression(first)}){rest}`"
 
 
 def _stack_name(block: ast.Expr, env: Env) -> str:

@@ -175,6 +175,26 @@ def kind_text(default: Value | None) -> str:
             return "a number or the name of an option"
 
 
+def whole(value: Value, default: Value | None) -> Value:
+    """A value for a parameter: 1e6 is a whole number where the default is one."""
+    if not (isinstance(value, Scalar) and isinstance(default, Scalar)):
+        return value
+    number = value.value
+    if type(default.value) is int and isinstance(number, float) and number.is_integer():
+        return Scalar(int(number), value.name, value.origin)
+    return value
+
+
+def fraction_help(param: ast.Param, value: Value, default: Value | None) -> str | None:
+    """A help line for a fraction where the default of a parameter is a whole number."""
+    if not (isinstance(value, Scalar) and isinstance(param.default, ast.Int)):
+        return None
+    if not isinstance(value.value, float) or not isinstance(default, Scalar):
+        return None
+    name, written = param.name.id, f"{param.name.id} = {param.default.text}.0"
+    return f"if `{name}` may be a fraction, write its default as one: `{written}`"
+
+
 def fits(value: Value, default: Value | None) -> bool:
     """Whether a parameter with this default accepts a value of this kind."""
     match value, default:
