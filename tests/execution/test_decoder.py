@@ -29,13 +29,15 @@ SMALL: dict[str, Any] = {
     "chosen": 2, "expert_inner": 12, "shared": 2, "kv_rank": 10, "plain_size": 6,
     "turned_size": 4, "value_size": 5, "groups": 1, "open_groups": 1, "dense": 1,
     "key_heads": 2, "value_heads": 4, "key_size": 6, "state_heads": 4, "state_size": 6,
-    "states": 5, "period": 2,
+    "states": 5, "period": 2, "image": 6, "patch": 3, "vision_D": 12, "vision_heads": 3,
+    "vision_depth": 3,
 }  # fmt: skip
 SPECS = {
     model: {name: size for name, size in SMALL.items() if name in known}
     for model, known in specs.causal_models().items()
 }
 del SPECS["marian.arch:Marian"]["shared"]  # whether it has one vocabulary
+SPECS["llava.arch:Llava"]["context"] += 9  # of the image, and of what is in front of it
 # Translation in tests/tasks decodes behind an encoder, and below a window has a test.
 FEW = ("gpt.arch:GPT",)
 ALIBI = """
@@ -100,7 +102,7 @@ class Case:
             if each.name == plan.tokens:
                 continue
             if each.type.dtype == "int":
-                source = random.integers(2, 50, (2, 9))
+                source = random.integers(2, 50, (2, each.type.axes[0].size.value or 9))
                 if each.pad is not None:
                     source[1, 6:] = each.pad
                 self.others[each.name] = source
@@ -232,7 +234,7 @@ def test_the_context_grows_with_no_new_kernel(spec: str) -> None:
     case.decoder.reset()
     for piece in np.split(tokens, [CHUNK, CHUNK + 1, 2 * CHUNK + 1], axis=1):
         case.decoder.feed(piece)
-    assert case.decoder.filled == 90
+    assert case.decoder.filled == 90 + case.decoder.plan.lead
     assert len(to_program_cache) == known
 
 
