@@ -224,7 +224,7 @@ def concat(op: OpCall) -> Tensor:
             else _spread(each, (*along, ndim - 2), ndim).expand(*like.shape[:-1], -1)
             for each, like in ((x, other), (other, x))
         )
-    return x.cat(other, dim=op.axis(op.x.ndim - 2))  # one axis longer
+    return x.cat(other, dim=op.axis(x.ndim - 2))  # one axis longer
 
 
 def reshape(op: OpCall) -> Tensor:

@@ -430,9 +430,10 @@ _ROWS = (
         "concat",
         (X, tensor("other"), axis(None), Param("along", Kind.AXES, None)),
         shapes.concat,
-        "Concatenates two tensors along an axis (default: the last). A tensor of fixed size in "
-        "front of a sequence is a prefix: the result stays causal. Along the last axis, a "
-        "tensor that lacks some of the others is the same along them, as in `a + b`.",
+        "Concatenates two tensors, of floats or of whole numbers, along an axis (default: the "
+        "last). A tensor of fixed size in front of a sequence is a prefix: the result stays "
+        "causal. Along the last axis, a tensor that lacks some of the others is the same along "
+        "them, as in `a + b`.",
         resolve_defaults=shapes.concat_defaults,
         adds_prefix=True,
         example="concat(a, b, T)",

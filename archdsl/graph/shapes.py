@@ -180,7 +180,7 @@ def softmax(site: Site) -> Type:
 
 def concat_defaults(site: Site) -> dict[str, Any]:
     """The setting `along`: the places of the other axes of a tensor that lacks some."""
-    left, right = site.floats(), site.floats("other")
+    left, right = site.x, site.tensors["other"]
     if site.attr["axis"] is not None or len(left.axes) == len(right.axes):
         return {}
     if site.attr.get("along") is not None or not left.axes or not right.axes:
@@ -192,7 +192,13 @@ def concat_defaults(site: Site) -> dict[str, Any]:
 
 
 def concat(site: Site) -> Type:
-    left, right = site.floats(), site.floats("other")
+    left, right = site.x, site.tensors["other"]
+    if left.dtype == right.dtype == "int":
+        bounded = left.below is not None and right.below is not None
+        below = max(left.below, right.below) if bounded else None  # type: ignore[type-var]
+        left, right = replace(left, below=below), replace(right, below=below)
+    else:
+        left, right = site.floats(), site.floats("other")
     if (along := site.attr.get("along")) is not None:
         left, right = _spread(left, right, along), _spread(right, left, along)
     site = Site({"x": left, "other": right}, site.attr, site.varying, site.named)

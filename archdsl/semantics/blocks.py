@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from archdsl.diagnostics import Note, Span, listing
-from archdsl.graph.masks import CAUSAL, EVERYTHING
+from archdsl.graph.masks import CAUSAL
 from archdsl.semantics.binding import Arguments, Bound
 from archdsl.semantics.evaluators import Evaluators
 from archdsl.semantics.graph_builder import GraphBuilder
@@ -235,12 +235,13 @@ class Blocks:
             env.names[name.id] = POISON if name.id in env.names else each
 
     def _value(self, expr: ast.Expr, env: Env) -> Value:
-        """The value of an edge; `causal`, and `none` as a side of a choice, are masks."""
+        """The value of an edge; `none`, as a side of a choice, leaves an argument out."""
         value = self.evaluators.evaluate(expr, env)
         if isinstance(value, Symbol):
-            chosen = isinstance(expr, ast.When)
-            if value.name == "causal" or (chosen and value.name == "none"):
-                return MaskValue(CAUSAL if value.name == "causal" else EVERYTHING)
+            if value.name == "none" and isinstance(expr, ast.When):
+                return value
+            if value.name == "causal":
+                return MaskValue(CAUSAL)
             return self.builder.report_unknown(value.name, value.span, env)
         return value
 

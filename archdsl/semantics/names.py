@@ -541,15 +541,21 @@ class _Names:
                 pass  # a switch
             case Kind.ANY if isinstance(expr, ast.Name):
                 pass  # the block may use it as a choice
+            case Kind.TENSOR if _is_absent(symbol, param):
+                pass
             case kind if isinstance(symbol, Symbol) and kind is not Kind.TENSOR:
-                absent = symbol.name == "none" and param.default is None
-                if symbol.name not in param.choices and not absent:
+                if symbol.name not in param.choices and not _is_absent(symbol, param):
                     unknown = unknown_option(
                         called.name, called.params, param, symbol, self.bound
                     )
                     self.report.extend([unknown])
             case _:
                 self.value(expr)
+
+
+def _is_absent(symbol: Value, param: Param) -> bool:
+    """Whether an argument is `none`, which leaves an optional parameter out."""
+    return isinstance(symbol, Symbol) and symbol.name == "none" and param.default is None
 
 
 def _keyword(statement: ast.Statement) -> str:

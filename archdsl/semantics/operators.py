@@ -185,6 +185,8 @@ class Operators:
             bounds = slots.get(param.name, [])
             if param.kind is Kind.TENSOR:
                 for bound in bounds:
+                    if isinstance(bound.value, Symbol):
+                        continue  # `none`, the same as no argument
                     if isinstance(bound.value, Poison):
                         failed = True
                         continue

@@ -284,9 +284,11 @@ class Steps:
         match param.kind if param else None:
             case Kind.TENSOR:
                 assert param is not None
-                value = self.evaluators.resolve(expr, env)
-                if isinstance(value, Tensor | Poison):
-                    return value
+                value = self.evaluators.evaluate(expr, env)
+                if isinstance(value, Symbol) and (param.required or value.name != "none"):
+                    value = self.evaluators.resolve(expr, env)
+                if isinstance(value, Tensor | Poison | Symbol):
+                    return value  # `none` leaves it out
                 first = param is called.receiver and called.flows
                 return self.builder.report_error(
                     "not-a-tensor",

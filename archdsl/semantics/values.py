@@ -202,6 +202,8 @@ def fits(value: Value, default: Value | None) -> bool:
             return True
         case (MaskValue() | Tensor(type=Type(dtype="bool")), Symbol()):
             return True  # `mask = none`
+        case Tensor(), Symbol(name="none"):
+            return True  # `bias = none`
         case (MaskValue() | Symbol(), MaskValue()):
             return True
         case Scalar(), Symbol(name="none"):

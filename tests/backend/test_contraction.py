@@ -46,6 +46,21 @@ def test_padding_counts_as_0() -> None:
     assert apart(found["most"], [a.max(0) for a, _ in rows]) == 0
 
 
+def test_whole_numbers_are_joined() -> None:
+    """The first is the same along the axes that it lacks."""
+    found = model("""
+        input table: float[9, 2]
+        pairs = positions(6) -> reshape("(A B) -> A B", A = 3)
+        output y: float[3, 3, 2] = take(table, concat(positions(1) + 8, pairs))
+    """)(table=(table := normal(1, 9, 2)))["y"]
+    assert apart(found, table[:, [[8, 0, 1], [8, 2, 3], [8, 4, 5]]]) == 0
+    with pytest.raises(ArchError, match="an index can be as large as 8"):
+        model("""
+            input table: float[8, 2]
+            output y: float[7, 2] = take(table, concat(positions(6), positions(1) + 8))
+        """)
+
+
 def test_of_equal_numbers_the_first_is_in_the_top() -> None:
     x = np.array([[[3, 1, 3, 2], [0, 0, 0, 0], [1, 2, 3, 4]]], np.float32)
     found = model("""

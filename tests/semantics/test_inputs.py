@@ -76,3 +76,20 @@ def test_a_default_is_a_difference() -> None:
 def test_a_default_on_a_line_of_its_own_is_formatted() -> None:
     tree = archdsl.parse(DEFAULTS)
     assert archdsl.parse(archdsl.format(tree)) == tree
+
+
+def test_none_leaves_out_a_tensor() -> None:
+    text = """
+      block seen(x: float[T, D], bias = none): float[T, D] {
+        q = x -> reshape("T (H h) -> T H h", H = 2)
+        attend(q, q, q, bias = bias) -> reshape("T H h -> T (H h)")
+      }
+      model M(near = true) {
+        input x: float[T <= 5, 4]
+        bias = (x -> near: relative_bias(2)) if near else none
+        output y: float[T, 4] = x -> seen(bias)
+      }
+    """
+    near = show(graph(text))
+    far = show(graph(text.replace("near = true", "near = false")))
+    assert ("bias = %" in near, "bias" in far) == (True, False)

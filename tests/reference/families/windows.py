@@ -1,0 +1,52 @@
+"""Encoders of images that know distances of two axes, beside transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tests.reference.families import Family, Reference
+from tests.reference.families.encoders import (
+    ACTIVATIONS,
+    drawn,
+    picture,
+    torch,
+    transformers,
+    widths,
+)
+
+
+def save_beit(folder: Path, seed: int) -> Reference:
+    """A bias for each layer, one for all layers, or trained positions, as in its releases."""
+    random = np.random.default_rng(seed)
+    fields, pixels = picture(random)
+    config = transformers.BeitConfig(
+        **fields,
+        **widths(random),
+        hidden_act=str(random.choice(ACTIVATIONS)),
+        layer_norm_eps=float(random.choice([1e-12, 1e-5])),
+        use_relative_position_bias=seed % 3 == 0,
+        use_shared_relative_position_bias=seed % 3 == 1,
+        use_absolute_position_embeddings=seed % 3 == 2,
+        use_mean_pooling=seed % 3 != 1,
+        use_mask_token=seed % 3 == 1,
+        num_labels=11,
+    )
+    classifies = seed % 3 != 1
+    kind = transformers.BeitForImageClassification if classifies else transformers.BeitModel
+    theirs = drawn(kind(config), seed)
+    theirs.save_pretrained(folder)
+    with torch.no_grad():
+        images = torch.from_numpy(pixels)
+        states = (theirs.beit if classifies else theirs)(images)
+        outputs = {
+            "hidden": states.last_hidden_state.numpy(),
+            "pooled": states.pooler_output.numpy(),
+        }
+        if classifies:
+            outputs["logits"] = theirs(images).logits.numpy()
+    return Reference({"pixels": pixels}, outputs)
+
+
+FAMILIES = (Family("beit", "beit.arch", "transformers BeitForImageClassification", save_beit),)
