@@ -255,6 +255,14 @@ def dropout(op: OpCall) -> Tensor:
     return op.x.dropout(op.attr["rate"])  # as x; tinygrad's TRAINING decides
 
 
+def _scale(op: OpCall) -> Tensor:
+    whole = dtypes.is_int(op.x.dtype)
+    y: Tensor = (op.x.cast(dtypes.float32) if whole else op.x) * op.attr["by"]  # as x
+    if whole:
+        y = y.cast(dtypes.float32 if op.wide else op.context.program.dtype)
+    return y
+
+
 EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "embed": embed,
     "unembed": unembed,
@@ -288,7 +296,7 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "subtract": _pair(operator.sub),
     "multiply": _pair(operator.mul),
     "divide": _pair(operator.truediv),
-    "scale": lambda op: op.x * op.attr["by"],
+    "scale": _scale,
     "shift": lambda op: op.x + op.attr["by"],
     "weight": weight,
     "concat": concat,

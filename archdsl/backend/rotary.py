@@ -79,7 +79,8 @@ def rates(attr: Mapping[str, Any], length: int = 0) -> np.ndarray:
         unscaled = 0.0
     elif attr["scaling"] == "llama3":
         turns = original * rates / (2 * pi)  # [size / 2]
-        unscaled = (turns - attr["low"]) / (attr["high"] - attr["low"])  # [size / 2]
+        between = attr["high"] - attr["low"]
+        unscaled = (turns - attr["low"]) / between if between else turns >= attr["low"]
     elif attr["scaling"] == "yarn":
         first, last = (
             size * log(original / (2 * pi * turns)) / (2 * log(theta))

@@ -405,8 +405,9 @@ _ROWS = (
     Op(
         "scale",
         (X, number("by")),
-        rules.same,
-        "The product of a tensor and a number; also written `x * 0.5`, `x / 2` or `-x`.",
+        rules.scaled,
+        "The product of a tensor and a number; also written `x * 0.5`, `x / 2` or `-x`. That "
+        "of whole numbers is float.",
         example="scale(sqrt(D))",
     ),
     Op(

@@ -175,12 +175,12 @@ def _check_scaling(attr: Any) -> None:
         )
     if scaling in _TURNS:
         low, high = _TURNS[scaling]
-        if not 0 < attr[low] < attr[high] < inf:
+        if not 0 < attr[low] <= attr[high] < inf:
             raise Mismatch(
                 "argument-value",
-                f"`{low}` must be less than `{high}`",
+                f"`{low}` must not be more than `{high}`",
                 low,
-                expected=f"0 < {low} < {high}",
+                expected=f"0 < {low} <= {high}",
                 found=f"{low} = {attr[low]}, {high} = {attr[high]}",
                 bound=(low, high),
             )

@@ -75,6 +75,12 @@ def same(site: Site) -> Type:
     return site.floats()
 
 
+def scaled(site: Site) -> Type:
+    """The type of a product with a number: float, also of whole numbers."""
+    x = site.x
+    return Type("float", x.axes, None, x.noncausal) if x.dtype == "int" else site.floats()
+
+
 def dropout(site: Site) -> Type:
     if not 0 <= site.attr["rate"] < 1:
         raise Mismatch(

@@ -45,6 +45,17 @@ def test_axes_are_matched_by_name() -> None:
         assert apart(found[name], each) < 1e-6, name
 
 
+def test_whole_numbers_times_a_fraction_are_float() -> None:
+    x = np.array([[3, 0, 6]], dtype=np.int32)
+    found = model("""
+        input x: int[3] < 9
+        output a: float[3] = x * 0.5 + 1
+        output b: float[3] = log(x // 2 * 1.0 + 1)
+    """)(x=x)
+    assert apart(found["a"], x * 0.5 + 1) < 1e-6
+    assert apart(found["b"], np.log(x // 2 + 1)) < 1e-6
+
+
 def test_numbers_join() -> None:
     x = np.abs(normal(2, 3)) + 0.5
     found = model("""

@@ -41,6 +41,16 @@ SCALINGS: dict[str, tuple[str, dict[str, Any]]] = {
             "original_max_position_embeddings": 32,
         },
     ),
+    "llama3, a hard limit": (
+        "llama3, factor = 16, low = 1, high = 1, original = 32",
+        {
+            "rope_type": "llama3",
+            "factor": 16.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 1.0,
+            "original_max_position_embeddings": 32,
+        },
+    ),
     "yarn": (
         "yarn, factor = 4, original = 4096",
         {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096},

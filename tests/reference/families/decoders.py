@@ -215,7 +215,8 @@ def compared(model: Any, tokens: Array, lengths: Array) -> Reference:
     }
     batch = {name: torch.from_numpy(array) for name, array in given.items()}
     with torch.no_grad():
-        hidden = model.base_model(**batch)[0].numpy()
+        base = model.base_model
+        hidden = (model.model if base is model else base)(**batch)[0].numpy()
         logits = model(**batch).logits.numpy()
     outputs = {"hidden": _behind(hidden, counts), "logits": _behind(logits, counts)}
     return Reference({"tokens": tokens}, outputs, counts)

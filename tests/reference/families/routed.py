@@ -1,4 +1,4 @@
-"""Decoders with experts as transformers has them: Qwen, DeepSeek and Granite.
+"""Decoders with experts as transformers has them: Qwen, DeepSeek, Granite and Llama 4.
 
 Their other sizes are drawn as those of `decoders.py`.
 """
@@ -9,8 +9,18 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
+
 from tests.reference.families import Family, Reference
-from tests.reference.families.decoders import _rotation, _saved, _sizes, torch, transformers
+from tests.reference.families.decoders import (
+    _rotation,
+    _saved,
+    _sizes,
+    compared,
+    settled,
+    torch,
+    transformers,
+)
 
 
 def save_qwen2_moe(folder: Path, seed: int) -> Reference:
@@ -56,6 +66,55 @@ def save_granite_moe(folder: Path, seed: int) -> Reference:
         rope_parameters=_rotation(random),
     )
     return _eager(transformers.GraniteMoeForCausalLM(config), folder, seed)
+
+
+def save_granite(folder: Path, seed: int) -> Reference:
+    random = Random(seed)
+    config = transformers.GraniteConfig(
+        **_sizes(random),
+        embedding_multiplier=random.uniform(2.0, 9.0),
+        logits_scaling=random.uniform(2.0, 9.0),
+        residual_multiplier=random.uniform(0.2, 0.9),
+        attention_multiplier=random.uniform(0.02, 0.3),
+        attention_bias=seed % 2 == 1,
+        mlp_bias=seed % 3 == 1,
+        tie_word_embeddings=seed % 3 == 0,
+        rope_parameters=_rotation(random),
+    )
+    return _saved(transformers.GraniteForCausalLM(config), folder, seed)
+
+
+def save_llama4(folder: Path, seed: int) -> Reference:
+    random = Random(seed)
+    step = 1 + seed % 2
+    scaling: dict[str, Any] = {
+        "rope_type": "llama3",
+        "factor": random.uniform(2.0, 9.0),
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 3.0 if seed % 3 else 1.0,
+        "original_max_position_embeddings": random.randint(10, 19),
+    }
+    config = transformers.Llama4TextConfig(
+        **_sizes(random) | {"num_hidden_layers": 5},
+        intermediate_size_mlp=random.randint(20, 50),
+        head_dim=2 * random.randint(3, 9),
+        num_local_experts=random.randint(3, 6),
+        interleave_moe_layer_step=step,
+        use_qk_norm=seed % 3 != 1,
+        attn_temperature_tuning=seed % 3 != 2,
+        floor_scale=random.randint(2, 5),
+        attn_scale=random.uniform(0.1, 0.5),
+        no_rope_layer_interval=random.randint(2, 4),
+        attention_chunk_size=random.randint(4, 8),
+        attention_bias=seed % 2 == 1,
+        tie_word_embeddings=seed % 3 == 1,
+        rope_parameters=_rotation(random) | (scaling if seed % 3 != 1 else {}),
+    )
+    model = settled(transformers.Llama4ForCausalLM(config), seed)
+    model.save_pretrained(folder)
+    # Its temperatures count padding in front: there is none here.
+    tokens = np.random.default_rng(seed).integers(0, config.vocab_size, (3, 20))
+    return compared(model, tokens, np.full(3, 20))
 
 
 def save_deepseek_v3(folder: Path, seed: int) -> Reference:
@@ -108,6 +167,8 @@ FAMILIES = (
         "transformers GraniteMoeForCausalLM",
         save_granite_moe,
     ),
+    Family("granite", "granite.arch", "transformers GraniteForCausalLM", save_granite),
+    Family("llama4", "llama4.arch", "transformers Llama4ForCausalLM", save_llama4),
     Family(
         "deepseek_v3",
         "deepseek.arch",
