@@ -7,6 +7,7 @@ from typing import Any
 
 from tinygrad import Tensor, dtypes
 
+from archdsl.backend.band import Band, band
 from archdsl.backend.context import OpCall
 from archdsl.backend.functional import softmax_fp32
 from archdsl.backend.kernels import attention
@@ -31,6 +32,8 @@ def attend(op: OpCall) -> Tensor:
     T, S = shape(q)[1], shape(k)[1]
     mask, sink = masks.parse(op.attr["mask"]), op.tensors.get("sink")
     if (kernel := op.kernel()) == TINYGRAD:
+        if (near := band(mask, T)) and T == S and "bias" not in op.tensors:
+            return _attend_in_band(op, q, k, v, mask, near)  # [B, T, H, w]
         seen = visible_keys(
             op, mask, T, S, _group(q, k), op.types["k"].axes[0].size
         )  # [B or 1, 1, G T or 1, S]
@@ -49,6 +52,20 @@ def attend(op: OpCall) -> Tensor:
         sink=sink,
         trains=op.context.trains,
     )
+
+
+def _attend_in_band(
+    op: OpCall, q: Tensor, k: Tensor, v: Tensor, mask: Mask, near: Band
+) -> Tensor:
+    """Attention in blocks of queries and the keys near them: [B, T, H, w]."""
+    batch, T = shape(q)[:2]
+    padded = masks.ahead(mask) != 0
+    valid = op.context.valid_mask(op.types["k"].axes[0].size) if padded else None
+    data = {name: op.tensors[name] for name in masks.inputs(mask)}
+    seen = near.visible(mask, batch, _group(q, k), data, valid)  # [B N, 1, G C, W]
+    q, k, v = make_contiguous(near.queries(q)), near.keys(k), near.keys(v)
+    found = _attend_by_matmuls(op, q, k, v, near.width, seen, sees_some(mask))
+    return found.reshape(batch, -1, *found.shape[2:])[:, :T]
 
 
 def sees_some(mask: Mask) -> bool:
