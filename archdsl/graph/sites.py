@@ -39,7 +39,7 @@ class Parameter(Frozen):
 
 def parameters(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
     """All trainable tensors in the order of execution, layer by layer; those with several uses
-    once. With `most`, only the first `most` layers of each kind."""
+    once. With `most`, only the first `most` layers of each kind, and experts."""
     seen: set[str] = set()
     for each in _uses(graph, most):
         if each.path not in seen:
@@ -63,7 +63,7 @@ def _uses(graph: Graph, most: int | None) -> Iterator[Parameter]:
                         body = node.bodies[node.kind(i)]
                         yield from within(body.nodes, f"{around}{node.place(i)}.")
                 case Mixture():
-                    for i in range(node.count):
+                    for i in range(node.count)[:most]:
                         yield from within(node.body, f"{around}{node.path}.{i}.")
                 case Scan():
                     pass  # its body has none

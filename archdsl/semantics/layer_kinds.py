@@ -6,19 +6,35 @@ numbers and conditions of this text are the same are equal, and one of them is e
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 
 from archdsl.semantics.conditions import COMPARISONS
 from archdsl.semantics.numbers import OPERATIONS
 from archdsl.semantics.values import Env, Function, Scalar, Symbol
 from archdsl.syntax import ast
-from archdsl.syntax.traversal import children, walk
+from archdsl.syntax.traversal import children
 
 
-def signature(block: ast.Expr, number: str, layer: int, env: Env) -> Hashable:
+def signatures(block: ast.Expr, number: str, env: Env) -> Callable[[int], Hashable]:
     """What a repeated block sees of the number of a layer. Layers may be equal even if their
     signatures differ."""
-    return tuple(_Values(number, layer, env).of_block(block))
+    dependent = _naming(block, number)
+    return lambda layer: tuple(_Values(number, layer, env, dependent).of_block(block))
+
+
+def _naming(expr: ast.Node, name: str) -> frozenset[int]:
+    """The ids of the nodes that contain a name."""
+    found: set[int] = set()
+
+    def visit(node: ast.Node) -> bool:
+        inside = [visit(child) for child in children(node)]
+        if any(inside) or (isinstance(node, ast.Name) and node.id == name):
+            found.add(id(node))
+            return True
+        return False
+
+    visit(expr)
+    return frozenset(found)
 
 
 class _Unknown(Exception):
@@ -26,8 +42,9 @@ class _Unknown(Exception):
 
 
 class _Values:
-    def __init__(self, number: str, layer: int, env: Env):
+    def __init__(self, number: str, layer: int, env: Env, dependent: frozenset[int]):
         self.number, self.layer, self.env = number, layer, env
+        self.dependent = dependent  # ids of the nodes that contain the number
         self.inner: set[str] = set()  # numbers of layers of inner stacks
 
     def of_block(self, expr: ast.Node) -> Iterator[Hashable]:
@@ -57,7 +74,7 @@ class _Values:
 
     def of_value(self, expr: ast.Node) -> Iterator[Hashable]:
         """The values in an expression where a value is needed, or a block as an argument."""
-        if not any(isinstance(n, ast.Name) and n.id == self.number for n in walk(expr)):
+        if id(expr) not in self.dependent:
             return
         match expr:
             case ast.Call() if not self.is_function(expr):

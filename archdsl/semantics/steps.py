@@ -17,7 +17,7 @@ from archdsl.semantics.blocks import Blocks
 from archdsl.semantics.conditions import Conditions
 from archdsl.semantics.evaluators import Evaluators
 from archdsl.semantics.graph_builder import GraphBuilder
-from archdsl.semantics.layer_kinds import signature
+from archdsl.semantics.layer_kinds import signatures
 from archdsl.semantics.mixtures import Mixtures
 from archdsl.semantics.operators import Operators
 from archdsl.semantics.reuse import TIED, find, remember
@@ -414,10 +414,11 @@ class Steps:
         places = self.builder.places
         reused_at = places.reused_at
         seen: dict[Hashable, int] = {}
+        sign_of = (
+            signatures(layers.block, layers.number.id, layers.env) if layers.number else None
+        )
         for i in range(layers.times if layers.number else 1):
-            sign = (
-                signature(layers.block, layers.number.id, i, layers.env) if layers.number else i
-            )
+            sign = sign_of(i) if sign_of else i
             if sign in seen:
                 kinds.append(seen[sign])
                 continue
