@@ -23,6 +23,7 @@ from archdsl.backend.mixture import mixture
 from archdsl.backend.scan import scan
 from archdsl.backend.tensors import make_contiguous, shape
 from archdsl.backend.tinygrad_seam import DType
+from archdsl.frozen import Frozen
 from archdsl.graph.nodes import (
     Apply,
     Graph,
@@ -53,7 +54,7 @@ _SAME_FOR_EACH = POINTWISE | {"weight", "reshape", "slice", "mean", "softmax"}
 
 def forward(context: ExecutionContext, inputs: Mapping[str, Value]) -> dict[str, Value]:
     """The outputs of a program by name. Caches are written in place, and are not outputs."""
-    values = _values(context, inputs)
+    values = _values(context, inputs).values
     caches = context.program.caches
     outputs = (each for each in context.graph.outputs if each[0] not in caches)
     return {name: _for_rows(values[ref], context.program.batch) for name, ref in outputs}
@@ -61,10 +62,8 @@ def forward(context: ExecutionContext, inputs: Mapping[str, Value]) -> dict[str,
 
 def loss(context: ExecutionContext, inputs: Mapping[str, Value]) -> Tensor:
     """The sum of the losses of a program for its inputs and labels: []."""
-    values = _values(context, inputs)
-    terms = (
-        _call(context, each.loss, values, (), ()) * each.weight for each in context.graph.losses
-    )
+    run = _values(context, inputs)
+    terms = (run.call(each.loss) * each.weight for each in context.graph.losses)
     return functools.reduce(operator.add, terms)
 
 
@@ -89,11 +88,11 @@ def _sizes(value: Value) -> list[int]:
     return [*layers, *shape(value)]
 
 
-def _values(context: ExecutionContext, inputs: Mapping[str, Value]) -> dict[str, Value]:
+def _values(context: ExecutionContext, inputs: Mapping[str, Value]) -> _Run:
     _measure_lengths(context, inputs)
-    values = dict(inputs)
-    _walk(context, context.graph.nodes, values, (), ())
-    return values
+    run = _Run(context, dict(inputs))
+    run.walk(context.graph.nodes)
+    return run
 
 
 def _measure_lengths(context: ExecutionContext, inputs: Mapping[str, Value]) -> None:
@@ -106,140 +105,159 @@ def _measure_lengths(context: ExecutionContext, inputs: Mapping[str, Value]) -> 
             context.lengths[axis.name] = counted  # [B]
 
 
-def _walk(
-    context: ExecutionContext,
-    nodes: tuple[Node, ...],
-    values: dict[str, Value],
-    around: tuple[Repeated, ...],
-    layer: Layer,
-) -> None:
-    for node in nodes:
-        match node:
-            case Apply():
-                values[node.id] = _call(context, node, values, around, layer)
-            case Stack():
-                _stack(context, node, values, around, layer)
-            case Mixture():
-                expert = partial(_expert, context, node, values, around, layer)
-                x, gates = values[node.input], values[node.gates]
-                values[node.id] = mixture(context, node, x, gates, expert)
-            case Scan():
-                _scan(context, node, values, around, layer)
+class _Run(Frozen):
+    """A walk over a program: its values so far by id, and the layers that we are in.
 
+    What it passes on are its methods, not nested functions: closures would be reference cycles,
+    which keep all values alive until garbage collection, and tinygrad allocates memory for
+    values that are alive.
+    """
 
-def _scan(
-    context: ExecutionContext,
-    node: Scan,
-    values: dict[str, Value],
-    around: tuple[Repeated, ...],
-    layer: Layer,
-) -> None:
-    def call(run: ExecutionContext, inner: Apply, seen: Mapping[str, Value]) -> Tensor:
-        return _call(run, inner, seen, around, layer)
+    context: ExecutionContext
+    values: dict[str, Value]
+    around: tuple[Repeated, ...] = ()
+    layer: Layer = ()
 
-    how = plan(node, context.types)
-    few = node.along.size.at(context.sizes) < FEW
-    if how is None or (few and not node.kernels):
-        found, end = scan(context, node, values, partial(call, context))
-    else:
-        found, end = linear_scan(context, node, how, values, call)
-    values[node.id] = make_contiguous(found.cast(_dtype(context, node, values)))
-    if node.final is not None:
-        # The state is written in place next: whatever reads the old one is computed before.
-        end = end.contiguous()
-        Tensor.realize(values[node.id], end)
-        values[node.final] = end
+    def within(self, node: Repeated, i: int) -> _Run:
+        """The same run inside layer i of a stack, or in expert i of a mixture."""
+        return _Run(self.context, self.values, (*self.around, node), (*self.layer, i))
 
+    def path(self, inside: str) -> str:
+        return full_path(inside, self.around, self.layer)
 
-def _dtype(context: ExecutionContext, node: Scan, values: Mapping[str, Value]) -> DType:
-    """The dtype of the value of a scan: that of the floats that it takes."""
-    floats = [v for e in node.takes if (v := values[e.of]).is_floating_point()]
-    if context.wide or not floats:
-        return dtypes.float16 if context.wide else dtypes.float32
-    found: DType = floats[0].dtype
-    return found
+    def walk(self, nodes: tuple[Node, ...]) -> None:
+        for node in nodes:
+            match node:
+                case Apply():
+                    self.values[node.id] = self.call(node)
+                case Stack():
+                    self.stack(node)
+                case Mixture():
+                    x, gates = self.values[node.input], self.values[node.gates]
+                    expert = partial(self.expert, node)
+                    self.values[node.id] = mixture(self.context, node, x, gates, expert)
+                case Scan():
+                    self.scan(node)
 
+    def scan(self, node: Scan) -> None:
+        context, values = self.context, self.values
+        how = plan(node, context.types)
+        few = node.along.size.at(context.sizes) < FEW
+        if how is None or (few and not node.kernels):
+            found, end = scan(context, node, values, partial(self.position, context))
+        else:
+            found, end = linear_scan(context, node, how, values, self.position)
+        values[node.id] = make_contiguous(found.cast(self.dtype(node)))
+        if node.final is not None:
+            # The state is written in place next: whatever reads the old one is computed before.
+            end = end.contiguous()
+            Tensor.realize(values[node.id], end)
+            values[node.final] = end
 
-def _stack(
-    context: ExecutionContext,
-    node: Stack,
-    values: dict[str, Value],
-    around: tuple[Repeated, ...],
-    layer: Layer,
-) -> None:
-    one = partial(_layer, context, node, values, around, layer)
-    x = _in_float32(values[node.input]) if node.id in context.wide else values[node.input]
-    if (each := _for_rows(x, context.program.batch)) is not x:
-        x = make_contiguous(each)
-    given = [each for each in node.gives if each.id not in context.caches]
-    if not given:
-        own = partial(_own, context, node, values, around, layer)
-        values[node.id] = run_layers(context, map(node.kind, range(node.count)), x, one, own)
-        return
-    x = context.realize_layer(x)
-    found: dict[str, list[Value]] = defaultdict(list)
-    for i in range(node.count):
-        x = context.realize_layer(one(i, x))
-        for each in node.bodies[node.kind(i)].gives:
-            found[each.id].append(values[each.of])
-    values[node.id] = x
-    values |= {each.id: tuple(found[each.id]) for each in given}
+    def position(
+        self, context: ExecutionContext, node: Apply, seen: Mapping[str, Value]
+    ) -> Tensor:
+        """An operator at the positions of a scan, with values of its own."""
+        return _Run(context, dict(seen), self.around, self.layer).call(node)
 
+    def dtype(self, node: Scan) -> DType:
+        """The dtype of the value of a scan: that of the floats that it takes."""
+        floats = [v for e in node.takes if (v := self.values[e.of]).is_floating_point()]
+        if self.context.wide or not floats:
+            return dtypes.float16 if self.context.wide else dtypes.float32
+        found: DType = floats[0].dtype
+        return found
 
-# These are not nested functions: closures would be reference cycles, which keep all values
-# alive until garbage collection, and tinygrad allocates memory for values that are alive.
+    def stack(self, node: Stack) -> None:
+        context, values = self.context, self.values
+        one = partial(self.one_layer, node)
+        x = values[node.input]
+        x = _in_float32(x) if node.id in context.wide else x
+        if (each := _for_rows(x, context.program.batch)) is not x:
+            x = make_contiguous(each)
+        given = [each for each in node.gives if each.id not in context.caches]
+        if not given:
+            own = partial(self.own, node)
+            kinds = map(node.kind, range(node.count))
+            values[node.id] = run_layers(context, kinds, x, one, own)
+            return
+        x = context.realize_layer(x)
+        found: dict[str, list[Value]] = defaultdict(list)
+        for i in range(node.count):
+            x = context.realize_layer(one(i, x))
+            for each in node.bodies[node.kind(i)].gives:
+                found[each.id].append(values[each.of])
+        values[node.id] = x
+        values |= {each.id: tuple(found[each.id]) for each in given}
 
+    def one_layer(self, node: Stack, i: int, x: Tensor) -> Tensor:
+        """The output of layer i of a stack for x."""
+        inside = Layers(node, node.kind(i))
+        body, n = inside.inside, node.layers(inside.kind).index(i)
+        self.values[body.carry] = x
+        self.values.update({each.id: self.values[each.of][n] for each in body.takes})
+        self.within(inside, i).walk(body.nodes)
+        result: Tensor = self.values[body.result]
+        return result
 
-def _layer(
-    context: ExecutionContext,
-    node: Stack,
-    values: dict[str, Value],
-    around: tuple[Repeated, ...],
-    layer: Layer,
-    i: int,
-    x: Tensor,
-) -> Tensor:
-    """The output of layer i of a stack for x."""
-    inside = Layers(node, node.kind(i))
-    body, n = inside.inside, node.layers(inside.kind).index(i)
-    values[body.carry] = x
-    values |= {each.id: values[each.of][n] for each in body.takes}
-    _walk(context, body.nodes, values, (*around, inside), (*layer, i))
-    result: Tensor = values[body.result]
-    return result
+    def expert(self, node: Mixture, i: int, x: Tensor) -> Tensor:
+        """The output of expert i of a mixture for vectors x [N, D], the rows of its batch."""
+        self.values[node.carry] = x
+        self.within(node, i).walk(node.body)
+        result: Tensor = self.values[node.result]
+        return result
 
+    def own(self, node: Stack, i: int) -> dict[str, Tensor]:
+        """The tensors that only layer i uses: its weights, and its parts of caches."""
+        path = self.path(node.place(i))
+        found = {} if node.tied else layer_tensors(self.context, path)
+        kind = node.kind(i)
+        for each in node.bodies[kind].takes:
+            found |= _leaves(each, self.values[each.of][node.layers(kind).index(i)])
+        return found
 
-def _expert(
-    context: ExecutionContext,
-    node: Mixture,
-    values: dict[str, Value],
-    around: tuple[Repeated, ...],
-    layer: Layer,
-    i: int,
-    x: Tensor,
-) -> Tensor:
-    """The output of expert i of a mixture for vectors x [N, D], the rows of its batch."""
-    values[node.carry] = x
-    _walk(context, node.body, values, (*around, node), (*layer, i))
-    result: Tensor = values[node.result]
-    return result
-
-
-def _own(
-    context: ExecutionContext,
-    node: Stack,
-    values: Mapping[str, Value],
-    around: tuple[Repeated, ...],
-    layer: Layer,
-    i: int,
-) -> dict[str, Tensor]:
-    """The tensors that only layer i uses: its weights, and its parts of caches."""
-    path = full_path(node.place(i), around, layer)
-    found = {} if node.tied else layer_tensors(context, path)
-    kind = node.kind(i)
-    for each in node.bodies[kind].takes:
-        found |= _leaves(each, values[each.of][node.layers(kind).index(i)])
-    return found
+    def call(self, node: Apply) -> Tensor:
+        context = self.context
+        here = site(context.graph, node, context.types)
+        path = str(node.attr.get("tied") or self.path(node.path))
+        row = OPERATORS[node.op]
+        weights = {each.name: each.path(path) for each in row.weights(here)}
+        if node.attr.get("tied"):
+            weights = {"weight": f"{path}.weight"}
+        wide = node.id in context.wide
+        tensors = {param: self.values[ref] for param, ref in node.inputs}
+        # The second operands of the operators that are fused into it, by operator.
+        fused = {each.op: self.values[each.other] for each in node.tail if each.other}
+        if node.op not in _SAME_FOR_EACH:
+            given = {param: tensors[param] for param in tensors if param not in row.positions}
+            rows = max([1, *(_rows(each) for each in (*given.values(), *fused.values()))])
+            tensors |= {param: _for_rows(each, rows) for param, each in given.items()}
+            fused = {name: _for_rows(each, rows) for name, each in fused.items()}
+        if wide and node.op in ELEMENTWISE:
+            tensors = {param: _in_float32(each) for param, each in tensors.items()}
+        op = OpCall(
+            tensors,
+            here.tensors,
+            {name: context.weights[full] for name, full in weights.items()},
+            here.attr,
+            context,
+            {name: q for name, full in weights.items() if (q := context.quantized.get(full))},
+            dict(zip(part_names(node, here), node.kernels, strict=True))
+            if node.kernels
+            else {},
+            _epilogue(node, fused),
+            wide,
+        )
+        out = EMIT[node.op](op)
+        if wide:
+            out = _in_float32(out)
+        elif context.wide and node.op in ELEMENTWISE and out.dtype == dtypes.float32:
+            out = out.cast(dtypes.float16)
+        if context.probe:
+            context.probe(node, self.path(node.path), out)
+        # A residual sum is computed once: for a single token, tinygrad would otherwise
+        # recompute it from all matmuls before it, in every layer.
+        return make_contiguous(out) if node.op == "add" and context.caches else out
 
 
 def _leaves(each: Slice, value: Value, name: str = "") -> dict[str, Tensor]:
@@ -249,52 +267,6 @@ def _leaves(each: Slice, value: Value, name: str = "") -> dict[str, Tensor]:
     for i, part in enumerate(value):
         found |= _leaves(each, part, f"{name} {i}")
     return found
-
-
-def _call(
-    context: ExecutionContext,
-    node: Apply,
-    values: Mapping[str, Value],
-    around: tuple[Repeated, ...],
-    layer: Layer,
-) -> Tensor:
-    here = site(context.graph, node, context.types)
-    path = str(node.attr.get("tied") or full_path(node.path, around, layer))
-    row = OPERATORS[node.op]
-    weights = {each.name: each.path(path) for each in row.weights(here)}
-    if node.attr.get("tied"):
-        weights = {"weight": f"{path}.weight"}
-    wide = node.id in context.wide
-    tensors = {param: values[ref] for param, ref in node.inputs}
-    fused = _fused_operands(node, values)
-    if node.op not in _SAME_FOR_EACH:
-        given = {param: tensors[param] for param in tensors if param not in row.positions}
-        rows = max([1, *(_rows(each) for each in (*given.values(), *fused.values()))])
-        tensors |= {param: _for_rows(each, rows) for param, each in given.items()}
-        fused = {name: _for_rows(each, rows) for name, each in fused.items()}
-    if wide and node.op in ELEMENTWISE:
-        tensors = {param: _in_float32(each) for param, each in tensors.items()}
-    op = OpCall(
-        tensors,
-        here.tensors,
-        {name: context.weights[full] for name, full in weights.items()},
-        here.attr,
-        context,
-        {name: q for name, full in weights.items() if (q := context.quantized.get(full))},
-        dict(zip(part_names(node, here), node.kernels, strict=True)) if node.kernels else {},
-        _epilogue(node, fused),
-        wide,
-    )
-    out = EMIT[node.op](op)
-    if wide:
-        out = _in_float32(out)
-    elif context.wide and node.op in ELEMENTWISE and out.dtype == dtypes.float32:
-        out = out.cast(dtypes.float16)
-    if context.probe:
-        context.probe(node, full_path(node.path, around, layer), out)
-    # A residual sum is computed once: for a single token, tinygrad would otherwise recompute it
-    # from all matmuls before it, in every layer.
-    return make_contiguous(out) if node.op == "add" and context.caches else out
 
 
 def _in_float32(value: Value) -> Value:
@@ -312,11 +284,6 @@ def _for_rows(value: Value, rows: int) -> Value:
     """A value for each row of a batch, also if it depends on no input: [B, …]."""
     same = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == 1 != rows
     return value.expand(rows, *value.shape[1:]) if same else value
-
-
-def _fused_operands(node: Apply, values: Mapping[str, Value]) -> dict[str, Value]:
-    """The second operands of the operators that are fused into a node, by operator."""
-    return {each.op: values[each.other] for each in node.tail if each.other}
 
 
 def _epilogue(node: Apply, operands: Mapping[str, Value]) -> Epilogue:
