@@ -36,11 +36,13 @@ def test_axes_are_matched_by_name() -> None:
         output e: float[T, H, E] = w / exp(x)
         output f: float[T, H, E] = one * x + one
         output g: float[E, T] = w + (w -> reshape("E T -> T E"))
+        output h: float[T, H, 2 * E] = concat(v, x)
     """)(x=x, v=v, s=s, w=w, one=one)
     v_, s_, w_ = v[:, None, None], s[:, :, None, None], w.swapaxes(1, 2)[:, :, None]
     one_ = one.reshape(-1, 1, 1, 1)
     right = {"a": x + v_, "b": v_ - x, "c": x * s_, "d": x * w_, "e": w_ / np.exp(x)}
     right |= {"f": one_ * x + one_, "g": 2 * w}
+    right["h"] = np.concatenate([np.broadcast_to(v_, x.shape), x], -1)
     for name, each in right.items():
         assert apart(found[name], each) < 1e-6, name
 

@@ -8,7 +8,16 @@ import numpy as np
 
 from tests.reference.families import Family, Reference
 from tests.reference.families.decoders import settled
-from tests.reference.families.encoders import picture, tensors, torch, transformers, widths
+from tests.reference.families.encoders import (
+    ACTIVATIONS,
+    mask,
+    padded,
+    picture,
+    tensors,
+    torch,
+    transformers,
+    widths,
+)
 
 
 def save_llava(folder: Path, seed: int) -> Reference:
@@ -51,6 +60,70 @@ def save_llava(folder: Path, seed: int) -> Reference:
     return Reference({"pixels": pixels, "opening": opening, "tokens": tokens}, outputs)
 
 
+def save_timesformer(folder: Path, seed: int) -> Reference:
+    random = np.random.default_rng(seed)
+    image, pixels = picture(random)
+    frames = int(random.integers(2, 5))
+    config = transformers.TimesformerConfig(
+        **image,
+        **widths(random),
+        num_frames=frames,
+        qkv_bias=seed != 1,
+        layer_norm_eps=float(random.choice([1e-6, 1e-3])),
+        hidden_act=str(random.choice(ACTIVATIONS)),
+        num_labels=5,
+    )
+    kind = "TimesformerModel" if seed == 2 else "TimesformerForVideoClassification"
+    theirs = settled(getattr(transformers, kind)(config), seed)
+    theirs.save_pretrained(folder)
+    video = random.standard_normal((2, frames, *pixels.shape[1:]), np.float32)
+    with torch.no_grad():
+        whole = theirs(torch.from_numpy(video), output_hidden_states=True)
+        body = theirs if seed == 2 else theirs.timesformer
+        outputs = {"hidden": body.layernorm(whole.hidden_states[-1]).numpy()}
+    if seed != 2:
+        outputs["logits"] = whole.logits.numpy()
+    return Reference({"video": video}, outputs)
+
+
+def save_qformer(folder: Path, seed: int) -> Reference:
+    """Seed 1 has queries alone, the others a text of unequal lengths behind them."""
+    random = np.random.default_rng(seed)
+    sizes = widths(random)
+    sizes |= {"cross_attention_frequency": 2 + seed % 2, "encoder_hidden_size": 11}
+    sizes |= {"layer_norm_eps": 1e-5, "hidden_act": str(random.choice(ACTIVATIONS))}
+    queries = random.standard_normal((3, 32, sizes["hidden_size"]), np.float32)
+    image = random.standard_normal((3, 13, 11), np.float32)
+    given = {"query_embeds": queries, "encoder_hidden_states": image}
+    inputs = {"queries": queries, "image": image}
+    if seed == 1:
+        config = transformers.Blip2QFormerConfig(**sizes)
+        theirs = settled(transformers.Blip2QFormerModel(config), seed)
+    else:
+        config = transformers.InstructBlipQFormerConfig(
+            **sizes, vocab_size=50, max_position_embeddings=20, pad_token_id=seed
+        )
+        theirs = settled(transformers.InstructBlipQFormerModel(config), seed)
+        lengths = [4, 9, 17]
+        inputs["tokens"] = padded(random, lengths, 50, seed)
+        seen = np.concatenate([np.ones((3, 32), bool), mask(lengths)], 1)
+        given |= {"input_ids": inputs["tokens"], "attention_mask": seen.astype(int)}
+    theirs.save_pretrained(folder)
+    with torch.no_grad():
+        found = theirs(**tensors(**given)).last_hidden_state.numpy()
+    outputs = {"hidden": found[:, :32]}
+    if seed == 1:
+        return Reference(inputs, outputs)
+    return Reference(inputs, outputs | {"text_hidden": found[:, 32:]}, mask(lengths))
+
+
 FAMILIES = (
     Family("llava", "llava.arch", "transformers LlavaForConditionalGeneration", save_llava),
+    Family(
+        "timesformer",
+        "timesformer.arch",
+        "transformers TimesformerForVideoClassification",
+        save_timesformer,
+    ),
+    Family("qformer", "qformer.arch", "transformers InstructBlipQFormerModel", save_qformer),
 )
