@@ -58,10 +58,15 @@ def _slots(node: ast.Node, bracket: int) -> Iterator[_Slot]:
     carries, closes = hasattr(node, "trivia"), hasattr(node, "closing")
     inside = node.span.start if closes else bracket
     end = node.span.end
-    # A chain that is the whole value of a node shares the slots of that node.
+    # A chain that is the whole value of a node shares the slots of that node. That of a setting
+    # is in brackets, and more may follow.
     chain = getattr(node, "value", None) or getattr(node, "default", None)
     shared = -1
-    if isinstance(chain, ast.Chain) and carries and not isinstance(node, ast.Step):
+    if (
+        isinstance(chain, ast.Chain)
+        and carries
+        and not isinstance(node, ast.Step | ast.Setting)
+    ):
         end = chain.steps[-1].span.end
         if isinstance(node, ast.Result) or (isinstance(node, ast.Arg) and not node.name):
             shared = id(chain.steps[0])
