@@ -1,7 +1,7 @@
 """Conversions between a checkpoint's tensors and a model's weights, in both directions.
 
-A conversion only moves numbers, so it is exact in any dtype and can be undone; `plus`, which
-adds in float32, is the exception. The shapes of
+A conversion only moves numbers, so it is exact in any dtype and can be undone; `plus` and
+`weight_norm`, which calculate in float32, are the exceptions. The shapes of
 the model's weights determine those of the checkpoint. `CONVERSIONS` has a row for each.
 """
 
@@ -34,7 +34,7 @@ class ConversionError(Exception):
 class Conversion(Frozen):
     """One conversion from a checkpoint's tensors to weights, such as `shaped(1, 1, D)`.
 
-    `parts` is how many names `split` and `concat` have in braces; 0: all that are given.
+    `parts` is how many names those of `LISTED` have in braces; 0: all that are given.
     """
 
     name: str
@@ -145,6 +145,18 @@ def _before_without(after: Shapes, count: int, step: Conversion) -> Shapes:
     return tuple((shape[0] // (parts - 1) * parts, *shape[1:]) for shape in after)
 
 
+def _before_weight_norm(after: Shapes, count: int, step: Conversion) -> Shapes:
+    (axis,) = step.numbers
+    if (step.parts or count) != 2:
+        raise ConversionError("`weight_norm` needs two tensors, such as `{weight_g,weight_v}`")
+    found: list[Shape] = []
+    for shape in after:
+        if type(axis) is not int or not 0 <= axis < len(shape):
+            raise ConversionError(f"`weight_norm` needs one of the {len(shape)} axes, from 0")
+        found += [tuple(n if i == axis else 1 for i, n in enumerate(shape)), shape]
+    return tuple(found)
+
+
 # -- arrays --
 
 
@@ -249,6 +261,31 @@ def _minus(arrays: Arrays, step: Conversion, shapes: Shapes) -> Arrays:
     return [array - array.dtype.type(step.numbers[0]) for array in arrays]
 
 
+def _norm(array: NDArray[Any], axis: int) -> NDArray[Any]:
+    """The norm over all axes but one, of size 1 along the others: [1, …, n, …, 1]."""
+    import numpy as np
+
+    others = tuple(i for i in range(array.ndim) if i != axis)
+    squares = np.square(array, dtype=np.float64).sum(others, keepdims=True)
+    found: NDArray[Any] = np.sqrt(squares).astype(array.dtype)
+    return found
+
+
+def _weight_norm(arrays: Arrays, step: Conversion, shapes: Shapes) -> Arrays:
+    """v * g / |v| (Salimans and Kingma 2016), for each g and v."""
+    import numpy as np
+
+    found: Arrays = []
+    for g, v in _several(arrays, 2):
+        norm = _norm(v, step.numbers[0])
+        found.append(v * np.divide(g, norm, out=np.zeros_like(norm), where=norm != 0))
+    return found
+
+
+def _norm_and_weight(arrays: Arrays, step: Conversion, shapes: Shapes) -> Arrays:
+    return [part for array in arrays for part in (_norm(array, step.numbers[0]), array)]
+
+
 def _same(after: Shapes, count: int, step: Conversion) -> Shapes:
     return after
 
@@ -262,4 +299,13 @@ CONVERSIONS: dict[str, Row] = {
     "halves": Row((1,), "(heads)", _before_halves, _halves, _pairs, by_rows=True),
     "without": Row((2,), "(2, 3)", _before_without, _without, _with_zeros),
     "plus": Row((1,), "(1)", _same, _plus, _minus, calculates=True),
+    "weight_norm": Row(
+        (1,), "(0)", _before_weight_norm, _weight_norm, _norm_and_weight, calculates=True
+    ),
 }
+
+JOINED = (
+    "concat",
+    "weight_norm",
+)  # a list on the right names the tensors that become one weight
+LISTED = ("split", *JOINED)

@@ -104,7 +104,9 @@ def _as_floats(stored: LazyTensor) -> LazyTensor:
     if stored.dtype in ("float32", "float64"):
         return replace(stored, groups=None)
     if stored.dtype not in ("float16", "bfloat16"):
-        fail("checkpoint", f"`plus` cannot add to numbers of dtype {stored.dtype}")
+        fail(
+            "checkpoint", f"a conversion cannot calculate with numbers of dtype {stored.dtype}"
+        )
     return LazyTensor("float32", stored.shape, load)
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+from archdsl.published.conversions import LISTED
 from archdsl.syntax import ast
 
 # `{i}`, `{q,k}`, an expression such as `{2 * i + 1}`, or `*`.
@@ -153,7 +154,7 @@ def pairs(rule: ast.Rule) -> tuple[ast.Rule, ...]:
 
 def _takes_parts(rule: ast.Rule) -> bool:
     """Whether a list names the parts of one tensor."""
-    return any(each.name.id in ("split", "concat") for each in rule.conversions)
+    return any(each.name.id in LISTED for each in rule.conversions)
 
 
 @functools.cache

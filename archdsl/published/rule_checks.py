@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archdsl.diagnostics import did_you_mean, listing
-from archdsl.published.conversions import CONVERSIONS
+from archdsl.published.conversions import CONVERSIONS, JOINED
 from archdsl.published.paths import (
     expressions,
     holes,
@@ -76,7 +76,8 @@ class RuleChecks:
         return True
 
     def has_valid_parts(self, rule: ast.Rule) -> bool:
-        """Checks that a single list is used with `split` on the left, `concat` on the right."""
+        """Checks that a single list is used with `split` on the left, or on the right with a
+        conversion that joins them."""
         names = [c.name.id for c in rule.conversions]
         if "stacked" in names and stacked_hole(rule) is None:
             self.report_error(
@@ -87,14 +88,14 @@ class RuleChecks:
             return False
         ours, *theirs = (len(parts(path.text)) for path in (rule.ours, *rule.theirs))
         if bool(ours) == ("split" in names) and all(
-            bool(each) == ("concat" in names) for each in theirs
+            bool(each) == any(name in JOINED for name in names) for each in theirs
         ):
             return True
         self.report_error(
             "a list of names does not fit the rule",
             rule,
             expected="lists of equal length on both sides, or one on the left with `split`, or "
-            "one on the right with `concat`",
+            "one on the right with `concat` or `weight_norm`",
             found=f"lists of {' and '.join(map(str, (ours, *theirs)))} names",
         )
         return False

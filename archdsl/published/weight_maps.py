@@ -18,7 +18,13 @@ from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import Parameter, count_parameters, parameters
 from archdsl.published.config_values import tensors_read
-from archdsl.published.conversions import CONVERSIONS, Conversion, ConversionError, Shapes
+from archdsl.published.conversions import (
+    CONVERSIONS,
+    JOINED,
+    Conversion,
+    ConversionError,
+    Shapes,
+)
 from archdsl.published.paths import (
     expressions,
     fill,
@@ -370,8 +376,11 @@ class _MapBuilder:
                 self.report.extend(self.work.report.diagnostics)
                 return None
             numbers.append(value)
-        named = {"split": rule.ours, "concat": rule.theirs[0]}.get(node.name.id)
-        return Conversion(node.name.id, tuple(numbers), len(parts(named.text)) if named else 0)
+        named = {"split": rule.ours} | dict.fromkeys(JOINED, rule.theirs[0])
+        listed = named.get(node.name.id)
+        return Conversion(
+            node.name.id, tuple(numbers), len(parts(listed.text)) if listed else 0
+        )
 
     def number(self, arg: ast.Expr) -> int | float | None:
         value = self.work.number(arg, self.env)

@@ -159,7 +159,7 @@ def test_a_tensor_of_many_parts_is_read_once() -> None:
 
 def test_every_conversion_has_a_round_trip_test() -> None:
     tried = {each.name for way, _, _ in WAYS for each in way}
-    assert tried | {"without", "plus"} == CONVERSIONS.keys()
+    assert tried | {"without", "plus", "weight_norm"} == CONVERSIONS.keys()
 
 
 @pytest.mark.parametrize(
@@ -173,6 +173,8 @@ def test_every_conversion_has_a_round_trip_test() -> None:
         ("without", (1, 3), ((5,),)),
         ("without", (3, 2), ((4,),)),
         ("without", (1, 1), ((4,),)),
+        ("weight_norm", (2,), ((4, 2),)),
+        ("weight_norm", (0.5,), ((4, 2),)),
     ],
 )
 def test_impossible_shapes(name: str, numbers: tuple[int, ...], ours: Shapes) -> None:
@@ -205,6 +207,24 @@ def test_plus_adds_in_float32(dtype: str) -> None:
     assert back.read().tolist() == numbers.tolist()
     with pytest.raises(ArchError, match="dtype int8"):
         from_checkpoint([LazyTensor("int8", (3,), lambda: held)], way, ((3,),))
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_weight_norm_multiplies_directions_by_lengths(axis: int) -> None:
+    v = np.random.default_rng(0).standard_normal((4, 3, 5), np.float32)
+    v[0], v[..., 1] = 0, 0
+    g = np.arange(1, 1 + v.shape[axis], dtype=np.float32)
+    g = g.reshape([-1 if i == axis else 1 for i in range(3)])
+    theirs = [LazyTensor("float32", each.shape, lambda each=each: each) for each in (g, v)]
+    way = [Conversion("weight_norm", (axis,))]
+    (made,) = from_checkpoint(theirs, way, (v.shape,))
+    length = np.sqrt((v.astype(float) ** 2).sum(tuple({0, 1, 2} - {axis}), keepdims=True))
+    expected = np.where(length == 0, 0, v * g / np.where(length == 0, 1, length))
+    np.testing.assert_allclose(made.read(), expected, rtol=1e-6)
+    back = to_checkpoint([made], way, 2)
+    assert [each.shape for each in back] == [g.shape, v.shape]
+    (again,) = from_checkpoint(back, way, (v.shape,))
+    assert np.array_equal(again.read(), made.read())  # with every bit
 
 
 SPEC = """\
