@@ -112,7 +112,7 @@ def workloads(subject: Subject, rows: int, length: int, new: int) -> list[Worklo
     transformers is a candidate if it can read the export and knows all inputs.
     """
     graph = subject.graph()
-    at = {v.name: min(length, v.bound) for v in graph.varying}
+    at = {v.name: v.near(length) for v in graph.varying}
     comparable = subject.published is not None and all(
         i.name in INPUT_NAMES for i in graph.inputs
     )
@@ -167,7 +167,7 @@ def read_bytes(graph: Graph, dtype: str) -> int:
 
 def inputs(graph: Graph, rows: int, length: int) -> Arrays:
     """Returns random inputs [rows, …]; varying axes have this length, up to their bound."""
-    sizes = {v.name: min(length, v.bound) for v in graph.varying}
+    sizes = {v.name: v.near(length) for v in graph.varying}
     return {
         each.name: _random_array(
             each, (rows, *(axis.size.at(sizes) for axis in each.type.axes))

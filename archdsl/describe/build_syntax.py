@@ -13,7 +13,7 @@ from archdsl.graph.masks import ATOMS, Mask
 from archdsl.graph.nodes import Apply, Attribute, Node, Scan
 from archdsl.graph.ops import CALLED, OPS
 from archdsl.graph.signature import Kind, Param
-from archdsl.graph.types import Size, Type, format_integer
+from archdsl.graph.types import Factor, Size, Type, format_integer
 from archdsl.syntax import ast
 from archdsl.syntax.mistakes import reserved_word
 
@@ -182,7 +182,7 @@ def size(of: Size) -> ast.Expr:
     parts: list[ast.Expr] = []
     rest = of.at(dict.fromkeys(of.vars, 0))
     for axes, factor in of.terms:
-        parts += [name(each) for each in axes for _ in range(factor)]
+        parts += [_factor(each) for each in axes for _ in range(factor)]
     if not parts:
         return integer(rest)
     total = parts[0]
@@ -191,6 +191,12 @@ def size(of: Size) -> ast.Expr:
     if rest:
         total = ast.Binary(SPAN, total, "+" if rest > 0 else "-", integer(abs(rest)))
     return total
+
+
+def _factor(of: Factor) -> ast.Expr:
+    if isinstance(of, str):
+        return name(of)
+    return ast.Binary(SPAN, size(of.of), "//", integer(of.by))
 
 
 def _size_in(of: Size, names: Mapping[Size, str] | None) -> ast.Expr:

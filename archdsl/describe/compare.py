@@ -40,7 +40,9 @@ def _facts(graph: Graph) -> Iterator[_Fact]:
     rule, settings = graph.init
     yield graph.init, f"init {rule}" + "".join(f" {key} = {n}" for key, n in settings)
     for axis in graph.varying:
-        yield (axis.name, axis.bound, axis.ragged), f"the axis {axis.name} <= {axis.bound}"
+        least = f"{axis.least} <= " if axis.least != 1 else ""
+        known = (axis.name, axis.least, axis.bound, axis.ragged)
+        yield known, f"the axis {least}{axis.name} <= {axis.bound}"
     for kind, inputs in (("input", graph.inputs), ("label", graph.labels)):
         for each in inputs:
             yield _input(kind, each)

@@ -191,13 +191,15 @@ class _File:
         return ast.File(SPAN, (*self.blocks, model))
 
     def input_type(self, each: Input, seen: set[str]) -> ast.Type:
-        """The type of an input; the first use of a varying axis has its bound."""
-        bounds = {axis.name: axis.bound for axis in self.graph.varying}
+        """The type of an input; the first use of a varying axis has its bounds."""
+        varying = {axis.name: axis for axis in self.graph.varying}
         axes = []
         for axis in plain_type(each.type).axes:
             if isinstance(axis.size, ast.Name) and axis.size.id not in seen:
                 seen.add(axis.size.id)
-                axis = replace(axis, bound=integer(bounds[axis.size.id]))
+                known = varying[axis.size.id]
+                least = integer(known.least) if known.least != 1 else None
+                axis = replace(axis, bound=integer(known.bound), least=least)
             axes.append(axis)
         below, pad = (None if n is None else integer(n) for n in (each.type.below, each.pad))
         return ast.Type(SPAN, each.type.dtype, tuple(axes), below, pad)

@@ -69,7 +69,10 @@ def _grows_at_end(size: Size, name: str) -> bool:
     """Whether an axis of this size is that of fewer `name`, and more positions at its end."""
     if name not in size.vars:
         return True
-    return size.vars == {name} and size == Size.of(name) + size.at({name: 0})
+    match size.terms[-1]:
+        case ((each,), 1) if all(not axes for axes, _ in size.terms[:-1]):
+            return each == name if isinstance(each, str) else _grows_at_end(each.of, name)
+    return False
 
 
 def padded_inputs(

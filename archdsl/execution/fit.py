@@ -55,7 +55,7 @@ def need(graph: Graph, dtype: str, length: int) -> Need:
     A model that predicts tokens reads a prompt in chunks, with a cache. Others compute the
     whole sequence at once.
     """
-    at = {axis.name: min(length, axis.bound) for axis in graph.varying}
+    at = {axis.name: axis.near(length) for axis in graph.varying}
     found = cost(graph, at, dtype)
     largest = max((prod(each.weight.shape) for each in parameters(graph)), default=0)
     loading = found.weight_bytes + 4 * largest

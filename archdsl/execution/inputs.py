@@ -155,7 +155,7 @@ def _sizes(
     batch = sizes.setdefault("", (shape[0], each.name))
     if batch[0] != shape[0]:
         return f"the batch is {shape[0]}, and `{batch[1]}` has {batch[0]}"
-    bounds = {v.name: v.bound for v in graph.varying}
+    varying = {v.name: v for v in graph.varying}
     for index, (axis, size) in enumerate(zip(each.type.axes, shape[1:], strict=True), 1):
         # The first input with axis `T` fixes its size; `T + 1` follows from it.
         name = next((name for name in axis.size.vars if axis.size == Size.of(name)), None)
@@ -165,8 +165,9 @@ def _sizes(
                 value = f" = {axis.size.at(known)}" if axis.size.vars else ""
                 return f"axis {index} must be {axis}{value}"
             continue
-        if not 1 <= size <= bounds[name]:
-            return f"axis {index} is `{name}`, which is 1 to {bounds[name]}"
+        if not varying[name].least <= size <= varying[name].bound:
+            between = f"{varying[name].least} to {varying[name].bound}"
+            return f"axis {index} is `{name}`, which is {between}"
         before = sizes.setdefault(name, (size, each.name))
         if before[0] != size:
             return f"`{name}` is {size} here and {before[0]} in `{before[1]}`"
@@ -189,10 +190,18 @@ def _padding(array: NDArray[Any], pad: int) -> str | None:
 def _lengths(
     graph: Graph, wanted: Mapping[str, Input], arrays: Mapping[str, NDArray[Any]]
 ) -> list[Diagnostic]:
-    """Inputs that are padded along the same axis to different lengths."""
+    """Inputs that are padded along the same axis to different lengths, or are too short."""
     problems = []
     for axis in graph.varying:
         padded = [i for i in wanted.values() if i.pad is not None and i.name in arrays]
+        for each in (i for i in padded if axis.name in i.type.vars):
+            counts = (arrays[each.name] != each.pad).sum(1)
+            if counts.min() < axis.least:
+                row = int(counts.argmin())
+                message = f"`{each.name}` is too short along `{axis.name}`"
+                expected = f"length {axis.least} or more"
+                found = f"length {counts[row]} in row {row}"
+                problems.append(Diagnostic("input", message, each.span, expected, found))
         for first, other in pairwise(i for i in padded if axis.name in i.type.vars):
             lengths = [(arrays[i.name] != i.pad).sum(1) for i in (first, other)]
             differing = np.flatnonzero(lengths[0] != lengths[1])

@@ -2,8 +2,8 @@
 
     T (heads size) -> heads T size
 
-Each side lists axes; brackets group axes that form one axis of the tensor. The notation is
-that of einops (Rogozhnikov 2022).
+Each side lists axes; brackets group axes that form one axis of the tensor, and `1` is an axis
+of size 1. The notation is that of einops (Rogozhnikov 2022).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from archdsl.diagnostics import listing
 from archdsl.graph.signature import Mismatch, Site
 from archdsl.graph.types import Axis, Size, Type
 
-_TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_]\w*)|(?P<mark>[()]))")
+_TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_]\w*|1\b)|(?P<mark>[()]))")
 
 
 def parse_pattern(
@@ -26,6 +26,8 @@ def parse_pattern(
 
     >>> parse_pattern("T (h d) -> h T d")
     ((('T',), ('h', 'd')), (('h',), ('T',), ('d',)))
+    >>> parse_pattern("N -> N 1")
+    ((('N',),), (('N',), ()))
     """
     sides = pattern.split("->")
     if len(sides) != 2:
@@ -54,7 +56,9 @@ def _parse_side(text: str, pattern: str) -> tuple[tuple[str, ...], ...]:
             )
         position = match.end()
         if match["name"] and inside is None:
-            groups.append((match["name"],))
+            groups.append(() if match["name"] == "1" else (match["name"],))
+        elif match["name"] == "1":
+            raise _pattern_error("`1` is an axis of its own, without brackets", pattern)
         elif match["name"] and inside is not None:
             inside.append(match["name"])
         elif match["mark"] == "(" and inside is None:
@@ -87,6 +91,8 @@ def solve_sizes(pattern: str, axes: tuple[Axis, ...], given: dict[str, int]) -> 
         )
     sizes: dict[str, Size] = {}
     for group, axis in zip(left, axes, strict=True):
+        if not group and axis.size.value != 1:
+            raise _pattern_error(f"`1` stands for an axis of size {axis.size}", pattern)
         if len(group) == 1 and group[0] not in given:
             sizes[group[0]] = axis.size
             continue
@@ -128,7 +134,7 @@ def reshape(site: Site) -> Type:
     for group in right:
         if len(group) > 1 and any(sizes[name].value is None for name in group):
             raise _pattern_error("a varying axis cannot be merged with another", pattern)
-        if len(group) > 1:
+        if len(group) != 1:
             axes.append(Axis(None, prod((sizes[name] for name in group), start=Size.of(1))))
         elif group[0] in whole:
             axes.append(replace(whole[group[0]], name=group[0]))

@@ -33,39 +33,45 @@ def conv1d(site: Site) -> Type:
             found=str(padding),
         )
     padded = sequence.size + (span(site) if causal else 2 * padding)
-    sequence = _shortened(site, sequence, padded)
-    # Zeros in front move no position to an earlier one; those at the end do.
-    noncausal = sequence.size.vars if padding else ()
-    return site.x.with_axes((sequence, site.axis("dim"))).with_noncausal(noncausal)
+    shortened = _shortened(site, sequence, padded)
+    # Zeros in front move no position to an earlier one; those at the end do, and a stride does.
+    moved = padding or site.attr["stride"] > 1
+    noncausal = sequence.size.vars if moved else ()
+    return site.x.with_axes((shortened, site.axis("dim"))).with_noncausal(noncausal)
 
 
 def _shortened(site: Site, sequence: Axis, padded: Size) -> Axis:
     """The axis of the kernel's places on an axis of the size `padded`."""
     stride, covered = site.attr["stride"], span(site) + 1
-    if padded.value is not None:
-        if padded.value < covered:
-            raise Mismatch(
-                "shape-mismatch",
-                f"the kernel covers {covered} positions, but the padded sequence has {padded}",
-                "kernel",
-                expected=f"{padded} or less",
-                found=str(covered),
-                bound=("kernel", "padding", sequence),
-            )
-        size = Size.of((padded.value - covered) // stride + 1)
-        return replace(sequence, size=size, marks=(), origin=None)
-    size = padded - (covered - 1)
-    if stride != 1 or size.at(dict.fromkeys(size.vars, 1)) < 1:
+    least = site.least(padded)
+    if least < covered:
+        has = "has" if padded.value is not None else "can have"
         raise Mismatch(
-            "axis",
-            f"the varying axis {sequence.size} must keep its length",
-            "x",
-            expected="stride = 1, and `causal` or padding = (kernel - 1) / 2",
-            found=f"stride = {stride}, kernel = {site.attr['kernel']}, "
-            f"padding = {site.attr['padding']}",
-            bound=(sequence, "stride", "kernel", "padding"),
+            "shape-mismatch",
+            f"the kernel covers {covered} positions, but the padded sequence {has} {least}",
+            "kernel",
+            expected=f"{least} or less",
+            found=str(covered),
+            help=_longer(site, sequence, covered - least),
+            bound=("kernel", "padding", sequence),
         )
-    return sequence if size == sequence.size else replace(sequence, size=size, marks=())
+    size = (padded - covered) // stride + 1
+    if size == sequence.size:
+        return sequence
+    moved = stride > 1 or size.value is not None
+    return replace(sequence, size=size, marks=(), origin=None if moved else sequence.origin)
+
+
+def _longer(site: Site, sequence: Axis, missing: int) -> str | None:
+    """How to give the input a least length, so that an axis has `missing` positions more."""
+    if len(sequence.size.vars) != 1:
+        return None
+    (axis,) = sequence.size.vars
+    wanted = site.least(sequence.size) + missing
+    length = site.varying[axis].least
+    while length < site.varying[axis].bound and sequence.size.at({axis: length}) < wanted:
+        length += 1
+    return f"give the input a least length: `{length} <= {axis} <= …`"
 
 
 def _check_groups(site: Site) -> None:

@@ -322,7 +322,8 @@ _ROWS = (
         "the kernel needs are added in front, and none at the end. The features are divided "
         "into `groups`, each with its own kernels; `groups = D` is a depthwise convolution. "
         "Between two positions that a kernel uses there are `dilation` - 1 others. Padding of "
-        "a ragged axis counts as zeros. A varying axis needs a stride of 1.",
+        "a ragged axis counts as zeros. A stride of a varying axis T gives (T + 2 `padding` - "
+        "`kernel`) // `stride` + 1 positions, without those that see padding at the end.",
         weights=convolution.weights,
         flops=convolution.flops,
         scratch=convolution.scratch,
@@ -443,7 +444,7 @@ _ROWS = (
         "reshape",
         (X, Param("pattern", Kind.TEXT), Param("sizes", Kind.NAMED_SIZES, ())),
         axes.reshape,
-        "Splits, merges and reorders axes by name.",
+        "Splits, merges and reorders axes by name; `1` adds or drops an axis of size 1.",
         example='reshape("T (heads size) -> heads T size", heads = 8)',
     ),
     Op(

@@ -40,7 +40,7 @@ _TOKEN = re.compile(
     | (?P<int>[0-9]+(?:_[0-9]+)*)
     | (?P<id>%\w+)
     | (?P<name>[^\W\d]\w*)
-    | (?P<mark><=|[-+*^=<@:;,.()\[\]])
+    | (?P<mark><=|//|[-+*^=<@:;,.()\[\]])
     """,
     re.VERBOSE,
 )
@@ -198,11 +198,15 @@ class _Parser:
         return name, self.number()
 
     def varying(self) -> Varying:
+        least = 1
+        if self.next.kind == "int":
+            least = self.integer()
+            self.expect("<=")
         name = self.take("name")
         self.expect("<=")
-        return Varying(
-            name, self.integer(), self.take("name") if self.accept("ragged") else None
-        )
+        bound = self.integer()
+        ragged = self.take("name") if self.accept("ragged") else None
+        return Varying(name, bound, ragged, least=least)
 
     def input(self) -> Input:
         name = self.take("name")
@@ -445,20 +449,20 @@ class _Parser:
         while self.ahead(1).text == ":":
             marks.append(self.take("name"))
             self.expect(":")
-        if self.accept("("):
-            size, name = self.size(), None
-            self.expect(")")
-        elif self.ahead(1).text == "=":
+        name: str | None = None
+        if self.ahead(1).text == "=":
             name = self.take("name")
             self.expect("=")
             size = self.size()
         else:
+            bare = not self.has("(")
             size = self.size()
-            name = str(size) if str(size) in size.vars else None
+            if bare and str(size) in size.vars:
+                name = str(size)
         return Axis(name, size, tuple(marks))
 
     def size(self) -> Size:
-        """A polynomial: `2 T^2 + T - 1`."""
+        """A polynomial: `2 T^2 + T // 2 - 1`."""
         total, sign = Size.of(0), -1 if self.accept("-") else 1
         while True:
             total += self.term() * sign
@@ -467,14 +471,23 @@ class _Parser:
             sign = -1 if self.take("mark") == "-" else 1
 
     def term(self) -> Size:
-        if self.next.kind not in ("int", "name"):
+        if self.next.kind not in ("int", "name") and not self.has("("):
             raise self.unexpected("a size")
         product = Size.of(self.integer() if self.next.kind == "int" else 1)
-        while self.next.kind == "name":
-            name = self.take("name")
+        while self.next.kind == "name" or self.has("("):
+            factor = self.factor()
             for _ in range(self.integer() if self.accept("^") else 1):
-                product *= Size.of(name)
+                product *= factor
         return product
+
+    def factor(self) -> Size:
+        """`T`, `T // 2` or `(T + 1) // 2`."""
+        if self.accept("("):
+            found = self.size()
+            self.expect(")")
+        else:
+            found = Size.of(self.take("name"))
+        return found // self.integer() if self.accept("//") else found
 
     # -- values --
 

@@ -18,7 +18,7 @@ def positions(site: Site) -> Type:
     prefix that `size` may count."""
     axis = site.axis("size")
     most = site.bound(axis.size)
-    if axis.size.at(dict.fromkeys(axis.size.vars, 1)) < 1:
+    if site.least(axis.size) < 1:
         raise Mismatch("axis", f"an axis of size `{axis.size}` can be empty", "size")
     if "past" in site.tensors:
         (name,) = axis.size.vars

@@ -74,7 +74,8 @@ def _lines(graph: Graph) -> Iterator[str]:
 
 def _axis(axis: Varying) -> str:
     ragged = f" ragged {axis.ragged}" if axis.ragged is not None else ""
-    return f"axis {axis.name} <= {format_integer(axis.bound)}{ragged}"
+    least = f"{format_integer(axis.least)} <= " if axis.least != 1 else ""
+    return f"axis {least}{axis.name} <= {format_integer(axis.bound)}{ragged}"
 
 
 def _input(each: Input) -> str:

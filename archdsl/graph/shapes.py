@@ -259,7 +259,7 @@ def delay(site: Site) -> Type:
         raise Mismatch("axis", "a single number has no axes", "x", found=str(site.x))
     sequence, by = site.x.axes[0], site.attr["by"]
     size = sequence.size if site.attr["padded"] else sequence.size - by
-    if size.at(dict.fromkeys(size.vars, 1)) < 1:
+    if site.least(size) < 1:
         raise Mismatch(
             "axis",
             f"the axis {sequence.size} has no position that is {by} before another",
@@ -281,7 +281,7 @@ def slice_(site: Site) -> Type:
     index = site.index(-1)
     axis, start, stop = site.x.axes[index], site.attr["start"], site.attr["stop"]
     if axis.size.value is None:
-        size, seen = _size_from(axis, start, stop)
+        size, seen = _size_from(site, axis, start, stop)
     else:
         end = axis.size.value if stop is None else stop
         if not start < end <= axis.size.value:
@@ -296,10 +296,12 @@ def slice_(site: Site) -> Type:
     return _resized(site.x, index, size, axis.marks[start:stop]).with_noncausal(seen)
 
 
-def _size_from(axis: Axis, start: int, stop: int | None) -> tuple[Size, frozenset[str]]:
+def _size_from(
+    site: Site, axis: Axis, start: int, stop: int | None
+) -> tuple[Size, frozenset[str]]:
     """The size of a varying axis from position `start` on, and the axes on which the result is
     not causal."""
-    least = axis.size.at(dict.fromkeys(axis.size.vars, 1))
+    least = site.least(axis.size)
     if stop is not None:
         if not start < stop <= least:
             raise Mismatch(

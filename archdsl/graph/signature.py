@@ -195,6 +195,10 @@ class Site(Frozen):
         size = value[-1] if isinstance(value, tuple) else value
         return self.named.get(param) or Axis(None, Size.of(size))
 
+    def least(self, size: Size) -> int:
+        """The smallest value of a size."""
+        return size.at({name: self.varying[name].least for name in size.vars})
+
     def bound(self, size: Size) -> int:
         """The largest value of a size."""
         return size.at({name: self.varying[name].bound for name in size.vars})

@@ -1,9 +1,10 @@
 """The types of values: dtype, named axes with fixed or varying sizes, and causality.
 
-A size is a polynomial in the varying axes (`T`, `T + 1`, `768`), so sizes compare exactly and a
-cost is a formula. `noncausal` are the varying axes along which the value at one position may
-depend on any other. Along all others a value is causal: on an axis of size T + c, position i
-depends only on positions up to i - c of the input along T.
+A size is a polynomial in the varying axes (`T`, `T + 1`, `768`) and their quotients (`T // 2`),
+so sizes compare exactly and a cost is a formula. `noncausal` are the varying axes along which
+the value at one position may depend on any other. Along all others a value is causal: on an
+axis of size T + c, position i depends only on positions up to i - c of the input along T. A
+value on an axis with a quotient of T is noncausal, unless it depends on no position.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from math import prod
+from typing import TypeAlias
 
 from archdsl.diagnostics import Span
 from archdsl.frozen import Frozen
@@ -23,9 +25,13 @@ class Size(Frozen):
     >>> T = Size.of("T")
     >>> str((T + 1) * T * 2), ((T + 1) * T).at({"T": 4}), Size.of(3).value
     ('2 T^2 + 2 T', 20, 3)
+    >>> str((T - 9) // 4 * 2 + 1), ((T - 9) // 4).at({"T": 12}), (T - 8) // 4 == T // 4 - 2
+    ('2 ((T + 3) // 4) - 5', 0, True)
+    >>> str((T - 10) // 5 + 1)
+    '(T - 5) // 5'
     """
 
-    terms: tuple[tuple[tuple[str, ...], int], ...]
+    terms: tuple[tuple[tuple[Factor, ...], int], ...]
 
     @staticmethod
     def of(value: int | str | Size) -> Size:
@@ -44,15 +50,7 @@ class Size(Frozen):
         >>> Size.read("2 T^2 - T + 50_000") == (Size.of("T") * 2 - 1) * Size.of("T") + 50_000
         True
         """
-        total = Size.of(0)
-        for sign, term in re.findall(r"([-+]?) *([^-+]+)", text):
-            product = Size.of(-1 if sign == "-" else 1)
-            for word in term.split():
-                name, _, power = word.partition("^")
-                for _ in range(int(power or 1)):
-                    product *= int(name) if name[0].isdecimal() else Size.of(name)
-            total += product
-        return total
+        return _Reader(text).size()
 
     def __add__(self, other: Size | int) -> Size:
         sums = dict(self.terms)
@@ -61,10 +59,10 @@ class Size(Frozen):
         return _size(sums)
 
     def __mul__(self, other: Size | int) -> Size:
-        products: dict[tuple[str, ...], int] = {}
+        products: dict[tuple[Factor, ...], int] = {}
         for axes, factor in self.terms:
             for others, by in Size.of(other).terms:
-                key = tuple(sorted(axes + others))
+                key = tuple(sorted(axes + others, key=_order))
                 products[key] = products.get(key, 0) + factor * by
         return _size(products)
 
@@ -72,6 +70,19 @@ class Size(Frozen):
 
     def __sub__(self, other: Size | int) -> Size:
         return self + Size.of(other) * -1
+
+    def __floordiv__(self, by: int) -> Size:
+        """The quotient, rounded down: equal quotients of sizes are equal sizes."""
+        whole = _size({axes: factor // by for axes, factor in self.terms})
+        rest = _size({axes: factor % by for axes, factor in self.terms})
+        if rest.value is not None:  # less than `by`
+            return whole
+        inner = [axes for axes, _ in rest.terms if any(isinstance(a, Quotient) for a in axes)]
+        match inner:
+            case [(Quotient(of, other),) as alone] if (alone, 1) in rest.terms:
+                # floor((floor(n / a) + m) / b) = floor((n + a m) / (a b))
+                return whole + (of + (rest - _size({alone: 1})) * other) // (other * by)
+        return whole + _size({(Quotient(rest, by),): 1})
 
     @property
     def value(self) -> int | None:
@@ -82,28 +93,104 @@ class Size(Frozen):
 
     @property
     def vars(self) -> frozenset[str]:
-        return frozenset(name for axes, _ in self.terms for name in axes)
+        """The varying axes."""
+        found: frozenset[str] = frozenset()
+        for each in (each for axes, _ in self.terms for each in axes):
+            found |= each.of.vars if isinstance(each, Quotient) else {each}
+        return found
 
     def at(self, sizes: Mapping[str, int]) -> int:
         """The size for given sizes of the varying axes."""
         total = 0
         for axes, factor in self.terms:
-            for name in axes:
-                factor *= sizes[name]
+            for each in axes:
+                if isinstance(each, Quotient):
+                    factor *= each.of.at(sizes) // each.by
+                else:
+                    factor *= sizes[each]
             total += factor
         return total
 
     def __str__(self) -> str:
         if not self.terms:
             return "0"
+        match self.terms:
+            case (((), more), ((Quotient(of, by),), 1)):  # as one quotient
+                return str(Quotient(of + more * by, by))
         parts = []
-        for axes, factor in sorted(self.terms, key=lambda term: (-len(term[0]), term[0])):
+        for axes, factor in sorted(
+            self.terms, key=lambda t: (-len(t[0]), list(map(str, t[0])))
+        ):
             counts = {axis: axes.count(axis) for axis in axes}
-            powers = [f"{axis}^{n}" if n > 1 else axis for axis, n in counts.items()]
+            alone = len(axes) == 1 and abs(factor) == 1
+            names = {a: str(a) if alone or isinstance(a, str) else f"({a})" for a in axes}
+            powers = [f"{names[a]}^{n}" if n > 1 else names[a] for a, n in counts.items()]
             number = [format_integer(abs(factor))] if abs(factor) != 1 or not axes else []
             parts += ["-" if factor < 0 else "+", " ".join(number + powers)]
         sign = "-" if parts[0] == "-" else ""
         return sign + " ".join(parts[1:])
+
+
+class Quotient(Frozen):
+    """`of // by`, rounded down, as a factor of a product of axes; `Size` makes it."""
+
+    of: Size
+    by: int
+
+    def __str__(self) -> str:
+        of = str(self.of)
+        return f"{of if of.isidentifier() else f'({of})'} // {self.by}"
+
+
+Factor: TypeAlias = str | Quotient
+
+
+def _order(factor: Factor) -> tuple[bool, str]:
+    """Axes before quotients."""
+    return isinstance(factor, Quotient), str(factor)
+
+
+def _written(term: tuple[tuple[Factor, ...], int]) -> tuple[int, list[tuple[bool, str]]]:
+    """Products of many axes before those of few."""
+    return -len(term[0]), list(map(_order, term[0]))
+
+
+class _Reader:
+    """Reads the text of a size."""
+
+    def __init__(self, text: str):
+        self.words = re.findall(r"//|[-+^()]|\w+", text)[::-1]
+
+    def accept(self, word: str) -> bool:
+        found = self.words[-1:] == [word]
+        if found:
+            self.words.pop()
+        return found
+
+    def size(self) -> Size:
+        total, sign = Size.of(0), -1 if self.accept("-") else 1
+        while True:
+            total += self.term() * sign
+            if self.words[-1:] not in (["+"], ["-"]):
+                return total
+            sign = -1 if self.words.pop() == "-" else 1
+
+    def term(self) -> Size:
+        product = Size.of(1)
+        while self.words and self.words[-1] not in ("+", "-", ")"):
+            factor = self.factor()
+            for _ in range(int(self.words.pop()) if self.accept("^") else 1):
+                product *= factor
+        return product
+
+    def factor(self) -> Size:
+        word = self.words.pop()
+        if word == "(":
+            found = self.size()
+            self.words.pop()
+        else:
+            found = Size.of(int(word) if word[0].isdecimal() else word)
+        return found // int(self.words.pop()) if self.accept("//") else found
 
 
 def format_integer(number: int) -> str:
@@ -115,8 +202,9 @@ def format_integer(number: int) -> str:
     return f"{number:_}" if abs(number) >= 100_000 else str(number)
 
 
-def _size(terms: Mapping[tuple[str, ...], int]) -> Size:
-    return Size(tuple(sorted((axes, factor) for axes, factor in terms.items() if factor)))
+def _size(terms: Mapping[tuple[Factor, ...], int]) -> Size:
+    kept = ((axes, factor) for axes, factor in terms.items() if factor)
+    return Size(tuple(sorted(kept, key=lambda term: list(map(_order, term[0])))))
 
 
 class Axis(Frozen):
@@ -201,7 +289,7 @@ class Type(Frozen):
 
 
 class Varying(Frozen):
-    """An axis whose size is known only when the model runs: 1 to `bound`.
+    """An axis whose size is known only when the model runs: `least` to `bound`.
 
     `ragged` names the input whose `pad` value marks padding.
     """
@@ -210,3 +298,8 @@ class Varying(Frozen):
     bound: int
     ragged: str | None = None
     origin: Span | None = field(default=None, compare=False, repr=False)
+    least: int = 1
+
+    def near(self, length: int) -> int:
+        """The length that the axis can have which is nearest to this one."""
+        return max(min(length, self.bound), self.least)

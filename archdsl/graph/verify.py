@@ -84,8 +84,9 @@ class _Verifier:
     def axis(self, axis: Varying) -> None:
         where = f"axis {axis.name}"
         _require(axis.bound >= 1, where, f"has the bound {axis.bound}")
-        size = Size.of(axis.name)
-        sources = [i for i in self.graph.inputs if size in [a.size for a in i.type.axes]]
+        fits = 1 <= axis.least <= axis.bound
+        _require(fits, where, f"has the least length {axis.least}")
+        sources = [i for i in self.graph.inputs if axis.name in i.type.vars]
         _require(bool(sources), where, "is not an axis of any input")
         if axis.ragged is not None:
             padded = [i.name for i in sources if i.pad is not None and len(i.type.axes) == 1]

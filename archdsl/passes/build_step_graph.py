@@ -66,7 +66,11 @@ class _Step:
         lengths = {axis.name: name for axis, _, name in analysis.ragged()}
         used = {analysis.axis, *(name for each in analysis.states for name in each.type.vars)}
         axes = (
-            replace(axis, ragged=lengths.get(axis.name))
+            replace(
+                axis,
+                ragged=lengths.get(axis.name),
+                least=1 if axis.name == analysis.axis else axis.least,
+            )
             for axis in analysis.graph.varying
             if axis.name in used
         )

@@ -6,7 +6,7 @@ must have one value. Values and types are checked when a model is elaborated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -192,9 +192,8 @@ class _Names:
                 self.bound[name] = axis.size.span
             else:
                 self.value(axis.size)
-        for bound in (*(axis.bound for axis in node.axes), node.below, node.pad):
-            if bound is not None:
-                self.value(bound)
+        for bound in _bounds(node):
+            self.value(bound)
 
     def result_type(self, node: ast.Type) -> None:
         self.unbounded(node)
@@ -203,15 +202,14 @@ class _Names:
 
     def unbounded(self, node: ast.Type) -> None:
         """Reports bounds and padding, which only the type of an input can have."""
-        for bound in (*(axis.bound for axis in node.axes), node.below, node.pad):
-            if bound is not None:
-                what = "padding" if bound is node.pad else "a bound"
-                self.report.add(
-                    "type-mismatch",
-                    f"only the type of an input can have {what}",
-                    bound.span,
-                    expected=f"{node.dtype}[…] without {what}",
-                )
+        for bound in _bounds(node):
+            what = "padding" if bound is node.pad else "a bound"
+            self.report.add(
+                "type-mismatch",
+                f"only the type of an input can have {what}",
+                bound.span,
+                expected=f"{node.dtype}[…] without {what}",
+            )
 
     # -- statements --
 
@@ -556,6 +554,13 @@ class _Names:
 def _is_absent(symbol: Value, param: Param) -> bool:
     """Whether an argument is `none`, which leaves an optional parameter out."""
     return isinstance(symbol, Symbol) and symbol.name == "none" and param.default is None
+
+
+def _bounds(node: ast.Type) -> Iterator[ast.Expr]:
+    """The bounds and the padding of a type, which only that of an input has."""
+    for axis in node.axes:
+        yield from (each for each in (axis.least, axis.bound) if each is not None)
+    yield from (each for each in (node.below, node.pad) if each is not None)
 
 
 def _keyword(statement: ast.Statement) -> str:

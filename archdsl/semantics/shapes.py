@@ -87,21 +87,32 @@ class Shapes:
                 help="choose another name for the axis",
             )
             return None
-        if bound is None:
+        least = self.positive(axis.least, env, "a least length") if axis.least else 1
+        if bound is None or least is None:
             return None
-        if before and before.bound != bound:
+        if least > bound:
+            self.report.add(
+                "shape-mismatch",
+                f"the least length of `{name}` is larger than its bound",
+                axis.span,
+                expected=f"{bound} or less",
+                found=str(least),
+            )
+            return None
+        if before and (before.least, before.bound) != (least, bound):
             notes = (Note("the other bound is here", before.origin),) if before.origin else ()
+            both = least != before.least
             self.report.add(
                 "shape-mismatch",
                 f"`{name}` has two different bounds",
                 axis.span,
-                expected=str(before.bound),
-                found=str(bound),
+                expected=f"{before.least} to {before.bound}" if both else str(before.bound),
+                found=f"{least} to {bound}" if both else str(bound),
                 notes=notes,
             )
             return None
         if before is None:
-            self.varying[name] = Varying(name, bound, None, axis.span)
+            self.varying[name] = Varying(name, bound, None, axis.span, least)
             env.names[name] = Extent(Axis(name, Size.of(name), (), axis.span))
         return Axis(name, Size.of(name), (), axis.span)
 
@@ -156,15 +167,16 @@ class Shapes:
                 )
                 return None
         if isinstance(axis.size, ast.Binary):
-            varied = self._affine(axis.size, env)
-            if varied is not None and varied.at(dict.fromkeys(varied.vars, 1)) >= 1:
-                return Axis(None, varied, (), axis.span)
+            varied = self._varied(axis.size, env)
             if varied is not None:
+                least = varied.at({name: self.varying[name].least for name in varied.vars})
+                if least >= 1:
+                    return Axis(None, varied, (), axis.span)
                 self.report.add(
                     "arithmetic",
                     f"an axis of size `{varied}` can be empty",
                     axis.span,
-                    found=f"{varied.at(dict.fromkeys(varied.vars, 1))} for the shortest input",
+                    found=f"{least} for the shortest input",
                 )
                 return None
         size = self.positive(axis.size, env, "a size")
@@ -176,18 +188,24 @@ class Shapes:
             origin = known.origin
         return Axis(name, Size.of(size), (), origin)
 
-    def _affine(self, expr: ast.Binary, env: Env) -> Size | None:
-        """`T + 1`: a varying axis and a number."""
-        left = env.names.get(expr.left.id) if isinstance(expr.left, ast.Name) else None
-        if not isinstance(left, Extent) or expr.op not in "+-":
+    def _varied(self, expr: ast.Expr, env: Env) -> Size | None:
+        """`T + 1`, `(T - 10) // 5 + 1`: a size that varies, of varying axes and numbers."""
+        if isinstance(expr, ast.Name):
+            known = env.names.get(expr.id)
+            return known.axis.size if isinstance(known, Extent) else None
+        if not isinstance(expr, ast.Binary):
             return None
-        other = env.names.get(expr.right.id) if isinstance(expr.right, ast.Name) else None
-        if isinstance(other, Extent):
-            return left.axis.size + other.axis.size if expr.op == "+" else None
+        left, right = self._varied(expr.left, env), self._varied(expr.right, env)
+        if left is not None and right is not None:
+            return left + right if expr.op == "+" else None
+        if left is None or expr.op not in ("+", "-", "//"):
+            return None
         by = self.number(expr.right, env)
         if isinstance(by, Poison) or type(by.value) is not int:
             return None
-        return left.axis.size + by.value if expr.op == "+" else left.axis.size - by.value
+        if expr.op == "//":
+            return left // by.value if by.value > 0 else None
+        return left + by.value if expr.op == "+" else left - by.value
 
     # -- types of block parameters --
 

@@ -186,13 +186,14 @@ REST = "..."
 
 
 class Axis(Spanned):
-    """`D`, `3 * patch`, or `T <= context`: a size, or a varying axis and its bound.
+    """`D`, `3 * patch`, or `9 <= T <= context`: a size, or a varying axis and its bounds.
 
     `...`, with this name as its size, stands for any number of axes.
     """
 
     size: Expr
     bound: Expr | None
+    least: Expr | None = None
 
     @property
     def is_rest(self) -> bool:

@@ -156,6 +156,8 @@ class _Build(lark.Transformer[lark.Token, Any]):
             return children[0]
         if rule == "rest":
             return ast.Axis(self.span(meta), ast.Name(self.span(meta), ast.REST), None)
+        if rule == "axis" and children[2] is not None:  # the least length comes first
+            children = [children[1], children[2], children[0]]
         if rule == "element":
             return ast.Arg(self.span(meta), None, children[0])
         if rule == "edges":

@@ -56,7 +56,8 @@ def _condition_text(node: ast.Condition | None) -> str:
 
 def _axis(node: ast.Axis) -> str:
     bound = f" <= {_flat(node.bound, _SUM)}" if node.bound else ""
-    return _flat(node.size, _SUM) + bound
+    least = f"{_flat(node.least, _SUM)} <= " if node.least else ""
+    return least + _flat(node.size, _SUM) + bound
 
 
 # -- one line --

@@ -76,7 +76,7 @@ def stepping(spec: str, dtype: str, rows: int, new: int) -> Build:
     def build(device: str) -> list[Tensor]:
         plan = split_decoding(described(spec).graph, ROOM)
         graph = keep_last_position(plan.step, plan.axis) if new > 1 else plan.step
-        sizes = {axis.name: min(LENGTH, axis.bound) for axis in graph.varying}
+        sizes = {axis.name: axis.near(LENGTH) for axis in graph.varying}
         sizes[plan.axis] = new
         sizes |= {axis.name: ROOM for axis in graph.varying if axis.bound == ROOM}
 

@@ -199,10 +199,12 @@ def test_conv1d(tmp_path: Path) -> None:
     """)
     assert apart(filled(varying, weights, tmp_path)(x=x)["y"], right) < 1e-6
     strided = model("""
-        input x: float[9, 4]
-        output y: float[5, 6] = x -> conv1d(6, 3, 2, 1)
+        input x: float[T <= 9, 4]
+        output y: float[(T + 1) // 2, 6] = x -> conv1d(6, 3, 2, 1)
     """)
-    assert apart(filled(strided, weights, tmp_path)(x=x)["y"], right[:, ::2]) < 1e-6
+    ours = filled(strided, weights, tmp_path)
+    assert apart(ours(x=x)["y"], right[:, ::2]) < 1e-6
+    assert apart(ours(x=x[:, :8])["y"], right[:, :8:2]) < 1e-6
 
 
 @pytest.mark.parametrize(("groups", "dilation"), [(1, 1), (2, 3), (4, 1)])
@@ -262,6 +264,24 @@ def test_padding_is_zero_for_a_conv1d(tmp_path: Path) -> None:
     alone = ours(tokens=[[3, 5, 7]])["y"].numpy()
     beside = ours(tokens=[[3, 5, 7, 0, 0], [1, 2, 3, 4, 5]])["y"].numpy()
     assert apart(beside[:1, :3], alone) < 1e-6
+
+
+def test_a_stride_shortens_each_row_of_a_ragged_axis() -> None:
+    lines = """
+        input tokens: int[5 <= T <= 40] < 9 pad 0
+        x = tokens -> embed(9, 4) -> conv1d(4, 3, stride = 2) -> c: conv1d(4, 2, stride = 2)
+        output y: float[(T - 1) // 4, 4] = x -> conv1d(4, 3, padding = 1) -> attention(2)
+        output m: float[4] = y -> mean
+    """
+    ours = model(lines)
+    tokens = RANDOM.integers(1, 9, (3, 23))
+    tokens[1, 12:], tokens[2, 5:] = 0, 0
+    found = ours(tokens=tokens)
+    for row, (length, count) in enumerate([(23, 5), (12, 2), (5, 1)]):
+        alone = ours(tokens=tokens[row : row + 1, :length])
+        assert alone["y"].shape == (1, count, 4)
+        assert apart(found["y"].numpy()[row, :count], alone["y"].numpy()[0]) < 1e-6
+        assert apart(found["m"].numpy()[row], alone["m"].numpy()[0]) < 1e-6
 
 
 # -- features --

@@ -106,6 +106,7 @@ sizes = st.builds(
     st.lists(st.tuples(names, names | st.just(1), st.integers(-3, 10**6)), max_size=3),
     st.integers(-3, 10**6).map(Size.of),
 )
+sizes |= st.builds(lambda a, n, b: a // n * b, sizes, st.integers(1, 9), sizes)
 axes = st.builds(
     Axis, names | st.none(), sizes | names.map(Size.of), st.lists(names, max_size=2).map(tuple)
 )
@@ -193,7 +194,7 @@ def several(one: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, .
 graphs = st.builds(
     Graph,
     name=names,
-    varying=several(st.builds(Varying, names, naturals, names)),
+    varying=several(st.builds(Varying, names, naturals, names, least=naturals)),
     inputs=several(inputs),
     nodes=several(nodes),
     outputs=several(st.tuples(names, refs)),

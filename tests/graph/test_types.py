@@ -14,9 +14,14 @@ S, T = Size.of("S"), Size.of("T")
 
 sizes = st.recursive(
     st.integers(-3, 3).map(Size.of) | st.sampled_from("STU").map(Size.of),
-    lambda inner: st.builds(Size.__add__, inner, inner) | st.builds(Size.__mul__, inner, inner),
+    lambda inner: (
+        st.builds(Size.__add__, inner, inner)
+        | st.builds(Size.__mul__, inner, inner)
+        | st.builds(Size.__floordiv__, inner, st.integers(1, 4))
+    ),
     max_leaves=6,
 )
+linear = st.builds(lambda s, t, rest: S * s + T * t + rest, *[st.integers(-9, 9)] * 3)
 values = st.fixed_dictionaries({name: st.integers(1, 9) for name in "STU"})
 
 
@@ -25,6 +30,8 @@ def test_arithmetic_agrees_with_numbers(a: Size, b: Size, at: dict[str, int]) ->
     assert (a + b).at(at) == a.at(at) + b.at(at)
     assert (a - b).at(at) == a.at(at) - b.at(at)
     assert (a * b).at(at) == a.at(at) * b.at(at)
+    assert (a // 3).at(at) == a.at(at) // 3
+    assert Size.read(str(a)) == a
 
 
 @given(sizes, sizes, sizes)
@@ -32,6 +39,12 @@ def test_equal_sizes_print_equally(a: Size, b: Size, c: Size) -> None:
     assert a * (b + c) == a * b + a * c
     assert a - a == Size.of(0)
     assert str(a + b) == str(b + a)
+
+
+@given(linear, linear, st.integers(1, 5), st.integers(1, 5))
+def test_quotients_of_quotients_are_quotients(a: Size, b: Size, by: int, again: int) -> None:
+    assert (a * (by * again) + b) // by // again == a + b // (by * again)
+    assert (b // by + a) // again == (b + a * by) // (by * again)
 
 
 def test_arithmetic_with_numbers() -> None:
@@ -50,6 +63,8 @@ def test_arithmetic_with_numbers() -> None:
         (Size.of(5) - T, "-T + 5"),
         (-3 * T * T - T, "-3 T^2 - T"),
         (T * S * 2 + T * T + S + 4, "2 S T + T^2 + S + 4"),
+        ((T - 10) // 5 + 1, "(T - 5) // 5"),
+        ((T // 2 + 1) // 3 * T + T // 2 * S * 3, "3 S (T // 2) + T ((T + 2) // 6)"),
         (T * 247064064 + T * T * 36864, "36864 T^2 + 247_064_064 T"),
     ],
 )

@@ -200,8 +200,8 @@ def test_conv1d(kernel: int, stride: int, padding: int, tmp_path: Path) -> None:
     x = normal(2, 13, 6)
     right = theirs(torch.tensor(x).transpose(1, 2)).transpose(1, 2).detach()
     lines = f"""
-        input x: float[13, 6]
-        output y: float[{right.shape[1]}, 10] =
+        input x: float[{kernel} <= T <= 13, 6]
+        output y: float[(T + {2 * padding} - {kernel}) // {stride} + 1, 10] =
           x -> conv1d(10, {kernel}, {stride}, {padding})
     """
     weights = {f"conv1d.{name}": weight for name, weight in theirs.named_parameters()}

@@ -87,6 +87,10 @@ LEAKS = {
     "a convolution": "h = x -> conv1d(D, 3, padding = 1)  # leak",
     "a wide convolution": "h = x -> conv1d(D, 5, padding = 2)  # leak",
     "a dilated convolution": "h = x -> conv1d(D, 3, padding = 2, dilation = 2)  # leak",
+    "a strided convolution": """
+  y = x -> conv1d(D, 3, causal, stride = 2)  # leak
+  h = x -> attention(2, over = y)
+""",
     "a depthwise convolution": "h = x -> conv1d(D, 3, padding = 1, groups = D)  # leak",
     "behind a causal one": """
   y = x -> conv1d(D, 3, causal)

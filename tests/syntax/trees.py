@@ -140,6 +140,7 @@ types = _node(
     st.sampled_from(["float", "int", "bool"]),
     _many(
         _node(ast.Axis, plain, _or_none(plain))
+        | _node(ast.Axis, plain, plain, plain)
         | _node(ast.Axis, _node(ast.Name, st.just(ast.REST)), st.none())
     ),
     _or_none(plain),
