@@ -174,6 +174,13 @@ class OpCall:
         return dtypes.float16 if self.context.wide else self.x.dtype
 
     @property
+    def float_dtype(self) -> DType:
+        """The dtype of x, or that of the program's floats for a bool x."""
+        if self.x.is_floating_point():
+            return self.x.dtype
+        return dtypes.float16 if self.context.program.dtype == "float16" else dtypes.float32
+
+    @property
     def x(self) -> Tensor:
         x: Tensor = next(iter(self.tensors.values()))
         return x

@@ -28,7 +28,7 @@ def sum_(op: OpCall) -> Tensor:
     valid = mask_along(op.context, op.axes[axis - 1], axis, op.x.ndim)
     x = op.x if valid is None else valid.where(op.x, 0)  # as x
     total: Tensor = x.cast(dtypes.float32).sum(axis)  # [B, …] without the axis
-    result: Tensor = total.cast(op.x.dtype)
+    result: Tensor = total.cast(op.float_dtype)
     return result
 
 

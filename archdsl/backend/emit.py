@@ -90,6 +90,16 @@ def norm(op: OpCall) -> Tensor:
 # -- elementwise --
 
 
+_COMPARISONS: dict[str, Callable[[Any, Any], Tensor]] = {
+    "equal": operator.eq,
+    "unequal": operator.ne,
+    "less": operator.lt,
+    "at_most": operator.le,
+    "more": operator.gt,
+    "at_least": operator.ge,
+}
+
+
 def _pair(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[OpCall], Tensor]:
     """An elementwise function of two tensors, of which one may lack axes of the other."""
 
@@ -113,6 +123,14 @@ def _spread(x: Tensor, along: tuple[int, ...], ndim: int) -> Tensor:
     for size, i in zip(x.shape[1:], sorted(along), strict=True):
         sizes[i + 1] = size
     return x.reshape(sizes)  # [B, …, 1, …]
+
+
+def compare(op: OpCall) -> Tensor:
+    function, to = _COMPARISONS[op.attr["kind"]], op.attr["to"]
+    if to is None:
+        return _pair(function)(op)
+    whole = not op.x.is_floating_point() and to == int(to)
+    return function(op.x, int(to) if whole else to)  # as x
 
 
 def weight(op: OpCall) -> Tensor:
@@ -198,9 +216,9 @@ def mean(op: OpCall) -> Tensor:
     axis = op.axis(max(op.x.ndim - 3, 0))
     valid = _mask_along(op, axis)  # [B, …, n, …] or None
     if valid is None:
-        return op.x.mean(axis)  # [B, …] without the axis
+        return op.x.cast(op.float_dtype).mean(axis)  # [B, …] without the axis
     total = valid.where(op.x, 0).cast(dtypes.float32).sum(axis)  # [B, …] without the axis
-    return (total / valid.cast(dtypes.float32).sum(axis)).cast(op.x.dtype)
+    return (total / valid.cast(dtypes.float32).sum(axis)).cast(op.float_dtype)
 
 
 def softmax(op: OpCall) -> Tensor:
@@ -296,6 +314,7 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "subtract": _pair(operator.sub),
     "multiply": _pair(operator.mul),
     "divide": _pair(operator.truediv),
+    "compare": compare,
     "scale": _scale,
     "shift": lambda op: op.x + op.attr["by"],
     "weight": weight,

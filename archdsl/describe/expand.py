@@ -31,9 +31,9 @@ from archdsl.describe.build_syntax import (
     suggest_name,
 )
 from archdsl.describe.flow import (
-    SIGNS,
     captured_values,
     chained_inputs,
+    infix,
     inline_values,
     is_chain,
 )
@@ -138,7 +138,7 @@ class _File:
                 return [body.carry for body in node.bodies if not is_chain(body)]
             case Mixture():
                 return [] if is_chain(node.inside) else [node.carry]
-            case Apply() if node.op in SIGNS:
+            case Apply() if infix(node):
                 return [] if self.matches(node) else [node.id]
             case Apply():
                 return [node.id] if node.attr.get("axis") is not None else []
@@ -339,8 +339,8 @@ class _File:
         )
         first, *others = known
         value: ast.Expr
-        if node.op in SIGNS:
-            value = ast.Binary(SPAN, name(known["x"]), SIGNS[node.op], name(known["other"]))
+        if infix(node):
+            value = _between(name(known["x"]), node, name(known["other"]))
         else:
             index = node.attr["axis"]
             assert isinstance(index, int)
@@ -356,7 +356,7 @@ class _File:
     def axis_names(self, node: Apply, taken: NameScope) -> dict[str, list[str]]:
         """Names for the axes of each tensor; axes that an operator matches share one."""
         types = {param: self.types[ref] for param, ref in node.inputs}
-        if node.op not in SIGNS:
+        if not infix(node):
             return {
                 p: [taken.fresh_name(a.name or "A") for a in type.axes]
                 for p, type in types.items()
@@ -368,6 +368,14 @@ class _File:
         assert isinstance(places, range | tuple)
         smaller = [names[i] for i in places if isinstance(i, int)]
         return {p: names if p == larger else smaller for p in types}
+
+
+def _between(left: ast.Expr, node: Apply, right: ast.Expr) -> ast.Expr:
+    """An operator of two tensors as a sign between them."""
+    sign = infix(node)
+    assert sign is not None
+    node_type = ast.Compare if node.op == "compare" else ast.Binary
+    return node_type(SPAN, left, sign, right)
 
 
 def _unnamed(type: Type) -> Type:
@@ -509,7 +517,7 @@ class _Body:
             return _Pending(node.id, self.file.state(node, self.names), 0)
         wanted = chained_inputs(node) if isinstance(node, Apply) else (node.input,)
         parts = self.operands(wanted)
-        if isinstance(node, Apply) and node.op in SIGNS:
+        if isinstance(node, Apply) and infix(node):
             left, right = parts
             depth = 1 + max(left.depth, right.depth)
             return _Pending(node.id, self.pair(node, left.expr, right.expr), depth)
@@ -522,9 +530,10 @@ class _Body:
         own = node.id in self.file.names
         place = self.unique_label(node)
         if not place and not own:
-            return ast.Binary(SPAN, left, SIGNS[node.op], right)
+            return _between(left, node, right)
         callee = self.file.along(node) if own else node.op
-        both = ast.Call(SPAN, name(callee), (arg(None, left), arg("other", right)))
+        kind = settings(node, ("to", "along")) if node.op == "compare" and not own else ()
+        both = ast.Call(SPAN, name(callee), (arg(None, left), arg("other", right), *kind))
         return ast.Labeled(SPAN, name(place), both) if place else both
 
     def operands(self, wanted: tuple[str, ...]) -> list[_Pending]:

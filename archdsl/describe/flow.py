@@ -11,12 +11,23 @@ from archdsl.graph.nodes import Apply, Body, Mixture, Node, Scan, Stack, outer_r
 
 # Operators that are written as infix signs.
 SIGNS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
+_COMPARISONS = {"equal": "==", "unequal": "!=", "less": "<"}
+_COMPARISONS |= {"at_most": "<=", "more": ">", "at_least": ">="}
+
+
+def infix(node: Node) -> str | None:
+    """The sign of an operator of two tensors that is written between them, if it has one."""
+    if not isinstance(node, Apply):
+        return None
+    if node.op == "compare" and node.attr["to"] is None:
+        return _COMPARISONS[str(node.attr["kind"])]
+    return SIGNS.get(node.op)
 
 
 def chained_inputs(node: Apply) -> tuple[str, ...]:
     """The tensors written before or around an operator; the others are arguments."""
     given = tuple(ref for _, ref in node.inputs)
-    return given if node.op in SIGNS else given[:1]
+    return given if infix(node) else given[:1]
 
 
 def inline_values(nodes: tuple[Node, ...], outputs: set[str], result: str | None) -> set[str]:

@@ -24,6 +24,12 @@ def add(site: Site) -> Type:
 
 
 def multiply(site: Site) -> Type:
+    """The type of a product; a bool tensor keeps the numbers where it is true."""
+    left, right = _both(site)
+    if "bool" in (left.dtype, right.dtype):
+        kept = right if left.dtype == "bool" else left
+        found = _matched(site, left, right)
+        return Type(kept.dtype, found.axes, kept.below, found.noncausal)
     return _whole_or_float(site, lambda a, b: a * b)
 
 
@@ -31,6 +37,8 @@ def _whole_or_float(site: Site, most: Callable[[int, int], int]) -> Type:
     """The type of an operator of two float tensors, or of two of whole numbers; `most` is the
     largest result for the largest numbers."""
     left, right = _both(site)
+    if "bool" in (left.dtype, right.dtype):
+        left, right = site.floats(), site.floats("other")
     found = _matched(site, left, right)
     if left.dtype == "float":
         return found
@@ -39,10 +47,42 @@ def _whole_or_float(site: Site, most: Callable[[int, int], int]) -> Type:
     return Type("int", found.axes, below, found.noncausal)
 
 
+def compare(site: Site) -> Type:
+    """The bool type of a comparison with another tensor or with a number."""
+    x, other, to = site.x, site.tensors.get("other"), site.attr["to"]
+    if (other is None) == (to is None):
+        raise Mismatch(
+            "missing-argument" if to is None else "argument-value",
+            "`compare` needs another tensor, `other`, or a number, `to`",
+            None if to is None else "to",
+        )
+    if x.dtype == "bool" or (other is not None and other.dtype != x.dtype):
+        raise Mismatch(
+            "type-mismatch",
+            "two tensors of whole numbers or two of floats can be compared"
+            if other is not None
+            else "only numbers can be compared",
+            "x" if other is None else "other",
+            found=str(x if other is None else other),
+            expected=None if other is None else str(x),
+        )
+    equality = x.dtype == "int" and site.attr["kind"] in ("equal", "unequal")
+    if equality and to is not None and (to % 1 or not 0 <= to < (x.below or to + 1)):
+        raise Mismatch(
+            "element-bound",
+            f"no number here can be {to:g}",
+            "to",
+            expected=f"a whole number less than {x.below}" if x.below else "a whole number",
+            found=str(x),
+        )
+    found = x if other is None else _matched(site, x, other)
+    return Type("bool", found.axes, None, found.noncausal)
+
+
 def _both(site: Site) -> tuple[Type, Type]:
-    """Two types of whole numbers, or two of floats."""
+    """Two types of whole numbers, two of floats, or one of bools and another one."""
     left, right = site.x, site.tensors["other"]
-    if left.dtype == right.dtype == "int":
+    if left.dtype == right.dtype == "int" or "bool" in (left.dtype, right.dtype):
         return left, right
     return site.floats(), site.floats("other")
 
@@ -68,6 +108,8 @@ def is_larger(left: Type, right: Type) -> bool:
 
 def match_axes(site: Site) -> dict[str, Any]:
     """The setting `along`, from the names of axes; none for tensors of the same shape."""
+    if "other" not in site.tensors:
+        return {}
     left, right = _both(site)
     if site.attr.get("along") is not None or _shape(left) == _shape(right):
         return {}
@@ -80,6 +122,8 @@ def match_axes(site: Site) -> dict[str, Any]:
 
 def check_order(site: Site) -> None:
     """Rejects tensors of the same shape whose axes have the same names in another order."""
+    if "other" not in site.tensors:
+        return
     left, right = _both(site)
     names = [axis.name for axis in left.axes]
     if _shape(left) != _shape(right) or len(set(names)) < len(names):

@@ -8,7 +8,7 @@ from math import prod
 
 from archdsl.graph.nodes import Apply, Body, Mixture, Node, Stack
 from archdsl.graph.params import X, tensor
-from archdsl.graph.rules import PAIRS
+from archdsl.graph.rules import MATCHED
 from archdsl.graph.signature import Kind, Mismatch, Op, Param, Site
 from archdsl.graph.types import Axis, Size, Type
 
@@ -95,7 +95,7 @@ def one_vector(node: Apply, lead: int, fixed: Collection[str]) -> Apply:
     attrs = dict(node.attrs)
     if isinstance(axis := attrs.get("axis"), int):
         attrs["axis"] = axis - lead
-    if node.op in PAIRS:
+    if node.op in MATCHED:
         along = attrs.pop("along", None)
         places = along if isinstance(along, tuple) else range(len(node.type.axes))
         own = tuple(i - lead for i in places if isinstance(i, int) and i >= lead)
@@ -111,7 +111,7 @@ def all_vectors(node: Apply, lead: int, fixed: Collection[str]) -> Apply:
     attrs = dict(node.attrs)
     if isinstance(axis := attrs.get("axis"), int):
         attrs["axis"] = axis + lead
-    if node.op in PAIRS:
+    if node.op in MATCHED:
         along = attrs.get("along")
         places = along if isinstance(along, tuple) else range(len(node.type.axes))
         own = tuple(i + lead for i in places if isinstance(i, int))

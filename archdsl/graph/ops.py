@@ -40,6 +40,7 @@ from archdsl.graph.signature import Kind, Op, Param
 from archdsl.graph.split import SPLIT
 from archdsl.graph.tensor_ops import TENSOR_OPS
 
+COMPARISONS = ("equal", "unequal", "less", "at_most", "more", "at_least")
 _PAIR = (
     " Axes are matched by name; a tensor that lacks axes of the other one is the same at all "
     "their positions."
@@ -384,7 +385,8 @@ _ROWS = (
         "mean",
         (X, axis(None)),
         shapes.mean,
-        "The mean along an axis (default: the sequence). Padding of a ragged axis is ignored.",
+        "The mean along an axis (default: the sequence); of bools, the share of true ones. "
+        "Padding of a ragged axis is ignored.",
         example="mean(T)",
     ),
     *SCORES,
@@ -402,6 +404,23 @@ _ROWS = (
             example=f"{name}(a, b)",
         )
         for name, doc in rules.PAIRS.items()
+    ),
+    Op(
+        "compare",
+        (
+            X,
+            Param("kind", Kind.CHOICE, choices=COMPARISONS),
+            tensor("other", None),
+            number("to", None),
+            Param("along", Kind.AXES, None),
+        ),
+        elementwise.compare,
+        "Whether each number is equal to that of another tensor, less, and so on, or to the "
+        "number `to`: a bool tensor; also written `a == b`, `a < 3`, …. In a product it keeps "
+        "the numbers where it is true." + _PAIR,
+        resolve_defaults=elementwise.match_axes,
+        check_names=elementwise.check_order,
+        example="compare(ids, equal, to = 3)",
     ),
     Op(
         "scale",

@@ -41,8 +41,10 @@ PAIRS = {
     "divide": "The elementwise quotient of two tensors; also written `a / b`.",
 }
 
+# Operators of two tensors whose axes are matched by name.
+MATCHED = frozenset({*PAIRS, "compare"})
 # Operators that compute each number from the numbers at its place.
-POINTWISE = frozenset({*PAIRS, *ACTIVATIONS, *FUNCTIONS, "scale", "shift"})
+POINTWISE = frozenset({*MATCHED, *ACTIVATIONS, *FUNCTIONS, "scale", "shift"})
 
 
 def weight(site: Site) -> Type:

@@ -148,13 +148,23 @@ def _without(type: Type, index: int, axis: Axis) -> Type:
 # -- any axis --
 
 
+def _counted(site: Site) -> Type:
+    """The float type of `x`; a bool tensor counts as 1 where it is true, else as 0."""
+    return replace(site.x, dtype="float") if site.x.dtype == "bool" else site.floats()
+
+
 def mean(site: Site) -> Type:
-    type = site.floats()
+    type = _counted(site)
     index = site.index(max(len(type.axes) - 2, 0))
     return _without(type, index, type.axes[index])
 
 
 def sum_(site: Site) -> Type:
+    type, index = _counted(site), site.index(-1)
+    return _without(type, index, type.axes[index])
+
+
+def max_(site: Site) -> Type:
     type, index = site.floats(), site.index(-1)
     return _without(type, index, type.axes[index])
 

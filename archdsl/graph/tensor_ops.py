@@ -11,13 +11,14 @@ TENSOR_OPS = (
         "sum",
         (X, axis(None)),
         shapes.sum_,
-        "The sum along an axis (default: the last). Padding of a ragged axis counts as 0.",
+        "The sum along an axis (default: the last); of bools, how many are true. Padding of a "
+        "ragged axis counts as 0.",
         example="sum(T)",
     ),
     Op(
         "max",
         (X, axis(None)),
-        shapes.sum_,
+        shapes.max_,
         "The maximum along an axis (default: the last). Padding of a ragged axis is ignored.",
         example="max(T)",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from archdsl.graph.nodes import Apply, Body, Graph, Mixture, Node, Scan, Stack, Tail, refs
@@ -37,10 +37,14 @@ def fuse(graph: Graph) -> Graph:
     %6 = linear(%4; dim = 4, bias = false) then add(x) @ down: float[4]
     output y = %6
     """
-    return replace(graph, nodes=_fuse_nodes(graph.nodes, Counter(_uses(graph))))
+    uses = Counter(_uses(graph))
+    bools = {ref for ref, type in graph.types().items() if type.dtype == "bool"}
+    return replace(graph, nodes=_fuse_nodes(graph.nodes, uses, bools))
 
 
-def _fuse_nodes(nodes: tuple[Node, ...], uses: Counter[str]) -> tuple[Node, ...]:
+def _fuse_nodes(
+    nodes: tuple[Node, ...], uses: Counter[str], bools: Collection[str]
+) -> tuple[Node, ...]:
     """Fuses the nodes of one body; a matmul moves to the place of its last fused operator."""
     users = {ref: node for node in nodes if isinstance(node, Apply) for ref in refs(node)}
     ends: dict[str, Apply] = {}  # matmuls, by the last operator fused into them
@@ -51,7 +55,9 @@ def _fuse_nodes(nodes: tuple[Node, ...], uses: Counter[str]) -> tuple[Node, ...]
         found, end = node, node
         while uses[end.id] == 1 and (after := users.get(end.id)):
             more = _try_fuse(found, after, end.id)
-            if more is None or after.id in ends or after.id in gone:
+            if more is None or more.tail[-1].other in bools:  # a kernel multiplies by floats
+                break
+            if after.id in ends or after.id in gone:
                 break
             gone.add(end.id)
             found, end = more, after
@@ -59,15 +65,15 @@ def _fuse_nodes(nodes: tuple[Node, ...], uses: Counter[str]) -> tuple[Node, ...]
             ends[end.id] = replace(found, id=end.id, type=end.type)
     remaining = (ends.get(node.id, node) for node in nodes if node.id not in gone)
     return tuple(
-        replace(node, bodies=tuple(_fuse_body(body, uses) for body in node.bodies))
+        replace(node, bodies=tuple(_fuse_body(body, uses, bools) for body in node.bodies))
         if isinstance(node, Stack)
         else node
         for node in remaining
     )
 
 
-def _fuse_body(body: Body, uses: Counter[str]) -> Body:
-    return replace(body, nodes=_fuse_nodes(body.nodes, uses))
+def _fuse_body(body: Body, uses: Counter[str], bools: Collection[str]) -> Body:
+    return replace(body, nodes=_fuse_nodes(body.nodes, uses, bools))
 
 
 def _try_fuse(product: Apply, node: Apply, ref: str) -> Apply | None:

@@ -10,10 +10,19 @@ from archdsl.semantics.binding import Arguments, Bound
 from archdsl.semantics.graph_builder import GraphBuilder
 from archdsl.semantics.numbers import calculate
 from archdsl.semantics.operators import Operators
-from archdsl.semantics.values import Env, Poison, Scalar, Tensor, Value, describe
+from archdsl.semantics.values import Env, Poison, Scalar, Symbol, Tensor, Value, describe
 from archdsl.semantics.whole_numbers import renumbering
 from archdsl.syntax import ast
 
+# The setting of `compare` for a sign, and that for the two sides in the other order.
+_COMPARED = {
+    "==": ("equal", "equal"),
+    "!=": ("unequal", "unequal"),
+    "<": ("less", "more"),
+    "<=": ("at_most", "at_least"),
+    ">": ("more", "less"),
+    ">=": ("at_least", "at_most"),
+}
 _PAIRS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
 
 
@@ -57,6 +66,34 @@ class Arithmetic:
                 )
             case _:
                 return calculate(expr.op, left, right, expr.span, self.builder.report_error)
+
+    def compare(self, expr: ast.Compare, left: Value, right: Value, env: Env) -> Value:
+        """A comparison of two tensors, or of a tensor and a number."""
+        kind, swapped = _COMPARED[expr.op]
+        by: tuple[str, Value, ast.Expr]
+        match left, right:
+            case (Poison(), _) | (_, Poison()):
+                return left if isinstance(left, Poison) else right
+            case Tensor(), Tensor():
+                x, at, by = left, expr.left, ("other", right, expr.right)
+            case Tensor(), Scalar() if right.is_number:
+                x, at, by = left, expr.left, ("to", right, expr.right)
+            case Scalar(), Tensor() if left.is_number:
+                x, at, by, kind = right, expr.right, ("to", left, expr.left), swapped
+            case _:
+                return self.builder.report_error(
+                    "arithmetic",
+                    f"`{expr.op}` cannot compare {describe(left)} with {describe(right)}",
+                    expr.span,
+                    expected="two tensors, or a tensor and a number",
+                )
+        param, value, second = by
+        slots = {
+            "x": [Bound(at, x, at.span)],
+            "kind": [Bound(None, Symbol(kind, expr.span), expr.span)],
+            param: [Bound(second, value, second.span)],
+        }
+        return self.operators.apply(OPS["compare"], Arguments(slots), expr.span, "compare", env)
 
     def _tensor_first(self, expr: ast.Binary, x: Tensor, number: Scalar, env: Env) -> Value:
         """`x + n`, `x - n`, `x * n` or `x / n`."""

@@ -1,7 +1,9 @@
 """Conditions, which are decided when a model is compiled.
 
-A condition is a switch (`tied`, `not tied`), a comparison of numbers (`kv_heads < heads`), or
-a comparison of a choice with a name (`act == gelu`, `window == none`).
+A condition is a switch (`tied`, `not tied`), a comparison of numbers (`kv_heads < heads`), a
+comparison of a choice with a name (`act == gelu`, `window == none`), or two of them joined by
+`and` or `or`. The second one is read only if the first one does not decide: in
+`n != none and n > 4`, n is then a number.
 """
 
 from __future__ import annotations
@@ -35,13 +37,18 @@ class Conditions:
         self.builder = builder
         self.evaluators = evaluators
 
-    def holds(self, node: ast.Condition, env: Env) -> bool | Poison:
+    def holds(self, node: ast.Expr, env: Env) -> bool | Poison:
         match node:
             case ast.Not():
-                holds = self._switch(node.operand, env)
+                holds = self.holds(node.operand, env)
                 return holds if isinstance(holds, Poison) else not holds
+            case ast.Binary(op="and" | "or"):
+                holds = self.holds(node.left, env)
+                if isinstance(holds, Poison) or holds == (node.op == "or"):
+                    return holds
+                return self.holds(node.right, env)
             case ast.Compare():
-                return self._compare(node, env)
+                return self.compare(node, *self.sides(node, env))
             case _:
                 return self._switch(node, env)
 
@@ -68,16 +75,22 @@ class Conditions:
             found=describe(value),
         )
 
-    def _compare(self, node: ast.Compare, env: Env) -> bool | Poison:
+    def sides(self, node: ast.Compare, env: Env) -> tuple[Value, Value]:
+        """The two values that are compared."""
         if isinstance(node.left, ast.Not):
-            return self.builder.report_error(
+            poison = self.builder.report_error(
                 "arithmetic",
                 f"`not` cannot stand before `{node.op}`",
                 node.span,
                 help=f"write the comparison as `{_OPPOSITE[node.op]}`",
             )
-        left = self.evaluators.evaluate(node.left, env)
-        right = self.evaluators.evaluate(node.right, env)
+            return poison, poison
+        return self.evaluators.evaluate(node.left, env), self.evaluators.evaluate(
+            node.right, env
+        )
+
+    def compare(self, node: ast.Compare, left: Value, right: Value) -> bool | Poison:
+        """Whether a comparison of two numbers, or of a choice and a name, holds."""
         for side in (left, right):
             if isinstance(side, Poison):
                 return side

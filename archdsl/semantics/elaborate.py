@@ -6,6 +6,8 @@ whatever uses the value is still checked, and reports nothing about it.
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from archdsl.graph.ops import OPS
 from archdsl.graph.types import Varying
 from archdsl.semantics.arithmetic import Arithmetic
@@ -70,8 +72,19 @@ class Elaborator:
                 return env.names.get(expr.id) or Symbol(expr.id, expr.span)
             case ast.Negate():
                 return self.arithmetic.negate(expr, self.resolve(expr.operand, env), env)
-            case ast.Binary(op="&" | "|") | ast.Not():
-                return self.masks.combined(expr, env)
+            case ast.Not():
+                operand = self.evaluate(expr.operand, env)
+                if _is_switch(operand, expr.operand):
+                    return Scalar(not operand.value, None, expr.span)
+                return self.masks.combined(expr, (operand,))
+            case ast.Binary(op="&" | "|"):
+                sides = self.evaluate(expr.left, env), self.evaluate(expr.right, env)
+                return self.masks.combined(expr, sides)
+            case ast.Binary(op="and" | "or"):
+                return self._condition(expr, env)
+            case ast.Compare():
+                left, right = self.conditions.sides(expr, env)
+                return self._compare(expr, left, right, env)
             case ast.Binary():
                 left, right = self.resolve(expr.left, env), self.resolve(expr.right, env)
                 return self.arithmetic.binary(expr, left, right, env)
@@ -144,6 +157,21 @@ class Elaborator:
             "not-a-tensor", "a tensor is needed here", expr.span, found=describe(value)
         )
 
+    def _condition(self, expr: ast.Expr, env: Env) -> Value:
+        """A condition as a value: a switch."""
+        holds = self.conditions.holds(expr, env)
+        return holds if isinstance(holds, Poison) else Scalar(holds, None, expr.span)
+
+    def _compare(self, expr: ast.Compare, left: Value, right: Value, env: Env) -> Value:
+        """A comparison: of tensors a bool tensor, else a switch."""
+        if isinstance(left, Tensor) or isinstance(right, Tensor):
+            for side in (left, right):
+                if isinstance(side, Symbol):
+                    return self.builder.report_unknown(side.name, side.span, env)
+            return self.arithmetic.compare(expr, left, right, env)
+        holds = self.conditions.compare(expr, left, right)
+        return holds if isinstance(holds, Poison) else Scalar(holds, None, expr.span)
+
     def _labeled(self, expr: ast.Labeled, env: Env) -> Value:
         if isinstance(expr.value, ast.Call):
             return self._call(expr.value, env, expr.label)
@@ -183,3 +211,9 @@ class Elaborator:
         if any(isinstance(a, Poison) for a in args):
             return POISON
         return call_function(function, call, args, self.report_error)
+
+
+def _is_switch(value: Value, expr: ast.Expr) -> TypeGuard[Scalar]:
+    """Whether a value is `true` or `false`; one that is named `causal` is a mask."""
+    named = isinstance(expr, ast.Name) and expr.id == "causal"
+    return isinstance(value, Scalar) and isinstance(value.value, bool) and not named

@@ -107,6 +107,10 @@ class _Values:
                     return "symbol", known.name
             case ast.Negate():
                 return -self.of_number(expr.operand)
+            case ast.Binary(op="and"):
+                return self.value(expr.left) and self.value(expr.right)
+            case ast.Binary(op="or"):
+                return self.value(expr.left) or self.value(expr.right)
             case ast.Binary():
                 if expr.op in OPERATIONS:
                     sides = self.of_number(expr.left), self.of_number(expr.right)

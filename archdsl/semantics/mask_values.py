@@ -32,10 +32,11 @@ class Masks:
         self.builder = builder
         self.evaluators = evaluators
 
-    def combined(self, expr: ast.Binary | ast.Not, env: Env) -> MaskValue | Poison:
-        """`a & b`, `a | b` or `not a`."""
+    def combined(
+        self, expr: ast.Binary | ast.Not, values: tuple[Value, ...]
+    ) -> MaskValue | Poison:
+        """`a & b`, `a | b` or `not a`, for the values of the sides."""
         sides = (expr.operand,) if isinstance(expr, ast.Not) else (expr.left, expr.right)
-        values = [self.evaluators.evaluate(side, env) for side in sides]
         found = [read_mask(*each, self.builder) for each in zip(values, sides, strict=True)]
         known = [each for each in found if isinstance(each, MaskValue)]
         if len(known) < len(found):

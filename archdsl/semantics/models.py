@@ -265,7 +265,7 @@ class ModelBuilder:
         if self._is_present(node.condition) and fits:
             self.outputs.append((node.name.id, value.ref))
 
-    def _is_present(self, condition: ast.Condition | None) -> bool:
+    def _is_present(self, condition: ast.Expr | None) -> bool:
         """Whether the model has an output or a loss with this condition."""
         holds = condition is None or self.elaborator.conditions.holds(condition, self.env)
         self.failed |= isinstance(holds, Poison)

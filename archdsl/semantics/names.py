@@ -353,6 +353,8 @@ class _Names:
                 self.mask(expr.right)
             case ast.Not():
                 self.mask(expr.operand)
+            case ast.Compare() | ast.Binary(op="and" | "or"):
+                self.condition(expr)
             case ast.Binary():
                 self.value(expr.left)
                 self.value(expr.right)
@@ -375,11 +377,14 @@ class _Names:
         else:
             self.value(expr)
 
-    def condition(self, node: ast.Condition) -> None:
+    def condition(self, node: ast.Expr) -> None:
         """A condition; its right side can be the name of a choice."""
         match node:
             case ast.Not():
-                self.value(node.operand)
+                self.condition(node.operand)
+            case ast.Binary(op="and" | "or"):
+                self.condition(node.left)
+                self.condition(node.right)
             case ast.Compare():
                 self.value(node.left.operand if isinstance(node.left, ast.Not) else node.left)
                 chosen = isinstance(node.right, ast.Name) and node.right.id not in self.bound

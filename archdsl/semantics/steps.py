@@ -460,7 +460,8 @@ class Steps:
         count = self.evaluators.resolve(expr, env)
         if isinstance(count, Poison):
             return None
-        text = f"to multiply by it, put the chain in parentheses: `(…) * {expr.span.text}`"
+        product = expression(ast.Binary(expr.span, ast.Name(expr.span, "(…)"), "*", expr))
+        text = f"to multiply by it, put the chain in parentheses: `{product}`"
         if not isinstance(count, Scalar):
             self.builder.report_error(
                 "arithmetic",

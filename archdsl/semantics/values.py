@@ -23,6 +23,10 @@ class Scalar(Frozen):
     origin: Span | None = None
 
     @property
+    def is_number(self) -> bool:
+        return not isinstance(self.value, bool | str)
+
+    @property
     def text(self) -> str:
         """The value as the language writes it."""
         if isinstance(self.value, str):

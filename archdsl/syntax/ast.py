@@ -72,6 +72,8 @@ class Negate(Spanned):
 
 
 class Binary(Spanned):
+    """Arithmetic, a mask of two (`&`, `|`), or a condition of two (`and`, `or`)."""
+
     left: Expr
     op: str
     right: Expr
@@ -136,7 +138,7 @@ class Several(Spanned):
 
 
 class Compare(Spanned):
-    """`kv_heads < heads`, as a condition."""
+    """`kv_heads < heads`: a condition, or a comparison of tensors."""
 
     left: Expr
     op: str
@@ -144,7 +146,7 @@ class Compare(Spanned):
 
 
 class Not(Spanned):
-    """`not tied`, as a condition, or `not within(8)`, as a mask."""
+    """`not tied`, a condition, or `not within(8)`, a mask."""
 
     operand: Expr
 
@@ -156,7 +158,7 @@ class When(Spanned):
     """
 
     value: Expr
-    condition: Condition
+    condition: Expr
     otherwise: Expr | None
 
 
@@ -176,8 +178,8 @@ Expr: TypeAlias = (
     | Lambda
     | Several
     | When
+    | Compare
 )
-Condition: TypeAlias = Expr | Compare
 
 # -- types --
 
@@ -284,7 +286,7 @@ class Output(Spanned):
 
     name: Name
     type: Type
-    condition: Condition | None
+    condition: Expr | None
     value: Expr
     trivia: Trivia = PLAIN
 
@@ -300,7 +302,7 @@ class Loss(Spanned):
     """A sum of losses; with a condition, only models that fulfil it have it."""
 
     terms: tuple[Term, ...]
-    condition: Condition | None
+    condition: Expr | None
     trivia: Trivia = PLAIN
 
 
@@ -453,7 +455,7 @@ class Include(Spanned):
 class Only(Spanned):
     """`if tied { … }`: lines that apply only if the condition is true."""
 
-    condition: Condition
+    condition: Expr
     rules: tuple[Line, ...]
     closing: tuple[str, ...] = ()
     trivia: Trivia = PLAIN

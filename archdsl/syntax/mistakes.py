@@ -29,7 +29,7 @@ _FORMS = {
     "expect": "expect params == 124_439_808",
 }
 KEYWORDS = {*_FORMS, "for", "ignore", "pad", "float", "int", "bool", "true", "false"}
-KEYWORDS |= {"if", "else", "not", "default"}
+KEYWORDS |= {"if", "else", "not", "and", "or", "default"}
 KEYWORDS -= {"state", "weight"}  # usual names
 
 # Words of other languages, which would be names here.
@@ -56,7 +56,8 @@ _WORDS = {
     "_ALONG": "`along`",
 }
 _EXPRESSION = {"NAME", "CALLEE", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "LPAR", "LBRACE"}
-_OPERATORS = {"STAR", "SLASH", "FLOOR", "PERCENT", "AS", "TIED", "AND", "OR"}
+_COMPARISONS = {"EQUAL", "UNEQUAL", "ATMOST", "ATLEAST", "LESS", "MORE"}
+_OPERATORS = {"STAR", "SLASH", "FLOOR", "PERCENT", "AS", "TIED", "AND", "OR", "ANY", "ALL"}
 
 # If all terminals of the first set are expected, the phrase replaces both sets.
 _GROUPS: tuple[tuple[set[str], str, set[str]], ...] = (
@@ -67,11 +68,8 @@ _GROUPS: tuple[tuple[set[str], str, set[str]], ...] = (
     ),
     ({"USE", "BLOCK", "MODEL"}, "`use`, `block`, `model`, …", {"VARIANT", "WEIGHTS"}),
     ({"NAME", "INT", "LPAR", "LBRACE"}, "an expression", _EXPRESSION | {"MINUS", "NOT"}),
-    (
-        {"PLUS", "MINUS"},
-        "an operator",
-        {"STAR", "SLASH", "FLOOR", "PERCENT", "AS", "TIED", "AND", "OR"},
-    ),
+    ({"PLUS", "MINUS", "UNEQUAL"}, "an operator", _OPERATORS | _COMPARISONS),
+    ({"PLUS", "MINUS"}, "an operator", _OPERATORS),
 )
 
 # Common mistakes: a pattern of the line, ‸ being the place of the error, and the likely fix.
@@ -96,8 +94,6 @@ _COMMON_MISTAKES = (
         r"(^|[=(]\s*)‸if\b|‸if\b.*\{",
         "write the condition behind a value: `a if condition else b`",
     ),
-    (r"\bif\b.*\band\b.*‸", "write one choice in the other: `(a if p else b) if q else b`"),
-    (r"\bif\b.*\bor\b.*‸", "write one choice in the other: `a if p else (a if q else b)`"),
     (r"‸\\", "lines need no `\\` to continue: remove it"),
     (r"\([^)]*‸;", "write a comma"),
     (r"‸;", "statements need no separator: remove the `;`"),
@@ -134,7 +130,8 @@ _COMMON_MISTAKES = (
     (r"^\w+,\s*‸=", "write a name behind the comma, or remove it"),
     (r"‸\{\d", "a placeholder in a path needs a name: `{i}`"),
     (r"expect\b[^=]*‸=[^=]|=\s*‸=[^=]|‸!=", "write equality as `==`"),
-    (r"‸(==|>=|<=?|>)", "write a comparison after `expect`"),
+    (r"^expect\b.*‸(==|>=|<=?|>)", "a fact compares two numbers: write two facts"),
+    (r"(==|!=|[<>]=?).*‸(==|!=|[<>])", "join two comparisons with `and`: `a < b and b < c`"),
     (r"‸\[", "there are no lists or subscripts; write arguments in `(…)`"),
 )
 _CONTEXT = 80  # characters on each side that the patterns see

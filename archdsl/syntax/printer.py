@@ -17,8 +17,8 @@ WIDTH = 104
 INDENT = "  "
 
 # Precedence of expressions; one with a lower precedence than its place gets parentheses.
-_CHAIN, _WHEN, _LABEL, _OR, _AND, _SUM, _PRODUCT, _SIGN, _ATOM = range(9)
-_OPERATORS = {"|": _OR, "&": _AND, "+": _SUM, "-": _SUM}
+_CHAIN, _WHEN, _LABEL, _ANY, _ALL, _COMPARE, _OR, _AND, _SUM, _PRODUCT, _SIGN, _ATOM = range(12)
+_OPERATORS = {"or": _ANY, "and": _ALL, "|": _OR, "&": _AND, "+": _SUM, "-": _SUM}
 
 
 def format(file: ast.File) -> str:
@@ -50,8 +50,8 @@ def type_text(node: ast.Type | ast.Types | ast.BlockType | ast.Choices) -> str:
     return text + (f" pad {_flat(node.pad, _SUM)}" if node.pad else "")
 
 
-def _condition_text(node: ast.Condition | None) -> str:
-    return f" if {_flat(node, _SUM)}" if node else ""
+def _condition_text(node: ast.Expr | None) -> str:
+    return f" if {_flat(node, _ANY)}" if node else ""
 
 
 def _axis(node: ast.Axis) -> str:
@@ -63,7 +63,7 @@ def _axis(node: ast.Axis) -> str:
 # -- one line --
 
 
-def _precedence(node: ast.Condition | ast.Typed) -> int:
+def _precedence(node: ast.Expr | ast.Typed) -> int:
     match node:
         case ast.Chain():
             return _CHAIN
@@ -73,6 +73,8 @@ def _precedence(node: ast.Condition | ast.Typed) -> int:
             return _LABEL
         case ast.Binary():
             return _OPERATORS.get(node.op, _PRODUCT)
+        case ast.Compare():
+            return _COMPARE
         case ast.Repeat():
             return _PRODUCT
         case ast.Negate() | ast.Not():
@@ -81,12 +83,12 @@ def _precedence(node: ast.Condition | ast.Typed) -> int:
             return _ATOM
 
 
-def _flat(node: ast.Condition | ast.Typed, at_least: int = _CHAIN) -> str:
+def _flat(node: ast.Expr | ast.Typed, at_least: int = _CHAIN) -> str:
     text = _flat_without_parentheses(node)
     return f"({text})" if _precedence(node) < at_least else text
 
 
-def _flat_without_parentheses(node: ast.Condition | ast.Typed) -> str:
+def _flat_without_parentheses(node: ast.Expr | ast.Typed) -> str:
     match node:
         case ast.Name(id=text) | ast.Int(text=text) | ast.Float(text=text):
             return text
@@ -113,9 +115,9 @@ def _flat_without_parentheses(node: ast.Condition | ast.Typed) -> str:
             return f"({', '.join(map(_flat, node.values))})"
         case ast.When():
             other = f" else {_flat(node.otherwise, _LABEL)}" if node.otherwise else ""
-            return f"{_flat(node.value, _LABEL)} if {_flat(node.condition, _SUM)}{other}"
+            return f"{_flat(node.value, _LABEL)} if {_flat(node.condition, _ANY)}{other}"
         case ast.Compare():
-            return f"{_flat(node.left, _SUM)} {node.op} {_flat(node.right, _SUM)}"
+            return f"{_flat(node.left, _OR)} {node.op} {_flat(node.right, _OR)}"
         case ast.Not():
             return f"not {_flat(node.operand, _SIGN)}"
         case ast.Typed():
@@ -150,7 +152,7 @@ def _entry(node: ast.Arg | ast.Param) -> tuple[str, ast.Expr | ast.Typed | None]
 
 
 def _lines(
-    node: ast.Condition | ast.Typed, indent: str, used: int, at_least: int = _CHAIN
+    node: ast.Expr | ast.Typed, indent: str, used: int, at_least: int = _CHAIN
 ) -> list[str]:
     """The lines of an expression; the first one starts at column `used`."""
     flat = _flat(node, at_least)
@@ -180,7 +182,7 @@ def _lines(
             return ["(", *_list_lines(node.args, node.closing, deeper), indent + ")"]
         case ast.When():
             lines = _lines(node.value, indent, used, _LABEL)
-            lines = _append(lines, " if ", node.condition, indent, used)
+            lines = _append(lines, " if ", node.condition, indent, used, _ANY)
             if node.otherwise is None:
                 return lines
             return _append(lines, " else ", node.otherwise, indent, used, _LABEL)
@@ -197,8 +199,8 @@ def _lines(
         case ast.Negate():
             return _prepend("-", node.operand, indent, used, _SIGN)
         case ast.Compare():
-            left = _lines(node.left, indent, used, _SUM)
-            return _append(left, f" {node.op} ", node.right, indent, used)
+            left = _lines(node.left, indent, used, _OR)
+            return _append(left, f" {node.op} ", node.right, indent, used, _OR)
         case ast.Not():
             return _prepend("not ", node.operand, indent, used, _SIGN)
         case _:
@@ -208,7 +210,7 @@ def _lines(
 def _append(
     left: list[str],
     head: str,
-    value: ast.Expr | ast.Condition,
+    value: ast.Expr,
     indent: str,
     used: int,
     at_least: int = _SUM,
@@ -219,7 +221,7 @@ def _append(
 
 
 def _prepend(
-    head: str, value: ast.Condition | ast.Typed, indent: str, used: int, at_least: int = _CHAIN
+    head: str, value: ast.Expr | ast.Typed, indent: str, used: int, at_least: int = _CHAIN
 ) -> list[str]:
     """The lines of an expression after `head`."""
     return _concatenate([head], _lines(value, indent, used + len(head), at_least))
@@ -338,7 +340,7 @@ def _statement_lines(node: ast.Item | ast.Statement | ast.Line, indent: str) -> 
         case ast.Config():
             return _brace_lines(["config"], node.rules, node.closing, indent)
         case ast.Only():
-            head = _prepend("if ", node.condition, indent, used, _SUM)
+            head = _prepend("if ", node.condition, indent, used, _ANY)
             return _brace_lines(head, node.rules, node.closing, indent)
         case ast.Setting():
             fields = " | ".join(field.id for field in node.fields)
@@ -423,7 +425,7 @@ def _begins_with_sign(node: ast.Expr) -> bool:
     match node:
         case ast.Negate() | ast.Not():
             return True
-        case ast.Binary():
+        case ast.Binary() | ast.Compare():
             return _begins_with_sign(node.left) and _precedence(node.left) >= _precedence(node)
         case ast.Repeat():
             return _begins_with_sign(node.block) and _precedence(node.block) >= _PRODUCT

@@ -74,6 +74,36 @@ def test_numbers_join() -> None:
         assert apart(found[name], each) < 1e-6, name
 
 
+def test_comparisons(tmp_path: Path) -> None:
+    x, v, ids = normal(2, 5, 4), normal(2, 4), np.array([[3, 1, 3, 0, 0], [2, 3, 1, 1, 3]])
+    found = model("""
+        input ids: int[T <= 9] < 7 pad 0
+        input x: float[T, 4]
+        input v: float[4]
+        three = ids == 3
+        output a: float[T, 4] = x * three
+        output b: float[T, 4] = (x -> linear(4, bias = false)) * (ids != 3) * (v <= x)
+        output c: float = three -> mean
+        output d: float = three -> sum
+        output e: bool[T, 4] = x > v
+        output f: int[T] = positions(T) * (2 <= ids)
+        output g: bool[T] = (positions(T) >= 1) * (ids < positions(T))
+    """)
+    weight = normal(4, 4)
+    found = filled(found, {"linear.weight": weight}, tmp_path)(ids=ids, x=x, v=v)
+    three, at, v_ = ids == 3, np.arange(5), v[:, None]
+    right = {"a": x * three[..., None], "c": np.array([2 / 3, 2 / 5]), "d": np.array([2, 2])}
+    right["b"] = x @ weight.T * (ids != 3)[..., None] * (v_ <= x)
+    right |= {"e": x > v_, "f": at * (ids >= 2), "g": (at >= 1) & (ids < at)}
+    kept = (ids != 0).reshape(2, 5)
+    for name, each in right.items():
+        mine = found[name].numpy()
+        padded = mine.ndim > 1
+        assert apart(mine[kept] if padded else mine, each[kept] if padded else each) < 1e-6, (
+            name
+        )
+
+
 def test_functions_of_each_number() -> None:
     x = np.abs(normal(2, 30)) + 0.1
     lines = [f"output {name}_: float[30] = x -> {name}" for name in FUNCTIONS]

@@ -28,6 +28,11 @@ MODELS = {
         p = 20 - (positions(T) * 2 + 1) // 3
         h = (x + (p -> table: embed(21, D)) + (p -> sinusoid(D))) -> layer(2) * 3
     """,
+    "comparisons": """
+        late = positions(T) >= 4
+        marked = tokens == 3
+        h = x * late + (x -> linear(D)) * marked -> attention(2, mask = causal & keys(late)) * 2
+    """,
     "learned": "h = x -> posenc(learned, at = positions(T) + 2) -> attention(2, causal) * 2",
     "trained prefix": """
         prompt = positions(3) -> prompt: embed(3, D)

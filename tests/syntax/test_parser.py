@@ -43,7 +43,9 @@ def test_the_grammar_has_no_ambiguity() -> None:
         ("a -> b + c -> d", "a -> (b + c) -> d"),
         ("a -> h: b * n", "a -> (h: (b * n))"),
         ("a -> { b -> c } * n", "a -> ({ b -> c } * n)"),
-        ("x < y", None),
+        ("x + 1 < y | z", "(x + 1) < (y | z)"),
+        ("a == b and not c or d < e and f", "((a == b) and (not c)) or ((d < e) and f)"),
+        ("h: a < b", None),
         ("f (x)", None),
     ],
 )

@@ -96,9 +96,7 @@ def _whole(node: Any) -> Any:
 labels = names | _node(ast.Name, st.sampled_from(["a.b", "h.attention.q"]))
 
 
-def conditions(of: Any) -> Any:
-    comparisons = st.sampled_from(["==", "!=", "<=", ">=", "<", ">"])
-    return of | _node(ast.Compare, of, comparisons, of)
+comparisons = st.sampled_from(["==", "!=", "<=", ">=", "<", ">"])
 
 
 def _expressions(trivia: st.SearchStrategy[ast.Trivia], commented: bool) -> Any:
@@ -114,17 +112,18 @@ def _expressions(trivia: st.SearchStrategy[ast.Trivia], commented: bool) -> Any:
         )
         if commented:
             several = closed(several, "args")
-        operators = st.sampled_from(["+", "-", "*", "/", "//", "%", "&", "|"])
+        operators = st.sampled_from(["+", "-", "*", "/", "//", "%", "&", "|", "and", "or"])
         return st.one_of(
             calls,
             lambdas,
             several,
             _node(ast.Chain, _many(steps, 2)),
             _node(ast.Labeled, labels, inner),
-            _node(ast.When, inner, conditions(inner), _or_none(inner)),
+            _node(ast.When, inner, inner, _or_none(inner)),
             _node(ast.Negate, inner),
             _node(ast.Not, inner),
             _node(ast.Binary, inner, operators, inner),
+            _node(ast.Compare, inner, comparisons, inner),
             # A tied one need not have a number, but one of both is there.
             _node(ast.Repeat, inner, inner, st.just(True), _or_none(names)),
             _node(ast.Repeat, inner, inner, st.booleans(), names),
@@ -179,7 +178,7 @@ facts = _node(
 starts = atoms | _node(ast.Negate, atoms)
 weights = names | _node(ast.Int, integers) | _node(ast.Float, floats)
 terms = _node(ast.Term, _or_none(weights), calls)
-guards = _or_none(conditions(plain))
+guards = _or_none(plain)
 choices = _node(ast.Choices, st.lists(names, min_size=2, max_size=3).map(tuple))
 statements = (
     _node(ast.Input, names, types, _or_none(starts), trivia)
@@ -234,7 +233,7 @@ rules |= includes
 
 
 def _groups(lines: Any) -> Any:
-    return closed(_node(ast.Only, conditions(plain), _stacked(lines), trivia=trivia), "rules")
+    return closed(_node(ast.Only, plain, _stacked(lines), trivia=trivia), "rules")
 
 
 settings |= _groups(settings)
