@@ -1,6 +1,7 @@
 """Checkpoint -> spec -> checkpoint: transformers loads what archdsl exported as its own.
 
-No key is missing or unexpected, every weight has its bits, and the config has its fields.
+No key is missing or unexpected, every weight has its bits, and the config has its fields. The
+tensors of an architecture that transformers lacks are compared as they stand in the files.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from archdsl.cli import main
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+from safetensors.torch import load_file  # noqa: E402  # torch may be missing
 
 from tests.reference.families import Family, library  # noqa: E402
 from tests.reference.test_families import FAMILIES  # noqa: E402
@@ -100,12 +102,15 @@ def there_and_back(folder: Path) -> None:
     assert main(["export", spec, "--weights", weights, "--to", str(back)]) == 0
 
     (name,) = json.loads((there / "config.json").read_text())["architectures"]
-    load = getattr(transformers, name).from_pretrained
-    right, _ = load(there, output_loading_info=True)
-    found, told = load(back, output_loading_info=True)
-    assert set(told.pop("missing_keys")) <= LEFT_OUT
-    assert not any(told.values()), told
-    ours, theirs = found.state_dict(), right.state_dict()
+    if hasattr(transformers, name):
+        load = getattr(transformers, name).from_pretrained
+        right, _ = load(there, output_loading_info=True)
+        found, told = load(back, output_loading_info=True)
+        assert set(told.pop("missing_keys")) <= LEFT_OUT
+        assert not any(told.values()), told
+        ours, theirs = found.state_dict(), right.state_dict()
+    else:
+        ours, theirs = (load_file(each / "model.safetensors") for each in (back, there))
     assert ours.keys() == theirs.keys()
     for key in theirs.keys() - LEFT_OUT:
         assert torch.equal(ours[key], theirs[key]), key
