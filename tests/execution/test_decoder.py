@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     "turned_size": 4, "value_size": 5, "groups": 1, "open_groups": 1, "dense": 1,
     "key_heads": 2, "value_heads": 4, "key_size": 6, "state_heads": 4, "state_size": 6,
     "states": 5, "period": 2, "image": 6, "patch": 3, "vision_D": 12, "vision_heads": 3,
-    "vision_depth": 3, "chunk_size": 5,
+    "vision_depth": 3, "chunk_size": 5, "memory": 5,
 }  # fmt: skip
 SPECS = {
     model: {name: size for name, size in SMALL.items() if name in known}
