@@ -129,6 +129,88 @@ def test_dit(tmp_path: Path, seed: int) -> None:
     assert apart(ours(**given)["noise"], right) <= TOLERANCE
 
 
+# -- U-ViT: Bao et al. 2022, section 3 --
+
+
+class UvitBlock(nn.Module):
+    def __init__(self, width: int, heads: int, skip: bool):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = nn.ModuleDict(
+            {"qkv": nn.Linear(width, 3 * width, bias=False), "proj": nn.Linear(width, width)}
+        )
+        self.mlp = nn.ModuleDict(
+            {"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)}
+        )
+        if skip:
+            self.skip_linear = nn.Linear(2 * width, width)
+
+    def forward(self, x: Any, skip: Any = None) -> Any:
+        if skip is not None:
+            x = self.skip_linear(torch.cat([x, skip], -1))
+        parts = self.attn["qkv"](self.norm1(x)).chunk(3, -1)
+        x = x + self.attn["proj"](attended(*parts, self.heads))
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+
+
+class Uvit(nn.Module):
+    def __init__(self, image: int, patch: int, classes: int, width: int, heads: int, half: int):
+        super().__init__()
+        self.patch, self.side, self.width = patch, image // patch, width
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, patch, patch)})
+        self.label_emb = nn.Embedding(classes + 1, width)
+        self.pos_embed = nn.Parameter(torch.empty(1, self.side**2 + 2, width))
+        self.in_blocks, self.out_blocks = (
+            nn.ModuleList(UvitBlock(width, heads, skip) for _ in range(half))
+            for skip in (False, True)
+        )
+        self.mid_block = UvitBlock(width, heads, False)
+        self.norm = nn.LayerNorm(width)
+        self.decoder_pred = nn.Linear(width, patch**2 * 3)
+        self.final_layer = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Any, step: Any, label: Any) -> Any:
+        rates = torch.exp(-math.log(10000) * torch.arange(self.width // 2) / (self.width // 2))
+        angles = step.float()[:, None] * rates
+        tokens = torch.cat([angles.cos(), angles.sin()], -1), self.label_emb(label)
+        x = self.patch_embed["proj"](x).flatten(2).transpose(1, 2)
+        x = torch.cat([torch.stack(tokens, 1), x], 1) + self.pos_embed
+        skips = []
+        for block in self.in_blocks:
+            x = block(x)
+            skips.append(x)
+        x = self.mid_block(x)
+        for block in self.out_blocks:
+            x = block(x, skips.pop())
+        x = self.decoder_pred(self.norm(x))[:, 2:]
+        x = x.unflatten(1, (self.side, self.side)).unflatten(-1, (self.patch, self.patch, 3))
+        x = torch.einsum("nhwpqc->nchpwq", x).flatten(4).flatten(2, 3)
+        return self.final_layer(x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_uvit(tmp_path: Path, seed: int) -> None:
+    image, patch, classes = (12, 15, 8)[seed], (2, 3, 4)[seed], (7, 1, 5)[seed]
+    heads, half = (3, 5, 2)[seed], (2, 3, 1)[seed]
+    theirs = drawn(Uvit(image, patch, classes, 6 * heads, heads, half), seed)
+    torch.save(theirs.state_dict(), tmp_path / "uvit.pt")
+    random = np.random.default_rng(seed)
+    given = {
+        "pixels": random.standard_normal((2, 3, image, image)).astype(np.float32),
+        "step": np.array([3.0, 871.0], np.float32),
+        "label": np.array([classes, 1]),
+    }
+    sizes = {"image": image, "patch": patch, "channels": 3, "classes": classes}
+    sizes |= {"D": 6 * heads, "heads": heads, "depth": 2 * half}
+    ours = archdsl.compile("uvit.arch", device="CPU", **sizes)
+    ours.load(tmp_path / "uvit.pt", map="published")
+    with torch.no_grad():
+        right = theirs(*map(torch.from_numpy, given.values()))
+    assert apart(ours(**given)["noise"], right) <= TOLERANCE
+
+
 # -- FT-Transformer: Gorishniy et al. 2021, section 3.3 --
 
 
