@@ -27,7 +27,7 @@ CODES = {
     "argument-value": "The value is not allowed for this parameter.",
     "not-a-block": "A block was expected: something that turns a tensor into a tensor.",
     "not-a-tensor": "A tensor was expected.",
-    "unused-name": "A named edge, or a parameter of a block, is never used.",
+    "unused-name": "An edge, a parameter, a block or a used file is never used.",
     # types
     "type-mismatch": "A value does not have the declared or required type.",
     "shape-mismatch": "Two sizes that must be equal are not.",

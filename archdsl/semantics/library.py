@@ -30,6 +30,7 @@ class Scope:
     `lines` are the items `weights "title" { … }` by title, in the same way.
     `unclear` are names of blocks that are defined twice or in a file with a mistake, and
     `incomplete`: a used file is missing. Both are reported, and calls of such blocks are not.
+    `uses` are the scopes of the files that it names.
     """
 
     file: ast.File
@@ -38,6 +39,7 @@ class Scope:
     lines: dict[str, ast.SharedLines] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
     incomplete: bool = False
+    uses: list[tuple[ast.Use, Scope]] = field(default_factory=list)
 
     def is_unclear(self, name: str) -> bool:
         """Whether a reported mistake decides which block a name means."""
@@ -167,8 +169,8 @@ class _Loader:
 
     def leave(self, used: Scope) -> None:
         """Adds the blocks of a used file to the file that uses it."""
-        self.through.pop()
         scope = self.open[-1].scope
+        scope.uses.append((self.through.pop(), used))
         scope.incomplete |= used.incomplete
         scope.unclear |= used.unclear
         for name, definition in used.blocks.items():

@@ -26,6 +26,7 @@ from archdsl.semantics.unknown import (
     unknown_option,
     unknown_value,
 )
+from archdsl.semantics.unused_names import check_unused, names_in_maps
 from archdsl.semantics.values import POISON, Poison, Scalar, Symbol, Tensor, Value
 from archdsl.syntax import ast
 from archdsl.syntax.traversal import walk
@@ -43,6 +44,7 @@ def check_names(scope: Scope, report: Report) -> None:
             if isinstance(item, ast.Block | ast.Model):
                 _Names(each, report).definition(item)
     taken: dict[str, Span | None] = {}
+    check_unused(scope, report)
     for item in scope.file.items:
         if isinstance(item, ast.Model | ast.Variant):
             message = f"there are two `{item.name.id}` in this file"
@@ -87,6 +89,8 @@ class _Names:
             # Without a type, a bare name can be a choice: `act = relu`.
             elif param.default and (param.type or not isinstance(param.default, ast.Name)):
                 self.value(param.default)
+            elif param.default:
+                self.used.add(param.default.id)  # type: ignore[union-attr]
             self.bind(param.name)
         self.distinct_choices(item.params)
         statements = item.body.statements
@@ -103,10 +107,13 @@ class _Names:
         # A misspelt use of an edge is reported already.
         self.used |= {edge for name in self.undefined if (edge := closest(name, edges))}
         self.unused(edges.values())
-        if isinstance(item, ast.Block):
-            # A tensor may be there for the name of an axis.
-            params = item.params.params
-            self.unused(p.name for p in params if self.used.isdisjoint(axes_of[p.name.id]))
+        params = item.params.params
+        if isinstance(item, ast.Model):
+            params = tuple(p for p in params if not isinstance(p.type, ast.Type | ast.BlockType))
+            self.used |= names_in_maps(self.scope, item)
+            self.used |= {p.name.id for p in params if closest(p.name.id, self.undefined)}
+        # A tensor may be there for the name of an axis.
+        self.unused(p.name for p in params if self.used.isdisjoint(axes_of[p.name.id]))
 
     def unused(self, names: Iterable[ast.Name]) -> None:
         """Reports names that nothing uses."""
@@ -290,7 +297,7 @@ class _Names:
                 sides = (*walk(statement.left), *walk(statement.right))
                 self.used |= {node.id for node in sides if isinstance(node, ast.Name)}
             case ast.Init():
-                pass  # it has its own names
+                self.used |= {each.id for each in walk(statement) if isinstance(each, ast.Name)}
 
     def state(self, node: ast.State) -> None:
         """A state, whose update uses its own name."""

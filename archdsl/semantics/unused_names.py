@@ -1,0 +1,63 @@
+"""Blocks, used files and parameters of models that nothing in a file uses.
+
+A file without a model is a library: its blocks and its `use`s are for other files.
+"""
+
+from __future__ import annotations
+
+from archdsl.diagnostics import Span, closest
+from archdsl.semantics.library import Scope
+from archdsl.semantics.report import Report
+from archdsl.syntax import ast
+from archdsl.syntax.traversal import walk
+
+_MISSPELT = ("unknown-name", "not-a-block", "not-a-tensor")
+
+
+def check_unused(scope: Scope, report: Report) -> None:
+    """Reports blocks and `use`s of a file with a model that nothing in this file uses."""
+    items = scope.file.items
+    if scope.incomplete or not any(isinstance(each, ast.Model) for each in items):
+        return
+    named = {id(each): _names(each) for each in items}
+    everywhere = set[str]().union(*named.values())
+    # A misspelt use is reported already.
+    mistakes = (each for each in report.diagnostics if each.code in _MISSPELT)
+    misspelt = {each.span.text for each in mistakes if each.span}
+    for item in items:
+        if isinstance(item, ast.Block) and item.name.id not in scope.unclear:
+            name = item.name.id
+            used = any(name in named[id(each)] for each in items if each is not item)
+            if not used and not any(closest(each, (name,)) for each in misspelt):
+                help = "remove it, or move it to a file without a model that other files use"
+                _report(f"`{name}` is never used", item.name.span, help, report)
+    titles = {each.title.value for each in walk(scope.file) if isinstance(each, ast.Include)}
+    for use, used_scope in scope.uses:
+        # A mistake in the used file is reported already.
+        if used_scope.incomplete or used_scope.unclear:
+            continue
+        given = used_scope.blocks.keys() & everywhere or used_scope.lines.keys() & titles
+        if not given and not any(closest(each, used_scope.blocks) for each in misspelt):
+            message = f'nothing of "{use.path.value}" is used'
+            _report(message, use.path.span, "remove the line", report)
+
+
+def names_in_maps(scope: Scope, model: ast.Model) -> set[str]:
+    """The names in the weight maps of a model, and in the lines that they include."""
+    maps = [
+        each
+        for each in scope.file.items
+        if isinstance(each, ast.Weights) and each.model.id == model.name.id
+    ]
+    found = set[str]().union(*map(_names, maps))
+    if any(isinstance(node, ast.Include) for each in maps for node in walk(each)):
+        found = found.union(*map(_names, scope.lines.values()))
+    return found
+
+
+def _names(node: ast.Node) -> set[str]:
+    return {each.id for each in walk(node) if isinstance(each, ast.Name)}
+
+
+def _report(message: str, span: Span, help: str, report: Report) -> None:
+    report.add("unused-name", message, span, help=help)
