@@ -1,4 +1,4 @@
-"""The models of specs/ that predict the next token, found by their loss."""
+"""The models of specs/ that predict the next token, found by their loss; parts of a text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from archdsl.semantics.library import standard_library
 from archdsl.syntax import ast
 from archdsl.syntax.parser import parse
+from archdsl.syntax.traversal import walk
 
 
 def causal_models() -> dict[str, frozenset[str]]:
@@ -41,3 +42,34 @@ def _next_token(statement: ast.Statement) -> bool:
     return isinstance(statement, ast.Loss) and any(
         term.call.callee.id == "next_token" for term in statement.terms
     )
+
+
+def used_only(text: str) -> str:
+    """A spec without the blocks and `use`s that it does not need: many tests share theirs."""
+    items = parse(text).items
+    names = {id(each): {n.id for n in walk(each) if isinstance(n, ast.Name)} for each in items}
+    dropped: list[ast.Item] = []
+    while True:
+        kept = [each for each in items if each not in dropped]
+        more = [
+            item
+            for item in kept
+            if (given := _given(item))
+            and not any(given & names[id(each)] for each in kept if each is not item)
+        ]
+        if not more:
+            break
+        dropped += more
+    for item in sorted(dropped, key=lambda each: -each.span.start):
+        text = text[: item.span.start] + text[item.span.end :]
+    return text
+
+
+def _given(item: ast.Item) -> set[str]:
+    """The names of the blocks that an item gives to the others."""
+    if isinstance(item, ast.Block):
+        return {item.name.id}
+    if not isinstance(item, ast.Use):
+        return set()
+    used = parse((standard_library() / item.path.value).read_text(encoding="utf-8"))
+    return set().union(*map(_given, used.items))

@@ -43,20 +43,26 @@ def check_unused(scope: Scope, report: Report) -> None:
 
 
 def names_in_maps(scope: Scope, model: ast.Model) -> set[str]:
-    """The names in the weight maps of a model, and in the lines that they include."""
-    maps = [
+    """The names that the weight maps of a model read, and the lines that they include.
+
+    A name that a misspelt one is close to counts too: the other mistake is reported.
+    """
+    maps: list[ast.Node] = [
         each
         for each in scope.file.items
         if isinstance(each, ast.Weights) and each.model.id == model.name.id
     ]
-    found = set[str]().union(*map(_names, maps))
     if any(isinstance(node, ast.Include) for each in maps for node in walk(each)):
-        found = found.union(*map(_names, scope.lines.values()))
-    return found
+        maps += scope.lines.values()
+    found = set[str]().union(*map(_names, maps))
+    params = [each.name.id for each in model.params.params]
+    return found | {near for name in found if (near := closest(name, params))}
 
 
 def _names(node: ast.Node) -> set[str]:
-    return {each.id for each in walk(node) if isinstance(each, ast.Name)}
+    """The names in an item, without those of the fields of a config."""
+    fields = {id(n) for each in walk(node) if isinstance(each, ast.Setting) for n in each.fields}
+    return {n.id for n in walk(node) if isinstance(n, ast.Name) and id(n) not in fields}
 
 
 def _report(message: str, span: Span, help: str, report: Report) -> None:

@@ -17,6 +17,7 @@ from archdsl.semantics.library import standard_library
 from archdsl.syntax import ast
 from archdsl.syntax.traversal import walk
 from tests.semantics.small import graph, model
+from tests.specs import used_only
 from tests.suite import mostly_long
 
 SPECS = sorted(standard_library().glob("*.arch"))
@@ -151,8 +152,9 @@ def test_odd_bodies(body: str) -> None:
 def test_a_stack_that_is_used_again_with_another_memory() -> None:
     text = same_again(
         graph(
-            SUBLAYER
-            + """
+            used_only(
+                SUBLAYER
+                + """
         model M(D = 8) {
           input x: float[T <= 4, D]
           u = x -> norm
@@ -161,6 +163,7 @@ def test_a_stack_that_is_used_again_with_another_memory() -> None:
           output out: float[T, D] = y + u + w
         }
         """
+            )
         )
     )
     assert text.count("block h_layer") == 1

@@ -13,6 +13,7 @@ from archdsl.graph.nodes import Graph
 from archdsl.graph.parser import parse
 from archdsl.graph.verify import BrokenGraph, verify
 from archdsl.syntax.parser import parse as parse_spec
+from tests.specs import used_only
 
 MODEL = """
 block pooled(x: float[T, D], memory: float[S, D]): float[T, D] {{
@@ -37,7 +38,7 @@ model M(D = 4) {{
 
 def noncausal(chain: str, type: str = "float[T, D]") -> set[str]:
     """The axes along which the value of a chain is not causal."""
-    graph = analyse(parse_spec(MODEL.format(chain=chain, type=type))).graph
+    graph = analyse(parse_spec(used_only(MODEL.format(chain=chain, type=type)))).graph
     verify(graph)
     return set(graph.types()[graph.outputs[0][1]].noncausal)
 

@@ -34,7 +34,8 @@ weights "published" for Copy {
   head.weight = head
 }
 """
-STATED, FREE = SPEC.replace("END", "end"), SPEC.replace("END", "any")
+STATED = SPEC.replace("END", "end")
+FREE = SPEC.replace("END", "any").replace(", end = 2", "")
 WARNING = "`tokens` is padded with 2, which is the end token"
 ROWS = [[3, 4, 2], [5, 2, 2]]
 

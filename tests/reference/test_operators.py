@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import archdsl
 from archdsl.backend.positions import buckets, slopes
 from tests.reference.agreement import apart
+from tests.specs import used_only
 
 Array = NDArray[Any]
 RANDOM = np.random.default_rng(0)
@@ -26,7 +27,8 @@ def normal(*shape: int) -> Array:
 
 def run(folder: Path, lines: str, weights: dict[str, Any], **inputs: Array) -> Array:
     """The output `y` of a model of these lines."""
-    model = archdsl.compile(archdsl.parse(f'use "blocks.arch"\n\nmodel M() {{\n{lines}\n}}'))
+    text = used_only(f'use "blocks.arch"\n\nmodel M() {{\n{lines}\n}}')
+    model = archdsl.compile(archdsl.parse(text))
     if weights:
         np.savez(folder / "weights.npz", **{n: w.detach().numpy() for n, w in weights.items()})
         model.load(folder / "weights.npz")

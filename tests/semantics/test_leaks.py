@@ -13,6 +13,7 @@ import pytest
 import archdsl
 from archdsl.diagnostics import ArchError
 from archdsl.execution.decoder import Decoder
+from tests.specs import used_only
 
 HEAD = """use "blocks.arch"
 
@@ -283,7 +284,7 @@ CORRECT = {
 
 def spec(body: str) -> str:
     used = SUMMED if "summed" in body else ""
-    return f"{HEAD}  {body.strip()}{TAIL}{used}"
+    return used_only(f"{HEAD}  {body.strip()}{TAIL}{used}")
 
 
 def test_there_are_forty_of_each() -> None:

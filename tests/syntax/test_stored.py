@@ -20,11 +20,11 @@ from tests.suite import mostly_long
 
 TEXT = """\
 # A comment.
-use "blocks.arch"
+use "blocks.arch"  # of the library
 
 model Tiny(vocab = 5) {
   input tokens: int[T <= 4] < vocab  # behind it
-  output logits: float[T, vocab] = tokens -> embed(vocab, 8) -> linear(vocab)
+  output logits: float[T, vocab] = tokens -> embed(vocab, 8) -> pre_norm(relu) -> linear(vocab)
 }
 """
 
