@@ -92,9 +92,20 @@ class Blocks:
         if isinstance(result, Poison) or not self._has_type(block, result, inner):
             return POISON
         several = result.tensors if isinstance(result, Several) else (result,)
+        types: list[ast.Type | None] = [None] * len(several)
+        if block.type is not None:
+            types = list(
+                block.type.types if isinstance(block.type, ast.Types) else [block.type]
+            )
+            numbers = {p.name.id for p in block.params.params if p.type is None}
+            outer_names |= {
+                name: bounds[0].expr.id
+                for name, bounds in arguments.slots.items()
+                if name in numbers and isinstance(bounds[0].expr, ast.Name)
+            }
         renamed = [
-            Tensor(each.ref, self.shapes.with_caller_names(each.type, outer_names))
-            for each in several
+            Tensor(each.ref, self.shapes.with_caller_names(each.type, outer_names, type, inner))
+            for each, type in zip(several, types, strict=True)
         ]
         return Several(tuple(renamed)) if isinstance(result, Several) else renamed[0]
 

@@ -109,7 +109,9 @@ class _Names:
         self.unused(edges.values())
         params = item.params.params
         if isinstance(item, ast.Model):
-            params = tuple(p for p in params if not isinstance(p.type, ast.Type | ast.BlockType))
+            params = tuple(
+                p for p in params if not isinstance(p.type, ast.Type | ast.BlockType)
+            )
             self.used |= names_in_maps(self.scope, item)
             self.used |= {p.name.id for p in params if closest(p.name.id, self.undefined)}
         # A tensor may be there for the name of an axis.

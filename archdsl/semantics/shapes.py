@@ -319,9 +319,26 @@ class Shapes:
             if isinstance(axis.size, ast.Name):
                 env.names.setdefault(axis.size.id, POISON)
 
-    def with_caller_names(self, type: Type, outer: dict[str, str | None]) -> Type:
-        """A result's type with the caller's names for its axes."""
-        axes = (replace(a, name=outer.get(a.name or "", a.name)) for a in type.axes)
+    def with_caller_names(
+        self, type: Type, outer: dict[str, str | None], declared: ast.Type | None, env: Env
+    ) -> Type:
+        """A result's type with the caller's names for its axes.
+
+        The `declared` type of the block names them, not its body.
+        """
+
+        def named(name: str | None) -> str | None:
+            return outer.get(name or "", name)
+
+        if declared is None:
+            axes = (replace(axis, name=named(axis.name)) for axis in type.axes)
+            return replace(type, axes=tuple(axes))
+        names: list[str | None] = []
+        for pattern in declared.axes:
+            rest = env.names.get(ast.REST) if pattern.is_rest else None
+            given = [axis.name for axis in rest.axes] if isinstance(rest, Rest) else None
+            names += [named(_name_of(pattern.size))] if given is None else given
+        axes = (replace(a, name=name) for a, name in zip(type.axes, names, strict=True))
         return replace(type, axes=tuple(axes))
 
     # -- declared types of weights, outputs and results --
@@ -357,6 +374,13 @@ class Shapes:
             notes=notes,
         )
         return False
+
+
+def _name_of(size: ast.Expr) -> str | None:
+    """The name of an axis with a written size: that of `T` and `T + 1` is T."""
+    if isinstance(size, ast.Binary) and size.op in "+-":
+        return _name_of(size.left)
+    return size.id if isinstance(size, ast.Name) else None
 
 
 def where_bound(axis: Axis, *shown: Span) -> tuple[Note, ...]:

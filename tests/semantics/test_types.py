@@ -64,6 +64,34 @@ def test_axes_bear_the_callers_names_outside_of_a_block() -> None:
     )
 
 
+PARTS = "block f(x: float[N, E], parts, size = E // parts): float[N, parts, size] "
+PARTS += '{ x -> reshape("a (b c) -> a b c", b = parts) }'
+HALF = "block f(x: float[N, E]): float[N, E // 2] "
+HALF += '{ x -> linear(E // 2) -> reshape("a b -> a b") }'
+LONGER = "block f(x: float[N, E]): float[N + 1, E] "
+LONGER += '{ x -> prepend(cls) -> reshape("a b -> a b") }'
+ANY = 'block f(x: float[..., E]): float[..., E] { x -> linear(E) -> reshape("a b -> a b") }'
+
+
+@pytest.mark.parametrize(
+    ("block", "called", "declared", "type"),
+    [
+        (PARTS, "f(x, n)", "float[T, 2, 4]", "float[T, n = 2, size = 4]"),
+        (PARTS, "f(x, 2)", "float[T, 2, 4]", "float[T, parts = 2, size = 4]"),
+        (PARTS, "f(x, n, D // n)", "float[T, 2, 4]", "float[T, n = 2, size = 4]"),
+        (HALF, "f(x)", "float[T, 4]", "float[T, 4]"),
+        (LONGER, "f(x)", "float[T + 1, D]", "float[cls:T = T + 1, D = 8]"),
+        (ANY, "x -> f -> f", "float[T, D]", "float[T, D = 8]"),
+    ],
+)
+def test_the_declared_type_of_a_block_names_the_axes_of_its_value(
+    block: str, called: str, declared: str, type: str
+) -> None:
+    params = "D = 8, n = 2" if "n" in called else "D = 8"
+    text = model(f"{declared} = {called} -> relu", blocks=block, params=params)
+    assert output(graph(text)) == type
+
+
 @pytest.mark.parametrize("how", ["x -> attention(2, over = x)", "attention(x, 2, over = x)"])
 def test_the_arrow_brings_in_the_first_tensor(how: str) -> None:
     assert graph(model(f"float[T, D] = {how}")) == graph(
