@@ -61,7 +61,9 @@ def names_in_maps(scope: Scope, model: ast.Model) -> set[str]:
 
 def _names(node: ast.Node) -> set[str]:
     """The names in an item, without those of the fields of a config."""
-    fields = {id(n) for each in walk(node) if isinstance(each, ast.Setting) for n in each.fields}
+    fields = {
+        id(n) for each in walk(node) if isinstance(each, ast.Setting) for n in each.fields
+    }
     return {n.id for n in walk(node) if isinstance(n, ast.Name) and id(n) not in fields}
 
 
