@@ -160,6 +160,14 @@ def parameter_name(value: ast.Expr, names: Iterable[str]) -> str | None:
     return value.id if isinstance(value, ast.Name) and value.id in names else None
 
 
+def repeated_parameter(value: ast.Expr, names: Iterable[str]) -> str | None:
+    """The parameter that a field holds n times: `list(window, depth)`."""
+    if not isinstance(value, ast.Call) or value.callee.id != "list" or len(value.args) != 2:
+        return None
+    first = value.args[0].value
+    return first.id if isinstance(first, ast.Name) and first.id in names else None
+
+
 def alternatives(value: ast.Expr | ast.Typed) -> list[ast.Expr | ast.Typed]:
     """The values of which a field may have any: those of `one_of`, or the only one."""
     if isinstance(value, ast.Call) and value.callee.id == "one_of":

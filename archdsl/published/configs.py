@@ -28,6 +28,7 @@ from archdsl.published.config_values import (
     published_words,
     quote,
     quote_name,
+    repeated_parameter,
     value_of,
     value_when_absent,
     values_equal,
@@ -283,6 +284,8 @@ class _ConfigReader:
 
     def set_parameter(self, line: ast.Setting, found: object) -> bool:
         """Sets the parameter of a line; returns whether it has one."""
+        if repeated := repeated_parameter(line.value, self.known):
+            return not self.set_repeated(line, repeated, found)
         name = parameter_name(line.value, self.known)
         if name is None:
             return False
@@ -311,12 +314,27 @@ class _ConfigReader:
                 self.report_error(line, message, expected=listing(texts), help=near)
                 return True
             found = texts[found]
+        self.set_value(line, name, found)
+        return True
+
+    def set_repeated(self, line: ast.Setting, name: str, found: object) -> bool:
+        """Sets a parameter to the value that all entries of a list have; returns whether they
+        have one. The length is checked like other values."""
+        if isinstance(found, list) and found and all(values_equal(found[0], e) for e in found):
+            self.set_value(line, name, found[0])
+            return True
+        message = f"{line.fields[0].id} is {quote(found)}, but this spec needs the same value"
+        self.report_error(line, f"{message} for each", expected="a list of equal values")
+        return False
+
+    def set_value(self, line: ast.Setting, name: str, found: object) -> None:
+        """Sets a parameter to a value of the config."""
         value: Setting = "none" if found is None else found  # type: ignore[assignment]
         wanted = self.wanted_kind(name, found)
         if wanted:
             message = f"{line.fields[0].id} is {quote(found)}, but `{name}` must be {wanted}"
             self.report_error(line, message)
-            return True
+            return
         # What the tensors say is a fact, which a field before it may get wrong.
         if line.fields[0].id.startswith("tensors."):
             self.settings[name] = value
@@ -326,7 +344,6 @@ class _ConfigReader:
                 f"{line.fields[0].id} sets `{name}` to another value than an earlier field"
             )
             self.report_error(line, message, expected=quote(before), found=quote(value))
-        return True
 
     def report_list(self, line: ast.Setting, found: object) -> None:
         """Reports a field that is no list of numbers, or has a name that no choice has."""

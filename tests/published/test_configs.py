@@ -243,9 +243,9 @@ def test_it_has_no_config_json() -> None:
 # -- lists that a parameter holds as a string --
 
 LISTS = """\
-model Lists(layers = "", limits = "0.0 inf", depth = 2) {
+model Lists(layers = "", limits = "0.0 inf", depth = 2, window = 4) {
   input x: float[3]
-  output y: float[3] = x -> h: { linear(3) } * depth
+  output y: float[3] = x -> h: { linear(3) -> shift(window) } * depth
 }
 
 weights "huggingface" for Lists {
@@ -253,6 +253,7 @@ weights "huggingface" for Lists {
     model_type = "lists"
     layer_types = words(layers, full = "full_attention", conv = "conv") default none
     time_step_limit = numbers(limits) default "0.0 inf"
+    windows = list(window, depth) default list(window, depth)
   }
   h.{i}.linear.* = h.{i}.*
 }
@@ -272,6 +273,10 @@ def test_a_list_is_a_string(tmp_path: Path) -> None:
     assert lists(tmp_path, **given) == {"layers": "conv full", "limits": "0.0 inf"}
 
 
+def test_equal_values_of_a_list_set_a_parameter(tmp_path: Path) -> None:
+    assert lists(tmp_path, windows=[6, 6])["window"] == 6
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -280,6 +285,11 @@ def test_a_list_is_a_string(tmp_path: Path) -> None:
         {"layer_types": [["conv"]]},
         {"time_step_limit": "0.0 inf"},
         {"time_step_limit": [True]},
+        {"windows": [4, 5]},
+        {"windows": [5, 5, 5]},
+        {"windows": 4},
+        {"windows": [0.5, 0.5]},
+        {"windows": []},
     ],
 )
 def test_what_is_no_such_list_is_refused(tmp_path: Path, fields: dict[str, Any]) -> None:

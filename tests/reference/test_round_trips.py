@@ -44,6 +44,10 @@ cases = [
 # Of training alone, and sinusoids: our models lack them, and transformers makes them anew.
 LEFT_OUT = {"embeddings.mask_token"}
 LEFT_OUT |= {f"{part}.embed_positions.weight" for part in ("encoder", "decoder")}
+LEFT_OUT |= {"esm.rotary_embeddings.inv_freq", "rotary_embeddings.inv_freq"}
+# The head of ESM that predicts contacts.
+CONTACTS = {f"contact_head.regression.{each}" for each in ("weight", "bias")}
+LEFT_OUT |= {*CONTACTS, *(f"esm.{each}" for each in CONTACTS)}
 LEFT_OUT |= {f"model.{part}.embed_positions.weight" for part in ("encoder", "decoder")}
 
 
