@@ -13,6 +13,7 @@ from archdsl.backend.functional import softmax_fp32
 from archdsl.backend.kernels import attention
 from archdsl.backend.kernels.products import matmul
 from archdsl.backend.positions import end_position, repeated_positions
+from archdsl.backend.sequences import OWN_AXES, as_rows, for_rows
 from archdsl.backend.tensors import make_contiguous, shape
 from archdsl.graph import masks
 from archdsl.graph.masks import Mask
@@ -21,12 +22,16 @@ from archdsl.passes.select_kernels import TINYGRAD
 
 
 def attend(op: OpCall) -> Tensor:
-    """Queries [B, T, H, h], keys [B, S, K, h] and values [B, S, K, w]: [B, T, H, w].
+    """Queries [B, …, T, H, h], keys [B, …, S, K, h] and values [B, …, S, K, w]: [B, …, T, H, w].
 
     In a decoding step the keys and values are caches [B, C, K, h] that include the new tokens.
     """
     if "past" in op.tensors:
         return _step(op)
+    if before := len(op.types["q"].axes) - 3:
+        rows = shape(op.tensors["q"])[: 1 + before]
+        found = attend(as_rows(op, before, OWN_AXES))  # [B …, T, H, w]
+        return found.reshape(*rows, *found.shape[1:])  # [B, …, T, H, w]
     # Computed once, not again in each matmul that uses them.
     q, k, v = (make_contiguous(op.tensors[name]) for name in "qkv")
     T, S = shape(q)[1], shape(k)[1]
@@ -40,6 +45,8 @@ def attend(op: OpCall) -> Tensor:
         return _attend_by_matmuls(op, q, k, v, S, seen, sees_some(mask))  # [B, T, H, w]
     padded = masks.ahead(mask) != 0
     lengths = op.context.length(op.types["k"].axes[0].size) if padded else None
+    if lengths is not None:
+        lengths = for_rows(lengths, shape(k)[0])  # [B …]
     return attention.attend(
         kernel,
         q,
@@ -61,6 +68,7 @@ def _attend_in_band(
     batch, T = shape(q)[:2]
     padded = masks.ahead(mask) != 0
     valid = op.context.valid_mask(op.types["k"].axes[0].size) if padded else None
+    valid = None if valid is None else for_rows(valid, batch)
     data = {name: op.tensors[name] for name in masks.inputs(mask)}
     seen = near.visible(mask, batch, _group(q, k), data, valid)  # [B N, 1, G C, W]
     q, k, v = make_contiguous(near.queries(q)), near.keys(k), near.keys(v)
@@ -208,11 +216,9 @@ def visible_keys(
 ) -> Tensor | None:
     """The mask of keys that each query sees, [B or 1, 1, G T or 1, S]; None if all."""
     # In a causal mask only padding sees padding, which is at the end.
-    valid = (
-        op.context.valid_mask(op.types["k"].axes[0].size) if masks.ahead(mask) != 0 else None
-    )
+    valid = op.context.valid_mask(keys) if masks.ahead(mask) != 0 else None
     if valid is not None:
-        valid = valid.reshape(-1, 1, 1, S)  # [B, 1, 1, S]
+        valid = for_rows(valid, shape(op.x)[0]).reshape(-1, 1, 1, S)  # [B, 1, 1, S]
     if mask == masks.EVERYTHING:
         return valid
     i = repeated_positions(T, group).reshape(1, 1, -1, 1)  # [1, 1, G T, 1]

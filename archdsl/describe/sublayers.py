@@ -112,8 +112,8 @@ class Wiring:
                 memory, normed = tensors.get("over"), None
             else:
                 q, k = self.types[tensors["q"]], self.types[tensors["k"]]
-                heads, size = (axis.size.value for axis in q.axes[1:])
-                kv_heads = k.axes[1].size.value
+                heads, size = (axis.size.value for axis in q.axes[-2:])
+                kv_heads = k.axes[-2].size.value
                 memory, normed = self._memory(node), self._head_norm(tensors)
             mask, scale = node.attr["mask"], node.attr["scale"]
             assert isinstance(heads, int)

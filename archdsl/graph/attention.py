@@ -3,12 +3,14 @@
 `attention` includes the projections: the queries come from [T, D], the keys and values from the
 same tensor or from a memory [S, E]. There are `H` query heads of size `h` and `K` heads of keys
 and values, each shared by `H / K` query heads. `attend` is the core without projections:
-queries [T, H, h], keys [S, K, h] and values [S, K, w].
+queries [T, H, h], keys [S, K, h] and values [S, K, w]. Axes before these are those of separate
+sequences, such as the windows of an image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 from archdsl.diagnostics import listing
@@ -134,15 +136,22 @@ def _front(axis: Axis) -> int:
     return max(rest or 0, 0)
 
 
-def _check_data(site: Site, queries: Axis, keys: Axis) -> None:
+def has_own(type: Type, before: tuple[Axis, ...], wanted: tuple[Axis, ...]) -> bool:
+    """Whether a tensor has these axes, for all sequences or for each of the first of the axes
+    `before` them."""
+    lead = len(type.axes) - len(wanted)
+    sizes = [axis.size for axis in (*before[: max(lead, 0)], *wanted)]
+    return [axis.size for axis in type.axes] == sizes
+
+
+def _check_data(site: Site, queries: Axis, keys: Axis, before: tuple[Axis, ...]) -> None:
     """Raises `Mismatch` if a tensor of the mask does not fit."""
     for atom in masks.atoms(_mask(site)):
         for role, name in zip(masks.DATA.get(atom.op, ()), atom.args, strict=False):
             type = site.tensors[str(name)]
             wanted = {"row": (queries,), "column": (keys,), "pair": (queries, keys)}[role]
             dtype = "int" if atom.op == "same" else "bool"
-            sizes = [axis.size for axis in wanted]
-            if type.dtype != dtype or [axis.size for axis in type.axes] != sizes:
+            if type.dtype != dtype or not has_own(type, before, wanted):
                 raise Mismatch(
                     "shape-mismatch" if type.dtype == dtype else "type-mismatch",
                     f"a tensor of `{atom.op}` does not fit the queries and keys",
@@ -152,9 +161,11 @@ def _check_data(site: Site, queries: Axis, keys: Axis) -> None:
                 )
 
 
-def noncausal_data(site: Site, queries: Axis, keys: Axis) -> frozenset[str]:
+def noncausal_data(
+    site: Site, queries: Axis, keys: Axis, before: tuple[Axis, ...] = ()
+) -> frozenset[str]:
     """The axes along which the tensors of the mask are not causal."""
-    _check_data(site, queries, keys)
+    _check_data(site, queries, keys, before)
     names = masks.inputs(_mask(site))
     return frozenset().union(*(site.tensors[name].noncausal for name in names))
 
@@ -224,50 +235,70 @@ def attend_defaults(site: Site) -> dict[str, float]:
 def heads_of(site: Site, param: str) -> tuple[Axis, int, int]:
     """The sequence axis of a tensor, its number of heads, and the head size."""
     type = site.floats(param)
-    heads, size = [a.size.value for a in type.axes[1:]] if len(type.axes) == 3 else (None, None)
+    several = len(type.axes) >= 3
+    heads, size = [a.size.value for a in type.axes[-2:]] if several else (None, None)
     if heads is None or size is None:
         raise Mismatch(
             "type-mismatch",
             "a sequence of heads is needed here",
             param,
-            expected="float[T, H, h]: any sequence axis, then fixed sizes H and h",
+            expected="float[…, T, H, h]: any sequence axis, then fixed sizes H and h",
             found=str(type),
             help='split features into heads with `reshape("T (H h) -> T H h", H = heads)`'
             if len(type.axes) == 2
             else None,
         )
-    return type.axes[0], heads, size
+    return type.axes[-3], heads, size
+
+
+def is_of_several(param: str, type: Type) -> bool:
+    """Whether a tensor of attention has axes of separate sequences."""
+    own = {"q": 3, "k": 3, "v": 3, "row": 1, "column": 1, "pair": 2}
+    return len(type.axes) > own.get(param.partition("_")[0], len(type.axes))
+
+
+def sequences(type: Type, own: int = 3) -> Size:
+    """The number of separate sequences: the product of the axes before its `own` axes."""
+    return prod((axis.size for axis in type.axes[:-own]), start=Size.of(1))
 
 
 def attend(site: Site) -> Type:
     (queries, heads, _), (keys, kv_heads, _), _ = (heads_of(site, name) for name in "qkv")
     q, k, v = (site.tensors[name] for name in "qkv")
     one_size = "queries and keys must have the same head size"
-    site.check_axes("k", one_size, (*k.axes[:2], q.axes[2]))
-    site.check_axes("v", "there must be a value for each key", (*k.axes[:2], v.axes[2]))
-    check_groups(heads, kv_heads, "k", (q.axes[1], k.axes[1]))
-    seen = q.with_axes((*q.axes[:2], v.axes[2])).with_noncausal(k.noncausal | v.noncausal)
+    before = q.axes[:-3]
+    site.check_axes("k", one_size, (*before, *k.axes[-3:-1], q.axes[-1]))
+    site.check_axes("v", "there must be a value for each key", (*k.axes[:-1], v.axes[-1]))
+    check_groups(heads, kv_heads, "k", (q.axes[-2], k.axes[-2]))
+    seen = q.with_axes((*q.axes[:-1], v.axes[-1])).with_noncausal(k.noncausal | v.noncausal)
     if "bias" in site.tensors:
-        each_score = "there must be a bias for each score"
-        site.check_axes("bias", each_score, (q.axes[1], queries, keys))
+        each_score, bias = "there must be a bias for each score", (q.axes[-2], queries, keys)
+        if not has_own(site.tensors["bias"], before, bias):
+            site.check_axes("bias", each_score, bias)
         seen = seen.with_noncausal(site.floats("bias").noncausal)
     if "sink" in site.tensors:
-        site.check_axes("sink", "there must be a sink for each head", (q.axes[1],))
+        site.check_axes("sink", "there must be a sink for each head", (q.axes[-2],))
         seen = seen.with_noncausal(site.floats("sink").noncausal)
-    seen = seen.with_noncausal(noncausal_data(site, queries, keys))
+    seen = seen.with_noncausal(noncausal_data(site, queries, keys, before))
     return seen.with_noncausal(noncausal_axes(site, queries, keys))
 
 
-def attend_flops(site: Site) -> Size:
+def _queries(site: Site) -> tuple[Size, int, int]:
+    """The number of queries of all sequences, of heads, and the head size."""
     queries, heads, size = heads_of(site, "q")
+    return queries.size * sequences(site.tensors["q"]), heads, size
+
+
+def attend_flops(site: Site) -> Size:
+    queries, heads, size = _queries(site)
     keys, _, value = heads_of(site, "v")
-    return queries.size * _keys_of_a_query(site, keys) * (2 * heads * (size + value))
+    return queries * _keys_of_a_query(site, keys) * (2 * heads * (size + value))
 
 
 def attend_scratch(site: Site) -> Size:
     """Elements of the scores and of their softmax."""
-    queries, heads, _ = heads_of(site, "q")
-    return queries.size * _keys_of_a_query(site, heads_of(site, "k")[0]) * (2 * heads)
+    queries, heads, _ = _queries(site)
+    return queries * _keys_of_a_query(site, heads_of(site, "k")[0]) * (2 * heads)
 
 
 def attend_window(site: Site) -> int | None:
@@ -276,13 +307,15 @@ def attend_window(site: Site) -> int | None:
     tables = "bias" in site.tensors or any(
         atom.op in masks.DATA for atom in masks.atoms(_mask(site))
     )
-    return None if tables else _window(site, site.tensors["k"].axes[0])
+    return None if tables else _window(site, site.tensors["k"].axes[-3])
 
 
 def attend_cache_length(site: Site) -> Size:
     """How many positions of keys and values decoding caches: those that causal attention sees,
     and those of another sequence."""
-    queries, keys = (site.tensors[name].axes[0] for name in "qk")
+    queries, keys = (site.tensors[name].axes[-3] for name in "qk")
+    if len(site.tensors["k"].axes) > 3:
+        return Size.of(0)  # several sequences are not decoded
     mask = _mask(site)
     if keys.size == queries.size and masks.ahead(mask, _front(keys)) != 0:
         return Size.of(0)

@@ -24,14 +24,16 @@ def _scores(site: Site) -> Type:
     (queries, heads, _), (keys, kv_heads, _) = (attention.heads_of(site, name) for name in "qk")
     q, k = site.tensors["q"], site.tensors["k"]
     one_size = "queries and keys must have the same head size"
-    site.check_axes("k", one_size, (*k.axes[:2], q.axes[2]))
-    attention.check_groups(heads, kv_heads, "k", (q.axes[1], k.axes[1]))
-    return q.with_axes((q.axes[1], queries, keys)).with_noncausal(k.noncausal)
+    before = q.axes[:-3]
+    site.check_axes("k", one_size, (*before, *k.axes[-3:-1], q.axes[-1]))
+    attention.check_groups(heads, kv_heads, "k", (q.axes[-2], k.axes[-2]))
+    return q.with_axes((*before, q.axes[-2], queries, keys)).with_noncausal(k.noncausal)
 
 
 def _scores_flops(site: Site) -> Size:
     (queries, heads, size), (keys, _, _) = (attention.heads_of(site, name) for name in "qk")
-    return queries.size * keys.size * (2 * heads * size)
+    several = attention.sequences(site.tensors["q"])
+    return queries.size * keys.size * several * (2 * heads * size)
 
 
 def _pairs(site: Site, param: str) -> tuple[Axis, Axis]:
@@ -59,7 +61,8 @@ def _softmax(site: Site) -> Type:
             found=str(site.x),
         )
     queries, keys = _pairs(site, "x")
-    seen = site.x.with_noncausal(attention.noncausal_data(site, queries, keys))
+    before = site.x.axes[:-2]
+    seen = site.x.with_noncausal(attention.noncausal_data(site, queries, keys, before))
     return seen.with_noncausal(attention.noncausal_axes(site, queries, keys))
 
 
@@ -67,31 +70,32 @@ def _mix(site: Site) -> Type:
     queries, keys = _pairs(site, "x")
     x, (_, kv_heads, _) = site.x, attention.heads_of(site, "v")
     v = site.tensors["v"]
-    heads = x.axes[0].size.value
-    if len(x.axes) != 3 or heads is None:
+    heads = x.axes[-3].size.value if len(x.axes) >= 3 else None
+    if heads is None:
         raise Mismatch(
             "type-mismatch",
             "a weight for each head, query and key is needed here",
             "x",
-            expected="float[H, T, S]",
+            expected="float[…, H, T, S]",
             found=str(x),
         )
-    site.check_axes("v", "there must be a value for each key", (keys, *v.axes[1:]))
-    attention.check_groups(heads, kv_heads, "v", (x.axes[0], v.axes[1]))
-    seen = x.with_axes((queries, x.axes[0], v.axes[2])).with_noncausal(v.noncausal)
-    seen = seen.with_noncausal(attention.noncausal_data(site, queries, keys))
+    before = x.axes[:-3]
+    site.check_axes("v", "there must be a value for each key", (*before, keys, *v.axes[-2:]))
+    attention.check_groups(heads, kv_heads, "v", (x.axes[-3], v.axes[-2]))
+    seen = x.with_axes((*before, queries, x.axes[-3], v.axes[-1])).with_noncausal(v.noncausal)
+    seen = seen.with_noncausal(attention.noncausal_data(site, queries, keys, before))
     return seen.with_noncausal(attention.noncausal_axes(site, queries, keys))
 
 
 def _mix_flops(site: Site) -> Size:
-    _, heads, width = _mix(site).axes
-    return site.x.axes[-2].size * site.x.axes[-1].size * heads.size * width.size * 2
+    return site.x.elements * _mix(site).axes[-1].size * 2
 
 
 def _keys(site: Site) -> Size:
     """How many positions decoding caches, if queries and keys are those of one sequence."""
     name = "k" if "k" in site.tensors else "v"
-    return site.tensors[name].axes[0].size
+    axes = site.tensors[name].axes
+    return axes[0].size if len(axes) == 3 else Size.of(0)  # several sequences are not decoded
 
 
 SCORES = (

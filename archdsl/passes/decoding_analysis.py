@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from archdsl.diagnostics import Note, fail
 from archdsl.frozen import Frozen
-from archdsl.graph import masks
+from archdsl.graph import attention, masks
 from archdsl.graph.nodes import (
     Apply,
     Graph,
@@ -206,6 +206,8 @@ class Analysis:
         cached = {given[param] for param in op.cached_among(given)}
         if cached & self.stepped and not cached <= self.stepped:
             return "uses positions of which only some depend on the tokens"
+        if any(attention.is_of_several(p, self.types[ref]) for p, ref in given.items()):
+            return "is over several sequences at once, which no cache holds"
         sees = node.attr.get("mask")
         whole = isinstance(sees, str) and masks.ahead(masks.parse(sees)) != 0
         if cached & self.stepped and whole:

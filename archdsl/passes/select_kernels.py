@@ -33,7 +33,7 @@ class Linear(Frozen):
 
 
 class Attention(Frozen):
-    """Attention of `queries` to `keys` positions; `heads` counts the heads of all rows.
+    """Attention of `queries` to `keys` positions; `heads` counts those of all sequences.
 
     `size` is the larger of the head sizes of queries and values; `tables`: there is a bias or a
     mask in memory.
@@ -326,15 +326,16 @@ def work_items(
 def _attention_sizes(
     here: Site, batch: int, sizes: Mapping[str, int]
 ) -> tuple[int, int, int, int, int]:
-    """Heads over all rows, queries, keys, and the head sizes of keys and values."""
-    queries, heads, size = (axis.size.at(sizes) for axis in here.tensors["q"].axes)
-    keys, _, value = (axis.size.at(sizes) for axis in here.tensors["v"].axes)
-    return batch * heads, queries, keys, size, value
+    """Heads over all sequences, queries, keys, and the head sizes of keys and values."""
+    *several, queries, heads, size = (axis.size.at(sizes) for axis in here.tensors["q"].axes)
+    *_, keys, _, value = (axis.size.at(sizes) for axis in here.tensors["v"].axes)
+    return batch * prod(several) * heads, queries, keys, size, value
 
 
 def _attention_matmuls(here: Site, batch: int, sizes: Mapping[str, int]) -> tuple[Work, Work]:
     """Attention as two batched matmuls, with the scores in memory."""
     heads, queries, keys, size, value = _attention_sizes(here, batch, sizes)
-    shared = heads // (batch * here.tensors["k"].axes[1].size.at(sizes))
+    own, of_keys = (here.tensors[name].axes[-2].size.at(sizes) for name in "qk")
+    shared = own // of_keys
     rows = shared * queries
     return BatchedMatmul(rows, size, keys), BatchedMatmul(rows, keys, value)

@@ -93,7 +93,7 @@ class Masks:
             value = self.evaluators.tensor(arg.value, env)
             if isinstance(value, Poison):
                 return value
-            if value.type.dtype != wanted or len(value.type.axes) != 1:
+            if value.type.dtype != wanted or not value.type.axes:
                 return self.builder.report_error(
                     "type-mismatch",
                     f"`{name}` needs one {wanted} for each position",
