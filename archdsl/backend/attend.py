@@ -22,7 +22,7 @@ from archdsl.passes.select_kernels import TINYGRAD
 
 
 def attend(op: OpCall) -> Tensor:
-    """Queries [B, …, T, H, h], keys [B, …, S, K, h] and values [B, …, S, K, w]: [B, …, T, H, w].
+    """Queries [B, …, T, H, h], keys [B, …, S, K, h], values [B, …, S, K, w]: [B, …, T, H, w].
 
     In a decoding step the keys and values are caches [B, C, K, h] that include the new tokens.
     """

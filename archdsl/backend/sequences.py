@@ -1,4 +1,4 @@
-"""Attention of several sequences at once, such as the windows of an image, as rows of a batch."""
+"""Attention of several sequences, such as the windows of an image, as rows of a batch."""
 
 from __future__ import annotations
 

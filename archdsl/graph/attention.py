@@ -242,7 +242,7 @@ def heads_of(site: Site, param: str) -> tuple[Axis, int, int]:
             "type-mismatch",
             "a sequence of heads is needed here",
             param,
-            expected="float[…, T, H, h]: any sequence axis, then fixed sizes H and h",
+            expected="float[T, H, h]: any sequence axis, then fixed sizes H and h",
             found=str(type),
             help='split features into heads with `reshape("T (H h) -> T H h", H = heads)`'
             if len(type.axes) == 2

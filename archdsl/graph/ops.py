@@ -282,7 +282,8 @@ _ROWS = (
         "scores are q k^T * `scale`, by default 1 / sqrt(h); then `softcap` * tanh(scores / "
         "`softcap`) (Gemma Team 2024, section 2); then `bias` [H, T, S] is added. `sink` [H] "
         "joins the denominator of the softmax as the score of a key without a value (OpenAI "
-        "2025, section 2.1).",
+        "2025, section 2.1). Axes before T and S are those of separate sequences, such as the "
+        "windows of an image; `bias` and the tensors of the mask may have them too.",
         resolve_defaults=attention.attend_defaults,
         write_out=attention.write_out,
         flops=attention.attend_flops,

@@ -76,7 +76,7 @@ def _mix(site: Site) -> Type:
             "type-mismatch",
             "a weight for each head, query and key is needed here",
             "x",
-            expected="float[…, H, T, S]",
+            expected="float[H, T, S]",
             found=str(x),
         )
     before = x.axes[:-3]
@@ -105,7 +105,7 @@ SCORES = (
         _scores,
         "The scores of attention, q k^T * `scale`: queries [T, H, h] and keys [S, K, h] give "
         "[H, T, S]. Each group of H / K query heads shares one head of keys. The default of "
-        "`scale` is 1 / sqrt(h).",
+        "`scale` is 1 / sqrt(h). Axes before T and S are those of separate sequences.",
         resolve_defaults=_scores_defaults,
         flops=_scores_flops,
         cached=("k",),

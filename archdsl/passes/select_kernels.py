@@ -334,7 +334,7 @@ def _attention_sizes(
 
 def _attention_matmuls(here: Site, batch: int, sizes: Mapping[str, int]) -> tuple[Work, Work]:
     """Attention as two batched matmuls, with the scores in memory."""
-    heads, queries, keys, size, value = _attention_sizes(here, batch, sizes)
+    _, queries, keys, size, value = _attention_sizes(here, batch, sizes)
     own, of_keys = (here.tensors[name].axes[-2].size.at(sizes) for name in "qk")
     shared = own // of_keys
     rows = shared * queries

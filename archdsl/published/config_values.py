@@ -229,7 +229,7 @@ def _numbers(text: object, span: Span, work: Elaborator) -> list[float] | None:
     if not isinstance(text, str) or not text:
         return None
     try:
-        return list(map(float, text.split()))
+        return [int(word) if word.isdecimal() else float(word) for word in text.split()]
     except ValueError:
         work.report_error(
             "config", f"{quote(text)} is no list of numbers", span, expected='"1.0 2.5"'
@@ -292,7 +292,8 @@ def list_text(value: ast.Expr, found: object) -> str | None:
         return " ".join(words[each] for each in found) if known else None
     if any(isinstance(each, bool) or not isinstance(each, int | float) for each in found):
         return None
-    return " ".join(repr(float(each)) for each in found)
+    whole = all(isinstance(each, int) for each in found)
+    return " ".join(repr(each if whole else float(each)) for each in found)
 
 
 def published_words(call: ast.Call) -> dict[str, str]:

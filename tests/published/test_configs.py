@@ -271,6 +271,7 @@ def test_a_list_is_a_string(tmp_path: Path) -> None:
     limits = [0, {"__float__": "Infinity"}]
     given = {"layer_types": ["conv", "full_attention"], "time_step_limit": limits}
     assert lists(tmp_path, **given) == {"layers": "conv full", "limits": "0.0 inf"}
+    assert lists(tmp_path, time_step_limit=[2, 6])["limits"] == "2 6"
 
 
 def test_equal_values_of_a_list_set_a_parameter(tmp_path: Path) -> None:

@@ -49,4 +49,43 @@ def save_beit(folder: Path, seed: int) -> Reference:
     return Reference({"pixels": pixels}, outputs)
 
 
-FAMILIES = (Family("beit", "beit.arch", "transformers BeitForImageClassification", save_beit),)
+def save_swin(folder: Path, seed: int) -> Reference:
+    """Grids that windows do not fill, an odd grid that is merged, and a stage of one window."""
+    random = np.random.default_rng(seed)
+    patch, window, side = [(2, 3, 26), (3, 2, 17), (1, 2, 21)][seed % 3]
+    shape = (1 + seed % 3, patch * side, patch * side)
+    pixels = random.standard_normal((2, *shape), np.float32)
+    config = transformers.SwinConfig(
+        image_size=patch * side,
+        patch_size=patch,
+        num_channels=shape[0],
+        embed_dim=12,
+        depths=[int(n) for n in random.integers(1, 4, 4)],
+        num_heads=[3, 2, 4, 6],
+        window_size=window,
+        mlp_ratio=float(random.choice([2.0, 2.5])),
+        qkv_bias=seed != 1,
+        hidden_act=str(random.choice(ACTIVATIONS)),
+        layer_norm_eps=float(random.choice([1e-5, 1e-3])),
+        use_absolute_embeddings=seed == 2,
+        num_labels=7,
+    )
+    kind = transformers.SwinModel if seed == 1 else transformers.SwinForImageClassification
+    theirs = drawn(kind(config), seed)
+    theirs.save_pretrained(folder)
+    with torch.no_grad():
+        images = torch.from_numpy(pixels)
+        states = (theirs if seed == 1 else theirs.swin)(images)
+        outputs = {
+            "hidden": states.last_hidden_state.numpy(),
+            "pooled": states.pooler_output.numpy(),
+        }
+        if seed != 1:
+            outputs["logits"] = theirs(images).logits.numpy()
+    return Reference({"pixels": pixels}, outputs)
+
+
+FAMILIES = (
+    Family("beit", "beit.arch", "transformers BeitForImageClassification", save_beit),
+    Family("swin", "swin.arch", "transformers SwinForImageClassification", save_swin),
+)
