@@ -107,7 +107,8 @@ class Case:
                     source[1, 6:] = each.pad
                 self.others[each.name] = source
             else:
-                sizes = [axis.size.value or 5 for axis in each.type.axes]
+                lengths = {axis.name: axis.near(5) for axis in self.model.graph.varying}
+                sizes = [axis.size.at(lengths) for axis in each.type.axes]
                 self.others[each.name] = random.standard_normal((2, *sizes))  # type: ignore[misc]
         self.tokens = random.integers(2, 50, (2, length))
         out = self.model(**{plan.tokens: self.tokens}, **self.others)

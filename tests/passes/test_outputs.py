@@ -72,7 +72,8 @@ def drawn(graph: Graph) -> dict[str, Tensor]:
     random = np.random.default_rng(4)
     found = {}
     for each in graph.inputs:
-        shape = [2, *(9 if a.size.vars else a.size.value or 1 for a in each.type.axes)]
+        lengths = {axis.name: axis.near(9) for axis in graph.varying}
+        shape = [2, *(a.size.at(lengths) for a in each.type.axes)]
         if each.type.dtype == "float":
             values = random.standard_normal(shape).astype(np.float32)
         else:

@@ -1,4 +1,4 @@
-"""Encoders of sound: AST, beside transformers."""
+"""Models of sound: AST and Moonshine, beside transformers."""
 
 from __future__ import annotations
 
@@ -46,4 +46,53 @@ def save_ast(folder: Path, seed: int) -> Reference:
     return Reference({"mel": mel}, {name: each.numpy() for name, each in outputs.items()})
 
 
-FAMILIES = (Family("ast", "ast.arch", "transformers ASTForAudioClassification", save_ast),)
+def save_moonshine(folder: Path, seed: int) -> Reference:
+    """The last seed is a bare model."""
+    random = np.random.default_rng(seed)
+    heads, vocab = int(random.choice([3, 5])), int(random.integers(40, 90))
+    config = transformers.MoonshineConfig(
+        vocab_size=vocab,
+        hidden_size=heads * 4 * int(random.integers(1, 4)),
+        intermediate_size=int(random.integers(20, 60)),
+        encoder_num_attention_heads=heads,
+        decoder_num_attention_heads=heads,
+        encoder_num_hidden_layers=int(random.integers(1, 3)),
+        decoder_num_hidden_layers=int(random.integers(1, 3)),
+        encoder_hidden_act=str(random.choice(["gelu", "relu", "silu"])),
+        decoder_hidden_act=str(random.choice(["gelu", "relu", "silu"])),
+        attention_bias=bool(random.integers(2)),
+        pad_head_dim_to_multiple_of=8 if seed == 1 else None,
+        max_position_embeddings=40,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": float(random.choice([500.0, 10000.0])),
+            "partial_rotary_factor": float(random.choice([0.5, 1.0])),
+        },
+    )
+    bare = seed == 2
+    kind = (
+        transformers.MoonshineModel if bare else transformers.MoonshineForConditionalGeneration
+    )
+    theirs = drawn(kind(config), seed)
+    theirs.save_pretrained(folder)
+    wave = random.standard_normal((2, int(random.integers(2000, 6000))), np.float32)
+    target = random.integers(0, vocab, (2, 11))
+    with torch.no_grad():
+        found = theirs(
+            input_values=torch.from_numpy(wave), decoder_input_ids=torch.from_numpy(target)
+        )
+    outputs = {"memory": found.encoder_last_hidden_state}
+    outputs |= {"hidden": found.last_hidden_state} if bare else {"logits": found.logits}
+    found = {name: each.numpy() for name, each in outputs.items()}
+    return Reference({"wave": wave, "target": target}, found)
+
+
+FAMILIES = (
+    Family(
+        "moonshine",
+        "moonshine.arch",
+        "transformers MoonshineForConditionalGeneration",
+        save_moonshine,
+    ),
+    Family("ast", "ast.arch", "transformers ASTForAudioClassification", save_ast),
+)
