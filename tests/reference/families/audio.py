@@ -1,8 +1,9 @@
-"""Models of sound: AST and Moonshine, beside transformers."""
+"""Models of sound: AST, Moonshine and wav2vec 2.0, beside transformers."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,50 @@ def save_moonshine(folder: Path, seed: int) -> Reference:
     return Reference({"wave": wave, "target": target}, found)
 
 
+def sounds(random: np.random.Generator) -> dict[str, Any]:
+    """The sizes of a wav2vec 2.0: seven convolutions, of which the kernels are those of all."""
+    return {
+        **widths(random),
+        "vocab_size": int(random.integers(9, 40)),
+        "hidden_act": str(random.choice(["gelu", "relu", "swish"])),
+        "layer_norm_eps": float(random.choice([1e-5, 1e-3])),
+        "conv_dim": random.integers(3, 14, 7).tolist(),
+        "conv_bias": bool(random.integers(2)),
+        "feat_extract_norm": str(random.choice(["group", "layer"])),
+        "feat_extract_activation": str(random.choice(["gelu", "relu", "silu"])),
+        "mask_time_prob": 0.0,  # no weight for what training hides
+    }
+
+
+def heard(theirs: Any, folder: Path, seed: int) -> Reference:
+    """What a model with a head, or a bare one, computes from samples."""
+    random = np.random.default_rng(seed)
+    drawn(theirs, seed)
+    theirs.save_pretrained(folder)
+    wave = random.standard_normal((2, int(random.integers(400, 9000))), np.float32)
+    with torch.no_grad():
+        found = theirs(torch.from_numpy(wave), output_hidden_states=True)
+    if "logits" in found:
+        outputs = {"logits": found.logits}
+    else:
+        outputs = {"hidden": found.last_hidden_state}
+    return Reference({"wave": wave}, {name: each.numpy() for name, each in outputs.items()})
+
+
+def save_wav2vec2(folder: Path, seed: int) -> Reference:
+    random = np.random.default_rng(seed)
+    config = transformers.Wav2Vec2Config(
+        **sounds(random),
+        do_stable_layer_norm=seed % 2 == 1,
+        num_conv_pos_embeddings=int(random.choice([8, 9])),
+        num_conv_pos_embedding_groups=2,
+    )
+    kind = transformers.Wav2Vec2Model if seed == 2 else transformers.Wav2Vec2ForCTC
+    return heard(kind(config), folder, seed)
+
+
 FAMILIES = (
+    Family("wav2vec2", "wav2vec2.arch", "transformers Wav2Vec2ForCTC", save_wav2vec2),
     Family(
         "moonshine",
         "moonshine.arch",
