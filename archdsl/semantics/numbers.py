@@ -58,12 +58,17 @@ def _item(text: str, i: int | float) -> int | float | str:
     return words[i]
 
 
+def _has(text: str, n: int | float) -> bool:
+    return any(_item(text, i) == n for i in range(len(text.split())))
+
+
 # `sqrt` is also an operator, on tensors. `item(text, i)` is word i of a string, counted from 0,
-# as a number if it is one.
+# as a number if it is one; `has(text, n)` is whether one of them is the number n.
 FUNCTIONS = {
     "sqrt": Function(_sqrt, ("x",)),
     "ln": Function(_ln, ("x",)),
     "item": Function(_item, ("text", "i"), texts=("text",)),
+    "has": Function(_has, ("text", "n"), texts=("text",)),
 }
 
 

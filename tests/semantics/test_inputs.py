@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import archdsl
 from archdsl.describe.compare import difference
+from archdsl.graph.nodes import Stack
 from archdsl.graph.parser import parse
 from archdsl.graph.printer import show
 from tests.describe.test_expand import same_again
@@ -56,6 +57,18 @@ def test_whole_division_of_a_fraction_is_a_size() -> None:
       }
     """)
     assert "size = 4," in show(found)
+
+
+def test_layers_whose_numbers_a_string_has() -> None:
+    found = graph("""
+      model M(wide = "1 3.0 x 10") {
+        input x: float[4]
+        output y: float[4] = x -> { relu if has(wide, i) else tanh } * 6 as i
+      }
+    """)
+    (stack,) = found.nodes
+    assert isinstance(stack, Stack)
+    assert [stack.kind(i) for i in range(6)] == [0, 1, 0, 1, 0, 0]
 
 
 def test_defaults_are_in_the_graph_its_text_and_its_expansion() -> None:

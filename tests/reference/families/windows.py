@@ -85,7 +85,40 @@ def save_swin(folder: Path, seed: int) -> Reference:
     return Reference({"pixels": pixels}, outputs)
 
 
+def save_sam(folder: Path, seed: int) -> Reference:
+    """Windows that the grid does not fill; seed 2 is in a whole SamModel."""
+    random = np.random.default_rng(seed)
+    patch, side, window = [(3, 7, 3), (2, 8, 5), (4, 5, 2)][seed % 3]
+    channels = 1 + seed % 3
+    stack = widths(random)
+    del stack["intermediate_size"]
+    config = transformers.SamVisionConfig(
+        **stack,
+        image_size=patch * side,
+        patch_size=patch,
+        num_channels=channels,
+        window_size=window,
+        global_attn_indexes=[0, 1] if seed == 1 else [1],
+        output_channels=int(random.integers(5, 12)),
+        mlp_dim=int(random.integers(20, 50)),
+        hidden_act=str(random.choice(ACTIVATIONS)),
+        layer_norm_eps=float(random.choice([1e-6, 1e-3])),
+        qkv_bias=seed != 1,
+        use_abs_pos=seed != 1,
+    )
+    if seed == 2:
+        config = transformers.SamConfig(vision_config=config.to_dict())
+    kind = transformers.SamModel if seed == 2 else transformers.SamVisionModel
+    theirs = drawn(kind(config), seed)
+    theirs.save_pretrained(folder)
+    pixels = random.standard_normal((2, channels, patch * side, patch * side), np.float32)
+    with torch.no_grad():
+        found = theirs.vision_encoder(torch.from_numpy(pixels)).last_hidden_state.numpy()
+    return Reference({"pixels": pixels}, {"hidden": found})
+
+
 FAMILIES = (
     Family("beit", "beit.arch", "transformers BeitForImageClassification", save_beit),
     Family("swin", "swin.arch", "transformers SwinForImageClassification", save_swin),
+    Family("sam", "sam.arch", "transformers SamVisionModel", save_sam),
 )
