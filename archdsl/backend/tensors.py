@@ -47,10 +47,20 @@ def make_contiguous(x: Tensor) -> Tensor:
 
     A tensor that already has its own buffer is returned as it is.
     """
+    return x if _base(x).op in (Ops.AFTER, Ops.BUFFER, Ops.CONTIGUOUS) else x.contiguous()
+
+
+def in_buffer(x: Tensor, device: str) -> Tensor:
+    """x in a buffer, also if all its numbers are the same: tinygrad stores no constant."""
+    return x if _base(x).op in (Ops.AFTER, Ops.BUFFER) else x.clone(device=device)
+
+
+def _base(x: Tensor) -> UOp:
+    """The value that x shows in another shape."""
     uop = x.uop
     while uop.op is Ops.RESHAPE:
         uop = uop.src[0]
-    return x if uop.op in (Ops.AFTER, Ops.BUFFER, Ops.CONTIGUOUS) else x.contiguous()
+    return uop
 
 
 def copy_in(tensor: Tensor, values: NDArray[Any]) -> None:

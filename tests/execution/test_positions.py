@@ -100,3 +100,20 @@ def test_a_value_of_a_prefix_depends_on_no_token() -> None:
     random = np.random.default_rng(0)
     first, second = (random.standard_normal((1, n, 8)) for n in (3, 7))
     assert apart(model(x=first)["y"].numpy(), model(x=second)["y"].numpy()) < 1e-6
+
+
+@pytest.mark.slow
+def test_a_table_is_read_at_a_constant() -> None:
+    made = archdsl.compile(
+        archdsl.parse("""
+model M() {
+  input x: float[4]
+  output y: float[4] = x + (positions(3) // 3 -> table: embed(2, 4) -> first)
+  loss squared_error(y, right: float[4])
+}
+"""),
+        device="CPU",
+    )
+    x, row = np.ones((2, 4), np.float32), made.parameters["table.weight"].numpy()[0]
+    assert apart(made(x=x)["y"], x + row) < 1e-6
+    assert apart(made.loss(x=x, right=x), (row**2).mean()) < 1e-5

@@ -8,7 +8,7 @@ from tinygrad import Tensor, UOp, dtypes
 
 from archdsl.backend.kernels.launch import launch, stored_weight
 from archdsl.backend.quantized import Quantized
-from archdsl.backend.tensors import shape
+from archdsl.backend.tensors import in_buffer, shape
 from archdsl.backend.tinygrad_seam import NUM_CPU_THREADS
 
 _TILE = 4096  # numbers
@@ -19,11 +19,13 @@ def embed(tokens: Tensor, table: Tensor | Quantized) -> Tensor:
 
     A quantized table has no gradient.
     """
+    # Positions may be constants, which have no buffer and no device.
+    tokens = in_buffer(tokens.cast(dtypes.int32), "CPU")
     (rows, D), M = shape(table), prod(shape(tokens))
     constants, parts = stored_weight("table", table)
     constants |= {"M": M, "D": D, "ROWS": rows, "TILE_SIZE": max(1, _TILE // D)}
     y = Tensor.empty(M, D, device=tokens.device)
-    inputs = {"tokens": tokens.cast(dtypes.int32), **parts}
+    inputs = {"tokens": tokens, **parts}
     (y,) = launch("embed", constants, {"y": y}, inputs, gradient=_gradient)
     return y.reshape(*tokens.shape, D)
 
