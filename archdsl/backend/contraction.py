@@ -27,8 +27,9 @@ def sum_(op: OpCall) -> Tensor:
     axis = op.axis(op.x.ndim - 2)
     valid = mask_along(op.context, op.axes[axis - 1], axis, op.x.ndim)
     x = op.x if valid is None else valid.where(op.x, 0)  # as x
-    total: Tensor = x.cast(dtypes.float32).sum(axis)  # [B, …] without the axis
-    result: Tensor = total.cast(op.float_dtype)
+    kind = dtypes.int32 if op.x.dtype == dtypes.bool else dtypes.float32
+    total: Tensor = x.cast(kind).sum(axis)  # [B, …] without the axis
+    result: Tensor = total if kind == dtypes.int32 else total.cast(op.x.dtype)
     return result
 
 

@@ -160,8 +160,13 @@ def mean(site: Site) -> Type:
 
 
 def sum_(site: Site) -> Type:
-    type, index = _counted(site), site.index(-1)
-    return _without(type, index, type.axes[index])
+    """The sum along an axis; that of bools is how many are true, a whole number."""
+    index = site.index(-1)
+    axis = site.x.axes[index]
+    if site.x.dtype == "bool":
+        found = _without(site.x, index, axis)
+        return replace(found, dtype="int", below=site.bound(axis.size) + 1)
+    return _without(site.floats(), index, axis)
 
 
 def max_(site: Site) -> Type:

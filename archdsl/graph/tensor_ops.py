@@ -11,8 +11,8 @@ TENSOR_OPS = (
         "sum",
         (X, axis(None)),
         shapes.sum_,
-        "The sum along an axis (default: the last); of bools, how many are true. Padding of a "
-        "ragged axis counts as 0.",
+        "The sum along an axis (default: the last); of bools, how many are true, a "
+        "whole number. Padding of a ragged axis counts as 0.",
         example="sum(T)",
     ),
     Op(

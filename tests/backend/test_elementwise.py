@@ -84,7 +84,7 @@ def test_comparisons(tmp_path: Path) -> None:
         output a: float[T, 4] = x * three
         output b: float[T, 4] = (x -> linear(4, bias = false)) * (ids != 3) * (v <= x)
         output c: float = three -> mean
-        output d: float = three -> sum
+        output d: int = three -> sum
         output e: bool[T, 4] = x > v
         output f: int[T] = positions(T) * (2 <= ids)
         output g: bool[T] = (positions(T) >= 1) * (ids < positions(T))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +22,22 @@ from tests.reference.families.encoders import (
 
 
 def save_deberta(kind: str, folder: Path, seed: int) -> Reference:
+    """DeBERTa, of version 1, or of 2 with logarithmic buckets and a convolution in some."""
     random = np.random.default_rng(seed)
     vocab, pad = int(random.integers(40, 90)), int(seed % 3)
-    config = transformers.DebertaConfig(
+    given: dict[str, Any] = {"pos_att_type": "c2p|p2c"}
+    if "V2" in kind:
+        given = {
+            "pos_att_type": ("p2c|c2p", "c2p|p2c")[seed % 2],
+            "position_buckets": (8, -1, 14)[seed % 3],
+            "share_att_key": seed % 3 != 2,
+            "norm_rel_ebd": ("layer_norm", "none")[seed % 2],
+            "conv_kernel_size": (0, 3, 3)[seed % 3],
+            "conv_act": ("gelu", "tanh")[seed % 2],
+        }
+    version = kind.removesuffix("Model").removesuffix("ForMaskedLM")
+    config = getattr(transformers, f"{version}Config")(
+        **given,
         **widths(random),
         vocab_size=vocab,
         max_position_embeddings=24,
@@ -32,11 +46,10 @@ def save_deberta(kind: str, folder: Path, seed: int) -> Reference:
         layer_norm_eps=float(random.choice([1e-7, 1e-5])),
         relative_attention=True,
         position_biased_input=False,
-        pos_att_type="c2p|p2c",
     )
     theirs = drawn(getattr(transformers, kind)(config), seed)
     theirs.save_pretrained(folder)
-    lengths = [int(n) for n in random.integers(3, 20, 2)] + [21]
+    lengths = [int(n) for n in random.integers(3, 20, 2)] + [24]
     tokens = padded(random, lengths, vocab, pad)
     given = {"input_ids": tokens, "attention_mask": mask(lengths).astype(int)}
     with torch.no_grad():
@@ -129,6 +142,10 @@ FAMILIES = (
         "deberta.arch",
         "transformers DebertaForMaskedLM",
         partial(save_deberta, "DebertaForMaskedLM"),
+    ),
+    *(
+        Family(kind, "deberta.arch", f"transformers {kind}", partial(save_deberta, kind))
+        for kind in ("DebertaV2Model", "DebertaV2ForMaskedLM")
     ),
     Family(
         "longformer",
