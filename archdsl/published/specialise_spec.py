@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from archdsl.published.recognise import Recognised
-from archdsl.semantics.library import standard_library
+from archdsl.semantics.library import load, standard_library
 from archdsl.semantics.model_parameters import Setting
+from archdsl.semantics.report import Report
+from archdsl.semantics.unused_names import without_unused
 from archdsl.syntax import ast
 
 
@@ -17,9 +19,18 @@ def specialise_spec(known: Recognised, params: int, maps: Collection[str]) -> as
     """Sets the defaults of a spec to the parameters of a published config.
 
     Variants, other models and facts are dropped, and weight maps that lack weights of the
-    model: all that are not among the titles `maps`. The number of parameters, `params`,
-    becomes a new fact. The config of the map lists the fields that were ignored.
+    model: all that are not among the titles `maps`; then blocks that nothing uses. The number
+    of parameters, `params`, becomes a new fact. The config of the map lists the fields that
+    were ignored.
     """
+    scope = load(known.file, known.path, Report())
+    kept = [
+        item
+        for item in known.file.items
+        if item is known.model
+        or isinstance(item, ast.Use | ast.Block | ast.SharedLines)
+        or (isinstance(item, ast.Weights) and _fits(item, known.model, maps))
+    ]
     items = [
         _model(item, known.settings, params)
         if item is known.model
@@ -28,10 +39,7 @@ def specialise_spec(known: Recognised, params: int, maps: Collection[str]) -> as
         else _weights(known.block, known.ignored)
         if known.ignored and isinstance(item, ast.Weights) and _is_same(item, known.block)
         else item
-        for item in known.file.items
-        if item is known.model
-        or isinstance(item, ast.Use | ast.Block | ast.SharedLines)
-        or (isinstance(item, ast.Weights) and _fits(item, known.model, maps))
+        for item in without_unused(kept, scope)
     ]
     return replace(known.file, items=tuple(items), closing=())
 

@@ -5,6 +5,8 @@ A file without a model is a library: its blocks and its `use`s are for other fil
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from archdsl.diagnostics import Span, closest
 from archdsl.semantics.library import Scope
 from archdsl.semantics.report import Report
@@ -19,7 +21,7 @@ def check_unused(scope: Scope, report: Report) -> None:
     items = scope.file.items
     if scope.incomplete or not any(isinstance(each, ast.Model) for each in items):
         return
-    named = {id(each): _names(each) for each in items}
+    named = {id(each): names_in(each) for each in items}
     everywhere = set[str]().union(*named.values())
     # A misspelt use is reported already.
     mistakes = (each for each in report.diagnostics if each.code in _MISSPELT)
@@ -42,6 +44,34 @@ def check_unused(scope: Scope, report: Report) -> None:
             _report(message, use.path.span, "remove the line", report)
 
 
+def without_unused(items: Sequence[ast.Item], scope: Scope) -> tuple[ast.Item, ...]:
+    """Items without the blocks, the shared lines and the `use`s of their file, whose scope this
+    is, that no other of them uses."""
+    gives = {id(use): used for use, used in scope.uses}
+
+    def is_used(item: ast.Item, others: Sequence[ast.Item]) -> bool:
+        named = set[str]().union(*(names_in(each) for each in others))
+        titles = {
+            n.title.value for each in others for n in walk(each) if isinstance(n, ast.Include)
+        }
+        match item:
+            case ast.Block():
+                return item.name.id in named
+            case ast.SharedLines():
+                return item.title.value in titles
+            case ast.Use():
+                given = gives[id(item)]
+                return bool(given.blocks.keys() & named or given.lines.keys() & titles)
+            case _:
+                return True
+
+    while True:
+        found = [a for a in items if is_used(a, [b for b in items if b is not a])]
+        if len(found) == len(items):
+            return tuple(found)
+        items = found
+
+
 def names_in_maps(scope: Scope, model: ast.Model) -> set[str]:
     """The names that the weight maps of a model read, and the lines that they include.
 
@@ -54,12 +84,12 @@ def names_in_maps(scope: Scope, model: ast.Model) -> set[str]:
     ]
     if any(isinstance(node, ast.Include) for each in maps for node in walk(each)):
         maps += scope.lines.values()
-    found = set[str]().union(*map(_names, maps))
+    found = set[str]().union(*map(names_in, maps))
     params = [each.name.id for each in model.params.params]
     return found | {near for name in found if (near := closest(name, params))}
 
 
-def _names(node: ast.Node) -> set[str]:
+def names_in(node: ast.Node) -> set[str]:
     """The names in an item, without those of the fields of a config."""
     fields = {
         id(n) for each in walk(node) if isinstance(each, ast.Setting) for n in each.fields

@@ -16,6 +16,8 @@ from archdsl.pretrained import export
 from archdsl.published.config_values import flatten
 from archdsl.published.configs import write_config
 from archdsl.published.recognise import Recognised, recognise
+from archdsl.published.specialise_spec import specialise_spec
+from archdsl.syntax import ast
 
 SPEC = """\
 model Small(
@@ -272,6 +274,27 @@ def test_a_list_is_a_string(tmp_path: Path) -> None:
     given = {"layer_types": ["conv", "full_attention"], "time_step_limit": limits}
     assert lists(tmp_path, **given) == {"layers": "conv full", "limits": "0.0 inf"}
     assert lists(tmp_path, time_step_limit=[2, 6])["limits"] == "2 6"
+
+
+def test_a_specialised_spec_has_only_what_its_model_uses(tmp_path: Path) -> None:
+    others = """
+use "blocks.arch"
+block outer(x: float[T, D]): float[T, D] { x -> inner }
+block inner(x: float[T, D]): float[T, D] { x -> linear(D) }
+model Other() { input x: float[4, 3]  output y: float[4, 3] = x -> outer -> layer_scale }
+weights "shared" { config { act = any } }
+weights "huggingface" for Other {
+  include "shared"
+  config { model_type = "other" }
+  outer.inner.linear.* = h.*
+  layer_scale.* = scale.*
+}
+"""
+    spec = tmp_path / "lists.arch"
+    spec.write_text(others + LISTS, encoding="utf-8")
+    known = recognise("config.json", {"model_type": "lists"}, str(spec))
+    items = specialise_spec(known, 24, {"huggingface"}).items
+    assert [type(item) for item in items] == [ast.Model, ast.Weights]
 
 
 def test_equal_values_of_a_list_set_a_parameter(tmp_path: Path) -> None:
