@@ -399,13 +399,14 @@ def test_a_table_of_the_distances_in_a_grid(tmp_path: Path) -> None:
         archdsl.parse("""
             use "blocks.arch"
             model M() {
-              input x: float[6, 2]
-              output y: float[3, 6, 6] = x -> bias: grid_bias(2, 3, heads = 3)
+              input x: float[3, 6, 6]
+              bias = bias: grid_bias(2, 3, heads = 3)
+              output y: float[3, 6, 6] = x + bias
             }
         """)
     )
     table = normal(3 * 5, 3)
-    y = filled(found, {"bias.table.weight": table}, tmp_path)(x=normal(1, 6, 2))["y"]
+    y = filled(found, {"bias.table.weight": table}, tmp_path)(x=np.zeros((1, 3, 6, 6)))["y"]
     row, column = np.divmod(np.arange(6), 3)
     down, across = row[:, None] - row + 1, column[:, None] - column + 2
     assert apart(y, table[down * 5 + across].transpose(2, 0, 1)[None]) == 0
