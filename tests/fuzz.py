@@ -62,6 +62,7 @@ FITTING: tuple[tuple[Any, Any], ...] = (
     (ast.Item, ast.Item),
 )
 
+SHORT = 500  # characters of a text that is taken twice as often as one of three times as many
 Tokens = list[str]
 Mutation = Callable[[random.Random, Tokens, Tokens], Tokens]
 
@@ -75,14 +76,34 @@ class Failure:
     error: str
 
 
-def corpus() -> list[ast.File]:
-    """The specs and the tests' cases, half and half: specs are right to begin with."""
-    specs, cases = (sorted((ROOT / each).rglob("*.arch")) for each in ("specs", "tests/cases"))
-    trees = []
-    for path in specs * max(1, len(cases) // len(specs)) + cases:
+@dataclass(frozen=True)
+class Corpus:
+    """The trees that mutants are made of, and how often each is taken."""
+
+    trees: list[ast.File]
+    weights: list[float]
+
+    def pick(self, rng: random.Random) -> ast.File:
+        (found,) = rng.choices(self.trees, self.weights)
+        return found
+
+
+def corpus() -> Corpus:
+    """The specs, the reference's examples and the tests' cases.
+
+    Long ones are taken less often: they take most of the time, and short ones have the whole
+    language too.
+    """
+    files = [*(ROOT / "specs").rglob("*.arch"), *(ROOT / "tests" / "cases").rglob("*.arch")]
+    texts = [path.read_text(encoding="utf-8") for path in sorted(files)]
+    reference = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+    texts += re.findall(r"^```arch\n(.*?)^```", reference, re.DOTALL | re.MULTILINE)
+    found = Corpus([], [])
+    for text in texts:
         with suppress(ArchError):  # some cases are there for their grammar's mistakes
-            trees.append(parse(path.read_text(encoding="utf-8")))
-    return trees
+            found.trees.append(parse(text))
+            found.weights.append(1 / (len(text) + SHORT))
+    return found
 
 
 # -- mutations of a text's tokens; the second list is another text's --
@@ -200,10 +221,10 @@ def _grafted(node: Any, old: Any, new: Any) -> Any:
     )
 
 
-def mutant(seed: int, number: int, trees: list[ast.File]) -> str:
+def mutant(seed: int, number: int, texts: Corpus) -> str:
     """The mutant of a seed and a number."""
     rng = random.Random(f"{seed} {number}")
-    tree, other = rng.choice(trees), rng.choice(trees)
+    tree, other = texts.pick(rng), texts.pick(rng)
     for _ in range(rng.choice([0, 1, 2, 3, 5])):
         tree = graft(rng, tree, other)
     tokens, borrowed = TOKEN.findall(format(tree)), TOKEN.findall(format(other))
@@ -279,10 +300,10 @@ def _way(error: str | None) -> str | None:
 
 def failures(count: int, seed: int, start: int = 0) -> Iterator[Failure]:
     """The mutants, of so many, that were not answered; each way of failing once."""
-    trees = corpus()
+    texts = corpus()
     ways = set()
     for number in range(start, start + count):
-        text = mutant(seed, number, trees)
+        text = mutant(seed, number, texts)
         error = complaint(text)
         if error is not None and _way(error) not in ways:
             ways.add(_way(error))

@@ -34,6 +34,11 @@ def test_nested_stacks_are_checked_in_linear_time() -> None:
     assert found.activation_bytes == 4 * 2 * 4 * 8
 
 
+def test_more_layers_than_a_range_can_count() -> None:
+    text = f"{HEAD}  output y: float[T, D] = x -> h: {{ linear(D) }} * {10**29}\n}}\n"
+    assert cost(analyse(archdsl.parse(text)).graph).params == 72 * 10**29
+
+
 @pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("text", "code"),

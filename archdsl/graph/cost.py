@@ -85,7 +85,7 @@ def cached_elements(graph: Graph) -> Size:
         times[node.id] = prod(each.count for each in around)
         if isinstance(node, Stack):
             for i, body in enumerate(node.bodies):
-                times[body.carry] = times[node.id] * len(node.layers(i))
+                times[body.carry] = times[node.id] * node.how_many(i)
     kept: dict[tuple[str, str], Size] = {}
     for node, _, here in sites(graph):
         op, inputs = OPERATORS[node.op], dict(node.inputs)

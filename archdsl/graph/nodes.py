@@ -113,6 +113,10 @@ class Stack(Frozen):
             return range(self.count)
         return [layer for layer, each in enumerate(self.kinds) if each == kind]
 
+    def how_many(self, kind: int) -> int:
+        """How many layers of a kind there are. A range has no length beyond 2^63."""
+        return self.kinds.count(kind) if self.kinds else self.count
+
     @property
     def last(self) -> Body:
         """The body of the last layer."""
@@ -214,7 +218,7 @@ class Layers(Frozen):
 
     @property
     def count(self) -> int:
-        return len(self.stack.layers(self.kind))
+        return self.stack.how_many(self.kind)
 
     def place(self, number: int | str) -> str:
         """The path of a layer within the body around the stack."""
