@@ -33,6 +33,7 @@ HYBRID: dict[str, dict[str, Any]] = {
     "falcon_h1.arch:FalconH1": {},
     "granite4.arch:Granite4": {"depth": 4, "layers": "mamba attention mamba attention"},
     "jamba.arch:Jamba": {"depth": 4, "attention_every": 2, "attention_at": 1},
+    "olmo_hybrid.arch:OLMoHybrid": {"depth": 4},
     "qwen3_next.arch:Qwen3Next": {"depth": 4},
 }
 WITHOUT_STATES = {"transformer_xl.arch:TransformerXL"}  # but with a window
@@ -104,7 +105,7 @@ def test_its_states_are_computed_for_many_positions_at_once(spec: str) -> None:
             found = plan(node, types)
             assert found is not None
             assert found.q is not None  # the states of all positions are not in memory
-            corrects = spec.startswith(("delta_net", "qwen3_next", "rwkv7"))
+            corrects = spec.startswith(("delta_net", "olmo_hybrid", "qwen3_next", "rwkv7"))
             assert (found.a is not None) == corrects
 
 

@@ -1,7 +1,8 @@
-"""Decoders with states that are read and corrected, and one that mixes states with attention.
+"""Decoders with states that are read and corrected, and two that mix states with attention.
 
-transformers has Falcon-H1; the others are written from their papers in `recurrent_models.py`,
-and saved as flash-linear-attention saves them. Sizes are drawn from a seed.
+transformers has Falcon-H1 and OLMo Hybrid. The others are written from their papers in
+`recurrent_models.py`, and saved as flash-linear-attention saves them. Sizes are drawn from a
+seed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from tests.reference.families import Array, Family, Reference
 from tests.reference.families.decoders import _rotation, _sizes, settled, torch, transformers
@@ -74,6 +75,42 @@ def save_falcon_h1(folder: Path, seed: int) -> Reference:
         tie_word_embeddings=seed % 2 == 0,
     )
     return _saved(transformers.FalconH1ForCausalLM(config), folder, seed)
+
+
+def save_olmo_hybrid(folder: Path, seed: int) -> Reference:
+    random = Random(seed)
+    sizes = _sizes(random) | {"max_position_embeddings": 40, "num_hidden_layers": 4}
+    key_heads, key = random.randint(1, 3), random.randint(3, 8)
+    value_heads, value = key_heads * random.randint(1, 3), random.randint(3, 8)
+    linear, full = "linear_attention", "full_attention"
+    config = transformers.OlmoHybridConfig(
+        **sizes,
+        pad_token_id=None,
+        attention_bias=seed % 2 == 1,
+        rope_parameters=_rotation(random) if seed % 3 == 1 else None,
+        linear_num_key_heads=key_heads,
+        linear_num_value_heads=value_heads,
+        linear_key_head_dim=key,
+        linear_value_head_dim=value,
+        linear_conv_kernel_dim=random.randint(2, 5),
+        linear_allow_neg_eigval=seed % 3 != 1,
+        tie_word_embeddings=seed % 2 == 0,
+        layer_types=[full if (i + seed) % 3 == 1 else linear for i in range(4)],
+    )
+    model = transformers.OlmoHybridForCausalLM(config)
+    reference = _saved(model, folder, seed)
+    # Published checkpoints have a convolution for each; it would save three equal parts of one.
+    tensors = load_file(folder / "model.safetensors")
+    for i, layer in enumerate(model.model.layers):
+        if config.layer_types[i] == linear:
+            keys = key_heads * key
+            parts = layer.linear_attn.conv1d.weight.detach().split(
+                [keys, keys, value_heads * value]
+            )
+            for name, part in zip("qkv", parts, strict=True):
+                tensors[f"model.layers.{i}.linear_attn.{name}_conv1d.weight"] = part.numpy()
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return reference
 
 
 def save_retnet(folder: Path, seed: int) -> Reference:
@@ -168,6 +205,12 @@ def save_rwkv7(folder: Path, seed: int) -> Reference:
 
 FAMILIES = (
     Family("falcon_h1", "falcon_h1.arch", "transformers FalconH1ForCausalLM", save_falcon_h1),
+    Family(
+        "olmo_hybrid",
+        "olmo_hybrid.arch",
+        "transformers OlmoHybridForCausalLM",
+        save_olmo_hybrid,
+    ),
     Family("retnet", "retnet.arch", "a loop from Sun et al. 2023", save_retnet),
     Family(
         "gated_deltanet", "delta_net.arch", "a loop from Yang et al. 2024", save_gated_deltanet
