@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from tinygrad import Tensor, dtypes
@@ -72,6 +73,8 @@ def _attend_in_band(
     data = {name: op.tensors[name] for name in masks.inputs(mask)}
     seen = near.visible(mask, batch, _group(q, k), data, valid)  # [B N, 1, G C, W]
     q, k, v = make_contiguous(near.queries(q)), near.keys(k), near.keys(v)
+    if (sink := op.tensors.get("sink")) is not None:
+        op = replace(op, tensors={**op.tensors, "sink": for_rows(sink, shape(q)[0])})
     found = _attend_by_matmuls(op, q, k, v, near.width, seen, sees_some(mask))
     return found.reshape(batch, -1, *found.shape[2:])[:, :T]
 

@@ -65,6 +65,8 @@ def test_a_band_that_saves_little_is_not_used() -> None:
 def test_a_model_computes_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select_kernels, "KERNELS", ())
     text = MODEL.replace("T <= 90", "T <= 300").format(mask="causal & within(7)")
+    text = text.replace("softcap = 3.0", "softcap = 3.0, sink = sink")
+    text = text.replace("  q = x", "  weight sink: float[4]\n  q = x")
     tokens, kinds = RANDOM.integers(0, 20, (2, 250)), RANDOM.integers(0, 3, (2, 250))
 
     def logits() -> np.ndarray:
