@@ -7,6 +7,7 @@ from contextlib import suppress
 from archdsl.diagnostics import Note, listing
 from archdsl.published.config_values import (
     NoPublishedName,
+    alternatives,
     default_of,
     is_named,
     names_call,
@@ -86,7 +87,8 @@ def _check_names(value: ast.Expr, model: ast.Model, work: Elaborator, env: Env) 
     choices = [name.id for name in type.names] if isinstance(type, ast.Choices) else None
     taken: dict[str, str] = {}
     for arg in value.args[1:]:
-        if arg.name is None or not isinstance(arg.value, ast.String):
+        published = [each for each in alternatives(arg.value) if isinstance(each, ast.String)]
+        if arg.name is None or len(published) < max(1, len(alternatives(arg.value))):
             work.report_error(
                 "config",
                 "`names` takes choices with their published names",
@@ -104,10 +106,11 @@ def _check_names(value: ast.Expr, model: ast.Model, work: Elaborator, env: Env) 
                 )
         elif arg.name.id not in env.scope.blocks and (wrong := unknown_choice(arg.name)):
             work.builder.report_diagnostic(wrong)
-        before = taken.setdefault(arg.value.value, arg.name.id)
-        if before != arg.name.id:
-            work.report_error(
-                "config",
-                f"{quote(arg.value.value)} is the name of both `{before}` and `{arg.name.id}`",
-                arg.value.span,
-            )
+        for each in published:
+            before = taken.setdefault(each.value, arg.name.id)
+            if before != arg.name.id:
+                work.report_error(
+                    "config",
+                    f"{quote(each.value)} is the name of both `{before}` and `{arg.name.id}`",
+                    each.span,
+                )

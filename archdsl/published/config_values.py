@@ -297,8 +297,11 @@ def list_text(value: ast.Expr, found: object) -> str | None:
 
 
 def published_words(call: ast.Call) -> dict[str, str]:
-    """The choices of `names(…)` or `words(…)` by their published names."""
-    named = [(arg.name.id, arg.value) for arg in call.args if arg.name]
+    """The choices of `names(…)` or `words(…)` by their published names, of which a choice may
+    have several: `gelu = one_of("gelu", "gelu_python")`."""
+    named = [
+        (arg.name.id, each) for arg in call.args if arg.name for each in alternatives(arg.value)
+    ]
     return {value.value: ours for ours, value in named if isinstance(value, ast.String)}
 
 

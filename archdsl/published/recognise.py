@@ -164,7 +164,8 @@ def model_type_field(node: ast.Config) -> tuple[tuple[str, ...], list[str]] | No
     if not isinstance(first, ast.Setting):
         return None
     call = names_call(first.value)
-    texts = [arg.value for arg in call.args] if call else alternatives(first.value)
+    given = [arg.value for arg in call.args] if call else [first.value]
+    texts = [text for value in given for text in alternatives(value)]
     values = [text.value for text in texts if isinstance(text, ast.String)]
     return (tuple(name.id for name in first.fields), values) if values else None
 

@@ -37,7 +37,7 @@ weights "huggingface" for Small {
     sizes.hidden | hidden_size = D
     num_heads = heads
     num_kv_heads = kv_heads default heads
-    hidden_act = names(act, gelu = "gelu", gelu_tanh = "gelu_new", gelu_tanh = "gelu_tanh")
+    hidden_act = names(act, gelu = "gelu", gelu_tanh = one_of("gelu_new", "gelu_tanh"))
     norm.eps = eps default 1e-6
     tie_word_embeddings = tied default false
     sliding_window = window
