@@ -20,6 +20,10 @@ from archdsl.graph.products import affine
 from archdsl.graph.signature import Mismatch, Site, Weight
 from archdsl.graph.types import Axis, Size, Type
 
+# Decoding keeps what keys and values are linear in if they have this many times its numbers
+# (latents.py); attention to the smaller vectors computes more.
+LEAST_SAVING = 4
+
 
 def _memory(site: Site) -> str:
     """The parameter whose tensor the keys and values are computed from."""
@@ -205,9 +209,10 @@ def scratch(site: Site) -> Size:
 
 def cache(site: Site) -> Size:
     """Elements of the cached keys and values: causal ones and those of a memory."""
-    (queries, _), (keys, _) = site.sequence(), site.sequence(_memory(site))
-    length = _cached_positions(site, queries, keys)
-    return length * (2 * _inner(site)[1])
+    (queries, width), (keys, _) = site.sequence(), site.sequence(_memory(site))
+    length, (inner, kv) = _cached_positions(site, queries, keys), _inner(site)
+    linear = not site.attr["bias"] and inner == kv and masks.ahead(_mask(site)) == 0
+    return length * (width if linear and 2 * kv >= LEAST_SAVING * width else 2 * kv)
 
 
 def _cached_positions(site: Site, queries: Axis, keys: Axis) -> Size:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from math import prod
 
 from archdsl.frozen import Frozen
+from archdsl.graph.latents import latents
 from archdsl.graph.mixture import vectors
 from archdsl.graph.nodes import Graph, Mixture, Repeated, Scan, Stack, positions, walk
 from archdsl.graph.ops import OPERATORS
@@ -87,8 +88,13 @@ def cached_elements(graph: Graph) -> Size:
             for i, body in enumerate(node.bodies):
                 times[body.carry] = times[node.id] * node.how_many(i)
     kept: dict[tuple[str, str], Size] = {}
+    small = latents(graph)
     for node, _, here in sites(graph):
         op, inputs = OPERATORS[node.op], dict(node.inputs)
+        if latent := small.get(node.id):
+            size = op.cache_length(here) * (latent.width * times[node.id])
+            kept["latent", node.id] = size
+            continue
         needs = [("cache", param, op.cache_length(here)) for param in op.cached_among(inputs)]
         if count := op.tail(here):
             needs.append(("tail", node.inputs[0][0], Size.of(count)))

@@ -29,6 +29,7 @@ from archdsl.graph.rules import POINTWISE
 from archdsl.graph.sites import common_path, site, sites
 from archdsl.graph.types import Axis, Size, Type, Varying
 
+_LIGHT = POINTWISE | {"reshape", "slice"}
 CHUNK = 32  # tokens fed at once; a sliding-window cache has room for its window and this many
 
 
@@ -266,13 +267,14 @@ class Analysis:
     def _free(self) -> set[str]:
         """The values that steps use and that depend on no input.
 
-        Outside of stacks, all but elementwise functions are computed once per sequence.
+        Outside of stacks, all but elementwise functions and views are computed once per
+        sequence.
         """
         found: dict[str, tuple[str, ...]] = {}
         for node, around in walk(self.graph.nodes):
             if not isinstance(node, Apply) or node.id in self.stepped:
                 continue
-            light = around or not node.inputs or node.op in POINTWISE
+            light = around or not node.inputs or node.op in _LIGHT
             if light and all(ref in found for ref in refs(node)):
                 found[node.id] = refs(node)
         used: set[str] = set()

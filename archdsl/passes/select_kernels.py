@@ -117,7 +117,7 @@ CPU = "cpu"
 
 # The scratch memory of a kernel is on its thread's stack: less than 1 MiB of at least 2 MiB. It
 # grows with these sizes; tinygrad computes what is larger.
-WIDEST_HEAD = 512  # features of a head, also in the gradient
+WIDEST_HEAD = 576  # features of a head, also in the gradient
 WIDEST_STATE = 2**11  # features of a key, whose part of a state is on the stack
 WIDEST_SUM = 2**16  # length of a row of `matvec`, which copies it when weights are quantized
 

@@ -22,6 +22,7 @@ from archdsl.passes.build_once_graph import build_once_graph
 from archdsl.passes.build_step_graph import build_step_graph
 from archdsl.passes.decoding_analysis import Analysis, State
 from archdsl.passes.decompose import decompose
+from archdsl.passes.keep_latents import keep_latents
 
 
 class Decoding(Frozen):
@@ -72,6 +73,7 @@ def split_decoding(graph: Graph, capacity: int | None = None) -> Decoding:
     tokens, logits = _require_tokens_and_logits(graph)
     (ref,) = (ref for name, ref in graph.outputs if name == logits)
     alone = decompose(replace(graph, outputs=((logits, ref),), labels=(), losses=()))
+    alone = keep_latents(alone)
     analysis = Analysis(replace(alone, nodes=drop_unused(alone.nodes, {ref})), tokens, capacity)
     along = tuple(each.name for each in graph.inputs if each.name in analysis.along - {tokens})
     states = tuple(each.state for each in analysis.states)

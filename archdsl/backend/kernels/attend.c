@@ -10,7 +10,7 @@
 #define QUERIES (DIVIDE_UP(DIVIDE_UP(T, DIVIDE_UP(T, 12 * MR)), MR) * MR)
 #define COLUMNS PADDED(VALUE)
 // At most 256 keys, or 128 for wide heads, in blocks of nearly equal size. The buffers of a tile
-// are on the stack, and take less than 1 MiB for heads of up to 512 features.
+// are on the stack, and take less than 1 MiB for heads of up to 576 features.
 #define MAX_KEYS (SIZE + VALUE > 640 ? 128 : 256)
 #define BLOCK PADDED(DIVIDE_UP(CAPACITY, DIVIDE_UP(CAPACITY, MAX_KEYS)))
 #define QUERY_BLOCKS DIVIDE_UP(T, QUERIES)

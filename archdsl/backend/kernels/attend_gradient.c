@@ -7,12 +7,12 @@
 // not a multiple of QUERIES, the missing queries are zeros.
 
 #define BLOCK 64
-#define QUERIES (8 * MR)
+#define QUERIES ((SIZE + VALUE > 1024 ? 4 : 8) * MR)
 #define KEY_COLUMNS PADDED(SIZE)
 #define VALUE_COLUMNS PADDED(VALUE)
 #define KEY_ROWS ((BLOCK + MR - 1) / MR * MR)  // BLOCK keys as rows of register tiles
 
-// On the stack: less than 1 MiB for heads of up to 512 features.
+// On the stack: less than 1 MiB for heads of up to 576 features.
 struct buffers {
   float keys[BLOCK * KEY_COLUMNS], keys_transposed[SIZE * BLOCK], values_transposed[VALUE * BLOCK];
   float q[QUERIES * KEY_COLUMNS], dout[QUERIES * VALUE_COLUMNS];
