@@ -19,14 +19,16 @@ from archdsl.passes.recurrences import plan
 from archdsl.passes.select_kernels import CPU
 from archdsl.syntax.parser import parse
 
-SPEC = """
+CORRECTED = """
 block corrected(
   s: float[H, K, V], k: float[H, K], v: float[H, V], g: float[H], b: float[H]
-): float[H, K, V] {{
+): float[H, K, V] {
   kept = contract("H, H K V -> H K V", g, s)
   old = contract("H K V, H K -> H V", kept, k)
   kept + contract("H K, H V -> H K V", k, contract("H V, H -> H V", v + old * -1.0, b))
-}}
+}
+"""
+SPEC = """
 model M(H = 2, K = 3, V = 4) {{
   input q: float[T <= 40, H, K]
   input k: float[T, H, K]
@@ -56,6 +58,9 @@ UPDATES = {
                "attention", (2, 3, 4)),
     "corrected": (f"{STATE} corrected(s, k, v, g, b) " + READ,
                   "delta", (2, 3, 4)),
+    "removed": (f'{STATE} contract("H K, H K V -> H K V", q, s) - '
+                'contract("H K, H V -> H K V", k, contract("H K V, H K -> H V", s, k)) * 0.5 + '
+                f"{WRITE} " + READ, "delta", (2, 3, 4)),
     "states": (f'{STATE} contract("H, H K V -> H K V", g, s) + {WRITE} '
                "output y: float[T, H, K, V] = s", "scan", (1, 1, 1)),
     "vectors": ("state s: float[H] along T = g * s + (b -> tanh) "
@@ -73,7 +78,8 @@ RNG = np.random.default_rng(0)
 def graph(body: str) -> Graph:
     body = body.replace("+ w", "+ w").replace(" output", "\n  output")
     lines = 'w = contract("T H, T J -> T H J", b, g)\n  ' if "+ w" in body else ""
-    return optimise(analyse(parse(SPEC.format(body=lines + body))).graph)
+    blocks = CORRECTED if "corrected" in body else ""
+    return optimise(analyse(parse(blocks + SPEC.format(body=lines + body))).graph)
 
 
 def scan(made: Graph) -> Scan:
