@@ -58,8 +58,17 @@ def _mask(site: Site) -> Mask:
     return masks.parse(site.attr["mask"])
 
 
+def vectors_of(site: Site, param: str = "x") -> tuple[Axis, int]:
+    """The sequence axis and the number of features of a tensor, which must be […, T, D]."""
+    type = site.tensors[param]
+    if min(len(type.axes), len(site.x.axes)) <= 2:
+        return site.sequence(param)
+    own = {param: type.with_axes(type.axes[-2:])}
+    return Site(own, site.attr, site.varying, site.named).sequence(param)
+
+
 def defaults(site: Site) -> dict[str, int | float | bool]:
-    _, width = site.sequence()
+    _, width = vectors_of(site)
     heads, size = site.attr["heads"], site.attr["head_size"]
     if size is None:
         if width % heads:
@@ -92,12 +101,15 @@ def _divisors(width: int, heads: int) -> str:
 
 
 def attention(site: Site) -> Type:
-    (queries, _), (keys, _) = site.sequence(), site.sequence(_memory(site))
+    (queries, _), (keys, _) = vectors_of(site), vectors_of(site, _memory(site))
     heads, kv_heads = site.attr["heads"], site.attr["kv_heads"]
     check_groups(heads, kv_heads, "kv_heads", ("heads", "kv_heads"))
+    before = site.x.axes[:-2]
+    own = site.tensors[_memory(site)].axes[-2:]
+    site.check_axes(_memory(site), "there must be a memory for each sequence", (*before, *own))
     seen = site.x.with_noncausal(site.tensors[_memory(site)].noncausal)
     seen = seen.with_noncausal(noncausal_axes(site, queries, keys))
-    return seen.with_noncausal(noncausal_data(site, queries, keys))
+    return seen.with_noncausal(noncausal_data(site, queries, keys, before))
 
 
 def check_groups(heads: int, kv_heads: int, at: str, bound: tuple[str | Axis, ...]) -> None:
@@ -181,7 +193,7 @@ def _keys_of_a_query(site: Site, keys: Axis) -> Size:
 
 
 def weights(site: Site) -> tuple[Weight, ...]:
-    (_, width), (_, features) = site.sequence(), site.sequence(_memory(site))
+    (_, width), (_, features) = vectors_of(site), vectors_of(site, _memory(site))
     (inner, kv), bias = _inner(site), site.attr["bias"]
     return (
         *affine("q.", inner, width, bias),
@@ -192,24 +204,27 @@ def weights(site: Site) -> tuple[Weight, ...]:
 
 
 def flops(site: Site) -> Size:
-    (queries, width), (keys, features) = site.sequence(), site.sequence(_memory(site))
+    (queries, width), (keys, features) = vectors_of(site), vectors_of(site, _memory(site))
     inner, kv = _inner(site)
     projections = queries.size * (2 * 2 * width * inner) + keys.size * (2 * 2 * features * kv)
-    return projections + queries.size * _keys_of_a_query(site, keys) * (2 * 2 * inner)
+    one = projections + queries.size * _keys_of_a_query(site, keys) * (2 * 2 * inner)
+    return one * sequences(site.x, 2)
 
 
 def scratch(site: Site) -> Size:
     """Elements of queries, keys, values, scores, and the softmax of the scores."""
-    (queries, _), (keys, _) = site.sequence(), site.sequence(_memory(site))
+    (queries, _), (keys, _) = vectors_of(site), vectors_of(site, _memory(site))
     inner, kv = _inner(site)
     heads: int = site.attr["heads"]
     scores = queries.size * _keys_of_a_query(site, keys) * (2 * heads)
-    return queries.size * inner + keys.size * (2 * kv) + scores
+    return (queries.size * inner + keys.size * (2 * kv) + scores) * sequences(site.x, 2)
 
 
 def cache(site: Site) -> Size:
     """Elements of the cached keys and values: causal ones and those of a memory."""
-    (queries, width), (keys, _) = site.sequence(), site.sequence(_memory(site))
+    (queries, width), (keys, _) = vectors_of(site), vectors_of(site, _memory(site))
+    if len(site.x.axes) > 2:
+        return Size.of(0)  # several sequences are not decoded
     length, (inner, kv) = _cached_positions(site, queries, keys), _inner(site)
     linear = not site.attr["bias"] and inner == kv and masks.ahead(_mask(site)) == 0
     return length * (width if linear and 2 * kv >= LEAST_SAVING * width else 2 * kv)

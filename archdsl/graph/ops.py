@@ -251,7 +251,8 @@ _ROWS = (
         "the sequence itself, or over another sequence given as `over`. A query sees what the "
         "[mask](language.md#masks) lets it see, and no padding. With fewer `kv_heads` than "
         "`heads`, groups of heads share keys and values (Ainslie et al. 2023). Defaults: "
-        "`head_size` is D / heads, `scale` is 1 / sqrt(head_size), `out_bias` is `bias`.",
+        "`head_size` is D / heads, `scale` is 1 / sqrt(head_size), `out_bias` is `bias`. Axes "
+        "before T are those of separate sequences, such as the windows of an image.",
         resolve_defaults=attention.defaults,
         write_out=attention.write_out,
         weights=attention.weights,

@@ -67,6 +67,7 @@ def _attention(builder: Builder, node: Apply) -> Iterator[Apply]:
     given, attr = dict(node.inputs), node.attr
     x, memory = given["x"], given.get("over", given["x"])
     size: Any = attr["head_size"]
+    before = "".join(f"W{i} " for i in range(len(node.type.axes) - 2))  # of several sequences
     heads: dict[str, str] = {}
 
     def apply(name: str, part: str, inputs: dict[str, str], **settings: Any) -> Apply:
@@ -80,7 +81,8 @@ def _attention(builder: Builder, node: Apply) -> Iterator[Apply]:
         features = int(str(number)) * size
         projected = apply("linear", part, {"x": source}, dim=features, bias=attr["bias"])
         yield projected
-        pattern, sizes = "T (heads size) -> T heads size", (("heads", number),)
+        pattern = f"{before}T (heads size) -> {before}T heads size"
+        sizes = (("heads", number),)
         split = apply(
             "reshape", f"{part}_heads", {"x": projected.id}, pattern=pattern, sizes=sizes
         )
@@ -90,7 +92,10 @@ def _attention(builder: Builder, node: Apply) -> Iterator[Apply]:
     core = apply("attend", "attend", heads, mask=attr["mask"], scale=attr["scale"])
     yield core
     merged = apply(
-        "reshape", "merged", {"x": core.id}, pattern="T heads size -> T (heads size)"
+        "reshape",
+        "merged",
+        {"x": core.id},
+        pattern=f"{before}T heads size -> {before}T (heads size)",
     )
     yield merged
     width = node.type.axes[-1].size.value

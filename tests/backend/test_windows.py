@@ -27,8 +27,8 @@ def expected(x: Array, seen: Array, bias: Array | float = 0.0) -> Array:
 
 
 ATTENTION = {
-    "attend(q, q, q, bias = bias, mask = causal | same(rows))": "same or causal, bias",
     "attend(q, q, q)": "",
+    "attend(q, q, q, bias = bias, mask = causal | same(rows))": "same or causal, bias",
     "attend(q, q, q, bias = own)": "own",
     "mix(scores(q, q) -> softmax(mask = same(rows)), q)": "same",
 }
@@ -82,6 +82,24 @@ def test_each_sequence_ignores_padding(mask: str) -> None:
         assert apart(y[row : row + 1, :, :length], right) < 1e-6
 
 
+@pytest.mark.slow
+def test_attention_with_projections_in_each_window() -> None:
+    """As of windows that are examples of a batch."""
+    spec = archdsl.parse("""
+        model M(W = 3) {
+          input x: float[W, 6, 8]
+          input seen: bool[W, 6]
+          output y: float[W, 6, 8] = x -> attention(2, over = x * 2, mask = causal | keys(seen))
+          expect flops() == W * (2 * 4 * 6 * 8 * 8 + 2 * 2 * 6 * 6 * 8)
+        }
+    """)
+    x, seen = normal(2, 3, 6, 8), np.random.default_rng(0).integers(0, 2, (2, 3, 6)) > 0
+    windows = archdsl.compile(spec, seed=1)(x=x, seen=seen)["y"].numpy()
+    one = archdsl.compile(spec, W=1, seed=1)
+    rows = one(x=x.reshape(6, 1, 6, 8), seen=seen.reshape(6, 1, 6))["y"].numpy()
+    assert apart(windows, rows.reshape(2, 3, 6, 8)) < 1e-6
+
+
 def test_windows_cost_less_than_the_image() -> None:
     found = archdsl.parse("""
         model M(W = 1) {
@@ -113,5 +131,16 @@ def test_several_sequences_are_not_decoded(pattern: str) -> None:
         output logits: float[T, 9] = y -> reshape("T W H h -> T (W H h)") -> linear(9)
         loss next_token(logits, tokens)
     """)
-    with pytest.raises(ArchError, match="several sequences at once"):
+    with pytest.raises(ArchError, match="attend is over several sequences at once"):
+        Decoder(found.executable, rows=1)
+
+
+def test_attention_of_several_sequences_is_not_decoded() -> None:
+    found = model("""
+        input tokens: int[T <= 8] < 9
+        x = tokens -> embed(9, 24) -> reshape("T (W D) -> W T D", W = 3) -> attention(2, causal)
+        output logits: float[T, 9] = x -> reshape("W T D -> T (W D)") -> linear(9)
+        loss next_token(logits, tokens)
+    """)
+    with pytest.raises(ArchError, match="attend is over several sequences at once"):
         Decoder(found.executable, rows=1)
