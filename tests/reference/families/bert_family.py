@@ -34,7 +34,7 @@ def save(kind: str, head: str, folder: Path, seed: int) -> Reference:
     else:
         eps = float(random.choice([1e-12, 1e-5]))
         given = stack | {"hidden_act": act, "layer_norm_eps": eps}
-    if kind in ("Roberta", "Electra"):
+    if kind not in ("MPNet", "DistilBert"):
         given["type_vocab_size"] = types
     if kind == "Electra" and seed % 2:
         given["embedding_size"] = stack["hidden_size"] // 2
@@ -80,6 +80,8 @@ FAMILIES = tuple(
     for kind, head in (
         ("Roberta", "ForMaskedLM"),
         ("Roberta", "Model"),
+        ("XLMRoberta", "ForMaskedLM"),
+        ("Camembert", "Model"),
         ("MPNet", "ForMaskedLM"),
         ("DistilBert", "ForMaskedLM"),
         ("Electra", "ForPreTraining"),
