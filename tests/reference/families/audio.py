@@ -1,4 +1,4 @@
-"""Models of sound: AST, Moonshine and wav2vec 2.0, beside transformers."""
+"""Models of sound: AST, Moonshine, wav2vec 2.0 and Conformer, beside transformers."""
 
 from __future__ import annotations
 
@@ -130,7 +130,29 @@ def save_wav2vec2(folder: Path, seed: int) -> Reference:
     return heard(kind(config), folder, seed)
 
 
+def save_conformer(folder: Path, seed: int) -> Reference:
+    random = np.random.default_rng(seed)
+    config = transformers.Wav2Vec2ConformerConfig(
+        **sounds(random),
+        conv_depthwise_kernel_size=int(random.choice([3, 7])),
+        position_embeddings_type=("relative", "rotary", None)[seed % 3],
+        rotary_embedding_base=int(random.choice([500, 10000])),
+        max_source_positions=int(random.choice([10, 5000])),
+        num_conv_pos_embedding_groups=2,
+    )
+    names = ("Wav2Vec2ConformerForCTC", "Wav2Vec2ConformerModel")
+    theirs = getattr(transformers, names[seed == 2])(config)
+    draw = torch.Generator().manual_seed(seed)
+    for name, measured in theirs.named_buffers():
+        if "running" in name:
+            measured.uniform_(0.5, 2, generator=draw)
+    return heard(theirs, folder, seed)
+
+
 FAMILIES = (
+    Family(
+        "conformer", "conformer.arch", "transformers Wav2Vec2ConformerForCTC", save_conformer
+    ),
     Family("wav2vec2", "wav2vec2.arch", "transformers Wav2Vec2ForCTC", save_wav2vec2),
     Family(
         "moonshine",
