@@ -8,7 +8,8 @@ from archdsl.graph.nodes import Apply, Body, Graph, Mixture, Node, Scan, Stack, 
 
 
 def drop_absent(graph: Graph) -> Graph:
-    """Removes the values, inputs and axes that no output and no loss depends on.
+    """Removes the values, inputs and axes that no output and no loss depends on. An input that
+    gives the lengths of an axis stays with the axis.
 
     >>> from archdsl.graph.parser import parse
     >>> from archdsl.graph.printer import show
@@ -27,8 +28,9 @@ def drop_absent(graph: Graph) -> Graph:
     """
     used = results(graph)
     nodes = drop_unused(graph.nodes, used)
-    inputs = tuple(each for each in graph.inputs if each.name in used)
-    axes = {axis for each in inputs for axis in each.type.vars}
+    axes = {axis for each in graph.inputs if each.name in used for axis in each.type.vars}
+    lengths = {axis.ragged for axis in graph.varying if axis.name in axes}
+    inputs = tuple(each for each in graph.inputs if each.name in used | lengths)
     varying = tuple(each for each in graph.varying if each.name in axes)
     return replace(graph, nodes=nodes, inputs=inputs, varying=varying)
 

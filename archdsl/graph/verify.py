@@ -106,7 +106,7 @@ class _Verifier:
             ragged = any(self.varying[name].ragged is not None for name in each.type.vars)
             _require(ragged, each.name, "has a pad but no ragged axis")
         if each.default is not None:
-            _require(each.pad is None, each.name, "has a pad and a default")
+            _require(each.pad != each.default, each.name, "has its pad as its default")
             fits = each.type.allows(each.default)
             _require(fits, each.name, f"has the default {each.default}, not of {each.type}")
             known = {a.size for i in self.graph.required for a in i.type.axes}

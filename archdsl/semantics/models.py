@@ -22,6 +22,7 @@ from archdsl.semantics.values import (
     POISON,
     Env,
     Poison,
+    Scalar,
     Tensor,
     Value,
     describe,
@@ -148,16 +149,17 @@ class ModelBuilder:
         self, node: ast.Input, expr: ast.Expr, type: Type
     ) -> int | float | bool | None:
         """The default of an input, or None after a report."""
-        if node.type.pad:
-            self.report.add(
-                "axis",
-                f"`{node.name.id}` has padding, so it cannot have a default",
-                expr.span,
-                help="remove the default: the input gives the lengths of its axis",
-            )
-            return None
         value = self.elaborator.number(expr, self.env)
         if isinstance(value, Poison):
+            return None
+        pad = self.elaborator.number(node.type.pad, self.env) if node.type.pad else None
+        if isinstance(pad, Scalar) and pad.value == value.value:
+            self.report.add(
+                "axis",
+                f"the default of `{node.name.id}` is its padding, so each row would be empty",
+                expr.span,
+                expected=f"another number than {pad.value}",
+            )
             return None
         if isinstance(value.value, str) or not type.allows(value.value):
             bound = f" < {type.below}" if type.below else ""

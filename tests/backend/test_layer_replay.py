@@ -38,7 +38,8 @@ def outputs(spec: str, kernels: str) -> list[NDArray[Any]]:
     others: dict[str, Any] = {}
     for each in model.graph.inputs:
         if each.name != decoder.plan.tokens:
-            sizes = [9 if axis.size.vars else axis.size.value for axis in each.type.axes]
+            lengths = {axis.name: axis.near(9) for axis in model.graph.varying}
+            sizes = [axis.size.at(lengths) for axis in each.type.axes]
             whole = each.type.dtype == "int"
             others[each.name] = (
                 random.integers(2, 50, (2, *sizes))  # type: ignore[misc]

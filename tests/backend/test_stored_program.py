@@ -84,7 +84,8 @@ def inputs(model: Model) -> dict[str, Array]:
     random = np.random.default_rng(3)
     found: dict[str, Array] = {}
     for each in model.graph.inputs:
-        sizes = [11 if axis.size.vars else axis.size.at({}) for axis in each.type.axes]
+        lengths = {axis.name: axis.near(11) for axis in model.graph.varying}
+        sizes = [axis.size.at(lengths) for axis in each.type.axes]
         if each.type.dtype == "int":
             below = each.type.below or 30
             found[each.name] = random.integers(2 if below > 2 else 0, below, (2, *sizes))

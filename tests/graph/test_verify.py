@@ -42,6 +42,7 @@ loss %13 = cross_entropy(%12, label = class; smoothing = 0.0): float
 MUTATIONS = [
     # axes
     ("axis S <= 6", "axis S <= 0", "axis S has the bound 0"),
+    ("pad 0", "pad 0 = 0", "source has its pad as its default"),
     ("axis S <= 6", "axis 7 <= S <= 6", "axis S has the least length 7"),
     ("axis T <= 8", "axis T <= 8\naxis T <= 9", "T is the name of more than one axis"),
     ("axis T <= 8", "axis T <= 8\naxis U <= 9", "axis U is not an axis of any input"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 import archdsl
 from archdsl.describe.compare import difference
 from archdsl.graph.nodes import Stack
@@ -106,3 +108,25 @@ def test_none_leaves_out_a_tensor() -> None:
     near = show(graph(text))
     far = show(graph(text.replace("near = true", "near = false")))
     assert ("bias = %" in near, "bias" in far) == (True, False)
+
+
+def test_an_input_that_only_gives_lengths_stays_and_has_a_default() -> None:
+    text = """
+      model M(D = 4, more = false) {
+        input wave: float[5 <= N <= 60]
+        input heard: int[N] < 2 pad 0 = 1
+        h = wave -> reshape("N -> N 1") -> conv1d(D, 5, stride = 2) -> attention(2)
+        output y: float[D] = h -> mean
+        output z: float[D] if more = h -> linear(D) -> mean
+      }
+    """
+    found = graph(text)
+    assert [each.name for each in found.inputs] == ["wave", "heard"]
+    assert parse(show(found)) == found
+    model = archdsl.compile(archdsl.parse(text), device="CPU")
+    wave = np.random.default_rng(0).standard_normal((2, 21))
+    heard = np.arange(21) < [[21], [8]]
+    rows = model(wave=wave, heard=heard.astype(int))["y"].numpy()
+    for row, length in enumerate((21, 8)):
+        alone = model(wave=wave[row : row + 1, :length])["y"].numpy()
+        np.testing.assert_allclose(rows[row : row + 1], alone, atol=1e-6)

@@ -97,31 +97,44 @@ def sounds(random: np.random.Generator) -> dict[str, Any]:
         "layer_norm_eps": float(random.choice([1e-5, 1e-3])),
         "conv_dim": random.integers(3, 14, 7).tolist(),
         "conv_bias": bool(random.integers(2)),
-        "feat_extract_norm": str(random.choice(["group", "layer"])),
         "feat_extract_activation": str(random.choice(["gelu", "relu", "silu"])),
         "mask_time_prob": 0.0,  # no weight for what training hides
     }
 
 
 def heard(theirs: Any, folder: Path, seed: int) -> Reference:
-    """What a model with a head, or a bare one, computes from samples."""
+    """What a model with a head, or a bare one, computes from samples.
+
+    A row ends earlier than the other one if each vector is normalised alone: else what is
+    behind its end changes all of it in transformers.
+    """
     random = np.random.default_rng(seed)
     drawn(theirs, seed)
     theirs.save_pretrained(folder)
     wave = random.standard_normal((2, int(random.integers(400, 9000))), np.float32)
+    inputs, mask = {"wave": wave}, None
+    given = {"input_values": torch.from_numpy(wave)}
+    if theirs.config.model_type == "wav2vec2" and theirs.config.feat_extract_norm == "layer":
+        lengths = np.array([int(random.integers(400, wave.shape[1])), wave.shape[1]])
+        inputs["heard"] = (np.arange(wave.shape[1]) < lengths[:, None]).astype(np.int64)
+        given["attention_mask"] = torch.from_numpy(inputs["heard"])
+        count = (wave.shape[1] - 80) // 320
+        mask = np.arange(count) < ((lengths - 80) // 320)[:, None]
     with torch.no_grad():
-        found = theirs(torch.from_numpy(wave), output_hidden_states=True)
+        found = theirs(**given, output_hidden_states=True)
     if "logits" in found:
         outputs = {"logits": found.logits}
     else:
         outputs = {"hidden": found.last_hidden_state}
-    return Reference({"wave": wave}, {name: each.numpy() for name, each in outputs.items()})
+    found = {name: each.numpy() for name, each in outputs.items()}
+    return Reference(inputs, found, mask)
 
 
 def save_wav2vec2(folder: Path, seed: int) -> Reference:
     random = np.random.default_rng(seed)
     config = transformers.Wav2Vec2Config(
         **sounds(random),
+        feat_extract_norm="layer" if seed % 3 else "group",
         do_stable_layer_norm=seed % 2 == 1,
         num_conv_pos_embeddings=int(random.choice([8, 9])),
         num_conv_pos_embedding_groups=2,
@@ -134,6 +147,7 @@ def save_conformer(folder: Path, seed: int) -> Reference:
     random = np.random.default_rng(seed)
     config = transformers.Wav2Vec2ConformerConfig(
         **sounds(random),
+        feat_extract_norm=str(random.choice(["group", "layer"])),
         conv_depthwise_kernel_size=int(random.choice([3, 7])),
         position_embeddings_type=("relative", "rotary", None)[seed % 3],
         rotary_embedding_base=int(random.choice([500, 10000])),
