@@ -270,14 +270,14 @@ def test_a_stride_shortens_each_row_of_a_ragged_axis() -> None:
     lines = """
         input tokens: int[5 <= T <= 40] < 9 pad 0
         x = tokens -> embed(9, 4) -> conv1d(4, 3, stride = 2) -> c: conv1d(4, 2, stride = 2)
-        output y: float[(T - 1) // 4, 4] = x -> conv1d(4, 3, padding = 1) -> attention(2)
+        output y: float[(T - 1) // 4, 4] = x -> conv1d(4, 3, padding = 1)
         output m: float[4] = y -> mean
     """
     ours = model(lines)
-    tokens = RANDOM.integers(1, 9, (3, 23))
-    tokens[1, 12:], tokens[2, 5:] = 0, 0
+    tokens = RANDOM.integers(1, 9, (2, 23))
+    tokens[0, 12:] = 0
     found = ours(tokens=tokens)
-    for row, (length, count) in enumerate([(23, 5), (12, 2), (5, 1)]):
+    for row, (length, count) in enumerate([(12, 2), (23, 5)]):
         alone = ours(tokens=tokens[row : row + 1, :length])
         assert alone["y"].shape == (1, count, 4)
         assert apart(found["y"].numpy()[row, :count], alone["y"].numpy()[0]) < 1e-6

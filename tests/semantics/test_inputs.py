@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import archdsl
 from archdsl.describe.compare import difference
@@ -110,20 +111,26 @@ def test_none_leaves_out_a_tensor() -> None:
     assert ("bias = %" in near, "bias" in far) == (True, False)
 
 
-def test_an_input_that_only_gives_lengths_stays_and_has_a_default() -> None:
-    text = """
-      model M(D = 4, more = false) {
-        input wave: float[5 <= N <= 60]
-        input heard: int[N] < 2 pad 0 = 1
-        h = wave -> reshape("N -> N 1") -> conv1d(D, 5, stride = 2) -> attention(2)
-        output y: float[D] = h -> mean
-        output z: float[D] if more = h -> linear(D) -> mean
-      }
-    """
-    found = graph(text)
+HEARD = """
+model M(D = 4, more = false) {
+  input wave: float[5 <= N <= 60]
+  input heard: int[N] < 2 pad 0 = 1
+  h = wave -> reshape("N -> N 1") -> conv1d(D, 5, stride = 2)
+  output y: float[D] = h -> mean
+  output z: float[D] if more = h -> linear(D) -> mean
+}
+"""
+
+
+def test_an_input_that_only_gives_lengths_stays() -> None:
+    found = graph(HEARD)
     assert [each.name for each in found.inputs] == ["wave", "heard"]
     assert parse(show(found)) == found
-    model = archdsl.compile(archdsl.parse(text), device="CPU")
+
+
+@pytest.mark.long
+def test_an_input_with_padding_may_have_a_default() -> None:
+    model = archdsl.compile(archdsl.parse(HEARD), device="CPU")
     wave = np.random.default_rng(0).standard_normal((2, 21))
     heard = np.arange(21) < [[21], [8]]
     rows = model(wave=wave, heard=heard.astype(int))["y"].numpy()
