@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
 
 from archdsl.graph.signature import Mismatch, Site, Weight
@@ -68,10 +69,11 @@ def _longer(site: Site, sequence: Axis, missing: int) -> str | None:
         return None
     (axis,) = sequence.size.vars
     wanted = site.least(sequence.size) + missing
-    length = site.varying[axis].least
-    while length < site.varying[axis].bound and sequence.size.at({axis: length}) < wanted:
-        length += 1
-    return f"give the input a least length: `{length} <= {axis} <= …`"
+    lengths = range(site.varying[axis].least, site.varying[axis].bound + 1)
+    length = bisect_left(lengths, wanted, key=lambda n: sequence.size.at({axis: n}))
+    if length == len(lengths):  # the bound is too short
+        return None
+    return f"give the input a least length: `{lengths[length]} <= {axis} <= …`"
 
 
 def _check_groups(site: Site) -> None:
