@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from archdsl.semantics.library import standard_library
@@ -71,5 +72,10 @@ def _given(item: ast.Item) -> set[str]:
         return {item.name.id}
     if not isinstance(item, ast.Use):
         return set()
-    used = parse((standard_library() / item.path.value).read_text(encoding="utf-8"))
-    return set().union(*map(_given, used.items))
+    return _library(item.path.value)
+
+
+@functools.cache
+def _library(name: str) -> set[str]:
+    file = parse((standard_library() / name).read_text(encoding="utf-8"))
+    return set().union(*map(_given, file.items))

@@ -27,6 +27,7 @@ EXACT = 1e-5  # of the scale: sums of other sizes are taken in another order
 
 # What there is along ragged axes: both kinds of attention, means, shares, one position more.
 RAGGED = """
+use "blocks.arch"
 model Ragged(context = 4, D = 8) {
   input source: int[S <= context] < 11 pad 0
   input target: int[T <= context] < 11 pad 3
@@ -123,7 +124,8 @@ def test_two_inputs_of_one_value_are_two() -> None:
 
 
 def test_outputs_that_are_inputs_or_parts_of_them_are_those_of_the_call() -> None:
-    spec = """model Parts(n = 3) {
+    spec = """use "blocks.arch"
+    model Parts(n = 3) {
       input tokens: int[n] < 9
       input x: float[n, 2]
       output same: int[n] = tokens

@@ -155,21 +155,8 @@ def patches(op: OpCall) -> Tensor:
     return x.reshape(batch, -1, channels * p * p).contiguous()  # [B, M, C p p]
 
 
-def prepend(op: OpCall) -> Tensor:
-    token = op.weights["weight"].reshape(1, 1, -1).cast(op.x.dtype)  # [1, 1, D]
-    if "at" in op.tensors:
-        # In a decoding step, cache position 0 is the prepended token.
-        is_prepended: Tensor = op.tensors["at"].unsqueeze(-1) == 0  # [B, n, 1]
-        return is_prepended.where(token, op.x)  # [B, n, D]
-    return token.expand(op.x.shape[0], 1, -1).cat(op.x, dim=1)  # [B, 1 + T, D]
-
-
 def readout(op: OpCall) -> Tensor:
     return op.x[:, op.axes[0].marks.index(op.attr["name"])]  # [B, D]
-
-
-def first(op: OpCall) -> Tensor:
-    return op.x[:, 0]  # [B, D]
 
 
 def last(op: OpCall) -> Tensor:
@@ -296,9 +283,7 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "attend": attend,
     "conv1d": conv1d,
     "patches": patches,
-    "prepend": prepend,
     "readout": readout,
-    "first": first,
     "at": at,
     "at_end": at_end,
     "mean": mean,

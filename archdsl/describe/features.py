@@ -20,7 +20,7 @@ from archdsl.graph.types import Axis, Type
 NONE = "none"
 _POSITIONS = ("posenc", "rotary", "relative_bias", "alibi")
 _COMPOSITE = frozenset({"attention", "mlp"})  # of linear layers
-_READOUTS = ("readout", "first", "mean", "at")
+_READOUTS = ("readout", "slice", "mean", "at")
 
 
 def features(graph: Graph) -> dict[str, str]:
@@ -54,7 +54,7 @@ def features(graph: Graph) -> dict[str, str]:
         "biases": _biases(graph),
         "layer scale": _join_unique(_layer_scales(wiring)),
         "dropout": _forms(wiring, "dropout", lambda n: f"{n.attr['rate']:g}"),
-        "readout": _join_unique(map(_readout, wiring.outside(*_READOUTS))),
+        "readout": _join_unique(filter(None, map(_readout, wiring.outside(*_READOUTS)))),
         "logits": _logits(wiring),
         "loss": describe_losses(graph) or NONE,
         "initialization": _with_details(
@@ -243,12 +243,13 @@ def _biases(graph: Graph) -> str:
 # -- outputs --
 
 
-def _readout(node: Apply) -> str:
+def _readout(node: Apply) -> str | None:
     match node.op:
         case "readout":
             return str(node.attr["name"])
-        case "first":
-            return "first position"
+        case "slice":
+            places = node.attr["axis"], node.attr["start"], node.attr["stop"]
+            return "first position" if places == (0, 0, 1) else None
         case "at":
             return f"at token {node.attr['token']}"
         case _:

@@ -350,22 +350,12 @@ _ROWS = (
         example="patches(16)",
     ),
     Op(
-        "prepend",
-        (X, Param("name", Kind.MARK)),
-        shapes.prepend,
-        "Puts a trained vector before the sequence and names its position.",
-        weights=shapes.prepend_weights,
-        positions=("at",),
-        example="prepend(cls)",
-    ),
-    Op(
         "readout",
         (X, Param("name", Kind.MARK)),
         shapes.readout,
-        "Selects the vector at the position that `prepend` named.",
+        "Selects the vector at a position with a name, which `prepend` or `concat` gave.",
         example="readout(cls)",
     ),
-    Op("first", (X,), shapes.first, "Selects the first position.", example="first"),
     Op(
         "at",
         (X, tensor("tokens"), token("token", None)),
@@ -451,7 +441,13 @@ _ROWS = (
     ),
     Op(
         "concat",
-        (X, tensor("other"), axis(None), Param("along", Kind.AXES, None)),
+        (
+            X,
+            tensor("other"),
+            axis(None),
+            Param("along", Kind.AXES, None),
+            Param("name", Kind.MARK, None),
+        ),
         shapes.concat,
         "Concatenates two tensors, of floats or of whole numbers, along an axis (default: the "
         "last). A tensor of fixed size in front of a sequence is a prefix: the result stays "

@@ -7,7 +7,7 @@ from typing import Any
 
 from archdsl.diagnostics import did_you_mean, listing
 from archdsl.graph.elementwise import match_axes
-from archdsl.graph.signature import Mismatch, Site, Weight
+from archdsl.graph.signature import Mismatch, Site
 from archdsl.graph.types import Axis, Size, Type
 
 
@@ -51,21 +51,6 @@ def patches(site: Site) -> Type:
 # -- named positions --
 
 
-def prepend(site: Site) -> Type:
-    (sequence, _), mark = site.sequence(), site.attr["name"]
-    if mark in sequence.marks:
-        raise Mismatch(
-            "duplicate-name", f"`{mark}` is already prepended to this sequence", "name"
-        )
-    if "at" in site.tensors:  # a step feeds prepended positions like all others
-        return site.x
-    return _resized(site.x, 0, sequence.size + 1, (mark, *sequence.marks))
-
-
-def prepend_weights(site: Site) -> tuple[Weight, ...]:
-    return (Weight("weight", (site.width,), "embedding"),)
-
-
 def readout(site: Site) -> Type:
     (sequence, _), mark = site.sequence(), site.attr["name"]
     if mark not in sequence.marks:
@@ -78,11 +63,6 @@ def readout(site: Site) -> Type:
             help=did_you_mean(mark, sequence.marks),
         )
     return _selected(site.x, 0, sequence.marks.index(mark))
-
-
-def first(site: Site) -> Type:
-    site.sequence()
-    return _selected(site.x, 0, 0)
 
 
 def last(site: Site) -> Type:
@@ -230,6 +210,7 @@ def concat(site: Site) -> Type:
     front, behind = left.axes[index], right.axes[index]
     joined = front.size + behind.size
     prefix = front.size.value
+    marks = _marks(front, behind, site.attr.get("name"))
     if prefix is None and site.ragged(joined):
         raise Mismatch(
             "axis",
@@ -241,12 +222,30 @@ def concat(site: Site) -> Type:
         # Position i of the other part moves to another index, so the result is not causal.
         found = _resized(left, index, joined, front.marks)
         return found.with_noncausal(right.noncausal | joined.vars)
-    unnamed = ("_",) * (prefix - len(front.marks)) if behind.marks else ()
-    later = ("_" if mark in front.marks else mark for mark in behind.marks)
-    name = behind.name if joined.vars else front.name
-    axes = list(_resized(left, index, joined, (*front.marks, *unnamed, *later)).axes)
+    unnamed = ("_",) * (prefix - len(marks)) if behind.marks else ()
+    later = ("_" if mark in marks else mark for mark in behind.marks)
+    name = behind.name if joined.vars or front.name is None else front.name
+    axes = list(_resized(left, index, joined, (*marks, *unnamed, *later)).axes)
     axes[index] = replace(axes[index], name=name)
     return replace(left, axes=tuple(axes)).with_noncausal(right.noncausal)
+
+
+def _marks(front: Axis, behind: Axis, name: str | None) -> tuple[str, ...]:
+    """The names of the positions in front, of which `name` is a new one."""
+    if name is None:
+        return front.marks
+    if front.size.value != 1:
+        raise Mismatch(
+            "axis",
+            "only a prefix of one position can have a name",
+            "name",
+            expected="a tensor of size 1 along this axis in front",
+            found=str(front),
+        )
+    if front.marks or name in behind.marks:
+        what = f"`{name}`" if name in behind.marks else listing(front.marks, "and")
+        raise Mismatch("duplicate-name", f"a position here is already named {what}", "name")
+    return (name,)
 
 
 def _spread(type: Type, other: Type, along: tuple[int, ...]) -> Type:

@@ -337,7 +337,8 @@ class Op(Frozen):
         return name in self.cached or (self.masked and name.startswith("column_"))
 
     def settings_of(self, given: Mapping[str, Any]) -> list[Param]:
-        """The settings of a node with these attributes: `AXES` only if they are given."""
+        """The settings of a node with these attributes: `AXES` and `MARK` only if given."""
+        optional = (Kind.AXES, Kind.MARK)
         return [
-            p for p in self.settings if p.kind is not Kind.AXES or given.get(p.name) is not None
+            p for p in self.settings if p.kind not in optional or given.get(p.name) is not None
         ]

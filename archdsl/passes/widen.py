@@ -22,7 +22,7 @@ _SUMS = frozenset({"linear", "unembed", "conv1d"})
 ELEMENTWISE = frozenset(
     {
         *("weight", "dropout"),
-        *("posenc", "prepend", "prefixed", "concat", "slice", "first", "last", "readout", "at"),
+        *("posenc", "prefixed", "concat", "slice", "last", "readout", "at"),
         *POINTWISE,
     }
 )

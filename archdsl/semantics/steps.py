@@ -302,6 +302,9 @@ class Steps:
             case Kind.AXIS | Kind.MARK | Kind.LABEL:
                 assert param is not None
                 if isinstance(expr, ast.Name):
+                    given = env.names.get(expr.id) if param.kind is Kind.MARK else None
+                    if isinstance(given, Symbol | Scalar):
+                        return given  # of a parameter of the block
                     return Symbol(expr.id, expr.span)
                 value = self.evaluators.evaluate(expr, env)
                 return self.builder.report_argument(

@@ -246,7 +246,8 @@ def test_delay() -> None:
         input x: float[T <= 5, 3]
         output y: float[T, 3] = x -> delay(1)
         output z: float[T, 3] = x -> delay(5)
-        output w: float[T, 3] = x -> prepend(a) -> delay(1, padded = false)
+        weight a: float[1, 3]
+        output w: float[T, 3] = concat(a, x, T) -> delay(1, padded = false)
     """)(x=x)
     assert (found["y"].numpy() == np.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0)))).all()
     assert not found["z"].numpy().any()

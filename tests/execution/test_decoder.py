@@ -54,6 +54,7 @@ model Alibi(vocab = 50, n = 90, D = 24) {
 """
 
 CONVOLUTIONS = """
+use "blocks.arch"
 model Convolutions(vocab = 50, n = 90, D = 24) {
   input tokens: int[T <= n] < vocab
   h = tokens -> embed(vocab, D) -> prepend(start)

@@ -115,6 +115,7 @@ def test_talking_heads_step_by_step() -> None:
 
 def test_a_prefix_that_is_seen_as_a_whole_is_not_fed_in_steps() -> None:
     text = """
+        use "blocks.arch"
         model M(vocab = 20, D = 16) {
           input tokens: int[T <= 60] < vocab
           x = tokens -> embed(vocab, D) -> prepend(a) -> prepend(b)

@@ -90,7 +90,8 @@ def test_a_value_of_a_prefix_depends_on_no_token() -> None:
     model = archdsl.compile(
         archdsl.parse(
             LAYER
-            + """model M(D = 8) {
+            + """use "blocks.arch"
+            model M(D = 8) {
               input x: float[T <= 9, D]
               output y: float[D] = x -> prepend(a) -> layer(2) * 2 -> readout(a)
             }"""

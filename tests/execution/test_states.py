@@ -17,6 +17,8 @@ from archdsl.graph.printer import show
 from archdsl.passes import optimise
 
 MODEL = """
+use "blocks.arch"
+
 block matrix(x: float[T, D], K = 3): float[T, D] {
   k = x -> k: linear(K)
   q = x -> q: linear(K)

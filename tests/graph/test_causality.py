@@ -16,6 +16,7 @@ from archdsl.syntax.parser import parse as parse_spec
 from tests.specs import used_only
 
 MODEL = """
+use "blocks.arch"
 block pooled(x: float[T, D], memory: float[S, D]): float[T, D] {{
   x -> attention(2, over = memory)
 }}

@@ -56,7 +56,9 @@ bias = true, out_bias = false) @ part.attention: float[S, D = 4] noncausal S
     %6 = add(%4, other = %2) @ add: float[S, D = 4] noncausal S
     yield %6
   yield %7
-%9 = prepend(%8; name = "cls") @ cls: float[cls:S = S + 1, D = 4] noncausal S
+%13 = weight(; sizes = (1, 4), start = 0.0, std = none) @ cls: float[1, 4]
+%9 = concat(%13, other = %8; axis = 0, name = "cls") @ concat: float[cls:S = S + 1, D = 4] \
+noncausal S
 %10 = reshape(%9; pattern = "S (h d) -> h S d", sizes = (h = 2)) @ h: float[h = 2, \
 dist:cls:S + 1, d = 2] noncausal S T
 %11 = reshape(pixels; pattern = "\\"T\\u0001\\\\é", sizes = ()): bool[-2 S^2 + 3 S T - T - 1, 0]

@@ -29,7 +29,8 @@ def graph(spec: str) -> Graph:
 
 def of(body: str) -> Decoding:
     width = "D = 8, " if "D" in body else ""
-    text = f"model M({width}n = 16) {{\n  input tokens: int[T <= n] < 9\n{body}\n}}\n"
+    library = 'use "blocks.arch"\n' if "prepend" in body else ""
+    text = f"{library}model M({width}n = 16) {{\n  input tokens: int[T <= n] < 9\n{body}\n}}\n"
     return split_decoding(analyse(archdsl.parse(text, "m.arch")).graph)
 
 

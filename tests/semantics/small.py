@@ -15,8 +15,10 @@ def graph(text: str, **settings: int | float | bool | str) -> Graph:
 def model(*body: str, blocks: str = "", params: str = "") -> str:
     """A model with tokens and vectors as inputs, and an output for each expression.
 
-    It has those of the `blocks` that it uses.
+    It has those of the `blocks`, and of the standard ones, that it uses.
     """
+    if any(name in "".join((*body, blocks)) for name in ("prepend(", "-> first")):
+        blocks = 'use "blocks.arch"\n' + blocks.replace('use "blocks.arch"', "")
     params = params or ("D = 8, depth = 2" if "depth" in "".join(body) else "D = 8")
     outputs = [f"output y{i}: {line}" for i, line in enumerate(body)]
     lines = ["input tokens: int[T <= 4] < 10", "input x: float[T, D]", *outputs]
