@@ -174,10 +174,10 @@ def at(op: OpCall) -> Tensor:
 
 
 def at_end(op: OpCall) -> Tensor:
-    tokens, padding = op.tensors["tokens"], op.attr.get("padding")
+    padding = op.attr.get("padding")
     kept = op.context.valid_mask(op.axes[0].size)  # [B, T] or None
     if padding is not None:
-        text = tokens != padding
+        text = op.tensors["tokens"] != padding
         kept = text if kept is None else text & kept
     if kept is None:
         return op.x[:, -1]  # [B, D]

@@ -366,11 +366,11 @@ _ROWS = (
     ),
     Op(
         "at_end",
-        (X, tensor("tokens"), token("padding", None)),
+        (X, tensor("tokens", None), token("padding", None)),
         shapes.at_end,
-        "Selects the vector at the last position where `tokens` is not `padding`, or at "
-        "position 0 if there is none. Without `padding`, at the last position. Padding of a "
-        "ragged axis is ignored.",
+        "Selects the vector at the last position, which is no padding of a ragged axis. With "
+        "`padding`, at the last position where `tokens` is another number, or at position 0 if "
+        "there is none.",
         example="at_end(tokens, 0)",
     ),
     Op(

@@ -75,7 +75,7 @@ def last(site: Site) -> Type:
 
 def at(site: Site) -> Type:
     tokens, token = site.tensors["tokens"], site.attr.get("token")
-    found = at_end(site)
+    found = _at_tokens(site, tokens)
     if tokens.below is not None and token is not None and not 0 <= token < tokens.below:
         raise Mismatch(
             "element-bound",
@@ -90,7 +90,22 @@ def at(site: Site) -> Type:
 
 def at_end(site: Site) -> Type:
     sequence, _ = site.sequence()
-    tokens = site.tensors["tokens"]
+    tokens = site.tensors.get("tokens")
+    if tokens is not None:
+        return _at_tokens(site, tokens)
+    if site.attr.get("padding") is not None:
+        raise Mismatch(
+            "missing-argument",
+            "the padding is a number of `tokens`, which are missing",
+            "padding",
+            help="write `at_end(tokens, 0)`",
+        )
+    return _without(site.x, 0, sequence)
+
+
+def _at_tokens(site: Site, tokens: Type) -> Type:
+    """A vector at a position that `tokens` decide."""
+    sequence, _ = site.sequence()
     if tokens.dtype != "int" or [axis.size for axis in tokens.axes] != [sequence.size]:
         raise Mismatch(
             "type-mismatch",

@@ -27,6 +27,20 @@ def model(lines: str, dtype: str = "float32") -> Model:
     return archdsl.compile(archdsl.parse(f"model M() {{\n{lines}\n}}"), dtype=dtype)
 
 
+def test_the_last_position_is_no_padding() -> None:
+    tokens = np.array([[3, 4, 5, 1], [2, 7, 0, 0], [2, 0, 0, 0]])
+    found = model("""
+        input tokens: int[T <= 9] < 11 pad 0
+        x = tokens -> embed(11, 3)
+        output whole: float[T, 3] = x
+        output last: float[3] = x -> at_end
+        output other: float[3] = x -> at_end(tokens, 1)
+    """)(tokens=tokens)
+    whole = found["whole"].numpy()
+    assert (found["last"].numpy() == whole[[0, 1, 2], [3, 1, 0]]).all()
+    assert (found["other"].numpy() == whole[[0, 1, 2], [2, 1, 0]]).all()
+
+
 def filled(found: Model, weights: dict[str, Array], folder: Path) -> Model:
     np.savez(folder / "weights.npz", **weights)
     found.load(folder / "weights.npz")
