@@ -106,7 +106,7 @@ def test_a_value_of_a_prefix_depends_on_no_token() -> None:
 @pytest.mark.slow
 def test_a_table_is_read_at_a_constant() -> None:
     made = archdsl.compile(
-        archdsl.parse("""
+        archdsl.parse("""use "blocks.arch"
 model M() {
   input x: float[4]
   output y: float[4] = x + (positions(3) // 3 -> table: embed(2, 4) -> first)
