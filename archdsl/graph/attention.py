@@ -231,8 +231,13 @@ def cache(site: Site) -> Size:
 
 
 def _cached_positions(site: Site, queries: Axis, keys: Axis) -> Size:
-    """How many positions decoding caches: what causal attention sees, or another sequence."""
+    """How many positions decoding caches: what causal attention sees, or another sequence.
+
+    A fixed number of queries is no sequence of tokens: it is computed once.
+    """
     mask = _mask(site)
+    if not queries.size.vars:
+        return Size.of(0)
     if "over" not in site.tensors and masks.ahead(mask, _front(keys)) != 0:
         return Size.of(0)
     window = _window(site, keys)
@@ -334,8 +339,8 @@ def attend_cache_length(site: Site) -> Size:
     """How many positions of keys and values decoding caches: those that causal attention sees,
     and those of another sequence."""
     queries, keys = (site.tensors[name].axes[-3] for name in "qk")
-    if len(site.tensors["k"].axes) > 3:
-        return Size.of(0)  # several sequences are not decoded
+    if len(site.tensors["k"].axes) > 3 or not queries.size.vars:
+        return Size.of(0)  # several sequences, or a fixed number of queries, are not decoded
     mask = _mask(site)
     if keys.size == queries.size and masks.ahead(mask, _front(keys)) != 0:
         return Size.of(0)

@@ -13,7 +13,7 @@ from math import prod
 from archdsl.frozen import Frozen
 from archdsl.graph.latents import latents
 from archdsl.graph.mixture import vectors
-from archdsl.graph.nodes import Graph, Mixture, Repeated, Scan, Stack, positions, walk
+from archdsl.graph.nodes import Graph, Mixture, Repeated, Scan, Stack, positions, refs, walk
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.peak import peak_elements
 from archdsl.graph.signature import Op, Site
@@ -82,8 +82,11 @@ def cached_elements(graph: Graph) -> Size:
     """The number of elements that decoding keeps of past positions, as a formula; a tensor with
     several users counts once."""
     times = {each.name: 1 for each in graph.inputs}
+    given = set(times)  # the inputs, and what depends on them
     for node, around in walk(graph.nodes):
         times[node.id] = prod(each.count for each in around)
+        if given.intersection(refs(node)):
+            given.add(node.id)
         if isinstance(node, Stack):
             for i, body in enumerate(node.bodies):
                 times[body.carry] = times[node.id] * node.how_many(i)
@@ -98,6 +101,8 @@ def cached_elements(graph: Graph) -> Size:
         needs = [("cache", param, op.cache_length(here)) for param in op.cached_among(inputs)]
         if count := op.tail(here):
             needs.append(("tail", node.inputs[0][0], Size.of(count)))
+        if op.adds_prefix and inputs["x"] in given and _is_prefix(here):
+            needs.append(("prefix", "x", here.tensors["x"].axes[0].size))
         for kind, param, length in needs:
             _, *others = here.tensors[param].axes
             vector = prod((axis.size for axis in others), start=Size.of(1))
@@ -109,6 +114,13 @@ def cached_elements(graph: Graph) -> Size:
         if isinstance(node, Scan) and node.along.size.vars:
             inside += node.carry_type.elements * times[node.id]
     return sum(kept.values(), start=inside)
+
+
+def _is_prefix(site: Site) -> bool:
+    """Whether the first tensor of `concat` is of fixed size, in front of a sequence."""
+    front, behind = site.tensors["x"].axes, site.tensors["other"].axes
+    fixed = not any(axis.size.vars for axis in front)
+    return site.attr["axis"] == 0 and fixed and bool(behind[0].size.vars)
 
 
 def _bounds(graph: Graph) -> dict[str, int]:
