@@ -113,9 +113,13 @@ class Decoder:
         return (self.rows, *(axis.size.at(sizes) for axis in axes))
 
     def _cache(self, name: str, shape: tuple[int, ...]) -> Any:
-        # A sum over all positions would drift in a smaller dtype.
-        carried = self._states[name].carried
-        dtype = "float32" if carried else self.executable.dtype
+        kind = self._input(name).type.dtype
+        if kind != "float":
+            dtype = inputs.ARRAY_DTYPES[kind].name
+        else:
+            # A sum over all positions would drift in a smaller dtype.
+            carried = self._states[name].carried
+            dtype = "float32" if carried else self.executable.dtype
         return self._nested(name, lambda _: self._zeros(shape, dtype))
 
     def _nested(self, name: str, leaf: Callable[[str], Tensor]) -> Any:

@@ -17,6 +17,8 @@ block layer(x: float[T, D], heads): float[T, D] {
   k = x -> k: linear(D) -> reshape("T (H h) -> T H h", H = heads) -> rotary
   x + (attend(q, k, k, causal) -> reshape("T H h -> T (H h)"))
 }
+"""
+REMEMBERING = """
 block remembering(x: float[T, D], heads): float[T, D] {
   start = x -> slice(T, 0, 2)
   y = x -> layer(heads)
@@ -63,11 +65,14 @@ block longer(x: float[T, D], heads): float[T, D] {
 
 @pytest.mark.parametrize("name", some(MODELS, "learned"))
 def test_steps_give_what_the_whole_gives(name: str) -> None:
-    text = f"""{LAYER}{LONGER}model M(D = 8, n = 15) {{
+    lines = MODELS[name]
+    others = [REMEMBERING] if "remembering" in lines else [LONGER] if "longer" in lines else []
+    blocks = [LAYER, *others] if others or "layer(" in lines else []
+    text = f"""{"".join(blocks)}model M(D = 8, n = 15) {{
       init normal(std = 0.5)
       input tokens: int[T <= n] < 9
       x = tokens -> embed(9, D)
-      {MODELS[name]}
+      {lines}
       output logits: float[T, 9] = h -> head: linear(9)
       loss next_token(logits, tokens)
     }}"""
