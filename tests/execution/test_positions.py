@@ -8,6 +8,7 @@ import pytest
 import archdsl
 from archdsl.execution.decoder import Decoder
 from tests.reference.agreement import apart
+from tests.specs import used_only
 from tests.suite import some
 
 LAYER = """
@@ -76,7 +77,7 @@ def test_steps_give_what_the_whole_gives(name: str) -> None:
       output logits: float[T, 9] = h -> head: linear(9)
       loss next_token(logits, tokens)
     }}"""
-    model = archdsl.compile(archdsl.parse(text), device="CPU", seed=3)
+    model = archdsl.compile(archdsl.parse(used_only(text)), device="CPU", seed=3)
     random = np.random.default_rng(0)
     tokens = random.integers(0, 9, (2, 15))  # up to the bound
     given = {"image": random.standard_normal((2, 4, 8))} if "image" in text else {}
@@ -94,12 +95,14 @@ def test_steps_give_what_the_whole_gives(name: str) -> None:
 def test_a_value_of_a_prefix_depends_on_no_token() -> None:
     model = archdsl.compile(
         archdsl.parse(
-            LAYER
-            + """use "blocks.arch"
-            model M(D = 8) {
-              input x: float[T <= 9, D]
-              output y: float[D] = x -> prepend(a) -> layer(2) * 2 -> readout(a)
-            }"""
+            used_only(
+                LAYER
+                + """use "blocks.arch"
+                model M(D = 8) {
+                  input x: float[T <= 9, D]
+                  output y: float[D] = x -> prepend(a) -> layer(2) * 2 -> readout(a)
+                }"""
+            )
         ),
         device="CPU",
     )
