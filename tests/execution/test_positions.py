@@ -12,6 +12,7 @@ from tests.specs import used_only
 from tests.suite import some
 
 LAYER = """
+use "blocks.arch"
 block layer(x: float[T, D], heads): float[T, D] {
   at = positions(T) + 3
   q = x -> q: linear(D) -> reshape("T (H h) -> T H h", H = heads) -> rotary(at = at)
@@ -97,7 +98,7 @@ def test_a_value_of_a_prefix_depends_on_no_token() -> None:
         archdsl.parse(
             used_only(
                 LAYER
-                + """use "blocks.arch"
+                + """
                 model M(D = 8) {
                   input x: float[T <= 9, D]
                   output y: float[D] = x -> prepend(a) -> layer(2) * 2 -> readout(a)
