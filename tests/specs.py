@@ -48,21 +48,18 @@ def _next_token(statement: ast.Statement) -> bool:
 def used_only(text: str) -> str:
     """A spec without the blocks and `use`s that it does not need: many tests share theirs."""
     items = parse(text).items
-    names = {id(each): {n.id for n in walk(each) if isinstance(n, ast.Name)} for each in items}
-    dropped: list[ast.Item] = []
-    while True:
-        kept = [each for each in items if each not in dropped]
-        more = [
-            item
-            for item in kept
-            if (given := _given(item))
-            and not any(given & names[id(each)] for each in kept if each is not item)
-        ]
-        if not more:
-            break
-        dropped += more
-    for item in sorted(dropped, key=lambda each: -each.span.start):
-        text = text[: item.span.start] + text[item.span.end :]
+    given = [(item, names) for item in items if (names := _given(item))]
+    todo = [item for item in items if not _given(item)]
+    kept = {id(item) for item in todo}
+    while todo:
+        needed = {each.id for each in walk(todo.pop()) if isinstance(each, ast.Name)}
+        for item, names in given:
+            if id(item) not in kept and names & needed:
+                kept.add(id(item))
+                todo.append(item)
+    for item in reversed(items):
+        if id(item) not in kept:
+            text = text[: item.span.start] + text[item.span.end :]
     return text
 
 

@@ -301,6 +301,7 @@ def test_values_that_the_config_cannot_express_are_an_error(
 ) -> None:
     text = SPEC.replace("tied = false\n)", "tied = false)")
     text = text.replace("tied = false) {", "tied = false, extra = 1) {")
+    text = text.replace("-> act }", "-> act -> scale(extra) }")
     Path("tiny.arch").write_text(text, encoding="utf-8")
     write_checkpoint("there", tensors(), CONFIG)
     assert main([*IMPORT_TINY, "--weights", "w.safetensors"]) == 0

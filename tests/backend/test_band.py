@@ -20,7 +20,7 @@ MASKS = ("causal & within(7)", "within(6)", "chunk(9) | causal & within(3)")
 MASKS += ("within(12) & same(row_1, column_1) | within(1)", "causal & chunk(8) & not within(2)")
 
 
-@pytest.mark.parametrize("text", some(MASKS, MASKS[0], MASKS[3]))
+@pytest.mark.parametrize("text", some(MASKS, MASKS[3]))
 def test_the_pairs_of_a_band_are_those_of_the_mask(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ ATTENTIONS = [
         ("attend_few", "float32"),
     ],
 )
+@pytest.mark.few(24)
 @pytest.mark.parametrize(("sizes", "how"), ATTENTIONS)
 def test_attention(sizes: tuple[int, ...], how: str, kernel: str, dtype: str) -> None:
     import torch
@@ -166,7 +167,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", some(MODELS, "padded"))
+@pytest.mark.parametrize("name", some(MODELS))
 def test_tinygrads_kernels_give_the_same(name: str) -> None:
     random = np.random.default_rng(0)
     given: dict[str, Any] = {"tokens": random.integers(1, 101, (3, 61))}
@@ -232,6 +233,7 @@ def test_transposed(B: int, M: int, N: int) -> None:
 
 
 @torch
+@pytest.mark.few(12)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("rms", [False, True])
 @pytest.mark.parametrize("trained", ["", "gain", "gain bias"])

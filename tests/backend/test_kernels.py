@@ -371,6 +371,7 @@ def gpt(**settings: Any) -> Model:
     return archdsl.compile("gpt.arch", device="CPU", **sizes, **settings)
 
 
+@pytest.mark.long
 def test_tinygrads_kernels_give_the_same() -> None:
     ids = RANDOM.integers(0, 101, (3, 61))
     ours, plain = (

@@ -110,7 +110,7 @@ def run(made: Graph, target: str | None, given: dict[str, Any]) -> NDArray[np.fl
     return found
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("target", [None, CPU])
 @pytest.mark.parametrize("name", [name for name, update in UPDATES.items() if update[1]])
 def test_computed_at_once_and_one_by_one(

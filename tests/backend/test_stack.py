@@ -89,7 +89,7 @@ LAUNCHES["matmul"] = lambda: products.matmul(empty(5000, 2**17), empty(2**17, 30
 LAUNCHES["norm"] = lambda: norms.norm(empty(3, 2**17), False, 1e-5, None, None)
 
 
-@pytest.mark.few(1)
+@pytest.mark.long
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_a_kernels_frames_are_small(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from archdsl.backend.kernels.source import source

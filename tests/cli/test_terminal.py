@@ -64,6 +64,7 @@ def test_a_terminated_chat_ends_cleanly(folder: str) -> None:
         assert "Traceback" not in terminal.text
 
 
+@pytest.mark.long
 def test_json_output_shows_a_bar(folder: str) -> None:
     options = ("--slide", "--max-new-tokens", "1000000", "--json")
     with Terminal("generate", folder, "hi", *options) as terminal:
@@ -74,6 +75,7 @@ def test_json_output_shows_a_bar(folder: str) -> None:
         assert "hi" not in terminal.text
 
 
+@pytest.mark.long
 def test_a_search_for_kernels_is_shown_and_can_be_interrupted(tmp_path: Path) -> None:
     path = str(tmp_path / "tokens.npy")
     np.save(path, np.arange(5)[None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 import archdsl
@@ -58,6 +59,7 @@ def test_layers_with_numbers_are_these_layers() -> None:
         assert np.allclose(gradients[name], others[other], atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_weight_with_several_uses_gets_the_sum_of_their_gradients() -> None:
     reused, copies = compiled(REUSED), compiled(COPIES)
     uses = {"h": ("h0", "h1"), "s": tuple("abcdef")}
