@@ -350,6 +350,7 @@ print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
 def test_seven_billion_parameters_are_imported_and_costed_without_their_memory() -> None:
     """Uses Llama 2 7B's names and shapes, in sparse files."""

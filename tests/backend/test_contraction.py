@@ -104,6 +104,7 @@ LEARNED = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.reference("torch")
 def test_gradients() -> None:
     import torch

@@ -100,6 +100,7 @@ print(target.open_device())
         assert done.stdout.strip() == opened
 
 
+@pytest.mark.long
 def test_the_programs_of_the_device_are_lowered_once(tmp_path: Path) -> None:
     script = """
 from archdsl.backend import device_startup

@@ -194,6 +194,7 @@ def test_tinygrads_kernels_give_the_same(name: str) -> None:
 # -- products --
 
 
+@pytest.mark.few(6)
 @torch
 @pytest.mark.parametrize("kernel", ["matvec", "matmul"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -60,7 +60,7 @@ PRODUCTS = [
 ]
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(4)
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize(("kernel", "M", "K", "N"), PRODUCTS)
 def test_product(kernel: str, M: int, K: int, N: int, dtype: str) -> None:
@@ -93,7 +93,7 @@ def whole(out: int, into: int, bits: int, group: int, offsets: bool) -> Quantize
     )
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("bits", "group"), [(8, 32), (8, 16), (4, 32)])
 @pytest.mark.parametrize("offsets", [False, True])
 @pytest.mark.parametrize(("kernel", "M", "K", "N"), WHOLE)
@@ -144,7 +144,7 @@ ACTIVATIONS = {
 }
 
 
-@pytest.mark.few(7)
+@pytest.mark.few(4)
 @pytest.mark.parametrize("act", ACTIVATIONS)
 @pytest.mark.parametrize("kernel", ["matvec", "matmul"])
 def test_activation(kernel: str, act: str) -> None:
@@ -210,7 +210,7 @@ def test_norm(M: int, D: int, rms: bool, scale: bool, dtype: str) -> None:
 # -- lookups --
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("dtype", [*HALVES, "8 bits", "4 bits"])
 @pytest.mark.parametrize(("rows", "D"), [(1, 32), (50, 96), (3000, 32)])
 def test_embed(rows: int, D: int, dtype: str) -> None:
@@ -282,7 +282,7 @@ def attended(
     return np.einsum("bhts,bshd->bthd", shares / np.where(total > 0, total, 1), v)
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(4)
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("kernel", ["attend", "attend_few"])
 @pytest.mark.parametrize("how", ["all", "padded", *MASKS])
@@ -331,7 +331,7 @@ def test_attention(
     assert np.abs(found.float().numpy() - exact).max() < step * max(1, np.abs(exact).max())
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("kernel", ["attend", "attend_few"])
 @pytest.mark.parametrize("past", [0, 5, 40])
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def precision_of_softmax(dtype: DType) -> set[str]:
     return {name for kernel in lower(build, "CUDA") for name in kernel.precision}
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("target", TARGETS)
 def test_products_of_halves_call_the_tensor_cores(target: str, dtype: DType) -> None:

@@ -77,6 +77,7 @@ def test_a_model_leaves_the_process_as_it_was(options: str) -> None:
     assert after == before
 
 
+@pytest.mark.long
 def test_choosing_a_device_leaves_the_environment_as_it_was() -> None:
     before, after, chosen = ran(
         "from archdsl.backend.target import open_device\n"
@@ -89,6 +90,7 @@ def test_choosing_a_device_leaves_the_environment_as_it_was() -> None:
     assert chosen  # tinygrad chooses as it would have, and says so as it would have
 
 
+@pytest.mark.long
 def test_a_users_jit_has_tinygrads_own_runner() -> None:
     """Before a model of ours is made, beside one that runs, and after it."""
     found = ran(
@@ -191,6 +193,7 @@ def test_our_settings_hold_in_a_capture_alone() -> None:
     assert (JIT_BATCH_SIZE.value, Device["CPU"].graph) == before
 
 
+@pytest.mark.long
 def test_the_settings_of_webgpu_are_there_as_it_is_opened_alone() -> None:
     pytest.importorskip("pydawn", reason="dawn-python is not installed")
     if not probe("WEBGPU").runs:

@@ -166,6 +166,7 @@ def test_other_dtypes_are_stored_apart(how: dict[str, Any], traced: list[str]) -
     assert set(traced[len(before) :]) <= {"_move"}
 
 
+@pytest.mark.long
 def test_two_models_share_no_memory(traced: list[str]) -> None:
     first, other = (archdsl.compile("gpt.arch", device="CPU", seed=s, **SMALL) for s in (1, 2))
     alone = [

@@ -151,7 +151,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Schedule]:
     return taken
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("name", "rows", "columns", "seed"), CASES)
 def test_what_may_be_found_computes_the_same(
     device: str, name: str, rows: int, columns: int, seed: int, drawn: list[Schedule]
@@ -267,6 +267,7 @@ PROCESSES: dict[str, tuple[str, float, str]] = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("happens", PROCESSES)
 def test_what_goes_wrong_is_said_and_does_not_matter(happens: str) -> None:
     process, seconds, said = PROCESSES[happens]
@@ -394,6 +395,7 @@ def alive(process: int) -> bool:
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_no_process_is_left_behind(name: str, tmp_path: Path) -> None:
     path = tmp_path / "process"

@@ -175,7 +175,7 @@ def test_it_is_run_and_stepped(kind: str, kernels: str) -> None:
     assert np.abs(unequal - ends).max() < 1e-5 * np.abs(right).max()
 
 
-@pytest.mark.few(1)
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_trained(kind: str) -> None:
     """The gradient along a direction against the loss on both sides of it, to 2 percent."""

@@ -51,6 +51,7 @@ def dying() -> Call:
     raise SystemExit(3)
 
 
+@pytest.mark.long
 def test_candidates_take_turns_in_separate_processes(tmp_path: Path) -> None:
     log = tmp_path / "log"
     options = [{"seconds": s, "log": str(log)} for s in SECONDS.values()]

@@ -82,6 +82,7 @@ def test_all_commands_are_tested() -> None:
     assert tuple(WORK) == COMMANDS
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_ctrl_c(name: str, folder: str, interrupted: Interrupted) -> None:
     moment, arguments = WORK[name]
@@ -90,6 +91,7 @@ def test_ctrl_c(name: str, folder: str, interrupted: Interrupted) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("name", "moment"),
     [
@@ -110,6 +112,7 @@ def test_generate_at_every_stage(
     assert done.stdout == ""
 
 
+@pytest.mark.long
 def test_generate_while_it_prints(folder: str) -> None:
     command = ["generate", folder, "a", "--slide", "--max-new-tokens", "1000000"]
     running = subprocess.Popen(

@@ -54,6 +54,7 @@ def test_a_chat(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert capsys.readouterr().out == answer_text + "\n"
 
 
+@pytest.mark.long
 def test_a_terminated_chat_ends_cleanly(folder: str) -> None:
     with Terminal("chat", folder) as terminal:
         terminal.wait_for("> ")

@@ -43,6 +43,7 @@ def same_again(made: Graph) -> str:
     return text
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("path", mostly_long(SPECS), ids=[path.stem for path in SPECS])
 def test_every_spec_and_variant_expands_to_the_same_graph(path: Path) -> None:
     file = archdsl.parse(path.read_text(encoding="utf-8"), str(path))
@@ -90,6 +91,7 @@ block around(x: float[T, D], z: float[T, D]): float[T, D] {
 """
 
 
+@pytest.mark.few(20)
 @pytest.mark.parametrize(
     "body",
     [

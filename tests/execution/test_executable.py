@@ -64,6 +64,7 @@ def test_only_what_is_asked_for_is_computed() -> None:
 # -- weights --
 
 
+@pytest.mark.long
 def test_what_is_assigned_to_quantized_weights_runs_and_is_saved(tmp_path: Path) -> None:
     model, tokens = gpt(quantize="int8"), ids()
     decoder = model.decoder(1)
@@ -256,5 +257,6 @@ assert found[0] == "computed" and all("spawn" in each for each in found[1:]), fo
 """
 
 
+@pytest.mark.long
 def test_a_forked_process_runs_what_is_captured_and_compiles_nothing() -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True, timeout=100)

@@ -98,6 +98,7 @@ model Talking(vocab = 20, D = 16) {
 """
 
 
+@pytest.mark.long
 def test_talking_heads_step_by_step() -> None:
     model = archdsl.compile(archdsl.parse(TALK), device="CPU", seed=3)
     tokens = RANDOM.integers(0, 20, (2, 24))

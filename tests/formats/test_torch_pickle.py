@@ -408,6 +408,7 @@ def test_every_file_that_is_cut_short_is_refused(tmp_path: Path, layout: str) ->
         refused(path)
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore")  # pickletools warns of some damaged text
 @pytest.mark.parametrize("layout", ["stream", "stored", "deflated"])
 def test_no_damage_is_met_with_another_error(tmp_path: Path, layout: str) -> None:

@@ -86,6 +86,7 @@ def drawn(graph: Graph) -> dict[str, Tensor]:
 FEW = ("gpt.arch:GPT", "t5.arch:T5")  # which have most that there is
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "spec",
     [

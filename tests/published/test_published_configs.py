@@ -398,6 +398,7 @@ CONFIGS: dict[int, dict[str, Any]] = {
 }
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("params", CONFIGS, ids=lambda n: CONFIGS[n]["model_type"] + f"-{n}")
 def test_a_published_config_is_read_completely(params: int) -> None:
     known = recognise("config.json", CONFIGS[params])
@@ -405,6 +406,7 @@ def test_a_published_config_is_read_completely(params: int) -> None:
     assert parameter_count(graph) == params
 
 
+@pytest.mark.few(12)
 @pytest.mark.parametrize("params", CONFIGS, ids=lambda n: CONFIGS[n]["model_type"] + f"-{n}")
 @pytest.mark.parametrize(
     "change",

@@ -142,6 +142,7 @@ def test_what_is_long_but_not_deep_is_read(text: str) -> None:
     assert value(text) == value(expression(value(text)))
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "text",
     [
@@ -181,6 +182,7 @@ def test_any_words_are_answered(words: list[str]) -> None:
         assert parse(format(tree)) == tree
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kept", [b"", b"not a pickle", None])
 def test_tables_that_cannot_be_kept_or_read_are_made_anew(
     kept: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
