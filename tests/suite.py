@@ -29,6 +29,12 @@ def some(values: Iterable[Any], *plain: Any) -> list[Any]:
     return [pytest.param(value, marks=() if value in plain else long) for value in values]
 
 
+def first(values: Iterable[Any]) -> list[Any]:
+    """Parameters of a test; the cases with all values but the first are slow."""
+    one, *others = values
+    return [one, *(pytest.param(value, marks=pytest.mark.slow) for value in others)]
+
+
 # Specs that have together most of the language.
 CORE = {
     *("blocks", "bert", "clip", "deepseek", "gemma", "gpt", "gpt2", "jamba", "llama", "lfm2"),
@@ -71,7 +77,10 @@ def choose_few(items: Iterable[pytest.Item]) -> None:
 # stays long.
 THINNED = (
     *("tests/backend/", "tests/describe/", "tests/execution/", "tests/graph/", "tests/passes/"),
+    *("tests/published/", "tests/syntax/", "tests/text/"),
     *("tests/reference/test_heads.py", "tests/reference/test_rotary_scaling.py"),
+    *("tests/reference/test_other_lengths.py", "tests/reference/test_round_trips.py"),
+    *("tests/reference/test_gguf_models.py", "tests/reference/test_variants.py"),
 )
 ONE_OF = 4
 
