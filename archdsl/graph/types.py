@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
-from math import prod
+from math import gcd, prod
 from typing import TypeAlias
 
 from archdsl.diagnostics import Span
@@ -77,6 +77,11 @@ class Size(Frozen):
         rest = _size({axes: factor % by for axes, factor in self.terms})
         if rest.value is not None:  # less than `by`
             return whole
+        # floor((d n + r) / (d b)) = floor((n + floor(r / d)) / b)
+        common = gcd(by, *(factor for axes, factor in rest.terms if axes))
+        if common > 1:
+            fewer = _size({axes: factor // common for axes, factor in rest.terms})
+            return whole + fewer // (by // common)
         inner = [axes for axes, _ in rest.terms if any(isinstance(a, Quotient) for a in axes)]
         match inner:
             case [(Quotient(of, other),) as alone] if (alone, 1) in rest.terms:

@@ -104,7 +104,7 @@ def read_text_file(path: Path) -> str:
         fail("file", f"`{path}` cannot be read: {reason}", cause=error)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1024)  # more than the library has: a scan of it would drop each
 def tree(source: Source) -> ast.File:
     """The tree of a source; parsed once per run."""
     return tree_of(source)

@@ -46,12 +46,21 @@ def type_text(node: ast.Type | ast.Types | ast.BlockType | ast.Choices) -> str:
         return f"one_of({', '.join(name.id for name in node.names)})"
     axes = ", ".join(_axis(a) for a in node.axes)
     text = node.dtype + (f"[{axes}]" if axes else "")
-    text += f" < {_flat(node.below, _SUM)}" if node.below else ""
-    return text + (f" pad {_flat(node.pad, _SUM)}" if node.pad else "")
+    text += f" < {_before_equals(node.below, _SUM)}" if node.below else ""
+    return text + (f" pad {_before_equals(node.pad, _SUM)}" if node.pad else "")
 
 
 def _condition_text(node: ast.Expr | None) -> str:
-    return f" if {_flat(node, _ANY)}" if node else ""
+    return f" if {_before_equals(node, _ANY)}" if node else ""
+
+
+def _before_equals(node: ast.Expr, at_least: int) -> str:
+    """An expression that `=` may follow: a `tied` at its end would be a name there."""
+    text, last = _flat(node, at_least), node
+    while isinstance(last, ast.Binary | ast.Compare | ast.Negate | ast.Not):
+        last = last.right if isinstance(last, ast.Binary | ast.Compare) else last.operand
+    repeats = isinstance(last, ast.Repeat) and text.endswith(" tied")
+    return f"({text})" if repeats else text
 
 
 def _axis(node: ast.Axis) -> str:

@@ -11,6 +11,7 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +22,13 @@ from archdsl.backend import program_store
 from archdsl.cache import Store
 from archdsl.cli.run import _read_array
 from archdsl.cli.show import _read_graph
+from archdsl.diagnostics import ArchError
 from archdsl.formats import read_checkpoint, write_npz, write_safetensors
 from archdsl.formats.host import LazyTensor
 from archdsl.generation.generation_config import TEXT, read_generation_config
 from archdsl.graph.printer import show
 from archdsl.pretrained import describe
+from archdsl.published.recognise import recognise
 from archdsl.tasks.classify import read_preprocessor
 from archdsl.tasks.embed import read_pooling
 from archdsl.tasks.sound import read_spectrogram, read_wav
@@ -279,6 +282,14 @@ def entries() -> Contents:
 FORMATS = ("PNG", "JPEG", "WebP", "BMP", "GIF", "TIFF", "PPM")
 SHARDS = {"w": "a.safetensors", "b": "b.safetensors"}
 
+
+def _gpt2_and_library(folder: Path) -> None:
+    """A model; and the specs are parsed, as in a process that has met an unknown config."""
+    gpt2(folder)
+    with suppress(ArchError):
+        recognise("config.json", {"model_type": "unknown"})
+
+
 READERS: dict[str, Reader] = {
     "safetensors": Reader(
         "a.safetensors", lambda: [made(lambda p: write_safetensors(p, ARRAYS))], checkpoint
@@ -306,7 +317,7 @@ READERS: dict[str, Reader] = {
         files("config.json"),
         lambda p: describe(p.parent),
         "json",
-        gpt2,
+        _gpt2_and_library,
         quick=False,
     ),
     "generation-config": Reader(

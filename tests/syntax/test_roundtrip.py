@@ -60,6 +60,12 @@ def test_a_formatted_text_stays_as_it_is(path: Path) -> None:
     assert format(parse(text)) == text
 
 
+@pytest.mark.parametrize("head", ["float pad", "float <", "float if"])
+def test_a_tied_stack_before_an_equals_sign(head: str) -> None:
+    text = f"model M() {{\n  output x: {head} (1 + a * b tied) = a\n}}\n"
+    assert format(parse(text)) == text
+
+
 def test_a_messy_text_has_one_form(golden: Callable[[str, str], None]) -> None:
     text = (CASES / "messy.arch").read_text(encoding="utf-8")
     formatted = format(parse(text))
