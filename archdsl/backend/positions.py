@@ -19,8 +19,11 @@ def positions(op: OpCall) -> Tensor:
     """[B, n]: the position of each vector in its row; 0 for left padding."""
     context, size = op.context, Size.read(op.attr["size"])
     if "past" not in op.tensors:
-        all: Tensor = Tensor.arange(size.at(context.sizes)).reshape(1, -1)  # [1, n]
-        return all.expand(context.program.batch, -1)  # [B, n]
+        n = size.at(context.sizes)
+        all: Tensor = Tensor.arange(n)  # [n]
+        if n == 1:  # tinygrad folds it to a constant, which it cannot pass to a kernel
+            all = context.constant(("one position",), lambda: np.zeros(1, np.int32))
+        return all.reshape(1, -1).expand(context.program.batch, -1)  # [B, n]
     (axis,) = size.vars
     new = Tensor.arange(context.sizes[axis]) + op.tensors["past"]  # [n]
     found: Tensor = (new.reshape(1, -1) - op.tensors["left_pad"].reshape(-1, 1)).maximum(0)

@@ -169,3 +169,26 @@ def test_gradients_are_slopes_of_the_loss() -> None:
             sides.append(float(trained.loss(**given).item()))
         weight.assign(Tensor(start, device=weight.device)).realize()
         assert slope == pytest.approx((sides[0] - sides[1]) / 2e-2, abs=2e-3, rel=0.02)
+
+
+def test_one_head_whose_decay_is_a_number() -> None:
+    spec = """
+block decaying(q: float[T, H, K], v: float[T, H, V]): float[T, H, V] {
+  decay = 1 - exp((positions(H) + 2) * -1.0)
+  state s: float[H, K, V] along T = decay * s + contract("H K, H V -> H K V", q, v)
+  contract("T H K, T H K V -> T H V", q, s)
+}
+model M(D = 3) {
+  input x: float[T <= 20, D]
+  q = x -> reshape("T (H K) -> T H K", H = 1)
+  v = x -> reshape("T (H V) -> T H V", H = 1)
+  output y: float[T, 1, 3] = (q, v) -> decaying
+}
+"""
+    x = np.random.default_rng(3).normal(size=(2, 12, 3)).astype(np.float32)
+    found = archdsl.compile(archdsl.parse(spec), device="CPU")(x=x)["y"].numpy()[:, :, 0]
+    state = np.zeros((2, 3, 3))
+    for t in range(12):
+        state = state * (1 - np.exp(-2.0)) + x[:, t, :, None] * x[:, t, None]
+        wanted = np.einsum("bk,bkv->bv", x[:, t], state)
+        np.testing.assert_allclose(found[:, t], wanted, rtol=1e-5, atol=1e-5)
