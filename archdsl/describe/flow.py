@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from archdsl.graph.elementwise import COMPARISONS
 from archdsl.graph.nodes import Apply, Body, Mixture, Node, Scan, Stack, outer_refs, refs
 
 # Operators that are written as infix signs.
 SIGNS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
-_COMPARISONS = {"equal": "==", "unequal": "!=", "less": "<"}
-_COMPARISONS |= {"at_most": "<=", "more": ">", "at_least": ">="}
 
 
 def infix(node: Node) -> str | None:
@@ -20,7 +19,7 @@ def infix(node: Node) -> str | None:
     if not isinstance(node, Apply):
         return None
     if node.op == "compare" and node.attr["to"] is None:
-        return _COMPARISONS[str(node.attr["kind"])]
+        return COMPARISONS[str(node.attr["kind"])]
     return SIGNS.get(node.op)
 
 

@@ -47,6 +47,11 @@ def _whole_or_float(site: Site, most: Callable[[int, int], int]) -> Type:
     return Type("int", found.axes, below, found.noncausal)
 
 
+# The settings of `compare`, each with its sign.
+COMPARISONS = {"equal": "==", "unequal": "!=", "less": "<"}
+COMPARISONS |= {"at_most": "<=", "more": ">", "at_least": ">="}
+
+
 def compare(site: Site) -> Type:
     """The bool type of a comparison with another tensor or with a number."""
     x, other, to = site.x, site.tensors.get("other"), site.attr["to"]

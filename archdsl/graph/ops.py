@@ -40,7 +40,6 @@ from archdsl.graph.signature import Kind, Op, Param
 from archdsl.graph.split import SPLIT
 from archdsl.graph.tensor_ops import TENSOR_OPS
 
-COMPARISONS = ("equal", "unequal", "less", "at_most", "more", "at_least")
 _PAIR = (
     " Axes are matched by name; a tensor that lacks axes of the other one is the same at all "
     "their positions."
@@ -401,7 +400,7 @@ _ROWS = (
         "compare",
         (
             X,
-            Param("kind", Kind.CHOICE, choices=COMPARISONS),
+            Param("kind", Kind.CHOICE, choices=tuple(elementwise.COMPARISONS)),
             tensor("other", None),
             number("to", None),
             Param("along", Kind.AXES, None),

@@ -5,6 +5,7 @@ A number is not a node of the graph: `1 - x` is `scale` by -1, then `shift` by 1
 
 from __future__ import annotations
 
+from archdsl.graph.elementwise import COMPARISONS
 from archdsl.graph.ops import OPS
 from archdsl.semantics.binding import Arguments, Bound
 from archdsl.semantics.graph_builder import GraphBuilder
@@ -14,15 +15,8 @@ from archdsl.semantics.values import Env, Poison, Scalar, Symbol, Tensor, Value,
 from archdsl.semantics.whole_numbers import renumbering
 from archdsl.syntax import ast
 
-# The setting of `compare` for a sign, and that for the two sides in the other order.
-_COMPARED = {
-    "==": ("equal", "equal"),
-    "!=": ("unequal", "unequal"),
-    "<": ("less", "more"),
-    "<=": ("at_most", "at_least"),
-    ">": ("more", "less"),
-    ">=": ("at_least", "at_most"),
-}
+_COMPARED = {sign: kind for kind, sign in COMPARISONS.items()}
+_SWAPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}  # the sides in the other order
 _PAIRS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
 
 
@@ -69,7 +63,7 @@ class Arithmetic:
 
     def compare(self, expr: ast.Compare, left: Value, right: Value, env: Env) -> Value:
         """A comparison of two tensors, or of a tensor and a number."""
-        kind, swapped = _COMPARED[expr.op]
+        kind, swapped = _COMPARED[expr.op], _COMPARED[_SWAPPED.get(expr.op, expr.op)]
         by: tuple[str, Value, ast.Expr]
         match left, right:
             case (Poison(), _) | (_, Poison()):
