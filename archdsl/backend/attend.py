@@ -67,9 +67,7 @@ def _attend_in_band(
 ) -> Tensor:
     """Attention in blocks of queries and the keys near them: [B, T, H, w]."""
     batch, T = shape(q)[:2]
-    padded = masks.ahead(mask) != 0
-    valid = op.context.valid_mask(op.types["k"].axes[0].size) if padded else None
-    valid = None if valid is None else for_rows(valid, batch)
+    valid = _valid_keys(op, mask, op.types["k"].axes[0].size, batch)
     data = {name: op.tensors[name] for name in masks.inputs(mask)}
     seen = near.visible(mask, batch, _group(q, k), data, valid)  # [B N, 1, G C, W]
     q, k, v = make_contiguous(near.queries(q)), near.keys(k), near.keys(v)
@@ -218,16 +216,22 @@ def visible_keys(
     op: OpCall, mask: Mask, T: int, S: int, group: int, keys: Size
 ) -> Tensor | None:
     """The mask of keys that each query sees, [B or 1, 1, G T or 1, S]; None if all."""
-    # In a causal mask only padding sees padding, which is at the end.
-    valid = op.context.valid_mask(keys) if masks.ahead(mask) != 0 else None
+    valid = _valid_keys(op, mask, keys, shape(op.x)[0])
     if valid is not None:
-        valid = for_rows(valid, shape(op.x)[0]).reshape(-1, 1, 1, S)  # [B, 1, 1, S]
+        valid = valid.reshape(-1, 1, 1, S)  # [B, 1, 1, S]
     if mask == masks.EVERYTHING:
         return valid
     i = repeated_positions(T, group).reshape(1, 1, -1, 1)  # [1, 1, G T, 1]
     j = Tensor.arange(S).reshape(1, 1, 1, S)  # [1, 1, 1, S]
     seen = _pairs(op, mask, i, j, group)  # [B or 1, 1, G T, S]
     return seen if valid is None else seen & valid
+
+
+def _valid_keys(op: OpCall, mask: Mask, keys: Size, rows: int) -> Tensor | None:
+    """[B, S]: which keys are no padding; None if all are, or if none sees what is."""
+    # In a causal mask only padding sees padding, which is at the end.
+    valid = op.context.valid_mask(keys) if masks.ahead(mask) != 0 else None
+    return None if valid is None else for_rows(valid, rows)
 
 
 def _pairs(op: OpCall, mask: Mask, i: Tensor, j: Tensor, group: int) -> Tensor:

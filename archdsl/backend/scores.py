@@ -74,5 +74,5 @@ def _seen(op: OpCall) -> Tensor | None:
 def _lead(op: OpCall) -> int:
     """The most axes of separate sequences that a tensor of the mask has."""
     data = masks.inputs(masks.parse(op.attr["mask"]))
-    own = {"row": 1, "column": 1, "pair": 2}
-    return max((len(op.types[n].axes) - own[n.partition("_")[0]] for n in data), default=0)
+    own = {name: masks.OWN_AXES[name.partition("_")[0]] for name in data}
+    return max((len(op.types[name].axes) - n for name, n in own.items()), default=0)

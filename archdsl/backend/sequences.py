@@ -9,9 +9,9 @@ from tinygrad import Tensor
 
 from archdsl.backend.context import OpCall
 from archdsl.backend.tensors import shape
+from archdsl.graph import masks
 
 OWN_AXES = {"q": 3, "k": 3, "v": 3, "bias": 3, "sink": 1}
-_OF_MASK = {"row": 1, "column": 1, "pair": 2}
 
 
 def as_rows(op: OpCall, before: int, own: Mapping[str, int]) -> OpCall:
@@ -23,7 +23,7 @@ def as_rows(op: OpCall, before: int, own: Mapping[str, int]) -> OpCall:
     rows = shape(op.x)[: 1 + before]
     tensors, types = dict(op.tensors), dict(op.types)
     for name, x in op.tensors.items():
-        last = own.get(name, _OF_MASK.get(name.partition("_")[0], 0))
+        last = own.get(name, masks.OWN_AXES.get(name.partition("_")[0], 0))
         lead = len(types[name].axes) - last
         sizes = shape(x)
         if sizes[0] > 1 or lead:

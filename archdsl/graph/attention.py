@@ -278,7 +278,7 @@ def heads_of(site: Site, param: str) -> tuple[Axis, int, int]:
 
 def is_of_several(param: str, type: Type) -> bool:
     """Whether a tensor of attention has axes of separate sequences."""
-    own = {"q": 3, "k": 3, "v": 3, "row": 1, "column": 1, "pair": 2}
+    own = {"q": 3, "k": 3, "v": 3} | masks.OWN_AXES
     return len(type.axes) > own.get(param.partition("_")[0], len(type.axes))
 
 

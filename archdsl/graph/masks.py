@@ -31,6 +31,7 @@ from archdsl.frozen import Frozen
 NUMBERED = ("within", "chunk", "prefix")
 DATA = {"same": ("row", "column"), "queries": ("row",), "keys": ("column",), "given": ("pair",)}
 ATOMS = ("causal", *NUMBERED, *DATA)
+OWN_AXES = {"row": 1, "column": 1, "pair": 2}  # of a tensor, by its role
 RELATIVE = frozenset({"causal", "within", "chunk"})  # they compare positions of one axis
 
 _INPUT = re.compile(r"(row|column|pair)_[1-9][0-9]*")
