@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 
-from archdsl.semantics.library import standard_library
+from archdsl.semantics.library import load, standard_library
+from archdsl.semantics.report import Report
+from archdsl.semantics.unused_names import without_unused
 from archdsl.syntax import ast
 from archdsl.syntax.parser import parse
-from archdsl.syntax.traversal import walk
 
 
 def causal_models() -> dict[str, frozenset[str]]:
@@ -51,32 +52,9 @@ def _next_token(statement: ast.Statement) -> bool:
 
 def used_only(text: str) -> str:
     """A spec without the blocks and `use`s that it does not need: many tests share theirs."""
-    items = parse(text).items
-    given = [(item, names) for item in items if (names := _given(item))]
-    todo = [item for item in items if not _given(item)]
-    kept = {id(item) for item in todo}
-    while todo:
-        needed = {each.id for each in walk(todo.pop()) if isinstance(each, ast.Name)}
-        for item, names in given:
-            if id(item) not in kept and names & needed:
-                kept.add(id(item))
-                todo.append(item)
-    for item in reversed(items):
+    file = parse(text)
+    kept = set(map(id, without_unused(file.items, load(file, None, Report()))))
+    for item in reversed(file.items):
         if id(item) not in kept:
             text = text[: item.span.start] + text[item.span.end :]
     return text
-
-
-def _given(item: ast.Item) -> set[str]:
-    """The names of the blocks that an item gives to the others."""
-    if isinstance(item, ast.Block):
-        return {item.name.id}
-    if not isinstance(item, ast.Use):
-        return set()
-    return _library(item.path.value)
-
-
-@functools.cache
-def _library(name: str) -> set[str]:
-    file = parse((standard_library() / name).read_text(encoding="utf-8"))
-    return set().union(*map(_given, file.items))

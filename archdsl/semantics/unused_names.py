@@ -33,7 +33,7 @@ def check_unused(scope: Scope, report: Report) -> None:
             if not used and not any(closest(each, (name,)) for each in misspelt):
                 help = "remove it, or move it to a file without a model that other files use"
                 _report(f"`{name}` is never used", item.name.span, help, report)
-    titles = {each.title.value for each in walk(scope.file) if isinstance(each, ast.Include)}
+    titles = titles_in(scope.file)
     for use, used_scope in scope.uses:
         # A mistake in the used file is reported already.
         if used_scope.incomplete or used_scope.unclear:
@@ -46,30 +46,28 @@ def check_unused(scope: Scope, report: Report) -> None:
 
 def without_unused(items: Sequence[ast.Item], scope: Scope) -> tuple[ast.Item, ...]:
     """Items without the blocks, the shared lines and the `use`s of their file, whose scope this
-    is, that no other of them uses."""
-    gives = {id(use): used for use, used in scope.uses}
+    is, that no other of them needs."""
+    given = {id(use): used for use, used in scope.uses}
 
-    def is_used(item: ast.Item, others: Sequence[ast.Item]) -> bool:
-        named = set[str]().union(*(names_in(each) for each in others))
-        titles = {
-            n.title.value for each in others for n in walk(each) if isinstance(n, ast.Include)
-        }
+    def is_needed(item: ast.Item, names: set[str], titles: set[str]) -> bool:
         match item:
             case ast.Block():
-                return item.name.id in named
+                return item.name.id in names
             case ast.SharedLines():
                 return item.title.value in titles
             case ast.Use():
-                given = gives[id(item)]
-                return bool(given.blocks.keys() & named or given.lines.keys() & titles)
+                used = given[id(item)]
+                return bool(used.blocks.keys() & names or used.lines.keys() & titles)
             case _:
                 return True
 
-    while True:
-        found = [a for a in items if is_used(a, [b for b in items if b is not a])]
-        if len(found) == len(items):
-            return tuple(found)
-        items = found
+    kept: set[int] = set()
+    names, titles = set[str](), set[str]()
+    while more := [e for e in items if id(e) not in kept and is_needed(e, names, titles)]:
+        kept |= set(map(id, more))
+        names = names.union(*map(names_in, more))
+        titles = titles.union(*map(titles_in, more))
+    return tuple(each for each in items if id(each) in kept)
 
 
 def names_in_maps(scope: Scope, model: ast.Model) -> set[str]:
@@ -95,6 +93,11 @@ def names_in(node: ast.Node) -> set[str]:
         id(n) for each in walk(node) if isinstance(each, ast.Setting) for n in each.fields
     }
     return {n.id for n in walk(node) if isinstance(n, ast.Name) and id(n) not in fields}
+
+
+def titles_in(node: ast.Node) -> set[str]:
+    """The titles of the shared lines that an item includes."""
+    return {each.title.value for each in walk(node) if isinstance(each, ast.Include)}
 
 
 def _report(message: str, span: Span, help: str, report: Report) -> None:
