@@ -155,11 +155,6 @@ def _order(factor: Factor) -> tuple[bool, str]:
     return isinstance(factor, Quotient), str(factor)
 
 
-def _written(term: tuple[tuple[Factor, ...], int]) -> tuple[int, list[tuple[bool, str]]]:
-    """Products of many axes before those of few."""
-    return -len(term[0]), list(map(_order, term[0]))
-
-
 class _Reader:
     """Reads the text of a size."""
 

@@ -283,7 +283,7 @@ class _ConfigReader:
         return given[0][1] if given else None
 
     def set_parameter(self, line: ast.Setting, found: object) -> bool:
-        """Sets the parameter of a line; returns whether it has one."""
+        """Sets the parameter of a line; returns whether the line is done."""
         if repeated := repeated_parameter(line.value, self.known):
             return not self.set_repeated(line, repeated, found)
         name = parameter_name(line.value, self.known)

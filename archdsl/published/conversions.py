@@ -304,8 +304,6 @@ CONVERSIONS: dict[str, Row] = {
     ),
 }
 
-JOINED = (
-    "concat",
-    "weight_norm",
-)  # a list on the right names the tensors that become one weight
+# A list on the right names the tensors that become one weight.
+JOINED = ("concat", "weight_norm")
 LISTED = ("split", *JOINED)

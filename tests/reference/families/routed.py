@@ -51,16 +51,23 @@ def save_qwen3_moe(folder: Path, seed: int) -> Reference:
     return _eager(transformers.Qwen3MoeForCausalLM(config), folder, seed)
 
 
+def _multipliers(random: Random) -> dict[str, float]:
+    """What Granite multiplies by."""
+    return {
+        "embedding_multiplier": random.uniform(2.0, 9.0),
+        "logits_scaling": random.uniform(2.0, 9.0),
+        "residual_multiplier": random.uniform(0.2, 0.9),
+        "attention_multiplier": random.uniform(0.02, 0.3),
+    }
+
+
 def save_granite_moe(folder: Path, seed: int) -> Reference:
     random = Random(seed)
     config = transformers.GraniteMoeConfig(
         **_sizes(random),
         num_local_experts=random.randint(3, 6),
         num_experts_per_tok=random.randint(1, 3),
-        embedding_multiplier=random.uniform(2.0, 9.0),
-        logits_scaling=random.uniform(2.0, 9.0),
-        residual_multiplier=random.uniform(0.2, 0.9),
-        attention_multiplier=random.uniform(0.02, 0.3),
+        **_multipliers(random),
         attention_bias=seed % 2 == 1,
         tie_word_embeddings=seed % 3 == 0,
         rope_parameters=_rotation(random),
@@ -72,10 +79,7 @@ def save_granite(folder: Path, seed: int) -> Reference:
     random = Random(seed)
     config = transformers.GraniteConfig(
         **_sizes(random),
-        embedding_multiplier=random.uniform(2.0, 9.0),
-        logits_scaling=random.uniform(2.0, 9.0),
-        residual_multiplier=random.uniform(0.2, 0.9),
-        attention_multiplier=random.uniform(0.02, 0.3),
+        **_multipliers(random),
         attention_bias=seed % 2 == 1,
         mlp_bias=seed % 3 == 1,
         tie_word_embeddings=seed % 3 == 0,
