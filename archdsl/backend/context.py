@@ -45,6 +45,9 @@ class ExecutionContext:
     shared: dict[tuple[object, ...], Tensor] = field(default_factory=dict)  # by all layers
     # In an expert: the number of vectors that chose it, which are the first ones.
     chosen_rows: Tensor | None = None
+    key: Tensor | None = (
+        None  # [2] of uint32: the random numbers of dropout; None for tinygrad's
+    )
     # Called with each operator, its full path and its value.
     probe: Callable[[Apply, str, Any], None] | None = None
 
@@ -165,6 +168,7 @@ class OpCall:
     kernels: Mapping[str, str] = field(default_factory=dict)
     epilogue: Epilogue = NO_EPILOGUE
     wide: bool = False
+    place: str = ""  # the layer, the path and the id of the call: no other call has these
 
     @property
     def dtype(self) -> DType:

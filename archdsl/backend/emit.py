@@ -17,17 +17,10 @@ from archdsl.backend.attend import append, attend
 from archdsl.backend.context import OpCall
 from archdsl.backend.contraction import contract, mask_along, max_, sum_, take, top
 from archdsl.backend.convolution import conv1d, extend, store
+from archdsl.backend.dropout import dropout
 from archdsl.backend.functional import ACTIVATIONS, FUNCTIONS, activate, project, softmax_fp32
 from archdsl.backend.kernels import norms, tables
-from archdsl.backend.losses import (
-    binary_cross_entropy,
-    contrastive,
-    cross_entropy,
-    next_token,
-    penalty,
-    squared_error,
-    z_loss,
-)
+from archdsl.backend.losses import LOSSES, value_of
 from archdsl.backend.positions import (
     alibi,
     begin,
@@ -256,10 +249,6 @@ def delay(op: OpCall) -> Tensor:
     return x[:, : shape(x)[1] - by]  # [B, T, …]
 
 
-def dropout(op: OpCall) -> Tensor:
-    return op.x.dropout(op.attr["rate"])  # as x; tinygrad's TRAINING decides
-
-
 def _scale(op: OpCall) -> Tensor:
     whole = dtypes.is_int(op.x.dtype)
     y: Tensor = (op.x.cast(dtypes.float32) if whole else op.x) * op.attr["by"]  # as x
@@ -316,13 +305,7 @@ EMIT: dict[str, Callable[[OpCall], Tensor]] = {
     "store": store,
     "last": last,
     "length": lambda op: op.x.ne(op.attr["pad"]).sum(1).cast(dtypes.int32).contiguous(),
-    "next_token": next_token,
-    "cross_entropy": cross_entropy,
-    "binary_cross_entropy": binary_cross_entropy,
-    "squared_error": squared_error,
-    "contrastive": contrastive,
-    "z_loss": z_loss,
-    "penalty": penalty,
+    **{name: value_of(loss) for name, loss in LOSSES.items()},
     **{name: lambda op, act=name: activate(op.context, act, op.x) for name in ACTIVATIONS},  # type: ignore[misc]
     **{name: lambda op, function=each: function(op.x) for name, each in FUNCTIONS.items()},  # type: ignore[misc]
 }

@@ -19,6 +19,7 @@ from archdsl.backend.emit import EMIT
 from archdsl.backend.kernels.products import Epilogue
 from archdsl.backend.layer_replay import layer_tensors, run_layers
 from archdsl.backend.linear_scan import linear_scan
+from archdsl.backend.losses import LOSSES, Mean
 from archdsl.backend.mixture import mixture
 from archdsl.backend.scan import scan
 from archdsl.backend.tensors import make_contiguous, shape
@@ -62,9 +63,14 @@ def forward(context: ExecutionContext, inputs: Mapping[str, Value]) -> dict[str,
 
 def loss(context: ExecutionContext, inputs: Mapping[str, Value]) -> Tensor:
     """The sum of the losses of a program for its inputs and labels: []."""
+    pairs = zip(context.graph.losses, loss_terms(context, inputs), strict=True)
+    return functools.reduce(operator.add, (mean.value() * each.weight for each, mean in pairs))
+
+
+def loss_terms(context: ExecutionContext, inputs: Mapping[str, Value]) -> list[Mean]:
+    """Each loss of a program, without its weight, as a total and a count."""
     run = _values(context, inputs)
-    terms = (run.call(each.loss) * each.weight for each in context.graph.losses)
-    return functools.reduce(operator.add, terms)
+    return [LOSSES[each.loss.op](run.operands(each.loss)) for each in context.graph.losses]
 
 
 def measured(graph: Graph, inputs: Mapping[str, Value]) -> tuple[int, dict[str, int]]:
@@ -217,6 +223,20 @@ class _Run(Frozen):
         return found
 
     def call(self, node: Apply) -> Tensor:
+        context, op = self.context, self.operands(node)
+        out = EMIT[node.op](op)
+        if op.wide:
+            out = _in_float32(out)
+        elif context.wide and node.op in ELEMENTWISE and out.dtype == dtypes.float32:
+            out = out.cast(dtypes.float16)
+        if context.probe:
+            context.probe(node, self.path(node.path), out)
+        # A residual sum is computed once: for a single token, tinygrad would otherwise
+        # recompute it from all matmuls before it, in every layer.
+        return make_contiguous(out) if node.op == "add" and context.caches else out
+
+    def operands(self, node: Apply) -> OpCall:
+        """What the function of an operator receives."""
         context = self.context
         here = site(context.graph, node, context.types)
         path = str(node.attr.get("tied") or self.path(node.path))
@@ -235,7 +255,7 @@ class _Run(Frozen):
             fused = {name: _for_rows(each, rows) for name, each in fused.items()}
         if wide and node.op in ELEMENTWISE:
             tensors = {param: _in_float32(each) for param, each in tensors.items()}
-        op = OpCall(
+        return OpCall(
             tensors,
             here.tensors,
             {name: context.weights[full] for name, full in weights.items()},
@@ -247,17 +267,8 @@ class _Run(Frozen):
             else {},
             _epilogue(node, fused),
             wide,
+            f"{self.layer} {self.path(node.path)} {node.id}",
         )
-        out = EMIT[node.op](op)
-        if wide:
-            out = _in_float32(out)
-        elif context.wide and node.op in ELEMENTWISE and out.dtype == dtypes.float32:
-            out = out.cast(dtypes.float16)
-        if context.probe:
-            context.probe(node, self.path(node.path), out)
-        # A residual sum is computed once: for a single token, tinygrad would otherwise
-        # recompute it from all matmuls before it, in every layer.
-        return make_contiguous(out) if node.op == "add" and context.caches else out
 
 
 def _leaves(each: Slice, value: Value, name: str = "") -> dict[str, Tensor]:

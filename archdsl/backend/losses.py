@@ -1,18 +1,37 @@
-"""The losses, in float32 for all weights."""
+"""The losses, in float32 for all weights: each is a mean over what counts.
+
+A loss is computed as a total and a count, so that a batch can be computed in parts: the loss of
+the whole is the sum of the totals, divided by the sum of the counts.
+"""
 
 from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Callable
+from math import prod
+from typing import NamedTuple
 
 from tinygrad import Tensor, dtypes
 
 from archdsl.backend.context import OpCall
+from archdsl.backend.tensors import shape
 from archdsl.graph.types import Axis
 
 
-def _mean(op: OpCall, losses: Tensor, axes: tuple[Axis, ...], skip: int = 0) -> Tensor:
-    """The mean of losses [B, …] over what counts: no padding, and where `where` is true: [].
+class Mean(NamedTuple):
+    """A mean of numbers: their sum [], and how many there are."""
+
+    total: Tensor
+    counted: Tensor | int
+
+    def value(self) -> Tensor:
+        mean: Tensor = self.total / self.counted  # []
+        return mean
+
+
+def _mean(op: OpCall, losses: Tensor, axes: tuple[Axis, ...], skip: int = 0) -> Mean:
+    """The mean of losses [B, …] over what counts: no padding, and where `where` is true.
 
     The first `skip` positions of the first axis have no loss.
     """
@@ -23,11 +42,10 @@ def _mean(op: OpCall, losses: Tensor, axes: tuple[Axis, ...], skip: int = 0) -> 
             sizes = [-1 if each == place else 1 for each in range(len(axes))]
             masks.append(valid.reshape(valid.shape[0], *sizes))  # [B, 1, …, n, …, 1]
     if not masks:
-        return losses.mean()  # []
+        return Mean(losses.sum(), prod(shape(losses)))
     counted = functools.reduce(operator.and_, masks)  # [B, …]
     counted = (counted[:, skip:] if skip else counted).expand(losses.shape)  # [B, …]
-    mean: Tensor = counted.where(losses, 0).sum() / counted.sum()  # []
-    return mean
+    return Mean(counted.where(losses, 0).sum(), counted.sum())
 
 
 def _cross_entropy(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
@@ -37,42 +55,59 @@ def _cross_entropy(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
     return losses * (1 - smoothing) - log_p.mean(-1) * smoothing if smoothing else losses
 
 
-def next_token(op: OpCall) -> Tensor:
+def _next_token(op: OpCall) -> Mean:
     logits, tokens = op.tensors["logits"], op.tensors["tokens"]  # [B, T, vocab], [B, T]
     ahead = op.attr["ahead"]
     losses = _cross_entropy(logits[:, :-ahead], tokens[:, ahead:], op.attr["smoothing"])
-    return _mean(op, losses, op.types["tokens"].axes, ahead)  # []
+    return _mean(op, losses, op.types["tokens"].axes, ahead)
 
 
-def cross_entropy(op: OpCall) -> Tensor:
+def _label_cross_entropy(op: OpCall) -> Mean:
     label = op.tensors["label"]  # [B, …]
     losses = _cross_entropy(op.tensors["logits"], label, op.attr["smoothing"])  # [B, …]
-    return _mean(op, losses, op.types["label"].axes)  # []
+    return _mean(op, losses, op.types["label"].axes)
 
 
-def binary_cross_entropy(op: OpCall) -> Tensor:
+def _binary_cross_entropy(op: OpCall) -> Mean:
     logits, label = (op.tensors[name].cast(dtypes.float32) for name in ("logits", "label"))
     losses = logits.relu() - logits * label + (1 + (-logits.abs()).exp()).log()  # [B, …]
-    return _mean(op, losses, op.types["logits"].axes)  # []
+    return _mean(op, losses, op.types["logits"].axes)
 
 
-def squared_error(op: OpCall) -> Tensor:
+def _squared_error(op: OpCall) -> Mean:
     difference = op.x.cast(dtypes.float32) - op.tensors["target"].cast(dtypes.float32)
-    return _mean(op, difference.square(), op.axes)  # []
+    return _mean(op, difference.square(), op.axes)
 
 
-def contrastive(op: OpCall) -> Tensor:
+def _contrastive(op: OpCall) -> Mean:
     x, other = op.x.cast(dtypes.float32), op.tensors["other"].cast(dtypes.float32)  # [B, D]
     logits = x @ other.T  # [B, B]
     right = Tensor.arange(logits.shape[0])  # [B]
-    both = (_cross_entropy(each, right, 0.0).mean() for each in (logits, logits.T))
-    return functools.reduce(operator.add, both) / 2  # []
+    both = (_cross_entropy(each, right, 0.0) for each in (logits, logits.T))  # [B] each
+    losses = functools.reduce(operator.add, both) / 2  # [B]
+    return Mean(losses.sum(), int(logits.shape[0]))
 
 
-def z_loss(op: OpCall) -> Tensor:
+def _z_loss(op: OpCall) -> Mean:
     losses = op.tensors["logits"].cast(dtypes.float32).logsumexp(-1).square()  # [B, …]
-    return _mean(op, losses, op.types["logits"].axes[:-1])  # []
+    return _mean(op, losses, op.types["logits"].axes[:-1])
 
 
-def penalty(op: OpCall) -> Tensor:
-    return _mean(op, op.x.cast(dtypes.float32), op.axes)  # []
+def _penalty(op: OpCall) -> Mean:
+    return _mean(op, op.x.cast(dtypes.float32), op.axes)
+
+
+LOSSES: dict[str, Callable[[OpCall], Mean]] = {
+    "next_token": _next_token,
+    "cross_entropy": _label_cross_entropy,
+    "binary_cross_entropy": _binary_cross_entropy,
+    "squared_error": _squared_error,
+    "contrastive": _contrastive,
+    "z_loss": _z_loss,
+    "penalty": _penalty,
+}
+
+
+def value_of(loss: Callable[[OpCall], Mean]) -> Callable[[OpCall], Tensor]:
+    """The function that computes a loss as a number: []."""
+    return lambda op: loss(op).value()

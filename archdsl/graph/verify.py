@@ -74,7 +74,7 @@ class _Verifier:
         self.paths()
         self.tables()
         _require_unique((name for name, _ in graph.outputs), "output")
-        _require(bool(graph.outputs), graph.name, "has no output")
+        _require(bool(graph.outputs or graph.losses), graph.name, "has no output and no loss")
         for name, ref in graph.outputs:
             _require(ref in known, name, f"refers to {ref}, which is not defined")
         self.loss(known)

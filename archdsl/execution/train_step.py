@@ -1,0 +1,354 @@
+"""One step of training: gradients of the loss for some batches, then an update of the weights.
+
+The step is two captured programs. The first adds the gradients of a batch to buffers, and
+computes their length. The second updates the weights. Between them the host sees whether all
+numbers are finite, so NaN never reaches the weights; it clips the gradients, and sums them over
+batches and processes.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tinygrad import Tensor, dtypes
+
+from archdsl.backend import interpret
+from archdsl.backend.losses import Mean
+from archdsl.backend.optimizers import Optimizer, Rule
+from archdsl.backend.program import Program as Capture
+from archdsl.backend.tensors import (
+    copy_in,
+    realize_outside_capture,
+    shape,
+    to_device,
+    zeros,
+)
+from archdsl.diagnostics import fail
+from archdsl.execution.executable import Executable
+from archdsl.execution.recent import Recent
+from archdsl.frozen import Frozen
+from archdsl.graph.nodes import Graph, refs, walk
+from archdsl.graph.printer import show
+from archdsl.graph.sites import parameters
+from archdsl.graph.unused import drop_unused
+
+Batch = Mapping[str, NDArray[Any]]
+CAPTURES = 16  # programs kept, one per combination of input shapes
+LARGEST_SCALE = 2.0**24
+STEPS_TO_DOUBLE = 1000  # the loss scale doubles after so many steps without overflow
+
+
+class Losses(Frozen):
+    """The losses of some batches: of each term its total and its count, [terms] each."""
+
+    totals: NDArray[np.float64]
+    counts: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    def __add__(self, other: Losses) -> Losses:
+        return Losses(self.totals + other.totals, self.counts + other.counts, self.weights)
+
+    @property
+    def terms(self) -> NDArray[np.float64]:
+        """The value of each term, without its weight."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.totals / self.counts)
+
+    @property
+    def value(self) -> float:
+        """The loss: the weighted sum of the terms."""
+        return float(self.terms @ self.weights)
+
+
+class Step(Frozen):
+    """What a step reports. It `moved` the weights unless a number was not finite."""
+
+    losses: Losses
+    norm: float  # the length of the gradient before clipping
+    scale: float  # the factor of the loss in float16
+    moved: bool
+
+    @property
+    def loss(self) -> float:
+        return self.losses.value
+
+
+class Parts(Frozen):
+    """How several processes share a step: they add up numbers, and gradients in place."""
+
+    add: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    add_gradients: Callable[[Mapping[str, Tensor]], float]  # gives the sum of their squares
+
+
+class TrainStep:
+    """Training steps of a model, whose weights they change in place.
+
+    - `rule`: the optimizer.
+    - `frozen`: the paths of weights that stay as they are.
+    - `clip`: the largest length of the gradient.
+    - `ema`: the decay of an average of the weights, such as 0.999.
+    - `accumulate`: batches per step. The loss is the mean over all, as if they were one batch.
+
+    Weights in bfloat16 or float16 have a copy in float32, which the optimizer changes
+    (Micikevicius et al. 2017, section 3.1). In float16 the loss is multiplied by a scale, which
+    halves after an overflow (section 3.2).
+    """
+
+    def __init__(
+        self,
+        executable: Executable,
+        rule: Rule,
+        *,
+        frozen: frozenset[str] = frozenset(),
+        clip: float | None = 1.0,
+        ema: float | None = None,
+        accumulate: int = 1,
+        parts: Parts | None = None,
+    ):
+        self.executable, self.clip, self.ema = executable, clip, ema
+        self.accumulate, self.parts = accumulate, parts
+        self.graph = loss_graph(executable.graph)
+        if accumulate > 1 or parts:
+            _refuse_contrastive(self.graph)
+        reached = [each.path for each in parameters(self.graph)]
+        self.trained = [path for path in reached if path not in frozen]
+        if not self.trained:
+            fail("model", "no weight is left to train", help="freeze fewer weights")
+        if executable.parameters.quantized:
+            fail("model", "quantized weights cannot be trained", help="load them in float32")
+        self.weights = {path: executable.parameters[path] for path in self.trained}
+        self.scale, self.since_overflow = 1.0, 0
+        if executable.dtype == "float16":
+            self.scale = 2.0**16
+        half = executable.dtype != "float32"
+        self.masters = {
+            path: realize_outside_capture(weight.cast(dtypes.float32).contiguous())
+            for path, weight in self.weights.items()
+            if half
+        }
+        updated = self.masters or self.weights
+        self.averages = {
+            path: realize_outside_capture(weight.clone())
+            for path, weight in updated.items()
+            if ema is not None
+        }
+        device = executable.device
+        self.gradients = {
+            path: zeros(shape(weight), device, "float32")
+            for path, weight in self.weights.items()
+        }
+        self.optimizer = Optimizer(rule, updated, in_layers(self.graph))
+        self._captures: Recent[_Captured] = Recent(CAPTURES)
+        self._updating = executable.capture(self._updated, ("update", rule, ema), self._known())
+        self._numbers = to_device(np.zeros(2, np.float32), device)
+
+    def __call__(self, batches: Sequence[Batch], rate: float, seed: Sequence[int]) -> Step:
+        """One step at a learning rate. `seed` decides the masks of dropout."""
+        assert len(batches) == self.accumulate
+        with self.executable.lock:
+            counts = None
+            if self.accumulate > 1 or self.parts:
+                counts = self._add(np.sum([self.count(each) for each in batches], 0))
+            losses, square = None, 0.0
+            for number, batch in enumerate(batches):
+                key = np.random.SeedSequence([*seed, number]).generate_state(2, np.uint32)
+                found, square = self._gradients(batch, counts, key, number)
+                losses = found if losses is None else losses + found
+            assert losses is not None
+            if self.parts:
+                losses = Losses(
+                    self._add(losses.totals), self._add(losses.counts), losses.weights
+                )
+                square = self.parts.add_gradients(self.gradients)
+            return self._finish(losses, math.sqrt(square) / self.scale, rate)
+
+    def _add(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sum of numbers over the processes that share the step."""
+        return self.parts.add(numbers) if self.parts else numbers
+
+    def _finish(self, losses: Losses, norm: float, rate: float) -> Step:
+        """Updates the weights, if all numbers are finite."""
+        scale, moved = self.scale, math.isfinite(losses.value) and math.isfinite(norm)
+        if moved:
+            clipped = 1.0 if self.clip is None or norm <= self.clip else self.clip / norm
+            copy_in(self._numbers, np.array([rate, clipped / scale], np.float32))
+            self._updating(self._numbers)
+        if self.executable.dtype == "float16":
+            self.since_overflow = self.since_overflow + 1 if moved else 0
+            if not moved:
+                self.scale = max(1.0, scale / 2)
+            elif self.since_overflow % STEPS_TO_DOUBLE == 0:
+                self.scale = min(LARGEST_SCALE, scale * 2)
+        return Step(losses, norm, scale, moved)
+
+    # -- programs --
+
+    def count(self, batch: Batch) -> NDArray[np.float64]:
+        """[terms]: how many numbers each loss is the mean of."""
+        found: NDArray[np.float64] = self._losses(
+            self._run("count", self._counts, batch)
+        ).counts
+        return found
+
+    def evaluate(self, batch: Batch) -> Losses:
+        """The losses of a batch, without dropout and without gradients."""
+        with self.executable.lock:
+            return self._losses(self._run("losses", self._evaluated, batch))
+
+    def _gradients(
+        self, batch: Batch, counts: NDArray[np.float64] | None, key: NDArray[Any], number: int
+    ) -> tuple[Losses, float]:
+        """Adds the gradients of a batch to the buffers, or sets them if it is the first.
+
+        Gives the losses, and the sum of the squares of all gradients so far.
+        """
+        given = [key, np.array([self.scale, number > 0], np.float32)]
+        if counts is not None:
+            given.append(np.maximum(counts, 1).astype(np.float32))
+        found = self._run("gradients", self._differentiated, batch, *given)
+        return self._losses(found[:-1]), float(found[-1])
+
+    def _run(
+        self, what: str, function: Callable[..., Tensor], batch: Batch, *given: NDArray[Any]
+    ) -> NDArray[np.float64]:
+        """The numbers of a function of `given` and a batch, captured once for their shapes."""
+        shapes = tuple((name, array.shape) for name, array in batch.items())
+        key = (what, len(given), shapes)
+        one = self._captures.get(key, lambda: self._captured(what, function, batch, given))
+        for tensor, array in zip(one.given, given, strict=True):
+            copy_in(tensor, array)
+        for name, array in batch.items():
+            copy_in(one.batch[name], array)
+        return one.program(*one.given, **one.batch).numpy().astype(np.float64)
+
+    def _captured(
+        self,
+        what: str,
+        function: Callable[..., Tensor],
+        batch: Batch,
+        given: Sequence[NDArray[Any]],
+    ) -> _Captured:
+        device = self.executable.device
+        key = (what, show(self.graph), tuple(self.trained), self.accumulate)
+        return _Captured(
+            self.executable.capture(function, key, self._known()),
+            [to_device(each, device, each.dtype.name) for each in given],
+            {name: to_device(each, device, each.dtype.name) for name, each in batch.items()},
+        )
+
+    def _differentiated(
+        self, key: Tensor, numbers: Tensor, counts: Tensor | None = None, **batch: Tensor
+    ) -> Tensor:
+        """Adds gradients to the buffers. [2 terms + 1]: totals, counts, the sum of squares."""
+        means = self._terms(batch, trains=True, key=key)
+        loss = sum_of(
+            mean.total * term.weight / (mean.counted if counts is None else counts[i])
+            for i, (term, mean) in enumerate(zip(self.graph.losses, means, strict=True))
+        )  # []
+        if self.executable.dtype == "float16":
+            loss = loss * numbers[0]  # []
+        found = loss.gradient(*self.weights.values())
+        squares = []
+        for buffer, gradient in zip(self.gradients.values(), found, strict=True):
+            whole = gradient.cast(dtypes.float32)
+            if self.accumulate > 1:
+                whole = whole + (numbers[1] > 0).where(buffer, 0)
+            squares.append(buffer.assign(whole).square().sum())  # []
+        report = _report(means).cat(sum_of(squares).reshape(1))  # [2 terms + 1]
+        return report.realize(*self.gradients.values())
+
+    def _counts(self, **batch: Tensor) -> Tensor:
+        means = self._terms(batch, trains=False)
+        return _report([Mean(Tensor(0.0), mean.counted) for mean in means]).realize()
+
+    def _evaluated(self, **batch: Tensor) -> Tensor:
+        return _report(self._terms(batch, trains=False)).realize()
+
+    def _terms(
+        self, batch: Mapping[str, Tensor], trains: bool, key: Tensor | None = None
+    ) -> list[Mean]:
+        given = {name: self.executable.cast(each) for name, each in batch.items()}
+        context = self.executable.run(self.executable.lowered(self.graph, given, trains))
+        context.key = key
+        return interpret.loss_terms(context, given)
+
+    def _updated(self, numbers: Tensor) -> Tensor:
+        """Updates the weights from the gradients; `numbers` are the rate and a factor."""
+        rate, factor = numbers[0:1], numbers[1]
+        scaled = {path: each * factor for path, each in self.gradients.items()}
+        changed = self.optimizer.update(scaled, rate)
+        for path, master in self.masters.items():
+            changed.append(self.weights[path].assign(master.cast(self.executable.dtype)))
+        for path, mean in self.averages.items():
+            assert self.ema is not None
+            now = (self.masters or self.weights)[path]
+            changed.append(mean.assign(mean * self.ema + now * (1 - self.ema)))
+        return (rate + 0).contiguous().realize(*changed)
+
+    def _losses(self, report: NDArray[np.float64]) -> Losses:
+        totals, counts = report.reshape(2, -1)
+        return Losses(totals, counts, np.array([term.weight for term in self.graph.losses]))
+
+    # -- state --
+
+    def _known(self) -> dict[str, Tensor]:
+        """The tensors besides the weights that the programs read or write, by name."""
+        parts = {"gradient": self.gradients, "master": self.masters, "average": self.averages}
+        found = {
+            f"{k} {path}": each for k, part in parts.items() for path, each in part.items()
+        }
+        return found | self.optimizer.state()
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that training continues from, besides the weights, by name."""
+        known = self._known()
+        return {name: each for name, each in known.items() if not name.startswith("gradient ")}
+
+
+class _Captured(Frozen):
+    """A captured function, and the tensors that hold what it is given."""
+
+    program: Capture[Tensor]
+    given: Sequence[Tensor]
+    batch: Mapping[str, Tensor]
+
+
+def loss_graph(graph: Graph) -> Graph:
+    """The part of a graph that its losses need."""
+    used = {ref for term in graph.losses for ref in refs(term.loss)}
+    return replace(graph, outputs=(), nodes=drop_unused(graph.nodes, used))
+
+
+def in_layers(graph: Graph) -> frozenset[str]:
+    """The paths of the weights inside of stacks."""
+    inside = {node.id for node, around in walk(graph.nodes) if around}
+    return frozenset(each.path for each in parameters(graph) if each.node in inside)
+
+
+def _refuse_contrastive(graph: Graph) -> None:
+    term = next((each for each in graph.losses if each.loss.op == "contrastive"), None)
+    if term is not None:
+        fail(
+            "model",
+            "`contrastive` compares the examples of a batch, so a batch cannot be divided",
+            term.loss.span,
+            help="train without accumulation, on one device",
+        )
+
+
+def _report(means: Sequence[Mean]) -> Tensor:
+    """The totals and the counts: [2 terms], float32."""
+    numbers = [each.total for each in means] + [each.counted for each in means]
+    tensors = [n if isinstance(n, Tensor) else Tensor(float(n)) for n in numbers]
+    return Tensor.stack(*(each.cast(dtypes.float32) for each in tensors)).contiguous()
+
+
+def sum_of(tensors: Iterable[Tensor]) -> Tensor:
+    return functools.reduce(operator.add, tensors)
