@@ -189,7 +189,7 @@ MUTATIONS = [
     ),
     # outputs
     ("output parts", "output logits", "logits is the name of more than one output"),
-    ("output logits = %11\noutput parts = %10\n", "", "G has no output"),
+    ("output logits = %11\noutput parts = %10\n", "", "G has no output and no loss"),
     ("parts = %10", "parts = %3", "parts refers to %3, which is not defined"),
     ("parts = %10", "parts = class", "parts refers to class, which is not defined"),
     # loss
