@@ -14,7 +14,8 @@ class Settings(Frozen):
     | length of the run | `steps` |
     | batch | `batch` examples, `accumulate` of such batches per step, `length` positions |
     | optimizer | `optimizer`, `weight_decay`, `beta1`, `beta2`, `epsilon`, `momentum`, `clip` |
-    | learning rate | `learning_rate`, `schedule`, `warmup` steps, `last_rate` as a share |
+    | learning rate | `learning_rate`, `schedule`, `last_rate` as a share of the highest |
+    | | `warmup` steps (a tenth of the run, at most 100), `decay_share` of the steps for wsd |
     | average of the weights | `ema`, its decay |
     | fine-tuning | `freeze`, patterns of paths |
     | memory | `recompute`: activations of layers are computed twice and not stored |
@@ -31,8 +32,9 @@ class Settings(Frozen):
     optimizer: str = "adamw"
     learning_rate: float = 3e-4
     schedule: str = "cosine"
-    warmup: int = 100
+    warmup: int | None = None
     last_rate: float = 0.1
+    decay_share: float = 0.2
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
