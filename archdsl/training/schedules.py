@@ -8,11 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from archdsl.diagnostics import fail
 from archdsl.execution.arguments import check_choice
-from archdsl.training.settings import Settings
-
-LONGEST_WARMUP = 100  # steps, if the settings do not say
+from archdsl.training.settings import Settings, warmup_steps
 
 
 def learning_rate(settings: Settings, step: int) -> float:
@@ -39,21 +36,6 @@ def learning_rate(settings: Settings, step: int) -> float:
     if now < warmup:
         return settings.learning_rate * now / warmup
     return settings.learning_rate * after(settings, now)
-
-
-def warmup_steps(settings: Settings) -> int:
-    """The steps of the warmup: a tenth of the run, at most 100, if the settings do not say."""
-    if settings.warmup is None:
-        return min(settings.steps // 10, LONGEST_WARMUP)
-    if settings.warmup > settings.steps:
-        fail(
-            "argument-value",
-            "the warmup is longer than the run",
-            expected=f"at most {settings.steps} steps, the length of the run",
-            found=f"warmup = {settings.warmup}",
-            help="leave out `warmup`: it is then a tenth of the run",
-        )
-    return settings.warmup
 
 
 def _falling(settings: Settings, begin: float, now: int) -> float:

@@ -8,8 +8,8 @@ import math
 import pytest
 
 from archdsl.diagnostics import ArchError
-from archdsl.training.schedules import SCHEDULES, learning_rate, warmup_steps
-from archdsl.training.settings import Settings
+from archdsl.training.schedules import SCHEDULES, learning_rate
+from archdsl.training.settings import Settings, warmup_steps
 
 STEPS = 200
 
