@@ -70,8 +70,13 @@ def _label_cross_entropy(op: OpCall) -> Mean:
 
 def _binary_cross_entropy(op: OpCall) -> Mean:
     logits, label = (op.tensors[name].cast(dtypes.float32) for name in ("logits", "label"))
-    losses = logits.relu() - logits * label + (1 + (-logits.abs()).exp()).log()  # [B, …]
-    return _mean(op, losses, op.types["logits"].axes)
+    return _mean(op, _sigmoid_cross_entropy(logits, label), op.types["logits"].axes)
+
+
+def _sigmoid_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """-log of the probability of labels from 0 to 1: [B, …], as `logits`."""
+    losses: Tensor = logits.relu() - logits * label + (1 + (-logits.abs()).exp()).log()
+    return losses
 
 
 def _squared_error(op: OpCall) -> Mean:
@@ -82,10 +87,16 @@ def _squared_error(op: OpCall) -> Mean:
 def _contrastive(op: OpCall) -> Mean:
     x, other = op.x.cast(dtypes.float32), op.tensors["other"].cast(dtypes.float32)  # [B, D]
     logits = x @ other.T  # [B, B]
-    right = Tensor.arange(logits.shape[0])  # [B]
+    examples = int(logits.shape[0])
+    if op.attr["kind"] == "sigmoid":
+        if "bias" in op.tensors:
+            logits = logits + op.tensors["bias"].cast(dtypes.float32).unsqueeze(1)  # [B, B]
+        pairs = _sigmoid_cross_entropy(logits, Tensor.eye(examples))  # [B, B]
+        return Mean(pairs.sum(), examples)
+    right = Tensor.arange(examples)  # [B]
     both = (_cross_entropy(each, right, 0.0) for each in (logits, logits.T))  # [B] each
     losses = functools.reduce(operator.add, both) / 2  # [B]
-    return Mean(losses.sum(), int(logits.shape[0]))
+    return Mean(losses.sum(), examples)
 
 
 def _z_loss(op: OpCall) -> Mean:

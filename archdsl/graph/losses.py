@@ -75,6 +75,16 @@ def contrastive(site: Site) -> Type:
             help="`x -> mean` or `x -> readout(cls)` gives one vector",
         )
     site.floats("other")
+    if "bias" in site.tensors:
+        site.floats("bias")
+        site.check_axes("bias", "the bias is one number", ())
+        if site.attr["kind"] != "sigmoid":
+            raise Mismatch(
+                "argument-value",
+                "a bias that is the same for all pairs does not change their softmax",
+                "bias",
+                help="leave it out, or write `sigmoid`",
+            )
     return SCALAR
 
 

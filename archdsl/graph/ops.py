@@ -541,11 +541,18 @@ _ROWS = (
     ),
     Op(
         "contrastive",
-        (X, tensor("other")),
+        (
+            X,
+            tensor("other"),
+            Param("kind", Kind.CHOICE, "softmax", ("softmax", "sigmoid")),
+            tensor("bias", None),
+        ),
         losses.contrastive,
-        "The mean cross entropy, in nats, of finding the vector `other` [D] of each example "
-        "among those of the batch by its dot product with `x` [D], and the other way round "
-        "(Radford et al. 2021, figure 3).",
+        "Compares the vector `x` [D] of each example with the vectors `other` [D] of the whole "
+        "batch by dot products. `softmax`: the mean cross entropy, in nats, of finding the "
+        "right `other` for each `x`, and the other way round (Radford et al. 2021, figure 3). "
+        "`sigmoid`: the binary cross entropy of each pair, with `bias` added to its dot "
+        "product, divided by the number of examples (Zhai et al. 2023, algorithm 1).",
         loss=True,
         example="contrastive(images, texts)",
     ),

@@ -275,20 +275,19 @@ class ModelBuilder:
         return holds is True
 
     def _loss(self, node: ast.Loss) -> None:
-        if self.losses:
+        labels = len(self.labels)
+        terms = [self._term(each) for each in node.terms]
+        if not self._is_present(node.condition):
+            del self.labels[labels:]
+        elif self.losses:
             self.report.add(
                 "duplicate-name",
                 "a model can have only one loss",
                 node.span,
                 help="write a sum: `loss a(…) + 0.1 * b(…)`",
             )
-            return
-        terms = [self._term(each) for each in node.terms]
-        present = self._is_present(node.condition)
-        if present and None not in terms:
+        elif None not in terms:
             self.losses = [each for each in terms if each is not None]
-        elif not present:
-            self.labels.clear()
 
     def _term(self, term: ast.Term) -> Term | None:
         """A loss and its weight; None after a report."""

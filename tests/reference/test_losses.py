@@ -23,10 +23,10 @@ model M(vocab = 7, D = 5) {
   h = tokens -> embed(vocab, D)
   output logits: float[T, vocab] = h -> linear(vocab)
   output image: float[vocab] = logits -> mean
-  output text: float[D] = h -> mean -> out: linear(D)
   loss LOSS
 }
 """
+BIAS = "  weight bias: float = -0.5\n  loss"
 
 
 def _next(logits: Any, tokens: Any, ahead: int, smoothing: float, counted: Any) -> Any:
@@ -40,7 +40,7 @@ def _next(logits: Any, tokens: Any, ahead: int, smoothing: float, counted: Any) 
     return each[counted[:, ahead:]].mean()
 
 
-def _expected(loss: str, logits: Any, image: Any, text: Any) -> Any:
+def _expected(loss: str, logits: Any, image: Any, bias: Any) -> Any:
     import torch
 
     f = torch.nn.functional
@@ -60,6 +60,9 @@ def _expected(loss: str, logits: Any, image: Any, text: Any) -> Any:
             return f.binary_cross_entropy_with_logits(logits[real], label[real].float())
         case "squared_error":
             return f.mse_loss(logits[real], target[real])
+        case "contrastive" if "sigmoid" in loss:
+            signs = 2 * torch.eye(3) - 1
+            return -f.logsigmoid(signs * (image @ (2 * image).T + bias)).sum() / 3
         case "contrastive":
             scores, right = image @ (2 * image).T, torch.arange(3)
             return (f.cross_entropy(scores, right) + f.cross_entropy(scores.T, right)) / 2
@@ -76,13 +79,15 @@ def _expected(loss: str, logits: Any, image: Any, text: Any) -> Any:
         "binary_cross_entropy(logits, label: bool[T, vocab])",
         "squared_error(logits, target: float[T, vocab])",
         "contrastive(image, image * 2)",
+        "contrastive(image, image * 2, sigmoid, bias = bias)",
         "penalty(logits)",
     ],
 )
 def test_losses_and_gradients(loss: str) -> None:
     import torch
 
-    model = archdsl.compile(archdsl.parse(SPEC.replace("LOSS", loss)), device="CPU", seed=2)
+    spec = SPEC.replace("  loss", BIAS) if "bias" in loss else SPEC
+    model = archdsl.compile(archdsl.parse(spec.replace("LOSS", loss)), device="CPU", seed=2)
     labels = {"counted": COUNTED, "label": TARGET > 0, "target": TARGET}
     given = {each.name: labels[each.name] for each in model.graph.labels}
     ours = model.loss(tokens=TOKENS, **given)
@@ -95,9 +100,10 @@ def test_losses_and_gradients(loss: str) -> None:
     logits = hidden @ weights["linear.weight"].T + weights["linear.bias"]
     real = torch.from_numpy(TOKENS != 0)
     image = torch.stack([row[mask].mean(0) for row, mask in zip(logits, real, strict=True)])
-    theirs = _expected(loss, logits, image, None)
+    theirs = _expected(loss, logits, image, weights.get("bias"))
     theirs.backward()
-    for name in ("embed.weight", "linear.weight", "linear.bias"):
-        found, right = model.parameters[name].grad.numpy(), weights[name].grad.numpy()
+    for name in weights:
+        gradient: Any = model.parameters[name].grad
+        found, right = gradient.numpy(), weights[name].grad.numpy()
         assert abs(found - right).max() <= 1e-5 * max(1.0, abs(right).max()), name
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5, abs=1e-7)

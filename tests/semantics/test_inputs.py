@@ -137,3 +137,25 @@ def test_an_input_with_padding_may_have_a_default() -> None:
     for row, length in enumerate((21, 8)):
         alone = model(wave=wave[row : row + 1, :length])["y"].numpy()
         np.testing.assert_allclose(rows[row : row + 1], alone, atol=1e-6)
+
+
+SEVERAL = """
+model Several(task: one_of(classify, tag, none) = classify, classes = 5) {
+  input x: float[T <= 8, 4]
+  y = x -> linear(classes)
+  output whole: float[classes] = y -> mean
+  output parts: float[T, classes] = y
+  loss cross_entropy(whole, label: int < classes) if task == classify
+  loss cross_entropy(parts, tags: int[T] < classes) + 0.1 * z_loss(parts) if task == tag
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "losses"),
+    [("classify", ["label"], 1), ("tag", ["tags"], 2), ("none", [], 0)],
+)
+def test_the_loss_whose_condition_holds(task: str, labels: list[str], losses: int) -> None:
+    found = archdsl.compile(archdsl.parse(SEVERAL), task=task).graph
+    assert [each.name for each in found.labels] == labels
+    assert len(found.losses) == losses
