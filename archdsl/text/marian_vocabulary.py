@@ -86,6 +86,10 @@ class MarianVocabulary:
                 text += token
         return text.replace("▁", " ").strip()
 
+    def special(self) -> dict[int, str]:
+        """Returns the end, padding and unknown token: their names by id."""
+        return {self.source[token]: token for token in self._special.values()}
+
 
 def _library(path: Path) -> Any:
     model = read_sentencepiece(path)

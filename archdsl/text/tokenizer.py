@@ -119,6 +119,12 @@ class TextTokenizer:
         special = self._library.get_added_tokens_decoder().values()
         return self._check_name(token, found, (each.content for each in special))
 
+    def special(self) -> dict[int, str]:
+        """Returns the tokens that are no part of a text, such as the start token: their names
+        by id."""
+        added = self._library.get_added_tokens_decoder()
+        return {number: each.content for number, each in added.items() if each.special}
+
     def _check_name(self, token: str, found: int | None, alike: Iterable[str]) -> int:
         if found is None:
             fail(
@@ -216,6 +222,9 @@ class PlainTokenizer(TextTokenizer):
         tokens = self._vocabulary.tokens
         return self._check_name(token, tokens.index(token) if token in tokens else None, tokens)
 
+    def special(self) -> dict[int, str]:
+        return self._vocabulary.special()
+
 
 def _beside_weights(place: Path) -> Path:
     """The tokenizer of a file of weights, which is beside it; for another path, the path."""
@@ -247,6 +256,9 @@ class MarianTokenizer(TextTokenizer):
     def number(self, token: str) -> int:
         known = self._vocabulary.source
         return self._check_name(token, known.get(token), known)
+
+    def special(self) -> dict[int, str]:
+        return self._vocabulary.special()
 
 
 def _is_plain(place: Path) -> bool:

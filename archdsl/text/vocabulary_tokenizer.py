@@ -126,6 +126,10 @@ class VocabularyTokenizer:
         dropped = self.ids_of["bos"] + self.ids_of["pad"]
         return "".join(self.tokens[number] for number in shown if number not in dropped)
 
+    def special(self) -> dict[int, str]:
+        """Returns the tokens that never match text: their names by id."""
+        return {n: token for n, token in enumerate(self.tokens) if token not in self._normal}
+
     def _single_id(self, role: str) -> int:
         """Returns the id of a role that has exactly one token."""
         numbers = self.ids_of[role]

@@ -6,6 +6,7 @@ Which data a model takes follows from its inputs, its labels and its loss; see `
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from archdsl.graph.nodes import Graph
 from archdsl.text.tokenizer import TextTokenizer
 from archdsl.training import files
 from archdsl.training.build_tokenizer import choose_tokenizer, note_on_size
+from archdsl.training.masking import MASK, MaskedNames, MaskedText, masked_names
 from archdsl.training.roles import Roles, describe_roles, find_roles
 from archdsl.training.text_data import read_texts, windows
 
@@ -96,7 +98,7 @@ def open_data(
     - `length`: the positions of a window of text; by default all that the model has.
     - `tokenizer`: `characters` (the default), `bytes`, `bpe:4096`, or the path of a tokenizer
       that `archdsl.read_tokenizer` reads.
-    - `seed`: which examples are for validation, if no file is.
+    - `seed`: which examples are for validation, if no file is, and which tokens are masked.
 
     Raises `ArchError` if the model has no loss, if it takes other data, and for the first
     mistake in the data.
@@ -104,6 +106,9 @@ def open_data(
     roles = find_roles(graph)
     if roles.is_text:
         return _text(path, graph, roles, length, tokenizer)
+    if names := masked_names(graph):
+        roles = replace(roles, tokens=names.tokens)
+        return _text(path, graph, roles, length, tokenizer, names, seed)
     fail(
         "input",
         f"the data at `{path}` do not fit `{graph.name}`",
@@ -117,6 +122,8 @@ def _text(
     roles: Roles,
     length: int | None,
     tokenizer: str | Path | TextTokenizer | None,
+    masked: MaskedNames | None = None,
+    seed: int = 0,
 ) -> Data:
     assert roles.tokens
     found = files.find(path, TEXTS)
@@ -130,7 +137,10 @@ def _text(
     def texts() -> Any:
         return (text for each in found.all for text in files.texts(each))
 
-    chosen = choose_tokenizer(tokenizer, texts, files.identity(found.all), [roles.tokens])
+    special = [MASK] if masked else []
+    chosen = choose_tokenizer(
+        tokenizer, texts, files.identity(found.all), [roles.tokens], special
+    )
     split = read_texts(found, chosen, roles.tokens)
     marked = (roles.answers.name,) if roles.answers else ()
     train, valid, notes = windows(split, graph, roles.tokens, length, marked)
@@ -139,4 +149,8 @@ def _text(
     notes.append(chosen.name)
     if note := note_on_size(chosen, roles.tokens):
         notes.append(note)
+    if masked:
+        hidden = MaskedText(train, masked, chosen.tokenizer, seed)
+        checked = valid and MaskedText(valid, masked, chosen.tokenizer, seed)
+        return Data(hidden, checked, chosen.tokenizer, chosen.path, tuple(notes))
     return Data(train, valid, chosen.tokenizer, chosen.path, tuple(notes))

@@ -47,6 +47,8 @@ def test_special_tokens(tmp_path: Path) -> None:
     assert (tokenizer.bos, tokenizer.eos, tokenizer.pad) == (None, (0,), target["<pad>"])
     assert tokenizer.vocabulary == len(target)
     assert tokenizer.number(">>fr<<") == source[">>fr<<"]
+    names = ("</s>", "<pad>", "<unk>")
+    assert tokenizer.special() == {source[name]: name for name in names}
     assert tokenizer.encode("the", add_special=False) == tokenizer.encode("the")[:-1]
     assert tokenizer.without_token(len(target) + 2) == [len(target), len(target) + 1]
     stream = tokenizer.stream()

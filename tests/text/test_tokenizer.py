@@ -103,6 +103,7 @@ def test_a_plain_list_of_tokens(tmp_path: Path, name: str, content: str) -> None
     assert plain.decode([1, 0], skip_special=False) == "a<eos>"
     assert (plain.bos, plain.eos, plain.vocabulary) == (None, (0,), 5)
     assert plain.number("ab") == 3
+    assert plain.special() == {0: "<eos>"}
     stream = plain.stream()
     assert [stream.push(token) for token in (3, 4, 1)] == ["ab", " ", "a"]
     for wrong in (
