@@ -106,6 +106,7 @@ class Executable:
         self.weights: dict[str, Parameter] = {p.path: p for p in parameters(graph)}
         self.lock = threading.RLock()
         self._version = 0
+        self._full: frozenset[str] = frozenset()  # weights that are never quantized
         self._asked_device = device
         self._device: str | None = None
         self._parameters: Weights | None = None
@@ -165,6 +166,32 @@ class Executable:
             self._parameters = self._placed_weights(tensors, "loading weights")
             self._drop_captures()
 
+    def extended(self, graph: Graph, more: Mapping[str, NDArray[Any]]) -> Executable:
+        """A model of another graph: it has the weights `more`, float32, and shares the other
+        ones with this model. Those of `more` are never quantized."""
+        found = Executable(
+            graph,
+            self._asked_device,
+            self.dtype,
+            self.seed,
+            self.kernels,
+            self.quantize,
+            self.tuner,
+        )
+        found._device, found._full = self.device, self._full | more.keys()
+        own = self.parameters
+        with one_thread:
+            placed = {
+                path: realize_outside_capture(to_device(each, self.device).cast(self.dtype))
+                for path, each in more.items()
+            }
+        weights = {path: placed.get(path, own.quantized.get(path)) for path in found.weights}
+        found._parameters = Weights(
+            {path: own[path] if each is None else each for path, each in weights.items()},
+            self.dtype,
+        )
+        return found
+
     def version(self) -> int:
         """A number that changes when the weights move to other memory, so that programs must be
         captured again.
@@ -195,6 +222,7 @@ class Executable:
         """Moves tensors to the device and its dtype; only one at a time is in memory twice."""
         found: dict[str, Tensor | Quantized] = {}
         shrunk = select_quantizable(self.graph) if self.quantize == "int8" else frozenset()
+        shrunk -= self._full
         waiting = 0
         with one_thread:
             for name, tensor in each(tensors, what, "tensors", len(self.weights)):

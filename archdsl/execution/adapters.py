@@ -1,0 +1,46 @@
+"""Adapters: low-rank matrices beside the weights of a model (Hu et al. 2021, section 4.1)."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archdsl.diagnostics import fail
+from archdsl.execution.arguments import is_number, whole_number
+from archdsl.execution.executable import Executable
+from archdsl.graph.nodes import Graph
+from archdsl.graph.sites import parameters
+from archdsl.passes.lora import adapted, add_lora
+
+
+def with_lora(
+    executable: Executable, rank: int, alpha: float, targets: Iterable[str] = (), seed: int = 0
+) -> Executable:
+    """The model with low-rank matrices B A beside the weights of linear layers; it shares the
+    weights. B A is 0 at first, and is multiplied by alpha / rank.
+
+    `targets` are those of `add_lora`. Raises `ArchError` for a value that is not allowed.
+    """
+    whole_number("rank", rank, 1)
+    if not is_number(alpha) or not math.isfinite(alpha):
+        fail("argument-value", f"alpha cannot be {alpha!r}", expected="a number")
+    graph = add_lora(executable.graph, rank, alpha / rank, targets)
+    return executable.extended(graph, initial_adapter(graph, seed))
+
+
+def initial_adapter(graph: Graph, seed: int) -> Mapping[str, NDArray[np.float32]]:
+    """The first values of a graph's low-rank matrices, by path: A is uniform within
+    ±1 / sqrt(in), as in PEFT, and B is 0."""
+    shapes = {each.path: each.weight.shape for each in parameters(graph)}
+    found = {}
+    for a, b in adapted(graph).values():
+        words = np.random.SeedSequence([seed, zlib.crc32(a.encode())])
+        random = np.random.Generator(np.random.Philox(words))
+        reach = np.float32(shapes[a][1] ** -0.5)
+        found[a] = (2 * random.random(shapes[a], np.float32) - 1) * reach
+        found[b] = np.zeros(shapes[b], np.float32)
+    return found
