@@ -48,6 +48,7 @@ class ExecutionContext:
     key: Tensor | None = (
         None  # [2] of uint32: the random numbers of dropout; None for tinygrad's
     )
+    frozen: bool = False  # whether no gradient of a quantized weight is needed
     # Called with each operator, its full path and its value.
     probe: Callable[[Apply, str, Any], None] | None = None
 
@@ -198,9 +199,10 @@ class OpCall:
         return next(iter(self.types.values())).axes
 
     def kernel_weight(self, name: str, full: Tensor) -> Tensor | Quantized:
-        """A weight as C kernels read it: quantized if the model stores it so, but not in
-        training."""
-        return full if self.context.trains else self.quantized.get(name, full)
+        """A weight as C kernels read it: quantized if the model stores it so
+        and no gradient of it is needed."""
+        needed = self.context.trains and not self.context.frozen
+        return full if needed else self.quantized.get(name, full)
 
     def axis(self, default: int) -> int:
         """The axis of the attribute `axis`, counted from the batch axis."""

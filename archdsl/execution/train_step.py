@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -121,8 +121,7 @@ class TrainStep:
         self.trained = [path for path in reached if path not in frozen]
         if not self.trained:
             fail("model", "no weight is left to train", help="freeze fewer weights")
-        if executable.parameters.quantized:
-            fail("model", "quantized weights cannot be trained", help="load them in float32")
+        refuse_quantized(self.trained, executable.parameters.quantized)
         self.weights = {path: executable.parameters[path] for path in self.trained}
         self.scale, self.since_overflow = 1.0, 0
         if executable.dtype == "float16":
@@ -276,7 +275,7 @@ class TrainStep:
     ) -> list[Mean]:
         given = {name: self.executable.cast(each) for name, each in batch.items()}
         context = self.executable.run(self.executable.lowered(self.graph, given, trains))
-        context.key = key
+        context.key, context.frozen = key, True  # only full-precision weights are trained
         return interpret.loss_terms(context, given)
 
     def _updated(self, numbers: Tensor) -> Tensor:
@@ -330,6 +329,18 @@ def in_layers(graph: Graph) -> frozenset[str]:
     """The paths of the weights inside of stacks."""
     inside = {node.id for node, around in walk(graph.nodes) if around}
     return frozenset(each.path for each in parameters(graph) if each.node in inside)
+
+
+def refuse_quantized(trained: Collection[str], quantized: Collection[str]) -> None:
+    """Rejects training of weights that are stored in 8 or 4 bits."""
+    found = [path for path in trained if path in quantized]
+    if found:
+        fail(
+            "model",
+            f"{len(found)} of the weights to train are quantized, such as `{found[0]}`",
+            expected="trained weights in float32, bfloat16 or float16",
+            help="train an adapter, as with lora_rank=8, or load the model without `quantize`",
+        )
 
 
 def _refuse_contrastive(graph: Graph) -> None:

@@ -33,7 +33,8 @@ class Settings(Frozen):
     | learning rate | `learning_rate`, `schedule`, `last_rate` as a share of the highest |
     | | `warmup` steps (a tenth of the run, at most 100), `decay_share` of the steps for wsd |
     | average of the weights | `ema`, its decay |
-    | fine-tuning | `freeze`, patterns of paths |
+    | fine-tuning | `freeze`, patterns of paths (see `graph.path_patterns`) |
+    | | `lora_rank`, `lora_alpha`, `lora_targets`, patterns of paths |
     | memory | `recompute`: activations of layers are computed twice and not stored |
     | random numbers | `seed`, for the order of the data and for dropout |
     | evaluation | `eval_every` steps, on `eval_batches` batches |
@@ -59,6 +60,9 @@ class Settings(Frozen):
     clip: float | None = 1.0
     ema: float | None = None
     freeze: tuple[str, ...] = ()
+    lora_rank: int | None = None
+    lora_alpha: float = 16.0
+    lora_targets: tuple[str, ...] = ()
     recompute: bool = False
     seed: int = 0
     eval_every: int = 250
@@ -273,7 +277,21 @@ ROWS = (
         "freeze",
         "fine-tuning",
         Texts(),
-        "a pattern of paths of weights that do not change, as 'layers.0.*' (repeatable)",
+        "a pattern of paths of weights that do not change, as 'h.0-5' (repeatable)",
+    ),
+    Row(
+        "lora_rank",
+        "fine-tuning",
+        Maybe(Whole(1)),
+        "train low-rank matrices beside linear layers, and nothing else (default: none)",
+    ),
+    Row("lora_alpha", "fine-tuning", _POSITIVE, "their product is multiplied by alpha / rank"),
+    Row(
+        "lora_targets",
+        "fine-tuning",
+        Texts(),
+        "a pattern of paths of these layers, as 'h.*.attention' (repeatable; default: all "
+        "linear layers inside of stacks)",
     ),
     Row("recompute", "memory", Flag(), "compute activations of layers twice, store them not"),
     Row("seed", "random numbers", Whole(), "of the first weights, the order of data, dropout"),

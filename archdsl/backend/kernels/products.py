@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from math import prod
+from typing import TypeAlias
 
 from tinygrad import Tensor, UOp, dtypes
 
@@ -50,7 +51,8 @@ def linear(
     """epilogue(x @ weight^T + bias) of x [B, …, in], weight [out, in], bias [out]: [B, …, out].
 
     Computed in float32, and returned in `dtype`, by default that of x. An epilogue or a
-    quantized weight has no gradient. Only the first `rows[0]` vectors of x are computed.
+    quantized weight has no gradient; that of x is there. Only the first `rows[0]` vectors of x
+    are computed.
     """
     (N, K), M = shape(weight), prod(shape(x)[:-1])
     a = x.cast(dtypes.float32).reshape(M, K)
@@ -62,7 +64,7 @@ def linear(
         constants |= {"M": M, "N": N, "K": K, "TILE_SIZE": _tile_size(N, K), **macro}
         y = Tensor.empty(M, N, device=x.device)
         inputs = {"a": a, **parts, **more}
-        back = _gradient(transpose_b=True)
+        back = _back(weight, transpose_b=True)
         (y,) = launch("matvec", constants, {"y": y}, inputs, 2 * M * N * K, back)
     return y.reshape(*x.shape[:-1], N).cast(dtype or x.dtype)
 
@@ -79,7 +81,8 @@ def matmul(
     float32.
 
     With `transpose_b`, b is stored as [N, K]; a quantized b always is. A quantized b or an
-    epilogue has no gradient. `rows` is that of `linear`; a then has no batch.
+    epilogue has no gradient; that of a is there. `rows` is that of `linear`; a then has
+    no batch.
     """
     a = a.cast(dtypes.float32)
     (*batch, M, K), N = shape(a), shape(b)[-2 if transpose_b else -1]
@@ -96,7 +99,7 @@ def matmul(
     inputs = {"a": a, **parts, **more}
     constants |= _tiles(M) | macro
     operations = 2 * prod(batch) * M * N * K
-    (y,) = launch("matmul", constants, {"y": y}, inputs, operations, _gradient(transpose_b))
+    (y,) = launch("matmul", constants, {"y": y}, inputs, operations, _back(b, transpose_b))
     return y
 
 
@@ -110,8 +113,37 @@ def transpose(x: Tensor) -> tuple[Tensor, Tensor]:
     return y, sums
 
 
+Back: TypeAlias = Callable[[UOp, UOp], tuple[UOp | None, ...]]
+
+
+def _back(b: Tensor | Quantized, transpose_b: bool) -> Back:
+    """The gradient function of a @ b + bias."""
+    if isinstance(b, Tensor):
+        return _gradient(transpose_b)
+    return _gradient_of_quantized(b.offsets is not None)
+
+
+@functools.cache  # as below
+def _gradient_of_quantized(offsets: bool) -> Back:
+    """The gradient function of y = a @ b^T + bias if b is quantized: b has no gradient.
+
+    b is dequantized for this product alone, so that one matrix at a time is in memory.
+    """
+
+    def back(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:
+        dy = Tensor(gradient)
+        a, values, scales, *more = (Tensor(uop) for uop in call.src[2:-1])
+        stored = Quantized(values, scales, more.pop(0) if offsets else None)
+        da = matmul(dy, stored.full("float32"))
+        sums = [dy.sum(0).cast(each.dtype).uop for each in more]  # [N] each
+        parts = (None,) * (3 if offsets else 2)
+        return None, da.cast(a.dtype).uop, *parts, *sums, None
+
+    return back
+
+
 @functools.cache  # tinygrad compares programs by the identity of this function
-def _gradient(transpose_b: bool) -> Callable[[UOp, UOp], tuple[UOp | None, ...]]:
+def _gradient(transpose_b: bool) -> Back:
     """The gradient function of y = a @ b + bias for tinygrad, for each buffer of a call."""
 
     def back(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:

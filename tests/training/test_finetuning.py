@@ -1,0 +1,116 @@
+"""Frozen weights, adapters, and adapters of quantized models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tinygrad import Tensor
+
+import archdsl
+from archdsl.analysis import analyse
+from archdsl.backend.optimizers import Rule
+from archdsl.diagnostics import ArchError
+from archdsl.execution.train_step import TrainStep
+from archdsl.graph.nodes import Graph
+from archdsl.model import Model
+from archdsl.training.finetuning import frozen_weights, prepare_finetuning
+from archdsl.training.settings import Settings
+
+SIZES: dict[str, Any] = {
+    "vocab": 40, "context": 16, "D": 64, "heads": 2, "inner": 64, "depth": 2, "tied": True,
+}  # fmt: skip
+TOKENS = np.random.default_rng(0).integers(0, 40, (2, 16))
+LAYER = (
+    *("norm", "attention.q", "attention.k", "attention.v", "attention.out", "norm_2"),
+    *("mlp.gate", "mlp.up", "mlp.down"),
+)
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return analyse("llama.arch", settings=SIZES).graph
+
+
+def compiled(**how: Any) -> Model:
+    return archdsl.compile("llama.arch", device="CPU", **SIZES | how)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["embed.*"], {"embed"}),
+        (["h.0"], {f"h.0.{each}" for each in LAYER}),
+        (["h.1-7.*.down", "norm"], {"h.1.mlp.down", "norm"}),
+        (["h.*.norm*"], {"h.0.norm", "h.0.norm_2", "h.1.norm", "h.1.norm_2"}),
+        (["**.q", "**.k"], {f"h.{i}.attention.{part}" for i in (0, 1) for part in "qk"}),
+    ],
+)
+def test_patterns_select_weights(graph: Graph, patterns: list[str], expected: set[str]) -> None:
+    assert frozen_weights(graph, patterns) == {f"{path}.weight" for path in expected}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "help"),
+    [("h.*.atention", "h.*.attention"), ("h.2-5.mlp", "h.*.mlp"), ("embd.*", "embed")],
+)
+def test_a_pattern_that_matches_nothing(graph: Graph, pattern: str, help: str) -> None:
+    with pytest.raises(ArchError) as found:
+        frozen_weights(graph, ["embed", pattern])
+    (one,) = found.value.diagnostics
+    assert one.message == f"no weight matches `{pattern}`"
+    assert one.help == f"did you mean `{help}`?"
+
+
+def test_an_adapter_is_all_that_is_trained() -> None:
+    settings = Settings(lora_rank=2, lora_targets=("h.*.attention",), freeze=("**.q.lora_A",))
+    executable, frozen = prepare_finetuning(compiled().executable, settings)
+    parts = [f"{part}.lora_{side}.weight" for part in ("q", "k", "v", "out") for side in "AB"]
+    expected = {f"h.{i}.attention.{part}" for i in (0, 1) for part in parts[1:]}
+    assert executable.weights.keys() - frozen == expected
+
+
+def test_targets_need_a_rank() -> None:
+    with pytest.raises(ArchError, match="lora_targets has no effect without lora_rank"):
+        prepare_finetuning(compiled().executable, Settings(lora_targets=("h",)))
+
+
+@pytest.mark.long
+def test_quantized_weights_are_not_trained() -> None:
+    executable = compiled(quantize="int8", depth=1).executable
+    with pytest.raises(ArchError, match="8 of the weights to train are quantized"):
+        TrainStep(executable, Rule())
+
+
+@pytest.mark.long
+def test_gradients_through_quantized_weights() -> None:
+    """Those of an adapter are as if the weights were stored dequantized."""
+    quantized, full = compiled(quantize="int8", depth=1), compiled(depth=1)
+    for path, weight in full.parameters.items():
+        weight.assign(Tensor(quantized.parameters[path].numpy(), device="CPU")).realize()
+    stored = quantized.parameters.quantized
+    before = {path: each.values.numpy() for path, each in stored.items()}
+    gradients, losses = [], []
+    for model in (quantized, full):
+        settings = Settings(lora_rank=4, seed=3)
+        executable, frozen = prepare_finetuning(model.executable, settings)
+        random = np.random.default_rng(5)
+        for path in sorted(set(executable.weights) - frozen):
+            weight = executable.parameters[path]
+            drawn = random.standard_normal(weight.shape, np.float32) / 5
+            weight.assign(Tensor(drawn, device="CPU")).realize()
+        step = TrainStep(executable, Rule("sgd"), frozen=frozen, clip=None)
+        losses.append(step([{"tokens": TOKENS}], 0.0, (0,)).loss)
+        gradients.append({path: each.numpy() for path, each in step.gradients.items()})
+        assert executable.parameters.in_memory().keys() >= {
+            f"weight {p}" for p in gradients[-1]
+        }
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert gradients[0].keys() == gradients[1].keys()
+    for path, expected in gradients[1].items():
+        largest = abs(expected).max()
+        assert largest > 0
+        np.testing.assert_allclose(gradients[0][path], expected, atol=1e-4 * largest)
+    for path, each in stored.items():
+        assert (each.values.numpy() == before[path]).all()
