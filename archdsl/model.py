@@ -30,9 +30,14 @@ if TYPE_CHECKING:
     from archdsl.backend.quantized import Weights
     from archdsl.backend.tuning import Tuner
     from archdsl.execution.decoder import Decoder
+    from archdsl.execution.train_step import Step
     from archdsl.generation.generate import Generation, Session
     from archdsl.generation.text_stream import TextChunk
     from archdsl.text.tokenizer import TextTokenizer
+    from archdsl.training.data import Data
+    from archdsl.training.events import Report
+    from archdsl.training.loop import Result
+    from archdsl.training.repeated_step import RepeatedStep
 
 DECODERS = 4  # decoders kept with their caches; each belongs to one thread
 
@@ -64,6 +69,7 @@ class Model:
         self.executable = Executable(graph, device, dtype, seed, kernels, quantize, self._tuner)
         self._decoders: Recent[Decoder] = Recent(DECODERS)
         self._sessions: Recent[Session] = Recent(DECODERS)
+        self._training: RepeatedStep | None = None
 
     @property
     def weights(self) -> Mapping[str, Parameter]:
@@ -219,6 +225,11 @@ class Model:
         `.backward()` before you read the value: reading drops the graph of the computation.
         Warns if the loss skips an end token because it is padding.
         """
+        self._check_loss(stacklevel=3)
+        return self.executable.loss(self._batch(given))
+
+    def _check_loss(self, stacklevel: int) -> None:
+        """Refuses a model without a loss; warns if the loss skips an end token."""
         if not self.graph.losses:
             fail(
                 "model",
@@ -226,12 +237,99 @@ class Model:
                 help="add one to the spec: `loss next_token(logits, tokens)`",
             )
         for text in padding_that_ends(self.graph, self.ends):
-            warnings.warn(text, stacklevel=2)
+            warnings.warn(text, stacklevel=stacklevel)
+
+    def _batch(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The arrays of inputs and labels."""
         arrays = inputs.check(self.graph, given, labels=True)
         for term in self.graph.losses:
             if term.loss.op == "next_token":
                 _enough_tokens(self.graph, term.loss, arrays)
-        return self.executable.loss(arrays)
+        return arrays
+
+    def step(self, batch: Mapping[str, Any], rate: float, **settings: Any) -> Step:
+        """One step of training on a batch: gradients, then an update of the weights.
+
+        - `batch`: inputs and labels by name, each [B, …], as `loss` takes them.
+        - `rate`: the learning rate of this step.
+        - `settings`: those of `training.settings` about the optimizer, `clip`, `ema` and
+          `seed`, which decides the masks of dropout. All steps have the same.
+
+        Returns the loss before the update, the length of the gradient, and whether the weights
+        `moved`: they stay as they are if a number is not finite. The first call captures the
+        step. `load` and `fill` begin anew, without the optimizer's state. Raises `ArchError`
+        for a model without a loss, an unknown setting, or another setting than before.
+        """
+        from archdsl.training.repeated_step import RepeatedStep
+
+        if self._training is None:
+            self._check_loss(stacklevel=3)
+            self._training = RepeatedStep(self.executable, settings)
+        found = self._training(self._batch(batch), rate, settings)
+        self._forget()
+        return found
+
+    def fit(
+        self,
+        folder: str | Path,
+        *,
+        data: str | Path | Data,
+        tokenizer: str | Path | TextTokenizer | None = None,
+        resume: bool = False,
+        report: Report | None = None,
+        **settings: Any,
+    ) -> Result:
+        """Trains the model, and writes the folder of the run: see `training.run_folder`.
+
+        - `data`: a file or folder, as `training.data.open_data` reads it, or its result.
+        - `tokenizer`: of texts: `characters`, `bytes`, `bpe:4096`, or a path.
+        - `resume`: continues the run in `folder` from its last checkpoint, bit for bit.
+        - `report`: receives a `training.events.Event` after each step.
+        - `settings`: see `training.settings.Settings`, such as `steps=2000, batch=12`.
+
+        At the end, the model has the weights of the last step, and with `lora_rank` an adapter.
+        SIGINT and SIGTERM end the run
+        after the current step, with a checkpoint. Raises `ArchError` as `training.loop.fit`
+        does, for an unknown setting, and for data that do not fit the model.
+        """
+        from archdsl.describe.expand import expand
+        from archdsl.syntax.printer import format
+        from archdsl.training.data import Data, open_data
+        from archdsl.training.finetuning import prepare_finetuning
+        from archdsl.training.loop import fit
+        from archdsl.training.samples import sampler
+        from archdsl.training.settings import settings_from
+
+        self._check_loss(stacklevel=3)
+        chosen = settings_from(settings)
+        if not isinstance(data, Data):
+            data = open_data(data, self.graph, chosen.length, tokenizer, chosen.seed)
+        spec = format(expand(self.graph))
+        executable, frozen = prepare_finetuning(self.executable, chosen)
+        if executable is not self.executable:
+            self.executable, self.graph = executable, executable.graph
+        self._training = None
+        self._decoders.clear()  # a resumed run reads the weights into other memory
+        self._sessions.clear()
+        try:
+            return fit(
+                executable,
+                folder,
+                data,
+                chosen,
+                spec=spec,
+                frozen=frozen,
+                resume=resume,
+                report=report,
+                sample=sampler(self, data, chosen),
+            )
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drops cached prefixes, which were computed with other weights."""
+        for session in self._sessions:
+            session.forget()
 
     def load(self, path: str | Path, map: str | None = None) -> None:
         """Loads all weights from a file or a folder: .safetensors, .pt, .bin, .npz, .gguf,
@@ -248,6 +346,7 @@ class Model:
         """Sets all weights from tensors by path, read one at a time."""
         self.executable.fill(found)
         # Their captured programs read the old memory.
+        self._training = None
         self._decoders.clear()
         self._sessions.clear()
 

@@ -35,10 +35,10 @@ class Full(NamedTuple):
 
 
 @contextmanager
-def small_files() -> Iterator[None]:
+def small_files(most: int = 8192) -> Iterator[None]:
     """A limit of this process for the size of files, which needs no other disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
     try:
         yield
     finally:

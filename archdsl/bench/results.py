@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
-from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
 import archdsl
 from archdsl.bench.roofline import COMPUTE_FLOPS, MEMORY_BYTES, ROOFLINE
 from archdsl.bench.runner import THREADS, Candidate, Timing, relative_difference, run_rounds
+from archdsl.execution.machine import processor, versions
 
 
 @dataclass(frozen=True)
@@ -114,25 +112,10 @@ def report(results: Sequence[WorkloadResult]) -> dict[str, Any]:
     packages = ("numpy", "tinygrad", "torch", "transformers", "onnxruntime", "llama_cpp_python")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"system": platform.platform(), "cpu": _processor(), "threads": THREADS},
-        "versions": {"archdsl": archdsl.__version__, **dict(_versions(packages))},
+        "machine": {"system": platform.platform(), "cpu": processor(), "threads": THREADS},
+        "versions": {"archdsl": archdsl.__version__, **versions(packages)},
         "workloads": [each.as_dict() for each in results],
     }
-
-
-def _versions(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for package in packages:
-        with suppress(metadata.PackageNotFoundError):
-            yield package, metadata.version(package)
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [x for x in info.read_text().splitlines() if x.startswith("model name")]
-        if lines:
-            return lines[0].partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def format_result(result: WorkloadResult) -> str:

@@ -60,6 +60,10 @@ class Session:
         self._cached: list[list[int]] = [[]] * rows
         self._others: Mapping[str, Any] = _NOTHING
 
+    def forget(self) -> None:
+        """Drops the cached prefix: the weights have changed."""
+        self._cached = [[]] * len(self._cached)
+
     def next_logits(self, rows: Sequence[list[int]], others: Mapping[str, Any]) -> Logits:
         """Returns the logits [rows, vocab] of the token after each sequence.
 

@@ -1,0 +1,379 @@
+"""The training loop: steps, evaluations, samples and checkpoints, in the folder of a run.
+
+All that a step does follows from the settings and its number: its examples, its learning rate
+and the masks of dropout. So a run that continues from a checkpoint has the same metrics and the
+same weights, bit for bit, as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archdsl.backend.optimizers import Rule
+from archdsl.diagnostics import fail
+from archdsl.execution import checkpoints as weights_files
+from archdsl.execution import inputs
+from archdsl.execution.executable import Executable
+from archdsl.execution.machine import processor, versions
+from archdsl.execution.peak_rate import peak_rate
+from archdsl.execution.train_state import restore
+from archdsl.execution.train_step import Step, TrainStep
+from archdsl.frozen import Frozen
+from archdsl.graph.cost import flops
+from archdsl.graph.nodes import Graph
+from archdsl.training import checkpoints, curves, metrics, samples
+from archdsl.training.checkpoints import Checkpoint, Position
+from archdsl.training.data import Data, Dataset
+from archdsl.training.events import Event, Notice, Report
+from archdsl.training.order import Order
+from archdsl.training.run_folder import BEST, LAST, Identity, RunFolder, open_run
+from archdsl.training.schedules import learning_rate
+from archdsl.training.settings import Settings
+from archdsl.training.signals import Stop, stopping
+
+Batch = Mapping[str, NDArray[Any]]
+RECENT = 20  # steps whose times give the speed
+_PACKAGES = ("archdsl", "tinygrad", "numpy")
+_PASSES = 3  # a backward pass computes twice the products of a forward pass
+
+
+class Result(Frozen):
+    """The end of a run: its last step, and the losses there.
+
+    `valid` is None without validation data, `loss` if the run was already complete. `signal` is
+    the number of the signal that stopped the run, None if it is complete.
+    """
+
+    folder: Path
+    step: int
+    loss: float | None
+    valid: float | None
+    best_step: int | None
+    best_valid: float | None
+    seconds: float
+    signal: int | None
+
+
+def train_step(executable: Executable, settings: Settings, frozen: frozenset[str]) -> TrainStep:
+    """The training step that the settings describe; the weights at `frozen` stay."""
+    rule = Rule(
+        settings.optimizer,
+        settings.weight_decay,
+        settings.beta1,
+        settings.beta2,
+        settings.epsilon,
+        settings.momentum,
+    )
+    return TrainStep(
+        executable,
+        rule,
+        frozen=frozen,
+        clip=settings.clip,
+        ema=settings.ema,
+        accumulate=settings.accumulate,
+    )
+
+
+def fit(
+    executable: Executable,
+    folder: str | Path,
+    data: Data,
+    settings: Settings,
+    *,
+    spec: str,
+    frozen: frozenset[str] = frozenset(),
+    resume: bool = False,
+    report: Report | None = None,
+    sample: Callable[[], str] | None = None,
+) -> Result:
+    """Trains a model, and writes the folder of the run.
+
+    - `spec`: the text of the model, as `describe.expand` writes it.
+    - `frozen`: the paths of the weights that stay as they are.
+    - `resume`: continues the run in `folder` from its last checkpoint.
+    - `report`: receives an `Event` after each step.
+    - `sample`: generates a text with the weights of the moment.
+
+    A checkpoint is written before the first step, every `save_every` steps, after an evaluation
+    with the least loss so far, and at the end. SIGINT and SIGTERM end the run after the current
+    step, with a checkpoint. A step that finds NaN or infinity raises `ArchError` (`overflow`);
+    in float16 it is skipped, because the loss scale is adapted. See `run_folder.open_run` for
+    the other errors.
+    """
+    identity = Identity(
+        spec, settings, data.train.describe(), _fingerprint(data), executable.dtype
+    )
+    machine = {
+        "device": executable.device,
+        "machine": processor(),
+        "versions": versions(_PACKAGES),
+    }
+    tell = report or (lambda event: None)
+    with open_run(Path(folder), identity, machine, resume) as run, stopping() as stop:
+        for each in run.remarks:
+            tell(Notice(each))
+        if run.start is None:
+            data.save_tokenizer(run.path)
+        if run.start:
+            _load(executable, run.start)
+        step = train_step(executable, settings, frozen)
+        if run.start:
+            position = run.start.position
+            restore(step, run.start.state(), position.scale, position.since_overflow)
+        log = metrics.Metrics(run.path / metrics.NAME)
+        try:
+            with ThreadPoolExecutor(1) as reader:
+                loop = _Loop(run, identity, step, data, log, tell, sample, reader)
+                return loop.run(stop)
+        finally:
+            log.close()
+
+
+def _load(executable: Executable, start: Checkpoint) -> None:
+    """Sets the weights from a checkpoint."""
+    path = str(start.folder / checkpoints.MODEL)
+    executable.fill(weights_files.fit(path, start.weights(), executable.weights, {}, map=None))
+
+
+def _fingerprint(data: Data) -> str:
+    """What changes if the training or the validation data change."""
+    return f"{data.train.fingerprint} {data.valid.fingerprint if data.valid else 'none'}"
+
+
+class _Loop:
+    """A run in progress."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        identity: Identity,
+        step: TrainStep,
+        data: Data,
+        log: metrics.Metrics,
+        tell: Report,
+        sample: Callable[[], str] | None,
+        reader: ThreadPoolExecutor,
+    ):
+        self.run_folder, self.settings, self.step = run, identity.settings, step
+        self.data, self.log, self.tell = data, log, tell
+        self.peak = peak_rate(step.executable)
+        self.sample, self.reader = sample, reader
+        self.graph = step.executable.graph
+        self.counter = Counter(self.graph)
+        self.order = Order(len(data.train), self.settings.batch, self.settings.seed)
+        self.position = run.start.position if run.start else Position(0)
+        self.position = replace(
+            self.position, spec=identity.spec_hash, data=identity.fingerprint
+        )
+        self.times: deque[float] = deque(maxlen=RECENT)
+        self.began = time.perf_counter() - self.position.seconds
+        self.loss: float | None = None
+        self.draws = True
+        self.saved = self.position.step if run.start else None
+
+    def run(self, stop: Stop) -> Result:
+        """Trains until the last step, or a signal."""
+        if self.run_folder.start is None:
+            self._save()
+        following = self._read(self.position.step)
+        while self.position.step < self.settings.steps and stop.signal is None:
+            batches = following.result()
+            if self.position.step + 1 < self.settings.steps:
+                following = self._read(self.position.step + 1)
+            self._one(batches)
+        if self.saved != self.position.step:
+            self._save()
+        done = self.position.step >= self.settings.steps
+        return Result(
+            self.run_folder.path,
+            self.position.step,
+            self.loss,
+            self.position.valid,
+            self.position.best_step,
+            self.position.best_valid,
+            self.position.seconds,
+            None if done else stop.signal,
+        )
+
+    def _read(self, number: int) -> Future[list[Batch]]:
+        """The batches of a step, read while the step before it is computed."""
+        return self.reader.submit(self._batches, number)
+
+    def _batches(self, number: int) -> list[Batch]:
+        first = number * self.settings.accumulate
+        numbers = (self.order.numbers(first + i) for i in range(self.settings.accumulate))
+        return [self._batch(self.data.train, each) for each in numbers]
+
+    def _batch(self, dataset: Dataset, numbers: NDArray[np.int64]) -> Batch:
+        return inputs.check(self.graph, dataset.batch(numbers), labels=True)
+
+    def _one(self, batches: list[Batch]) -> None:
+        """One step, and what follows it."""
+        settings, number = self.settings, self.position.step
+        rate = learning_rate(settings, number)
+        start = time.perf_counter()
+        found = self.step(batches, rate, seed=(settings.seed, number))
+        took = time.perf_counter() - start
+        self.times.append(took)
+        now, last = number + 1, number + 1 == settings.steps
+        amount = sum(map(self.counter.units, batches))
+        self.log.append(
+            step=now,
+            loss=found.loss,
+            terms=found.losses.terms.tolist(),
+            norm=found.norm,
+            rate=rate,
+            **{f"{self.counter.unit}_per_second": amount / took},
+            seconds=self._seconds(),
+        )
+        self._check(found, now)
+        self.loss = found.loss
+        position = replace(self.position, step=now, valid=None)
+        self.position = replace(
+            position, scale=self.step.scale, since_overflow=self.step.since_overflow
+        )
+        best = (last or _due(now, settings.eval_every)) and self._evaluate()
+        text = self._sampled() if _due(now, settings.sample_every) else None
+        if best or last or _due(now, settings.save_every):
+            self._save()
+        usual = median(self.times)
+        work = _PASSES * sum(map(self.counter.flops, batches)) / usual
+        self.tell(
+            Event(
+                now,
+                settings.steps,
+                found.loss,
+                rate,
+                found.norm,
+                self.counter.unit,
+                amount / usual,
+                self._seconds(),
+                usual * (settings.steps - now),
+                work,
+                work / self.peak if self.peak else None,
+                self.position.valid,
+                self.saved == now,
+                text,
+            )
+        )
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+    def _check(self, found: Step, number: int) -> None:
+        """Raises `ArchError` if a step found NaN or infinity, and cannot be skipped."""
+        if found.moved or (self.step.executable.dtype == "float16" and found.scale > 1):
+            return
+        what = "loss" if not math.isfinite(found.loss) else "gradient"
+        fail(
+            "overflow",
+            f"the {what} of step {number} is not finite",
+            found=f"loss {found.loss:g}, length of the gradient {found.norm:g}",
+            help="lower `learning_rate`, or raise `warmup`; the weights before are in "
+            f"{self.run_folder.path / LAST}",
+        )
+
+    def _evaluate(self) -> bool:
+        """Computes the validation loss; whether it is the least so far."""
+        valid = self.data.valid
+        if valid is None:
+            return False
+        numbers = evaluated(len(valid), self.settings.batch, self.settings.eval_batches)
+        losses = reduce(add, (self.step.evaluate(self._batch(valid, each)) for each in numbers))
+        self.log.append(
+            step=self.position.step, valid=losses.value, terms=losses.terms.tolist()
+        )
+        position = replace(self.position, valid=losses.value)
+        before = position.best_valid
+        best = math.isfinite(losses.value) and (before is None or losses.value < before)
+        if best:
+            position = replace(position, best_step=position.step, best_valid=losses.value)
+        self.position = position
+        if self.draws:
+            self.draws = curves.draw(self.run_folder.path, self.tell)
+        return best
+
+    def _sampled(self) -> str | None:
+        """A generated text, which is added to the samples."""
+        if self.sample is None:
+            return None
+        text = self.sample()
+        self.log.append(step=self.position.step, sample=text)
+        samples.write(self.run_folder.path)
+        return text
+
+    def _save(self) -> None:
+        """Writes a checkpoint, and deletes those that are not kept."""
+        self.log.flush()
+        self.position = replace(self.position, seconds=self._seconds())
+        folder, best = self.run_folder.checkpoints, self.position.best_step
+        checkpoints.write(
+            folder, self.position, self.step.executable.parameters, self.step.state()
+        )
+        self.run_folder.link(LAST, self.position.step)
+        if best is not None:
+            self.run_folder.link(BEST, best)
+        checkpoints.prune(folder, self.settings.keep, best)
+        self.saved = self.position.step
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def evaluated(count: int, batch: int, batches: int) -> NDArray[np.int64]:
+    """[batches, batch]: the numbers of the examples of an evaluation, spread over all `count`.
+
+    They are the same in each evaluation. Fewer examples than a batch are one smaller batch.
+
+    >>> evaluated(9, 2, 3).tolist(), evaluated(3, 8, 5).tolist()
+    ([[0, 1], [3, 4], [6, 7]], [[0, 1, 2]])
+    """
+    if count <= batch:
+        return np.arange(count, dtype=np.int64)[None]
+    total = min(count // batch, batches) * batch
+    return (np.arange(total, dtype=np.int64) * count // total).reshape(-1, batch)
+
+
+class Counter:
+    """Counts what a batch has: tokens, or examples if no input of integers varies in length."""
+
+    def __init__(self, graph: Graph):
+        self._flops = flops(graph)
+        self._inputs = graph.inputs
+        self._tokens = [
+            each for each in graph.inputs if each.type.dtype == "int" and each.type.vars
+        ]
+        self.unit = "tokens" if self._tokens else "examples"
+
+    def units(self, batch: Batch) -> int:
+        """The tokens of a batch without padding, of all inputs; or its examples."""
+        if not self._tokens:
+            return len(next(iter(batch.values())))
+        return sum(
+            int((batch[each.name] != each.pad).sum())
+            if each.pad is not None
+            else batch[each.name].size
+            for each in self._tokens
+        )
+
+    def flops(self, batch: Batch) -> int:
+        """The flops of matrix products in a forward pass, padding included."""
+        sizes: dict[str, int] = {}
+        for each in self._inputs:
+            for axis, size in zip(each.type.axes, batch[each.name].shape[1:], strict=True):
+                sizes |= {name: size for name in axis.size.vars if str(axis.size) == name}
+        return len(next(iter(batch.values()))) * self._flops.at(sizes)

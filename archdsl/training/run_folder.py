@@ -1,0 +1,307 @@
+"""The folder of a run.
+
+| file | holds |
+| --- | --- |
+| `spec.arch` | the model, with all defaults and sizes written out |
+| `settings.toml` | the settings |
+| `environment.json` | the data, the dtype, and of each start the device, machine, versions |
+| `metrics.jsonl` | the metrics: see `metrics` |
+| `checkpoints/STEP/` | see `checkpoints` |
+| `last`, `best` | links to the last checkpoint, and to the one with the least validation loss |
+| `curves.svg`, `samples.txt` | what `metrics.jsonl` has, drawn, and the samples as text |
+
+One process at a time uses a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import UTC, datetime
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from archdsl.diagnostics import ArchError, fail, listing
+from archdsl.files import open_file, read_bytes
+from archdsl.formats.atomic import replacing
+from archdsl.formats.strict_json import read_object
+from archdsl.frozen import Frozen
+from archdsl.training import checkpoints, metrics
+from archdsl.training.checkpoints import Checkpoint, cleaning
+from archdsl.training.settings import Settings, settings_from
+
+SPEC, SETTINGS, ENVIRONMENT = "spec.arch", "settings.toml", "environment.json"
+CHECKPOINTS, LAST, BEST, LOCK = "checkpoints", "last", "best", ".lock"
+
+CHANGEABLE = ("steps", "eval_every", "save_every", "keep", "sample_every", "sample_prompt")
+"""The settings that may change when a run is resumed."""
+
+
+class Identity(Frozen):
+    """What a run must have again when it is resumed: the spec as text, settings, data, dtype.
+
+    `data` describes the data for people; `fingerprint` changes when the data change.
+    """
+
+    spec: str
+    settings: Settings
+    data: str
+    fingerprint: str
+    dtype: str
+
+    @property
+    def spec_hash(self) -> str:
+        return hashlib.sha256(self.spec.encode()).hexdigest()
+
+
+class RunFolder(Frozen):
+    """An open run: its folder, the checkpoint that it starts from, and remarks for people."""
+
+    path: Path
+    start: Checkpoint | None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    def link(self, name: str, step: int) -> None:
+        """Lets `last` or `best` point to a checkpoint."""
+        temporary = self.path / f".{secrets.token_hex(8)}.partial"
+        with cleaning(self.path / name):
+            os.symlink(f"{CHECKPOINTS}/{step}", temporary)
+            os.replace(temporary, self.path / name)
+
+
+@contextmanager
+def open_run(
+    path: Path, identity: Identity, machine: Mapping[str, Any], resume: bool
+) -> Iterator[RunFolder]:
+    """Creates the folder of a run, or opens it to continue from its last complete checkpoint.
+
+    `machine` describes the machine of this start. Metrics after the checkpoint are dropped,
+    because they are computed again. Raises `ArchError`, and changes nothing, if
+
+    - the folder exists, and `resume` is false; it is missing, and `resume` is true; another
+      process uses it;
+    - the spec, the data, the dtype or a setting is another one;
+    - all checkpoints are damaged.
+    """
+    if resume and not path.is_dir():
+        fail("file", f"{path}: there is no run to resume", help="start it without `resume`")
+    if not resume and path.exists() and not _is_empty(path):
+        fail(
+            "file",
+            f"{path}: the folder exists",
+            expected="a new or empty folder",
+            help="`resume` continues a run; or choose another folder",
+        )
+    with cleaning(path):
+        path.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
+        # Without the settings, which are written last, an earlier start was interrupted.
+        if (path / SETTINGS).exists():
+            yield _continued(path, identity, machine)
+        elif resume and not _is_empty(path):
+            fail(
+                "file",
+                f"{path}: the folder has no run",
+                expected=f"{listing((SPEC, ENVIRONMENT, SETTINGS), 'and')}",
+                help="choose a new folder",
+            )
+        else:
+            yield _created(path, identity, machine)
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a folder has nothing, or only what an interrupted start leaves."""
+    names = {each.name for each in path.iterdir()} if path.is_dir() else {str(path)}
+    left = {name for name in names if name.startswith(".archdsl-")}
+    return names - left <= {LOCK, SPEC, ENVIRONMENT}
+
+
+def _created(path: Path, identity: Identity, machine: Mapping[str, Any]) -> RunFolder:
+    _write(path / SPEC, identity.spec)
+    _write_environment(path, identity, [_start(machine, 0)])
+    _write(path / SETTINGS, settings_text(identity.settings))
+    return RunFolder(path, None)
+
+
+def _continued(path: Path, identity: Identity, machine: Mapping[str, Any]) -> RunFolder:
+    before = read_environment(path)
+    _check_same(path, identity, before)
+    folder = path / CHECKPOINTS
+    start, errors = checkpoints.newest(folder)
+    remarks = [f"{each.diagnostics[0].message}; it is skipped" for each in errors]
+    if start is None and errors:
+        raise ArchError([each for error in errors for each in error.diagnostics])
+    step = start.position.step if start else 0
+    starts = before["starts"]
+    remarks += _differences(starts[-1], machine)
+    checkpoints.delete_partial(folder)
+    checkpoints.delete_partial(path)
+    metrics.truncate(path / metrics.NAME, step if start else -1)
+    _write_environment(path, identity, [*starts, _start(machine, step)])
+    _write(path / SETTINGS, settings_text(identity.settings))
+    return RunFolder(path, start, tuple(remarks))
+
+
+def _check_same(path: Path, identity: Identity, before: Mapping[str, Any]) -> None:
+    """Raises `ArchError` if a run would continue as another one."""
+    spec, settings = read_spec(path), read_settings(path)
+    if spec != identity.spec:
+        lines = zip_longest(spec.splitlines(), identity.spec.splitlines(), fillvalue="")
+        was, now = next(((a, b) for a, b in lines if a != b), ("", ""))
+        fail(
+            "argument-value",
+            f"{path}: the run has another spec",
+            expected=was.strip(),
+            found=now.strip(),
+            help=f"`archdsl diff` compares {path / SPEC} with it; a changed model needs a new "
+            "run, which can begin with the weights of this one",
+        )
+    for name, entry in (("other data", "fingerprint"), ("another dtype", "dtype")):
+        if before.get(entry) != getattr(identity, entry):
+            shown = "data" if entry == "fingerprint" else entry
+            fail(
+                "argument-value",
+                f"{path}: the run has {name}",
+                expected=f"{before.get(shown)}",
+                found=f"{getattr(identity, shown)}",
+                help="give what the run began with, or begin a new run",
+            )
+    for each in fields(Settings):
+        was, now = getattr(settings, each.name), getattr(identity.settings, each.name)
+        if was != now and each.name not in CHANGEABLE:
+            fail(
+                "argument-value",
+                f"{path}: a resumed run cannot change `{each.name}`",
+                expected=f"{each.name} = {toml_value(was)}",
+                found=f"{each.name} = {toml_value(now)}",
+                help=f"only {listing(CHANGEABLE, 'and')} may change; a new run can begin with "
+                "the weights of this one",
+            )
+
+
+def _differences(before: Mapping[str, Any], machine: Mapping[str, Any]) -> list[str]:
+    """Remarks if the numbers may differ from those of an uninterrupted run."""
+    odd = [name for name in machine if before.get(name) != machine[name]]
+    if not odd:
+        return []
+    return [
+        f"the run continues with another {listing(odd, 'and')}, so its last digits may differ "
+        "from those of an uninterrupted run"
+    ]
+
+
+# -- files --
+
+
+def _start(machine: Mapping[str, Any], step: int) -> dict[str, Any]:
+    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "step": step, **machine}
+
+
+def _write_environment(path: Path, identity: Identity, starts: list[Any]) -> None:
+    entries = {
+        "data": identity.data,
+        "fingerprint": identity.fingerprint,
+        "dtype": identity.dtype,
+        "starts": starts,
+    }
+    _write(path / ENVIRONMENT, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """The content of `environment.json`."""
+    found = read_object(path / ENVIRONMENT, "the environment of a run")
+    starts = found.get("starts")
+    if not isinstance(starts, list) or not all(isinstance(each, dict) for each in starts):
+        fail("config", f"{path / ENVIRONMENT}: not the environment of a run")
+    return found
+
+
+def read_spec(path: Path) -> str:
+    """The text of the run's model."""
+    with _reading(path / SPEC):
+        return read_bytes(path / SPEC).decode()
+
+
+def read_settings(path: Path) -> Settings:
+    """The settings of a run."""
+    with _reading(path / SETTINGS), open_file(path / SETTINGS) as stream:
+        given = tomllib.load(stream)
+    return settings_from(given, f"`{{}}` in {path / SETTINGS}".format)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # tomllib's and UTF-8's errors are ValueErrors
+        reason = getattr(error, "strerror", None) or str(error)
+        fail("file", f"{path}: cannot read a file of the run: {reason}", cause=error)
+
+
+def settings_text(settings: Settings) -> str:
+    """All settings as TOML.
+
+    >>> print(settings_text(Settings(clip=None, freeze=("embed*",))).splitlines()[0])
+    steps = 1000
+    """
+    names = (each.name for each in fields(Settings))
+    return "".join(f"{name} = {toml_value(getattr(settings, name))}\n" for name in names)
+
+
+def toml_value(value: object) -> str:
+    """A setting in TOML; None is "none".
+
+    >>> [toml_value(each) for each in (None, True, 1e-05, "a", ("b",))]
+    ['"none"', 'true', '1e-05', '"a"', '["b"]']
+    """
+    match value:
+        case None:
+            return '"none"'
+        case bool():
+            return str(value).lower()
+        case str():
+            # The strings of JSON are strings of TOML, but for one character.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case tuple():
+            return f"[{', '.join(map(toml_value, value))}]"
+    return repr(value)
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a folder for this process; the lock ends with the process."""
+    with cleaning(path):
+        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            import fcntl  # not on Windows
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except BlockingIOError as error:
+            fail(
+                "file",
+                f"{path}: another process trains in this folder",
+                help="wait for it, or choose another folder",
+                cause=error,
+            )
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,70 @@
+"""`Model.fit` and `Model.step` with a compiled step."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import archdsl
+from archdsl.model import Model
+from archdsl.syntax.parser import parse
+from archdsl.training.data import Data
+from archdsl.training.events import Event
+from tests.training.fakes import Counting, computed
+
+SPEC = """
+model M(vocab = 9, context = 8, D = 8) {
+  input tokens: int[T <= context] < vocab
+  h = tokens -> embed(vocab, D) -> dropout(0.1)
+  output logits: float[T, vocab] = h -> linear(vocab)
+  loss next_token(logits, tokens)
+}
+"""
+DATA = Data(Counting(), Counting(8))
+
+
+def compiled(dtype: str = "float32", **settings: Any) -> Model:
+    return archdsl.compile(parse(SPEC), device="CPU", dtype=dtype, **settings)
+
+
+class Interrupted:
+    """Sends a signal after some steps."""
+
+    def __init__(self, *steps: int):
+        self.steps = steps
+
+    def __call__(self, event: Any) -> None:
+        if isinstance(event, Event) and event.step in self.steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("dtype", "settings"),
+    [
+        ("float32", {"ema": 0.9}),
+        pytest.param("float16", {}, marks=pytest.mark.slow),
+        pytest.param("bfloat16", {"optimizer": "muon"}, marks=pytest.mark.slow),
+        pytest.param("float32", {"optimizer": "lamb"}, marks=pytest.mark.slow),
+        pytest.param("float32", {"optimizer": "sgd"}, marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupted_run_continues_bit_for_bit(
+    tmp_path: Path, dtype: str, settings: dict[str, Any]
+) -> None:
+    options = {"data": DATA, "steps": 8, "batch": 4, "eval_every": 3, "save_every": 2}
+    options |= {"learning_rate": 0.01, **settings}
+    model = compiled(dtype)
+    model.fit(tmp_path / "whole", **options)
+    stopped = compiled(dtype).fit(tmp_path / "parts", report=Interrupted(5), **options)
+    assert stopped.signal == signal.SIGINT
+    again = compiled(dtype, seed=3)  # its weights come from the checkpoint
+    assert again.fit(tmp_path / "parts", resume=True, **options).step == 8
+    assert computed(tmp_path / "parts") == computed(tmp_path / "whole")
+    for path, weight in model.parameters.items():
+        assert np.array_equal(weight.float().numpy(), again.parameters[path].float().numpy())
