@@ -8,30 +8,23 @@ filters; the other steps are arithmetic.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import fail, listing
-from archdsl.files import open_file
 from archdsl.formats import resolve
+from archdsl.formats.image import read_image
 from archdsl.formats.strict_json import read_object
 from archdsl.graph.nodes import Graph, Input
-from archdsl.limits import check_limit, most_of
+from archdsl.limits import check_limit
 from archdsl.model import Model
 
 Pixels: TypeAlias = NDArray[np.float32]
-
-# Formats in which images are exchanged; Pillow reads others with far less tested code.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-
-_one_reader = threading.Lock()  # Pillow's limit belongs to the process
 
 _FILE = "preprocessor_config.json"
 _FIELDS = ("size", "resample", "crop_size", "rescale_factor", "image_mean", "image_std")
@@ -69,7 +62,7 @@ class Preprocessor:
         Transparent pixels become white. Raises `ArchError` "file" if Pillow cannot read it,
         "limit" if it is too large, before or after resizing.
         """
-        picture = _read_image(path)
+        picture = read_image(path)
         if self.size is not None:
             width, height = picture.size
             if isinstance(self.size, int):
@@ -211,53 +204,6 @@ def classify(model: Model, pixels: Pixels) -> NDArray[np.float32]:
 
 
 # -- images --
-
-
-def _read_image(path: str | Path) -> Any:
-    """Reads a Pillow image in RGB."""
-    pillow = _pillow()
-    from PIL import ImageOps
-
-    try:
-        with open_file(path) as file, _open_image(pillow, file, path) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if "A" in picture.getbands() or "transparency" in picture.info:
-                white = pillow.new("RGBA", picture.size, "white")
-                picture = pillow.alpha_composite(white, picture.convert("RGBA"))
-            return picture.convert("RGB")
-    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
-        # Pillow's own messages are unclear; it reports some damage as SyntaxError.
-        reason = getattr(error, "strerror", None) or "it is not an image that Pillow can read"
-        expected = f"an image in one of the formats {listing(_FORMATS)}"
-        fail("file", f"cannot read `{path}`: {reason}", expected=expected, cause=error)
-
-
-@contextmanager
-def _open_image(pillow: Any, file: BinaryIO, path: str | Path) -> Iterator[Any]:
-    """Opens an image without decoding it. In the block, our limit replaces Pillow's."""
-    with _one_reader:
-        before = pillow.MAX_IMAGE_PIXELS
-        try:
-            pillow.MAX_IMAGE_PIXELS = None  # the size is not known yet
-            with pillow.open(file, formats=_FORMATS) as opened:
-                check_limit("image_pixels", math.prod(opened.size), path)
-                pillow.MAX_IMAGE_PIXELS = most_of("image_pixels")  # for parts of a file
-                yield opened
-        finally:
-            pillow.MAX_IMAGE_PIXELS = before
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        fail(
-            "file",
-            "reading images needs the package Pillow, which is not installed",
-            help="pip install 'archdsl[images]'",
-            cause=error,
-        )
-    return Image
 
 
 def _centre_crop(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

@@ -33,10 +33,12 @@ def render(
     messages: Sequence[Mapping[str, Any]],
     tokens: Mapping[str, str | None],
     *,
+    prompt: bool = True,
     seconds: float = SECONDS,
     mebibytes: int = MEBIBYTES,
 ) -> str:
-    """Renders the messages to a text that ends where the model's answer begins.
+    """Renders the messages to a text that ends where the model's answer begins; without
+    `prompt`, to one that ends after the last message.
 
     `messages` have a `role`, and a `content` or `tool_calls`. `tokens` are other variables of
     the template, such as `bos_token`. The rest is as in transformers: newlines after blocks are
@@ -57,7 +59,7 @@ def render(
     _check_jinja()
     variables = {
         "messages": plain,
-        "add_generation_prompt": True,
+        "add_generation_prompt": prompt,
         "tools": None,
         "documents": None,
     } | {name: text for name, text in tokens.items() if text is not None}

@@ -142,10 +142,12 @@ class TextTokenizer:
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
+        prompt: bool = True,
         seconds: float = SECONDS,
         mebibytes: int = MEBIBYTES,
     ) -> str:
-        """Renders messages with the chat template, to the text that the model answers to.
+        """Renders messages with the chat template, to the text that the model answers to;
+        without `prompt`, to the text of the messages alone.
 
         Each message has a `role` ("system", "user", "assistant", "tool") and a `content`; an
         assistant may have `tool_calls` instead. Encode the text with `add_special=False`. The
@@ -167,7 +169,12 @@ class TextTokenizer:
         }
         tokens |= dict(self._chat_tokens)
         return render(
-            self.chat_template, messages, tokens, seconds=seconds, mebibytes=mebibytes
+            self.chat_template,
+            messages,
+            tokens,
+            prompt=prompt,
+            seconds=seconds,
+            mebibytes=mebibytes,
         )
 
     def _check_text(self, text: str) -> None:

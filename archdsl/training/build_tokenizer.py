@@ -225,6 +225,11 @@ def _byte_pairs(name: str, texts: Texts, special: Sequence[str], pad: int | None
     library = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
     library.pre_tokenizer, library.decoder = before, tokenizers.decoders.ByteLevel()
     library.add_special_tokens(extra)
+    if START in extra:  # as for sources and targets
+        library.post_processor = tokenizers.processors.TemplateProcessing(
+            single=f"{START} $A {END}",
+            special_tokens=[(each, vocabulary[each]) for each in (START, END)],
+        )
     return library
 
 

@@ -6,23 +6,51 @@ Which data a model takes follows from its inputs, its labels and its loss; see `
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import fail
+from archdsl.cache import key_of
+from archdsl.diagnostics import fail, listing
 from archdsl.formats.atomic import replacing
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
 from archdsl.text.tokenizer import TextTokenizer
 from archdsl.training import files
-from archdsl.training.build_tokenizer import choose_tokenizer, note_on_size
+from archdsl.training.array_data import ARRAYS, read_arrays
+from archdsl.training.build_tokenizer import (
+    END,
+    START,
+    Chosen,
+    choose_tokenizer,
+    encoder,
+    note_on_size,
+)
+from archdsl.training.chat_data import refuse_chat
+from archdsl.training.image_data import (
+    RESIZED,
+    SCALE,
+    check_names,
+    class_names,
+    describe_size,
+    find_folders,
+    find_idx,
+    note_on_classes,
+    read_folder_rows,
+    read_idx_rows,
+)
 from archdsl.training.masking import MASK, MaskedNames, MaskedText, masked_names
-from archdsl.training.roles import Roles, describe_roles, find_roles
-from archdsl.training.text_data import read_texts, windows
+from archdsl.training.record_data import Fields, find_fields, read_rows, texts_of
+from archdsl.training.records import find_records, read_records
+from archdsl.training.records import identity as record_identity
+from archdsl.training.roles import Roles, find_roles, is_field, is_tokens, names_of
+from archdsl.training.splits import split
+from archdsl.training.text_data import Split, read_tokens, tokens_of, windows
 
 TEXTS = (".txt", ".md", ".py", ".rst", ".tex")
 
@@ -103,54 +131,242 @@ def open_data(
     Raises `ArchError` if the model has no loss, if it takes other data, and for the first
     mistake in the data.
     """
-    roles = find_roles(graph)
+    place, roles = files.existing(path), find_roles(graph)
+    asked = _Asked(place, graph, roles, length, tokenizer, seed)
+    found = _arrays(asked) or _images(asked)
+    if found is None:
+        if masked := masked_names(graph):  # the labels follow from the text
+            roles = Roles((masked.tokens,), (), masked.tokens)
+            asked = replace(asked, roles=roles, masked=masked)
+        found = _records(asked) or _text(asked)
+    return found or _refuse(place, graph, roles)
+
+
+class _Asked(Frozen):
+    """What `open_data` was asked for."""
+
+    path: Path
+    graph: Graph
+    roles: Roles
+    length: int | None
+    tokenizer: str | Path | TextTokenizer | None
+    seed: int
+    masked: MaskedNames | None = None
+
+    def refuse_text_options(self) -> None:
+        """Reports options for texts, if the data have none."""
+        for name, value in (("length", self.length), ("tokenizer", self.tokenizer)):
+            if value is not None:
+                fail(
+                    "argument-value",
+                    f"`{name}` is for texts, but there are none in `{self.path}`",
+                    help=f"leave out `{name}`",
+                )
+
+
+def _refuse(path: Path, graph: Graph, roles: Roles) -> NoReturn:
+    """Reports data of another kind than the model's."""
+    wanted = f"a file .npz with the arrays {names_of(roles)}"
+    if all(is_field(each) for each in (*roles.inputs, *roles.labels)):
+        wanted += f", or JSON lines with the fields {names_of(roles)}"
+    if roles.is_pairs:
+        wanted += ", or lines of a .tsv: the two texts with a tab between them"
     if roles.is_text:
-        return _text(path, graph, roles, length, tokenizer)
-    if names := masked_names(graph):
-        roles = replace(roles, tokens=names.tokens)
-        return _text(path, graph, roles, length, tokenizer, names, seed)
-    fail(
-        "input",
-        f"the data at `{path}` do not fit `{graph.name}`",
-        expected=f"arrays for {describe_roles(roles)}",
-    )
+        wanted = f"texts ({', '.join(TEXTS)}), JSON lines with the field `text`, or {wanted}"
+    if roles.image:
+        wanted = f"a folder of images for each class, idx files, or {wanted}"
+    fail("input", f"there are no data for `{graph.name}` in `{path}`", expected=wanted)
 
 
-def _text(
-    path: str | Path,
-    graph: Graph,
-    roles: Roles,
-    length: int | None,
-    tokenizer: str | Path | TextTokenizer | None,
-    masked: MaskedNames | None = None,
-    seed: int = 0,
-) -> Data:
-    assert roles.tokens
-    found = files.find(path, TEXTS)
+def _arrays(asked: _Asked) -> Data | None:
+    if not (asked.path.is_dir() or asked.path.suffix.lower() in ARRAYS):
+        return None
+    found = files.find(asked.path, ARRAYS)
     if not found.train:
-        fail(
-            "file",
-            f"there are no texts in `{path}`",
-            expected=f"files that end with {', '.join(TEXTS)}",
-        )
+        return None
+    asked.refuse_text_options()
+    for each in (found.train, found.valid):
+        if len(each) > 1:
+            names = listing([path.name for path in each[:5]], "and")
+            help = "give one file, or a folder with `train.npz` and `valid.npz`"
+            fail("file", f"`{asked.path}` has several files of arrays", found=names, help=help)
+    train, valid = (
+        read_arrays(each[0], asked.graph, asked.roles) if each else None
+        for each in (found.train, found.valid)
+    )
+    assert train
+    return _finished(train, valid, asked.seed, found.unused)
 
-    def texts() -> Any:
+
+def _images(asked: _Asked) -> Data | None:
+    if asked.roles.image is None:
+        return None
+    image, label = asked.roles.image
+    train: Dataset
+    valid: Dataset | None
+    if pairs := find_idx(asked.path):
+        kinds = {
+            test: [read_idx_rows(one, two, image, label) for one, two, t in pairs if t is test]
+            for test in (False, True)
+        }
+        if len(kinds[False]) != 1 or len(kinds[True]) > 1:
+            names = listing([one.name for one, _, _ in pairs], "and")
+            fail("file", f"`{asked.path}` has several data sets of idx files", found=names)
+        train, valid = kinds[False][0], next(iter(kinds[True]), None)
+        classes = [str(n) for n in range(int(kinds[False][0].labels.max()) + 1)]
+    elif folders := find_folders(asked.path):
+        classes = class_names(folders[0])
+        train = read_folder_rows(folders[0], classes, image, label)
+        valid = None
+        if folders[1]:
+            check_names(folders[1], classes)
+            valid = read_folder_rows(folders[1], classes, image, label)
+    else:
+        return None
+    asked.refuse_text_options()
+    notes = [SCALE] if pairs else [RESIZED.format(image=describe_size(image)), SCALE]
+    if note := note_on_classes(label, len(classes)):
+        notes.append(note)
+    return _finished(train, valid, asked.seed, notes=notes, classes=classes)
+
+
+def _records(asked: _Asked) -> Data | None:
+    roles = asked.roles
+    found = find_records(asked.path)
+    if not found.train:
+        return None
+    inputs = [each for each in (*roles.inputs, *roles.labels) if each is not roles.answers]
+    names = [each.name for each in inputs]
+    first = next(read_records(found.train, names), None)
+    if first is None:
+        fail("input", f"there are no examples in `{asked.path}`")
+    fields = find_fields(first, roles)
+    if fields.chat and roles.answers is None:
+        assert roles.tokens
+        refuse_chat(roles.tokens, first.place)
+    chosen = None
+    if fields.texts or fields.chat:
+        chosen = _chosen(asked, found, fields, names)
+    else:
+        asked.refuse_text_options()
+    notes = _notes(found, chosen, roles)
+    joined = asked.masked or (roles.tokens is not None and roles.tokens.pad is None)
+    if roles.is_text and joined and chosen and not fields.chat:
+        return _joined(asked, found, fields, chosen, notes)
+    if asked.length is not None:
+        fail(
+            "argument-value",
+            "a length is for windows of a text, but the examples are records",
+            help="leave out `length`: each example has its own",
+        )
+    train, valid = (
+        read_rows(each, asked.graph, roles, fields, chosen) if each else None
+        for each in (found.train, found.valid)
+    )
+    assert train
+    return _finished(train, valid, asked.seed, found.unused, chosen, notes)
+
+
+def _chosen(asked: _Asked, found: files.Files, fields: Fields, names: list[str]) -> Chosen:
+    roles = asked.roles
+    inputs = [each for each in (*roles.inputs, *roles.labels) if is_tokens(each)]
+    inputs = [each for each in inputs if each.name in fields.texts or fields.chat]
+    special: tuple[str, ...] = (
+        (START, END) if roles.is_pairs else (END,) if roles.is_text else ()
+    )
+    special += (MASK,) if asked.masked else ()
+    if fields.chat and asked.tokenizer in (None, "characters", "bytes"):
+        fail(
+            "tokenizer",
+            "chats need the tokenizer of a checkpoint, which has a chat template",
+            help="`--tokenizer FOLDER` names one",
+        )
+    texts = partial(texts_of, found, fields, names)
+    return choose_tokenizer(asked.tokenizer, texts, record_identity(found.all), inputs, special)
+
+
+def _joined(
+    asked: _Asked, found: files.Files, fields: Fields, chosen: Chosen, notes: list[str]
+) -> Data:
+    """Short texts as one, each with an end token: windows may have parts of several."""
+    roles = asked.roles
+    assert roles.tokens
+    ((_, field),) = fields.of
+    key = key_of(chosen.key, field, record_identity(found.all))
+    encode, end = encoder(chosen.tokenizer), list(chosen.tokenizer.eos[:1])
+
+    def parts(paths: Iterable[Path]) -> Iterator[NDArray[Any]]:
+        for text in texts_of(files.Files(tuple(paths)), fields, [field]):
+            yield encode(text)
+            yield np.array(end, np.uint32)
+
+    split = read_tokens(found, key, chosen.tokenizer.vocabulary, parts)
+    notes = ["the texts are joined: a window may have parts of several", *notes]
+    return _windowed(asked, split, chosen, notes)
+
+
+def _text(asked: _Asked) -> Data | None:
+    roles, found = asked.roles, files.find(asked.path, TEXTS)
+    if not roles.is_text or not found.train or roles.tokens is None:
+        return None
+    tokens = roles.tokens
+
+    def texts() -> Iterator[str]:
         return (text for each in found.all for text in files.texts(each))
 
-    special = [MASK] if masked else []
-    chosen = choose_tokenizer(
-        tokenizer, texts, files.identity(found.all), [roles.tokens], special
-    )
-    split = read_texts(found, chosen, roles.tokens)
+    identity = files.identity(found.all)
+    special = (MASK,) if asked.masked else ()
+    chosen = choose_tokenizer(asked.tokenizer, texts, identity, [tokens], special)
+
+    def parts(paths: Iterable[Path]) -> Iterator[NDArray[Any]]:
+        return tokens_of(paths, chosen, tokens)
+
+    key = key_of(chosen.key, identity, tokens.pad)
+    split = read_tokens(found, key, chosen.tokenizer.vocabulary, parts)
+    return _windowed(asked, split, chosen, _notes(found, chosen, roles))
+
+
+def _windowed(asked: _Asked, split: Split, chosen: Chosen, notes: list[str]) -> Data:
+    roles = asked.roles
+    assert roles.tokens
     marked = (roles.answers.name,) if roles.answers else ()
-    train, valid, notes = windows(split, graph, roles.tokens, length, marked)
-    if found.unused:
-        notes.append(f"{len(found.unused)} test files are not used")
-    notes.append(chosen.name)
-    if note := note_on_size(chosen, roles.tokens):
-        notes.append(note)
-    if masked:
-        hidden = MaskedText(train, masked, chosen.tokenizer, seed)
-        checked = valid and MaskedText(valid, masked, chosen.tokenizer, seed)
-        return Data(hidden, checked, chosen.tokenizer, chosen.path, tuple(notes))
-    return Data(train, valid, chosen.tokenizer, chosen.path, tuple(notes))
+    train, valid, more = windows(split, asked.graph, roles.tokens, asked.length, marked)
+    notes = [*more, *notes]
+    if asked.masked is None:
+        return Data(train, valid, chosen.tokenizer, chosen.path, tuple(notes))
+    hidden, checked = (
+        part and MaskedText(part, asked.masked, chosen.tokenizer, asked.seed)
+        for part in (train, valid)
+    )
+    assert hidden
+    return Data(hidden, checked, chosen.tokenizer, chosen.path, tuple(notes))
+
+
+def _notes(found: files.Files, chosen: Chosen | None, roles: Roles) -> list[str]:
+    """What to say of the files and the tokenizer."""
+    notes = [f"{len(found.unused)} test files are not used"] if found.unused else []
+    if chosen:
+        notes.append(chosen.name)
+        tokens = [each for each in roles.inputs if is_tokens(each)]
+        if tokens and (note := note_on_size(chosen, tokens[0])):
+            notes.append(note)
+    return notes
+
+
+def _finished(
+    train: Dataset,
+    valid: Dataset | None,
+    seed: int,
+    unused: Sequence[Path] = (),
+    chosen: Chosen | None = None,
+    notes: Sequence[str] = (),
+    classes: Sequence[str] = (),
+) -> Data:
+    """The data of rows; without some for validation, a part is drawn."""
+    more = [f"{len(unused)} test files are not used"] if unused and not chosen else []
+    if valid is None:
+        train, valid, note = split(train, seed)
+        more.append(note)
+    tokenizer = chosen.tokenizer if chosen else None
+    path = chosen.path if chosen else None
+    return Data(train, valid, tokenizer, path, (*more, *notes), tuple(classes))

@@ -49,12 +49,20 @@ def find(path: str | Path, suffixes: Iterable[str]) -> Files:
     place, known = existing(path), tuple(suffixes)
     if place.is_file():
         return Files((place,))
-    kinds: dict[int | None, list[Path]] = {None: [], 0: [], 1: []}
+    found = []
     for each in sorted(place.rglob("*")):
         parts = each.relative_to(place).parts
         hidden = any(part.startswith(".") for part in parts)
         if each.name.lower().endswith(known) and not hidden and each.is_file():
-            kinds[held_out(parts)].append(each)
+            found.append((each, parts))
+    return sorted_out(path, found)
+
+
+def sorted_out(path: str | Path, found: Iterable[tuple[Path, Iterable[str]]]) -> Files:
+    """The files by what they are for; each has the names that say it."""
+    kinds: dict[int | None, list[Path]] = {None: [], 0: [], 1: []}
+    for each, names in found:
+        kinds[held_out(names)].append(each)
     train, valid, test = (tuple(kinds[kind]) for kind in (None, 0, 1))
     if (valid or test) and not train:
         fail(

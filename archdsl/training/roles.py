@@ -88,8 +88,18 @@ def set_bound(each: Input, size: int) -> str:
     return f"`--set {name}={size}`"
 
 
+def is_field(each: Input) -> bool:
+    """Whether a record can have an input: a number, or values along one axis."""
+    return len(each.type.axes) < 2
+
+
+def names_of(roles: Roles) -> str:
+    """The names of the inputs and labels that data have, for a message."""
+    inputs = [each for each in (*roles.inputs, *roles.labels) if each is not roles.answers]
+    return listing([each.name for each in inputs], "and")
+
+
 def describe_roles(roles: Roles) -> str:
-    """The inputs and labels in words, for a message."""
-    return listing(
-        [f"{each.name}: {each.type}" for each in (*roles.inputs, *roles.labels)], "and"
-    )
+    """The inputs and labels with their types, for a message."""
+    inputs = [each for each in (*roles.inputs, *roles.labels) if each is not roles.answers]
+    return ", ".join(f"{each.name}: {each.type}" for each in inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph, Input
 from archdsl.training import files, token_file
 from archdsl.training.build_tokenizer import Chosen, encoder
+from archdsl.training.splits import VALID_PART
 from archdsl.training.token_file import Stored
 
-VALID_PART = 10  # one of so many examples is for validation, if no file is
+Parts = Callable[[tuple[Path, ...]], Iterable[NDArray[Any]]]  # the tokens of files, in parts
 
 
 class TextWindows:
@@ -63,11 +64,23 @@ class Split(Frozen):
     note: str | None = None
 
 
-def read_texts(found: files.Files, chosen: Chosen, each: Input) -> Split:
-    """The tokens of text files; without files for validation, the last tenth is for it."""
-    train = _stored(found.train, chosen, each)
+def read_tokens(found: files.Files, key: str, size: int, parts: Parts) -> Split:
+    """The tokens of files, from the cache or written to it; without files for validation, the
+    last tenth is for it.
+
+    `parts` gives the tokens of files; `key` changes if others do. `size` is that of the
+    vocabulary.
+    """
+    kind = np.uint16 if size <= 1 << 16 else np.uint32
+
+    def stored(paths: tuple[Path, ...]) -> Stored:
+        name = key_of("text", 1, [str(each.resolve()) for each in paths], key)
+        path = token_file.place_of(f"{name}.tokens")
+        return token_file.read(path) or token_file.write(path, kind, parts(paths))
+
+    train = stored(found.train)
     if found.valid:
-        return Split(train, _stored(found.valid, chosen, each))
+        return Split(train, stored(found.valid))
     cut = len(train.numbers) - len(train.numbers) // VALID_PART
     first, last = (
         Stored(part, train.checksum) for part in (train.numbers[:cut], train.numbers[cut:])
@@ -137,18 +150,7 @@ def check_padding(numbers: NDArray[Any], each: Input, chosen: Chosen) -> None:
         )
 
 
-def _stored(paths: tuple[Path, ...], chosen: Chosen, each: Input) -> Stored:
-    """The tokens of files, from the cache or written to it."""
-    path = token_file.place_of(key_of("text", 1, files.identity(paths), chosen.key, each.pad))
-    path = path.with_suffix(".tokens")
-    known = token_file.read(path)
-    if known is not None:
-        return known
-    kind = np.uint16 if chosen.tokenizer.vocabulary <= 1 << 16 else np.uint32
-    return token_file.write(path, kind, _tokens(paths, chosen, each))
-
-
-def _tokens(paths: Iterable[Path], chosen: Chosen, each: Input) -> Iterator[NDArray[Any]]:
+def tokens_of(paths: Iterable[Path], chosen: Chosen, each: Input) -> Iterator[NDArray[Any]]:
     """The tokens of files in parts; after each file its end token, if the tokenizer has one."""
     encode = encoder(chosen.tokenizer)
     for path in paths:

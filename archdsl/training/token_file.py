@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +50,39 @@ def place_of(key: str) -> Path:
 
 
 def write(path: Path, dtype: DTypeLike, parts: Iterable[NDArray[Any]]) -> Stored:
-    """Writes the numbers of all parts, each [any number], to a file. Raises `ArchError`
-    (`file`) if the disk is full."""
+    """Writes the numbers of all parts, each [any number], to a file."""
+    with writing(path, dtype) as add:
+        for part in parts:
+            add(part)
+    return written(path)
+
+
+@contextmanager
+def writing(path: Path, dtype: DTypeLike) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """A function that appends numbers [any number] to a file, which is complete after the
+    block. Raises `ArchError` (`file`) if the disk is full."""
     kind, count, checksum = np.dtype(dtype), 0, hashlib.blake2b(digest_size=16)
+
+    def add(part: NDArray[Any]) -> None:
+        nonlocal count
+        data = np.ascontiguousarray(part, kind).tobytes()
+        checksum.update(data)
+        file.write(data)
+        count += len(part)
+
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(b" " * _HEADER)
-        for part in parts:
-            data = np.ascontiguousarray(part, kind).tobytes()
-            checksum.update(data)
-            file.write(data)
-            count += len(part)
+        yield add
         header = {"count": count, "dtype": kind.name, "checksum": checksum.hexdigest()}
         file.seek(0)
         file.write(json.dumps(header).encode())
+
+
+def written(path: Path) -> Stored:
+    """The numbers of a file that was just written."""
     found = read(path)
-    assert found is not None
+    if found is None:
+        fail("file", f"`{path}` changed while it was written", help="try again")
     return found
 
 

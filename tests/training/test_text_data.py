@@ -222,7 +222,7 @@ def test_a_vocabulary_that_is_too_large(tmp_path: Path) -> None:
 def test_files_that_are_no_text(tmp_path: Path) -> None:
     with pytest.raises(ArchError, match="there are no data at"):
         open_data(tmp_path / "missing", GRAPH)
-    with pytest.raises(ArchError, match="there are no texts in"):
+    with pytest.raises(ArchError, match="there are no data for `Next` in"):
         open_data(tmp_path, GRAPH)
     (tmp_path / "valid.txt").write_text(TEXT)
     with pytest.raises(ArchError, match="are for validation, because of their names"):

@@ -1,0 +1,54 @@
+"""A part of the examples: those for training, or those for validation."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archdsl.cache import key_of
+from archdsl.training.order import permuted
+
+VALID_PART = 10  # one of so many examples is for validation, if no file is
+
+
+class Rows(Protocol):
+    """Examples by number; see `data.Dataset`."""
+
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def batch(self, numbers: NDArray[np.int64]) -> dict[str, NDArray[Any]]: ...
+
+    def describe(self) -> str: ...
+
+
+class Part:
+    """`count` of the examples of `whole`, from place `first` of a random order."""
+
+    def __init__(self, whole: Rows, first: int, count: int, seed: int):
+        self.whole, self.first, self.count, self.seed = whole, first, count, seed
+        self.fingerprint = key_of("part", whole.fingerprint, first, count, seed)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batch(self, numbers: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        places = (numbers + self.first).astype(np.uint64)  # [B]
+        # A third number: another order than that of an epoch.
+        return self.whole.batch(permuted(places, len(self.whole), (self.seed, 0, 1)))
+
+    def describe(self) -> str:
+        return f"{self.count:,} of {self.whole.describe()}"
+
+
+def split(whole: Rows, seed: int) -> tuple[Rows, Rows | None, str]:
+    """The examples for training and for validation, drawn with `seed`, and what to say."""
+    valid = len(whole) // VALID_PART
+    if not valid:
+        return whole, None, f"no validation: there are fewer than {VALID_PART} examples"
+    train = len(whole) - valid
+    share = f"{100 // VALID_PART} % of the examples, drawn with the seed, are for validation"
+    return Part(whole, 0, train, seed), Part(whole, train, valid, seed), share
