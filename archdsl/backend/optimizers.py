@@ -16,6 +16,7 @@ from tinygrad.helpers import Context
 from tinygrad.nn import optim
 
 from archdsl.backend.tensors import shape
+from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.frozen import Frozen
 
 OPTIMIZERS = ("adamw", "sgd", "muon", "lamb")
@@ -41,6 +42,15 @@ class Rule(Frozen):
     epsilon: float = 1e-8
     momentum: float = 0.95
 
+    def __post_init__(self) -> None:
+        if self.name not in OPTIMIZERS:
+            fail(
+                "argument-value",
+                f"the optimizer cannot be {self.name!s:.80}",
+                expected=listing(OPTIMIZERS),
+                help=did_you_mean(str(self.name), OPTIMIZERS),
+            )
+
 
 class Optimizer:
     """A rule applied to weights: its tensors, and one update of the weights."""
@@ -51,7 +61,8 @@ class Optimizer:
             _Group(self._tinygrad(kind, names, decay, factor), names, factor)
             for (kind, decay, factor), names in self._kinds(in_layers).items()
         ]
-        Tensor.realize(*self.state().values())
+        if state := self.state():
+            Tensor.realize(*state.values())
 
     def _kinds(self, in_layers: frozenset[str]) -> dict[tuple[str, float, float], list[str]]:
         """The weights of each kind: their optimizer, decay, and factor of the learning rate."""

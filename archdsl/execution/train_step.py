@@ -8,16 +8,16 @@ batches and processes.
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tinygrad import Tensor, dtypes
+from tinygrad.helpers import Context
 
 from archdsl.backend import interpret
 from archdsl.backend.losses import Mean
@@ -30,41 +30,23 @@ from archdsl.backend.tensors import (
     to_device,
     zeros,
 )
-from archdsl.diagnostics import fail
+from archdsl.backend.tinygrad_seam import one_thread
+from archdsl.diagnostics import did_you_mean, fail
 from archdsl.execution.executable import Executable
+from archdsl.execution.losses import Losses, at_least_1, report, sum_in_groups, sum_of
 from archdsl.execution.recent import Recent
+from archdsl.execution.training_state import load_tensors, replaced, scale_of
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Graph, refs, walk
+from archdsl.graph.nodes import Apply, Graph, refs, walk
 from archdsl.graph.printer import show
 from archdsl.graph.sites import parameters
 from archdsl.graph.unused import drop_unused
 
 Batch = Mapping[str, NDArray[Any]]
+Probe = Callable[[Apply, str, Any], None]
 CAPTURES = 16  # programs kept, one per combination of input shapes
 LARGEST_SCALE = 2.0**24
 STEPS_TO_DOUBLE = 1000  # the loss scale doubles after so many steps without overflow
-
-
-class Losses(Frozen):
-    """The losses of some batches: of each term its total and its count, [terms] each."""
-
-    totals: NDArray[np.float64]
-    counts: NDArray[np.float64]
-    weights: NDArray[np.float64]
-
-    def __add__(self, other: Losses) -> Losses:
-        return Losses(self.totals + other.totals, self.counts + other.counts, self.weights)
-
-    @property
-    def terms(self) -> NDArray[np.float64]:
-        """The value of each term, without its weight."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(self.totals / self.counts)
-
-    @property
-    def value(self) -> float:
-        """The loss: the weighted sum of the terms."""
-        return float(self.terms @ self.weights)
 
 
 class Step(Frozen):
@@ -117,11 +99,9 @@ class TrainStep:
         self.graph = loss_graph(executable.graph)
         if accumulate > 1 or parts:
             _refuse_contrastive(self.graph)
-        reached = [each.path for each in parameters(self.graph)]
-        self.trained = [path for path in reached if path not in frozen]
-        if not self.trained:
-            fail("model", "no weight is left to train", help="freeze fewer weights")
+        self.trained = _trained(executable, self.graph, frozen)
         refuse_quantized(self.trained, executable.parameters.quantized)
+        self._version = executable.version()
         self.weights = {path: executable.parameters[path] for path in self.trained}
         self.scale, self.since_overflow = 1.0, 0
         if executable.dtype == "float16":
@@ -145,19 +125,20 @@ class TrainStep:
         }
         self.optimizer = Optimizer(rule, updated, in_layers(self.graph))
         self._captures: Recent[_Captured] = Recent(CAPTURES)
-        self._updating = executable.capture(self._updated, ("update", rule, ema), self._known())
+        key = ("update", rule, ema, tuple(self.trained), tuple(sorted(in_layers(self.graph))))
+        self._updating = executable.capture(self._updated, key, self._known())
         self._numbers = to_device(np.zeros(2, np.float32), device)
 
     def __call__(self, batches: Sequence[Batch], rate: float, seed: Sequence[int]) -> Step:
         """One step at a learning rate. `seed` decides the masks of dropout."""
-        assert len(batches) == self.accumulate
+        self._check(batches)
         with self.executable.lock:
             counts = None
             if self.accumulate > 1 or self.parts:
                 counts = self._add(np.sum([self.count(each) for each in batches], 0))
             losses, square = None, 0.0
             for number, batch in enumerate(batches):
-                key = np.random.SeedSequence([*seed, number]).generate_state(2, np.uint32)
+                key = dropout_key(seed, number)
                 found, square = self._gradients(batch, counts, key, number)
                 losses = found if losses is None else losses + found
             assert losses is not None
@@ -167,6 +148,21 @@ class TrainStep:
                 )
                 square = self.parts.add_gradients(self.gradients)
             return self._finish(losses, math.sqrt(square) / self.scale, rate)
+
+    def _check(self, batches: Sequence[Batch]) -> None:
+        if len(batches) != self.accumulate:
+            fail(
+                "argument-value",
+                "a step takes as many batches as it accumulates",
+                expected=f"{self.accumulate}",
+                found=f"{len(batches)}",
+            )
+        if self.executable.version() != self._version:
+            fail(
+                "model",
+                "the model's weights were loaded again; these steps would change the old ones",
+                help="make a new `TrainStep` after loading, then load its state",
+            )
 
     def _add(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sum of numbers over the processes that share the step."""
@@ -248,7 +244,7 @@ class TrainStep:
         """Adds gradients to the buffers. [2 terms + 1]: totals, counts, the sum of squares."""
         means = self._terms(batch, trains=True, key=key)
         loss = sum_of(
-            mean.total * term.weight / (mean.counted if counts is None else counts[i])
+            mean.total * term.weight / (at_least_1(mean) if counts is None else counts[i])
             for i, (term, mean) in enumerate(zip(self.graph.losses, means, strict=True))
         )  # []
         if self.executable.dtype == "float16":
@@ -260,23 +256,40 @@ class TrainStep:
             if self.accumulate > 1:
                 whole = whole + (numbers[1] > 0).where(buffer, 0)
             squares.append(buffer.assign(whole).square().sum())  # []
-        report = _report(means).cat(sum_of(squares).reshape(1))  # [2 terms + 1]
-        return report.realize(*self.gradients.values())
+        whole_report = report(means).cat(sum_in_groups(squares).reshape(1))  # [2 terms + 1]
+        return whole_report.realize(*self.gradients.values())
 
     def _counts(self, **batch: Tensor) -> Tensor:
         means = self._terms(batch, trains=False)
-        return _report([Mean(Tensor(0.0), mean.counted) for mean in means]).realize()
+        return report([Mean(Tensor(0.0), mean.counted) for mean in means]).realize()
 
     def _evaluated(self, **batch: Tensor) -> Tensor:
-        return _report(self._terms(batch, trains=False)).realize()
+        with Context(TRAINING=0):  # type: ignore[no-untyped-call]  # no dropout
+            return report(self._terms(batch, trains=False)).realize()
 
     def _terms(
-        self, batch: Mapping[str, Tensor], trains: bool, key: Tensor | None = None
+        self,
+        batch: Mapping[str, Tensor],
+        trains: bool,
+        key: Tensor | None = None,
+        probe: Probe | None = None,
     ) -> list[Mean]:
         given = {name: self.executable.cast(each) for name, each in batch.items()}
         context = self.executable.run(self.executable.lowered(self.graph, given, trains))
-        context.key, context.frozen = key, True  # only full-precision weights are trained
+        context.key, context.probe = key, probe
+        context.frozen = True  # only full-precision weights are trained
         return interpret.loss_terms(context, given)
+
+    def probed(self, batch: Batch, key: NDArray[Any], probe: Probe) -> Losses:
+        """The losses of a batch as in a step, operator by operator: nothing is captured.
+
+        `probe` is called with each operator, its path and its value.
+        """
+        device = self.executable.device
+        with self.executable.lock, one_thread:
+            tensors = {n: to_device(each, device, each.dtype.name) for n, each in batch.items()}
+            means = self._terms(tensors, True, to_device(key, device, "uint32"), probe)
+            return self._losses(report(means).numpy().astype(np.float64))
 
     def _updated(self, numbers: Tensor) -> Tensor:
         """Updates the weights from the gradients; `numbers` are the rate and a factor."""
@@ -299,16 +312,40 @@ class TrainStep:
 
     def _known(self) -> dict[str, Tensor]:
         """The tensors besides the weights that the programs read or write, by name."""
-        parts = {"gradient": self.gradients, "master": self.masters, "average": self.averages}
+        gradients = {f"gradient {path}": each for path, each in self.gradients.items()}
+        return gradients | self.state()
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that training continues from, besides the weights, by name: float32."""
+        parts = {"master": self.masters, "average": self.averages}
         found = {
             f"{k} {path}": each for k, part in parts.items() for path, each in part.items()
         }
         return found | self.optimizer.state()
 
-    def state(self) -> dict[str, Tensor]:
-        """The tensors that training continues from, besides the weights, by name."""
-        known = self._known()
-        return {name: each for name, each in known.items() if not name.startswith("gradient ")}
+    def numbers(self) -> dict[str, float]:
+        """The numbers that training continues from."""
+        return {"scale": self.scale, "since_overflow": self.since_overflow}
+
+    def load_state(
+        self, arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, float]
+    ) -> None:
+        """Continues from a saved `state` and its `numbers`.
+
+        The model has the weights that were saved with them. Raises `ArchError` "checkpoint" if
+        names, shapes or dtypes differ; then nothing has changed.
+        """
+        with self.executable.lock:
+            loaded = scale_of(numbers)
+            load_tensors(self.state(), arrays)
+            self.scale, self.since_overflow = loaded.scale, loaded.since_overflow
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model has the averages of its weights inside of this context, for evaluation and
+        saving. Without `ema` it has its weights."""
+        with self.executable.lock, replaced(self.weights, self.averages):
+            yield
 
 
 class _Captured(Frozen):
@@ -354,12 +391,21 @@ def _refuse_contrastive(graph: Graph) -> None:
         )
 
 
-def _report(means: Sequence[Mean]) -> Tensor:
-    """The totals and the counts: [2 terms], float32."""
-    numbers = [each.total for each in means] + [each.counted for each in means]
-    tensors = [n if isinstance(n, Tensor) else Tensor(float(n)) for n in numbers]
-    return Tensor.stack(*(each.cast(dtypes.float32) for each in tensors)).contiguous()
+def _trained(executable: Executable, graph: Graph, frozen: frozenset[str]) -> list[str]:
+    """The paths of the weights that the losses need and that are not frozen."""
+    for path in sorted(frozen - executable.weights.keys()):
+        fail(
+            "model",
+            f"there is no weight `{path}` to freeze",
+            help=did_you_mean(path, executable.weights),
+        )
+    trained = [each.path for each in parameters(graph) if each.path not in frozen]
+    if not trained:
+        fail("model", "no weight is left to train", help="freeze fewer weights")
+    return trained
 
 
-def sum_of(tensors: Iterable[Tensor]) -> Tensor:
-    return functools.reduce(operator.add, tensors)
+def dropout_key(seed: Sequence[int], number: int) -> NDArray[np.uint32]:
+    """[2]: the key of dropout for a batch of a step, from the run's seed and the step."""
+    state = np.random.SeedSequence([*seed, number]).generate_state(2, np.uint32)
+    return state.astype(np.uint32)

@@ -1,0 +1,99 @@
+"""Sets the tensors of training: the state of an optimizer, and weights to their averages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from numpy.typing import NDArray
+from tinygrad import Tensor
+
+from archdsl.backend.tensors import copy_in, copy_tensor, shape
+from archdsl.backend.tinygrad_seam import not_captured, one_thread
+from archdsl.diagnostics import fail, listing
+from archdsl.frozen import Frozen
+
+_SHOWN = 5  # names in a message
+
+
+class Scale(Frozen):
+    """The factor of the loss in float16, and the steps since it was too large."""
+
+    scale: float
+    since_overflow: int
+
+
+def load_tensors(tensors: Mapping[str, Tensor], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Overwrites float32 tensors with the arrays of the same names.
+
+    Raises `ArchError` "checkpoint" for a missing or unknown name, another shape or another
+    dtype. Then no tensor has changed.
+    """
+    wrong = [
+        f"{name} is {found}, not {right}"
+        for name in tensors
+        if name in arrays
+        and (found := _kind(arrays[name])) != (right := f"float32 {list(shape(tensors[name]))}")
+    ]
+    found = _names("missing", [name for name in tensors if name not in arrays])
+    found += _names("unknown", [name for name in arrays if name not in tensors])
+    found += _names("different", wrong)
+    if found:
+        fail(
+            "checkpoint",
+            "the state is not that of this training run",
+            expected=f"{len(tensors)} tensors",
+            found=f"{len(arrays)} tensors{found}",
+            help="continue with the spec, the dtype, the optimizer, `ema` and `freeze` of the "
+            "run that saved it",
+        )
+    for name, tensor in tensors.items():
+        copy_in(tensor, arrays[name])
+
+
+def _kind(array: NDArray[Any]) -> str:
+    return f"{array.dtype} {list(array.shape)}"
+
+
+def _names(what: str, names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"; {what}: {', '.join(names[:_SHOWN])}{more}" if names else ""
+
+
+def scale_of(numbers: Mapping[str, float]) -> Scale:
+    """The scale of a saved state; raises `ArchError` if its numbers are others."""
+    names = ("scale", "since_overflow")
+    if set(numbers) != set(names):
+        fail(
+            "checkpoint",
+            "the numbers of the state are not those of a training run",
+            expected=listing(names, "and"),
+            found=listing(numbers, "and") or "none",
+        )
+    return Scale(float(numbers["scale"]), int(numbers["since_overflow"]))
+
+
+@contextmanager
+def replaced(weights: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> Iterator[None]:
+    """Weights have the values of `others` inside of this context, rounded to their dtype.
+
+    Their memory stays, so captured programs read these values. At the end each weight has its
+    old bits.
+    """
+    old = {path: copy_tensor(weights[path]) for path in others}
+    _assign(weights, others)
+    try:
+        yield
+    finally:
+        _assign(weights, old)
+
+
+def _assign(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    with one_thread, not_captured():
+        assigned = [
+            weights[path].assign(value.cast(weights[path].dtype))
+            for path, value in values.items()
+        ]
+        if assigned:
+            Tensor.realize(*assigned)
