@@ -35,7 +35,8 @@ from archdsl.diagnostics import did_you_mean, fail
 from archdsl.execution.executable import Executable
 from archdsl.execution.losses import Losses, at_least_1, report, sum_in_groups, sum_of
 from archdsl.execution.recent import Recent
-from archdsl.execution.training_state import load_tensors, replaced, scale_of
+from archdsl.execution.train_state import load_tensors, replaced, scale_of
+from archdsl.formats.host import LazyTensor
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Apply, Graph, refs, walk
 from archdsl.graph.printer import show
@@ -328,7 +329,7 @@ class TrainStep:
         return {"scale": self.scale, "since_overflow": self.since_overflow}
 
     def load_state(
-        self, arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, float]
+        self, stored: Mapping[str, LazyTensor], numbers: Mapping[str, float]
     ) -> None:
         """Continues from a saved `state` and its `numbers`.
 
@@ -337,7 +338,7 @@ class TrainStep:
         """
         with self.executable.lock:
             loaded = scale_of(numbers)
-            load_tensors(self.state(), arrays)
+            load_tensors(self.state(), stored)
             self.scale, self.since_overflow = loaded.scale, loaded.since_overflow
 
     @contextmanager

@@ -29,7 +29,6 @@ from archdsl.execution import inputs
 from archdsl.execution.executable import Executable
 from archdsl.execution.machine import processor, versions
 from archdsl.execution.peak_rate import peak_rate
-from archdsl.execution.train_state import restore
 from archdsl.execution.train_step import Step, TrainStep
 from archdsl.frozen import Frozen
 from archdsl.graph.cost import flops
@@ -132,7 +131,11 @@ def fit(
         step = train_step(executable, settings, frozen)
         if run.start:
             position = run.start.position
-            restore(step, run.start.state(), position.scale, position.since_overflow)
+            numbers = {
+                "scale": position.scale,
+                "since_overflow": position.since_overflow,
+            }
+            step.load_state(run.start.state(), numbers)
         log = metrics.Metrics(run.path / metrics.NAME)
         try:
             with ThreadPoolExecutor(1) as reader:

@@ -108,6 +108,12 @@ class Learner:
     def state(self) -> dict[str, NDArray[np.float32]]:
         return {f"momentum {path}": each for path, each in self.momenta.items()}
 
+    def load_state(self, stored: Mapping[str, Any], numbers: Mapping[str, float]) -> None:
+        assert stored.keys() == self.state().keys()
+        for name, array in self.state().items():
+            array[...] = stored[name].read()
+        self.scale, self.since_overflow = numbers["scale"], int(numbers["since_overflow"])
+
 
 def _mean(batch: Batch) -> NDArray[np.float32]:
     return batch["tokens"].mean(1).astype(np.float32)
@@ -117,20 +123,12 @@ def _losses(value: float) -> Losses:
     return Losses(np.array([value]), np.ones(1), np.ones(1))
 
 
-def restore(step: Learner, found: Mapping[str, Any], scale: float, since: int) -> None:
-    assert found.keys() == step.state().keys()
-    for name, array in step.state().items():
-        array[...] = found[name].read()
-    step.scale, step.since_overflow = scale, since
-
-
 @contextmanager
 def learners(draws: bool) -> Iterator[None]:
     """Within the block, the loop uses `Learner`, and leaves out what takes the most time:
     waiting for the disk, and drawing curves unless it `draws`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train_step", Learner)
-        patch.setattr(loop, "restore", restore)
         patch.setattr(loop, "peak_rate", lambda executable: PEAK)
         patch.setattr(os, "fsync", lambda descriptor: None)
         if not draws:
