@@ -13,7 +13,7 @@ from tinygrad import Tensor
 
 from archdsl.analysis import analyse
 from archdsl.diagnostics import did_you_mean, fail
-from archdsl.execution import checkpoints, inputs
+from archdsl.execution import adapters, checkpoints, inputs
 from archdsl.execution.arguments import check_choice, is_number, whole_number
 from archdsl.execution.executable import Executable
 from archdsl.execution.recent import Recent
@@ -21,7 +21,10 @@ from archdsl.formats.host import LazyTensor
 from archdsl.graph.cost import Cost, cost
 from archdsl.graph.nodes import Apply, Graph
 from archdsl.graph.sites import Parameter
+from archdsl.passes.lora import linear_weights
 from archdsl.published.end_tokens import ends_of_spec, padding_that_ends
+from archdsl.published.peft import own_map, read_adapter, write_adapter
+from archdsl.published.recognise import has_config_json
 from archdsl.published.weight_maps import WeightMap
 from archdsl.semantics.model_parameters import Setting
 from archdsl.syntax import ast
@@ -353,6 +356,56 @@ class Model:
     def save(self, path: str | Path) -> None:
         """Writes all weights under the model's own names, to a .safetensors or .npz file."""
         checkpoints.write(path, self.parameters)
+
+    def add_lora(
+        self, rank: int, alpha: float = 16.0, targets: Sequence[str] = (), seed: int = 0
+    ) -> None:
+        """Adds low-rank matrices to linear layers: W x becomes W x + alpha / rank * B A x.
+
+        Hu et al. 2021, section 4.1. B is 0 at first; A is drawn from the seed. Other weights
+        stay where they are.
+
+        `targets` are patterns of the layers' paths, such as `h.*.attention` or `**.q`. Without
+        any, all linear layers inside of stacks get matrices. Raises `ArchError` for a pattern
+        that matches none.
+        """
+        self._replace(adapters.with_lora(self.executable, rank, alpha, targets, seed))
+
+    def load_adapter(self, path: str | Path) -> None:
+        """Loads an adapter in PEFT's format, made for these weights.
+
+        `path` is a folder with `adapter_config.json` and `adapter_model.safetensors`. Raises
+        `ArchError` if the adapter does not fit the model, or is not only low-rank matrices.
+        """
+        found = read_adapter(path, self.maps, linear_weights(self.graph))
+        self._replace(adapters.with_adapter(self.executable, found))
+
+    def save_adapter(
+        self, folder: str | Path, map: str | None = None, base: str | None = None
+    ) -> None:
+        """Writes the model's low-rank matrices in PEFT's format.
+
+        The layers have the names of a `weights` block with a config, by default of the first,
+        or the model's own. `base` is the name of the base model, for PEFT.
+        """
+        shapes = linear_weights(self.graph)
+        named = {
+            title: each
+            for title, each in self.maps.items()
+            if each.config and has_config_json(each.config)
+        }
+        if map is not None:
+            check_choice("there is no `weights` block with a config", map, named)
+        chosen = next(iter(named.values()), own_map(shapes)) if map is None else named[map]
+        one = self.graph.objective("next_token") and len(self.graph.required) == 1
+        task = "CAUSAL_LM" if one else None
+        write_adapter(folder, chosen, adapters.adapter_of(self.executable), shapes, base, task)
+
+    def _replace(self, executable: Executable) -> None:
+        """Takes another executable, with its graph."""
+        self.executable, self.graph = executable, executable.graph
+        self._decoders.clear()
+        self._sessions.clear()
 
     def cost(self, **sizes: int) -> Cost:
         """Parameters, flops and bytes at sizes such as `T=1024`. Allocates nothing."""

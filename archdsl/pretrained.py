@@ -25,8 +25,8 @@ from archdsl.published.end_tokens import ends_of_config
 from archdsl.published.keep_config import bind, changed_parameters, format_value, keep_fields
 from archdsl.published.recognise import (
     Recognised,
+    has_config_json,
     identifies,
-    model_type_field,
     recognise,
     unknown_fields,
 )
@@ -34,9 +34,6 @@ from archdsl.published.specialise_spec import specialise_spec
 from archdsl.published.weight_maps import WeightMap
 from archdsl.semantics.model_parameters import Setting
 from archdsl.syntax import ast
-
-# The fields that identify the metadata of .gguf files and of CTranslate2's.
-_FILES = (("general.architecture",), ("spec",))
 
 
 def from_pretrained(
@@ -257,18 +254,12 @@ def _check_round_trip(
         )
 
 
-def _has_config_json(node: ast.Config) -> bool:
-    """Whether a `config` block is of a config.json, not of settings in a file of weights."""
-    own = model_type_field(node)
-    return own is not None and own[0] not in _FILES
-
-
 def _choose_map(analysis: Analysis, map: str | None) -> WeightMap:
     """Returns the weight map for an export: the named one, or the first."""
     maps: Mapping[str, WeightMap] = {
         title: each
         for title, each in analysis.maps.items()
-        if each.config and _has_config_json(each.config)
+        if each.config and has_config_json(each.config)
     }
     if map is None and maps:
         return next(iter(maps.values()))

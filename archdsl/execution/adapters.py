@@ -14,7 +14,8 @@ from archdsl.execution.arguments import is_number, whole_number
 from archdsl.execution.executable import Executable
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import parameters
-from archdsl.passes.lora import adapted, add_lora
+from archdsl.passes.lora import adapted, add_lora, add_lora_to, scales
+from archdsl.published.low_rank import LowRank
 
 
 def with_lora(
@@ -32,7 +33,7 @@ def with_lora(
     return executable.extended(graph, initial_adapter(graph, seed))
 
 
-def initial_adapter(graph: Graph, seed: int) -> Mapping[str, NDArray[np.float32]]:
+def initial_adapter(graph: Graph, seed: int) -> dict[str, NDArray[np.float32]]:
     """The first values of a graph's low-rank matrices, by path: A is uniform within
     ±1 / sqrt(in), as in PEFT, and B is 0."""
     shapes = {each.path: each.weight.shape for each in parameters(graph)}
@@ -44,3 +45,33 @@ def initial_adapter(graph: Graph, seed: int) -> Mapping[str, NDArray[np.float32]
         found[a] = (2 * random.random(shapes[a], np.float32) - 1) * reach
         found[b] = np.zeros(shapes[b], np.float32)
     return found
+
+
+def with_adapter(executable: Executable, adapter: Mapping[str, LowRank]) -> Executable:
+    """The model with what an adapter adds to its weights, by path; it shares the weights.
+
+    All layers of a kind have matrices of one rank: smaller ones, and those of layers that the
+    adapter leaves out, are filled up with zeros.
+    """
+    rank = max(low.rank for low in adapter.values())
+    scale = next(iter(adapter.values())).scale
+    graph = add_lora_to(executable.graph, rank, scale, adapter)
+    values = {path: value * 0 for path, value in initial_adapter(graph, 0).items()}
+    for path, (a, b) in adapted(graph).items():
+        if path in adapter:
+            low = adapter[path]
+            values[a][: low.rank] = low.a
+            values[b][:, : low.rank] = low.b * np.float32(low.scale / scale)
+    return executable.extended(graph, values)
+
+
+def adapter_of(executable: Executable) -> dict[str, LowRank]:
+    """What the adapter of a model adds to its weights, by path; empty if it has none."""
+    weights, by = executable.parameters, scales(executable.graph)
+
+    def read(path: str) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = weights[path].cast("float32").numpy()
+        return found
+
+    pairs = adapted(executable.graph).items()
+    return {path: LowRank(read(a), read(b), by[path]) for path, (a, b) in pairs}

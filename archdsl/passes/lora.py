@@ -5,7 +5,7 @@ Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -47,10 +47,32 @@ def add_lora(graph: Graph, rank: int, scale: float, targets: Iterable[str] = ())
     add down.lora float[4]
     """
     graph = decompose(graph)
-    chosen = _chosen(graph, list(targets))
-    return replace(
-        graph, nodes=_add(_Adapter(Builder(graph), chosen, rank, scale), graph.nodes)
-    )
+    return _add_to(graph, rank, scale, _targeted(graph, list(targets)))
+
+
+def add_lora_to(graph: Graph, rank: int, scale: float, weights: Collection[str]) -> Graph:
+    """The same for the layers with these weights, by path, and those of the same kind."""
+    graph, wanted = decompose(graph), {path.removesuffix(".weight") for path in weights}
+    layers = list(_layers_without_adapter(graph))
+    chosen = {node.id for node, _, paths in layers if not wanted.isdisjoint(paths)}
+    return _add_to(graph, rank, scale, chosen)
+
+
+def _add_to(graph: Graph, rank: int, scale: float, chosen: Collection[str]) -> Graph:
+    adapter = _Adapter(Builder(graph), chosen, rank, scale)
+    return replace(graph, nodes=_add(adapter, graph.nodes))
+
+
+def scales(graph: Graph) -> dict[str, float]:
+    """The scale of each adapted weight, by its path."""
+    found = {}
+    for node, around in walk(graph.nodes):
+        if isinstance(node, Apply) and node.op == "scale":
+            for path in _paths(node, around):
+                found[f"{path.removesuffix('.lora_scale')}.weight"] = float(
+                    str(node.attr["by"])
+                )
+    return {path: found[path] for path in adapted(graph)}
 
 
 def adapted(graph: Graph) -> dict[str, tuple[str, str]]:
@@ -72,13 +94,17 @@ def linear_weights(graph: Graph) -> dict[str, tuple[int, ...]]:
     return {p: n for p, n in shapes.items() if p.removesuffix(".weight") in layers}
 
 
-def linear_layers(graph: Graph) -> Iterator[tuple[Apply, Sequence[Repeated], list[str]]]:
+def linear_layers(graph: Graph) -> Iterator[tuple[Apply, tuple[Repeated, ...], list[str]]]:
     """Each linear layer of a graph, what it is inside of, and its path in each layer."""
     for node, around in walk(graph.nodes):
         if isinstance(node, Apply) and node.op == "linear":
-            numbers = product(*map(_numbers, around))
-            paths = [full_path(node.path, around, each) for each in numbers]
-            yield node, around, list(dict.fromkeys(paths))
+            yield node, around, _paths(node, around)
+
+
+def _paths(node: Apply, around: tuple[Repeated, ...]) -> list[str]:
+    """The path of a node in each layer."""
+    numbers = product(*map(_numbers, around))
+    return list(dict.fromkeys(full_path(node.path, around, each) for each in numbers))
 
 
 def _numbers(around: Repeated) -> Sequence[int]:
@@ -87,11 +113,19 @@ def _numbers(around: Repeated) -> Sequence[int]:
     )
 
 
-def _chosen(graph: Graph, targets: Sequence[str]) -> frozenset[str]:
-    """The ids of the layers to change."""
-    layers = list(linear_layers(graph))
-    if any(path.endswith((f".{A}", f".{B}")) for _, _, paths in layers for path in paths):
-        fail("model", "the model has an adapter", help="merge it first: `archdsl merge`")
+def _layers_without_adapter(
+    graph: Graph,
+) -> Iterator[tuple[Apply, tuple[Repeated, ...], list[str]]]:
+    """The linear layers of a graph, which has no adapter."""
+    for node, around, paths in linear_layers(graph):
+        if paths[0].endswith((f".{A}", f".{B}")):
+            fail("model", "the model has an adapter", help="merge it first: `archdsl merge`")
+        yield node, around, paths
+
+
+def _targeted(graph: Graph, targets: Sequence[str]) -> frozenset[str]:
+    """The ids of the layers that patterns match; all inside of stacks if there are none."""
+    layers = list(_layers_without_adapter(graph))
     every = [path for _, _, paths in layers for path in paths]
     inside = {path for _, around, paths in layers for path in paths if around}
     matched = select(targets, every, "linear layer") if targets else inside
@@ -112,7 +146,7 @@ def _chosen(graph: Graph, targets: Sequence[str]) -> frozenset[str]:
 
 
 class _Adapter:
-    def __init__(self, builder: Builder, chosen: frozenset[str], rank: int, scale: float):
+    def __init__(self, builder: Builder, chosen: Collection[str], rank: int, scale: float):
         self.builder, self.chosen, self.rank, self.scale = builder, chosen, rank, scale
 
     def parts(self, node: Apply) -> Iterator[Apply]:

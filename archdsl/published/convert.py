@@ -27,7 +27,7 @@ def from_checkpoint(
     if not conversions:
         return list(theirs)
     if any(each.calculates for each in conversions):
-        theirs = [_as_floats(stored) for stored in theirs]
+        theirs = [as_floats(stored) for stored in theirs]
     stages = _stages(conversions, shapes, len(theirs))
 
     def convert(arrays: Arrays) -> Arrays:
@@ -79,7 +79,7 @@ def to_checkpoint(
     if not conversions:
         return list(ours)
     if any(each.calculates for each in conversions):
-        ours = [_as_floats(stored) for stored in ours]
+        ours = [as_floats(stored) for stored in ours]
     stages = _stages(conversions, tuple(stored.shape for stored in ours), count)
 
     def convert() -> Arrays:
@@ -92,7 +92,7 @@ def to_checkpoint(
     return [_part(ours[0].dtype, shape, made, i) for i, shape in enumerate(stages[0])]
 
 
-def _as_floats(stored: LazyTensor) -> LazyTensor:
+def as_floats(stored: LazyTensor) -> LazyTensor:
     """The same numbers as float32, in which they can be added; float64 stays."""
 
     def load() -> NDArray[Any]:

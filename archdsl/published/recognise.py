@@ -31,6 +31,9 @@ if TYPE_CHECKING:  # imports tinygrad
 
 _Candidate: TypeAlias = tuple[Path, ast.Weights, ast.Config]
 
+# The fields that identify the metadata of .gguf files and of CTranslate2's.
+_FILES = (("general.architecture",), ("spec",))
+
 
 class Recognised(Frozen):
     """The spec, the model and the weight map for a config, and the parameters that it sets.
@@ -168,6 +171,12 @@ def model_type_field(node: ast.Config) -> tuple[tuple[str, ...], list[str]] | No
     texts = [text for value in given for text in alternatives(value)]
     values = [text.value for text in texts if isinstance(text, ast.String)]
     return (tuple(name.id for name in first.fields), values) if values else None
+
+
+def has_config_json(node: ast.Config) -> bool:
+    """Whether a `config` block is of a config.json, not of settings in a file of weights."""
+    own = model_type_field(node)
+    return own is not None and own[0] not in _FILES
 
 
 def fixed_fields(node: ast.Config) -> Iterator[tuple[tuple[str, ...], list[str]]]:
