@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from archdsl.diagnostics import fail
+from archdsl.diagnostics import ArchError, Note, fail
 from archdsl.graph.nodes import Input
 from archdsl.text.tokenizer import TextTokenizer
 
@@ -40,13 +41,13 @@ def encode_chat(
             expected=f'a message with the role "{_ANSWERS}"',
             help="leave the example out",
         )
-    whole = tokenizer.chat(messages, prompt=False)
+    whole = _rendered(tokenizer, messages, place)
     tokens: list[int] = []
     marks: list[bool] = []
     done = 0
     for number in answers:
-        before = tokenizer.chat(messages[:number]) if number else ""
-        after = tokenizer.chat(messages[: number + 1], prompt=False)
+        before = _rendered(tokenizer, messages[:number], place, True) if number else ""
+        after = _rendered(tokenizer, messages[: number + 1], place)
         if not whole.startswith(before) or not whole.startswith(after) or len(before) < done:
             fail(
                 "tokenizer",
@@ -66,6 +67,19 @@ def encode_chat(
     if not any(marks):
         fail("input", f"{place}: the answers of the chat are empty", help="leave it out")
     return np.array(tokens, np.uint32), np.array(marks, np.bool_)
+
+
+def _rendered(
+    tokenizer: TextTokenizer, messages: list[Any], place: str, prompt: bool = False
+) -> str:
+    """The text of messages; errors say where the chat is."""
+    try:
+        return tokenizer.chat(messages, prompt=prompt)
+    except ArchError as error:
+        where = Note(f"the chat is at {place}")
+        raise ArchError(
+            replace(each, notes=(*each.notes, where)) for each in error.diagnostics
+        ) from error
 
 
 def refuse_chat(tokens: Input, place: str) -> NoReturn:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from archdsl.diagnostics import fail, listing
+from archdsl.formats.strict_json import read_object
 from archdsl.frozen import Frozen
 from archdsl.training import files
 
@@ -90,19 +91,30 @@ def _table(path: Path, names: Sequence[str]) -> Iterator[Record]:
 
 
 def _saved(path: Path) -> Iterator[Record]:
-    """The rows of a folder that `datasets` saved with `save_to_disk`."""
+    """The rows of a folder that `datasets` saved with `save_to_disk`: Arrow streams, which
+    `state.json` lists."""
     try:
-        library = importlib.import_module("datasets")
+        arrow = importlib.import_module("pyarrow")
+        library = importlib.import_module("pyarrow.ipc")
     except ImportError as error:
         fail(
             "file",
-            f"`{path}` needs the package `datasets`, which is not installed",
+            f"`{path}` needs the package `pyarrow`, which is not installed",
             help="pip install 'archdsl[datasets]'",
             cause=error,
         )
-    try:
-        found = library.load_from_disk(str(path))
-    except Exception as error:  # it raises those of several packages
-        fail("file", f"`{path}` is not a saved dataset", found=str(error)[:200], cause=error)
-    for number, values in enumerate(found):
-        yield Record(f"{path}: row {number}", values)
+    state = read_object(path / "state.json", "the state of a saved dataset")
+    names = [each.get("filename") for each in state.get("_data_files") or []]
+    if not names or not all(isinstance(name, str) for name in names):
+        fail("file", f"`{path}` is not a saved dataset: its `state.json` lists no files")
+    number = 0
+    for each in (path / Path(name).name for name in names):
+        try:
+            with arrow.memory_map(str(each)) as file:
+                for part in library.open_stream(file):
+                    for values in part.to_pylist():
+                        yield Record(f"{path}: row {number}", values)
+                        number += 1
+        except (OSError, arrow.ArrowException) as error:
+            reason = str(error)[:200]
+            fail("file", f"cannot read `{each}`", found=reason, cause=error)

@@ -249,3 +249,67 @@ def test_options_of_other_data_are_refused(tmp_path: Path) -> None:
     graph = graph_of(SENTIMENT.replace("float[2]", "float[2, 2]"))
     with pytest.raises(ArchError, match="`near` cannot be a field of a record"):
         open_data(tmp_path / "a.jsonl", graph)
+
+
+def save(path: Path, records: list[Any]) -> None:
+    """Writes what `datasets.Dataset.save_to_disk` writes."""
+    import pyarrow
+    from pyarrow import ipc
+
+    path.mkdir(parents=True)
+    table = pyarrow.Table.from_pylist(records)
+    half = len(records) // 2
+    names = [f"data-0000{i}-of-00002.arrow" for i in (0, 1)]
+    for name, part in zip(names, (table[:half], table[half:]), strict=True):
+        with ipc.new_stream(str(path / name), table.schema) as writer:
+            writer.write_table(part)
+    state = {"_data_files": [{"filename": name} for name in names], "_split": None}
+    (path / "state.json").write_text(json.dumps(state))
+    (path / "dataset_info.json").write_text("{}")
+
+
+@pytest.mark.reference("pyarrow")
+def test_a_saved_dataset(tmp_path: Path) -> None:
+    records = [GOOD | {"text": word, "label": i % 3} for i, word in enumerate(WORDS)]
+    lines = open_data(write(tmp_path / "a.jsonl", records), graph_of(SENTIMENT))
+    save(tmp_path / "one", records)
+    data = open_data(tmp_path / "one", graph_of(SENTIMENT))
+    for name, array in rows(lines).items():
+        assert np.array_equal(rows(data)[name], array)
+    parts = {"train": records, "validation": records[:3], "test": records[:4]}
+    for name, part in parts.items():
+        save(tmp_path / "parts" / name, part)
+    (tmp_path / "parts" / "dataset_dict.json").write_text(json.dumps({"splits": [*parts]}))
+    data = open_data(tmp_path / "parts", graph_of(SENTIMENT))
+    assert rows(data, "valid")["label"].tolist() == [0, 1, 2]
+    assert len(data.train) == len(WORDS)
+    first = tmp_path / "one" / "data-00000-of-00002.arrow"
+    first.write_bytes(first.read_bytes()[:100])
+    with pytest.raises(ArchError, match="cannot read"):
+        open_data(tmp_path / "one", graph_of(SENTIMENT))
+    (tmp_path / "one" / "state.json").write_text("{}")
+    with pytest.raises(ArchError, match="lists no files"):
+        open_data(tmp_path / "one", graph_of(SENTIMENT))
+
+
+MASKED = """\
+model Masked(vocab = 40) {
+  input tokens: int[T <= 16] < vocab pad 0
+  output logits: float[T, vocab] = tokens -> embed(vocab, 4) -> linear(vocab)
+  loss cross_entropy(logits, label: int[T] < vocab, where = masked: bool[T])
+}
+"""
+
+
+def test_texts_for_a_masked_model_are_joined(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"text": word} for word in WORDS])
+    graph = graph_of(MASKED)
+    data = open_data(path, graph, length=16)
+    found = data.train.batch(np.arange(8))
+    inputs.check(graph, found, labels=True)
+    assert data.tokenizer
+    text = data.tokenizer.decode(found["label"][0], skip_special=False)
+    assert text == "cat<eos>horse<eos>ant<eos>bu"
+    changed = found["tokens"] != found["label"]
+    assert changed.any()
+    assert not changed[~found["masked"]].any()
