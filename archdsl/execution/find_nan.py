@@ -14,6 +14,7 @@ from archdsl.execution.losses import Losses
 from archdsl.execution.train_step import Batch, TrainStep, dropout_key
 from archdsl.graph.nodes import Apply, walk
 
+_LONGEST = 1e18  # the square of a larger gradient may be infinite in float32
 _HELP = "lower the learning rate, or raise `warmup`"
 
 
@@ -88,6 +89,17 @@ class _Search:
                 if after:
                     found += f"; the gradients of the {after} weights after it are finite"
                 self._fail(f"the gradient of `{path}` is not finite", self._span(path), found)
+
+        path, largest = self._largest()
+        if largest > _LONGEST:
+            message = "the length of the gradient is not finite"
+            self._fail(message, self._span(path), f"{largest:g} in the gradient of `{path}`")
+
+    def _largest(self) -> tuple[str, float]:
+        """The largest number of all gradients, and its weight."""
+        gradients = self.step.gradients.items()
+        found = {path: float(np.abs(each.numpy()).max()) for path, each in gradients}
+        return max(found.items(), key=lambda item: item[1])
 
     def _rounded(self, array: Any) -> Tensor:
         tensor = Tensor(array, device=self.step.executable.device)

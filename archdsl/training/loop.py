@@ -27,6 +27,7 @@ from archdsl.diagnostics import fail
 from archdsl.execution import checkpoints as weights_files
 from archdsl.execution import inputs
 from archdsl.execution.executable import Executable
+from archdsl.execution.find_nan import report_not_finite
 from archdsl.execution.machine import processor, versions
 from archdsl.execution.peak_rate import peak_rate
 from archdsl.execution.train_step import Step, TrainStep
@@ -242,7 +243,7 @@ class _Loop:
             **{f"{self.counter.unit}_per_second": amount / took},
             seconds=self._seconds(),
         )
-        self._check(found, now)
+        self._check(found, now, batches)
         self.loss = found.loss
         position = replace(self.position, step=now, valid=None)
         self.position = replace(
@@ -276,17 +277,23 @@ class _Loop:
     def _seconds(self) -> float:
         return time.perf_counter() - self.began
 
-    def _check(self, found: Step, number: int) -> None:
-        """Raises `ArchError` if a step found NaN or infinity, and cannot be skipped."""
+    def _check(self, found: Step, number: int, batches: list[Batch]) -> None:
+        """Raises `ArchError` if a step found NaN or infinity, and cannot be skipped. It names
+        what is not finite."""
         if found.moved or (self.step.executable.dtype == "float16" and found.scale > 1):
             return
+        help = (
+            "lower `learning_rate`, or raise `warmup`; the weights before are in "
+            f"{self.run_folder.path / LAST}"
+        )
+        seed = (self.settings.seed, number - 1)
+        report_not_finite(self.step, batches, seed, f" in step {number}", help)
         what = "loss" if not math.isfinite(found.loss) else "gradient"
         fail(
             "overflow",
             f"the {what} of step {number} is not finite",
             found=f"loss {found.loss:g}, length of the gradient {found.norm:g}",
-            help="lower `learning_rate`, or raise `warmup`; the weights before are in "
-            f"{self.run_folder.path / LAST}",
+            help=help,
         )
 
     def _evaluate(self) -> bool:

@@ -111,6 +111,14 @@ def test_a_gradient_that_alone_is_not_finite_is_named() -> None:
     assert line(error) == 3
 
 
+def test_a_gradient_whose_length_overflows_is_named() -> None:
+    root = model(ROOT)
+    fill(root, "first.weight", lambda weight: np.copyto(weight, 1.0))
+    error = found(root, {**POINT, "x": -POINT["x"], "t": np.array([[1e19]], np.float32)})
+    assert error.message.startswith("the length of the gradient is not finite in float32")
+    assert "in the gradient of `last.weight`" in str(error.found)
+
+
 @pytest.mark.long
 def test_a_loss_in_which_nothing_counts_is_named() -> None:
     error = found(model(LAYERS), {"tokens": np.array([[1, 0, 0]], np.int32)})

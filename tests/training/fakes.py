@@ -129,6 +129,7 @@ def learners(draws: bool) -> Iterator[None]:
     waiting for the disk, and drawing curves unless it `draws`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train_step", Learner)
+        patch.setattr(loop, "report_not_finite", lambda *of_step: None)
         patch.setattr(loop, "peak_rate", lambda executable: PEAK)
         patch.setattr(os, "fsync", lambda descriptor: None)
         if not draws:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import archdsl
+from archdsl.diagnostics import ArchError
 from archdsl.model import Model
 from archdsl.syntax.parser import parse
 from archdsl.training.data import Data
@@ -68,3 +70,17 @@ def test_an_interrupted_run_continues_bit_for_bit(
     assert computed(tmp_path / "parts") == computed(tmp_path / "whole")
     for path, weight in model.parameters.items():
         assert np.array_equal(weight.float().numpy(), again.parameters[path].float().numpy())
+
+
+@pytest.mark.long
+def test_what_is_not_finite_in_a_step_is_named(tmp_path: Path) -> None:
+    model = compiled()
+    weight = model.parameters["linear.weight"]
+    weight.assign(weight.full_like(math.nan).contiguous()).realize()
+    with pytest.raises(
+        ArchError, match="`linear` at `linear` gives a number that is not"
+    ) as error:
+        model.fit(tmp_path, data=DATA, steps=2, batch=4, save_every=1)
+    (found,) = error.value.diagnostics
+    assert found.message.endswith("in float32 in step 1")
+    assert str(found.help).startswith("lower `learning_rate`")
