@@ -16,7 +16,7 @@ from archdsl.cli.common import (
     print_note,
 )
 from archdsl.diagnostics import ArchError
-from archdsl.graph.cost import cost
+from archdsl.graph.cost import cost, format_bytes
 from archdsl.graph.nodes import Graph, Input, describe_losses
 from archdsl.graph.printer import literal
 from archdsl.graph.types import Type
@@ -79,15 +79,17 @@ def _report(graph: Graph) -> str:
     rows += [(f"loss {describe_losses(graph)}", "")] if graph.losses else []
     rows += [
         ("parameters", f"{found.params:,}"),
-        ("weights", _bytes(found.weight_bytes)),
+        ("weights", format_bytes(found.weight_bytes)),
         (
             "flops",
             f"{found.flops_formula}" + (f" = {found.flops:.4g} at {sizes}" if sizes else ""),
         ),
-        ("activations", f"{_bytes(found.activation_bytes)} at their peak"),
+        ("activations", f"{format_bytes(found.activation_bytes)} at their peak"),
     ]
     if found.cache_bytes:
-        rows.append(("cache", f"{found.cache_formula} bytes = {_bytes(found.cache_bytes)}"))
+        rows.append(
+            ("cache", f"{found.cache_formula} bytes = {format_bytes(found.cache_bytes)}")
+        )
     width = max(len(label) for label, _ in rows)
     lines = [f"  {label:<{width}}  {text}".rstrip() for label, text in rows]
     return "\n".join([graph.name, *lines])
@@ -105,15 +107,6 @@ def _type(type: Type) -> str:
     text = str(replace(type, noncausal=frozenset()))
     causal = sorted(type.vars - type.noncausal) if type.dtype == "float" else []
     return text + (f", causal along {' and '.join(causal)}" if causal else "")
-
-
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.4g} {unit}"
-        size /= 1000
-    return f"{size:.4g} TB"
 
 
 def _data(graph: Graph) -> dict[str, object]:

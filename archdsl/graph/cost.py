@@ -143,3 +143,17 @@ def cost(graph: Graph, sizes: Mapping[str, int] | None = None, dtype: str = "flo
         cache_formula=cached,
         cache_bytes=cached.at(at),
     )
+
+
+def format_bytes(count: int) -> str:
+    """A number of bytes for people.
+
+    >>> format_bytes(1_250_000)
+    '1.25 MB'
+    """
+    size = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.4g} {unit}"
+        size /= 1000
+    return f"{size:.4g} TB"

@@ -1,0 +1,252 @@
+"""What a run will need, before its first step: tokens, parameters, bytes, and time.
+
+Weights, gradients and the optimizer's numbers are exact. The activations are what
+`passes.kept_values` counts, within a factor of 1.5 of what a step allocates. The time is that
+of the flops of matrix products at the machine's peak rate, a backward pass counted as two
+forward passes (Kaplan et al. 2020, section 2.1): no run is faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from math import ceil, prod
+
+from archdsl.backend.interpret import measured
+from archdsl.backend.tinygrad_devices import total_memory
+from archdsl.diagnostics import fail
+from archdsl.execution import inputs
+from archdsl.execution.executable import Executable
+from archdsl.execution.fit import ROOM
+from archdsl.execution.memory import machine_memory
+from archdsl.execution.train_step import in_layers, loss_graph
+from archdsl.frozen import Frozen
+from archdsl.graph.cost import BYTES, format_bytes
+from archdsl.graph.nodes import Graph
+from archdsl.graph.sites import parameters
+from archdsl.passes.kept_values import kept_values
+from archdsl.passes.program import lower
+from archdsl.training.data import Data, Dataset
+from archdsl.training.loop import Counter
+from archdsl.training.order import Order
+from archdsl.training.settings import Settings
+from archdsl.training.text_data import TextWindows
+
+_SAMPLED = 4  # batches whose sizes are measured
+_PASSES = 3  # a backward pass computes twice the products of a forward pass
+_STATES = {"adamw": 2, "lamb": 2, "sgd": 1, "muon": 1}  # tensors of the size of a weight
+
+
+class Bytes(Frozen):
+    """The memory of a run, in bytes.
+
+    `masters` are float32 copies of weights in half precision, `averages` those of `ema`.
+    """
+
+    weights: int
+    masters: int
+    gradients: int
+    optimizer: int
+    averages: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, name) for name in self.__match_args__)
+
+
+class Plan(Frozen):
+    """What a run will need.
+
+    - `trained` of `parameters` numbers are trained.
+    - `step_units` are the tokens of a step, or its examples; `data_units` those of all data.
+    - `bytes` are the memory, of `memory` bytes that tensors may have; None if unknown.
+    - `flops` are those of a step. `peak` are the machine's per second, if known.
+    """
+
+    name: str
+    parameters: int
+    trained: int
+    steps: int
+    unit: str
+    step_units: int
+    data_units: int
+    bytes: Bytes
+    memory: int | None
+    flops: int
+    peak: float | None
+
+    @property
+    def run_units(self) -> int:
+        return self.steps * self.step_units
+
+    @property
+    def epochs(self) -> float:
+        """How often the run reads the data."""
+        return self.run_units / self.data_units
+
+    @property
+    def step_seconds(self) -> float | None:
+        """The least seconds of a step."""
+        return self.flops / self.peak if self.peak else None
+
+    @property
+    def run_seconds(self) -> float | None:
+        return self.flops / self.peak * self.steps if self.peak else None
+
+    def as_dict(self) -> dict[str, object]:
+        """The plan as plain data, for `--json`."""
+        found = {name: getattr(self, name) for name in self.__match_args__}
+        found["bytes"] = {n: getattr(self.bytes, n) for n in (*Bytes.__match_args__, "total")}
+        more = ("run_units", "epochs", "step_seconds", "run_seconds")
+        return found | {name: getattr(self, name) for name in more}
+
+
+def make_plan(
+    executable: Executable,
+    settings: Settings,
+    data: Data,
+    frozen: frozenset[str] = frozenset(),
+    peak: float | None = None,
+) -> Plan:
+    """Plans a run. `frozen` are the paths of weights that are not trained; `peak` are the
+    machine's flops per second.
+
+    Raises `ArchError` if the run does not fit into the device's memory, and says what would.
+    """
+    graph = executable.graph
+    counter = Counter(graph)
+    order = Order(len(data.train), settings.batch, settings.seed)
+    rows, sizes, units, work = 1, dict[str, int](), 0, 0
+    count = min(_SAMPLED, ceil(len(data.train) / settings.batch))
+    for number in range(count):
+        batch = inputs.check(graph, data.train.batch(order.numbers(number)), labels=True)
+        rows, found = measured(graph, batch)
+        sizes = {name: max(size, sizes.get(name, 0)) for name, size in found.items()}
+        units += counter.units(batch)
+        work += counter.flops(batch)
+    every = {each.path: each.weight.shape for each in parameters(graph)}
+    reached = {each.path for each in parameters(loss_graph(graph))}
+    plan = Plan(
+        name=graph.name,
+        parameters=sum(map(prod, every.values())),
+        trained=sum(prod(every[path]) for path in reached - frozen),
+        steps=settings.steps,
+        unit=counter.unit,
+        step_units=units * settings.accumulate // count,
+        data_units=_data_units(data.train, units / (count * rows)),
+        bytes=needed_bytes(executable, settings, sizes, rows, frozen),
+        memory=usable_memory(executable.device),
+        flops=_PASSES * work * settings.accumulate // count,
+        peak=peak,
+    )
+    if plan.memory is not None and plan.bytes.total > plan.memory:
+        _refuse(plan, executable, settings, sizes, frozen)
+    return plan
+
+
+def _data_units(dataset: Dataset, each: float) -> int:
+    """The tokens or examples of data, whose examples have `each` of them."""
+    if isinstance(dataset, TextWindows):  # windows that overlap
+        return len(dataset.tokens)
+    return max(1, round(len(dataset) * each))
+
+
+def needed_bytes(
+    executable: Executable,
+    settings: Settings,
+    sizes: Mapping[str, int],
+    rows: int,
+    frozen: frozenset[str] = frozenset(),
+) -> Bytes:
+    """The memory of a run with batches of `rows` examples of these sizes."""
+    graph, width = loss_graph(executable.graph), BYTES[executable.dtype]
+    shapes = {
+        each.path: each.weight.shape for each in parameters(graph) if each.path not in frozen
+    }
+    trained = sum(map(prod, shapes.values()))
+    program = lower(graph, rows, sizes, executable.dtype, executable.target, trains=True)
+    kept = kept_values(program, settings.recompute)
+    return Bytes(
+        weights=width * sum(prod(each.weight.shape) for each in executable.weights.values()),
+        masters=0 if executable.dtype == "float32" else 4 * trained,
+        gradients=4 * trained,
+        optimizer=4 * sum(_states(graph, settings.optimizer, shapes)),
+        averages=0 if settings.ema is None else 4 * trained,
+        # The loss computes in float32, and the gradient of the logits is as large as they are.
+        activations=width * (kept.stored + kept.passing) + 2 * 4 * kept.logits,
+    )
+
+
+def _states(
+    graph: Graph, optimizer: str, shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[int]:
+    """The numbers that an optimizer has for each weight: see `backend.optimizers.Rule`."""
+    inside = in_layers(graph)
+    for path, shape in shapes.items():
+        name = optimizer
+        if name == "muon" and not (path in inside and len(shape) > 1):
+            name = "adamw"
+        yield _STATES[name] * prod(shape)
+
+
+def usable_memory(device: str) -> int | None:
+    """The bytes of a device's memory that tensors can have; None if unknown."""
+    if device.partition(":")[0] == "CPU":
+        return int(ROOM * machine_memory())
+    found = total_memory(device)
+    return None if found is None else int(ROOM * found)
+
+
+# -- what would fit --
+
+
+def _refuse(
+    plan: Plan,
+    executable: Executable,
+    settings: Settings,
+    sizes: Mapping[str, int],
+    frozen: frozenset[str],
+) -> None:
+    """Raises `ArchError` for a run that needs too much memory."""
+    assert plan.memory is not None
+    found = plan.bytes
+    parts = [f"{format_bytes(getattr(found, name))} {name}" for name in found.__match_args__]
+    shown = ", ".join(part for part in parts if not part.startswith("0 "))
+    ways = list(_smaller(plan.memory, executable, settings, sizes, frozen))
+    fail(
+        "argument-value",
+        f"training `{plan.name}` needs more memory than {executable.device} has",
+        expected=f"at most {format_bytes(plan.memory)}",
+        found=f"{format_bytes(found.total)}: {shown}",
+        help=f"set {', or '.join(ways)}" if ways else "set smaller sizes of the model",
+    )
+
+
+def _smaller(
+    memory: int,
+    executable: Executable,
+    settings: Settings,
+    sizes: Mapping[str, int],
+    frozen: frozenset[str],
+) -> Iterator[str]:
+    """Settings that fit: recompute, the largest smaller batch, or both."""
+    batches = [n for n in range(settings.batch, 0, -1) if settings.batch % n == 0]
+    divisible = executable.graph.objective("contrastive") is None
+    for recompute in sorted({settings.recompute, True}):
+        tried = replace(settings, recompute=recompute)
+        for batch in batches:
+            if needed_bytes(executable, tried, sizes, batch, frozen).total > memory:
+                continue
+            changes = []
+            if batch != settings.batch:
+                changes.append(f"batch = {batch}")
+                if divisible:
+                    count = settings.accumulate * (settings.batch // batch)
+                    changes.append(f"accumulate = {count}")
+            if recompute and not settings.recompute:
+                changes.append("recompute = true")
+            yield " and ".join(changes)
+            if batch == settings.batch:
+                return
+            break
