@@ -17,12 +17,16 @@ T = TypeVar("T")
 
 
 class Task(Frozen):
-    """A running step: `done()` of `total` units are finished; `total` is None if unknown."""
+    """A running step: `done()` of `total` units are finished; `total` is None if unknown.
+
+    `status()` says more about it, such as the loss of a training run.
+    """
 
     what: str
     unit: str
     total: int | None
     done: Callable[[], int]
+    status: Callable[[], str] | None = None
 
 
 Listener: TypeAlias = Callable[[Task], AbstractContextManager[object]]
@@ -41,11 +45,15 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def doing(
-    what: str, unit: str, total: int | None, done: Callable[[], int]
+    what: str,
+    unit: str,
+    total: int | None,
+    done: Callable[[], int],
+    status: Callable[[], str] | None = None,
 ) -> AbstractContextManager[object]:
     """Returns a context manager for a task. A task of a single unit is not reported."""
     listener = nullcontext if total == 1 else _listener.get()
-    return listener(Task(what, unit, total, done))
+    return listener(Task(what, unit, total, done, status))
 
 
 def each(items: Iterable[T], what: str, unit: str, total: int) -> Iterator[T]:

@@ -33,6 +33,9 @@ GROUPS = {
         "embed": "turn texts into embedding vectors",
         "transcribe": "turn speech into text",
     },
+    "train a model": {
+        "train": "train a model on data; resume a run; print what a run needs",
+    },
     "convert published weights": {
         "import": "convert a published checkpoint to a spec and its weights",
         "export": "convert a spec and its weights to a published checkpoint",

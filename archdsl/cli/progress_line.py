@@ -23,6 +23,7 @@ from archdsl.progress import Task, listening
 _DELAY = 0.5  # seconds until a task is shown
 _INTERVAL = 0.1  # seconds between two updates
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}]"
+_STATUS = "{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}{postfix}"
 _COUNTER = "{desc}: {n_fmt} {unit}, {elapsed_s:.1f} s"
 
 
@@ -106,13 +107,15 @@ class _Line(threading.Thread):
             return False
         from tqdm import tqdm  # slow to import; most runs draw nothing
 
+        bar = _STATUS if task.status else _COUNTER if task.total is None else _BAR
         meter = tqdm.format_meter(
             task.done(),
             task.total or 0,
             elapsed,
             prefix=task.what,
             unit=task.unit,
-            bar_format=_COUNTER if task.total is None else _BAR,
+            bar_format=bar,
+            postfix=task.status() if task.status else None,
             ncols=shutil.get_terminal_size().columns - 1,
         )
         sys.stderr.write(f"\r{meter}\033[K")

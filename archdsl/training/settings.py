@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.execution.arguments import is_number
@@ -77,7 +77,9 @@ class Settings(Frozen):
 
 
 class Kind(Frozen):
-    """The values that a setting can have."""
+    """The values that a setting can have; `shown` stands for one in `--help`."""
+
+    shown: ClassVar[str] = "X"
 
     def expected(self) -> str:
         """What a message says that it expects."""
@@ -99,6 +101,7 @@ class Whole(Kind):
     2000
     """
 
+    shown: ClassVar[str] = "N"
     low: int = 0
 
     def expected(self) -> str:
@@ -145,6 +148,7 @@ class Real(Kind):
 class Choice(Kind):
     """One of some names."""
 
+    shown: ClassVar[str] = "NAME"
     names: tuple[str, ...]
 
     def expected(self) -> str:
@@ -174,6 +178,8 @@ class Flag(Kind):
 class Text(Kind):
     """Any text."""
 
+    shown: ClassVar[str] = "TEXT"
+
     def expected(self) -> str:
         return "a text"
 
@@ -185,6 +191,8 @@ class Text(Kind):
 
 class Texts(Kind):
     """A list of texts; an option is repeated."""
+
+    shown: ClassVar[str] = "PATTERN"
 
     def expected(self) -> str:
         return "a list of texts"
@@ -224,6 +232,7 @@ class Row(Frozen):
     about: str
     kind: Kind
     help: str
+    metavar: str = ""  # of its value in `--help`; that of its kind if empty
 
     @property
     def option(self) -> str:

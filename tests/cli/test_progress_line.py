@@ -116,3 +116,10 @@ def test_without_a_terminal_no_progress_is_shown(
         print_text("a line")
         time.sleep(0.02)
     assert (screen.getvalue(), errors.getvalue()) == ("a line\n", "")
+
+
+def test_a_task_with_a_status_shows_it(screen: Screen) -> None:
+    with show_progress(), doing("training", "steps", 4, lambda: 1, lambda: "loss 2.5"):
+        seen(screen, "training:  25%|")
+        seen(screen, "| 1/4, loss 2.5")
+    assert screen.lines() == [""]
