@@ -103,19 +103,19 @@ def open_run(
             expected="a new or empty folder",
             help="`resume` continues a run; or choose another folder",
         )
+    if resume and not (path / SETTINGS).exists() and not _is_empty(path):
+        fail(
+            "file",
+            f"{path}: the folder has no run",
+            expected=listing((SPEC, ENVIRONMENT, SETTINGS), "and"),
+            help="choose a new folder",
+        )
     with cleaning(path):
         path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
         # Without the settings, which are written last, an earlier start was interrupted.
         if (path / SETTINGS).exists():
             yield _continued(path, identity, machine)
-        elif resume and not _is_empty(path):
-            fail(
-                "file",
-                f"{path}: the folder has no run",
-                expected=f"{listing((SPEC, ENVIRONMENT, SETTINGS), 'and')}",
-                help="choose a new folder",
-            )
         else:
             yield _created(path, identity, machine)
 
