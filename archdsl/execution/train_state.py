@@ -76,14 +76,15 @@ def replaced(weights: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> Ite
     old bits.
     """
     old = {path: copy_tensor(weights[path]) for path in others}
-    _assign(weights, others)
+    assign(weights, others)
     try:
         yield
     finally:
-        _assign(weights, old)
+        assign(weights, old)
 
 
-def _assign(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+def assign(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Overwrites weights, in their memory, with values rounded to their dtype."""
     with one_thread, not_captured():
         assigned = [
             weights[path].assign(value.cast(weights[path].dtype))

@@ -188,10 +188,9 @@ class TrainStep:
 
     def count(self, batch: Batch) -> NDArray[np.float64]:
         """[terms]: how many numbers each loss is the mean of."""
-        found: NDArray[np.float64] = self._losses(
-            self._run("count", self._counts, batch)
-        ).counts
-        return found
+        zero = np.zeros(1, np.float32)
+        found = self._losses(self._run("count", self._counts, batch, zero))
+        return found.counts
 
     def evaluate(self, batch: Batch) -> Losses:
         """The losses of a batch, without dropout and without gradients."""
@@ -260,9 +259,12 @@ class TrainStep:
         whole_report = report(means).cat(sum_in_groups(squares).reshape(1))  # [2 terms + 1]
         return whole_report.realize(*self.gradients.values())
 
-    def _counts(self, **batch: Tensor) -> Tensor:
+    def _counts(self, zero: Tensor, **batch: Tensor) -> Tensor:
+        """The counts. Without padding they are constants, which cannot be captured, so `zero`
+        is added."""
         means = self._terms(batch, trains=False)
-        return report([Mean(Tensor(0.0), mean.counted) for mean in means]).realize()
+        counts = report([Mean(Tensor(0.0), mean.counted) for mean in means])
+        return (counts + zero).contiguous().realize()
 
     def _evaluated(self, **batch: Tensor) -> Tensor:
         with Context(TRAINING=0):  # type: ignore[no-untyped-call]  # no dropout

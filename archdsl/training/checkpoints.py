@@ -2,6 +2,7 @@
 
 - `model.safetensors`: the weights under the model's own names.
 - `state.safetensors`: what the optimizer keeps, and float32 copies of half-precision weights.
+  If `model.safetensors` has averages, it also has the weights that they are averages of.
 - `position.json`: the step, and the hashes of both files.
 
 A checkpoint is written to a temporary folder, and appears by one rename. So a process that is
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # imports numpy
 
 MODEL, STATE, POSITION = "model.safetensors", "state.safetensors", "position.json"
 _PARTIAL = ".partial"
+_RAW = "weight "  # before the path of a weight
 _PART = 1 << 20  # bytes
 
 
@@ -67,6 +69,15 @@ class Checkpoint(Frozen):
         return read_safetensors(self.folder / MODEL)
 
     def state(self) -> dict[str, LazyTensor]:
+        """What `TrainStep.state` gave."""
+        return {n: each for n, each in self._stored().items() if not n.startswith(_RAW)}
+
+    def raw(self) -> dict[str, LazyTensor]:
+        """The weights that are not those of `weights`, which are their averages."""
+        found = self._stored().items()
+        return {n.removeprefix(_RAW): each for n, each in found if n.startswith(_RAW)}
+
+    def _stored(self) -> dict[str, LazyTensor]:
         return read_safetensors(self.folder / STATE)
 
 
@@ -75,8 +86,11 @@ def write(
     position: Position,
     weights: Mapping[str, Value],
     state: Mapping[str, Value],
+    raw: Mapping[str, Value],
 ) -> Checkpoint:
     """Writes the checkpoint `folder`/STEP, and waits until it is on the disk.
+
+    `raw` are the weights whose averages are in `weights`.
 
     An existing one of the same step is replaced: it was damaged. Raises `ArchError` (`file`) if
     the disk is full or cannot be written; then no part is left.
@@ -88,7 +102,8 @@ def write(
         temporary.mkdir()
         try:
             write_safetensors(temporary / MODEL, weights)
-            write_safetensors(temporary / STATE, state)
+            more = {_RAW + path: each for path, each in raw.items()}
+            write_safetensors(temporary / STATE, {**state, **more})
             hashes = {name: _hash(temporary / name) for name in (MODEL, STATE)}
             entries = {**asdict(position), "sha256": hashes}
             with replacing(temporary / POSITION) as path:

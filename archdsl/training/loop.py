@@ -30,7 +30,9 @@ from archdsl.execution.executable import Executable
 from archdsl.execution.find_nan import report_not_finite
 from archdsl.execution.machine import processor, versions
 from archdsl.execution.peak_rate import peak_rate
+from archdsl.execution.train_state import assign
 from archdsl.execution.train_step import Step, TrainStep
+from archdsl.formats.host import LazyTensor, Value, bits_of, dtype_name
 from archdsl.frozen import Frozen
 from archdsl.graph.cost import flops
 from archdsl.graph.nodes import Graph
@@ -107,6 +109,9 @@ def fit(
     - `report`: receives an `Event` after each step.
     - `sample`: generates a text with the weights of the moment.
 
+    With `ema`, evaluations, samples and the weights of checkpoints are the averages, and at the
+    end the model has them.
+
     A checkpoint is written before the first step, every `save_every` steps, after an evaluation
     with the least loss so far, and at the end. SIGINT and SIGTERM end the run after the current
     step, with a checkpoint. A step that finds NaN or infinity raises `ArchError` (`overflow`);
@@ -128,7 +133,7 @@ def fit(
         if run.start is None:
             data.save_tokenizer(run.path)
         if run.start:
-            _load(executable, run.start)
+            executable.fill(_weights(executable, run.start))
         step = train_step(executable, settings, frozen)
         if run.start:
             position = run.start.position
@@ -146,10 +151,11 @@ def fit(
             log.close()
 
 
-def _load(executable: Executable, start: Checkpoint) -> None:
-    """Sets the weights from a checkpoint."""
+def _weights(executable: Executable, start: Checkpoint) -> dict[str, LazyTensor]:
+    """The weights that training continues from, by path."""
     path = str(start.folder / checkpoints.MODEL)
-    executable.fill(weights_files.fit(path, start.weights(), executable.weights, {}, map=None))
+    found = start.weights() | start.raw()
+    return weights_files.fit(path, found, executable.weights, {}, map=None)
 
 
 def _fingerprint(data: Data) -> str:
@@ -201,6 +207,7 @@ class _Loop:
         if self.saved != self.position.step:
             self._save()
         done = self.position.step >= self.settings.steps
+        assign(self.step.weights, self.step.averages)
         return Result(
             self.run_folder.path,
             self.position.step,
@@ -302,7 +309,10 @@ class _Loop:
         if valid is None:
             return False
         numbers = evaluated(len(valid), self.settings.batch, self.settings.eval_batches)
-        losses = reduce(add, (self.step.evaluate(self._batch(valid, each)) for each in numbers))
+        with self.step.averaged():
+            losses = reduce(
+                add, (self.step.evaluate(self._batch(valid, each)) for each in numbers)
+            )
         self.log.append(
             step=self.position.step, valid=losses.value, terms=losses.terms.tolist()
         )
@@ -320,7 +330,8 @@ class _Loop:
         """A generated text, which is added to the samples."""
         if self.sample is None:
             return None
-        text = self.sample()
+        with self.step.averaged():
+            text = self.sample()
         self.log.append(step=self.position.step, sample=text)
         samples.write(self.run_folder.path)
         return text
@@ -330,14 +341,26 @@ class _Loop:
         self.log.flush()
         self.position = replace(self.position, seconds=self._seconds())
         folder, best = self.run_folder.checkpoints, self.position.best_step
-        checkpoints.write(
-            folder, self.position, self.step.executable.parameters, self.step.state()
-        )
+        raw = {path: _copied(self.step.weights[path]) for path in self.step.averages}
+        with self.step.averaged():
+            checkpoints.write(
+                folder,
+                self.position,
+                self.step.executable.parameters,
+                self.step.state(),
+                raw,
+            )
         self.run_folder.link(LAST, self.position.step)
         if best is not None:
             self.run_folder.link(BEST, best)
         checkpoints.prune(folder, self.settings.keep, best)
         self.saved = self.position.step
+
+
+def _copied(tensor: Value) -> LazyTensor:
+    """A copy of a weight, in the memory of the host."""
+    bits = bits_of(tensor).copy()
+    return LazyTensor(dtype_name(tensor), bits.shape, lambda: bits)
 
 
 def _due(step: int, every: int) -> bool:

@@ -78,6 +78,8 @@ class Learner:
         self.scale, self.since_overflow = 1.0, 0
         if executable.dtype == "float16":
             self.scale = 2.0**16
+        self.weights: dict[str, Any] = {}
+        self.averages: dict[str, Any] = {}
         self.momenta = {path: np.zeros_like(w) for path, w in executable.parameters.items()}
 
     def __call__(self, batches: Sequence[Batch], rate: float, seed: Sequence[int]) -> Step:
@@ -101,6 +103,11 @@ class Learner:
     def _loss(self, target: NDArray[np.float32]) -> float:
         first = next(iter(self.executable.parameters.values()))
         return float(np.square(first.mean() - target).mean())
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The weights are their own averages."""
+        yield
 
     def evaluate(self, batch: Batch) -> Losses:
         return _losses(self._loss(_mean(batch)))
