@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tinygrad import Tensor, dtypes
@@ -25,6 +25,9 @@ from archdsl.graph.nodes import Apply
 from archdsl.graph.types import Axis, Size, Type
 from archdsl.passes.program import Program
 from archdsl.passes.select_kernels import TINYGRAD
+
+if TYPE_CHECKING:
+    from archdsl.backend.recompute import Tape
 
 TILE = 16  # a side of the matrices that tensor cores multiply
 
@@ -49,6 +52,7 @@ class ExecutionContext:
         None  # [2] of uint32: the random numbers of dropout; None for tinygrad's
     )
     frozen: bool = False  # whether no gradient of a quantized weight is needed
+    tape: Tape | None = None  # the stacks that are computed again for the gradient
     # Called with each operator, its full path and its value.
     probe: Callable[[Apply, str, Any], None] | None = None
 
@@ -129,6 +133,10 @@ class ExecutionContext:
         """
         return x if self.trains else x.realize()
 
+    def layer_number(self, number: int) -> Tensor:
+        """[1] of uint32: the number of a layer, in memory: layers have the same kernels."""
+        return self.constant(("layer number", number), lambda: np.array([number], np.uint32))
+
     def bound(self, size: Size) -> int:
         """The largest value that a size can take."""
         return size.at({axis.name: axis.bound for axis in self.graph.varying})
@@ -169,7 +177,8 @@ class OpCall:
     kernels: Mapping[str, str] = field(default_factory=dict)
     epilogue: Epilogue = NO_EPILOGUE
     wide: bool = False
-    place: str = ""  # the layer, the path and the id of the call: no other call has these
+    layer: tuple[int, ...] = ()  # the numbers of the layers and experts around the call
+    place: str = ""  # the path and the id of the call: no other call in the layer has these
 
     @property
     def dtype(self) -> DType:

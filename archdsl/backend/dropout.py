@@ -26,7 +26,9 @@ def dropout(op: OpCall) -> Tensor:
     if rate == 0:
         return op.x
     first = Tensor.arange(2, dtype=dtypes.uint32) == 0  # [2]
-    place = first.where(zlib.crc32(op.place.encode()), 0).cast(dtypes.uint32)  # [2]
+    layer, *inner = op.layer or (0,)
+    name = zlib.crc32(f"{inner} {op.place}".encode())
+    place = first.where(name, op.context.layer_number(layer)).cast(dtypes.uint32)  # [2]
     bits = Tensor.random_bits(key, place, prod(shape(op.x)))  # [B …]
     kept = (bits >= round(rate * 2**32)).reshape(op.x.shape).contiguous()  # [B, …]
     dropped: Tensor = kept.where(op.x / (1 - rate), 0).cast(op.x.dtype)  # as x

@@ -21,6 +21,7 @@ from archdsl.backend.layer_replay import layer_tensors, run_layers
 from archdsl.backend.linear_scan import linear_scan
 from archdsl.backend.losses import LOSSES, Mean
 from archdsl.backend.mixture import mixture
+from archdsl.backend.recompute import Tape
 from archdsl.backend.scan import scan
 from archdsl.backend.tensors import make_contiguous, shape
 from archdsl.backend.tinygrad_seam import DType
@@ -35,6 +36,8 @@ from archdsl.graph.nodes import (
     Scan,
     Slice,
     Stack,
+    outer_refs,
+    walk,
 )
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.rules import POINTWISE
@@ -181,11 +184,14 @@ class _Run(Frozen):
         x = _in_float32(x) if node.id in context.wide else x
         if (each := _for_rows(x, context.program.batch)) is not x:
             x = make_contiguous(each)
+        if context.tape is not None and not self.around:
+            self.recomputed(node, x, context.tape)
+            return
         given = [each for each in node.gives if each.id not in context.caches]
         if not given:
             own = partial(self.own, node)
             kinds = map(node.kind, range(node.count))
-            values[node.id] = run_layers(context, kinds, x, one, own)
+            values[node.id] = run_layers(context.realize_layer, kinds, x, one, own)
             return
         x = context.realize_layer(x)
         found: dict[str, list[Value]] = defaultdict(list)
@@ -195,6 +201,22 @@ class _Run(Frozen):
                 found[each.id].append(values[each.of])
         values[node.id] = x
         values |= {each.id: tuple(found[each.id]) for each in given}
+
+    def recomputed(self, node: Stack, x: Tensor, tape: Tape) -> None:
+        """A stack whose layers are computed again for the gradient.
+
+        Tensors that are computed lose their expression, and with it their gradient. So values
+        from outside are cut, and all others get their expression back.
+        """
+        values, outside = self.values, {ref for body in node.bodies for ref in outer_refs(body)}
+        tensors = {id: each for id, each in values.items() if isinstance(each, Tensor)}
+        kept = {id: each.uop for id, each in tensors.items() if tape.depends(each)}
+        given = x.uop
+        values |= {id: tape.cut(Tensor(kept[id])) for id in kept if id in outside}
+        kinds = [node.kind(i) for i in range(node.count)]
+        one, own = partial(self.one_layer, node), partial(self.own, node)
+        values[node.id] = tape.stack(kinds, Tensor(given), one, own)
+        values |= {id: Tensor(uop) for id, uop in kept.items() if id not in outside}
 
     def one_layer(self, node: Stack, i: int, x: Tensor) -> Tensor:
         """The output of layer i of a stack for x."""
@@ -216,7 +238,16 @@ class _Run(Frozen):
     def own(self, node: Stack, i: int) -> dict[str, Tensor]:
         """The tensors that only layer i uses: its weights, and its parts of caches."""
         path = self.path(node.place(i))
-        found = {} if node.tied else layer_tensors(self.context, path)
+        found = (
+            {}
+            if node.tied
+            else layer_tensors(self.context.weights, self.context.quantized, path)
+        )
+        if self.context.key is not None and any(
+            isinstance(each, Apply) and each.op == "dropout"
+            for each, _ in walk(node.bodies[node.kind(i)].nodes)
+        ):
+            found[" layer"] = self.context.layer_number(self.layer[0] if self.layer else i)
         kind = node.kind(i)
         for each in node.bodies[kind].takes:
             found |= _leaves(each, self.values[each.of][node.layers(kind).index(i)])
@@ -267,7 +298,8 @@ class _Run(Frozen):
             else {},
             _epilogue(node, fused),
             wide,
-            f"{self.layer} {self.path(node.path)} {node.id}",
+            self.layer,
+            f"{node.path} {node.id}",
         )
 
 

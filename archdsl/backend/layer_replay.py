@@ -14,24 +14,37 @@ from dataclasses import replace
 
 from tinygrad import Tensor, UOp
 
-from archdsl.backend.context import ExecutionContext
+from archdsl.backend.quantized import Quantized
 from archdsl.backend.tinygrad_seam import Ops, buffers, current_capture
 from archdsl.frozen import Frozen
 
 
 def run_layers(
-    context: ExecutionContext,
+    realize: Callable[[Tensor], Tensor],
     kinds: Iterable[int],
     x: Tensor,
     trace: Callable[[int, Tensor], Tensor],
     own: Callable[[int], Mapping[str, Tensor]],
 ) -> Tensor:
-    """The output of a stack for input x; `kinds` are the kinds of its layers.
+    """The output of a stack for input x; see `each_layer`."""
+    *_, last = each_layer(realize, kinds, x, trace, own)
+    return last
 
-    `trace(i, x)` computes layer i. `own(i)` are the tensors that only layer i uses, by names
-    that are the same in all layers of a kind.
+
+def each_layer(
+    realize: Callable[[Tensor], Tensor],
+    kinds: Iterable[int],
+    x: Tensor,
+    trace: Callable[[int, Tensor], Tensor],
+    own: Callable[[int], Mapping[str, Tensor]],
+) -> Iterator[Tensor]:
+    """The input x of a stack, then the output of each layer; `kinds` are their kinds.
+
+    `trace(i, x)` computes layer i, and `realize` its value. `own(i)` are the tensors that only
+    layer i uses, by names that are the same in all layers of a kind.
     """
-    x = context.realize_layer(x)
+    x = realize(x)
+    yield x
     first: dict[int, set[UOp]] = {}
     second: dict[int, _LayerCapture | None] = {}
     for i, kind in enumerate(kinds):
@@ -42,7 +55,7 @@ def run_layers(
             weights = {name: each.uop for name, each in own(i).items()} if is_second else {}
             newest, given = next(UOp.unique_num), x.uop
             start = len(_captured_calls())
-            out = context.realize_layer(trace(i, x))
+            out = realize(trace(i, x))
             calls = tuple(call for linear in _captured_calls()[start:] for call in linear.src)
             if is_second:
                 second[kind] = _LayerCapture.of(
@@ -51,16 +64,16 @@ def run_layers(
             elif kind not in first:
                 first[kind] = set(_buffers(*calls))
         x = out
-    return x
+        yield x
 
 
-def layer_tensors(context: ExecutionContext, path: str) -> dict[str, Tensor]:
+def layer_tensors(
+    weights: Mapping[str, Tensor], quantized: Mapping[str, Quantized], path: str
+) -> dict[str, Tensor]:
     """The weights of the layer at a path, by their names within the layer."""
     prefix = f"{path}."
-    found = {
-        n.removeprefix(prefix): w for n, w in context.weights.items() if n.startswith(prefix)
-    }
-    for name, weight in context.quantized.items():
+    found = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+    for name, weight in quantized.items():
         if name.startswith(prefix):
             parts = {f"{name.removeprefix(prefix)}.{key}": t for key, t in vars(weight).items()}
             found |= {key: tensor for key, tensor in parts.items() if tensor is not None}

@@ -9,7 +9,7 @@ batches and processes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -23,6 +23,7 @@ from archdsl.backend import interpret
 from archdsl.backend.losses import Mean
 from archdsl.backend.optimizers import Optimizer, Rule
 from archdsl.backend.program import Program as Capture
+from archdsl.backend.recompute import Tape
 from archdsl.backend.tensors import (
     copy_in,
     realize_outside_capture,
@@ -31,16 +32,21 @@ from archdsl.backend.tensors import (
     zeros,
 )
 from archdsl.backend.tinygrad_seam import one_thread
-from archdsl.diagnostics import did_you_mean, fail
+from archdsl.diagnostics import fail
 from archdsl.execution.executable import Executable
 from archdsl.execution.losses import Losses, at_least_1, report, sum_in_groups, sum_of
 from archdsl.execution.recent import Recent
 from archdsl.execution.train_state import load_tensors, replaced, scale_of
+from archdsl.execution.trained_weights import (
+    in_layers,
+    refuse_contrastive,
+    refuse_quantized,
+    trained_weights,
+)
 from archdsl.formats.host import LazyTensor
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, refs, walk
+from archdsl.graph.nodes import Apply, Graph, refs
 from archdsl.graph.printer import show
-from archdsl.graph.sites import parameters
 from archdsl.graph.unused import drop_unused
 
 Batch = Mapping[str, NDArray[Any]]
@@ -78,6 +84,7 @@ class TrainStep:
     - `clip`: the largest length of the gradient.
     - `ema`: the decay of an average of the weights, such as 0.999.
     - `accumulate`: batches per step. The loss is the mean over all, as if they were one batch.
+    - `recompute`: stores only the inputs of layers, and computes each layer twice.
 
     Weights in bfloat16 or float16 have a copy in float32, which the optimizer changes
     (Micikevicius et al. 2017, section 3.1). In float16 the loss is multiplied by a scale, which
@@ -94,13 +101,14 @@ class TrainStep:
         ema: float | None = None,
         accumulate: int = 1,
         parts: Parts | None = None,
+        recompute: bool = False,
     ):
         self.executable, self.clip, self.ema = executable, clip, ema
-        self.accumulate, self.parts = accumulate, parts
+        self.accumulate, self.parts, self.recompute = accumulate, parts, recompute
         self.graph = loss_graph(executable.graph)
         if accumulate > 1 or parts:
-            _refuse_contrastive(self.graph)
-        self.trained = _trained(executable, self.graph, frozen)
+            refuse_contrastive(self.graph)
+        self.trained = trained_weights(executable, self.graph, frozen)
         refuse_quantized(self.trained, executable.parameters.quantized)
         self._version = executable.version()
         self.weights = {path: executable.parameters[path] for path in self.trained}
@@ -231,7 +239,7 @@ class TrainStep:
         given: Sequence[NDArray[Any]],
     ) -> _Captured:
         device = self.executable.device
-        key = (what, show(self.graph), tuple(self.trained), self.accumulate)
+        key = (what, show(self.graph), tuple(self.trained), self.accumulate, self.recompute)
         return _Captured(
             self.executable.capture(function, key, self._known()),
             [to_device(each, device, each.dtype.name) for each in given],
@@ -242,19 +250,28 @@ class TrainStep:
         self, key: Tensor, numbers: Tensor, counts: Tensor | None = None, **batch: Tensor
     ) -> Tensor:
         """Adds gradients to the buffers. [2 terms + 1]: totals, counts, the sum of squares."""
-        means = self._terms(batch, trains=True, key=key)
+        adds = numbers[1] > 0 if self.accumulate > 1 else None  # []
+        tape = None
+        if self.recompute:
+            tape = Tape(self.weights, self.gradients, self.executable.device, adds)
+        means = self._terms(batch, trains=True, key=key, tape=tape)
         loss = sum_of(
             mean.total * term.weight / (at_least_1(mean) if counts is None else counts[i])
             for i, (term, mean) in enumerate(zip(self.graph.losses, means, strict=True))
         )  # []
         if self.executable.dtype == "float16":
             loss = loss * numbers[0]  # []
+        if tape is not None:
+            numbers_found = report(means)
+            tape.backward(loss, numbers_found)
+            squares = [each.square().sum() for each in self.gradients.values()]  # [] each
+            return numbers_found.cat(sum_in_groups(squares).reshape(1)).contiguous().realize()
         found = loss.gradient(*self.weights.values())
         squares = []
         for buffer, gradient in zip(self.gradients.values(), found, strict=True):
             whole = gradient.cast(dtypes.float32)
-            if self.accumulate > 1:
-                whole = whole + (numbers[1] > 0).where(buffer, 0)
+            if adds is not None:
+                whole = whole + adds.where(buffer, 0)
             squares.append(buffer.assign(whole).square().sum())  # []
         whole_report = report(means).cat(sum_in_groups(squares).reshape(1))  # [2 terms + 1]
         return whole_report.realize(*self.gradients.values())
@@ -276,10 +293,11 @@ class TrainStep:
         trains: bool,
         key: Tensor | None = None,
         probe: Probe | None = None,
+        tape: Tape | None = None,
     ) -> list[Mean]:
         given = {name: self.executable.cast(each) for name, each in batch.items()}
         context = self.executable.run(self.executable.lowered(self.graph, given, trains))
-        context.key, context.probe = key, probe
+        context.key, context.probe, context.tape = key, probe, tape
         context.frozen = True  # only full-precision weights are trained
         return interpret.loss_terms(context, given)
 
@@ -363,49 +381,6 @@ def loss_graph(graph: Graph) -> Graph:
     """The part of a graph that its losses need."""
     used = {ref for term in graph.losses for ref in refs(term.loss)}
     return replace(graph, outputs=(), nodes=drop_unused(graph.nodes, used))
-
-
-def in_layers(graph: Graph) -> frozenset[str]:
-    """The paths of the weights inside of stacks."""
-    inside = {node.id for node, around in walk(graph.nodes) if around}
-    return frozenset(each.path for each in parameters(graph) if each.node in inside)
-
-
-def refuse_quantized(trained: Collection[str], quantized: Collection[str]) -> None:
-    """Rejects training of weights that are stored in 8 or 4 bits."""
-    found = [path for path in trained if path in quantized]
-    if found:
-        fail(
-            "model",
-            f"{len(found)} of the weights to train are quantized, such as `{found[0]}`",
-            expected="trained weights in float32, bfloat16 or float16",
-            help="train an adapter, as with lora_rank=8, or load the model without `quantize`",
-        )
-
-
-def _refuse_contrastive(graph: Graph) -> None:
-    term = next((each for each in graph.losses if each.loss.op == "contrastive"), None)
-    if term is not None:
-        fail(
-            "model",
-            "`contrastive` compares the examples of a batch, so a batch cannot be divided",
-            term.loss.span,
-            help="train without accumulation, on one device",
-        )
-
-
-def _trained(executable: Executable, graph: Graph, frozen: frozenset[str]) -> list[str]:
-    """The paths of the weights that the losses need and that are not frozen."""
-    for path in sorted(frozen - executable.weights.keys()):
-        fail(
-            "model",
-            f"there is no weight `{path}` to freeze",
-            help=did_you_mean(path, executable.weights),
-        )
-    trained = [each.path for each in parameters(graph) if each.path not in frozen]
-    if not trained:
-        fail("model", "no weight is left to train", help="freeze fewer weights")
-    return trained
 
 
 def dropout_key(seed: Sequence[int], number: int) -> NDArray[np.uint32]:

@@ -86,6 +86,7 @@ def train_step(executable: Executable, settings: Settings, frozen: frozenset[str
         clip=settings.clip,
         ema=settings.ema,
         accumulate=settings.accumulate,
+        recompute=settings.recompute,
     )
 
 

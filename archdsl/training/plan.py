@@ -19,7 +19,8 @@ from archdsl.execution import inputs
 from archdsl.execution.executable import Executable
 from archdsl.execution.fit import ROOM
 from archdsl.execution.memory import machine_memory
-from archdsl.execution.train_step import in_layers, loss_graph
+from archdsl.execution.train_step import loss_graph
+from archdsl.execution.trained_weights import in_layers
 from archdsl.frozen import Frozen
 from archdsl.graph.cost import BYTES, format_bytes
 from archdsl.graph.nodes import Graph

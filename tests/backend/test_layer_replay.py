@@ -104,9 +104,11 @@ def passed(
         return made + more[f"x{i}"] if f"x{i}" in more else made
 
     def own(i: int) -> dict[str, Tensor]:
-        return layer_replay.layer_tensors(run, f"h.{i}")
+        return layer_replay.layer_tensors(run.weights, {}, f"h.{i}")
 
-    program = Program(lambda x: layer_replay.run_layers(run, kinds, x, one, own), "CPU")
+    program = Program(
+        lambda x: layer_replay.run_layers(run.realize_layer, kinds, x, one, own), "CPU"
+    )
     found = [program(ones()).tolist() for _ in range(2)]
     assert found[0] == found[1]
     return found[0], traced
