@@ -12,6 +12,7 @@ from archdsl.diagnostics import fail, listing
 from archdsl.execution import checkpoints
 from archdsl.formats import Checkpoint, read_checkpoint, resolve, write_checkpoint
 from archdsl.formats.checkpoint import CONFIG
+from archdsl.formats.gguf_copy import copy_gguf
 from archdsl.formats.host import LazyTensor
 from archdsl.formats.other_files import folder_of, other_files
 from archdsl.formats.strict_json import read_object
@@ -19,10 +20,13 @@ from archdsl.frozen import Frozen
 from archdsl.graph.cost import BYTES, parameter_count
 from archdsl.graph.sites import parameters
 from archdsl.model import Model
+from archdsl.passes.lora import linear_weights
 from archdsl.published.config_values import flatten
 from archdsl.published.configs import read_alternatives, write_config
 from archdsl.published.end_tokens import ends_of_config
 from archdsl.published.keep_config import bind, changed_parameters, format_value, keep_fields
+from archdsl.published.low_rank import with_low_rank
+from archdsl.published.peft import read_adapter
 from archdsl.published.recognise import (
     Recognised,
     has_config_json,
@@ -34,6 +38,8 @@ from archdsl.published.specialise_spec import specialise_spec
 from archdsl.published.weight_maps import WeightMap
 from archdsl.semantics.model_parameters import Setting
 from archdsl.syntax import ast
+
+SHARD = 5_000_000_000  # bytes of a file of weights, at most
 
 
 def from_pretrained(
@@ -118,9 +124,70 @@ def export(
     weight map with a config, if the weights or the files do not fit the model, or if the folder
     already has a checkpoint.
     """
-    chosen = _choose_map(analysis, map)
     parameters_ = {p.path: p for p in parameters(analysis.graph)}
     ours = checkpoints.read(weights, parameters_, analysis.maps, None)
+    return _export(analysis, ours, weights, folder, map, shard_bytes, files, ignore)
+
+
+def merge(
+    base: str | Path,
+    adapter: str | Path,
+    to: str | Path,
+    dtype: str | None = None,
+    spec: str | None = None,
+    files: str | None = None,
+    ignore: Collection[str] = (),
+    settings: Mapping[str, Setting] | None = None,
+) -> tuple[int, int]:
+    """Writes a checkpoint with the weights of `base` and what an adapter adds to them.
+
+    `to` is a new folder, or a .gguf file if `base` is one: it has the metadata of `base`.
+    `adapter` is a folder in PEFT's format. `dtype` is that of the weights, and of the
+    matrices in a .gguf file; by default it is the base's, and float16 for a base in a .gguf
+    file, whose quantization is lost. `files` is that of `export`.
+
+    Returns the numbers of changed weights and of tensors. Raises `ArchError` as
+    `from_pretrained` and `export` do, and if the adapter does not fit.
+    """
+    opened, known, analysis, ours = _open_checkpoint(base, spec, ignore, settings or {})
+    low = read_adapter(adapter, analysis.maps, linear_weights(analysis.graph))
+    from_gguf, to_gguf = (str(path).endswith(".gguf") for path in (opened.path, to))
+    if to_gguf and not from_gguf:
+        fail(
+            "file",
+            f"{to}: only a .gguf file can be merged into a .gguf file",
+            expected="a folder",
+            found=f"the base `{base}`",
+        )
+    dtype = dtype or ("float16" if from_gguf else None)
+    found = {}
+    for path, weight in ours.items():
+        # llama.cpp needs vectors in float32.
+        kind = dtype if dtype and (len(weight.shape) > 1 or not to_gguf) else weight.dtype
+        found[path] = with_low_rank(path, weight, low.get(path), kind)
+    if not to_gguf:
+        recast = dtype is not None
+        count, _ = _export(analysis, found, str(base), to, None, SHARD, files, ignore, recast)
+        return len(low), count
+    theirs = checkpoints.to_published(analysis.maps[known.title], found)
+    copy_gguf(opened.path, to, {**opened.tensors, **theirs})
+    return len(low), len(theirs)
+
+
+def _export(
+    analysis: Analysis,
+    ours: Mapping[str, LazyTensor],
+    weights: str,
+    folder: str | Path,
+    map: str | None,
+    shard_bytes: int,
+    files: str | None,
+    ignore: Collection[str],
+    recast: bool = False,
+) -> tuple[int, int]:
+    """Writes weights as a published checkpoint. `weights` is where they come from, and `recast`
+    whether they have another dtype there."""
+    chosen = _choose_map(analysis, map)
     node = chosen.config
     assert node is not None
     theirs = checkpoints.to_published(chosen, ours)
@@ -141,7 +208,7 @@ def export(
             str(others[CONFIG]), node, analysis.model, work, env, original, theirs, ignore
         )
     _check_round_trip(analysis, node, config, theirs, ignore)
-    if files is not None or original is None:
+    if recast or files is not None or original is None:
         names = [name for name in ("dtype", "torch_dtype") if name in config]
         config |= dict.fromkeys(names or ["dtype"], common_dtype(ours.values()))
     write_checkpoint(folder, theirs, config, shard_bytes, others)

@@ -39,6 +39,7 @@ GROUPS = {
     "convert published weights": {
         "import": "convert a published checkpoint to a spec and its weights",
         "export": "convert a spec and its weights to a published checkpoint",
+        "merge": "add a low-rank adapter to the weights of a published checkpoint",
         "audit": "list what a loader could do wrong with a checkpoint without a word",
     },
     "measure": {

@@ -48,7 +48,7 @@ _MOST_AXES = 4
 _PART = 1 << 20  # bytes of a list of texts that are copied at once
 
 # The name of an unquantized tensor type -> its number, and tinygrad's name.
-_PLAIN = {
+PLAIN = {
     "F32": (0, "float32"),
     "F16": (1, "float16"),
     "BF16": (30, "bfloat16"),
@@ -70,7 +70,7 @@ class _Kind(NamedTuple):
 
 
 _KINDS = {
-    number: _Kind(name, 1, CARRIER[dtype].itemsize) for name, (number, dtype) in _PLAIN.items()
+    number: _Kind(name, 1, CARRIER[dtype].itemsize) for name, (number, dtype) in PLAIN.items()
 } | {
     number: _Kind(name, block, size)
     for name, (number, block, size, *_) in (KINDS | CONVERTED).items()
@@ -126,6 +126,13 @@ def _read(
         return tensors, metadata
 
 
+def metadata_pairs(path: Path) -> tuple[int, dict[str, bytes]]:
+    """The version of a file, and its metadata as they are written, by key: the key, the type
+    and the value. Raises ArchError as `read_gguf` does."""
+    with reading(path, _KIND):
+        return _Header(map_file(path)).pairs()
+
+
 class _Header:
     """A cursor over the header of a file."""
 
@@ -135,6 +142,22 @@ class _Header:
 
     def read(self) -> tuple[dict[str, object], dict[str, tuple[list[int], int, int]]]:
         """The metadata by key; the shape, type and offset of each tensor by name."""
+        _, tensors, pairs = self._counts()
+        metadata = unique_names((self._text(), self._value()) for _ in range(pairs))
+        return metadata, unique_names((self._text(), self._entry()) for _ in range(tensors))
+
+    def pairs(self) -> tuple[int, dict[str, bytes]]:
+        """The version, and the bytes of each pair of the metadata by key."""
+        version, _, pairs = self._counts()
+        return version, unique_names(self._pair() for _ in range(pairs))
+
+    def _pair(self) -> tuple[str, bytes]:
+        start, key = self.at, self._text()
+        self._value()
+        return key, bytes(self._raw[start : self.at])
+
+    def _counts(self) -> tuple[int, int, int]:
+        """The version, and the numbers of tensors and of pairs of metadata."""
         if self._take(4) != MAGIC:
             raise ValueError("the file does not start with `GGUF`")
         (version,) = self._numbers("I")
@@ -142,8 +165,7 @@ class _Header:
             known = listing(map(str, _VERSIONS), "and")
             raise ValueError(f"format version {version} is not supported; {known} are")
         tensors, pairs = self._numbers("Q", 2)
-        metadata = unique_names((self._text(), self._value()) for _ in range(pairs))
-        return metadata, unique_names((self._text(), self._entry()) for _ in range(tensors))
+        return version, tensors, pairs
 
     def _entry(self) -> tuple[list[int], int, int]:
         (axes,) = self._numbers("I")
@@ -215,7 +237,7 @@ def _kind(path: Path, name: str, number: int) -> _Kind:
     fail(
         "checkpoint",
         f"{path}: the type of `{name}` is not supported",
-        expected=listing([*_PLAIN, *QUANTIZED]),
+        expected=listing([*PLAIN, *QUANTIZED]),
         found=f"`{_named(number)}`",
         help="use another quantization of the same model",
     )
@@ -238,8 +260,8 @@ def _size(name: str, shape: Sequence[int], kind: _Kind) -> int:
 
 
 def _lazy_tensor(path: Path, shape: Sequence[int], kind: _Kind, data: Bytes) -> LazyTensor:
-    if kind.name in _PLAIN:
-        return lazy_view(data, _PLAIN[kind.name][1], shape)
+    if kind.name in PLAIN:
+        return lazy_view(data, PLAIN[kind.name][1], shape)
     rows = (*shape[:-1], shape[-1] // kind.block * kind.size)
 
     def load() -> NDArray[Any]:

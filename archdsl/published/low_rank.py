@@ -28,24 +28,29 @@ class LowRank(Frozen):
         return len(self.a)
 
 
-def merged(path: str, weight: LazyTensor, low: LowRank) -> LazyTensor:
-    """A weight with what an adapter adds to it, in the weight's dtype; computed when read.
+def with_low_rank(path: str, weight: LazyTensor, low: LowRank | None, dtype: str) -> LazyTensor:
+    """A weight with what an adapter adds to it, if anything, in a dtype; computed when read.
 
-    Raises `ArchError` then, if a number becomes too large for the dtype.
+    Raises `ArchError` then, if a number is too large for the dtype.
     """
+    if low is None and weight.dtype == dtype:
+        return weight
 
     def load() -> NDArray[Any]:
-        total = as_floats(weight).read() + low.b @ low.a * np.float32(low.scale)
-        found = round_to(total, weight.dtype)
-        if weight.dtype == "float16" and not np.isfinite(found).all():
+        total = as_floats(weight).read()
+        if low is not None:
+            total = total + low.b @ low.a * np.float32(low.scale)
+        found = round_to(total, dtype)
+        if dtype == "float16" and not np.isfinite(found).all():
             fail(
                 "overflow",
-                f"`{path}` with the adapter is beyond the largest number of float16",
+                f"`{path}` is beyond the largest number of float16",
                 expected="numbers up to 65504",
+                help="choose another dtype",
             )
         return found
 
-    return LazyTensor(weight.dtype, weight.shape, load)
+    return LazyTensor(dtype, weight.shape, load)
 
 
 def round_to(numbers: NDArray[Any], dtype: str) -> NDArray[Any]:

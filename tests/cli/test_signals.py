@@ -35,6 +35,7 @@ WORK = {
     "transcribe": ("import tinygrad", "folder a.wav"),
     "import": ("import tinygrad", "folder"),
     "export": ("import tinygrad", "gpt2.arch --weights a.npz --to new"),
+    "merge": ("import tinygrad", "folder adapter -o new"),
     "audit": ("import tinygrad", "folder"),
     "score": ("import tinygrad", "folder a.txt"),
     "bench": ("import tinygrad", "gpt.arch"),
