@@ -326,7 +326,7 @@ def test_types_are_those_of_the_library() -> None:
 
     kinds = gguf_format._KINDS
     assert {each.name for each in kinds.values()} == {
-        *gguf_format._PLAIN,
+        *gguf_format.PLAIN,
         *KINDS,
         *CONVERTED,
     }
@@ -350,12 +350,12 @@ def test_each_type_of_the_library_is_read_or_named(tmp_path: Path) -> None:
             continue
         path.write_bytes(content)
         stored = read_checkpoint(path).tensors["w"]
-        if type_.name not in gguf_format._PLAIN:
+        if type_.name not in gguf_format.PLAIN:
             right = gguf.quants.dequantize(block[None], type_)
             np.testing.assert_array_equal(stored.read(), right, err_msg=type_.name)
             assert (stored.groups is not None) == (type_.name in KINDS)
         read.append(type_.name)
-    assert set(read) == {*gguf_format._PLAIN, *KINDS, *CONVERTED}
+    assert set(read) == {*gguf_format.PLAIN, *KINDS, *CONVERTED}
 
 
 def test_a_type_that_an_older_library_does_not_know(
