@@ -53,7 +53,8 @@ def vectors(x: Type) -> Size:
 def most_chosen(made: Mapping[str, Node], types: Mapping[str, Type], ref: str) -> int:
     """How many numbers along the last axis of a value can differ from 0, at most.
 
-    `made` are the nodes of the graph by their ids.
+    `made` are the nodes of the graph by their ids. A value that has no type in `types`, such as
+    an input, can differ from 0 everywhere.
     """
     size = types[ref].axes[-1].size.value
     assert size is not None
@@ -61,24 +62,23 @@ def most_chosen(made: Mapping[str, Node], types: Mapping[str, Type], ref: str) -
     if not isinstance(node, Apply):
         return size
     inputs = [other for _, other in node.inputs]
+    alike = [r for r in inputs if r in types and _last(types, r) == size]
     match node.op:
         case "top":
             count = node.attr["count"]
             assert isinstance(count, int)
             return count
         case "multiply":
-            alike = [r for r in inputs if types[r].axes[-1:] and _last(types, r) == size]
             return min((most_chosen(made, types, r) for r in alike), default=size)
-        case "divide" if types[inputs[0]].axes[-1:] and _last(types, inputs[0]) == size:
-            return most_chosen(made, types, inputs[0])
-        case op if op in _KEEP_ZEROS:
+        case op if (op == "divide" or op in _KEEP_ZEROS) and inputs[0] in alike:
             return most_chosen(made, types, inputs[0])
         case _:
             return size
 
 
 def _last(types: Mapping[str, Type], ref: str) -> int | None:
-    return types[ref].axes[-1].size.value
+    axes = types[ref].axes
+    return axes[-1].size.value if axes else None
 
 
 def is_fixed(node: Apply, fixed: Collection[str]) -> bool:

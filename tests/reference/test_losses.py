@@ -29,6 +29,18 @@ model M(vocab = 7, D = 5) {
 BIAS = "  weight bias: float = -0.5\n  loss"
 
 
+LOSSES = [
+    "next_token(logits, tokens) + 0.5 * z_loss(logits)",
+    "next_token(logits, tokens, where = counted: bool[T], ahead = 2, smoothing = 0.2)",
+    "cross_entropy(logits, tokens, where = counted: bool[T], smoothing = 0.1)",
+    "binary_cross_entropy(logits, label: bool[T, vocab])",
+    "squared_error(logits, target: float[T, vocab])",
+    "contrastive(image, image * 2)",
+    "contrastive(image, image * 2, sigmoid, bias = bias)",
+    "penalty(logits)",
+]
+
+
 def _next(logits: Any, tokens: Any, ahead: int, smoothing: float, counted: Any) -> Any:
     import torch
 
@@ -70,19 +82,7 @@ def _expected(loss: str, logits: Any, image: Any, bias: Any) -> Any:
             return logits[real].mean()
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        "next_token(logits, tokens) + 0.5 * z_loss(logits)",
-        "next_token(logits, tokens, where = counted: bool[T], ahead = 2, smoothing = 0.2)",
-        "cross_entropy(logits, tokens, where = counted: bool[T], smoothing = 0.1)",
-        "binary_cross_entropy(logits, label: bool[T, vocab])",
-        "squared_error(logits, target: float[T, vocab])",
-        "contrastive(image, image * 2)",
-        "contrastive(image, image * 2, sigmoid, bias = bias)",
-        "penalty(logits)",
-    ],
-)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_losses_and_gradients(loss: str) -> None:
     import torch
 
