@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from archdsl.training.events import Report
     from archdsl.training.loop import Result
     from archdsl.training.repeated_step import RepeatedStep
+    from archdsl.training.settings import Settings
 
 DECODERS = 4  # decoders kept with their caches; each belongs to one thread
 
@@ -298,7 +299,6 @@ class Model:
         from archdsl.describe.expand import expand
         from archdsl.syntax.printer import format
         from archdsl.training.data import Data, open_data
-        from archdsl.training.finetuning import prepare_finetuning
         from archdsl.training.loop import fit
         from archdsl.training.samples import sampler
         from archdsl.training.settings import settings_from
@@ -308,15 +308,10 @@ class Model:
         if not isinstance(data, Data):
             data = open_data(data, self.graph, chosen.length, tokenizer, chosen.seed)
         spec = format(expand(self.graph))
-        executable, frozen = prepare_finetuning(self.executable, chosen)
-        if executable is not self.executable:
-            self.executable, self.graph = executable, executable.graph
-        self._training = None
-        self._decoders.clear()  # a resumed run reads the weights into other memory
-        self._sessions.clear()
+        frozen = self.adapt(chosen)
         try:
             return fit(
-                executable,
+                self.executable,
                 folder,
                 data,
                 chosen,
@@ -328,6 +323,19 @@ class Model:
             )
         finally:
             self._forget()
+
+    def adapt(self, settings: Settings) -> frozenset[str]:
+        """Adds the adapter that the settings of a run describe, if any. Returns the paths of
+        the weights that the run does not change."""
+        from archdsl.training.finetuning import prepare_finetuning
+
+        executable, frozen = prepare_finetuning(self.executable, settings)
+        if executable is not self.executable:
+            self.executable, self.graph = executable, executable.graph
+        self._training = None
+        self._decoders.clear()  # a resumed run reads the weights into other memory
+        self._sessions.clear()
+        return frozen
 
     def _forget(self) -> None:
         """Drops cached prefixes, which were computed with other weights."""

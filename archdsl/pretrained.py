@@ -38,6 +38,8 @@ from archdsl.published.specialise_spec import specialise_spec
 from archdsl.published.weight_maps import WeightMap
 from archdsl.semantics.model_parameters import Setting
 from archdsl.syntax import ast
+from archdsl.training.run_folder import read_environment, read_settings
+from archdsl.training.trained import TrainedRun, find_run
 
 SHARD = 5_000_000_000  # bytes of a file of weights, at most
 
@@ -61,6 +63,8 @@ def from_pretrained(
             "`ignore` takes a list of fields, not a string",
             expected=f"ignore=[{ignore!r}]",
         )
+    if spec is None and (run := find_run(path)):
+        return _of_run(run, device, dtype, seed, kernels, quantize, tune, settings)
     opened, _, analysis, found = _open_checkpoint(path, spec, ignore, settings)
     if dtype is None and quantize is None and kernels == "best":
         quantize = "stored" if kernels_for(open_device(device)) else None
@@ -68,6 +72,25 @@ def from_pretrained(
     model = Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
     model.fill(found)
     model.ends = ends_of_config(opened.config or {})
+    return model
+
+
+def _of_run(
+    run: TrainedRun,
+    device: str | None,
+    dtype: str | None,
+    seed: int,
+    kernels: str,
+    quantize: str | None,
+    tune: float | None,
+    settings: Mapping[str, Setting],
+) -> Model:
+    """The model of a training run."""
+    analysis = analyse(str(run.spec), settings=settings)
+    dtype = dtype or str(read_environment(run.folder).get("dtype"))
+    model = Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
+    model.adapt(read_settings(run.folder))
+    model.load(run.weights)
     return model
 
 

@@ -10,6 +10,7 @@ from archdsl.cli.common import add_runtime, add_settings, compile_model, parse_s
 from archdsl.diagnostics import ArchError, fail
 from archdsl.formats import resolve
 from archdsl.formats.other_files import folder_of
+from archdsl.training.trained import find_run
 
 if TYPE_CHECKING:
     from archdsl.model import Model
@@ -20,9 +21,9 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "spec",
         metavar="CHECKPOINT",
-        help="a folder with config.json and weights, a .gguf file, nanoGPT's ckpt.pt, "
-        "package:NAME/PATH for one in an installed package, or a spec FILE[:VARIANT] with "
-        "--weights",
+        help="a folder with config.json and weights, the folder of a training run, a .gguf "
+        "file, nanoGPT's ckpt.pt, package:NAME/PATH for one in an installed package, or a spec "
+        "FILE[:VARIANT] with --weights",
     )
     add_settings(parser)
     add_ignore(parser)
@@ -89,7 +90,8 @@ def find_files(args: argparse.Namespace) -> str | None:
     missing folder is an error, unless the arguments name a tokenizer.
     """
     if not is_spec(args.spec):
-        return str(args.spec)
+        run = find_run(args.spec)
+        return str(run.folder if run else args.spec)
     if not args.weights or not resolve(args.weights).exists():
         return None
     named = getattr(args, "tokenizer", None)
@@ -97,6 +99,13 @@ def find_files(args: argparse.Namespace) -> str | None:
         folder = folder_of(resolve(args.weights), ", or pass `--tokenizer PATH`")
         return str(folder) if folder else None
     return None
+
+
+def find_tokenizer(args: argparse.Namespace) -> str | None:
+    """Returns the path of the tokenizer, or None if there is none."""
+    if not is_spec(args.spec) and (run := find_run(args.spec)):
+        return str(run.tokenizer) if run.tokenizer else None
+    return find_files(args)
 
 
 def is_spec(path: str) -> bool:

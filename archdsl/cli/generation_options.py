@@ -158,11 +158,12 @@ def _lengths(
 
 def load_model_and_tokenizer(args: argparse.Namespace) -> tuple[Model, TextTokenizer]:
     """Loads the model and the tokenizer of the arguments."""
-    source = args.tokenizer or checkpoints.find_files(args)
+    source = args.tokenizer or checkpoints.find_tokenizer(args)
     if source is None:
+        kind = "spec" if checkpoints.is_spec(args.spec) else "run without texts"
         fail(
             "argument-value",
-            f"`{args.spec}` is a spec, which has no tokenizer",
+            f"`{args.spec}` is a {kind}, which has no tokenizer",
             expected="--tokenizer PATH",
         )
     tokenizer = read_tokenizer(source)  # first, because it fails faster

@@ -21,7 +21,6 @@ from archdsl.cli.progress_line import print_text
 from archdsl.cli.train_report import Reporter, format_plan
 from archdsl.diagnostics import fail
 from archdsl.formats.atomic import replacing
-from archdsl.training.checkpoints import MODEL
 from archdsl.training.job import (
     JOB_ROWS,
     Job,
@@ -29,8 +28,9 @@ from archdsl.training.job import (
     parse_options,
     read_job_file,
 )
-from archdsl.training.run_folder import BEST, LAST, SETTINGS, SPEC, toml_value
+from archdsl.training.run_folder import toml_value
 from archdsl.training.settings import ROWS, Flag, Kind, Maybe, Row, Texts
+from archdsl.training.trained import SETTINGS, SPEC, find_run
 
 if TYPE_CHECKING:
     from archdsl.model import Model
@@ -197,9 +197,8 @@ def _load_model(job: Job) -> Model:
     seed, dtype = job.settings.seed, job.dtype or "float32"
     settings, init = job.set or {}, job.init
     spec, weights = job.spec, init
-    if init is not None and _is_run(init):
-        spec = spec or str(Path(init) / SPEC)
-        weights = _weights_of_run(Path(init))
+    if init is not None and (run := find_run(init)):
+        spec, weights = spec or str(run.spec), str(run.weights)
     if spec is None:
         assert init is not None
         options = (job.device, dtype, seed, job.kernels, job.quantize)
@@ -210,27 +209,14 @@ def _load_model(job: Job) -> Model:
     return model
 
 
-def _weights_of_run(folder: Path) -> str:
-    """The weights of a run with the least validation loss, or else its last ones."""
-    places = [folder / name / MODEL for name in (BEST, LAST)]
-    found = next((each for each in places if each.is_file()), None)
-    if found is None:
-        fail("file", f"the run `{folder}` has no checkpoint", expected=f"{places[-1]}")
-    return str(found)
-
-
 def _tokenizer(job: Job, model: Model) -> str | None:
     """The tokenizer that is given, or that of the run or of the published checkpoint."""
     if job.tokenizer is not None or job.init is None:
         return job.tokenizer
-    if _is_run(job.init):
-        return next(map(str, sorted(Path(job.init).glob("tokenizer*"))), None)
+    if run := find_run(job.init):
+        return str(run.tokenizer) if run.tokenizer else None
     reads_text = any(each.type.dtype == "int" and each.type.vars for each in model.graph.inputs)
     return job.init if job.spec is None and reads_text else None
-
-
-def _is_run(path: str) -> bool:
-    return (Path(path) / SPEC).is_file()
 
 
 # -- the run --

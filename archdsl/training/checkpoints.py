@@ -28,11 +28,12 @@ from archdsl.formats.atomic import replacing
 from archdsl.formats.safetensors import read_safetensors, write_safetensors
 from archdsl.formats.strict_json import parse_object
 from archdsl.frozen import Frozen
+from archdsl.training.trained import MODEL
 
 if TYPE_CHECKING:  # imports numpy
     from archdsl.formats.host import LazyTensor, Value
 
-MODEL, STATE, POSITION = "model.safetensors", "state.safetensors", "position.json"
+STATE, POSITION = "state.safetensors", "position.json"
 _PARTIAL = ".partial"
 _RAW = "weight "  # before the path of a weight
 _PART = 1 << 20  # bytes

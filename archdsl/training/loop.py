@@ -41,10 +41,11 @@ from archdsl.training.checkpoints import Checkpoint, Position
 from archdsl.training.data import Data, Dataset
 from archdsl.training.events import Event, Notice, Report
 from archdsl.training.order import Order
-from archdsl.training.run_folder import BEST, LAST, Identity, RunFolder, open_run
+from archdsl.training.run_folder import Identity, RunFolder, open_run
 from archdsl.training.schedules import learning_rate
 from archdsl.training.settings import Settings
 from archdsl.training.signals import Stop, stopping
+from archdsl.training.trained import BEST, LAST, MODEL
 
 Batch = Mapping[str, NDArray[Any]]
 RECENT = 20  # steps whose times give the speed
@@ -154,7 +155,7 @@ def fit(
 
 def _weights(executable: Executable, start: Checkpoint) -> dict[str, LazyTensor]:
     """The weights that training continues from, by path."""
-    path = str(start.folder / checkpoints.MODEL)
+    path = str(start.folder / MODEL)
     found = start.weights() | start.raw()
     return weights_files.fit(path, found, executable.weights, {}, map=None)
 

@@ -36,9 +36,9 @@ from archdsl.frozen import Frozen
 from archdsl.training import checkpoints, metrics
 from archdsl.training.checkpoints import Checkpoint, cleaning
 from archdsl.training.settings import Settings, settings_from
+from archdsl.training.trained import CHECKPOINTS, SETTINGS, SPEC
 
-SPEC, SETTINGS, ENVIRONMENT = "spec.arch", "settings.toml", "environment.json"
-CHECKPOINTS, LAST, BEST, LOCK = "checkpoints", "last", "best", ".lock"
+ENVIRONMENT, LOCK = "environment.json", ".lock"
 
 CHANGEABLE = ("steps", "eval_every", "save_every", "keep", "sample_every", "sample_prompt")
 """The settings that may change when a run is resumed."""

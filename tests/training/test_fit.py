@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import archdsl
+from archdsl.cli import main
 from archdsl.diagnostics import ArchError
 from archdsl.formats.host import bits_of
 from archdsl.model import Model
@@ -88,3 +89,67 @@ def test_what_is_not_finite_in_a_step_is_named(tmp_path: Path) -> None:
     (found,) = error.value.diagnostics
     assert found.message.endswith("in float32 in step 1")
     assert str(found.help).startswith("lower `learning_rate`")
+
+
+@pytest.mark.long
+def test_a_trained_run_is_a_model_of_the_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text("abcdefghi" * 40)
+    folder, model = tmp_path / "run", compiled()
+    model.fit(
+        folder,
+        data=tmp_path / "text.txt",
+        steps=40,
+        learning_rate=0.1,
+        eval_every=20,
+        sample_every=20,
+        sample_prompt="abc",
+    )
+    samples = (folder / "samples.txt").read_text()
+    assert samples.startswith("-- step 20 --\nabc")
+    assert samples.endswith("-- step 40 --\nabcdefgh\n\n")  # all of the context
+    prompt = ["bcd", "--max-new-tokens", "4", "--temperature", "0", "--device", "CPU"]
+    for path in (folder, folder / "last", folder / "checkpoints" / "40"):
+        assert main(["generate", str(path), *prompt]) == 0
+        assert capsys.readouterr().out == "efgh\n"
+    again = archdsl.from_pretrained(folder, device="CPU")
+    tokens = np.arange(8)[None]
+    logits, right = (m(tokens=tokens)["logits"].numpy() for m in (again, model))
+    assert np.array_equal(logits, right)
+
+
+def test_samples_need_a_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ArchError, match="`M` cannot write samples: the data have no tokenizer"):
+        compiled().fit(tmp_path / "run", data=DATA, sample_every=5)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.long
+def test_single_steps_are_those_of_a_run(tmp_path: Path) -> None:
+    batch = Counting().batch(np.arange(4))
+    model = compiled()
+    losses = [model.step(batch, 0.01, weight_decay=0.0).loss for _ in range(3)]
+    assert losses[2] < losses[0]
+    with pytest.raises(ArchError, match="all steps of a model have the same settings"):
+        model.step(batch, 0.01)
+    with pytest.raises(ArchError, match="the learning rate cannot be nan"):
+        model.step(batch, math.nan, weight_decay=0.0)
+
+    class Same(Counting):
+        def batch(self, numbers: Any) -> Any:
+            return batch
+
+    fitted = compiled()
+    fitted.fit(
+        tmp_path,
+        data=Data(Same()),
+        steps=3, learning_rate=0.01, weight_decay=0.0, schedule="constant",
+    )
+    for path, weight in model.parameters.items():
+        assert np.array_equal(bits_of(weight), bits_of(fitted.parameters[path]))
+
+
+def test_settings_of_a_single_step() -> None:
+    with pytest.raises(ArchError, match="a step has no setting `steps`"):
+        compiled().step(Counting().batch(np.arange(4)), 0.1, steps=3)
