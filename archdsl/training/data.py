@@ -20,6 +20,8 @@ from archdsl.diagnostics import fail, listing
 from archdsl.formats.atomic import replacing
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
+from archdsl.passes.pack import Packed
+from archdsl.passes.pack import pack as pack_graph
 from archdsl.text.tokenizer import TextTokenizer
 from archdsl.training import files
 from archdsl.training.array_data import ARRAYS, read_arrays
@@ -32,25 +34,21 @@ from archdsl.training.build_tokenizer import (
     note_on_size,
 )
 from archdsl.training.chat_data import refuse_chat
-from archdsl.training.image_data import (
-    RESIZED,
-    SCALE,
-    check_names,
-    class_names,
-    describe_size,
-    find_folders,
-    find_idx,
-    note_on_classes,
-    read_folder_rows,
-    read_idx_rows,
-)
+from archdsl.training.image_data import open_images
 from archdsl.training.masking import MASK, MaskedNames, MaskedText, masked_names
+from archdsl.training.packed_data import PackedRows
 from archdsl.training.record_data import Fields, find_fields, read_rows, texts_of
 from archdsl.training.records import find_records, read_records
 from archdsl.training.records import identity as record_identity
 from archdsl.training.roles import Roles, find_roles, is_field, is_tokens, names_of
 from archdsl.training.splits import split
-from archdsl.training.text_data import Split, read_tokens, tokens_of, windows
+from archdsl.training.text_data import (
+    Split,
+    read_tokens,
+    tokens_of,
+    window_length,
+    windows,
+)
 
 TEXTS = (".txt", ".md", ".py", ".rst", ".tex")
 
@@ -120,6 +118,7 @@ def open_data(
     length: int | None = None,
     tokenizer: str | Path | TextTokenizer | None = None,
     seed: int = 0,
+    pack: bool = False,
 ) -> Data:
     """The data of a file or a folder, for a model.
 
@@ -127,13 +126,15 @@ def open_data(
     - `tokenizer`: `characters` (the default), `bytes`, `bpe:4096`, or the path of a tokenizer
       that `archdsl.read_tokenizer` reads.
     - `seed`: which examples are for validation, if no file is, and which tokens are masked.
+    - `pack`: puts several short texts into a window, for the graph that `passes.pack` gives.
 
     Raises `ArchError` if the model has no loss, if it takes other data, and for the first
     mistake in the data.
     """
     place, roles = files.existing(path), find_roles(graph)
-    asked = _Asked(place, graph, roles, length, tokenizer, seed)
-    found = _arrays(asked) or _images(asked)
+    packed = pack_graph(graph) if pack else None
+    asked = _Asked(place, graph, roles, length, tokenizer, seed, packed)
+    found = None if pack else _arrays(asked) or _images(asked)
     if found is None:
         if masked := masked_names(graph):  # the labels follow from the text
             roles = Roles((masked.tokens,), (), masked.tokens)
@@ -151,6 +152,7 @@ class _Asked(Frozen):
     length: int | None
     tokenizer: str | Path | TextTokenizer | None
     seed: int
+    packed: Packed | None = None
     masked: MaskedNames | None = None
 
     def refuse_text_options(self) -> None:
@@ -201,33 +203,12 @@ def _arrays(asked: _Asked) -> Data | None:
 def _images(asked: _Asked) -> Data | None:
     if asked.roles.image is None:
         return None
-    image, label = asked.roles.image
-    train: Dataset
-    valid: Dataset | None
-    if pairs := find_idx(asked.path):
-        kinds = {
-            test: [read_idx_rows(one, two, image, label) for one, two, t in pairs if t is test]
-            for test in (False, True)
-        }
-        if len(kinds[False]) != 1 or len(kinds[True]) > 1:
-            names = listing([one.name for one, _, _ in pairs], "and")
-            fail("file", f"`{asked.path}` has several data sets of idx files", found=names)
-        train, valid = kinds[False][0], next(iter(kinds[True]), None)
-        classes = [str(n) for n in range(int(kinds[False][0].labels.max()) + 1)]
-    elif folders := find_folders(asked.path):
-        classes = class_names(folders[0])
-        train = read_folder_rows(folders[0], classes, image, label)
-        valid = None
-        if folders[1]:
-            check_names(folders[1], classes)
-            valid = read_folder_rows(folders[1], classes, image, label)
-    else:
+    opened = open_images(asked.path, *asked.roles.image)
+    if opened is None:
         return None
     asked.refuse_text_options()
-    notes = [SCALE] if pairs else [RESIZED.format(image=describe_size(image)), SCALE]
-    if note := note_on_classes(label, len(classes)):
-        notes.append(note)
-    return _finished(train, valid, asked.seed, notes=notes, classes=classes)
+    train, valid = opened.train, opened.valid
+    return _finished(train, valid, asked.seed, notes=opened.notes, classes=opened.classes)
 
 
 def _records(asked: _Asked) -> Data | None:
@@ -251,6 +232,8 @@ def _records(asked: _Asked) -> Data | None:
         asked.refuse_text_options()
     notes = _notes(found, chosen, roles)
     joined = asked.masked or (roles.tokens is not None and roles.tokens.pad is None)
+    if asked.packed and chosen:
+        return _packed(asked, asked.packed, found, fields, chosen, notes)
     if roles.is_text and joined and chosen and not fields.chat:
         return _joined(asked, found, fields, chosen, notes)
     if asked.length is not None:
@@ -285,6 +268,26 @@ def _chosen(asked: _Asked, found: files.Files, fields: Fields, names: list[str])
     return choose_tokenizer(asked.tokenizer, texts, record_identity(found.all), inputs, special)
 
 
+def _packed(
+    asked: _Asked,
+    packed: Packed,
+    found: files.Files,
+    fields: Fields,
+    chosen: Chosen,
+    notes: list[str],
+) -> Data:
+    """Short texts, several of them in a window."""
+    roles, length = asked.roles, window_length(asked.graph, packed.tokens, asked.length)
+    train, valid = (
+        PackedRows(read_rows(each, asked.graph, roles, fields, chosen, True), packed, length)
+        if each
+        else None
+        for each in (found.train, found.valid)
+    )
+    assert train
+    return _finished(train, valid, asked.seed, found.unused, chosen, notes)
+
+
 def _joined(
     asked: _Asked, found: files.Files, fields: Fields, chosen: Chosen, notes: list[str]
 ) -> Data:
@@ -309,6 +312,13 @@ def _text(asked: _Asked) -> Data | None:
     roles, found = asked.roles, files.find(asked.path, TEXTS)
     if not roles.is_text or not found.train or roles.tokens is None:
         return None
+    if asked.packed:
+        fail(
+            "argument-value",
+            f"there are no short texts to pack in `{asked.path}`",
+            expected='JSON lines, each with one text: {"text": "…"}',
+            help="leave out `pack`: the windows of a long text are full",
+        )
     tokens = roles.tokens
 
     def texts() -> Iterator[str]:

@@ -78,6 +78,43 @@ class ImageRows:
         return f"{len(self):,} images of {size}, {len(np.unique(self.labels))} classes"
 
 
+class Images(Frozen):
+    """Images for training and for validation, and what to say of them."""
+
+    train: ImageRows
+    valid: ImageRows | None
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def open_images(path: Path, image: Input, label: Input) -> Images | None:
+    """The images of a folder; None if it has none."""
+    if pairs := find_idx(path):
+        parts = {
+            test: [read_idx_rows(one, two, image, label) for one, two, t in pairs if t is test]
+            for test in (False, True)
+        }
+        if len(parts[False]) != 1 or len(parts[True]) > 1:
+            names = listing([one.name for one, _, _ in pairs], "and")
+            help = "a folder has one pair for training, and one with `t10k` in its names"
+            fail("file", f"`{path}` has other idx files", found=names, help=help)
+        train, valid = parts[False][0], next(iter(parts[True]), None)
+        classes = [str(number) for number in range(int(train.labels.max()) + 1)]
+        notes = [SCALE]
+    elif folders := find_folders(path):
+        classes = class_names(folders[0])
+        train, valid = read_folder_rows(folders[0], classes, image, label), None
+        if folders[1]:
+            check_names(folders[1], classes)
+            valid = read_folder_rows(folders[1], classes, image, label)
+        notes = [RESIZED.format(image=describe_size(image)), SCALE]
+    else:
+        return None
+    if note := note_on_classes(label, len(classes)):
+        notes.append(note)
+    return Images(train, valid, tuple(classes), tuple(notes))
+
+
 def find_layout(image: Input) -> Layout:
     """The layout of an image input; `ArchError` (`model`) if its axes do not tell."""
     sizes = [axis.size.value for axis in image.type.axes]

@@ -67,9 +67,14 @@ def texts_of(found: Files, fields: Fields, names: Sequence[str]) -> Iterator[str
 
 
 def read_rows(
-    paths: Sequence[Any], graph: Graph, roles: Roles, fields: Fields, chosen: Chosen | None
+    paths: Sequence[Any],
+    graph: Graph,
+    roles: Roles,
+    fields: Fields,
+    chosen: Chosen | None,
+    packed: bool = False,
 ) -> RecordRows:
-    """The examples of files of records."""
+    """The examples of files of records. If they are `packed`, they need no padding."""
     inputs = [*roles.inputs, *roles.labels]
     names = [each.name for each in inputs if each is not roles.answers]
 
@@ -89,7 +94,8 @@ def read_rows(
         *(str((each.name, each.type, each.pad)) for each in inputs),
         [(each.name, each.least, each.bound) for each in graph.varying],
     )
-    return stored_rows(graph, inputs, _fills(graph, roles), key, examples, kinds)
+    fills = dict.fromkeys(kinds, 0) if packed else _fills(graph, roles)
+    return stored_rows(graph, inputs, fills, key, examples, kinds)
 
 
 def encode_record(
