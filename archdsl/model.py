@@ -306,7 +306,8 @@ class Model:
         self._check_loss(stacklevel=3)
         chosen = settings_from(settings)
         if not isinstance(data, Data):
-            data = open_data(data, self.graph, chosen.length, tokenizer, chosen.seed)
+            given = (chosen.length, tokenizer, chosen.seed, chosen.pack)
+            data = open_data(data, self.graph, *given)
         spec = format(expand(self.graph))
         frozen = self.adapt(chosen)
         try:

@@ -143,7 +143,8 @@ def run(args: argparse.Namespace) -> int:
     model = _load_model(job)
     settings = job.settings
     tokenizer = _tokenizer(job, model)
-    data = open_data(job.data, model.graph, settings.length, tokenizer, settings.seed)
+    given = (settings.length, tokenizer, settings.seed, settings.pack)
+    data = open_data(job.data, model.graph, *given)
     peak = peak_rate(model.executable)
     trained, frozen = prepare_finetuning(model.executable, settings)
     plan = make_plan(trained, settings, data, frozen, peak)

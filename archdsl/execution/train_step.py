@@ -84,6 +84,7 @@ class TrainStep:
     - `clip`: the largest length of the gradient.
     - `ema`: the decay of an average of the weights, such as 0.999.
     - `accumulate`: batches per step. The loss is the mean over all, as if they were one batch.
+    - `graph`: what is trained, by default the graph of the executable; it has no other weights.
     - `recompute`: stores only the inputs of layers, and computes each layer twice.
 
     Weights in bfloat16 or float16 have a copy in float32, which the optimizer changes
@@ -102,10 +103,11 @@ class TrainStep:
         accumulate: int = 1,
         parts: Parts | None = None,
         recompute: bool = False,
+        graph: Graph | None = None,
     ):
         self.executable, self.clip, self.ema = executable, clip, ema
         self.accumulate, self.parts, self.recompute = accumulate, parts, recompute
-        self.graph = loss_graph(executable.graph)
+        self.graph = loss_graph(graph or executable.graph)
         if accumulate > 1 or parts:
             refuse_contrastive(self.graph)
         self.trained = trained_weights(executable, self.graph, frozen)

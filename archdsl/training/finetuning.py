@@ -11,6 +11,7 @@ from archdsl.graph.nodes import Graph
 from archdsl.graph.path_patterns import select
 from archdsl.graph.sites import parameters
 from archdsl.passes.lora import adapted
+from archdsl.passes.pack import pack
 from archdsl.training.settings import Settings
 
 
@@ -38,6 +39,14 @@ def prepare_finetuning(
             expected="a rank, such as lora_rank = 8",
         )
     return executable, frozen_weights(executable.graph, settings.freeze)
+
+
+def trained_graph(graph: Graph, settings: Settings) -> Graph:
+    """The graph that a run trains: with `pack`, one for windows of several texts.
+
+    Raises `ArchError` (`model`) if such a graph would mix the texts.
+    """
+    return pack(graph).graph if settings.pack else graph
 
 
 def frozen_weights(graph: Graph, patterns: Iterable[str]) -> frozenset[str]:

@@ -40,6 +40,7 @@ from archdsl.training import checkpoints, curves, metrics, samples
 from archdsl.training.checkpoints import Checkpoint, Position
 from archdsl.training.data import Data, Dataset
 from archdsl.training.events import Event, Notice, Report
+from archdsl.training.finetuning import trained_graph
 from archdsl.training.order import Order
 from archdsl.training.run_folder import Identity, RunFolder, open_run
 from archdsl.training.schedules import learning_rate
@@ -88,6 +89,7 @@ def train_step(executable: Executable, settings: Settings, frozen: frozenset[str
         ema=settings.ema,
         accumulate=settings.accumulate,
         recompute=settings.recompute,
+        graph=trained_graph(executable.graph, settings),
     )
 
 
@@ -183,7 +185,7 @@ class _Loop:
         self.data, self.log, self.tell = data, log, tell
         self.peak = peak_rate(step.executable)
         self.sample, self.reader = sample, reader
-        self.graph = step.executable.graph
+        self.graph = step.graph
         self.counter = Counter(self.graph)
         self.order = Order(len(data.train), self.settings.batch, self.settings.seed)
         self.position = run.start.position if run.start else Position(0)

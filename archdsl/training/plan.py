@@ -28,6 +28,7 @@ from archdsl.graph.sites import parameters
 from archdsl.passes.kept_values import kept_values
 from archdsl.passes.program import lower
 from archdsl.training.data import Data, Dataset
+from archdsl.training.finetuning import trained_graph
 from archdsl.training.loop import Counter
 from archdsl.training.order import Order
 from archdsl.training.settings import Settings
@@ -115,7 +116,7 @@ def make_plan(
 
     Raises `ArchError` if the run does not fit into the device's memory, and says what would.
     """
-    graph = executable.graph
+    graph = trained_graph(executable.graph, settings)
     counter = Counter(graph)
     order = Order(len(data.train), settings.batch, settings.seed)
     rows, sizes, units, work = 1, dict[str, int](), 0, 0
@@ -161,7 +162,8 @@ def needed_bytes(
     frozen: frozenset[str] = frozenset(),
 ) -> Bytes:
     """The memory of a run with batches of `rows` examples of these sizes."""
-    graph, width = loss_graph(executable.graph), BYTES[executable.dtype]
+    graph = loss_graph(trained_graph(executable.graph, settings))
+    width = BYTES[executable.dtype]
     shapes = {
         each.path: each.weight.shape for each in parameters(graph) if each.path not in frozen
     }

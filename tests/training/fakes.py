@@ -75,6 +75,7 @@ class Learner:
         self, executable: Executable, settings: Settings, frozen: frozenset[str] = frozenset()
     ):
         self.executable, self.accumulate = executable, settings.accumulate
+        self.graph = executable.graph
         self.scale, self.since_overflow = 1.0, 0
         if executable.dtype == "float16":
             self.scale = 2.0**16

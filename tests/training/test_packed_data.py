@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import archdsl
 from archdsl.analysis import analyse
 from archdsl.diagnostics import ArchError
 from archdsl.execution import inputs
@@ -76,3 +77,14 @@ def test_other_data_are_not_packed(tmp_path: Path) -> None:
         open_data(
             tmp_path, graph_of(SPEC.replace("-> linear", "-> delay -> linear")), pack=True
         )
+
+
+@pytest.mark.slow
+def test_a_run_on_packed_texts(tmp_path: Path) -> None:
+    model = archdsl.compile(parse(SPEC, "next.arch"), device="CPU")
+    data = write(tmp_path / "a.jsonl", WORDS)
+    settings = {"pack": True, "steps": 6, "batch": 2, "eval_every": 3, "warmup": 0}
+    result = model.fit(tmp_path / "run", data=data, learning_rate=0.1, **settings)
+    assert result.step == 6
+    assert result.best_valid is not None
+    assert result.best_valid < 3.5  # ln 40 is 3.7
