@@ -35,6 +35,7 @@ GROUPS = {
     },
     "train a model": {
         "train": "train a model on data; resume a run; print what a run needs",
+        "runs": "list training runs, and compare them",
     },
     "convert published weights": {
         "import": "convert a published checkpoint to a spec and its weights",

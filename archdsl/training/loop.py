@@ -260,7 +260,10 @@ class _Loop:
         self.position = replace(
             position, scale=self.step.scale, since_overflow=self.step.since_overflow
         )
-        best = (last or _due(now, settings.eval_every)) and self._evaluate()
+        evaluates = _due(now, settings.eval_every) or (last and settings.eval_every > 0)
+        best = evaluates and self._evaluate()
+        if (evaluates or last) and self.draws:
+            self.draws = curves.draw(self.run_folder.path, self.tell)
         text = self._sampled() if _due(now, settings.sample_every) else None
         if best or last or _due(now, settings.save_every):
             self._save()
@@ -326,8 +329,6 @@ class _Loop:
         if best:
             position = replace(position, best_step=position.step, best_valid=losses.value)
         self.position = position
-        if self.draws:
-            self.draws = curves.draw(self.run_folder.path, self.tell)
         return best
 
     def _sampled(self) -> str | None:

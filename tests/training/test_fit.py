@@ -144,7 +144,10 @@ def test_single_steps_are_those_of_a_run(tmp_path: Path) -> None:
     fitted.fit(
         tmp_path,
         data=Data(Same()),
-        steps=3, learning_rate=0.01, weight_decay=0.0, schedule="constant",
+        steps=3,
+        learning_rate=0.01,
+        weight_decay=0.0,
+        schedule="constant",
     )
     for path, weight in model.parameters.items():
         assert np.array_equal(bits_of(weight), bits_of(fitted.parameters[path]))
