@@ -21,7 +21,7 @@ from archdsl.formats.host import LazyTensor
 from archdsl.graph.cost import Cost, cost
 from archdsl.graph.nodes import Apply, Graph
 from archdsl.graph.sites import Parameter
-from archdsl.passes.lora import linear_weights
+from archdsl.passes.lora import adapted, linear_weights
 from archdsl.published.end_tokens import ends_of_spec, padding_that_ends
 from archdsl.published.peft import own_map, read_adapter, write_adapter
 from archdsl.published.recognise import has_config_json
@@ -69,6 +69,7 @@ class Model:
         self.maps = dict(maps)
         self.seed = seed
         self.ends: Collection[int] = ()
+        self.source: str | None = None  # the path of the published checkpoint
         self._tuner = None if tune is None else _tuner(tune)
         self.executable = Executable(graph, device, dtype, seed, kernels, quantize, self._tuner)
         self._decoders: Recent[Decoder] = Recent(DECODERS)
@@ -291,15 +292,16 @@ class Model:
         - `report`: receives a `training.events.Event` after each step.
         - `settings`: see `training.settings.Settings`, such as `steps=2000, batch=12`.
 
-        At the end, the model has the weights of the last step, and with `lora_rank` an adapter.
-        SIGINT and SIGTERM end the run
-        after the current step, with a checkpoint. Raises `ArchError` as `training.loop.fit`
+        At the end, the model has the weights of the last step, and with `lora_rank` an adapter,
+        which is also in the folder. SIGINT and SIGTERM end the run after the current step, with
+        a checkpoint. Raises `ArchError` as `training.loop.fit`
         does, for an unknown setting, and for data that do not fit the model.
         """
         from archdsl.describe.expand import expand
         from archdsl.syntax.printer import format
         from archdsl.training.data import Data, open_data
         from archdsl.training.loop import fit
+        from archdsl.training.run_folder import ADAPTER
         from archdsl.training.samples import sampler
         from archdsl.training.settings import settings_from
 
@@ -311,7 +313,7 @@ class Model:
         spec = format(expand(self.graph))
         frozen = self.adapt(chosen)
         try:
-            return fit(
+            result = fit(
                 self.executable,
                 folder,
                 data,
@@ -322,6 +324,9 @@ class Model:
                 report=report,
                 sample=sampler(self, data, chosen),
             )
+            if adapted(self.graph):
+                self.save_adapter(Path(folder) / ADAPTER, base=self.source)
+            return result
         finally:
             self._forget()
 
@@ -353,6 +358,7 @@ class Model:
         changes.
         """
         self.fill(checkpoints.read(str(path), self.weights, self.maps, map))
+        self.source = None
 
     def fill(self, found: Mapping[str, LazyTensor]) -> None:
         """Sets all weights from tensors by path, read one at a time."""

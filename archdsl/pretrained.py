@@ -72,6 +72,7 @@ def from_pretrained(
     model = Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
     model.fill(found)
     model.ends = ends_of_config(opened.config or {})
+    model.source = str(path)
     return model
 
 

@@ -69,6 +69,10 @@ class Weights(Mapping[str, Tensor]):
             self._dequantized[name] = self._whole[name].uop
         return self._whole[name]
 
+    def stored(self) -> dict[str, Tensor | Quantized]:
+        """The weights as they are stored."""
+        return {n: self.quantized[n] if n in self.quantized else self[n] for n in self._names}
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 COMMAND = "command.toml"  # in the folder of a run: the data, and how they are read
 _KEPT = ("data", "tokenizer", "device", "dtype", "kernels")  # what it holds
+# What it also holds if an adapter is trained: its checkpoints have no other weights.
+_KEPT_BASE = ("spec", "init", "quantize", "set")
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -187,6 +189,8 @@ def _of_run(folder: Path) -> dict[str, Any]:
                 "command again",
             )
         found |= read_job_file(folder / name)
+    if "init" in found and found["spec"] == str(folder / SPEC):
+        del found["spec"]  # that of the checkpoint, with its weight maps
     return found
 
 
@@ -252,7 +256,14 @@ def _keep(job: Job) -> None:
     whole = replace(job, data=str(Path(job.data).absolute()))
     if job.tokenizer is not None and Path(job.tokenizer).exists():
         whole = replace(whole, tokenizer=str(Path(job.tokenizer).absolute()))
-    given = {name: getattr(whole, name) for name in _KEPT}
+    kept: tuple[str, ...] = _KEPT
+    if job.settings.lora_rank is not None:
+        kept += _KEPT_BASE
+        if job.init is not None and Path(job.init).exists():
+            whole = replace(whole, init=str(Path(job.init).absolute()))
+        if job.spec is not None and Path(job.spec.partition(":")[0]).exists():
+            whole = replace(whole, spec=str(Path(job.spec).absolute()))
+    given = {name: getattr(whole, name) for name in kept}
     lines = [
         f"{name} = {toml_value(each)}\n" for name, each in given.items() if each is not None
     ]

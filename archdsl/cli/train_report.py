@@ -14,6 +14,7 @@ from archdsl.cli.progress_line import print_text
 from archdsl.graph.cost import format_bytes
 from archdsl.progress import doing
 from archdsl.training.events import Event, Notice
+from archdsl.training.run_folder import ADAPTER
 
 if TYPE_CHECKING:
     from archdsl.training.loop import Result
@@ -85,6 +86,11 @@ class Reporter:
             print_text(
                 f"least validation loss {result.best_valid:.4f} at step {result.best_step:,}"
             )
+        if (result.folder / ADAPTER).is_dir():
+            print_text(
+                f"adapter: {result.folder / ADAPTER}; `archdsl merge` adds it to a model"
+            )
+            return
         kind = "last" if result.best_step is None else "best"
         print_text(f"weights: {result.folder / kind / 'model.safetensors'}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import zlib
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from archdsl.diagnostics import fail
 from archdsl.execution.arguments import is_number, whole_number
 from archdsl.execution.executable import Executable
+from archdsl.formats.host import bits_of
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import parameters
 from archdsl.passes.lora import adapted, add_lora, add_lora_to, scales
@@ -75,3 +77,18 @@ def adapter_of(executable: Executable) -> dict[str, LowRank]:
 
     pairs = adapted(executable.graph).items()
     return {path: LowRank(read(a), read(b), by[path]) for path, (a, b) in pairs}
+
+
+def adapter_weights(graph: Graph) -> tuple[str, ...]:
+    """The paths of the weights of a graph's adapter; none if it has no adapter."""
+    return tuple(path for pair in adapted(graph).values() for path in pair)
+
+
+def base_hash(executable: Executable) -> str:
+    """A hash of the weights that a model has besides its adapter, as they are stored."""
+    own, found = {f"weight {p}" for p in adapter_weights(executable.graph)}, hashlib.sha256()
+    for name, tensor in executable.parameters.in_memory().items():
+        if name not in own:
+            found.update(name.encode())
+            found.update(np.ascontiguousarray(bits_of(tensor)).data)
+    return found.hexdigest()[:16]

@@ -158,12 +158,15 @@ class Executable:
         return self._placed_weights(tensors, "drawing weights")
 
     def fill(self, found: Mapping[str, LazyTensor]) -> None:
-        """Sets all weights from tensors by path, read one at a time."""
+        """Sets weights from tensors by path, read one at a time; the others stay."""
         with self.lock:
+            own = self.parameters.stored() if self.weights.keys() - found.keys() else {}
             ranged = checked(found, self.dtype)
             reader = WeightReader(self.device, self.dtype, self.quantize, found.values())
             tensors = ((name, reader.read(stored)) for name, stored in ranged)
-            self._parameters = self._placed_weights(tensors, "loading weights")
+            new = self._placed_weights(tensors, "loading weights").stored()
+            weights = {**own, **new}
+            self._parameters = Weights({p: weights[p] for p in self.weights}, self.dtype)
             self._drop_captures()
 
     def extended(self, graph: Graph, more: Mapping[str, NDArray[Any]]) -> Executable:
@@ -179,17 +182,13 @@ class Executable:
             self.tuner,
         )
         found._device, found._full = self.device, self._full | more.keys()
-        own = self.parameters
         with one_thread:
             placed = {
                 path: realize_outside_capture(to_device(each, self.device).cast(self.dtype))
                 for path, each in more.items()
             }
-        weights = {path: placed.get(path, own.quantized.get(path)) for path in found.weights}
-        found._parameters = Weights(
-            {path: own[path] if each is None else each for path, each in weights.items()},
-            self.dtype,
-        )
+        weights = self.parameters.stored() | placed
+        found._parameters = Weights({path: weights[path] for path in found.weights}, self.dtype)
         return found
 
     def version(self) -> int:

@@ -119,7 +119,8 @@ def _layers_without_adapter(
     """The linear layers of a graph, which has no adapter."""
     for node, around, paths in linear_layers(graph):
         if paths[0].endswith((f".{A}", f".{B}")):
-            fail("model", "the model has an adapter", help="merge it first: `archdsl merge`")
+            help = "train it without `lora_rank`, or merge it first: `archdsl merge`"
+            fail("model", "the model has an adapter", help=help)
         yield node, around, paths
 
 

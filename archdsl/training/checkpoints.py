@@ -1,6 +1,6 @@
 """Checkpoints of a run: `checkpoints/STEP/`, each with all that the run continues from.
 
-- `model.safetensors`: the weights under the model's own names.
+- `model.safetensors`: the weights under the model's own names, or those of its adapter.
 - `state.safetensors`: what the optimizer keeps, and float32 copies of half-precision weights.
   If `model.safetensors` has averages, it also has the weights that they are averages of.
 - `position.json`: the step, and the hashes of both files.

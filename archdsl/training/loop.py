@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import reduce
@@ -26,6 +26,7 @@ from archdsl.backend.optimizers import Rule
 from archdsl.diagnostics import fail
 from archdsl.execution import checkpoints as weights_files
 from archdsl.execution import inputs
+from archdsl.execution.adapters import adapter_weights, base_hash
 from archdsl.execution.executable import Executable
 from archdsl.execution.find_nan import report_not_finite
 from archdsl.execution.machine import processor, versions
@@ -116,14 +117,17 @@ def fit(
     With `ema`, evaluations, samples and the weights of checkpoints are the averages, and at the
     end the model has them.
 
+    A checkpoint of a model with an adapter has the weights of the adapter alone.
+
     A checkpoint is written before the first step, every `save_every` steps, after an evaluation
     with the least loss so far, and at the end. SIGINT and SIGTERM end the run after the current
     step, with a checkpoint. A step that finds NaN or infinity raises `ArchError` (`overflow`);
     in float16 it is skipped, because the loss scale is adapted. See `run_folder.open_run` for
     the other errors.
     """
+    base = base_hash(executable) if adapter_weights(executable.graph) else ""
     identity = Identity(
-        spec, settings, data.train.describe(), _fingerprint(data), executable.dtype
+        spec, settings, data.train.describe(), _fingerprint(data), executable.dtype, base
     )
     machine = {
         "device": executable.device,
@@ -159,7 +163,13 @@ def _weights(executable: Executable, start: Checkpoint) -> dict[str, LazyTensor]
     """The weights that training continues from, by path."""
     path = str(start.folder / MODEL)
     found = start.weights() | start.raw()
-    return weights_files.fit(path, found, executable.weights, {}, map=None)
+    wanted = {each: executable.weights[each] for each in _stored(executable)}
+    return weights_files.fit(path, found, wanted, {}, map=None)
+
+
+def _stored(executable: Executable) -> Collection[str]:
+    """The paths of the weights in a checkpoint: those of the adapter, if there is one."""
+    return adapter_weights(executable.graph) or executable.weights
 
 
 def _fingerprint(data: Data) -> str:
@@ -346,12 +356,13 @@ class _Loop:
         self.log.flush()
         self.position = replace(self.position, seconds=self._seconds())
         folder, best = self.run_folder.checkpoints, self.position.best_step
+        weights = self.step.executable.parameters
         raw = {path: _copied(self.step.weights[path]) for path in self.step.averages}
         with self.step.averaged():
             checkpoints.write(
                 folder,
                 self.position,
-                self.step.executable.parameters,
+                {path: weights[path] for path in _stored(self.step.executable)},
                 self.step.state(),
                 raw,
             )

@@ -7,6 +7,7 @@
 | `environment.json` | the data, the dtype, and of each start the device, machine, versions |
 | `metrics.jsonl` | the metrics: see `metrics` |
 | `checkpoints/STEP/` | see `checkpoints` |
+| `adapter/` | at the end, what a run with `lora_rank` trained, in PEFT's format |
 | `last`, `best` | links to the last checkpoint, and to the one with the least validation loss |
 | `curves.svg`, `samples.txt` | what `metrics.jsonl` has, drawn, and the samples as text |
 
@@ -47,7 +48,8 @@ CHANGEABLE = ("steps", "eval_every", "save_every", "keep", "sample_every", "samp
 class Identity(Frozen):
     """What a run must have again when it is resumed: the spec as text, settings, data, dtype.
 
-    `data` describes the data for people; `fingerprint` changes when the data change.
+    `data` describes the data for people; `fingerprint` changes when the data change. `base` is
+    a hash of the weights besides an adapter; it is empty if there is no adapter.
     """
 
     spec: str
@@ -55,6 +57,7 @@ class Identity(Frozen):
     data: str
     fingerprint: str
     dtype: str
+    base: str = ""
 
     @property
     def spec_hash(self) -> str:
@@ -153,6 +156,13 @@ def _continued(path: Path, identity: Identity, machine: Mapping[str, Any]) -> Ru
     return RunFolder(path, start, tuple(remarks))
 
 
+_ENTRIES = (
+    ("other data", "fingerprint"),
+    ("another dtype", "dtype"),
+    ("another base model", "base"),
+)
+
+
 def _check_same(path: Path, identity: Identity, before: Mapping[str, Any]) -> None:
     """Raises `ArchError` if a run would continue as another one."""
     spec, settings = read_spec(path), read_settings(path)
@@ -167,8 +177,8 @@ def _check_same(path: Path, identity: Identity, before: Mapping[str, Any]) -> No
             help=f"`archdsl diff` compares {path / SPEC} with it; a changed model needs a new "
             "run, which can begin with the weights of this one",
         )
-    for name, entry in (("other data", "fingerprint"), ("another dtype", "dtype")):
-        if before.get(entry) != getattr(identity, entry):
+    for name, entry in _ENTRIES:
+        if before.get(entry, "") != getattr(identity, entry):
             shown = "data" if entry == "fingerprint" else entry
             fail(
                 "argument-value",
@@ -213,6 +223,7 @@ def _write_environment(path: Path, identity: Identity, starts: list[Any]) -> Non
         "data": identity.data,
         "fingerprint": identity.fingerprint,
         "dtype": identity.dtype,
+        "base": identity.base,
         "starts": starts,
     }
     _write(path / ENVIRONMENT, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
@@ -275,6 +286,9 @@ def toml_value(value: object) -> str:
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         case tuple():
             return f"[{', '.join(map(toml_value, value))}]"
+        case dict():
+            parts = (f"{name} = {toml_value(each)}" for name, each in value.items())
+            return f"{{ {', '.join(parts)} }}"
     return repr(value)
 
 

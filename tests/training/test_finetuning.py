@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,16 @@ from tinygrad import Tensor
 import archdsl
 from archdsl.analysis import analyse
 from archdsl.backend.optimizers import Rule
+from archdsl.cli import main
 from archdsl.diagnostics import ArchError
 from archdsl.execution.train_step import TrainStep
+from archdsl.formats import read_checkpoint, write_safetensors
 from archdsl.graph.nodes import Graph
 from archdsl.model import Model
+from archdsl.published.peft import WEIGHTS
 from archdsl.training.finetuning import frozen_weights, prepare_finetuning
 from archdsl.training.settings import Settings
+from tests.cli.tiny import gpt2
 
 SIZES: dict[str, Any] = {
     "vocab": 40, "context": 16, "D": 64, "heads": 2, "inner": 64, "depth": 2, "tied": True,
@@ -114,3 +119,54 @@ def test_gradients_through_quantized_weights() -> None:
         np.testing.assert_allclose(gradients[0][path], expected, atol=1e-4 * largest)
     for path, each in stored.items():
         assert (each.values.numpy() == before[path]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.reference("tokenizers")
+def test_an_adapter_is_trained_resumed_and_merged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a quantized model; the checkpoints of the run have the adapter alone."""
+    base = gpt2(tmp_path / "base")
+    (tmp_path / "a.txt").write_text("the cat sat on the mat. " * 40)
+    data = [
+        "--data",
+        str(tmp_path / "a.txt"),
+        "--device",
+        "CPU",
+        "--batch",
+        "2",
+        "--length",
+        "8",
+    ]
+    how = ["--lora-rank", "2", "--quantize", "int8", "--learning-rate", "0.1"]
+    train = ["train", "--init", base, *data, *how, "--eval-every", "0"]
+    flat = ["--schedule", "constant", "--warmup", "0"]
+    whole, parts, merged = (str(tmp_path / name) for name in ("whole", "parts", "merged"))
+    assert main([*train, "--steps", "4", *flat, "-o", whole]) == 0
+    assert f"adapter: {whole}/adapter; `archdsl merge`" in capsys.readouterr().out
+    assert main([*train, "--steps", "2", *flat, "-o", parts]) == 0
+    assert main(["train", "--resume", parts, "--steps", "4"]) == 0
+    adapters = [
+        {
+            name: each.read().tobytes()
+            for name, each in read_checkpoint(
+                Path(folder) / "adapter" / WEIGHTS
+            ).tensors.items()
+        }
+        for folder in (whole, parts)
+    ]
+    assert adapters[0] == adapters[1]
+    saved = read_checkpoint(Path(whole) / "last" / "model.safetensors").tensors
+    assert all(".lora_" in name for name in saved)
+    capsys.readouterr()
+    assert main(["merge", base, f"{whole}/adapter", "-o", merged]) == 0
+    before, after = (read_checkpoint(path).tensors for path in (base, merged))
+    name = "transformer.h.0.mlp.c_fc.weight"
+    assert (before[name].read() != after[name].read()).any()
+    # The checkpoints have no base, so it must be the same.
+    config = Path(base) / "model.safetensors"
+    moved = read_checkpoint(merged).tensors
+    write_safetensors(config, {n: np.array(each.read()) for n, each in moved.items()})
+    assert main(["train", "--resume", parts, "--steps", "6"]) == 1
+    assert "the run has another base model" in capsys.readouterr().err
