@@ -301,12 +301,15 @@ class Model:
         from archdsl.syntax.printer import format
         from archdsl.training.data import Data, open_data
         from archdsl.training.loop import fit
-        from archdsl.training.run_folder import ADAPTER
         from archdsl.training.samples import sampler
         from archdsl.training.settings import settings_from
+        from archdsl.training.trained import ADAPTER
 
         self._check_loss(stacklevel=3)
         chosen = settings_from(settings)
+        if adapted(self.graph):
+            help = "merge it first: `archdsl merge`; or train it with `model.step`"
+            fail("model", "a run cannot begin with an adapter", help=help)
         if not isinstance(data, Data):
             given = (chosen.length, tokenizer, chosen.seed, chosen.pack)
             data = open_data(data, self.graph, *given)
@@ -320,6 +323,7 @@ class Model:
                 chosen,
                 spec=spec,
                 frozen=frozen,
+                source=self.source,
                 resume=resume,
                 report=report,
                 sample=sampler(self, data, chosen),
@@ -361,7 +365,7 @@ class Model:
         self.source = None
 
     def fill(self, found: Mapping[str, LazyTensor]) -> None:
-        """Sets all weights from tensors by path, read one at a time."""
+        """Sets weights from tensors by path, read one at a time; the others stay."""
         self.executable.fill(found)
         # Their captured programs read the old memory.
         self._training = None

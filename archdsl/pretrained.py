@@ -10,6 +10,7 @@ from archdsl.analysis import Analysis, analyse
 from archdsl.backend.target import kernels_for, open_device
 from archdsl.diagnostics import fail, listing
 from archdsl.execution import checkpoints
+from archdsl.execution.adapters import adapter_weights
 from archdsl.formats import Checkpoint, read_checkpoint, resolve, write_checkpoint
 from archdsl.formats.checkpoint import CONFIG
 from archdsl.formats.gguf_copy import copy_gguf
@@ -72,7 +73,7 @@ def from_pretrained(
     model = Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
     model.fill(found)
     model.ends = ends_of_config(opened.config or {})
-    model.source = str(path)
+    model.source = _absolute(path)
     return model
 
 
@@ -86,13 +87,26 @@ def _of_run(
     tune: float | None,
     settings: Mapping[str, Setting],
 ) -> Model:
-    """The model of a training run."""
+    """The model of a training run, which may have an adapter of another checkpoint."""
+    known, trained = read_environment(run.folder), read_settings(run.folder)
+    dtype = dtype or str(known.get("dtype"))
+    options = (device, dtype, seed, kernels, quantize, tune)
+    if source := known.get("source"):
+        model = from_pretrained(str(source), None, *options, (), settings)
+        model.adapt(trained)
+        own = {path: model.weights[path] for path in adapter_weights(model.graph)}
+        model.fill(checkpoints.read(str(run.weights), own, {}, None))
+        return model
     analysis = analyse(str(run.spec), settings=settings)
-    dtype = dtype or str(read_environment(run.folder).get("dtype"))
-    model = Model(analysis.graph, analysis.maps, device, dtype, seed, kernels, quantize, tune)
-    model.adapt(read_settings(run.folder))
+    model = Model(analysis.graph, analysis.maps, *options)
+    model.adapt(trained)
     model.load(run.weights)
+    model.source = _absolute(run.folder)
     return model
+
+
+def _absolute(path: str | Path) -> str:
+    return str(path if str(path).startswith("package:") else Path(path).absolute())
 
 
 class Described(Frozen):

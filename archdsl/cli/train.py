@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 COMMAND = "command.toml"  # in the folder of a run: the data, and how they are read
 _KEPT = ("data", "tokenizer", "device", "dtype", "kernels")  # what it holds
-# What it also holds if an adapter is trained: its checkpoints have no other weights.
-_KEPT_BASE = ("spec", "init", "quantize", "set")
+# What it also holds if an adapter of a checkpoint is trained: the run has no other weights.
+_KEPT_BASE = ("init", "quantize", "set")
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -189,7 +189,7 @@ def _of_run(folder: Path) -> dict[str, Any]:
                 "command again",
             )
         found |= read_job_file(folder / name)
-    if "init" in found and found["spec"] == str(folder / SPEC):
+    if "init" in found:
         del found["spec"]  # that of the checkpoint, with its weight maps
     return found
 
@@ -202,12 +202,12 @@ def _load_model(job: Job) -> Model:
     seed, dtype = job.settings.seed, job.dtype or "float32"
     settings, init = job.set or {}, job.init
     spec, weights = job.spec, init
-    if init is not None and (run := find_run(init)):
-        spec, weights = spec or str(run.spec), str(run.weights)
     if spec is None:
         assert init is not None
         options = (job.device, dtype, seed, job.kernels, job.quantize)
         return from_pretrained(init, None, *options, None, (), settings)
+    if init is not None and (run := find_run(init)):
+        weights = str(run.weights)
     model = build(spec, None, settings, job.device, dtype, seed, job.kernels, job.quantize)
     if weights is not None:
         model.load(weights)
@@ -257,12 +257,11 @@ def _keep(job: Job) -> None:
     if job.tokenizer is not None and Path(job.tokenizer).exists():
         whole = replace(whole, tokenizer=str(Path(job.tokenizer).absolute()))
     kept: tuple[str, ...] = _KEPT
-    if job.settings.lora_rank is not None:
+    if job.settings.lora_rank is not None and job.spec is None:
+        assert job.init is not None
         kept += _KEPT_BASE
-        if job.init is not None and Path(job.init).exists():
+        if Path(job.init).exists():
             whole = replace(whole, init=str(Path(job.init).absolute()))
-        if job.spec is not None and Path(job.spec.partition(":")[0]).exists():
-            whole = replace(whole, spec=str(Path(job.spec).absolute()))
     given = {name: getattr(whole, name) for name in kept}
     lines = [
         f"{name} = {toml_value(each)}\n" for name, each in given.items() if each is not None

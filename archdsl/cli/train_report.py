@@ -14,7 +14,7 @@ from archdsl.cli.progress_line import print_text
 from archdsl.graph.cost import format_bytes
 from archdsl.progress import doing
 from archdsl.training.events import Event, Notice
-from archdsl.training.run_folder import ADAPTER
+from archdsl.training.trained import ADAPTER
 
 if TYPE_CHECKING:
     from archdsl.training.loop import Result

@@ -102,6 +102,7 @@ def fit(
     *,
     spec: str,
     frozen: frozenset[str] = frozenset(),
+    source: str | None = None,
     resume: bool = False,
     report: Report | None = None,
     sample: Callable[[], str] | None = None,
@@ -110,6 +111,8 @@ def fit(
 
     - `spec`: the text of the model, as `describe.expand` writes it.
     - `frozen`: the paths of the weights that stay as they are.
+    - `source`: the published checkpoint with the weights besides an adapter. The checkpoints of
+      the run then have the adapter alone.
     - `resume`: continues the run in `folder` from its last checkpoint.
     - `report`: receives an `Event` after each step.
     - `sample`: generates a text with the weights of the moment.
@@ -117,17 +120,21 @@ def fit(
     With `ema`, evaluations, samples and the weights of checkpoints are the averages, and at the
     end the model has them.
 
-    A checkpoint of a model with an adapter has the weights of the adapter alone.
-
     A checkpoint is written before the first step, every `save_every` steps, after an evaluation
     with the least loss so far, and at the end. SIGINT and SIGTERM end the run after the current
     step, with a checkpoint. A step that finds NaN or infinity raises `ArchError` (`overflow`);
     in float16 it is skipped, because the loss scale is adapted. See `run_folder.open_run` for
     the other errors.
     """
-    base = base_hash(executable) if adapter_weights(executable.graph) else ""
+    source = source if source and adapter_weights(executable.graph) else ""
     identity = Identity(
-        spec, settings, data.train.describe(), _fingerprint(data), executable.dtype, base
+        spec,
+        settings,
+        data.train.describe(),
+        _fingerprint(data),
+        executable.dtype,
+        base_hash(executable) if source else "",
+        source,
     )
     machine = {
         "device": executable.device,
@@ -141,7 +148,7 @@ def fit(
         if run.start is None:
             data.save_tokenizer(run.path)
         if run.start:
-            executable.fill(_weights(executable, run.start))
+            executable.fill(_weights(executable, run.start, source))
         step = train_step(executable, settings, frozen)
         if run.start:
             position = run.start.position
@@ -159,17 +166,18 @@ def fit(
             log.close()
 
 
-def _weights(executable: Executable, start: Checkpoint) -> dict[str, LazyTensor]:
+def _weights(executable: Executable, start: Checkpoint, source: str) -> dict[str, LazyTensor]:
     """The weights that training continues from, by path."""
     path = str(start.folder / MODEL)
     found = start.weights() | start.raw()
-    wanted = {each: executable.weights[each] for each in _stored(executable)}
+    wanted = {each: executable.weights[each] for each in _stored(executable, source)}
     return weights_files.fit(path, found, wanted, {}, map=None)
 
 
-def _stored(executable: Executable) -> Collection[str]:
-    """The paths of the weights in a checkpoint: those of the adapter, if there is one."""
-    return adapter_weights(executable.graph) or executable.weights
+def _stored(executable: Executable, source: str) -> Collection[str]:
+    """The paths of the weights in a checkpoint: those of the adapter, if the others are in a
+    published checkpoint."""
+    return adapter_weights(executable.graph) if source else executable.weights
 
 
 def _fingerprint(data: Data) -> str:
@@ -193,6 +201,7 @@ class _Loop:
     ):
         self.run_folder, self.settings, self.step = run, identity.settings, step
         self.data, self.log, self.tell = data, log, tell
+        self.stored = _stored(step.executable, identity.source)
         self.peak = peak_rate(step.executable)
         self.sample, self.reader = sample, reader
         self.graph = step.graph
@@ -362,7 +371,7 @@ class _Loop:
             checkpoints.write(
                 folder,
                 self.position,
-                {path: weights[path] for path in _stored(self.step.executable)},
+                {path: weights[path] for path in self.stored},
                 self.step.state(),
                 raw,
             )

@@ -48,8 +48,9 @@ CHANGEABLE = ("steps", "eval_every", "save_every", "keep", "sample_every", "samp
 class Identity(Frozen):
     """What a run must have again when it is resumed: the spec as text, settings, data, dtype.
 
-    `data` describes the data for people; `fingerprint` changes when the data change. `base` is
-    a hash of the weights besides an adapter; it is empty if there is no adapter.
+    `data` describes the data for people; `fingerprint` changes when the data change. If the run
+    trains an adapter of a published checkpoint, `source` is the path of the checkpoint, which
+    may change, and `base` a hash of its weights; else both are empty.
     """
 
     spec: str
@@ -58,6 +59,7 @@ class Identity(Frozen):
     fingerprint: str
     dtype: str
     base: str = ""
+    source: str = ""
 
     @property
     def spec_hash(self) -> str:
@@ -224,6 +226,7 @@ def _write_environment(path: Path, identity: Identity, starts: list[Any]) -> Non
         "fingerprint": identity.fingerprint,
         "dtype": identity.dtype,
         "base": identity.base,
+        "source": identity.source,
         "starts": starts,
     }
     _write(path / ENVIRONMENT, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")

@@ -11,7 +11,7 @@ from archdsl.diagnostics import fail
 from archdsl.frozen import Frozen
 
 SPEC, SETTINGS, MODEL = "spec.arch", "settings.toml", "model.safetensors"
-CHECKPOINTS, LAST, BEST = "checkpoints", "last", "best"
+CHECKPOINTS, LAST, BEST, ADAPTER = "checkpoints", "last", "best", "adapter"
 
 
 class TrainedRun(Frozen):

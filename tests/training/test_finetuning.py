@@ -159,6 +159,11 @@ def test_an_adapter_is_trained_resumed_and_merged(
     assert adapters[0] == adapters[1]
     saved = read_checkpoint(Path(whole) / "last" / "model.safetensors").tensors
     assert all(".lora_" in name for name in saved)
+    # The run is a model of the commands.
+    run = archdsl.from_pretrained(whole, device="CPU")
+    assert saved.keys() < run.weights.keys()
+    one = next(iter(saved))
+    assert (run.parameters[one].numpy() == saved[one].read()).all()
     capsys.readouterr()
     assert main(["merge", base, f"{whole}/adapter", "-o", merged]) == 0
     before, after = (read_checkpoint(path).tensors for path in (base, merged))
