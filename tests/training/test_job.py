@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from archdsl.analysis import analyse
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.training.job import JOB_ROWS, ROWS_BY_NAME, job_from, read_job_file
 from archdsl.training.settings import ROWS
@@ -82,3 +83,14 @@ def test_mistakes_name_the_file_and_the_fix(tmp_path: Path) -> None:
     assert (found.code, "is not TOML" in found.message) == ("file", True)
     with pytest.raises(ArchError, match="cannot be read"):
         read_job_file(tmp_path / "missing.toml")
+
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*/*.toml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
+def test_the_files_of_the_examples_are_jobs(path: Path) -> None:
+    job = job_from(read_job_file(path))
+    assert job.spec is not None
+    assert analyse(job.spec, settings=job.set or {}).graph.losses
+    assert job.output
