@@ -1,14 +1,9 @@
-"""The Python interface with a tiny GPT: forward pass, training, saving and loading.
-
-It takes about 1.5 minutes, because tinygrad schedules every training step again.
-"""
+"""The Python interface with a tiny GPT: forward pass, training, saving and loading."""
 
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from tinygrad.helpers import Context
-from tinygrad.nn.optim import AdamW
 
 import archdsl
 
@@ -20,15 +15,10 @@ print(f"{model.graph.name}: {model.cost().params:,} parameters")
 rng = np.random.default_rng(0)
 tokens = (rng.integers(32, size=(16, 1)) + np.arange(12)) % 32  # [B, T]
 
-optimizer = AdamW(list(model.parameters.values()), lr=3e-3)
 for step in range(31):
-    with Context(TRAINING=1):
-        loss = model.loss(tokens=tokens)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    found = model.step({"tokens": tokens}, rate=3e-3)
     if step % 10 == 0:
-        print(f"step {step:2d}  loss {loss.item():.3f}")
+        print(f"step {step:2d}  loss {found.loss:.3f}")
 
 logits = model(tokens=tokens)["logits"].numpy()  # [B, T, vocab]
 right = (logits[:, :-1].argmax(-1) == tokens[:, 1:]).mean()
