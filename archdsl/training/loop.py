@@ -205,7 +205,7 @@ class _Loop:
         self.peak = peak_rate(step.executable)
         self.sample, self.reader = sample, reader
         self.graph = step.graph
-        self.counter = Counter(self.graph)
+        self.counter = Counter(self.graph, step.executable.graph)
         self.order = Order(len(data.train), self.settings.batch, self.settings.seed)
         self.position = run.start.position if run.start else Position(0)
         self.position = replace(
@@ -407,13 +407,17 @@ def evaluated(count: int, batch: int, batches: int) -> NDArray[np.int64]:
 
 
 class Counter:
-    """Counts what a batch has: tokens, or examples if no input of integers varies in length."""
+    """Counts what a batch has: tokens, or examples if no input of integers varies in length.
 
-    def __init__(self, graph: Graph):
+    `graph` is the graph that a run trains, `model` that of its model, which has no inputs for
+    packing.
+    """
+
+    def __init__(self, graph: Graph, model: Graph):
         self._flops = flops(graph)
         self._inputs = graph.inputs
         self._tokens = [
-            each for each in graph.inputs if each.type.dtype == "int" and each.type.vars
+            each for each in model.inputs if each.type.dtype == "int" and each.type.vars
         ]
         self.unit = "tokens" if self._tokens else "examples"
 

@@ -117,7 +117,7 @@ def make_plan(
     Raises `ArchError` if the run does not fit into the device's memory, and says what would.
     """
     graph = trained_graph(executable.graph, settings)
-    counter = Counter(graph)
+    counter = Counter(graph, executable.graph)
     order = Order(len(data.train), settings.batch, settings.seed)
     rows, sizes, units, work = 1, dict[str, int](), 0, 0
     count = min(_SAMPLED, ceil(len(data.train) / settings.batch))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from archdsl.execution.peak_rate import peak_rate
 from archdsl.execution.train_step import TrainStep
 from archdsl.model import Model
 from archdsl.training import plan as planning
-from archdsl.training.data import Data
+from archdsl.training.data import Data, open_data
 from archdsl.training.plan import make_plan, needed_bytes
 from archdsl.training.settings import Settings, settings_from
 
@@ -166,3 +168,12 @@ def test_activations_are_within_a_factor_of_what_a_step_allocates(
     used = GlobalCounters.mem_used - before
     found = needed_bytes(model.executable, Settings(), {"T": 64}, 16).activations
     assert 1 / FACTOR < used / found < FACTOR
+
+
+def test_packed_texts_are_counted_once(model: Model, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": "abc" * (1 + i % 3)}) + "\n" for i in range(40)]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    settings = settings_from({"pack": True, "batch": 2})
+    data = open_data(tmp_path, model.graph, pack=True)
+    found = make_plan(model.executable, settings, data)
+    assert T < found.step_units <= 2 * T
