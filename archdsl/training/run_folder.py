@@ -40,6 +40,7 @@ from archdsl.training.settings import Settings, settings_from
 from archdsl.training.trained import CHECKPOINTS, SETTINGS, SPEC
 
 ENVIRONMENT, LOCK = "environment.json", ".lock"
+_FILES = (SPEC, SETTINGS, ENVIRONMENT, CHECKPOINTS, metrics.NAME)  # of each start
 
 CHANGEABLE = ("steps", "eval_every", "save_every", "keep", "sample_every", "sample_prompt")
 """The settings that may change when a run is resumed."""
@@ -118,21 +119,25 @@ def open_run(
     with cleaning(path):
         path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
-        # Without the settings, which are written last, an earlier start was interrupted.
-        if (path / SETTINGS).exists():
-            yield _continued(path, identity, machine)
-        else:
+        # Without a checkpoint nothing is lost when the run begins again.
+        if _is_empty(path):
             yield _created(path, identity, machine)
+        else:
+            yield _continued(path, identity, machine)
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether a folder has nothing, or only what an interrupted start leaves."""
-    names = {each.name for each in path.iterdir()} if path.is_dir() else {str(path)}
-    left = {name for name in names if name.startswith(".archdsl-")}
-    return names - left <= {LOCK, SPEC, ENVIRONMENT}
+    """Whether a folder has nothing, or only what a start without a checkpoint leaves."""
+    if path.exists() and not path.is_dir():
+        return False
+    names = [each.name for each in path.iterdir()] if path.exists() else []
+    others = [n for n in names if n not in _FILES and not n.startswith(("tokenizer", "."))]
+    return not others and not checkpoints.steps(path / CHECKPOINTS)
 
 
 def _created(path: Path, identity: Identity, machine: Mapping[str, Any]) -> RunFolder:
+    checkpoints.delete_partial(path / CHECKPOINTS)
+    metrics.truncate(path / metrics.NAME, -1)
     _write(path / SPEC, identity.spec)
     _write_environment(path, identity, [_start(machine, 0)])
     _write(path / SETTINGS, settings_text(identity.settings))

@@ -17,6 +17,7 @@ from archdsl.training.data import Data
 from archdsl.training.events import Notice
 from archdsl.training.run_folder import read_environment, read_settings, settings_text
 from archdsl.training.settings import Settings
+from tests.training import fakes
 from tests.training.fakes import SETTINGS, SPEC, Counting, fit
 
 SHORT = replace(SETTINGS, steps=2, eval_every=0)
@@ -61,6 +62,23 @@ def test_a_missing_folder_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(ArchError, match="there is no run to resume"):
         fit(tmp_path / "absent", SHORT, resume=True)
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_start_without_a_checkpoint_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refused(Exception):
+        pass
+
+    def refuse(*args: Any) -> None:
+        raise Refused
+
+    monkeypatch.setattr(fakes, "Learner", refuse)
+    with pytest.raises(Refused):
+        fit(tmp_path, SHORT)
+    monkeypatch.undo()
+    assert fit(tmp_path, replace(SHORT, steps=3)).step == 3
+    assert read_settings(tmp_path).steps == 3
 
 
 def test_another_spec_is_refused(run: Path) -> None:
