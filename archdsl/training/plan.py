@@ -171,7 +171,7 @@ def needed_bytes(
     program = lower(graph, rows, sizes, executable.dtype, executable.target, trains=True)
     kept = kept_values(program, settings.recompute)
     return Bytes(
-        weights=width * sum(prod(each.weight.shape) for each in executable.weights.values()),
+        weights=_weight_bytes(executable),
         masters=0 if executable.dtype == "float32" else 4 * trained,
         gradients=4 * trained,
         optimizer=4 * sum(_states(graph, settings.optimizer, shapes)),
@@ -179,6 +179,14 @@ def needed_bytes(
         # The loss computes in float32, and the gradient of the logits is as large as they are.
         activations=width * (kept.stored + kept.passing) + 2 * 4 * kept.logits,
     )
+
+
+def _weight_bytes(executable: Executable) -> int:
+    """The bytes of all weights; those of quantized matrices as they are in memory."""
+    if executable.quantize is not None:
+        return sum(each.nbytes() for each in executable.parameters.in_memory().values())
+    numbers = sum(prod(each.weight.shape) for each in executable.weights.values())
+    return BYTES[executable.dtype] * numbers
 
 
 def _states(

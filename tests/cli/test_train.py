@@ -23,6 +23,8 @@ from archdsl.training.job import JOB_ROWS
 from archdsl.training.loop import Result
 from archdsl.training.plan import Bytes, Plan
 from archdsl.training.settings import ROWS
+from tests.cli import tiny
+from tests.cli.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
 SIZES = ("vocab=16", "context=8", "D=8", "heads=2", "depth=1")
@@ -118,6 +120,23 @@ def test_options_override_a_file(
     assert found["parameters"] == model.cost().params
 
 
+@pytest.mark.reference("tokenizers")
+def test_a_published_checkpoint_brings_its_tokenizer(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny.gpt2(tmp_path)
+    args = ["train", "--init", folder, "--data", data, "--device", "CPU", "--plan", "--json"]
+    assert main(args) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert any(line.startswith(f"the tokenizer `{folder}`") for line in whole["data"])
+    assert whole["trained"] == whole["parameters"]
+    assert main([*args, "--lora-rank", "2", "--quantize", "int8"]) == 0
+    low = json.loads(capsys.readouterr().out)
+    assert low["parameters"] == whole["parameters"] + low["trained"]
+    assert low["bytes"]["weights"] < whole["bytes"]["weights"]
+    assert low["bytes"]["gradients"] == 4 * low["trained"]
+
+
 def test_a_plan_as_text(golden: Callable[[str, str], None]) -> None:
     bytes = Bytes(4_000_000, 0, 4_000_000, 8_000_000, 0, 123_456_789)
     plan = Plan(
@@ -210,6 +229,22 @@ def test_a_run_continues_and_begins_another(
 def _err_of(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     assert main(list(args)) == 1
     return capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_one_live_line(data: str, tmp_path: Path) -> None:
+    folder = str(tmp_path / "run")
+    command = ["train", *TINY, "--data", data, "-o", folder, "--steps", "100000"]
+    with Terminal(*command, COLUMNS="120") as terminal:
+        plan = terminal.wait_for("memory")
+        assert "parameters" in plan
+        seen = terminal.wait_for(
+            r"training: .*\| \d+/100000, loss \d\.\d+, [\d,]+ tokens/s, .* left"
+        )
+        assert "\nstep 10/" not in seen
+        terminal.type("\x03")
+        terminal.wait_for("continues")
+        assert terminal.end() == -signal.SIGINT
 
 
 @pytest.mark.slow
