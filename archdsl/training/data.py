@@ -354,7 +354,7 @@ def _windowed(asked: _Asked, split: Split, chosen: Chosen, notes: list[str]) -> 
 
 def _notes(found: files.Files, chosen: Chosen | None, roles: Roles) -> list[str]:
     """What to say of the files and the tokenizer."""
-    notes = [f"{len(found.unused)} test files are not used"] if found.unused else []
+    notes = [_not_used(found.unused)] if found.unused else []
     if chosen:
         notes.append(chosen.name)
         tokens = [each for each in roles.inputs if is_tokens(each)]
@@ -373,10 +373,14 @@ def _finished(
     classes: Sequence[str] = (),
 ) -> Data:
     """The data of rows; without some for validation, a part is drawn."""
-    more = [f"{len(unused)} test files are not used"] if unused and not chosen else []
+    more = [_not_used(unused)] if unused and not chosen else []
     if valid is None:
         train, valid, note = split(train, seed)
         more.append(note)
     tokenizer = chosen.tokenizer if chosen else None
     path = chosen.path if chosen else None
     return Data(train, valid, tokenizer, path, (*more, *notes), tuple(classes))
+
+
+def _not_used(paths: Sequence[Path]) -> str:
+    return f"not used: {listing([path.name for path in paths[:3]], 'and')}, for a test"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from archdsl.graph.types import Size, Varying
 from archdsl.training import token_file
 
 LEAST = 8  # positions of the shortest batch
+_BLOCK = 1024  # examples that are written at once
 
 Values = Mapping[str, NDArray[Any]]  # of an example: [n] or [] by input
 
@@ -202,21 +204,33 @@ def _write(
         ends = dict.fromkeys(paths, 0)
         for _, starts in add.values():
             starts(np.zeros(1))
-        for place, values in examples:
-            _check(graph, inputs, place, values)
-            for name, (numbers, starts) in add.items():
-                row = values[name].reshape(-1)  # [n]
-                ends[name] += len(row)
-                numbers(row)
-                starts(np.array([ends[name]]))
+        axes = {each.name: varying_axis(each) for each in inputs}
+        examples = iter(examples)
+        while block := [*islice(examples, _BLOCK)]:
+            for place, values in block:
+                _check_lengths(graph, inputs, axes, place, values)
+            for each in inputs:
+                numbers, starts = add[each.name]
+                rows = [values[each.name].reshape(-1) for _, values in block]  # [n] each
+                _check_range(each, [place for place, _ in block], rows)
+                numbers(np.concatenate(rows))
+                lengths = np.array([len(row) for row in rows])  # [block]
+                starts(ends[each.name] + lengths.cumsum())
+                ends[each.name] += int(lengths.sum())
 
 
-def _check(graph: Graph, inputs: Sequence[Input], place: str, values: Values) -> None:
-    """Reports values of an example that the model cannot take."""
+def _check_lengths(
+    graph: Graph,
+    inputs: Sequence[Input],
+    axes: Mapping[str, str | None],
+    place: str,
+    values: Values,
+) -> None:
+    """Reports values of an example that are too many or too few."""
     varying = {each.name: each for each in graph.varying}
     sizes: dict[str, tuple[int, str]] = {}
     for each in inputs:
-        row, axis = values[each.name], varying_axis(each)
+        row, axis = values[each.name], axes[each.name]
         expected = None
         if axis is None:
             size = each.type.axes[0].size.value if each.type.axes else 1
@@ -237,8 +251,18 @@ def _check(graph: Graph, inputs: Sequence[Input], place: str, values: Values) ->
                 found=f"{row.size}",
                 help="shorten the example, or leave it out",
             )
-        below = each.type.below
-        if below is not None and row.size and not 0 <= row.min() <= row.max() < below:
+
+
+def _check_range(each: Input, places: Sequence[str], rows: Sequence[NDArray[Any]]) -> None:
+    """Reports a number that an input does not have."""
+    below = each.type.below
+    if below is None:
+        return
+    whole = np.concatenate(rows)
+    if not whole.size or 0 <= whole.min() <= whole.max() < below:
+        return
+    for place, row in zip(places, rows, strict=True):
+        if row.size and not 0 <= row.min() <= row.max() < below:
             fail(
                 "input",
                 f"{place}: a number of `{each.name}` is out of range",

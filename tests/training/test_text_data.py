@@ -75,7 +75,7 @@ def test_files_are_for_validation_by_name(tmp_path: Path) -> None:
     data = open_data(folder, GRAPH, length=4)
     assert len(data.train) == len(TEXT) - 3
     assert texts_of(data, [0], "valid") == ["dog "]
-    assert any("test files are not used" in note for note in data.notes)
+    assert "not used: `test.txt`, for a test" in data.notes
 
 
 def test_the_test_files_are_for_validation_if_no_other_is(tmp_path: Path) -> None:
