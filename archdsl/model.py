@@ -313,6 +313,7 @@ class Model:
         if not isinstance(data, Data):
             given = (chosen.length, tokenizer, chosen.seed, chosen.pack)
             data = open_data(data, self.graph, *given)
+        self.adopt(data)
         spec = format(expand(self.graph))
         frozen = self.adapt(chosen)
         try:
@@ -333,6 +334,12 @@ class Model:
             return result
         finally:
             self._forget()
+
+    def adopt(self, data: Data) -> None:
+        """Takes the graph that data need, if it is another one; the weights stay."""
+        if data.graph is not None and data.graph is not self.graph:
+            self.executable = self.executable.extended(data.graph, {})
+            self.graph = data.graph
 
     def adapt(self, settings: Settings) -> frozenset[str]:
         """Adds the adapter that the settings of a run describe, if any. Returns the paths of

@@ -147,6 +147,7 @@ def run(args: argparse.Namespace) -> int:
     tokenizer = _tokenizer(job, model)
     given = (settings.length, tokenizer, settings.seed, settings.pack)
     data = open_data(job.data, model.graph, *given)
+    model.adopt(data)
     peak = peak_rate(model.executable)
     trained, frozen = prepare_finetuning(model.executable, settings)
     plan = make_plan(trained, settings, data, frozen, peak)

@@ -83,10 +83,10 @@ def _rendered(
 
 
 def refuse_chat(tokens: Input, place: str) -> NoReturn:
-    """Reports chats for a model whose loss counts all tokens."""
+    """Reports chats for a model whose loss says by itself which tokens count."""
     fail(
         "input",
-        f"{place}: the loss counts all tokens of a chat, not only those of answers",
+        f"{place}: the loss does not count the answers of a chat alone",
         tokens.span,
         help="write in the spec: "
         f"`loss next_token(logits, {tokens.name}, where = answers: bool[T])`",

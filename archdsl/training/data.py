@@ -20,6 +20,7 @@ from archdsl.diagnostics import fail, listing
 from archdsl.formats.atomic import replacing
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
+from archdsl.passes.count_answers import count_answers
 from archdsl.passes.pack import Packed
 from archdsl.passes.pack import pack as pack_graph
 from archdsl.text.tokenizer import TextTokenizer
@@ -76,7 +77,8 @@ class Data(Frozen):
 
     `tokenizer_path` is the file or folder that `archdsl.read_tokenizer` reads. `notes` are
     things that a user should know, such as the part that is for validation. `classes` are the
-    names of the classes of images.
+    names of the classes of images. `graph` is the model for these data, if it is another one
+    than the given: its loss then counts the answers of chats alone.
     """
 
     train: Dataset
@@ -85,6 +87,7 @@ class Data(Frozen):
     tokenizer_path: Path | None = None
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    graph: Graph | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -224,7 +227,13 @@ def _records(asked: _Asked) -> Data | None:
     fields = find_fields(first, roles)
     if fields.chat and roles.answers is None:
         assert roles.tokens
-        refuse_chat(roles.tokens, first.place)
+        counting = count_answers(asked.graph)
+        if counting is None:
+            refuse_chat(roles.tokens, first.place)
+        packed = pack_graph(counting) if asked.packed else None
+        asked = replace(asked, graph=counting, roles=find_roles(counting), packed=packed)
+        counted = _records(asked)
+        return counted and replace(counted, graph=counting)
     chosen = None
     if fields.texts or fields.chat:
         chosen = _chosen(asked, found, fields, names)

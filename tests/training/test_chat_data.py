@@ -13,6 +13,7 @@ from archdsl.analysis import analyse
 from archdsl.diagnostics import ArchError
 from archdsl.execution import inputs
 from archdsl.graph.nodes import Graph
+from archdsl.graph.verify import verify
 from archdsl.syntax.parser import parse
 from archdsl.text.subword_models import letters
 from archdsl.training.data import open_data
@@ -26,6 +27,7 @@ model Chat(vocab = 300, context = 256) {
   loss next_token(logits, tokens, where = answers: bool[T])
 }
 """
+WHERE = ", where = answers: bool[T]"
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -92,14 +94,28 @@ def test_answers_and_their_ends_count(tmp_path: Path, tokenizer: Path) -> None:
     assert seen == {"Yes.<|im_end|>See you.<|im_end|>", "Two, three<|im_end|>"}
 
 
-def test_the_spec_must_say_what_counts(tmp_path: Path, tokenizer: Path) -> None:
-    graph = graph_of(SPEC.replace(", where = answers: bool[T]", ""))
+def test_a_loss_of_all_tokens_counts_answers_then(tmp_path: Path, tokenizer: Path) -> None:
+    path = write(tmp_path / "a.jsonl", CHATS)
+    data = open_data(path, graph_of(SPEC.replace(WHERE, "")), tokenizer=tokenizer)
+    assert data.graph is not None
+    (term,) = data.graph.losses
+    assert dict(term.loss.inputs)["where"] == "answers"
+    found = data.train.batch(np.arange(18))
+    inputs.check(verify(data.graph), found, labels=True)
+    same = open_data(path, graph_of(), tokenizer=tokenizer)
+    assert same.graph is None
+    expected = same.train.batch(np.arange(18))
+    for name in ("tokens", "answers"):
+        assert np.array_equal(found[name], expected[name])
+
+
+def test_a_loss_that_counts_other_tokens(tmp_path: Path, tokenizer: Path) -> None:
+    graph = graph_of(SPEC.replace(WHERE, ", where = tokens < 200"))
     with pytest.raises(ArchError) as caught:
         open_data(write(tmp_path / "a.jsonl", CHATS), graph, tokenizer=tokenizer)
-    assert "the loss counts all tokens of a chat, not only those of answers" in str(
-        caught.value
-    )
-    assert "`loss next_token(logits, tokens, where = answers: bool[T])`" in str(caught.value)
+    message = str(caught.value)
+    assert "the loss does not count the answers of a chat alone" in message
+    assert "`loss next_token(logits, tokens, where = answers: bool[T])`" in message
 
 
 @pytest.mark.parametrize(
