@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.cache import digest, key_of
-from archdsl.diagnostics import fail
+from archdsl.diagnostics import did_you_mean, fail
 from archdsl.formats import resolve
 from archdsl.formats.atomic import replacing
 from archdsl.frozen import Frozen
@@ -66,7 +66,8 @@ def choose_tokenizer(
     else:
         place = resolve(str(asked))
         if not place.exists():
-            fail("tokenizer", f"there is no tokenizer `{asked}`", expected=_EXPECTED)
+            help = did_you_mean(str(asked), ("characters", "bytes"))
+            fail("tokenizer", f"there is no tokenizer `{asked}`", expected=_EXPECTED, help=help)
         found = _given(read_tokenizer(place), place)
     for each in tokens:
         _check_bound(found, each)

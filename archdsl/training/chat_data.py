@@ -65,7 +65,9 @@ def encode_chat(
             marks += [marked] * len(found)
         done = end
     if not any(marks):
-        fail("input", f"{place}: the answers of the chat are empty", help="leave it out")
+        fail(
+            "input", f"{place}: the answers of the chat are empty", help="leave the example out"
+        )
     return np.array(tokens, np.uint32), np.array(marks, np.bool_)
 
 

@@ -249,7 +249,7 @@ def _check_lengths(
                 each.span,
                 expected=expected,
                 found=f"{row.size}",
-                help="shorten the example, or leave it out",
+                help="shorten the example, leave it out, or allow more in the spec",
             )
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from archdsl.formats.atomic import replacing
 from archdsl.frozen import Frozen
 
 _HEADER = 4096  # bytes
+_UNUSED = 30 * 24 * 3600  # seconds after which a file that no run has opened is deleted
 
 
 class Stored(Frozen):
@@ -46,7 +48,19 @@ def place_of(key: str) -> Path:
             help="set XDG_CACHE_HOME to a folder that you can write",
             cause=error,
         )
-    return folder / key
+    path = folder / key
+    if not path.exists():
+        _delete_unused(folder)
+    return path
+
+
+def _delete_unused(folder: Path) -> None:
+    """Deletes files of the folder that were not opened for a month; a run keeps what it has
+    opened."""
+    for each in folder.iterdir():
+        with suppress(OSError):  # another process may have deleted it
+            if time.time() - each.stat().st_mtime > _UNUSED:
+                each.unlink()
 
 
 def write(path: Path, dtype: DTypeLike, parts: Iterable[NDArray[Any]]) -> Stored:
@@ -97,6 +111,7 @@ def read(path: Path) -> Stored | None:
             return None
         if count == 0:  # which cannot be mapped
             return Stored(np.zeros(0, kind), str(header["checksum"]))
+        os.utime(path)  # the time of last use
         numbers = np.memmap(path, kind, "r", _HEADER, (count,))
         return Stored(numbers, str(header["checksum"]))
     except (OSError, ValueError, KeyError, TypeError):

@@ -5,6 +5,8 @@ A reader gets the content of one file. The other files of its folder are valid.
 
 from __future__ import annotations
 
+import functools
+import gzip
 import io
 import json
 import struct
@@ -29,11 +31,13 @@ from archdsl.generation.generation_config import TEXT, read_generation_config
 from archdsl.graph.printer import show
 from archdsl.pretrained import describe
 from archdsl.published.recognise import recognise
+from archdsl.syntax.parser import parse
 from archdsl.tasks.classify import read_preprocessor
 from archdsl.tasks.embed import read_pooling
 from archdsl.tasks.sound import read_spectrogram, read_wav
 from archdsl.text.chat_templates import render
 from archdsl.text.tokenizer import read_tokenizer
+from archdsl.training.data import open_data
 from tests.cli.tiny import TEMPLATE, gpt2
 from tests.formats import test_ctranslate2, test_gguf, test_torch_pickle
 from tests.text.tokenizer_files import BYTE_FIELDS, PIECE_FIELDS, gguf_file, gpt2_files
@@ -290,7 +294,67 @@ def _gpt2_and_library(folder: Path) -> None:
         recognise("config.json", {"model_type": "unknown"})
 
 
+# -- data of training --
+
+RECORDS_SPEC = """\
+model Records(vocab = 300) {
+  input tokens: int[T <= 32] < vocab pad 0
+  input weight: float
+  output logits: float[3] = tokens -> embed(vocab, 2) -> mean(T) -> linear(3)
+  output same: float = weight
+  loss cross_entropy(logits, label: int < 3)
+}
+"""
+IMAGES_SPEC = """\
+model Images() {
+  input pixels: float[1, 2, 3]
+  output logits: float[3] = pixels -> reshape("c h w -> (c h w)") -> linear(3)
+  loss cross_entropy(logits, label: int < 3)
+}
+"""
+
+
+def training_data(spec: str, folder: bool = False) -> Callable[[Path], object]:
+    graph = functools.cache(lambda: analyse(parse(spec, "data.arch")).graph)
+
+    def read(path: Path) -> None:
+        data = open_data(path.parent if folder else path, graph())
+        data.train.batch(np.arange(len(data.train)))
+
+    return read
+
+
+def idx(array: Any) -> bytes:
+    sizes = b"".join(size.to_bytes(4) for size in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
+
+
+def records() -> Contents:
+    lines = [{"text": "abc" * n, "weight": n / 2, "label": n} for n in (1, 2)]
+    return ["\n".join(map(json.dumps, lines)).encode()]
+
+
 READERS: dict[str, Reader] = {
+    "json-lines": Reader("a.jsonl", records, training_data(RECORDS_SPEC), "text", quick=False),
+    "tsv": Reader(
+        "a.tsv",
+        lambda: [b"label\ttokens\tweight\n1\tab\t0.5\n0\tcd\t2\n"],
+        training_data(RECORDS_SPEC),
+        "text",
+        quick=False,
+    ),
+    "idx": Reader(
+        "train-images-idx3-ubyte",
+        lambda: [idx(np.arange(12).reshape(2, 2, 3))],
+        training_data(IMAGES_SPEC, folder=True),
+        beside=lambda p: (p / "train-labels-idx1-ubyte").write_bytes(idx(np.arange(2))),
+    ),
+    "idx-packed": Reader(
+        "train-images-idx3-ubyte.gz",
+        lambda: [gzip.compress(idx(np.arange(12).reshape(2, 2, 3)))],
+        training_data(IMAGES_SPEC, folder=True),
+        beside=lambda p: (p / "train-labels-idx1-ubyte").write_bytes(idx(np.arange(2))),
+    ),
     "safetensors": Reader(
         "a.safetensors", lambda: [made(lambda p: write_safetensors(p, ARRAYS))], checkpoint
     ),

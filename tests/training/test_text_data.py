@@ -159,6 +159,17 @@ def test_a_damaged_token_file_is_written_again(tmp_path: Path, own_cache: Path) 
         assert texts_of(open_data(folder, GRAPH), [3]) == expected
 
 
+def test_old_tokens_are_deleted(tmp_path: Path, own_cache: Path) -> None:
+    open_data(folder_of(tmp_path, a=TEXT), GRAPH)
+    old = {*own_cache.rglob("*.*")}
+    for each in old:
+        os.utime(each, (1, 1))
+    folder_of(tmp_path, a=TEXT * 2)
+    open_data(tmp_path, GRAPH)
+    assert not any(each.exists() for each in old)
+    assert len({*own_cache.rglob("*.*")}) == len(old)
+
+
 def test_texts_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_CHARACTERS", 10)
     (tmp_path / "a.txt").write_text("one\n  two\n\nthree four five six\nseven\n")
