@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from archdsl.cache import key_of
 from archdsl.diagnostics import fail, listing
 from archdsl.formats.atomic import replacing
+from archdsl.formats.other_files import copy, other_files
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
 from archdsl.passes.count_answers import count_answers
@@ -106,7 +107,8 @@ class Data(Frozen):
             return None
         if self.tokenizer_path.is_dir():
             target = folder / "tokenizer"
-            shutil.copytree(self.tokenizer_path, target, dirs_exist_ok=True)
+            files, _ = other_files(self.tokenizer_path)  # without the weights of a checkpoint
+            copy(files, target)
             return target
         suffix = "".join(self.tokenizer_path.suffixes[-1:])
         target = folder / f"tokenizer{suffix}"
