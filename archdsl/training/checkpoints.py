@@ -190,9 +190,11 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[ArchError]]:
     return None, errors
 
 
-def prune(folder: Path, keep: int, best: int | None) -> None:
-    """Deletes all checkpoints but the last `keep` and the best."""
-    for step in steps(folder)[:-keep]:
+def prune(folder: Path, now: int, keep: int, best: int | None) -> None:
+    """Deletes the checkpoints of earlier steps than `now`, but the last `keep` with `now`, and
+    the best. Those of later steps are damaged, and will be replaced."""
+    found = [step for step in steps(folder) if step <= now]
+    for step in found[:-keep]:
         if step != best:
             with cleaning(folder / str(step)):
                 _delete(folder / str(step))

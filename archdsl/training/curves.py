@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ NAME = "curves.svg"
 def draw(folder: Path, tell: Report) -> bool:
     """Draws the losses and the learning rate by step. Returns whether matplotlib could."""
     try:
-        from matplotlib import rc_context  # slow to import
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
-        from matplotlib.figure import Figure
+        matplotlib = import_module("matplotlib")  # slow
+        svg = import_module("matplotlib.backends.backend_svg")
+        figures = import_module("matplotlib.figure")
     except ImportError:
         tell(
             Notice(
@@ -27,8 +28,8 @@ def draw(folder: Path, tell: Report) -> bool:
         )
         return False
     lines = list(metrics.read(folder / metrics.NAME))
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    FigureCanvasSVG(figure)
+    figure = figures.Figure(figsize=(7, 5), layout="constrained")
+    svg.FigureCanvasSVG(figure)
     above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     for name, marker in (("loss", ""), ("valid", "o")):
         if any(each.get(name) is not None for each in lines):
@@ -39,7 +40,10 @@ def draw(folder: Path, tell: Report) -> bool:
     below.set_ylabel("learning rate")
     below.set_xlabel("step")
     # Without the date and with this salt for ids, equal metrics give equal files.
-    with replacing(folder / NAME) as temporary, rc_context({"svg.hashsalt": "archdsl"}):
+    with (
+        replacing(folder / NAME) as temporary,
+        matplotlib.rc_context({"svg.hashsalt": "archdsl"}),
+    ):
         figure.savefig(temporary, format="svg", metadata={"Date": None})
     return True
 

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -47,6 +48,7 @@ from archdsl.training.run_folder import Identity, RunFolder, open_run
 from archdsl.training.schedules import learning_rate
 from archdsl.training.settings import Settings
 from archdsl.training.signals import Stop, stopping
+from archdsl.training.tensorboard import event_writer
 from archdsl.training.trained import BEST, LAST, MODEL
 
 Batch = Mapping[str, NDArray[Any]]
@@ -157,13 +159,13 @@ def fit(
                 "since_overflow": position.since_overflow,
             }
             step.load_state(run.start.state(), numbers)
-        log = metrics.Metrics(run.path / metrics.NAME)
-        try:
-            with ThreadPoolExecutor(1) as reader:
-                loop = _Loop(run, identity, step, data, log, tell, sample, reader)
-                return loop.run(stop)
-        finally:
-            log.close()
+        begin = run.start.position.step if run.start else 0
+        with (
+            event_writer(run.path, begin, settings.tensorboard) as mirror,
+            closing(metrics.Metrics(run.path / metrics.NAME, mirror)) as log,
+            ThreadPoolExecutor(1) as reader,
+        ):
+            return _Loop(run, identity, step, data, log, tell, sample, reader).run(stop)
 
 
 def _weights(executable: Executable, start: Checkpoint, source: str) -> dict[str, LazyTensor]:
@@ -221,6 +223,8 @@ class _Loop:
         """Trains until the last step, or a signal."""
         if self.run_folder.start is None:
             self._save()
+        else:
+            self._tidy()  # a process may have been killed before it did
         following = self._read(self.position.step)
         while self.position.step < self.settings.steps and stop.signal is None:
             batches = following.result()
@@ -364,22 +368,26 @@ class _Loop:
         """Writes a checkpoint, and deletes those that are not kept."""
         self.log.flush()
         self.position = replace(self.position, seconds=self._seconds())
-        folder, best = self.run_folder.checkpoints, self.position.best_step
         weights = self.step.executable.parameters
         raw = {path: _copied(self.step.weights[path]) for path in self.step.averages}
         with self.step.averaged():
             checkpoints.write(
-                folder,
+                self.run_folder.checkpoints,
                 self.position,
                 {path: weights[path] for path in self.stored},
                 self.step.state(),
                 raw,
             )
-        self.run_folder.link(LAST, self.position.step)
+        self.saved = self.position.step
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Sets the links to the last checkpoint and the best, and deletes what is not kept."""
+        step, best = self.position.step, self.position.best_step
+        self.run_folder.link(LAST, step)
         if best is not None:
             self.run_folder.link(BEST, best)
-        checkpoints.prune(folder, self.settings.keep, best)
-        self.saved = self.position.step
+        checkpoints.prune(self.run_folder.checkpoints, step, self.settings.keep, best)
 
 
 def _copied(tensor: Value) -> LazyTensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ NAME = "metrics.jsonl"
 
 
 class Metrics:
-    """Appends lines to the metrics of a run."""
+    """Appends lines to the metrics of a run; `mirror` gets their entries too."""
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(self, path: Path, mirror: Callable[[Mapping[str, Any]], None]):
+        self._path, self._mirror = path, mirror
         with cleaning(path):
             self._file = path.open("ab", buffering=0)
 
@@ -36,6 +36,7 @@ class Metrics:
         with cleaning(self._path):
             while data:
                 data = data[self._file.write(data) :]
+        self._mirror(entries)
 
     def flush(self) -> None:
         """Waits until all lines are on the disk."""

@@ -10,6 +10,7 @@
 | `adapter/` | at the end, what a run with `lora_rank` trained, in PEFT's format |
 | `last`, `best` | links to the last checkpoint, and to the one with the least validation loss |
 | `curves.svg`, `samples.txt` | what `metrics.jsonl` has, drawn, and the samples as text |
+| `tensorboard/` | the metrics as event files, if they are wanted |
 
 One process at a time uses a folder.
 """
@@ -42,7 +43,10 @@ from archdsl.training.trained import CHECKPOINTS, SETTINGS, SPEC
 ENVIRONMENT, LOCK = "environment.json", ".lock"
 _FILES = (SPEC, SETTINGS, ENVIRONMENT, CHECKPOINTS, metrics.NAME)  # of each start
 
-CHANGEABLE = ("steps", "eval_every", "save_every", "keep", "sample_every", "sample_prompt")
+CHANGEABLE = (
+    *("steps", "eval_every", "save_every", "keep"),
+    *("sample_every", "sample_prompt", "tensorboard"),
+)
 """The settings that may change when a run is resumed."""
 
 

@@ -41,6 +41,7 @@ class Settings(Frozen):
     | evaluation | `eval_every` steps, on `eval_batches` batches |
     | checkpoints | `save_every` steps, the last `keep` |
     | samples | `sample_every` steps, from `sample_prompt` |
+    | metrics | `tensorboard`: also as event files of TensorBoard |
     """
 
     steps: int = 1000
@@ -73,6 +74,7 @@ class Settings(Frozen):
     keep: int = 2
     sample_every: int = 0
     sample_prompt: str = ""
+    tensorboard: bool = False
 
 
 # -- kinds of values --
@@ -313,6 +315,7 @@ ROWS = (
     Row("keep", "checkpoints", Whole(1), "the last checkpoints to keep, besides the best"),
     Row("sample_every", "samples", Whole(), "steps between two samples of text; 0: none"),
     Row("sample_prompt", "samples", Text(), "the text that samples continue"),
+    Row("tensorboard", "metrics", Flag(), "write event files of TensorBoard too"),
 )
 """All settings by what they are about, in the order of `--help`."""
 

@@ -151,7 +151,8 @@ def test_a_run_that_is_killed_continues_bit_for_bit(tmp_path: Path, whole: Path)
 def test_a_run_may_be_killed_at_any_operation(tmp_path: Path, whole: Path) -> None:
     at = 1
     while killed(tmp_path / str(at), at):
-        assert fit(tmp_path / str(at), resume=True).step == 12
+        folder = tmp_path / str(at)  # missing if its creation was the first operation
+        assert fit(folder, resume=folder.exists()).step == 12
         assert computed(tmp_path / str(at)) == computed(whole)
         at += 1
     assert at > 100
@@ -250,6 +251,18 @@ def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, whole: Path) -> None:
     )
     assert events[1].step == 6
     assert computed(tmp_path) == computed(whole)
+
+
+def test_a_damaged_checkpoint_does_not_count_as_kept(tmp_path: Path, whole: Path) -> None:
+    settings = replace(SETTINGS, eval_every=0)
+    fit(tmp_path, settings, report=stop_at(11, signal.SIGINT))
+    (tmp_path / "checkpoints" / "11" / "model.safetensors").unlink()
+    settings = replace(settings, keep=1, save_every=1)
+    fit(tmp_path, settings, resume=True, report=stop_at(9, signal.SIGINT))
+    assert kept(tmp_path) == [9, 11]
+    fit(tmp_path, settings, resume=True)
+    assert kept(tmp_path) == [12]
+    assert computed(tmp_path)[:2] == computed(whole)[:2]
 
 
 def test_without_matplotlib_curves_are_not_drawn(
