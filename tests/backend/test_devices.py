@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import archdsl
+from archdsl.backend.optimizers import Rule
 from archdsl.backend.target import probe, supports
 from archdsl.diagnostics import ArchError
+from archdsl.execution.train_step import TrainStep
 from benchmarks.device.agreement import (
     MODELS,
     TOLERANCE,
@@ -117,6 +120,28 @@ def test_gradients_are_those_of_the_cpu(device: str, weights: Mapping[str, Path]
         for name in (device, "CPU")
     )
     assert gradient_error(found, wanted) <= TOLERANCE["float32"]
+
+
+def losses(device: str, kernels: str) -> list[float]:
+    """The losses of three steps of training, and of the batch after them."""
+    sizes = {"vocab": 31, "context": 12, "D": 16, "heads": 2, "depth": 1}
+    model = archdsl.compile("gpt.arch", device=device, kernels=kernels, seed=1, **sizes)
+    step = TrainStep(model.executable, Rule(), clip=1.0, ema=0.9)
+    random, found = np.random.default_rng(0), []
+    for number in range(3):
+        batch = {"tokens": random.integers(0, 31, (2, 10), np.int32)}
+        done = step([batch], 1e-2, seed=(0, number))
+        assert done.norm > 1  # clipped
+        found.append(done.loss)
+    return [*found, step.evaluate(batch).value]
+
+
+@pytest.mark.slow
+def test_losses_of_training_are_those_of_the_cpu(device: str) -> None:
+    expected = losses("CPU", "best")
+    assert expected[-1] < expected[-2] - 0.05
+    found = losses(device, "tinygrad" if device == "CPU" else "best")
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.few(1)
