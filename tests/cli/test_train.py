@@ -120,6 +120,7 @@ def test_options_override_a_file(
     assert found["parameters"] == model.cost().params
 
 
+@pytest.mark.long
 @pytest.mark.reference("tokenizers")
 def test_a_published_checkpoint_brings_its_tokenizer(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

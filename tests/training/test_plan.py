@@ -87,7 +87,7 @@ def nbytes(tensors: Mapping[str, Any]) -> int:
     return sum(prod(each.shape) * each.dtype.itemsize for each in tensors.values())
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize(("dtype", "ema"), [("float32", None), ("bfloat16", 0.9)])
 def test_the_bytes_of_the_tensors_of_a_step_are_exact(
@@ -147,26 +147,28 @@ def test_what_does_not_fit_is_refused_with_what_does(
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("kernels", "settings"),
+    ("kernels", "settings", "recompute"),
     [
-        ("best", {}),
-        pytest.param("tinygrad", {}, marks=pytest.mark.slow),
-        pytest.param("best", {"depth": 4, "D": 32}, marks=pytest.mark.slow),
+        ("best", {}, False),
+        pytest.param("tinygrad", {}, False, marks=pytest.mark.slow),
+        pytest.param("best", {"depth": 4, "D": 32}, False, marks=pytest.mark.slow),
+        pytest.param("best", {"depth": 4}, True, marks=pytest.mark.slow),
     ],
 )
 def test_activations_are_within_a_factor_of_what_a_step_allocates(
-    kernels: str, settings: dict[str, int]
+    kernels: str, settings: dict[str, int], recompute: bool
 ) -> None:
     sizes = SIZES | {"context": 64, "vocab": VOCAB} | settings
     model = archdsl.compile("gpt.arch", device="CPU", kernels=kernels, **sizes)
-    step = TrainStep(model.executable, Rule())
+    step = TrainStep(model.executable, Rule(), recompute=recompute)
     tokens = np.random.default_rng(0).integers(0, VOCAB, (16, 64))
     batch = inputs.check(model.graph, {"tokens": tokens}, labels=True)
     before = GlobalCounters.mem_used
     for number in range(3):  # the second call captures the program
         step([batch], 1e-3, seed=(0, number))
     used = GlobalCounters.mem_used - before
-    found = needed_bytes(model.executable, Settings(), {"T": 64}, 16).activations
+    how = Settings(recompute=recompute)
+    found = needed_bytes(model.executable, how, {"T": 64}, 16).activations
     assert 1 / FACTOR < used / found < FACTOR
 
 
