@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from archdsl.training.job import (
     parse_options,
     read_job_file,
 )
+from archdsl.training.processes import processes
 from archdsl.training.run_folder import toml_value
 from archdsl.training.settings import ROWS, Flag, Kind, Maybe, Row, Texts
 from archdsl.training.trained import SETTINGS, SPEC, find_run
@@ -151,7 +153,8 @@ def run(args: argparse.Namespace) -> int:
     peak = peak_rate(model.executable)
     trained, frozen = prepare_finetuning(model.executable, settings)
     plan = make_plan(trained, settings, data, frozen, peak)
-    _print_plan(args.json, plan, data)
+    if processes().leads:
+        _print_plan(args.json, plan, data)
     return 0 if args.plan else _train(args, job, model, data)
 
 
@@ -232,8 +235,9 @@ def _train(args: argparse.Namespace, job: Job, model: Model, data: Data) -> int:
     assert job.output is not None
     folder = Path(job.output)
     settings = {row.name: getattr(job.settings, row.name) for row in ROWS}
+    those = processes()
     reporter = Reporter(job.settings.steps, args.json, args.log_every, lambda: _keep(job))
-    with reporter.showing():
+    with reporter.showing() if those.leads else nullcontext():
         result = model.fit(
             folder,
             data=data,
@@ -241,6 +245,9 @@ def _train(args: argparse.Namespace, job: Job, model: Model, data: Data) -> int:
             report=reporter,
             **settings,
         )
+    those.finish()
+    if not those.leads:
+        return 0
     reporter.end(result)
     if result.signal is None:
         return 0

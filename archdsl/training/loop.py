@@ -14,36 +14,32 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from functools import reduce
-from operator import add
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.backend.optimizers import Rule
 from archdsl.diagnostics import fail
 from archdsl.execution import checkpoints as weights_files
-from archdsl.execution import inputs
 from archdsl.execution.adapters import adapter_weights, base_hash
 from archdsl.execution.executable import Executable
 from archdsl.execution.find_nan import report_not_finite
 from archdsl.execution.machine import processor, versions
 from archdsl.execution.peak_rate import peak_rate
 from archdsl.execution.train_state import assign
-from archdsl.execution.train_step import Step, TrainStep
+from archdsl.execution.train_step import Parts, Step, TrainStep
 from archdsl.formats.host import LazyTensor, Value, bits_of, dtype_name
 from archdsl.frozen import Frozen
-from archdsl.graph.cost import flops
-from archdsl.graph.nodes import Graph
 from archdsl.training import checkpoints, curves, metrics, samples
+from archdsl.training.batches import Batches
 from archdsl.training.checkpoints import Checkpoint, Position
-from archdsl.training.data import Data, Dataset
+from archdsl.training.data import Data
 from archdsl.training.events import Event, Notice, Report
 from archdsl.training.finetuning import trained_graph
-from archdsl.training.order import Order
+from archdsl.training.follow import END, EVALUATE, STEP, follow
+from archdsl.training.processes import Processes, finish_at_exit, processes
 from archdsl.training.run_folder import Identity, RunFolder, open_run
 from archdsl.training.schedules import learning_rate
 from archdsl.training.settings import Settings
@@ -74,7 +70,12 @@ class Result(Frozen):
     signal: int | None
 
 
-def train_step(executable: Executable, settings: Settings, frozen: frozenset[str]) -> TrainStep:
+def train_step(
+    executable: Executable,
+    settings: Settings,
+    frozen: frozenset[str],
+    parts: Parts | None = None,
+) -> TrainStep:
     """The training step that the settings describe; the weights at `frozen` stay."""
     rule = Rule(
         settings.optimizer,
@@ -93,6 +94,7 @@ def train_step(executable: Executable, settings: Settings, frozen: frozenset[str
         accumulate=settings.accumulate,
         recompute=settings.recompute,
         graph=trained_graph(executable.graph, settings),
+        parts=parts,
     )
 
 
@@ -128,6 +130,14 @@ def fit(
     in float16 it is skipped, because the loss scale is adapted. See `run_folder.open_run` for
     the other errors.
     """
+    those = processes()
+    those.check_batch(settings.batch)
+    if not those.leads:
+        step = train_step(executable, settings, frozen, those.parts)
+        those.make_equal(executable, step)
+        done = follow(step, Batches(data, step, settings, those), settings, those)
+        finish_at_exit(those)
+        return Result(Path(folder), done, None, None, None, None, 0.0, None)
     source = source if source and adapter_weights(executable.graph) else ""
     identity = Identity(
         spec,
@@ -151,7 +161,7 @@ def fit(
             data.save_tokenizer(run.path)
         if run.start:
             executable.fill(_weights(executable, run.start, source))
-        step = train_step(executable, settings, frozen)
+        step = train_step(executable, settings, frozen, those.parts)
         if run.start:
             position = run.start.position
             numbers = {
@@ -159,13 +169,17 @@ def fit(
                 "since_overflow": position.since_overflow,
             }
             step.load_state(run.start.state(), numbers)
+        those.make_equal(executable, step)
         begin = run.start.position.step if run.start else 0
         with (
             event_writer(run.path, begin, settings.tensorboard) as mirror,
             closing(metrics.Metrics(run.path / metrics.NAME, mirror)) as log,
             ThreadPoolExecutor(1) as reader,
         ):
-            return _Loop(run, identity, step, data, log, tell, sample, reader).run(stop)
+            loop = _Loop(run, identity, step, data, those, log, tell, sample, reader)
+            result = loop.run(stop)
+    finish_at_exit(those)
+    return result
 
 
 def _weights(executable: Executable, start: Checkpoint, source: str) -> dict[str, LazyTensor]:
@@ -196,19 +210,19 @@ class _Loop:
         identity: Identity,
         step: TrainStep,
         data: Data,
+        those: Processes,
         log: metrics.Metrics,
         tell: Report,
         sample: Callable[[], str] | None,
         reader: ThreadPoolExecutor,
     ):
         self.run_folder, self.settings, self.step = run, identity.settings, step
-        self.data, self.log, self.tell = data, log, tell
+        self.batches, self.processes = Batches(data, step, self.settings, those), those
+        self.evaluates, self.log, self.tell = data.valid is not None, log, tell
         self.stored = _stored(step.executable, identity.source)
-        self.peak = peak_rate(step.executable)
+        # Of several processes we do not know which share a machine.
+        self.peak = peak_rate(step.executable) if those.count == 1 else None
         self.sample, self.reader = sample, reader
-        self.graph = step.graph
-        self.counter = Counter(self.graph, step.executable.graph)
-        self.order = Order(len(data.train), self.settings.batch, self.settings.seed)
         self.position = run.start.position if run.start else Position(0)
         self.position = replace(
             self.position, spec=identity.spec_hash, data=identity.fingerprint
@@ -233,6 +247,7 @@ class _Loop:
             self._one(batches)
         if self.saved != self.position.step:
             self._save()
+        self.processes.tell(END, self.position.step)
         done = self.position.step >= self.settings.steps
         assign(self.step.weights, self.step.averages)
         return Result(
@@ -248,33 +263,26 @@ class _Loop:
 
     def _read(self, number: int) -> Future[list[Batch]]:
         """The batches of a step, read while the step before it is computed."""
-        return self.reader.submit(self._batches, number)
-
-    def _batches(self, number: int) -> list[Batch]:
-        first = number * self.settings.accumulate
-        numbers = (self.order.numbers(first + i) for i in range(self.settings.accumulate))
-        return [self._batch(self.data.train, each) for each in numbers]
-
-    def _batch(self, dataset: Dataset, numbers: NDArray[np.int64]) -> Batch:
-        return inputs.check(self.graph, dataset.batch(numbers), labels=True)
+        return self.reader.submit(self.batches.of_step, number)
 
     def _one(self, batches: list[Batch]) -> None:
         """One step, and what follows it."""
         settings, number = self.settings, self.position.step
         rate = learning_rate(settings, number)
         start = time.perf_counter()
-        found = self.step(batches, rate, seed=(settings.seed, number))
+        self.processes.tell(STEP, number)
+        found = self.step(batches, rate, seed=self.processes.seed(settings.seed, number))
         took = time.perf_counter() - start
         self.times.append(took)
         now, last = number + 1, number + 1 == settings.steps
-        amount = sum(map(self.counter.units, batches))
+        amount, flops = self.batches.amounts(batches)
         self.log.append(
             step=now,
             loss=found.loss,
             terms=found.losses.terms.tolist(),
             norm=found.norm,
             rate=rate,
-            **{f"{self.counter.unit}_per_second": amount / took},
+            **{f"{self.batches.counter.unit}_per_second": amount / took},
             seconds=self._seconds(),
         )
         self._check(found, now, batches)
@@ -291,7 +299,7 @@ class _Loop:
         if best or last or _due(now, settings.save_every):
             self._save()
         usual = median(self.times)
-        work = _PASSES * sum(map(self.counter.flops, batches)) / usual
+        work = _PASSES * flops / usual
         self.tell(
             Event(
                 now,
@@ -299,7 +307,7 @@ class _Loop:
                 found.loss,
                 rate,
                 found.norm,
-                self.counter.unit,
+                self.batches.counter.unit,
                 amount / usual,
                 self._seconds(),
                 usual * (settings.steps - now),
@@ -335,14 +343,10 @@ class _Loop:
 
     def _evaluate(self) -> bool:
         """Computes the validation loss; whether it is the least so far."""
-        valid = self.data.valid
-        if valid is None:
+        if not self.evaluates:
             return False
-        numbers = evaluated(len(valid), self.settings.batch, self.settings.eval_batches)
-        with self.step.averaged():
-            losses = reduce(
-                add, (self.step.evaluate(self._batch(valid, each)) for each in numbers)
-            )
+        self.processes.tell(EVALUATE)
+        losses = self.batches.validation_loss(self.step)
         self.log.append(
             step=self.position.step, valid=losses.value, terms=losses.terms.tolist()
         )
@@ -398,52 +402,3 @@ def _copied(tensor: Value) -> LazyTensor:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def evaluated(count: int, batch: int, batches: int) -> NDArray[np.int64]:
-    """[batches, batch]: the numbers of the examples of an evaluation, spread over all `count`.
-
-    They are the same in each evaluation. Fewer examples than a batch are one smaller batch.
-
-    >>> evaluated(9, 2, 3).tolist(), evaluated(3, 8, 5).tolist()
-    ([[0, 1], [3, 4], [6, 7]], [[0, 1, 2]])
-    """
-    if count <= batch:
-        return np.arange(count, dtype=np.int64)[None]
-    total = min(count // batch, batches) * batch
-    return (np.arange(total, dtype=np.int64) * count // total).reshape(-1, batch)
-
-
-class Counter:
-    """Counts what a batch has: tokens, or examples if no input of integers varies in length.
-
-    `graph` is the graph that a run trains, `model` that of its model, which has no inputs for
-    packing.
-    """
-
-    def __init__(self, graph: Graph, model: Graph):
-        self._flops = flops(graph)
-        self._inputs = graph.inputs
-        self._tokens = [
-            each for each in model.inputs if each.type.dtype == "int" and each.type.vars
-        ]
-        self.unit = "tokens" if self._tokens else "examples"
-
-    def units(self, batch: Batch) -> int:
-        """The tokens of a batch without padding, of all inputs; or its examples."""
-        if not self._tokens:
-            return len(next(iter(batch.values())))
-        return sum(
-            int((batch[each.name] != each.pad).sum())
-            if each.pad is not None
-            else batch[each.name].size
-            for each in self._tokens
-        )
-
-    def flops(self, batch: Batch) -> int:
-        """The flops of matrix products in a forward pass, padding included."""
-        sizes: dict[str, int] = {}
-        for each in self._inputs:
-            for axis, size in zip(each.type.axes, batch[each.name].shape[1:], strict=True):
-                sizes |= {name: size for name in axis.size.vars if str(axis.size) == name}
-        return len(next(iter(batch.values()))) * self._flops.at(sizes)

@@ -27,9 +27,9 @@ from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import parameters
 from archdsl.passes.kept_values import kept_values
 from archdsl.passes.program import lower
+from archdsl.training.batches import Counter
 from archdsl.training.data import Data, Dataset
 from archdsl.training.finetuning import trained_graph
-from archdsl.training.loop import Counter
 from archdsl.training.order import Order
 from archdsl.training.settings import Settings
 from archdsl.training.text_data import TextWindows

@@ -72,7 +72,11 @@ class Learner:
     losses: Mapping[int, float] = {}
 
     def __init__(
-        self, executable: Executable, settings: Settings, frozen: frozenset[str] = frozenset()
+        self,
+        executable: Executable,
+        settings: Settings,
+        frozen: frozenset[str] = frozenset(),
+        parts: Any = None,
     ):
         self.executable, self.accumulate = executable, settings.accumulate
         self.graph = executable.graph

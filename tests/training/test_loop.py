@@ -16,9 +16,9 @@ import pytest
 
 from archdsl.diagnostics import ArchError
 from archdsl.training import checkpoints, curves, metrics
+from archdsl.training.batches import evaluated
 from archdsl.training.data import Data
 from archdsl.training.events import Event, Notice
-from archdsl.training.loop import evaluated
 from archdsl.training.order import Order
 from archdsl.training.settings import Settings
 from tests.test_full_disks import small_files
