@@ -24,7 +24,7 @@ SMALL_VIT = {
     "inner": 96,
     "classes": 10,
 }
-RATE = 3e-4
+RATE, DECAY, BETAS = 3e-4, 0.01, (0.9, 0.999)
 
 
 def workloads(folder: Path, small: bool) -> list[Workload]:
@@ -42,6 +42,7 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
         }
         candidates = (
             Candidate("archdsl", ours, options),
+            Candidate("plain tinygrad", plain_tinygrad, options),
             Candidate("PyTorch", theirs, options, ("torch", "transformers")),
             Candidate(
                 "PyTorch, compiled",
@@ -64,23 +65,50 @@ def batch(subject: Subject, rows: int, length: int = 2**30) -> dict[str, Any]:
 
 
 def ours(subject: Subject, rows: int, length: int = 2**30) -> Call:
-    """archdsl, with the training step captured as a program."""
-    from tinygrad import Tensor
+    """archdsl: the step of `model.fit`."""
+    from archdsl.backend.optimizers import Rule
+    from archdsl.execution.inputs import check
+    from archdsl.execution.train_step import TrainStep
+
+    model = subject.load_archdsl()
+    rule = Rule("adamw", weight_decay=DECAY, beta2=BETAS[1])
+    step = TrainStep(model.executable, rule, clip=None)
+    given = check(model.graph, batch(subject, rows, length), labels=True)
+
+    def once() -> np.ndarray:
+        return np.array([step([given], RATE, (0, 0)).loss])
+
+    return once
+
+
+def plain_tinygrad(subject: Subject, rows: int, length: int = 2**30) -> Call:
+    """The same model on tinygrad's kernels, with its AdamW and its `TinyJit`."""
+    from tinygrad import Tensor, TinyJit
     from tinygrad.helpers import Context
-    from tinygrad.nn.optim import AdamW
+    from tinygrad.nn.optim import AdamW, OptimizerGroup
     from tinygrad.nn.state import get_parameters
 
     from archdsl.backend import interpret
-    from archdsl.backend.program import Program
     from archdsl.execution.inputs import check
+    from archdsl.model import build
 
-    model = subject.load_archdsl()
-    optimizer = AdamW(list(model.parameters.values()), lr=RATE, weight_decay=0.01)
-    Tensor.realize(*get_parameters(optimizer))  # allocated once, not in every step
+    model = build(
+        subject.spec, None, subject.settings, subject.device, subject.dtype, 0, "tinygrad"
+    )
+    if subject.weights:
+        model.load(subject.weights)
+    optimizer = OptimizerGroup(
+        *(
+            AdamW(weights, lr=RATE, b1=BETAS[0], b2=BETAS[1], weight_decay=decay)
+            for weights, decay in decays(list(model.parameters.values()))
+        )
+    )
+    for each in optimizer.optimizers:
+        Tensor.realize(*get_parameters(each))  # allocated once, not in every step
+    executable = model.executable
 
     def step(**given: Tensor) -> Tensor:
-        optimizer.zero_grad()
-        executable = model.executable
+        optimizer.zero_grad()  # type: ignore[no-untyped-call]
         program = executable.lowered(executable.graph, given, trains=True)
         loss = interpret.loss(executable.run(program), given)
         loss.backward()
@@ -90,15 +118,20 @@ def ours(subject: Subject, rows: int, length: int = 2**30) -> Call:
         name: Tensor(each, device=model.device).realize()
         for name, each in check(model.graph, batch(subject, rows, length), labels=True).items()
     }
-
-    with Context(TRAINING=1):
-        program = Program(step, model.device)
+    captured = TinyJit(step)
 
     def once() -> np.ndarray:
-        with Context(TRAINING=1):
-            return np.atleast_1d(program(**tensors).numpy())
+        with Context(TRAINING=1):  # type: ignore[no-untyped-call]
+            return np.atleast_1d(captured(**tensors).numpy())
 
     return once
+
+
+def decays(weights: list[Any]) -> list[tuple[list[Any], float]]:
+    """Matrices, which decay, and vectors, which do not."""
+    matrices = [each for each in weights if each.squeeze().ndim > 1]
+    vectors = [each for each in weights if each.squeeze().ndim <= 1]
+    return [(matrices, DECAY), (vectors, 0.0)]
 
 
 def theirs(subject: Subject, rows: int, compiled: bool = False) -> Call:
@@ -110,7 +143,11 @@ def theirs(subject: Subject, rows: int, compiled: bool = False) -> Call:
     given = {name: torch.from_numpy(array) for name, array in batch(subject, rows).items()}
     labels = given["label"] if "label" in given else given["tokens"]
     named = {INPUT_NAMES[name]: tensor for name, tensor in given.items() if name in INPUT_NAMES}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
+    groups = [
+        {"params": weights, "weight_decay": decay}
+        for weights, decay in decays(list(model.parameters()))
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=BETAS)
     call: Callable[..., Any] = torch.compile(model) if compiled else model
 
     def once() -> np.ndarray:
