@@ -168,10 +168,13 @@ class TrainStep:
                 expected=f"{self.accumulate}",
                 found=f"{len(batches)}",
             )
+        self._same_weights()
+
+    def _same_weights(self) -> None:
         if self.executable.version() != self._version:
             fail(
                 "model",
-                "the model's weights were loaded again; these steps would change the old ones",
+                "the model's weights were loaded again; these steps have the old ones",
                 help="make a new `TrainStep` after loading, then load its state",
             )
 
@@ -204,6 +207,7 @@ class TrainStep:
 
     def evaluate(self, batch: Batch) -> Losses:
         """The losses of a batch, without dropout and without gradients."""
+        self._same_weights()
         with self.executable.lock:
             return self._losses(self._run("losses", self._evaluated, batch))
 

@@ -138,6 +138,8 @@ def test_wrong_batches_and_new_weights_are_refused(tmp_path: Path) -> None:
     model.load(tmp_path / "model.npz")
     with pytest.raises(ArchError, match="the model's weights were loaded again"):
         step([{}], 0.1, (0, 0))
+    with pytest.raises(ArchError, match="the model's weights were loaded again"):
+        step.evaluate({})
 
 
 @pytest.mark.long

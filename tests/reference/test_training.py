@@ -226,5 +226,5 @@ def curves(name: str, folder: Path) -> tuple[list[float], list[float]]:
 @pytest.mark.reference("transformers")
 def test_the_losses_of_50_steps_agree(name: str, tmp_path: Path) -> None:
     found, right = curves(name, tmp_path)
-    assert right[-1] < 0.8 * right[0]
+    assert right[-1] < 0.9 * right[0]
     assert max(abs(a - b) / abs(b) for a, b in zip(found, right, strict=True)) <= CLOSE
