@@ -257,8 +257,9 @@ class Model:
 
         - `batch`: inputs and labels by name, each [B, …], as `loss` takes them.
         - `rate`: the learning rate of this step.
-        - `settings`: those of `training.settings` about the optimizer, `clip`, `ema` and
-          `seed`, which decides the masks of dropout. All steps have the same.
+        - `settings`: those of `training.settings` about the optimizer, `clip`, `ema`, `freeze`
+          and `seed`, which decides the masks of dropout. All steps have the same. Of a model
+          with an adapter, only the adapter is trained.
 
         Returns the loss before the update, the length of the gradient, and whether the weights
         `moved`: they stay as they are if a number is not finite. The first call captures the
@@ -310,6 +311,9 @@ class Model:
         if adapted(self.graph):
             help = "merge it first: `archdsl merge`; or train it with `model.step`"
             fail("model", "a run cannot begin with an adapter", help=help)
+        if isinstance(data, Data) and tokenizer is not None:
+            help = "give it to `open_data`"
+            fail("argument-value", "opened data have their tokenizer already", help=help)
         if not isinstance(data, Data):
             given = (chosen.length, tokenizer, chosen.seed, chosen.pack)
             data = open_data(data, self.graph, *given)

@@ -38,7 +38,8 @@ def read_tokenizer(path: str | Path) -> TextTokenizer:
     - A `.gguf` file, of the tokenizer model `gpt2`, `llama`, `bert` or `t5`, with its chat
       template.
     - A plain list of tokens, such as letters: `.txt` with one per line, `.vocab`, `.pkl`, or a
-      `.json` list; see `vocabulary_tokenizer.read_vocabulary`.
+      `.json` list; see `vocabulary_tokenizer.read_vocabulary`. As `tokenizer.json` in a folder,
+      it is the folder's, such as that of a training run.
     - A file of weights, such as `ckpt.pt`: the table of characters `meta.pkl` beside it, or
       else the tokenizer of its folder.
 
@@ -48,6 +49,8 @@ def read_tokenizer(path: str | Path) -> TextTokenizer:
     place = _beside_weights(resolve(str(path)))
     if is_marian(place):
         return MarianTokenizer(MarianVocabulary(place))
+    if _is_plain(place / "tokenizer.json"):
+        place = place / "tokenizer.json"
     if _is_plain(place):
         return PlainTokenizer(read_vocabulary(place))
     return TextTokenizer(read_published(place), str(place))

@@ -10,12 +10,13 @@ from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.execution.arguments import is_number
 from archdsl.execution.executable import Executable
 from archdsl.execution.train_step import Batch, Step
+from archdsl.training.finetuning import frozen_weights
 from archdsl.training.loop import train_step
 from archdsl.training.settings import settings_from
 
 NAMES = (
     *("optimizer", "weight_decay", "beta1", "beta2", "epsilon", "momentum"),
-    *("clip", "ema", "seed"),
+    *("clip", "ema", "freeze", "seed"),
 )
 """The settings of a single step."""
 
@@ -34,7 +35,8 @@ class RepeatedStep:
                 )
         self._given, self._number = dict(settings), 0
         self._settings = settings_from(settings)
-        self._step = train_step(executable, self._settings, frozenset())
+        frozen = frozen_weights(executable.graph, self._settings.freeze)
+        self._step = train_step(executable, self._settings, frozen)
 
     def __call__(self, batch: Batch, rate: float, settings: Mapping[str, Any]) -> Step:
         """One step at a learning rate; `settings` must be those of the first step."""

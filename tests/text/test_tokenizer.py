@@ -93,11 +93,15 @@ def test_streams_of_real_vocabularies(path: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.txt", "<eos>\na\nb\nab\n \n"), ("a.json", ' ["<eos>", "a", "b", "ab", " "]')],
+    [
+        ("a.txt", "<eos>\na\nb\nab\n \n"),
+        ("a.json", ' ["<eos>", "a", "b", "ab", " "]'),
+        ("tokenizer.json", '["<eos>", "a", "b", "ab", " "]'),  # of a folder
+    ],
 )
 def test_a_plain_list_of_tokens(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
-    plain = read_tokenizer(tmp_path / name)
+    plain = read_tokenizer(tmp_path if name == "tokenizer.json" else tmp_path / name)
     assert plain.encode("abb a") == [3, 2, 4, 1]
     assert plain.decode([3, 2, 4, 1, 0]) == "abb a"
     assert plain.decode([1, 0], skip_special=False) == "a<eos>"

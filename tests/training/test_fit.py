@@ -129,12 +129,15 @@ def test_samples_need_a_tokenizer(tmp_path: Path) -> None:
 def test_single_steps_are_those_of_a_run(tmp_path: Path) -> None:
     batch = Counting().batch(np.arange(4))
     model = compiled()
-    losses = [model.step(batch, 0.01, weight_decay=0.0).loss for _ in range(3)]
+    table = bits_of(model.parameters["embed.weight"]).copy()
+    settings: Any = {"weight_decay": 0.0, "freeze": ("embed",)}
+    losses = [model.step(batch, 0.01, **settings).loss for _ in range(3)]
     assert losses[2] < losses[0]
     with pytest.raises(ArchError, match="all steps of a model have the same settings"):
         model.step(batch, 0.01)
     with pytest.raises(ArchError, match="the learning rate cannot be nan"):
-        model.step(batch, math.nan, weight_decay=0.0)
+        model.step(batch, math.nan, **settings)
+    assert np.array_equal(bits_of(model.parameters["embed.weight"]), table)
 
     class Same(Counting):
         def batch(self, numbers: Any) -> Any:
@@ -146,8 +149,8 @@ def test_single_steps_are_those_of_a_run(tmp_path: Path) -> None:
         data=Data(Same()),
         steps=3,
         learning_rate=0.01,
-        weight_decay=0.0,
         schedule="constant",
+        **settings,
     )
     for path, weight in model.parameters.items():
         assert np.array_equal(bits_of(weight), bits_of(fitted.parameters[path]))
@@ -156,3 +159,8 @@ def test_single_steps_are_those_of_a_run(tmp_path: Path) -> None:
 def test_settings_of_a_single_step() -> None:
     with pytest.raises(ArchError, match="a step has no setting `steps`"):
         compiled().step(Counting().batch(np.arange(4)), 0.1, steps=3)
+
+
+def test_opened_data_have_their_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ArchError, match="opened data have their tokenizer already"):
+        compiled().fit(tmp_path / "run", data=DATA, tokenizer="bytes")

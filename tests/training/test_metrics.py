@@ -58,6 +58,7 @@ def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.reference("tensorboardX")
 def test_events_are_those_of_the_metrics(tmp_path: Path) -> None:
     def interrupt(event: Any) -> None:
