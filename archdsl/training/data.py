@@ -365,7 +365,10 @@ def _windowed(asked: _Asked, split: Split, chosen: Chosen, notes: list[str]) -> 
 
 def _notes(found: files.Files, chosen: Chosen | None, roles: Roles) -> list[str]:
     """What to say of the files and the tokenizer."""
-    notes = [_not_used(found.unused)] if found.unused else []
+    kinds = {"training": found.train, "validation": found.valid}
+    counts = [f"{len(paths)} for {kind}" for kind, paths in kinds.items() if paths]
+    notes = [f"files: {', '.join(counts)}"] if len(found.all) > 1 else []
+    notes += [_not_used(found.unused)] if found.unused else []
     if chosen:
         notes.append(chosen.name)
         tokens = [each for each in roles.inputs if is_tokens(each)]

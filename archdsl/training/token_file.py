@@ -111,7 +111,8 @@ def read(path: Path) -> Stored | None:
             return None
         if count == 0:  # which cannot be mapped
             return Stored(np.zeros(0, kind), str(header["checksum"]))
-        os.utime(path)  # the time of last use
+        with suppress(OSError):  # the folder may not be writable
+            os.utime(path)  # the time of last use
         numbers = np.memmap(path, kind, "r", _HEADER, (count,))
         return Stored(numbers, str(header["checksum"]))
     except (OSError, ValueError, KeyError, TypeError):

@@ -124,7 +124,7 @@ def test_the_parts_are_drawn_with_the_seed(tmp_path: Path) -> None:
 
 def test_batches_have_few_lengths(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    records = [{"text": "ab" * int(n)} for n in rng.integers(1, 15, 300)]
+    records = [{"text": "ab" * int(n)} for n in rng.integers(1, 15, 100)]
     graph = graph_of(NEXT)
     data = open_data(write(tmp_path / "a.jsonl", records), graph)
     shapes = set()

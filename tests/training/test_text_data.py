@@ -76,6 +76,7 @@ def test_files_are_for_validation_by_name(tmp_path: Path) -> None:
     assert len(data.train) == len(TEXT) - 3
     assert texts_of(data, [0], "valid") == ["dog "]
     assert "not used: `test.txt`, for a test" in data.notes
+    assert "files: 1 for training, 1 for validation" in data.notes
 
 
 def test_the_test_files_are_for_validation_if_no_other_is(tmp_path: Path) -> None:
