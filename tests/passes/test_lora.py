@@ -135,11 +135,6 @@ def test_the_matrices_are_drawn_as_in_peft(llama: Graph) -> None:
     assert not any(value.any() for path, value in drawn.items() if "_B" in path)
 
 
-def test_an_adapter_shares_the_weights_of_its_model(model: Model) -> None:
-    executable = with_lora(model.executable, 4, 8.0)
-    assert all(executable.parameters[path] is model.parameters[path] for path in model.weights)
-
-
 @pytest.mark.long
 def test_logits_and_decoding_equal_those_of_the_merged_weights(model: Model) -> None:
     executable = filled(model, 2, 3.0, ["h", "head"])

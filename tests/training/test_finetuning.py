@@ -14,8 +14,9 @@ from archdsl.analysis import analyse
 from archdsl.backend.optimizers import Rule
 from archdsl.cli import main
 from archdsl.diagnostics import ArchError
+from archdsl.execution.adapters import adapter_weights, base_hash
 from archdsl.execution.train_step import TrainStep
-from archdsl.formats import read_checkpoint, write_safetensors
+from archdsl.formats import LazyTensor, read_checkpoint, write_safetensors
 from archdsl.graph.nodes import Graph
 from archdsl.model import Model
 from archdsl.published.peft import WEIGHTS
@@ -74,6 +75,22 @@ def test_an_adapter_is_all_that_is_trained() -> None:
     parts = [f"{part}.lora_{side}.weight" for part in ("q", "k", "v", "out") for side in "AB"]
     expected = {f"h.{i}.attention.{part}" for i in (0, 1) for part in parts[1:]}
     assert executable.weights.keys() - frozen == expected
+
+
+def test_an_adapter_is_set_alone_and_the_base_is_known_by_its_hash() -> None:
+    model = compiled(depth=1)
+    executable, _ = prepare_finetuning(model.executable, Settings(lora_rank=2))
+    before, hashed = executable.parameters.stored(), base_hash(executable)
+    path = adapter_weights(executable.graph)[0]
+    new = np.full(executable.weights[path].weight.shape, 2.5, np.float32)
+    executable.fill({path: LazyTensor("float32", new.shape, lambda: new)})
+    after = executable.parameters.stored()
+    assert (executable.parameters[path].numpy() == 2.5).all()
+    assert list(after) == list(executable.weights)
+    assert all(after[other] is before[other] for other in after if other != path)
+    assert base_hash(executable) == hashed
+    other, _ = prepare_finetuning(compiled(depth=1, seed=1).executable, Settings(lora_rank=2))
+    assert base_hash(other) != hashed
 
 
 def test_targets_need_a_rank() -> None:
