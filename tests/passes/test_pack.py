@@ -17,6 +17,8 @@ from archdsl.model import Model
 from archdsl.passes import optimise
 from archdsl.passes.pack import pack
 from archdsl.syntax.parser import parse
+from archdsl.training.loop import train_step
+from archdsl.training.settings import Settings
 from tests.specs import causal_models
 
 SPEC = """\
@@ -100,6 +102,32 @@ def test_other_positions_masks_and_sums(name: str) -> None:
     settings = KINDS[name] | {"vocab": 20, "context": 12}
     settings = {key: value for key, value in settings.items() if key in known[name]}
     assert_equal_alone(analyse(name, None, settings).graph)
+
+
+@pytest.mark.slow
+def test_gradients_are_those_of_each_text_alone() -> None:
+    """The weights have the same gradients from a window as from a padded batch."""
+    spec = SPEC.replace("(logits, tokens)", "(logits, tokens, where = answers: bool[T])")
+    graph, lengths = graph_of(spec), np.array(LENGTHS)
+    window = np.random.default_rng(0).integers(1, 20, (1, lengths.sum()))
+    places = np.concatenate([np.arange(n) for n in lengths])[None]
+    segments = np.repeat(np.arange(len(lengths)), lengths)[None]
+    together = {"tokens": window, "segments": segments, "places": places}
+    rows = np.zeros((2, len(lengths), lengths.max()), int)
+    for number, n in enumerate(lengths):
+        rows[0, number, :n] = window[segments == number]
+        rows[1, number, 1:n] = 1
+    alone = {"tokens": rows[0], "answers": rows[1] > 0}
+    gradients = []
+    for given, packed in ((alone, False), (together | {"answers": places > 0}, True)):
+        settings = Settings(pack=packed)
+        step = train_step(model_of(graph).executable, settings, frozenset())
+        step([inputs.check(step.graph, given, labels=True)], 1e-3, (0, 0))
+        gradients.append({path: each.numpy() for path, each in step.gradients.items()})
+    assert gradients[0].keys() == gradients[1].keys()
+    for path, gradient in gradients[0].items():
+        np.testing.assert_allclose(gradients[1][path], gradient, rtol=0, atol=1e-6)
+        assert gradient.any()
 
 
 def test_what_a_packed_graph_gets() -> None:
