@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tinygrad import Tensor
 
 from archdsl.analysis import analyse
-from archdsl.diagnostics import did_you_mean, fail
+from archdsl.backend.target import open_device
+from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.execution import adapters, checkpoints, inputs
 from archdsl.execution.arguments import check_choice, is_number, whole_number
 from archdsl.execution.executable import Executable
@@ -283,6 +284,7 @@ class Model:
         tokenizer: str | Path | TextTokenizer | None = None,
         resume: bool = False,
         report: Report | None = None,
+        devices: Sequence[str] = (),
         **settings: Any,
     ) -> Result:
         """Trains the model, and writes the folder of the run: see `training.run_folder`.
@@ -291,6 +293,7 @@ class Model:
         - `tokenizer`: of texts: `characters`, `bytes`, `bpe:4096`, or a path.
         - `resume`: continues the run in `folder` from its last checkpoint, bit for bit.
         - `report`: receives a `training.events.Event` after each step.
+        - `devices`: the model's device, and others that compute a share of every batch too.
         - `settings`: see `training.settings.Settings`, such as `steps=2000, batch=12`.
 
         At the end, the model has the weights of the last step, and with `lora_rank` an adapter,
@@ -301,7 +304,7 @@ class Model:
         from archdsl.describe.expand import expand
         from archdsl.syntax.printer import format
         from archdsl.training.data import Data, open_data
-        from archdsl.training.loop import fit
+        from archdsl.training.devices import fit_on
         from archdsl.training.samples import sampler
         from archdsl.training.settings import settings_from
         from archdsl.training.trained import ADAPTER
@@ -321,8 +324,8 @@ class Model:
         spec = format(expand(self.graph))
         frozen = self.adapt(chosen)
         try:
-            result = fit(
-                self.executable,
+            result = fit_on(
+                self._on(devices),
                 folder,
                 data,
                 chosen,
@@ -338,6 +341,18 @@ class Model:
             return result
         finally:
             self._forget()
+
+    def _on(self, devices: Sequence[str]) -> list[Executable]:
+        """The model on its device, and copies on the others."""
+        names = [open_device(each) for each in devices]
+        if names and (names[0] != self.device or len(set(names)) < len(names)):
+            fail(
+                "argument-value",
+                "the model cannot be trained on these devices",
+                expected=f"`{self.device}`, the device of the model, then others",
+                found=listing([*devices]),
+            )
+        return [self.executable, *(self.executable.copied_to(each) for each in names[1:])]
 
     def adopt(self, data: Data) -> None:
         """Takes the graph that data need, if it is another one; the weights stay."""

@@ -16,6 +16,7 @@ from tinygrad.helpers import Context
 from tinygrad.nn import optim
 
 from archdsl.backend.tensors import shape
+from archdsl.backend.tinygrad_seam import one_thread
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.frozen import Frozen
 
@@ -57,12 +58,13 @@ class Optimizer:
 
     def __init__(self, rule: Rule, weights: Mapping[str, Tensor], in_layers: frozenset[str]):
         self._weights, self._rule = weights, rule
-        self._groups = [
-            _Group(self._tinygrad(kind, names, decay, factor), names, factor)
-            for (kind, decay, factor), names in self._kinds(in_layers).items()
-        ]
-        if state := self.state():
-            Tensor.realize(*state.values())
+        with one_thread:
+            self._groups = [
+                _Group(self._tinygrad(kind, names, decay, factor), names, factor)
+                for (kind, decay, factor), names in self._kinds(in_layers).items()
+            ]
+            if state := self.state():
+                Tensor.realize(*state.values())
 
     def _kinds(self, in_layers: frozenset[str]) -> dict[tuple[str, float, float], list[str]]:
         """The weights of each kind: their optimizer, decay, and factor of the learning rate."""

@@ -22,6 +22,7 @@ from archdsl.backend.tinygrad_seam import (
     Ops,
     current_capture,
     graph_runner,
+    one_thread,
     to_program_cache,
 )
 from archdsl.progress import doing
@@ -82,8 +83,11 @@ class Program(Generic[T]):
             raise
 
     def _called(self, *given: Any, **named: Any) -> T:
-        if self._cache and (stored := self._cache.load(given, named)):
-            self._run, self._cache = stored, None
+        if self._cache:
+            with one_thread:  # it opens devices, which a compilation in another thread forbids
+                stored = self._cache.load(given, named)
+            if stored:
+                self._run, self._cache = stored, None
         found: T
         if isinstance(self._run, StoredProgram) or self._run.captured:
             found = self._run(*given, **named)

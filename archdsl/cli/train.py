@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from archdsl.training.plan import Plan
 
 COMMAND = "command.toml"  # in the folder of a run: the data, and how they are read
-_KEPT = ("data", "tokenizer", "device", "dtype", "kernels")  # what it holds
+_KEPT = ("data", "tokenizer", "device", "devices", "dtype", "kernels")  # what it holds
 # What it also holds if an adapter of a checkpoint is trained: the run has no other weights.
 _KEPT_BASE = ("init", "quantize", "set")
 
@@ -243,6 +243,7 @@ def _train(args: argparse.Namespace, job: Job, model: Model, data: Data) -> int:
             data=data,
             resume=args.resume is not None,
             report=reporter,
+            devices=job.devices.split(",") if job.devices else (),
             **settings,
         )
     those.finish()
@@ -270,6 +271,8 @@ def _keep(job: Job) -> None:
         kept += _KEPT_BASE
         if Path(job.init).exists():
             whole = replace(whole, init=str(Path(job.init).absolute()))
+    if whole.devices is not None:
+        whole = replace(whole, device=None)
     given = {name: getattr(whole, name) for name in kept}
     lines = [
         f"{name} = {toml_value(each)}\n" for name, each in given.items() if each is not None

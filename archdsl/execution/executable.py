@@ -191,6 +191,29 @@ class Executable:
         found._parameters = Weights({path: weights[path] for path in found.weights}, self.dtype)
         return found
 
+    def copied_to(self, device: str) -> Executable:
+        """An equal model on another device. Its weights are copies, and not quantized.
+
+        Raises `ArchError` (`model`) if weights are quantized.
+        """
+        if self.parameters.quantized:
+            fail(
+                "model",
+                "a model with quantized weights cannot be copied to another device",
+                help="load it without `quantize`, or use one device",
+            )
+        found = Executable(
+            self.graph, device, self.dtype, self.seed, self.kernels, None, self.tuner
+        )
+        found.weights = dict(self.weights)
+        with one_thread:
+            copies: dict[str, Tensor | Quantized] = {
+                path: realize_outside_capture(each.to(found.device))
+                for path, each in self.parameters.items()
+            }
+        found._parameters = Weights(copies, self.dtype)
+        return found
+
     def version(self) -> int:
         """A number that changes when the weights move to other memory, so that programs must be
         captured again.

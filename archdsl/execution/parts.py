@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tinygrad import Tensor
 
 from archdsl.backend.tensors import copy_in, copy_out, shape
+from archdsl.backend.tinygrad_seam import one_thread
 from archdsl.execution.executable import Executable
 from archdsl.execution.train_step import TrainStep
 from archdsl.formats.host import bits_of
@@ -73,7 +74,8 @@ def make_equal(
     `send` overwrites an array with that of the first process.
     """
     for tensor in (*executable.parameters.in_memory().values(), *step.state().values()):
-        bits = np.array(bits_of(tensor)).view(np.uint8).ravel()
+        with one_thread:
+            bits = np.array(bits_of(tensor)).view(np.uint8).ravel()
         send(bits)
         copy_in(tensor, bits)
     numbers = np.array([step.scale, step.since_overflow], np.float64)

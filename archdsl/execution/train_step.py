@@ -26,6 +26,7 @@ from archdsl.backend.program import Program as Capture
 from archdsl.backend.recompute import Tape
 from archdsl.backend.tensors import (
     copy_in,
+    copy_out,
     realize_outside_capture,
     shape,
     to_device,
@@ -235,7 +236,7 @@ class TrainStep:
             copy_in(tensor, array)
         for name, array in batch.items():
             copy_in(one.batch[name], array)
-        return one.program(*one.given, **one.batch).numpy().astype(np.float64)
+        return copy_out(one.program(*one.given, **one.batch)).astype(np.float64)
 
     def _captured(
         self,

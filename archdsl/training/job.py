@@ -74,6 +74,13 @@ JOB_ROWS = (
     Row("output", "run", Text(), "the folder of the run; it must be new or empty", "FOLDER"),
     Row("device", "device", Text(), "a tinygrad device; `archdsl doctor` lists them", "NAME"),
     Row(
+        "devices",
+        "device",
+        Text(),
+        "compute a share of every batch on each, such as CPU:0,CPU:1 (default: one device)",
+        "NAMES",
+    ),
+    Row(
         "dtype",
         "device",
         Choice(("float32", "float16", "bfloat16")),
@@ -104,6 +111,7 @@ class Job(Frozen):
     init: str | None = None
     tokenizer: str | None = None
     device: str | None = None
+    devices: str | None = None
     dtype: str | None = None
     kernels: str = "best"
     quantize: str | None = None
@@ -115,6 +123,14 @@ def job_from(given: Mapping[str, Any]) -> Job:
     """The job that checked values describe, by the names of `ROWS_BY_NAME`."""
     about = {name: given[name] for name in given if name not in BY_NAME}
     settings = settings_from({name: given[name] for name in given if name in BY_NAME})
+    if about.get("devices") is not None:
+        if about.get("device") is not None:
+            fail(
+                "argument-value",
+                "a run has `device` or `devices`, not both",
+                expected="the first of `devices` is the device of the model",
+            )
+        about["device"] = about["devices"].split(",")[0]
     return Job(**about, settings=settings)
 
 

@@ -110,6 +110,7 @@ def fit(
     resume: bool = False,
     report: Report | None = None,
     sample: Callable[[], str] | None = None,
+    those: Processes | None = None,
 ) -> Result:
     """Trains a model, and writes the folder of the run.
 
@@ -120,6 +121,7 @@ def fit(
     - `resume`: continues the run in `folder` from its last checkpoint.
     - `report`: receives an `Event` after each step.
     - `sample`: generates a text with the weights of the moment.
+    - `those`: the processes that train together, by default those that MPI started.
 
     With `ema`, evaluations, samples and the weights of checkpoints are the averages, and at the
     end the model has them.
@@ -130,12 +132,10 @@ def fit(
     in float16 it is skipped, because the loss scale is adapted. See `run_folder.open_run` for
     the other errors.
     """
-    those = processes()
+    those = those or processes()
     those.check_batch(settings.batch)
     if not those.leads:
-        step = train_step(executable, settings, frozen, those.parts)
-        those.make_equal(executable, step)
-        done = follow(step, Batches(data, step, settings, those), settings, those)
+        done = join(executable, data, settings, frozen, those)
         finish_at_exit(those)
         return Result(Path(folder), done, None, None, None, None, 0.0, None)
     source = source if source and adapter_weights(executable.graph) else ""
@@ -180,6 +180,19 @@ def fit(
             result = loop.run(stop)
     finish_at_exit(those)
     return result
+
+
+def join(
+    executable: Executable,
+    data: Data,
+    settings: Settings,
+    frozen: frozenset[str],
+    those: Processes,
+) -> int:
+    """Computes the share of a process that does not lead; gives the steps of the run."""
+    step = train_step(executable, settings, frozen, those.parts)
+    those.make_equal(executable, step)
+    return follow(step, Batches(data, step, settings, those), settings, those)
 
 
 def _weights(executable: Executable, start: Checkpoint, source: str) -> dict[str, LazyTensor]:
