@@ -11,12 +11,10 @@ from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
-from tinygrad import Tensor
-from tinygrad.helpers import Context
-from tinygrad.nn import optim
+from tinygrad import Context, Tensor
 
 from archdsl.backend.tensors import shape
-from archdsl.backend.tinygrad_seam import one_thread
+from archdsl.backend.tinygrad_seam import one_thread, optim
 from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.frozen import Frozen
 

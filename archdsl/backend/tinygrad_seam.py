@@ -52,6 +52,7 @@ from tinygrad.helpers import (
     all_int,
     getenv,
 )
+from tinygrad.nn import optim
 from tinygrad.renderer import Estimates
 from tinygrad.renderer.cstyle import ClangRenderer
 from tinygrad.runtime.support.compiler_cpu import ClangCompiler
@@ -107,6 +108,7 @@ __all__ = [
     "memory",
     "not_captured",
     "one_thread",
+    "optim",
     "read_buffer",
     "run_linear",
     "set_runtime",

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad import Tensor, dtypes
-from tinygrad.helpers import Context
+from tinygrad import Context, Tensor, dtypes
 
 from archdsl.backend import interpret
 from archdsl.backend.losses import Mean

@@ -18,6 +18,8 @@ BEHAVIOUR = {
     "storage_fmt_for_dtype": "the memoryview format in which a dtype is stored",
     "all_int": "whether all sizes are numbers, not variables",
     "TRAINING": "the ContextVar that enables dropout; false unless a user sets it",
+    "optim": "AdamW, LAMB, Muon and SGD; schedule_step gives the weights and the state to "
+    "realize, and `lr` may be a tensor that is replaced",
     # -- lowering and programs --
     "to_program": "lowers and compiles a kernel: SINK -> PROGRAM, src[0].arg.applied_opts; the "
     "arg of a kernel has opts_to_apply and beam",

@@ -141,3 +141,16 @@ def training() -> None:
     with Context(TRAINING=1):
         assert found.value
     assert not found.value
+
+
+@check("optim")
+def optimizers() -> None:
+    for name in ("AdamW", "LAMB", "Muon", "SGD"):
+        weight = realized(1, 2).reshape(1, 2)
+        with Context(TRAINING=1):
+            optimizer = getattr(private("optim"), name)([weight])
+            optimizer.lr = realized(0.5)
+            weight.grad = realized(1, 1).reshape(1, 2)
+            changed = optimizer.schedule_step()
+        Tensor.realize(*changed)
+        assert (weight < Tensor([[1, 2]], device="CPU")).all().item()
