@@ -130,6 +130,7 @@ class Backend:
 
 TARGETS = {
     "CUDA": Backend(CUDARenderer, Target("CUDA", "", "sm_90"), nvrtc, "mma.sync"),
+    "CUDA:sm_80": Backend(CUDARenderer, Target("CUDA", "", "sm_80"), nvrtc, "mma.sync"),
     "NV": Backend(CUDARenderer, Target("NV", "", "sm_90"), nvrtc, "mma.sync"),
     "AMD": Backend(AMDLLVMRenderer, Target("AMD", "LLVM", "gfx942"), llvm, "amdgcn.mfma"),
     "AMD:gfx1100": Backend(

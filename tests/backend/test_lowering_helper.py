@@ -8,12 +8,13 @@ from tinygrad.dtype import DType
 
 from tests.backend.lowering import TARGETS, Kernel, lower, missing_compiler
 
-WITH_TENSOR_CORES = ["CUDA", "NV", "AMD", "AMD:gfx1100", "AMD:HIP", "METAL"]
+WITH_TENSOR_CORES = ["CUDA", "CUDA:sm_80", "NV", "AMD", "AMD:gfx1100", "AMD:HIP", "METAL"]
 HALVES = [dtypes.half, dtypes.bfloat16]
 
 # What only the compiler's output has: a header, or an instruction that no source spells.
 COMPILED = {
     "CUDA": b".target sm_90",
+    "CUDA:sm_80": b".target sm_80",
     "NV": b"\x7fELF",
     "AMD": b"\x7fELF",
     "AMD:gfx1100": b"\x7fELF",
