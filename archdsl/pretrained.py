@@ -162,9 +162,10 @@ def export(
     weight map with a config, if the weights or the files do not fit the model, or if the folder
     already has a checkpoint.
     """
+    chosen = _choose_map(analysis, map)
     parameters_ = {p.path: p for p in parameters(analysis.graph)}
     ours = checkpoints.read(weights, parameters_, analysis.maps, None)
-    return _export(analysis, ours, weights, folder, map, shard_bytes, files, ignore)
+    return _export(analysis, chosen, ours, weights, folder, shard_bytes, files, ignore)
 
 
 def merge(
@@ -205,7 +206,8 @@ def merge(
         found[path] = with_low_rank(path, weight, low.get(path), kind)
     if not to_gguf:
         recast = dtype is not None
-        count, _ = _export(analysis, found, str(base), to, None, SHARD, files, ignore, recast)
+        chosen, base = _choose_map(analysis, None), str(base)
+        count, _ = _export(analysis, chosen, found, base, to, SHARD, files, ignore, recast)
         return len(low), count
     theirs = checkpoints.to_published(analysis.maps[known.title], found)
     copy_gguf(opened.path, to, {**opened.tensors, **theirs})
@@ -214,10 +216,10 @@ def merge(
 
 def _export(
     analysis: Analysis,
+    chosen: WeightMap,
     ours: Mapping[str, LazyTensor],
     weights: str,
     folder: str | Path,
-    map: str | None,
     shard_bytes: int,
     files: str | None,
     ignore: Collection[str],
@@ -225,7 +227,6 @@ def _export(
 ) -> tuple[int, int]:
     """Writes weights as a published checkpoint. `weights` is where they come from, and `recast`
     whether they have another dtype there."""
-    chosen = _choose_map(analysis, map)
     node = chosen.config
     assert node is not None
     theirs = checkpoints.to_published(chosen, ours)

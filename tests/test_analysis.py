@@ -18,6 +18,7 @@ from archdsl.graph.nodes import Graph, Stack
 from archdsl.semantics.library import standard_library
 from archdsl.semantics.models import ModelBuilder
 from tests.semantics.small import graph, model, output
+from tests.suite import mostly_long
 
 CASES = Path(__file__).parent / "cases" / "semantics"
 SETTINGS = str(CASES / "settings.arch")
@@ -138,7 +139,7 @@ def test_a_library_is_found_from_any_folder(
 
 
 @pytest.mark.parametrize(
-    "path", sorted(standard_library().glob("*.arch")), ids=lambda p: p.name
+    "path", mostly_long(sorted(standard_library().glob("*.arch"))), ids=lambda p: p.name
 )
 def test_the_library_has_no_mistake(path: Path) -> None:
     assert archdsl.check(str(path)) == []

@@ -18,6 +18,7 @@ from archdsl.passes.program import lower
 from archdsl.passes.recurrences import plan
 from archdsl.passes.select_kernels import CPU
 from archdsl.syntax.parser import parse
+from tests.suite import some
 
 CORRECTED = """
 block corrected(
@@ -110,8 +111,8 @@ def run(made: Graph, target: str | None, given: dict[str, Any]) -> NDArray[np.fl
     return found
 
 
-@pytest.mark.few(2)
-@pytest.mark.parametrize("target", [None, CPU])
+@pytest.mark.few(1)
+@pytest.mark.parametrize("target", some([None, CPU], CPU))
 @pytest.mark.parametrize("name", [name for name, update in UPDATES.items() if update[1]])
 def test_computed_at_once_and_one_by_one(
     name: str, target: str | None, monkeypatch: pytest.MonkeyPatch

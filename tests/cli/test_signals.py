@@ -33,6 +33,8 @@ WORK = {
     "classify": ("import tinygrad", "folder a.png"),
     "embed": ("import tinygrad", "folder text"),
     "transcribe": ("import tinygrad", "folder a.wav"),
+    "train": ("import tinygrad", "gpt.arch --data a.txt -o new"),
+    "runs": ("import numpy", "new"),
     "import": ("import tinygrad", "folder"),
     "export": ("import tinygrad", "gpt2.arch --weights a.npz --to new"),
     "merge": ("import tinygrad", "folder adapter -o new"),
