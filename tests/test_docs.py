@@ -226,7 +226,7 @@ def test_generated_pages_are_up_to_date(
     assert path.read_text(encoding="utf-8") == generate()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_sample_of_prose_depends_on_the_seed_alone() -> None:
     sample = sample_prose.sample(ROOT, 7)
     assert sample == sample_prose.sample(ROOT, 7) != sample_prose.sample(ROOT, 8)

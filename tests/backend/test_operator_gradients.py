@@ -160,9 +160,9 @@ def test_dropout() -> None:
     """The gradient of each number is its part of the value: 0 or 1 / (1 - rate)."""
     model = compiled("input x: float[T <= 7, 400] output y: float[T, 400] = x -> dropout(0.25)")
     executable = model.executable
-    x = Tensor.ones(2, 3, 400).contiguous().realize()
+    x = Tensor.ones(2, 3, 400, device="CPU").contiguous().realize()
     context = executable.run(executable.lowered(executable.graph, {"x": x}, trains=True))
-    context.key = Tensor([1, 2], dtype="uint32")
+    context.key = Tensor([1, 2], dtype="uint32", device="CPU")
     y = interpret.forward(context, {"x": x})["y"]
     (gradient,) = y.sum().gradient(x)
     Tensor.realize(y, gradient)
