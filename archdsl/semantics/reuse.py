@@ -26,7 +26,8 @@ def remember(block: ast.Expr, label: ast.Name, env: Env, builder: GraphBuilder) 
 
 def find(call: ast.Name | ast.Call, env: Env, builder: GraphBuilder) -> Part | Poison:
     """The part that `tied(label, …)` names, with the arguments that the call replaces."""
-    first, *others = call.args if isinstance(call, ast.Call) else (None,)
+    args = call.args if isinstance(call, ast.Call) else ()
+    first, others = next(iter(args), None), args[1:]
     word = first.value if first and first.name is None else None
     if not isinstance(word, ast.Name | ast.String):
         builder.skip(call)
@@ -50,7 +51,7 @@ def find(call: ast.Name | ast.Call, env: Env, builder: GraphBuilder) -> Part | P
             expected=listing(known) or None,
             help=did_you_mean(label, known) or f"add the label: `x -> {label}: block(…)`",
         )
-    block = _with_arguments(part.block, tuple(others), env)
+    block = _with_arguments(part.block, others, env)
     if block is None:
         builder.skip(*others)
         return builder.report_error(
