@@ -30,6 +30,17 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     add_runtime(parser, checkpoint=True)
 
 
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of how to read a published checkpoint: its spec, settings and config."""
+    parser.add_argument(
+        "--spec",
+        metavar="FILE",
+        help="the spec that can read the checkpoint (default: found in the standard library)",
+    )
+    add_settings(parser)
+    add_ignore(parser)
+
+
 def add_ignore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ignore",

@@ -6,11 +6,10 @@ import argparse
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from archdsl.cli.checkpoints import add_ignore
+from archdsl.cli.checkpoints import add_reading
 from archdsl.cli.common import (
     Subparsers,
     add_command,
-    add_settings,
     parse_settings,
     print_note,
 )
@@ -52,13 +51,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         help="write the weights, with the spec's names, and beside them the checkpoint's other "
         "files, in the folder FILE.files (default: only the spec)",
     )
-    parser.add_argument(
-        "--spec",
-        metavar="FILE",
-        help="the spec that can read the checkpoint (default: found in the standard library)",
-    )
-    add_settings(parser)
-    add_ignore(parser)
+    add_reading(parser)
     parser.set_defaults(run=run)
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from archdsl.cli.checkpoints import add_ignore
+from archdsl.cli.checkpoints import add_reading
 from archdsl.cli.common import (
     Subparsers,
     add_command,
-    add_settings,
     parse_settings,
     print_note,
 )
@@ -56,13 +55,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         help="the folder with the tokenizer and the other files of the checkpoint; none: write "
         "only the weights and a config (default: CHECKPOINT, if it is a folder)",
     )
-    parser.add_argument(
-        "--spec",
-        metavar="FILE",
-        help="the spec that can read the checkpoint (default: found in the standard library)",
-    )
-    add_settings(parser)
-    add_ignore(parser)
+    add_reading(parser)
     parser.set_defaults(run=run)
 
 
