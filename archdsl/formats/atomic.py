@@ -49,13 +49,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
             yield temporary
             if target.exists():
                 shutil.copymode(target, temporary)
-            _flush(temporary)
+            flush(temporary)
             os.replace(temporary, target)
         finally:
             os.close(descriptor)
             temporary.unlink(missing_ok=True)
         if os.name == "posix":
-            _flush(target.parent)  # which has the new name
+            flush(target.parent)  # which has the new name
     except OSError as error:
         # An OSError about another file is not ours to report.
         if error.filename not in (None, str(temporary), str(target)):
@@ -97,8 +97,8 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _flush(path: Path) -> None:
-    """Waits until a file or folder is written to disk."""
+def flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are written to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

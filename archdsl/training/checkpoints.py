@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics import ArchError, fail
 from archdsl.files import open_file, read_bytes
-from archdsl.formats.atomic import replacing
+from archdsl.formats.atomic import flush, replacing
 from archdsl.formats.safetensors import read_safetensors, write_safetensors
 from archdsl.formats.strict_json import parse_object
 from archdsl.frozen import Frozen
@@ -111,7 +111,7 @@ def write(
                 path.write_text(json.dumps(entries, indent=2) + "\n")
             _delete(target)
             os.replace(temporary, target)
-            _flush(folder)
+            flush(folder)
         except ArchError as error:
             raise _renamed(error, temporary, target) from error
         finally:
@@ -232,15 +232,6 @@ def _hash(path: Path) -> str:
         while part := stream.read(_PART):
             found.update(part)
     return found.hexdigest()
-
-
-def _flush(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
