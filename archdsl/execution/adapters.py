@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import zlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from archdsl.diagnostics import fail
 from archdsl.execution.arguments import is_number, whole_number
 from archdsl.execution.executable import Executable
+from archdsl.execution.initial_weights import random_numbers
 from archdsl.formats.host import bits_of
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import parameters
@@ -41,8 +41,7 @@ def initial_adapter(graph: Graph, seed: int) -> dict[str, NDArray[np.float32]]:
     shapes = {each.path: each.weight.shape for each in parameters(graph)}
     found = {}
     for a, b in adapted(graph).values():
-        words = np.random.SeedSequence([seed, zlib.crc32(a.encode())])
-        random = np.random.Generator(np.random.Philox(words))
+        random = random_numbers(a, seed)
         reach = np.float32(shapes[a][1] ** -0.5)
         found[a] = (2 * random.random(shapes[a], np.float32) - 1) * reach
         found[b] = np.zeros(shapes[b], np.float32)

@@ -38,6 +38,12 @@ def initial_weights(
             yield path, value.result()
 
 
+def random_numbers(path: str, seed: int) -> np.random.Generator:
+    """The random numbers of the weight at a path; no other weight has them."""
+    words = np.random.SeedSequence([seed, zlib.crc32(path.encode())])
+    return np.random.Generator(np.random.Philox(words))
+
+
 def draw_weight(
     path: str, weight: Weight, rule: str, numbers: Mapping[str, float], seed: int
 ) -> NDArray[np.float32]:
@@ -56,8 +62,7 @@ def draw_weight(
             return np.zeros(weight.shape, np.float32)
         case "ones":
             return np.ones(weight.shape, np.float32)
-    words = np.random.SeedSequence([seed, zlib.crc32(path.encode())])
-    random = np.random.Generator(np.random.Philox(words))
+    random = random_numbers(path, seed)
     if rule == "xavier" and weight.init == "matrix":
         reach = np.float32(np.sqrt(6 / (weight.shape[0] + weight.shape[1])))
         return (2 * random.random(weight.shape, np.float32) - 1) * reach
