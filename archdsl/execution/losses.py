@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,10 @@ class Losses(Frozen):
 
     def __add__(self, other: Losses) -> Losses:
         return Losses(self.totals + other.totals, self.counts + other.counts, self.weights)
+
+    def total(self, add: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Losses:
+        """The losses of all processes; `add` gives the sum of numbers over them."""
+        return Losses(add(self.totals), add(self.counts), self.weights)
 
     @property
     def terms(self) -> NDArray[np.float64]:

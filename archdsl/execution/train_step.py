@@ -154,9 +154,7 @@ class TrainStep:
                 losses = found if losses is None else losses + found
             assert losses is not None
             if self.parts:
-                losses = Losses(
-                    self._add(losses.totals), self._add(losses.counts), losses.weights
-                )
+                losses = losses.total(self.parts.add)
                 square = self.parts.add_gradients(self.gradients)
             return self._finish(losses, math.sqrt(square) / self.scale, rate)
 

@@ -112,9 +112,7 @@ class Several(Processes):
             return self._world.Iallreduce(self._mpi.IN_PLACE, numbers).Wait
 
     def total(self, losses: Losses) -> Losses:
-        from archdsl.execution.losses import Losses
-
-        return Losses(self.add(losses.totals), self.add(losses.counts), losses.weights)
+        return losses.total(self.add)
 
     def seed(self, *seed: int) -> tuple[int, ...]:
         # A number that no step has, so no two processes have the same masks.
