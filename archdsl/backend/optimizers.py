@@ -51,6 +51,11 @@ class Rule(Frozen):
             )
 
 
+def kind_of(name: str, sides: tuple[int, ...], in_layer: bool) -> str:
+    """The optimizer of a weight under a rule: `muon` is for the matrices of layers alone."""
+    return "adamw" if name == "muon" and not (in_layer and len(sides) > 1) else name
+
+
 class Optimizer:
     """A rule applied to weights: its tensors, and one update of the weights."""
 
@@ -70,11 +75,9 @@ class Optimizer:
         for path, weight in self._weights.items():
             sides = shape(weight)
             decay = rule.weight_decay if len(sides) > 1 else 0.0
-            name, factor = rule.name, 1.0
-            if name == "muon" and path in in_layers and len(sides) > 1:
+            name, factor = kind_of(rule.name, sides, path in in_layers), 1.0
+            if name == "muon":
                 factor = 0.2 * math.sqrt(max(sides[0], prod(sides[1:])))
-            elif name == "muon":
-                name = "adamw"
             kinds.setdefault((name, decay, factor), []).append(path)
         return kinds
 

@@ -18,6 +18,8 @@ from archdsl.training.order import Order
 from archdsl.training.processes import Processes
 from archdsl.training.settings import Settings
 
+_PASSES = 3  # a backward pass computes twice the products of a forward pass
+
 
 class Batches:
     """The share of this process in the batches of a run."""
@@ -97,9 +99,10 @@ class Counter:
         )
 
     def flops(self, batch: Batch) -> int:
-        """The flops of matrix products in a forward pass, padding included."""
+        """The flops of matrix products in training, padding included: a backward pass counted
+        as two forward passes (Kaplan et al. 2020, section 2.1)."""
         sizes: dict[str, int] = {}
         for each in self._inputs:
             for axis, size in zip(each.type.axes, batch[each.name].shape[1:], strict=True):
                 sizes |= {name: size for name in axis.size.vars if str(axis.size) == name}
-        return len(next(iter(batch.values()))) * self._flops.at(sizes)
+        return _PASSES * len(next(iter(batch.values()))) * self._flops.at(sizes)

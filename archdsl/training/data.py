@@ -92,8 +92,9 @@ class Data(Frozen):
 
     @property
     def fingerprint(self) -> str:
-        """Changes if an example for training does."""
-        return self.train.fingerprint
+        """Changes if an example for training or for validation does."""
+        valid = self.valid.fingerprint if self.valid else "none"
+        return f"{self.train.fingerprint} {valid}"
 
     def describe(self) -> list[str]:
         """The data in lines for people."""

@@ -50,7 +50,6 @@ from archdsl.training.trained import BEST, LAST, MODEL
 Batch = Mapping[str, NDArray[Any]]
 RECENT = 20  # steps whose times give the speed
 _PACKAGES = ("archdsl", "tinygrad", "numpy")
-_PASSES = 3  # a backward pass computes twice the products of a forward pass
 
 
 class Result(Frozen):
@@ -143,7 +142,7 @@ def fit(
         spec,
         settings,
         data.train.describe(),
-        _fingerprint(data),
+        data.fingerprint,
         executable.dtype,
         base_hash(executable) if source else "",
         source,
@@ -207,11 +206,6 @@ def _stored(executable: Executable, source: str) -> Collection[str]:
     """The paths of the weights in a checkpoint: those of the adapter, if the others are in a
     published checkpoint."""
     return adapter_weights(executable.graph) if source else executable.weights
-
-
-def _fingerprint(data: Data) -> str:
-    """What changes if the training or the validation data change."""
-    return f"{data.train.fingerprint} {data.valid.fingerprint if data.valid else 'none'}"
 
 
 class _Loop:
@@ -312,7 +306,7 @@ class _Loop:
         if best or last or _due(now, settings.save_every):
             self._save()
         usual = median(self.times)
-        work = _PASSES * flops / usual
+        work = flops / usual
         self.tell(
             Event(
                 now,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from math import ceil, prod
 
 from archdsl.backend.interpret import measured
+from archdsl.backend.optimizers import kind_of
 from archdsl.backend.tinygrad_devices import total_memory
 from archdsl.diagnostics import fail
 from archdsl.execution import inputs
@@ -35,7 +36,6 @@ from archdsl.training.settings import Settings
 from archdsl.training.text_data import TextWindows
 
 _SAMPLED = 4  # batches whose sizes are measured
-_PASSES = 3  # a backward pass computes twice the products of a forward pass
 _STATES = {"adamw": 2, "lamb": 2, "sgd": 1, "muon": 1}  # tensors of the size of a weight
 
 
@@ -139,7 +139,7 @@ def make_plan(
         data_units=_data_units(data.train, units / (count * rows)),
         bytes=needed_bytes(executable, settings, sizes, rows, frozen),
         memory=usable_memory(executable.device),
-        flops=_PASSES * work * settings.accumulate // count,
+        flops=work * settings.accumulate // count,
         peak=peak,
     )
     if plan.memory is not None and plan.bytes.total > plan.memory:
@@ -195,10 +195,7 @@ def _states(
     """The numbers that an optimizer has for each weight: see `backend.optimizers.Rule`."""
     inside = in_layers(graph)
     for path, shape in shapes.items():
-        name = optimizer
-        if name == "muon" and not (path in inside and len(shape) > 1):
-            name = "adamw"
-        yield _STATES[name] * prod(shape)
+        yield _STATES[kind_of(optimizer, shape, path in inside)] * prod(shape)
 
 
 def usable_memory(device: str) -> int | None:
