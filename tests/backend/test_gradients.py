@@ -314,7 +314,7 @@ print(hashlib.sha256(b"".join(each.tobytes() for each in found)).hexdigest())
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_gradients_do_not_depend_on_the_number_of_threads() -> None:
     root = str(Path(archdsl.__file__).parents[1])
 

@@ -152,7 +152,7 @@ def test_number_by_number(kernel: str, T: int) -> None:
     assert (end.numpy() == found.numpy()[:, -1]).all()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "delta"), [(1, False), (2, True)])
 def test_gradients(form: int, delta: bool) -> None:
     """Of each input, against those of the loop, by tinygrad too."""

@@ -146,6 +146,7 @@ def settings(*sizes: str) -> list[str]:
     return [word for size in sizes for word in ("--set", size)]
 
 
+@pytest.mark.slow
 @pytest.mark.reference("torch", "transformers")
 def test_a_spec_is_compared_with_transformers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "gpt2.arch", *settings(*TINY), *QUICK, "--json"]) == 0
