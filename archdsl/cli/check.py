@@ -15,6 +15,7 @@ from archdsl.cli.common import (
     parse_settings,
     print_note,
 )
+from archdsl.describe.facts import facts
 from archdsl.diagnostics import ArchError
 from archdsl.graph.cost import cost, format_bytes
 from archdsl.graph.nodes import Graph, Input, describe_losses
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         import json  # most runs do not need it
 
         data = {"diagnostics": [d.as_dict() for d in problems], "warnings": warnings}
-        print(json.dumps(data | {"models": [_data(a.graph) for a in analyses]}, indent=2))
+        print(json.dumps(data | {"models": [facts(a.graph) for a in analyses]}, indent=2))
     elif problems:
         print(ArchError(problems), file=sys.stderr)
     elif analyses:
@@ -107,20 +108,3 @@ def _type(type: Type) -> str:
     text = str(replace(type, noncausal=frozenset()))
     causal = sorted(type.vars - type.noncausal) if type.dtype == "float" else []
     return text + (f", causal along {' and '.join(causal)}" if causal else "")
-
-
-def _data(graph: Graph) -> dict[str, object]:
-    found, types = cost(graph), graph.types()
-    return {
-        "model": graph.name,
-        "inputs": {i.name: str(i.type) for i in graph.inputs},
-        "defaults": {i.name: i.default for i in graph.inputs if i.default is not None},
-        "outputs": {name: str(types[ref]) for name, ref in graph.outputs},
-        "params": found.params,
-        "weight_bytes": found.weight_bytes,
-        "sizes": dict(found.sizes),
-        "flops": found.flops,
-        "flops_formula": str(found.flops_formula),
-        "activation_bytes": found.activation_bytes,
-        "cache_bytes": found.cache_bytes,
-    }

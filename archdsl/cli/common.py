@@ -48,6 +48,9 @@ GROUPS = {
         "bench": "measure time and memory of a model; compare with transformers if installed",
         "doctor": "list the devices of this machine and what is missing for the others",
     },
+    "connect a tool": {
+        "mcp": "answer an agent's questions about specs, over the Model Context Protocol",
+    },
 }
 """All commands by purpose, each with its one-line summary."""
 

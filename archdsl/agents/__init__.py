@@ -1,0 +1,1 @@
+"""archdsl for programs that write specs: tools of the Model Context Protocol."""

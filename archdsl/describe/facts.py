@@ -1,0 +1,30 @@
+"""The types and the cost of a model, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from archdsl.graph.cost import cost
+from archdsl.graph.nodes import Graph
+
+
+def facts(graph: Graph, sizes: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Types of inputs and outputs, parameters, flops and bytes in float32, of one example.
+
+    `sizes` are lengths of varying axes; the others are at their bounds.
+    """
+    found, types = cost(graph, sizes), graph.types()
+    return {
+        "model": graph.name,
+        "inputs": {i.name: str(i.type) for i in graph.inputs},
+        "defaults": {i.name: i.default for i in graph.inputs if i.default is not None},
+        "outputs": {name: str(types[ref]) for name, ref in graph.outputs},
+        "params": found.params,
+        "weight_bytes": found.weight_bytes,
+        "sizes": dict(found.sizes),
+        "flops": found.flops,
+        "flops_formula": str(found.flops_formula),
+        "activation_bytes": found.activation_bytes,
+        "cache_bytes": found.cache_bytes,
+    }
