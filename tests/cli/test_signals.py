@@ -42,6 +42,7 @@ WORK = {
     "score": ("import tinygrad", "folder a.txt"),
     "bench": ("import tinygrad", "gpt.arch"),
     "doctor": ("subprocess.Popen archdsl.backend", ""),
+    "mcp": ("import archdsl.agents", ""),
 }
 
 
