@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 
 from archdsl.cli.common import Subparsers, add_command
 from archdsl.diagnostics import fail
@@ -20,5 +21,7 @@ def run(args: argparse.Namespace) -> int:
         if error.name != "mcp":
             raise
         fail("file", "`archdsl mcp` needs mcp", help="pip install 'archdsl[mcp]'")
+    # The thread that reads stdin would delay Ctrl-C until its next line.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     server().run()
     return 0
