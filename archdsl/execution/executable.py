@@ -165,30 +165,20 @@ class Executable:
             reader = WeightReader(self.device, self.dtype, self.quantize, found.values())
             tensors = ((name, reader.read(stored)) for name, stored in ranged)
             new = self._placed_weights(tensors, "loading weights").stored()
-            weights = {**own, **new}
-            self._parameters = Weights({p: weights[p] for p in self.weights}, self.dtype)
+            self._set_weights({**own, **new})
             self._drop_captures()
 
     def extended(self, graph: Graph, more: Mapping[str, NDArray[Any]]) -> Executable:
         """A model of another graph: it has the weights `more`, float32, and shares the other
         ones with this model. Those of `more` are never quantized."""
-        found = Executable(
-            graph,
-            self._asked_device,
-            self.dtype,
-            self.seed,
-            self.kernels,
-            self.quantize,
-            self.tuner,
-        )
-        found._device, found._full = self.device, self._full | more.keys()
+        found = self._another(graph, self.device, self.quantize)
+        found._full = self._full | more.keys()
         with one_thread:
             placed = {
                 path: realize_outside_capture(to_device(each, self.device).cast(self.dtype))
                 for path, each in more.items()
             }
-        weights = self.parameters.stored() | placed
-        found._parameters = Weights({path: weights[path] for path in found.weights}, self.dtype)
+        found._set_weights(self.parameters.stored() | placed)
         return found
 
     def copied_to(self, device: str) -> Executable:
@@ -202,17 +192,24 @@ class Executable:
                 "a model with quantized weights cannot be copied to another device",
                 help="load it without `quantize`, or use one device",
             )
-        found = Executable(
-            self.graph, device, self.dtype, self.seed, self.kernels, None, self.tuner
-        )
+        found = self._another(self.graph, device, quantize=None)
         found.weights = dict(self.weights)
         with one_thread:
-            copies: dict[str, Tensor | Quantized] = {
-                path: realize_outside_capture(each.to(found.device))
-                for path, each in self.parameters.items()
-            }
-        found._parameters = Weights(copies, self.dtype)
+            found._set_weights(
+                {
+                    path: realize_outside_capture(each.to(found.device))
+                    for path, each in self.parameters.items()
+                }
+            )
         return found
+
+    def _another(self, graph: Graph, device: str, quantize: str | None) -> Executable:
+        return Executable(
+            graph, device, self.dtype, self.seed, self.kernels, quantize, self.tuner
+        )
+
+    def _set_weights(self, found: Mapping[str, Tensor | Quantized]) -> None:
+        self._parameters = Weights({path: found[path] for path in self.weights}, self.dtype)
 
     def version(self) -> int:
         """A number that changes when the weights move to other memory, so that programs must be
