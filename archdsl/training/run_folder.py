@@ -37,10 +37,11 @@ from archdsl.formats.strict_json import read_object
 from archdsl.frozen import Frozen
 from archdsl.training import checkpoints, metrics
 from archdsl.training.checkpoints import Checkpoint, cleaning
+from archdsl.training.run_lock import locked
 from archdsl.training.settings import Settings, settings_from
 from archdsl.training.trained import CHECKPOINTS, SETTINGS, SPEC
 
-ENVIRONMENT, LOCK = "environment.json", ".lock"
+ENVIRONMENT = "environment.json"
 _FILES = (SPEC, SETTINGS, ENVIRONMENT, CHECKPOINTS, metrics.NAME)  # of each start
 
 CHANGEABLE = (
@@ -104,6 +105,19 @@ def open_run(
     - the spec, the data, the dtype or a setting is another one;
     - all checkpoints are damaged.
     """
+    check_folder(path, resume)
+    with cleaning(path):
+        path.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        # Without a checkpoint nothing is lost when the run begins again.
+        if _is_empty(path):
+            yield _created(path, identity, machine)
+        else:
+            yield _continued(path, identity, machine)
+
+
+def check_folder(path: Path, resume: bool) -> None:
+    """Raises `ArchError` (`file`) if no run can begin or continue in a folder."""
     if resume and not path.is_dir():
         fail("file", f"{path}: there is no run to resume", help="start it without `resume`")
     if not resume and path.exists() and not _is_empty(path):
@@ -120,14 +134,6 @@ def open_run(
             expected=listing((SPEC, ENVIRONMENT, SETTINGS), "and"),
             help="choose a new folder",
         )
-    with cleaning(path):
-        path.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
-        # Without a checkpoint nothing is lost when the run begins again.
-        if _is_empty(path):
-            yield _created(path, identity, machine)
-        else:
-            yield _continued(path, identity, machine)
 
 
 def _is_empty(path: Path) -> bool:
@@ -307,27 +313,3 @@ def toml_value(value: object) -> str:
 def _write(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a folder for this process; the lock ends with the process."""
-    with cleaning(path):
-        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            import fcntl  # not on Windows
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except BlockingIOError as error:
-            fail(
-                "file",
-                f"{path}: another process trains in this folder",
-                help="wait for it, or choose another folder",
-                cause=error,
-            )
-        yield
-    finally:
-        os.close(descriptor)

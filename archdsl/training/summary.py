@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +12,8 @@ from typing import Any
 from archdsl.diagnostics import fail
 from archdsl.frozen import Frozen
 from archdsl.training import metrics
-from archdsl.training.run_folder import LOCK, read_environment, read_settings, read_spec
+from archdsl.training.run_folder import read_environment, read_settings, read_spec
+from archdsl.training.run_lock import is_locked
 from archdsl.training.trained import SETTINGS
 
 RECENT = 20  # steps over which the loss and the speed are taken
@@ -117,23 +117,6 @@ def differing(runs: Sequence[Summary]) -> dict[str, list[Any]]:
 
 
 def _state(folder: Path, step: int, steps: int) -> str:
-    if _is_locked(folder / LOCK):
+    if is_locked(folder):
         return "running"
     return "complete" if step >= steps else "stopped"
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a process trains in a folder."""
-    try:
-        import fcntl  # not on Windows
-
-        descriptor = os.open(path, os.O_RDONLY)
-    except (ImportError, OSError):
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
