@@ -9,6 +9,7 @@ line first. While a line of other output is incomplete, no progress is drawn.
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import sys
 import threading
@@ -50,6 +51,13 @@ def print_text(text: str, end: str = "\n", file: TextIO | None = None) -> None:
     text = escape(text) if file is sys.stderr else text
     with _line.text(text + end, file) if _line else contextlib.nullcontext():
         print(text, end=end, file=file, flush=True)
+
+
+def print_json(value: object) -> None:
+    """Prints a value as a line of JSON; a number that is not finite is null."""
+    from archdsl.formats.strict_json import finite  # imports numpy
+
+    print_text(json.dumps(finite(value), allow_nan=False))
 
 
 class _Line(threading.Thread):

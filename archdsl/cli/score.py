@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from archdsl.cli.common import Subparsers, add_command, add_json
 from archdsl.cli.generation_options import add_model, load_model_and_tokenizer
+from archdsl.cli.progress_line import print_json
 from archdsl.diagnostics import fail
 from archdsl.files import read_bytes
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         "windows": found.windows,
     }
     if args.json:
-        print(json.dumps(result))
+        print_json(result)
         return 0
     print(f"perplexity       {found.perplexity:.4f}")
     print(f"nats per token   {found.nats / found.predicted:.6f}")

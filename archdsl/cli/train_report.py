@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -10,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from archdsl.cli.common import print_note
-from archdsl.cli.progress_line import print_text
+from archdsl.cli.progress_line import print_json, print_text
 from archdsl.graph.cost import format_bytes
 from archdsl.progress import doing
 from archdsl.training.events import Event, Notice
@@ -55,7 +54,7 @@ class Reporter:
         special = event.valid is not None or event.sample is not None
         if self._json:
             if due or special or event.saved:
-                print_text(json.dumps({"event": "step", **asdict(event)}))
+                print_json({"event": "step", **asdict(event)})
             return
         if special or (due and not self._live):
             print_text(format_event(event))
@@ -64,7 +63,7 @@ class Reporter:
 
     def _notice(self, text: str) -> None:
         if self._json:
-            print_text(json.dumps({"event": "notice", "text": text}))
+            print_json({"event": "notice", "text": text})
         else:
             print_note(text)
 
@@ -72,7 +71,7 @@ class Reporter:
         """Prints the end of a run."""
         if self._json:
             found = asdict(result) | {"folder": str(result.folder)}
-            print_text(json.dumps({"event": "end", **found}))
+            print_json({"event": "end", **found})
             return
         if result.signal is not None:
             return
@@ -126,16 +125,18 @@ def format_plan(plan: Plan, data: Sequence[str]) -> str:
     ]
     limit = "" if plan.memory is None else f" of {format_bytes(plan.memory)}"
     frozen = plan.parameters - plan.trained
+    shares = f", in {plan.shares} shares" if plan.shares > 1 else ""
+    each = " for each share" if shares else ""
     rows = [("data", data[0]), *(("", each) for each in data[1:])]
     rows += [
         ("parameters", f"{plan.parameters:,}" + (f", {frozen:,} frozen" if frozen else "")),
-        ("step", f"{plan.step_units:,} {plan.unit}, {plan.flops:.4g} flops"),
+        ("step", f"{plan.step_units:,} {plan.unit}, {plan.flops:.4g} flops{shares}"),
         (
             "run",
             f"{plan.steps:,} steps, {plan.run_units:,} {plan.unit}, "
             f"{plan.epochs:.3g} times the data",
         ),
-        ("memory", f"{format_bytes(plan.bytes.total)}{limit}: {', '.join(parts)}"),
+        ("memory", f"{format_bytes(plan.bytes.total)}{limit}{each}: {', '.join(parts)}"),
     ]
     if plan.peak and plan.step_seconds is not None and plan.run_seconds is not None:
         rows.append(

@@ -1,4 +1,4 @@
-"""Reads the JSON objects of checkpoints strictly: headers, indexes and configs.
+"""Reads JSON objects strictly: headers, indexes and configs of checkpoints, and records.
 
 A repeated name is ambiguous and NaN is not JSON: both are errors.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +58,22 @@ def unique_names(pairs: Iterable[tuple[str, _T]]) -> dict[str, _T]:
             raise ValueError(f"`{name:.80}` appears twice")
         entries[name] = value
     return entries
+
+
+def finite(value: Any) -> Any:
+    """A value for JSON, which has no NaN and no infinity: they become null.
+
+    >>> finite({"loss": math.nan, "terms": (1.5, math.inf)})
+    {'loss': None, 'terms': [1.5, None]}
+    """
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {name: finite(each) for name, each in value.items()}
+        case list() | tuple():
+            return [finite(each) for each in value]
+    return value
 
 
 def _finite(text: str) -> float:

@@ -8,7 +8,6 @@ A step has `step`, `loss`, `terms` (the loss of each term), `norm`, `rate`, a sp
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from archdsl.files import open_file
 from archdsl.formats.atomic import replacing
+from archdsl.formats.strict_json import finite
 from archdsl.training.checkpoints import cleaning
 
 NAME = "metrics.jsonl"
@@ -32,7 +32,7 @@ class Metrics:
     def append(self, **entries: Any) -> None:
         """Writes a line. It is safe from the end of this process, not from that of the machine:
         see `flush`."""
-        data = (json.dumps(_finite(entries), ensure_ascii=False) + "\n").encode()
+        data = (json.dumps(finite(entries), ensure_ascii=False) + "\n").encode()
         with cleaning(self._path):
             while data:
                 data = data[self._file.write(data) :]
@@ -70,19 +70,3 @@ def truncate(path: Path, step: int) -> None:
         for entries in read(path):
             if entries["step"] <= step:
                 stream.write(json.dumps(entries, ensure_ascii=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """A value for JSON, which has no NaN and no infinity.
-
-    >>> _finite({"loss": math.nan, "terms": [1.5, math.inf]})
-    {'loss': None, 'terms': [1.5, None]}
-    """
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case Mapping():
-            return {name: _finite(each) for name, each in value.items()}
-        case list():
-            return [_finite(each) for each in value]
-    return value

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from archdsl.diagnostics import fail, listing
-from archdsl.formats.strict_json import read_object
+from archdsl.formats.strict_json import parse_object, read_object
 from archdsl.frozen import Frozen
 from archdsl.training import files
 
@@ -63,11 +62,15 @@ def _json_lines(path: Path) -> Iterator[Record]:
     for number, line in files.lines(path):
         place = f"{path}:{number}"
         try:
-            values = json.loads(line)
+            values = parse_object(line.encode())
         except (ValueError, RecursionError) as error:
-            fail("input", f"{place}: the line is not JSON", found=str(error), cause=error)
-        if not isinstance(values, dict):
-            fail("input", f"{place}: the line is not an object", expected='{"text": "…"}')
+            fail(
+                "input",
+                f"{place}: the line is not an object in JSON",
+                expected='a line such as {"text": "…"}',
+                found=str(error),
+                cause=error,
+            )
         yield Record(place, values)
 
 

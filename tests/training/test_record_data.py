@@ -186,7 +186,7 @@ GOOD = {"text": "cat", "label": 1, "weight": 0.5, "near": [1, 2]}
         ({"near": [1]}, ":2: `near` has a wrong length"),
         ({"near": 1}, "expected: a list of float"),
         ({"near": [[1], [1, 2]]}, "expected: a list of float"),
-        ({"weight": float("nan")}, "expected: a value of float"),
+        ({"weight": float("nan")}, "found: NaN is not a finite number"),
         ({"text": ["c"]}, "expected: a text"),
         ({"text": "cat" * 20}, "expected: 1 to 32, for the axis `T`"),
     ],
@@ -217,8 +217,9 @@ def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", ":1: the line is not JSON"),
-        ("[1]", ":1: the line is not an object"),
+        ("{", ":1: the line is not an object in JSON"),
+        ("[1]", "found: a list instead of an object"),
+        ('{"source": "a", "source": "b"}', "found: `source` appears twice"),
         ('{"source": "a", "targets": "b"}', "help: did you mean `targets`?"),
         ('{"source": "a"}', ":1: there is no field `target`"),
     ],
