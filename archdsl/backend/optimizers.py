@@ -56,6 +56,11 @@ def kind_of(name: str, sides: tuple[int, ...], in_layer: bool) -> str:
     return "adamw" if name == "muon" and not (in_layer and len(sides) > 1) else name
 
 
+def states_of(kind: str, momentum: float) -> int:
+    """How many tensors of the size of a weight an optimizer has for it."""
+    return 2 if kind in ("adamw", "lamb") else int(momentum > 0)
+
+
 class Optimizer:
     """A rule applied to weights: its tensors, and one update of the weights."""
 

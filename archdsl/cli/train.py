@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,7 +17,7 @@ from archdsl.cli.common import (
     positive_integer,
     print_note,
 )
-from archdsl.cli.progress_line import print_text
+from archdsl.cli.progress_line import print_json, print_text
 from archdsl.cli.train_report import Reporter, format_plan
 from archdsl.diagnostics import fail
 from archdsl.formats.atomic import replacing
@@ -29,8 +28,8 @@ from archdsl.training.job import (
     parse_options,
     read_job_file,
 )
-from archdsl.training.processes import processes
-from archdsl.training.run_folder import toml_value
+from archdsl.training.processes import Shares, processes
+from archdsl.training.run_folder import check_folder, toml_value
 from archdsl.training.settings import ROWS, Flag, Kind, Maybe, Row, Texts
 from archdsl.training.trained import SETTINGS, SPEC, find_run
 
@@ -138,6 +137,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if job.output is None and not args.plan:
         fail("missing-argument", "there is no folder for the run", expected="-o FOLDER")
+    if job.output is not None and not args.plan and processes().leads:
+        check_folder(Path(job.output), args.resume is not None)
     # imports tinygrad
     from archdsl.execution.peak_rate import peak_rate
     from archdsl.training.data import open_data
@@ -152,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
     model.adopt(data)
     peak = peak_rate(model.executable)
     trained, frozen = prepare_finetuning(model.executable, settings)
-    plan = make_plan(trained, settings, data, frozen, peak)
+    plan = make_plan(trained, settings, data, frozen, peak, _shares(job))
     if processes().leads:
         _print_plan(args.json, plan, data)
     return 0 if args.plan else _train(args, job, model, data)
@@ -228,6 +229,16 @@ def _tokenizer(job: Job, model: Model) -> str | None:
     return job.init if job.spec is None and reads_text else None
 
 
+def _shares(job: Job) -> Shares:
+    """The shares of a batch, on several devices or in several processes."""
+    if job.devices:
+        count = len(job.devices.split(","))
+        return Shares(count, count)
+    those = processes()
+    those.check_batch(job.settings.batch)
+    return those.shares()
+
+
 # -- the run --
 
 
@@ -283,6 +294,6 @@ def _keep(job: Job) -> None:
 
 def _print_plan(as_json: bool, plan: Plan, data: Data) -> None:
     if as_json:
-        print_text(json.dumps({"event": "plan", "data": data.describe(), **plan.as_dict()}))
+        print_json({"event": "plan", "data": data.describe(), **plan.as_dict()})
     else:
         print_text(format_plan(plan, data.describe()))

@@ -41,14 +41,15 @@ def parameters(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
     """All trainable tensors in the order of execution, layer by layer; those with several uses
     once. With `most`, only the first `most` layers of each kind, and experts."""
     seen: set[str] = set()
-    for each in _uses(graph, most):
+    for each in weight_uses(graph, most):
         if each.path not in seen:
             seen.add(each.path)
             yield each
 
 
-def _uses(graph: Graph, most: int | None) -> Iterator[Parameter]:
-    """The trainable tensor of each operator of each layer."""
+def weight_uses(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
+    """The trainable tensors of each operator of each layer: those with several uses each
+    time."""
     weights = {node.id: OPERATORS[node.op].weights(site) for node, _, site in sites(graph)}
 
     def within(nodes: tuple[Node, ...], around: str) -> Iterator[Parameter]:

@@ -3,6 +3,10 @@
 The gradients of an operator need its inputs, unless it is linear in all of them, as `add` and
 `reshape` are. A value that is computed pointwise, and that only pointwise operators need, is
 not stored: it is computed again from their inputs, in the same kernel.
+
+A frozen weight has no gradient. So a product with it does not need its other factor, and what
+no trained weight is behind needs nothing: no gradient flows there. The layers of a stack count
+as if the same weights were trained in all of them, from the first layer with one.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from archdsl.graph.nodes import (
 )
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.rules import POINTWISE
-from archdsl.graph.sites import site
+from archdsl.graph.sites import site, weight_uses
 from archdsl.graph.types import Size
 from archdsl.passes.program import Program
 from archdsl.passes.select_kernels import TINYGRAD
@@ -40,6 +44,8 @@ LINEAR = frozenset(
         *("patches", "posenc", "embed", "dropout"),
     }
 )
+# Products: the gradient of a factor needs the other factors.
+PRODUCTS = frozenset({"linear", "unembed", "conv1d", "contract", "scores", "mix", "multiply"})
 # Those whose result is the memory of their first input.
 VIEWS = frozenset({"reshape", "slice", "at", "at_end", "readout"})
 
@@ -57,8 +63,11 @@ class Kept(Frozen):
     logits: int
 
 
-def kept_values(program: Program, recompute: bool = False) -> Kept:
-    """Counts the elements that the gradients of a program need.
+def kept_values(
+    program: Program, recompute: bool = False, frozen: frozenset[str] = frozenset()
+) -> Kept:
+    """Counts the elements that the gradients of a program need; the weights at `frozen` have
+    none.
 
     With `recompute`, of the layers of a stack only the input is stored, and the values of one
     layer are there at a time (Chen et al. 2016, section 4.2).
@@ -74,18 +83,28 @@ def kept_values(program: Program, recompute: bool = False) -> Kept:
     >>> kept_values(program).stored // (2 * 8)  # 3 (16 D + 1) + 2 D + vocab
     253
     """
-    return _Counts(program).total(recompute)
+    return _Counts(program, frozen).total(recompute)
 
 
 class _Counts:
-    def __init__(self, program: Program):
+    def __init__(self, program: Program, frozen: frozenset[str]):
         self.graph: Graph = program.graph
         self.at: Mapping[str, int] = dict(program.sizes)
         self.batch = program.batch
         self.types = self.graph.types()
         self.made = {node.id: node for node, _ in walk(self.graph.nodes)}
-        self.given = _given(self.graph)
+        given = (*self.graph.inputs, *self.graph.labels)
+        self.given = _depending(self.graph, {each.name for each in given})
         self.times = positions(self.graph.nodes)
+        uses = [each for each in weight_uses(self.graph) if each.path not in frozen]
+        self.trained = {each.node for each in uses}
+        self.flowing = _depending(self.graph, self.trained)  # the values with a gradient
+        paths = [f"{each.path}." for each in uses]
+        self.first = {
+            node.id: 0 if node.input in self.flowing else _first_trained(node, paths)
+            for node in self.graph.nodes
+            if isinstance(node, Stack)
+        }
 
     def total(self, recompute: bool) -> Kept:
         outside, layers = 0, dict[str, int]()  # of one layer, by outermost stack
@@ -94,7 +113,7 @@ class _Counts:
             if recompute and around and isinstance(around[0], Layers):
                 stack = around[0].stack
                 before = layers.get(stack.id, 0)
-                layers[stack.id] = before + elements * count // around[0].count
+                layers[stack.id] = before + elements * count // max(1, self.repeats(around[0]))
             else:
                 outside += elements * count
         for id, one in layers.items():
@@ -111,7 +130,9 @@ class _Counts:
         node = self.made[stack]
         assert isinstance(node, Stack)
         kinds = enumerate(node.bodies)
-        return sum(self.elements(body.carry) * node.how_many(kind) for kind, body in kinds)
+        return sum(
+            self.elements(body.carry) * self.repeats(Layers(node, kind)) for kind, body in kinds
+        )
 
     def stored(self) -> Iterator[tuple[int, tuple[Repeated, ...]]]:
         """What is stored, in elements of one layer, and the layers that it is inside of."""
@@ -120,7 +141,7 @@ class _Counts:
             if value in needed:
                 yield self.elements(value), around
         for node, around in walk(self.graph.nodes):
-            if isinstance(node, Apply):
+            if isinstance(node, Apply) and node.id in self.flowing:
                 yield self.inside(node).at(self.at) * self.rows(node.id), around
 
     # -- values --
@@ -154,9 +175,11 @@ class _Counts:
         for term in self.graph.losses:
             self.ask(needs, refs(term.loss), pointwise=False)
         for node, _ in reversed(list(walk(self.graph.nodes))):
+            if node.id not in self.flowing:
+                continue
             match node:
                 case Apply() if node.op not in LINEAR:
-                    self.ask(needs, refs(node), node.op in POINTWISE)
+                    self.ask(needs, self.factors(node), node.op in POINTWISE)
                     if node.op == "attend":
                         self.ask(needs, [node.id], pointwise=False)
                 case Mixture():
@@ -178,6 +201,15 @@ class _Counts:
                 case _:
                     stored.add(ref)
         return stored
+
+    def factors(self, node: Apply) -> list[str]:
+        """The inputs that the gradients of an operator need."""
+        inputs = refs(node)
+        if node.op not in PRODUCTS:
+            return [*inputs]
+        flowing = [ref in self.flowing for ref in inputs]
+        others = sum(flowing) + (node.id in self.trained)
+        return [ref for ref, own in zip(inputs, flowing, strict=True) if others > own]
 
     def ask(self, needs: dict[str, bool], values: Iterable[str], pointwise: bool) -> None:
         for ref in map(self.source, values):
@@ -209,14 +241,15 @@ class _Counts:
         """How often a body is computed: in training, each expert computes all vectors."""
         if isinstance(around, Mixture):
             return vectors(self.types[around.input]).at(self.at) * around.count
-        return around.count
+        first = self.first.get(around.stack.id, 0)
+        return sum(layer >= first for layer in around.stack.layers(around.kind))
 
     def passing(self) -> int:
         """The most gradients at once: of the inputs and results of an operator, and of the
         value that its layer received."""
         largest = 0
         for node, around in walk(self.graph.nodes):
-            if isinstance(node, Apply):
+            if isinstance(node, Apply) and node.id in self.flowing:
                 carried = around[-1].inside.carry if around else None
                 beside = [carried] if carried else []
                 values = {node.id, *refs(node), *beside}
@@ -229,11 +262,19 @@ def _ids(slices: Iterable[Slice]) -> list[str]:
     return [each.id for each in slices]
 
 
-def _given(graph: Graph) -> set[str]:
-    """The values that depend on an input, and so have a batch."""
-    found = {each.name for each in (*graph.inputs, *graph.labels)}
+def _first_trained(stack: Stack, paths: list[str]) -> int:
+    """The first layer that has one of these weights; the count of layers if none has."""
+    prefixes = (f"{stack.place(layer)}." for layer in range(stack.count))
+    found = (any(each.startswith(prefix) for each in paths) for prefix in prefixes)
+    return next((layer for layer, trained in enumerate(found) if trained), stack.count)
+
+
+def _depending(graph: Graph, first: set[str]) -> set[str]:
+    """The values that depend on some of them, and these."""
+    found = set(first)
     for node, _ in walk(graph.nodes):
-        if not found.intersection(refs(node)):
+        used = {*refs(node), *(each.id for each, _ in walk((node,)))}
+        if not found & used:
             continue
         found.add(node.id)
         match node:

@@ -4,6 +4,8 @@ Weights, gradients and the optimizer's numbers are exact. The activations are wh
 `passes.kept_values` counts, within a factor of 1.5 of what a step allocates. The time is that
 of the flops of matrix products at the machine's peak rate, a backward pass counted as two
 forward passes (Kaplan et al. 2020, section 2.1): no run is faster.
+
+Several processes or devices have a share of each batch. Memory and time are those of one.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import replace
 from math import ceil, prod
 
 from archdsl.backend.interpret import measured
-from archdsl.backend.optimizers import kind_of
+from archdsl.backend.optimizers import kind_of, states_of
 from archdsl.backend.tinygrad_devices import total_memory
 from archdsl.diagnostics import fail
 from archdsl.execution import inputs
@@ -32,15 +34,15 @@ from archdsl.training.batches import Counter
 from archdsl.training.data import Data, Dataset
 from archdsl.training.finetuning import trained_graph
 from archdsl.training.order import Order
+from archdsl.training.processes import ALONE, Shares
 from archdsl.training.settings import Settings
 from archdsl.training.text_data import TextWindows
 
 _SAMPLED = 4  # batches whose sizes are measured
-_STATES = {"adamw": 2, "lamb": 2, "sgd": 1, "muon": 1}  # tensors of the size of a weight
 
 
 class Bytes(Frozen):
-    """The memory of a run, in bytes.
+    """The memory of a run, or of one of its shares, in bytes.
 
     `masters` are float32 copies of weights in half precision, `averages` those of `ema`.
     """
@@ -62,8 +64,10 @@ class Plan(Frozen):
 
     - `trained` of `parameters` numbers are trained.
     - `step_units` are the tokens of a step, or its examples; `data_units` those of all data.
-    - `bytes` are the memory, of `memory` bytes that tensors may have; None if unknown.
-    - `flops` are those of a step. `peak` are the machine's per second, if known.
+    - `shares` of each batch are computed at once.
+    - `bytes` are the memory of a share, of `memory` bytes that its tensors may have; None if
+      unknown.
+    - `flops` are those of a step. `peak` are those that compute a share per second, if known.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Plan(Frozen):
     unit: str
     step_units: int
     data_units: int
+    shares: int
     bytes: Bytes
     memory: int | None
     flops: int
@@ -90,11 +95,11 @@ class Plan(Frozen):
     @property
     def step_seconds(self) -> float | None:
         """The least seconds of a step."""
-        return self.flops / self.peak if self.peak else None
+        return self.flops / self.shares / self.peak if self.peak else None
 
     @property
     def run_seconds(self) -> float | None:
-        return self.flops / self.peak * self.steps if self.peak else None
+        return None if self.step_seconds is None else self.step_seconds * self.steps
 
     def as_dict(self) -> dict[str, object]:
         """The plan as plain data, for `--json`."""
@@ -110,9 +115,10 @@ def make_plan(
     data: Data,
     frozen: frozenset[str] = frozenset(),
     peak: float | None = None,
+    shares: Shares = ALONE,
 ) -> Plan:
     """Plans a run. `frozen` are the paths of weights that are not trained; `peak` are the
-    machine's flops per second.
+    flops per second of what computes a share of a batch.
 
     Raises `ArchError` if the run does not fit into the device's memory, and says what would.
     """
@@ -137,13 +143,14 @@ def make_plan(
         unit=counter.unit,
         step_units=units * settings.accumulate // count,
         data_units=_data_units(data.train, units / (count * rows)),
-        bytes=needed_bytes(executable, settings, sizes, rows, frozen),
-        memory=usable_memory(executable.device),
+        shares=shares.count,
+        bytes=needed_bytes(executable, settings, sizes, ceil(rows / shares.count), frozen),
+        memory=usable_memory(executable.device, shares),
         flops=work * settings.accumulate // count,
         peak=peak,
     )
     if plan.memory is not None and plan.bytes.total > plan.memory:
-        _refuse(plan, executable, settings, sizes, frozen)
+        _refuse(plan, executable, settings, sizes, frozen, shares)
     return plan
 
 
@@ -169,12 +176,12 @@ def needed_bytes(
     }
     trained = sum(map(prod, shapes.values()))
     program = lower(graph, rows, sizes, executable.dtype, executable.target, trains=True)
-    kept = kept_values(program, settings.recompute)
+    kept = kept_values(program, settings.recompute, frozen)
     return Bytes(
         weights=_weight_bytes(executable),
         masters=0 if executable.dtype == "float32" else 4 * trained,
         gradients=4 * trained,
-        optimizer=4 * sum(_states(graph, settings.optimizer, shapes)),
+        optimizer=4 * sum(_states(graph, settings, shapes)),
         averages=0 if settings.ema is None else 4 * trained,
         # The loss computes in float32, and the gradient of the logits is as large as they are.
         activations=width * (kept.stored + kept.passing) + 2 * 4 * kept.logits,
@@ -190,18 +197,19 @@ def _weight_bytes(executable: Executable) -> int:
 
 
 def _states(
-    graph: Graph, optimizer: str, shapes: Mapping[str, tuple[int, ...]]
+    graph: Graph, settings: Settings, shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[int]:
     """The numbers that an optimizer has for each weight: see `backend.optimizers.Rule`."""
     inside = in_layers(graph)
     for path, shape in shapes.items():
-        yield _STATES[kind_of(optimizer, shape, path in inside)] * prod(shape)
+        kind = kind_of(settings.optimizer, shape, path in inside)
+        yield states_of(kind, settings.momentum) * prod(shape)
 
 
-def usable_memory(device: str) -> int | None:
-    """The bytes of a device's memory that tensors can have; None if unknown."""
+def usable_memory(device: str, shares: Shares = ALONE) -> int | None:
+    """The bytes of a device's memory that the tensors of a share can have; None if unknown."""
     if device.partition(":")[0] == "CPU":
-        return int(ROOM * machine_memory())
+        return int(ROOM * machine_memory() / shares.here)
     found = total_memory(device)
     return None if found is None else int(ROOM * found)
 
@@ -215,13 +223,14 @@ def _refuse(
     settings: Settings,
     sizes: Mapping[str, int],
     frozen: frozenset[str],
+    shares: Shares,
 ) -> None:
     """Raises `ArchError` for a run that needs too much memory."""
     assert plan.memory is not None
     found = plan.bytes
     parts = [f"{format_bytes(getattr(found, name))} {name}" for name in found.__match_args__]
     shown = ", ".join(part for part in parts if not part.startswith("0 "))
-    ways = list(_smaller(plan.memory, executable, settings, sizes, frozen))
+    ways = list(_smaller(plan.memory, executable, settings, sizes, frozen, shares))
     fail(
         "argument-value",
         f"training `{plan.name}` needs more memory than {executable.device} has",
@@ -237,14 +246,17 @@ def _smaller(
     settings: Settings,
     sizes: Mapping[str, int],
     frozen: frozenset[str],
+    shares: Shares,
 ) -> Iterator[str]:
     """Settings that fit: recompute, the largest smaller batch, or both."""
-    batches = [n for n in range(settings.batch, 0, -1) if settings.batch % n == 0]
+    sizes_of_batch = range(settings.batch, shares.count - 1, -1)
+    batches = [each for each in sizes_of_batch if settings.batch % each == 0]
     divisible = executable.graph.objective("contrastive") is None
     for recompute in sorted({settings.recompute, True}):
         tried = replace(settings, recompute=recompute)
         for batch in batches:
-            if needed_bytes(executable, tried, sizes, batch, frozen).total > memory:
+            rows = ceil(batch / shares.count)
+            if needed_bytes(executable, tried, sizes, rows, frozen).total > memory:
                 continue
             changes = []
             if batch != settings.batch:

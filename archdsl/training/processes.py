@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import fail
+from archdsl.frozen import Frozen
 
 if TYPE_CHECKING:
     from archdsl.execution.executable import Executable
@@ -28,6 +29,17 @@ if TYPE_CHECKING:
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # set by mpirun and by Slurm's PMI
 _STARTED = ("PMIX_RANK",)  # by Slurm with PMIx, which does not say how many there are
 _MESSAGE = 1 << 28  # bytes; MPI counts in 32 bits
+
+
+class Shares(Frozen):
+    """How many processes or devices compute a share of each batch; so many are `here`, on this
+    machine."""
+
+    count: int = 1
+    here: int = 1
+
+
+ALONE = Shares()
 
 
 class Processes:
@@ -55,6 +67,10 @@ class Processes:
                 f"a batch of {size} cannot be divided over {self.count} processes",
                 expected=f"`batch` of at least {self.count}",
             )
+
+    def shares(self) -> Shares:
+        """The shares of a batch. All processes must ask."""
+        return ALONE
 
     def share(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The examples of a batch that this process computes."""
@@ -97,6 +113,11 @@ class Several(Processes):
         from archdsl.execution.train_step import Parts
 
         return Parts(self.add, lambda gradients: add_in_buckets(gradients, self._begin))
+
+    def shares(self) -> Shares:
+        with _reporting(self._mpi):
+            here = self._world.Split_type(self._mpi.COMM_TYPE_SHARED)
+            return Shares(self.count, here.Get_size())
 
     def share(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.array_split(numbers, self.count)[self.rank]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -148,13 +149,16 @@ def test_a_plan_as_text(golden: Callable[[str, str], None]) -> None:
         "tokens",
         8192,
         1_100_000,
+        1,
         bytes,
         8 * 10**9,
         10**11,
         5e10,
     )
     unknown = replace(plan, memory=None, peak=None, trained=1_000_000)
-    texts = [format_plan(plan, ["training: a", "validation: b"]), format_plan(unknown, ["a"])]
+    shared = replace(plan, shares=4)
+    texts = [format_plan(plan, ["training: a", "validation: b"])]
+    texts += [format_plan(each, ["a"]) for each in (unknown, shared)]
     golden("train/plan.txt", "\n\n".join(texts) + "\n")
 
 
@@ -195,6 +199,23 @@ def test_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert (found[1]["valid"], found[1]["speed"]) == (2.75, 12345.6)
     assert (found[-1]["best_valid"], found[-1]["folder"]) == (2.625, "runs/a")
+
+
+def test_infinity_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """In float16 the norm of a skipped step is infinite."""
+    reporter = Reporter(100, True, 10, lambda: None)
+    reporter(replace(EVENT, step=10, norm=math.inf, loss=math.nan))
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert (found["norm"], found["loss"]) == (None, None)
+
+
+def test_a_folder_with_files_is_refused_before_the_model_is_built(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    assert main(["train", "gpt.arch", "--data", data, "-o", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert (out, "the folder exists" in err) == ("", True)
 
 
 @pytest.mark.long

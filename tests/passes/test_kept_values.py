@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+import pytest
 
 from archdsl.analysis import analyse
 from archdsl.execution.train_step import loss_graph
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.parser import parse
+from archdsl.graph.sites import parameters
 from archdsl.passes import optimise
-from archdsl.passes.kept_values import LINEAR, VIEWS, kept_values
+from archdsl.passes.kept_values import LINEAR, PRODUCTS, VIEWS, kept_values
 from archdsl.passes.program import Program, lower
 from archdsl.passes.select_kernels import CPU
 
@@ -29,6 +33,8 @@ def program(text: str, rows: int = 1) -> Program:
 
 def test_the_sets_are_of_operators() -> None:
     assert set(OPERATORS) >= LINEAR >= VIEWS
+    assert set(OPERATORS) >= PRODUCTS
+    assert not PRODUCTS & LINEAR
 
 
 def test_a_gpt() -> None:
@@ -80,3 +86,42 @@ loss %4 = squared_error(%3, target = y): float
 """
     one, many = (kept_values(program(text, rows)).stored for rows in (1, 10))
     assert many - one == 9 * 3 * 6  # x, %3 and y, but not the exponential
+
+
+FACTORS = """input x: float[6]
+label y: float[4]
+%1 = linear(x; dim = 8, bias = false) @ up: float[8]
+%2 = linear(%1; dim = 8, bias = false) @ middle: float[8]
+%3 = linear(%2; dim = 4, bias = false) @ down: float[4]
+loss %4 = squared_error(%3, target = y): float
+"""
+
+
+@pytest.mark.parametrize(
+    ("frozen", "stored"),
+    [
+        ([], 6 + 8 + 8),  # x, %1 and %2
+        (["up"], 8 + 8),
+        (["middle"], 6 + 8),
+        (["down"], 6 + 8),
+        (["up", "middle"], 8),
+        (["middle", "down"], 6),
+    ],
+)
+def test_a_product_with_a_frozen_weight_needs_no_factor(frozen: list[str], stored: int) -> None:
+    found = kept_values(program(FACTORS), frozen=frozenset(f"{n}.weight" for n in frozen))
+    assert found.stored == stored + 2 * 4  # and the result, with its target
+
+
+def test_no_gradient_flows_into_the_first_frozen_layers() -> None:
+    found = gpt()
+    paths = [each.path for each in parameters(found.graph)]
+    frozen = frozenset(
+        each for each in paths if not re.match(r"self_attention_block\.[34]\.", each)
+    )
+    whole, part = kept_values(found), kept_values(found, frozen=frozen)
+    layer = T * (8 * D + 2 * 4 * D) + T * HEADS
+    # Three layers less, and what the product for the logits takes.
+    assert whole.stored - part.stored == ROWS * (3 * layer + T * D)
+    again = kept_values(found, recompute=True, frozen=frozen)
+    assert part.stored - again.stored == ROWS * (layer - 2 * T * D)

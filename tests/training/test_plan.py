@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinygrad.helpers import GlobalCounters
 
 import archdsl
-from archdsl.backend.optimizers import OPTIMIZERS, Rule
+from archdsl.backend.optimizers import OPTIMIZERS, Optimizer, Rule
 from archdsl.diagnostics import ArchError
 from archdsl.execution import inputs
 from archdsl.execution.peak_rate import peak_rate
@@ -23,7 +23,9 @@ from archdsl.execution.train_step import TrainStep
 from archdsl.model import Model
 from archdsl.training import plan as planning
 from archdsl.training.data import Data, open_data
+from archdsl.training.finetuning import frozen_weights
 from archdsl.training.plan import make_plan, needed_bytes
+from archdsl.training.processes import Shares
 from archdsl.training.settings import Settings, settings_from
 
 T, VOCAB = 16, 20
@@ -65,6 +67,26 @@ def test_counts_of_a_run(model: Model) -> None:
     assert found.step_seconds == found.flops / 1e9
     assert found.run_seconds == pytest.approx(30 * found.flops / 1e9)
     assert found.as_dict()["epochs"] == 6.0
+
+
+def test_a_share_of_a_batch(model: Model) -> None:
+    given = (model.executable, Settings(batch=7, steps=3), Data(Rows(40)))
+    whole = make_plan(*given, peak=1e9)
+    share = make_plan(*given, peak=1e9, shares=Shares(3, here=2))
+    assert (share.flops, share.step_units) == (whole.flops, whole.step_units)
+    assert share.step_seconds == pytest.approx(whole.flops / 3 / 1e9)
+    assert share.run_seconds == pytest.approx(whole.flops / 1e9)
+    assert share.bytes == needed_bytes(model.executable, Settings(), {"T": T}, 3)
+    assert share.memory is not None
+    assert whole.memory is not None
+    assert share.memory == pytest.approx(whole.memory / 2, rel=0.1)  # what is free changes
+
+
+def test_without_momentum_there_is_no_state(model: Model) -> None:
+    how = Settings(optimizer="sgd", momentum=0.0)
+    assert needed_bytes(model.executable, how, {"T": T}, 8).optimizer == 0
+    rule = Rule("sgd", momentum=0.0)
+    assert not Optimizer(rule, dict(model.parameters), frozenset()).state()
 
 
 def test_frozen_weights_have_no_gradients(model: Model) -> None:
@@ -131,7 +153,7 @@ def test_what_does_not_fit_is_refused_with_what_does(
         return needed_bytes(model.executable, Settings(**how), {"T": T}, batch).total
 
     def limit(memory: int) -> int:
-        monkeypatch.setattr(planning, "usable_memory", lambda device: memory)
+        monkeypatch.setattr(planning, "usable_memory", lambda device, shares: memory)
         return memory
 
     memory = limit(bytes_of(16) - 1)
@@ -140,6 +162,8 @@ def test_what_does_not_fit_is_refused_with_what_does(
     memory = limit(bytes_of(16, recompute=True) - 1)
     help = refused(model, memory, batch=16, recompute=True)
     assert help == "set batch = 8 and accumulate = 2"
+    given = (model.executable, settings_from({"batch": 16}), Data(Rows(64)))
+    assert make_plan(*given, shares=Shares(2, here=2)).bytes.total <= memory
     memory = limit(1000)
     assert refused(model, memory, batch=4) == "set smaller sizes of the model"
     limit(bytes_of(16))
@@ -148,20 +172,23 @@ def test_what_does_not_fit_is_refused_with_what_does(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kernels", "settings", "recompute"),
+    ("kernels", "settings", "recompute", "freeze"),
     [
-        ("best", {}, False),
-        ("tinygrad", {}, False),
-        ("best", {"depth": 4, "D": 32}, False),
-        ("best", {"depth": 4}, True),
+        ("best", {}, False, ()),
+        ("tinygrad", {}, False, ()),
+        ("best", {"depth": 4, "D": 32}, False, ()),
+        ("best", {"depth": 4}, True, ()),
+        ("best", {"depth": 8}, False, ("embed", "posenc", "**.0-5")),
+        ("best", {"depth": 4}, False, ("**.mlp", "**.attention.out", "**.norm*")),
     ],
 )
 def test_activations_are_within_a_factor_of_what_a_step_allocates(
-    kernels: str, settings: dict[str, int], recompute: bool
+    kernels: str, settings: dict[str, int], recompute: bool, freeze: tuple[str, ...]
 ) -> None:
     sizes = SIZES | {"context": 64, "vocab": VOCAB} | settings
     model = archdsl.compile("gpt.arch", device="CPU", kernels=kernels, **sizes)
-    step = TrainStep(model.executable, Rule(), recompute=recompute)
+    frozen = frozen_weights(model.graph, freeze)
+    step = TrainStep(model.executable, Rule(), recompute=recompute, frozen=frozen)
     tokens = np.random.default_rng(0).integers(0, VOCAB, (16, 64))
     batch = inputs.check(model.graph, {"tokens": tokens}, labels=True)
     gc.collect()  # what earlier tests left
@@ -170,7 +197,7 @@ def test_activations_are_within_a_factor_of_what_a_step_allocates(
         step([batch], 1e-3, seed=(0, number))
     used = GlobalCounters.mem_used - before
     how = Settings(recompute=recompute)
-    found = needed_bytes(model.executable, how, {"T": 64}, 16).activations
+    found = needed_bytes(model.executable, how, {"T": 64}, 16, frozen).activations
     assert 1 / FACTOR < used / found < FACTOR
 
 
