@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 from archdsl.analysis import Analysis, analyse, analyse_all, models
+from archdsl.cli.colour import coloured
 from archdsl.cli.common import (
     Subparsers,
     add_command,
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         data = {"diagnostics": [d.as_dict() for d in problems], "warnings": warnings}
         print(json.dumps(data | {"models": [facts(a.graph) for a in analyses]}, indent=2))
     elif problems:
-        print(ArchError(problems), file=sys.stderr)
+        print(coloured(str(ArchError(problems)), sys.stderr), file=sys.stderr)
     elif analyses:
         print("\n".join(_report(a.graph) for a in analyses))
         for text in warnings:
