@@ -14,7 +14,7 @@ from archdsl.execution.train_step import Batch, TrainStep
 from archdsl.graph.cost import flops
 from archdsl.graph.nodes import Graph
 from archdsl.training.data import Data, Dataset
-from archdsl.training.order import Order
+from archdsl.training.order import lengths_of, order_of
 from archdsl.training.processes import Processes
 from archdsl.training.settings import Settings
 
@@ -28,7 +28,7 @@ class Batches:
         self._data, self._settings, self._processes = data, settings, processes
         self._graph = step.graph
         self.counter = Counter(step.graph, step.executable.graph)
-        self._order = Order(len(data.train), settings.batch, settings.seed)
+        self._order = order_of(data.train, settings)
 
     def of_step(self, number: int) -> list[Batch]:
         """The batches that a step accumulates."""
@@ -47,6 +47,8 @@ class Batches:
         valid, settings = self._data.valid, self._settings
         assert valid is not None
         numbers = evaluated(len(valid), settings.batch, settings.eval_batches)
+        if settings.by_length and (lengths := lengths_of(valid)) is not None:
+            numbers = numbers.ravel()[lengths[numbers].argsort(None)].reshape(numbers.shape)
         shares = [self._processes.share(each) for each in numbers]
         weights = np.array([each.weight for each in self._graph.losses])
         none = Losses(np.zeros(len(weights)), np.zeros(len(weights)), weights)

@@ -5,12 +5,16 @@ The position of a run is its step number: the examples of a step follow from it 
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.diagnostics import fail
+from archdsl.training.settings import Settings
 
 LARGEST = 2**62  # examples
+POOL = 64  # batches whose examples are sorted by length
 _ROUNDS = 6
 
 
@@ -54,6 +58,59 @@ class Order:
     def epoch(self, step: int) -> float:
         """How often the examples have been used before a step: 1.5 after one and a half."""
         return step * self.batch / self.count
+
+
+class ByLength:
+    """Batches of examples of about equal length, which have little padding.
+
+    The examples of each `POOL` steps of `order` are sorted by their `lengths` [count]. The
+    batches of a pool come in a random order.
+    """
+
+    def __init__(self, order: Order, lengths: NDArray[np.int64]):
+        self.order, self.lengths = order, lengths
+        self._pool: tuple[int, NDArray[np.int64]] | None = None
+
+    def numbers(self, step: int) -> NDArray[np.int64]:
+        """[batch]: the numbers of the examples of a step, the shortest first."""
+        pool, place = divmod(step, POOL)
+        if self._pool is None or self._pool[0] != pool:
+            self._pool = pool, self._batches(pool)
+        found: NDArray[np.int64] = self._pool[1][place]
+        return found
+
+    def _batches(self, pool: int) -> NDArray[np.int64]:
+        """[POOL, batch]: the batches of a pool."""
+        first = pool * POOL
+        found = np.concatenate([self.order.numbers(first + place) for place in range(POOL)])
+        ranked = found[self.lengths[found].argsort(kind="stable")]
+        places = permuted(np.arange(POOL, dtype=np.uint64), POOL, (self.order.seed, pool, 2))
+        batches: NDArray[np.int64] = ranked.reshape(POOL, -1)[places]
+        return batches
+
+
+def lengths_of(dataset: object) -> NDArray[np.int64] | None:
+    """[count]: numbers that rise with the positions that each example needs; None if all need
+    the same."""
+    return getattr(dataset, "lengths", None)
+
+
+def order_of(dataset: Sized, settings: Settings) -> Order | ByLength:
+    """The order of a run.
+
+    Raises `ArchError` (`argument-value`) for `by_length` of examples that have one length.
+    """
+    order = Order(len(dataset), settings.batch, settings.seed)
+    if not settings.by_length:
+        return order
+    lengths = lengths_of(dataset)
+    if lengths is None:
+        fail(
+            "argument-value",
+            "the examples have one length, so `by_length` changes nothing",
+            help="leave out `by_length`",
+        )
+    return ByLength(order, lengths)
 
 
 def permuted(

@@ -33,7 +33,7 @@ from archdsl.passes.program import lower
 from archdsl.training.batches import Counter
 from archdsl.training.data import Data, Dataset
 from archdsl.training.finetuning import trained_graph
-from archdsl.training.order import Order
+from archdsl.training.order import order_of
 from archdsl.training.processes import ALONE, Shares
 from archdsl.training.settings import Settings
 from archdsl.training.text_data import TextWindows
@@ -124,7 +124,7 @@ def make_plan(
     """
     graph = trained_graph(executable.graph, settings)
     counter = Counter(graph, executable.graph)
-    order = Order(len(data.train), settings.batch, settings.seed)
+    order = order_of(data.train, settings)
     rows, sizes, units, work = 1, dict[str, int](), 0, 0
     count = min(_SAMPLED, ceil(len(data.train) / settings.batch))
     for number in range(count):

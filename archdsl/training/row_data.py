@@ -64,6 +64,16 @@ class RecordRows:
     def __len__(self) -> int:
         return len(self.columns[0].starts) - 1
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """[n]: the larger, the more positions an example needs in a batch, then by itself."""
+        varying = [(c.lengths, self.steps[c.axis]) for c in self.columns if c.axis is not None]
+        zeros = np.zeros(len(self), np.int64)
+        places = [np.searchsorted(steps, lengths) for lengths, steps in varying]
+        own = sum((lengths for lengths, _ in varying), zeros)
+        found: NDArray[np.int64] = np.max([zeros, *places], axis=0) * (own.max() + 1) + own
+        return found
+
     def batch(self, numbers: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """The rows of `numbers` [B], each [B] or [B, length], padded at the end."""
         sizes = self._sizes(numbers)

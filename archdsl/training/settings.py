@@ -30,6 +30,7 @@ class Settings(Frozen):
     | length of the run | `steps` |
     | batch | `batch` examples, `accumulate` of such batches per step, `length` positions |
     | | `pack`: several short texts in a window, with no attention across them |
+    | | `by_length`: examples of about equal length in a batch, which then has little padding |
     | optimizer | `optimizer`, `weight_decay`, `beta1`, `beta2`, `epsilon`, `momentum`, `clip` |
     | learning rate | `learning_rate`, `schedule`, `last_rate` as a share of the highest |
     | | `warmup` steps (a tenth of the run, at most 100), `decay_share` of the steps for wsd |
@@ -49,6 +50,7 @@ class Settings(Frozen):
     accumulate: int = 1
     length: int | None = None
     pack: bool = False
+    by_length: bool = False
     optimizer: str = "adamw"
     learning_rate: float = 3e-4
     schedule: str = "cosine"
@@ -261,6 +263,7 @@ ROWS = (
     Row("accumulate", "batch", Whole(1), "batches per step, whose gradients are added up"),
     Row("length", "batch", Maybe(Whole(1)), "positions of an example (default: the most)"),
     Row("pack", "batch", Flag(), "put several short texts into a window, apart"),
+    Row("by_length", "batch", Flag(), "batches of examples of about equal length"),
     Row("optimizer", "optimizer", Choice(OPTIMIZERS), listing(OPTIMIZERS)),
     Row("weight_decay", "optimizer", Real(), "of matrices, times the learning rate"),
     Row("beta1", "optimizer", _DECAY, "decay of the mean of the gradients"),

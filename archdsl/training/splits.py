@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archdsl.cache import key_of
-from archdsl.training.order import permuted
+from archdsl.training.order import lengths_of, permuted
 
 VALID_PART = 10  # one of so many examples is for validation, if no file is
 
@@ -36,12 +36,22 @@ class Part:
         return self.count
 
     def batch(self, numbers: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        places = (numbers + self.first).astype(np.uint64)  # [B]
-        # A third number: another order than that of an epoch.
-        return self.whole.batch(permuted(places, len(self.whole), (self.seed, 0, 1)))
+        return self.whole.batch(self._places(numbers))
+
+    @property
+    def lengths(self) -> NDArray[np.int64] | None:
+        """[count]: see `order.lengths_of`."""
+        found = lengths_of(self.whole)
+        return None if found is None else found[self._places(np.arange(self.count))]
 
     def describe(self) -> str:
         return f"{self.count:,} of {self.whole.describe()}"
+
+    def _places(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers in the whole of examples by number [B]."""
+        places = (numbers + self.first).astype(np.uint64)
+        # A third number: another order than that of an epoch.
+        return permuted(places, len(self.whole), (self.seed, 0, 1))
 
 
 def split(whole: Rows, seed: int) -> tuple[Rows, Rows | None, str]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from archdsl.diagnostics import ArchError
-from archdsl.training.order import Order
+from archdsl.training.order import POOL, ByLength, Order, order_of
+from archdsl.training.settings import settings_from
 
 
 @pytest.mark.parametrize(("count", "batch"), [(1, 3), (2, 1), (7, 3), (1000, 32), (4097, 1000)])
@@ -51,6 +52,26 @@ def test_a_large_order_has_no_example_twice(count: int) -> None:
 def test_a_batch_spans_epochs() -> None:
     numbers = Order(4, 10, seed=0).numbers(0)
     assert np.bincount(numbers[:8], minlength=4).tolist() == [2, 2, 2, 2]
+
+
+def test_batches_by_length_have_the_examples_of_their_pool() -> None:
+    order = Order(4096, 8, seed=2)
+    lengths = np.random.default_rng(0).integers(1, 100, 4096)
+    grouped = ByLength(order, lengths)
+    steps = range(POOL, 2 * POOL)
+    batches = np.array([grouped.numbers(step) for step in steps])  # [POOL, 8]
+    plain = np.array([order.numbers(step) for step in steps])
+    assert np.array_equal(np.sort(batches, None), np.sort(plain, None))
+    found = lengths[batches]
+    assert (found.max(1) - found.min(1)).max() <= 10
+    assert (np.diff(found[:, 0]) < 0).any()  # not from short to long
+    assert np.array_equal(ByLength(order, lengths).numbers(POOL + 5), batches[5])
+    assert not np.array_equal(ByLength(order, lengths).numbers(5), batches[5])
+
+
+def test_examples_of_one_length_are_not_grouped() -> None:
+    with pytest.raises(ArchError, match="`by_length` changes nothing"):
+        order_of([1, 2, 3], settings_from({"by_length": True}))
 
 
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"batch": 0}, {"seed": -1}])

@@ -16,6 +16,7 @@ from archdsl.graph.nodes import Graph
 from archdsl.syntax.parser import parse
 from archdsl.text.tokenizer import read_tokenizer
 from archdsl.training.data import Data, open_data
+from archdsl.training.order import lengths_of
 
 PAIRS = """\
 model Pairs(vocab = 40, context = 32, D = 4) {
@@ -135,6 +136,20 @@ def test_batches_have_few_lengths(tmp_path: Path) -> None:
         assert 2 * text.count("ab") == len(text) < found.shape[1]
         assert (found[0] == 3).sum() == found.shape[1] - len(text) - 1
     assert shapes == {16, 32}
+
+
+def test_lengths_order_examples_by_their_padding(tmp_path: Path) -> None:
+    """A batch of 24 positions for a short pair with a long text comes after one of 12."""
+    pairs = {"ab": "cd", "abcdefghij": "cdefghijkl", "a": "b" * 9, "b": "a" * 18, "c": "c" * 17}
+    lines = [f"{source}\t{target}\n" for source, target in pairs.items()]
+    (tmp_path / "train.tsv").write_text("".join(lines))
+    (tmp_path / "valid.tsv").write_text(lines[0])
+    rows = open_data(tmp_path, graph_of(PAIRS)).train
+    lengths = lengths_of(rows)
+    assert lengths is not None
+    assert lengths.argsort().tolist() == [0, 2, 1, 4, 3]
+    width = [rows.batch(np.array([n]))["target"].shape[1] for n in lengths.argsort()]
+    assert width == sorted(width)
 
 
 def test_texts_without_padding_are_joined(tmp_path: Path) -> None:
