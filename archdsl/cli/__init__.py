@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import NoReturn
 
@@ -116,16 +116,24 @@ class _Parser(_PlainParser):
         return "\n".join(lines)
 
 
+def full_parser() -> argparse.ArgumentParser:
+    """Returns the parser of all commands."""
+    return _with_commands(_Parser(), COMMANDS)
+
+
 def _build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser()
+    parser, name = _Parser(), argv[0]
+    if name not in COMMANDS and not name.startswith("-"):
+        near = did_you_mean(name, COMMANDS) or "`archdsl` lists the commands"
+        parser.error(f"there is no command `{name}`; {near}")
+    # The other commands are not imported: imports are most of the time of `check`.
+    return _with_commands(parser, [name] if name in COMMANDS else [])
+
+
+def _with_commands(parser: _Parser, names: Iterable[str]) -> _Parser:
     commands = parser.add_subparsers(
         prog="archdsl", metavar="COMMAND", required=True, parser_class=_PlainParser
     )
-    name = argv[0]
-    if name in COMMANDS:
-        # The other commands are not imported: imports are most of the time of `check`.
+    for name in names:
         import_module(f"archdsl.cli.{name}").add(commands)
-    elif not name.startswith("-"):
-        near = did_you_mean(name, COMMANDS) or "`archdsl` lists the commands"
-        parser.error(f"there is no command `{name}`; {near}")
     return parser

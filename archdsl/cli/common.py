@@ -49,6 +49,7 @@ GROUPS = {
         "doctor": "list the devices of this machine and what is missing for the others",
     },
     "connect a tool": {
+        "completion": "print a script that completes commands and options in a shell",
         "mcp": "answer an agent's questions about specs, over the Model Context Protocol",
     },
 }
@@ -75,6 +76,7 @@ def add_command(
     return commands.add_parser(
         name,
         usage=f"archdsl {name} [OPTION ...] {arguments}".rstrip(),
+        help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -42,6 +42,7 @@ WORK = {
     "score": ("import tinygrad", "folder a.txt"),
     "bench": ("import tinygrad", "gpt.arch"),
     "doctor": ("subprocess.Popen archdsl.backend", ""),
+    "completion": ("import shtab", "bash"),
     "mcp": ("import archdsl.agents", ""),
 }
 
