@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from archdsl.diagnostics import ArchError, Diagnostic
+from archdsl.diagnostics import ArchError, Diagnostic, Span
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import parameters, trained
@@ -32,7 +33,7 @@ from archdsl.semantics.model_parameters import Setting
 from archdsl.semantics.models import ModelBuilder
 from archdsl.semantics.names import check_names
 from archdsl.semantics.report import Report
-from archdsl.semantics.values import Env
+from archdsl.semantics.values import Env, Value
 from archdsl.syntax import ast
 
 
@@ -77,7 +78,7 @@ def analyse(
     Raises `ArchError` with all errors of the model and all unresolved names of the file.
     """
     file, path, named = _file(spec)
-    run = _Run(file, path)
+    run = Run(file, path)
     built = run.build(variant or named, settings or {})
     run.report.raise_any()
     assert built is not None
@@ -98,11 +99,11 @@ def analyse_all(
     """
     try:
         file, path, named = _file(spec)
-        run = _Run(file, path)
+        run = Run(file, path)
         names = (
             [named]
             if named
-            else list(_model_names(file) if settings else _standalone_names(file))
+            else list(_model_names(file) if settings else standalone_names(file))
         )
         built = {name: run.build(name, settings) for name in names}
     except ArchError as error:  # the file cannot be read, or has too many mistakes
@@ -114,7 +115,7 @@ def _model_names(file: ast.File) -> Iterator[str]:
     return (item.name.id for item in file.items if isinstance(item, ast.Model))
 
 
-def _standalone_names(file: ast.File) -> Iterator[str]:
+def standalone_names(file: ast.File) -> Iterator[str]:
     """Yields the names of the variants and models that need no settings."""
     for item in file.items:
         match item:
@@ -125,15 +126,26 @@ def _standalone_names(file: ast.File) -> Iterator[str]:
                 yield item.name.id
 
 
-class _Run:
-    """The analysis of a file, model by model."""
+class Run:
+    """The analysis of a file, model by model.
+
+    `references` says what the names of the file and of those that it uses stand for; `values`
+    are those of definitions and calls in the models that were built, by the span of the name.
+    """
 
     def __init__(self, file: ast.File, path: Path | None):
         self.report = Report()
+        self.values: dict[Span, Value] = {}
         self.scope = load(file, path, self.report)
         self.file = inline_includes(file, self.scope, self.report)
-        check_names(self.scope, self.report)
+        self.references = check_names(self.scope, self.report)
         check_owners(self.file, self.report)
+
+    def alone(self) -> Run:
+        """The same file with no mistakes and no values yet, for one model."""
+        other = copy(self)
+        other.report, other.values = Report(), {}
+        return other
 
     def build(
         self, variant: str | None, settings: Mapping[str, Setting] | None = None
@@ -152,8 +164,9 @@ class _Run:
         self, model: ast.Model, variant: ast.Variant | None, settings: Mapping[str, Setting]
     ) -> Analysis | None:
         builder = ModelBuilder(self.scope, model, self.report)
-        graph = builder.build(variant, settings)
         elaborator, env = builder.elaborator, builder.env
+        graph = builder.build(variant, settings)
+        self.values = elaborator.builder.values | self.values
         # Facts and published configs apply only to the sizes of the file, not to settings.
         if not settings:
             facts = variant.facts.statements if variant and variant.facts else ()

@@ -86,14 +86,13 @@ def weights_of(graph: Graph) -> Iterator[tuple[tuple[Weight, ...], int]]:
         place = common_path(node.path, around) if weights else ""
         if weights and place not in seen:
             seen.add(place)
-            yield (
-                weights,
-                prod(
-                    each.count
-                    for each in around
-                    if isinstance(each, Mixture) or not each.stack.tied
-                ),
-            )
+            yield weights, copies(around)
+
+
+def copies(around: tuple[Repeated, ...]) -> int:
+    """How many copies of a weight the layers and experts around it have."""
+    counts = (e.count for e in around if isinstance(e, Mixture) or not e.stack.tied)
+    return prod(counts)
 
 
 def trained(graph: Graph) -> set[str]:

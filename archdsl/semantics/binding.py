@@ -43,13 +43,24 @@ class Arguments(Frozen):
 
 
 class Callee(Frozen):
-    """What is called; `flows`: it can be a step of a chain."""
+    """What is called; `flows`: it can be a step of a chain. `block` is its definition."""
 
     name: str
     params: tuple[Param, ...]
     span: Span
-    defined: Span | None = None  # of a block
+    block: ast.Block | None = None
     flows: bool = True
+
+    @property
+    def defined(self) -> Span | None:
+        """Where a block is defined."""
+        return self.block.name.span if self.block else None
+
+    @property
+    def declared(self) -> Mapping[str, Span]:
+        """Where a block declares its parameters."""
+        params = self.block.params.params if self.block else ()
+        return {each.name.id: each.name.span for each in params}
 
     @property
     def receiver(self) -> Param | None:
@@ -65,7 +76,7 @@ def callee(name: str, scope: Scope, span: Span) -> Callee | None:
         return Callee(name, tuple(p for p in op.params if p.kind is not Kind.AXES), span)
     if definition and not op:
         block = definition.block
-        return Callee(name, signature(block.params), span, block.name.span)
+        return Callee(name, signature(block.params), span, block)
     return None
 
 

@@ -83,6 +83,7 @@ class Blocks:
             else:
                 value = self._parameter(block, param, bound, inner, outer_names)
             inner.names[name] = POISON if repeated else value
+            self.builder.note(param.name.span, value)
         where = label.span if label else span
         with (
             self.builder.in_body_of(inner),
@@ -244,6 +245,7 @@ class Blocks:
             values = self._each(statement, value)
         for name, each in zip(names, values, strict=True):
             env.names[name.id] = POISON if name.id in env.names else each
+            self.builder.note(name.span, each)
 
     def _value(self, expr: ast.Expr, env: Env) -> Value:
         """The value of an edge; `none`, as a side of a choice, leaves an argument out."""
@@ -275,3 +277,4 @@ class Blocks:
         """`weight name: type = start`, a value like that of an edge."""
         value = self.weights.value(statement, env)
         env.names[statement.name.id] = POISON if statement.name.id in env.names else value
+        self.builder.note(statement.name.span, value)

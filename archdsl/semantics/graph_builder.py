@@ -31,6 +31,8 @@ class GraphBuilder:
         self.skipped: set[str] = set()  # names in expressions that were not elaborated
         self.failed_labels: set[str] = set()  # of `embed`s with a mistake
         self.reported: set[tuple[str | None, Span | None]] = set()
+        self.values: dict[Span, Value] = {}  # of definitions and of calls, when first
+        # elaborated: by the span of the name
         self.ids = 0
         # In the update of a state: the axis of the positions, and its name there.
         self.scanned: tuple[Axis, str] | None = None
@@ -38,6 +40,11 @@ class GraphBuilder:
     def new_id(self) -> str:
         self.ids += 1
         return f"%{self.ids}"
+
+    def note(self, span: Span, value: Value) -> None:
+        """Remembers the value of a definition or a call, that of its first elaboration."""
+        if not isinstance(value, Poison):
+            self.values.setdefault(span, value)
 
     @contextmanager
     def collect_nodes(self) -> Iterator[list[Node]]:

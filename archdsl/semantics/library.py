@@ -47,6 +47,14 @@ class Scope:
         return name in self.unclear or (self.incomplete and missing)
 
 
+def all_used(scope: Scope) -> list[Scope]:
+    """A scope and those of all files that it uses, directly or through others."""
+    found = [scope]
+    for each in found:
+        found += [used for _, used in each.uses if all(used is not other for other in found)]
+    return found
+
+
 class Definition(Frozen):
     """A block, and the file whose blocks its body can call."""
 

@@ -97,6 +97,7 @@ class ParameterBinder:
                 self.report.outside = (*self.report.outside, note)
             self.failed |= isinstance(value, Poison)
             self.env.names[name] = POISON if name in self.env.names else value
+            self.elaborator.builder.note(param.name.span, value)
 
     def _default(self, param: ast.Param) -> Value | None:
         if isinstance(param.type, ast.Type | ast.BlockType):

@@ -197,6 +197,7 @@ class ModelBuilder:
         value = POISON if name.id in self.env.names else value
         self.failed |= isinstance(value, Poison)
         self.env.names[name.id] = value
+        self.elaborator.builder.note(name.span, value)
 
     def _new_input(self, name: ast.Name, node: ast.Type, label: bool = False) -> Input | None:
         """An input. A label of the loss can have only the axes of inputs."""

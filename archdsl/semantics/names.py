@@ -18,6 +18,7 @@ from archdsl.semantics.binding import Bound, Callee, bind, callee, is_mask
 from archdsl.semantics.blocks import names_of
 from archdsl.semantics.library import Scope
 from archdsl.semantics.numbers import FUNCTIONS
+from archdsl.semantics.references import References, refer_choice, refer_items
 from archdsl.semantics.report import Report
 from archdsl.semantics.reuse import TIED
 from archdsl.semantics.unknown import (
@@ -35,20 +36,29 @@ from archdsl.syntax.traversal import walk
 _SOME_TENSOR = Tensor("", Type("float"))
 _SOMETHING = Scalar(0)
 
+# The statements of a block; the others belong in a model.
+IN_BLOCKS = (ast.Edge, ast.Edges, ast.State, ast.Weight, ast.Result)
 
-def check_names(scope: Scope, report: Report) -> None:
-    """Reports mistakes in the names of a file, and of the files whose blocks it uses."""
+
+def check_names(scope: Scope, report: Report) -> References:
+    """Reports mistakes in the names of a file, and of the files whose blocks it uses.
+
+    Returns what the names stand for.
+    """
+    references = References()
     used = {id(d.scope): d.scope for d in scope.blocks.values()}
     for each in {id(scope): scope, **used}.values():
         for item in each.file.items:
             if isinstance(item, ast.Block | ast.Model):
-                _Names(each, report).definition(item)
+                _Names(each, report, references).definition(item)
+    refer_items(scope, references)
     taken: dict[str, Span | None] = {}
     check_unused(scope, report)
     for item in scope.file.items:
         if isinstance(item, ast.Model | ast.Variant):
             message = f"there are two `{item.name.id}` in this file"
             _bind(item.name, taken, report, message, "the other one is here")
+    return references
 
 
 def _bind(
@@ -66,17 +76,23 @@ def _bind(
 class _Names:
     """The names of one body, bound in the order of the text."""
 
-    def __init__(self, scope: Scope, report: Report):
+    def __init__(self, scope: Scope, report: Report, references: References):
         self.scope = scope
         self.report = report
+        self.references = references
         self.bound: dict[str, Span | None] = dict.fromkeys(FUNCTIONS)
         self.used: set[str] = set()
         self.undefined: set[str] = set()
         self.edges: dict[str, ast.Name] = {}
-        self.choices: dict[str, list[str]] = {}
+        self.choices: dict[str, ast.Choices] = {}
+        self.labels: dict[str, Span] = {}
 
     def definition(self, item: ast.Block | ast.Model) -> None:
         axes_of: dict[str, set[str]] = {}
+        for each in walk(item):
+            if isinstance(each, ast.Labeled):
+                label = each.label
+                self.references.add(label.span, self.labels.setdefault(label.id, label.span))
         for param in item.params.params:
             before = set(self.bound)
             if isinstance(param.type, ast.Type):
@@ -90,7 +106,7 @@ class _Names:
             elif param.default and (param.type or not isinstance(param.default, ast.Name)):
                 self.value(param.default)
             elif param.default:
-                self.used.add(param.default.id)  # type: ignore[union-attr]
+                self.use(param.default)  # type: ignore[arg-type]
             self.bind(param.name)
         self.distinct_choices(item.params)
         statements = item.body.statements
@@ -143,7 +159,12 @@ class _Names:
                 node.span,
                 help=f"remove `: one_of({', '.join(each.id for each in node.names)})`",
             )
-        self.choices[name.id] = names = [each.id for each in node.names]
+        self.choices[name.id] = node
+        names = [each.id for each in node.names]
+        for each in node.names:
+            self.references.add(each.span, each.span)
+        if isinstance(default, ast.Name):
+            refer_choice(default, node, self.references)
         if default and not (isinstance(default, ast.Name) and default.id in names):
             self.report.add(
                 "argument-value",
@@ -167,9 +188,11 @@ class _Names:
 
     def listed(self, left: ast.Expr, right: ast.Name) -> Diagnostic | None:
         """The mistake of a name that a choice is compared with, if there is one."""
-        names = self.choices.get(left.id) if isinstance(left, ast.Name) else None
-        if names is None:
+        choices = self.choices.get(left.id) if isinstance(left, ast.Name) else None
+        if choices is None:
             return unknown_choice(right)
+        refer_choice(right, choices, self.references)
+        names = [each.id for each in choices.names]
         if right.id in names:
             return None
         message = f"`{right.id}` is not a choice of this parameter"
@@ -177,8 +200,14 @@ class _Names:
         return Diagnostic("unknown-name", message, right.span, listing(names), help=help)
 
     def bind(self, name: ast.Name) -> None:
+        self.references.add(name.span, name.span)
         message = f"`{name.id}` is already defined"
         _bind(name, self.bound, self.report, message, "the other definition is here")
+
+    def use(self, name: ast.Name) -> None:
+        """A use of a name, which need not be bound."""
+        self.used.add(name.id)
+        self.references.add(name.span, self.bound.get(name.id))
 
     # -- types --
 
@@ -189,7 +218,9 @@ class _Names:
         self.unbounded(node)
         for axis in node.axes:
             if isinstance(axis.size, ast.Name):
-                self.bound.setdefault(axis.size.id, axis.size.span)
+                self.references.add(
+                    axis.size.span, self.bound.setdefault(axis.size.id, axis.size.span)
+                )
             else:
                 self.value(axis.size)
 
@@ -199,6 +230,7 @@ class _Names:
             name = axis.size.id if isinstance(axis.size, ast.Name) else None
             if name and name not in self.bound and (axis.bound or name not in self.edges):
                 self.bound[name] = axis.size.span
+                self.references.add(axis.size.span, axis.size.span)
             else:
                 self.value(axis.size)
         for bound in _bounds(node):
@@ -238,23 +270,19 @@ class _Names:
                 expected="an expression at the end of its body",
             )
         for statement in block.body.statements:
-            match statement:
-                case ast.Edge() | ast.Edges() | ast.State() | ast.Weight():
-                    pass
-                case ast.Result():
-                    if statement is not last:
-                        self.report.add(
-                            "syntax",
-                            "only the last expression of a block can be without a name",
-                            statement.span,
-                            help="give this one a name: `a = …`",
-                        )
-                case _:
-                    self.report.add(
-                        "syntax",
-                        f"`{_keyword(statement)}` belongs in a model, not in a block",
-                        statement.span,
-                    )
+            if not isinstance(statement, IN_BLOCKS):
+                self.report.add(
+                    "syntax",
+                    f"`{_keyword(statement)}` belongs in a model, not in a block",
+                    statement.span,
+                )
+            elif isinstance(statement, ast.Result) and statement is not last:
+                self.report.add(
+                    "syntax",
+                    "only the last expression of a block can be without a name",
+                    statement.span,
+                    help="give this one a name: `a = …`",
+                )
 
     def statement(self, statement: ast.Statement) -> None:
         match statement:
@@ -292,14 +320,14 @@ class _Names:
                 if statement.condition:
                     self.condition(statement.condition)
             case ast.ExpectType():
-                self.used.add(statement.name.id)
+                self.use(statement.name)
                 self.result_type(statement.type)
             case ast.Expect():
                 # A fact has other names too; they are checked when it is evaluated.
-                sides = (*walk(statement.left), *walk(statement.right))
-                self.used |= {node.id for node in sides if isinstance(node, ast.Name)}
+                self.use_all(statement.left)
+                self.use_all(statement.right)
             case ast.Init():
-                self.used |= {each.id for each in walk(statement) if isinstance(each, ast.Name)}
+                self.use_all(statement)
 
     def state(self, node: ast.State) -> None:
         """A state, whose update uses its own name."""
@@ -337,11 +365,17 @@ class _Names:
 
     # -- expressions --
 
+    def use_all(self, node: ast.Node) -> None:
+        """The names in a node that is not checked here."""
+        for each in walk(node):
+            if isinstance(each, ast.Name):
+                self.use(each)
+
     def value(self, expr: ast.Expr | ast.Typed) -> None:
         """An expression where a value is needed."""
         match expr:
             case ast.Name():
-                self.used.add(expr.id)
+                self.use(expr)
                 if expr.id not in self.bound:
                     self.undefined.add(expr.id)
                     unknown = unknown_value(expr.id, expr.span, self.bound, self.scope)
@@ -382,7 +416,7 @@ class _Names:
     def mask(self, expr: ast.Expr | ast.Typed) -> None:
         """A part of a mask; a name that is not bound can be an atom."""
         if isinstance(expr, ast.Name) and expr.id in ("causal", "none"):
-            self.used.add(expr.id)
+            self.use(expr)
         else:
             self.value(expr)
 
@@ -430,7 +464,7 @@ class _Names:
                 if expr.otherwise:
                     self.block(expr.otherwise, x)
             case _:  # not a block, which elaboration reports
-                self.used |= {each.id for each in walk(expr) if isinstance(each, ast.Name)}
+                self.use_all(expr)
 
     def numbered(self, block: ast.Expr, number: ast.Name) -> None:
         """A repeated block, in which the number of a layer has a name."""
@@ -473,7 +507,7 @@ class _Names:
 
     def call(self, expr: ast.Name | ast.Call, receiver: Tensor | Poison | None) -> None:
         name, args = (expr, ()) if isinstance(expr, ast.Name) else (expr.callee, expr.args)
-        self.used.add(name.id)
+        self.use(name)
         if name.id in self.bound:
             for arg in args:
                 self.value(arg.value)
@@ -487,12 +521,20 @@ class _Names:
             return
         called = callee(name.id, self.scope, expr.span)
         if called is None and name.id == TIED:
-            self.arguments_of_unknown(args[1:])  # the first one is a label
+            for arg in args[:1]:
+                self.label(arg.value)
+            self.arguments_of_unknown(args[1:])
         elif called is None:
             self.report.extend([unknown_block(name.id, name.span, self.scope)])
             self.arguments_of_unknown(args)
         else:
+            self.references.add(name.span, called.defined)
             self.arguments(called, args, receiver)
+
+    def label(self, expr: ast.Expr | ast.Typed | None) -> None:
+        """The use of a label of this body."""
+        if isinstance(expr, ast.Name):
+            self.references.add(expr.span, self.labels.get(expr.id))
 
     def arguments_of_unknown(self, args: tuple[ast.Arg, ...]) -> None:
         """The arguments of an unknown block, where a bare name can mean anything."""
@@ -502,10 +544,10 @@ class _Names:
             elif not any(isinstance(arg.value, kind) for kind in (ast.Binary, ast.Labeled)):
                 self.value(arg.value)
             else:
-                self.used |= {n.id for n in walk(arg.value) if isinstance(n, ast.Name)}
+                self.use_all(arg.value)
 
     def bare_name(self, name: ast.Name) -> None:
-        self.used.add(name.id)
+        self.use(name)
         if name.id not in self.bound:
             self.undefined.add(name.id)
 
@@ -516,6 +558,8 @@ class _Names:
         report = self.report if receiver else Report()
         found = bind(called, args, receiver, lambda expr, _: self.read(expr), report)
         for arg in args:
+            if arg.name:
+                self.references.add(arg.name.span, called.declared.get(arg.name.id))
             if isinstance(arg.value, ast.Name):
                 self.bare_name(arg.value)
             elif not found.sound:
@@ -533,7 +577,8 @@ class _Names:
         expr, symbol = bound.expr, bound.value
         match param.kind:
             case Kind.AXIS | Kind.MARK | Kind.LABEL:
-                pass  # they have their own names
+                if param.kind is Kind.LABEL:  # they have their own names
+                    self.label(expr)
             case _ if expr is None:
                 pass  # the tensor along the arrow
             case Kind.SIZE:
@@ -550,7 +595,7 @@ class _Names:
                     if side:
                         self.argument(called, param, Bound(side, self.read(side), side.span))
             case Kind.BOOL if isinstance(expr, ast.Name) and expr.id == param.name:
-                pass  # a switch
+                self.references.add(expr.span, called.declared.get(param.name))  # a switch
             case Kind.ANY if isinstance(expr, ast.Name):
                 pass  # the block may use it as a choice
             case Kind.TENSOR if _is_absent(symbol, param):

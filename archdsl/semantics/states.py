@@ -36,6 +36,7 @@ class States:
         else:
             value = self._state(node, env)
         env.names[node.name.id] = POISON if node.name.id in env.names else value
+        self.builder.note(node.name.span, value)
 
     def _state(self, node: ast.State, env: Env) -> Tensor | Poison:
         along = self._along(node.axis, env)

@@ -156,6 +156,21 @@ class Steps:
         `named` and `chosen` are those of `apply`.
         """
         name, args = (expr, ()) if isinstance(expr, ast.Name) else (expr.callee, expr.args)
+        result = self._call(name, args, expr, env, x, label, named, chosen)
+        self.builder.note(name.span, result)
+        return result
+
+    def _call(
+        self,
+        name: ast.Name,
+        args: tuple[ast.Arg, ...],
+        expr: ast.Name | ast.Call,
+        env: Env,
+        x: Flow | None,
+        label: ast.Name | None,
+        named: bool,
+        chosen: bool,
+    ) -> Flow:
         target = env.names.get(name.id)
         if isinstance(target, Closure):
             return self._call_parameter(target, expr, args, env, x, label, named)
