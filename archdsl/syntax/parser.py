@@ -30,7 +30,7 @@ _LONG_NUMBER = re.compile(rf"\d{{{DIGITS + 1}}}")
 # A check takes 0.1 ms for each. The longest spec of the standard library has 1550.
 MOST_WORDS = 20_000
 
-_ITEM_START = re.compile(r"^(?:use|block|model|variant|weights)[ \t]", re.MULTILINE)
+ITEM_START = re.compile(r"^(?:use|block|model|variant|weights)[ \t]", re.MULTILINE)
 _WORD = re.compile(r'"[^"\n]*"|#[^\n]*|[\w.]+|->|[<>=]=|[()]+|\S')
 _STRING_OR_COMMENT = re.compile(r'"[^"\n]*"|#[^\n]*')
 _EXPRESSION = re.compile(r"\{([^{},]*[-+*/% ][^{},]*)\}")  # in a path
@@ -48,9 +48,31 @@ def parse(text: str, path: str = "<text>") -> ast.File:
     >>> parse('use "blocks.arch"').items[0].path.value
     'blocks.arch'
     """
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text = with_plain_lines(text)
     source = Source(path, text)
-    words = (m for m in _WORD.finditer(text) if m[0][0] != "#")
+    check_length(source)
+    whole = parse_part(source, 0, len(text))
+    if isinstance(whole, ast.File):
+        return whole
+    # Lark stops at the first mistake, so the other items are parsed one by one.
+    starts = sorted({0, *(m.start() for m in ITEM_START.finditer(text))})
+    found: list[Diagnostic] = []
+    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        piece = parse_part(source, start, end)
+        found += [] if isinstance(piece, ast.File) else piece
+        if len(found) >= MOST:
+            break
+    raise ArchError(first_ones(found or whole))
+
+
+def with_plain_lines(text: str) -> str:
+    """A text with the line ends that the grammar knows."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def check_length(source: Source) -> None:
+    """Raises `ArchError` for a text that would take too long to check."""
+    words = (m for m in _WORD.finditer(source.text) if m[0][0] != "#")
     if (word := next(islice(words, MOST_WORDS, None), None)) is not None:
         what = f"the file has more than {MOST_WORDS:,} words and signs"
         help = (
@@ -58,18 +80,6 @@ def parse(text: str, path: str = "<text>") -> ast.File:
         )
         place = Span(source, word.start(), word.end())
         raise ArchError(Diagnostic("syntax", what, place, help=help))
-    whole = _parse_part(source, 0, len(text))
-    if isinstance(whole, ast.File):
-        return whole
-    # Lark stops at the first mistake, so the other items are parsed one by one.
-    starts = sorted({0, *(m.start() for m in _ITEM_START.finditer(text))})
-    found: list[Diagnostic] = []
-    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
-        piece = _parse_part(source, start, end)
-        found += [] if isinstance(piece, ast.File) else piece
-        if len(found) >= MOST:
-            break
-    raise ArchError(first_ones(found or whole))
 
 
 def _spaced(found: re.Match[str]) -> str:
@@ -77,13 +87,13 @@ def _spaced(found: re.Match[str]) -> str:
     return f"{{{' '.join(re.findall(r'[A-Za-z_0-9]+|//|[-+*%]', found[1]))}}}"
 
 
-def _parse_part(source: Source, start: int, end: int) -> ast.File | list[Diagnostic]:
+def parse_part(source: Source, start: int, end: int) -> ast.File | list[Diagnostic]:
     """The tree of the characters [start, end) of a source, or their mistakes."""
     text = source.text[start:end]
     try:
-        tree = _grammar().parse(text)
+        tree = grammar().parse(text)
     except lark.exceptions.UnexpectedInput as error:
-        return [explain(error, _grammar(), Span(source, start, end))]
+        return [explain(error, grammar(), Span(source, start, end))]
     build = _Build(source, start)
     if deep := _first_too_deep(tree):
         what = "this is nested too deeply"
@@ -101,7 +111,7 @@ def _parse_part(source: Source, start: int, end: int) -> ast.File | list[Diagnos
 
 
 @functools.cache
-def _grammar(strict: bool = False) -> lark.Lark:
+def grammar(strict: bool = False) -> lark.Lark:
     """The parser; `strict`: Lark refuses an ambiguous grammar, for tests.
 
     Lark caches its tables in a file, because building them takes longer than the rest of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from archdsl.diagnostics import ArchError, Diagnostic
-from archdsl.syntax.parser import _grammar, parse
+from archdsl.syntax.parser import grammar, parse
 
 CASES = Path(__file__).parents[1] / "cases" / "syntax"
 MISTAKEN = ["expressions", "heads", "open", "statements"]
@@ -26,7 +26,7 @@ def test_the_messages_of_a_file(name: str, golden: Callable[[str, str], None]) -
     text = (CASES / f"{name}.arch").read_text(encoding="utf-8")
     found = mistakes(text, f"{name}.arch")
     golden(f"syntax/{name}.txt", "\n\n".join(each.render() for each in found) + "\n")
-    terminals = {terminal.name for terminal in _grammar().terminals}
+    terminals = {terminal.name for terminal in grammar().terminals}
     for each in found:
         shown = f"{each.message} {each.expected} {each.help}"
         assert not terminals & set(re.findall(r"[A-Z_$][A-Z_0-9]+", shown))

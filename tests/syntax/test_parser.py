@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from archdsl.diagnostics import ArchError
 from archdsl.syntax import ast
-from archdsl.syntax.parser import _grammar, parse
+from archdsl.syntax.parser import grammar, parse
 from archdsl.syntax.printer import expression, format
 from archdsl.syntax.traversal import walk
 
@@ -30,7 +30,7 @@ def value(text: str) -> ast.Expr:
 
 def test_the_grammar_has_no_ambiguity() -> None:
     pytest.importorskip("interegular", reason="Lark's strict mode reads expressions with it")
-    _grammar(strict=True)
+    grammar(strict=True)
 
 
 @pytest.mark.parametrize(
@@ -195,5 +195,5 @@ def test_tables_that_cannot_be_kept_or_read_are_made_anew(
         (folder / f"grammar-{sys.implementation.cache_tag}").write_bytes(kept)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):  # of its own making the second time
-        _grammar.cache_clear()
+        grammar.cache_clear()
         assert value("2 * n") == value("2  *  n")

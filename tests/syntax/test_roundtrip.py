@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archdsl.syntax import ast
-from archdsl.syntax.parser import _grammar, parse
+from archdsl.syntax.parser import grammar, parse
 from archdsl.syntax.printer import expression, format, type_text
 from archdsl.syntax.traversal import walk
 from tests.suite import mostly_long
@@ -105,7 +105,7 @@ def found(text: str) -> list[str]:
 
 def gaps(text: str, behind: bool) -> list[int]:
     """Every position where a comment may be: before or after each token."""
-    tokens = list(_grammar().parse_interactive(text).iter_parse())
+    tokens = list(grammar().parse_interactive(text).iter_parse())
     # A callee and its bracket must stay together.
     if behind:
         return [token.end_pos or 0 for token in tokens if token.type != "CALLEE"]
