@@ -15,9 +15,9 @@ import pytest
 
 import archdsl
 from archdsl.cli import main
+from archdsl.describe.operators import usage
 from archdsl.diagnostics import CODES
 from archdsl.graph.ops import CALLED
-from archdsl.graph.signature import Kind, Op, Param
 from archdsl.semantics.library import find
 from tests import sample_prose
 from tests.reference import zoo
@@ -160,43 +160,10 @@ def operators() -> str:
             "",
             f"## {op.name}",
             "",
-            f"`{op.name}({', '.join(map(parameter, written(op)))})`",
+            f"`{usage(op)}`",
         ]
         lines += ["", op.doc, "", f"Example: `{op.example}`"]
     return "\n".join(lines) + "\n"
-
-
-def written(op: Op) -> list[Param]:
-    """The parameters that a spec can give."""
-    return [param for param in op.params if param.kind is not Kind.AXES]
-
-
-def parameter(param: Param) -> str:
-    kind = " | ".join(param.choices) if param.choices else KINDS[param.kind]
-    if param.required:
-        return f"{param.name}: {kind}"
-    default = str(param.default).lower() if isinstance(param.default, bool) else param.default
-    default = '""' if default == "" else default
-    return f"{param.name}: {kind}" + (f" = {default}" if default not in (None, ()) else " = …")
-
-
-KINDS = {
-    Kind.TENSOR: "tensor",
-    Kind.INT: "int",
-    Kind.TOKEN: "int",
-    Kind.OFFSET: "int",
-    Kind.SIZE: "size",
-    Kind.NUMBER: "number",
-    Kind.BOOL: "bool",
-    Kind.SIZES: "int…",
-    Kind.NAMED_SIZES: "name = int…",
-    Kind.TEXT: "string",
-    Kind.BLOCK: "block",
-    Kind.AXIS: "axis",
-    Kind.MARK: "name",
-    Kind.MASK: "mask",
-    Kind.LABEL: "label",
-}
 
 
 def errors() -> str:
