@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import field, replace
+from pathlib import Path
 from typing import NoReturn
 
 from archdsl.frozen import Frozen
@@ -52,6 +53,14 @@ CODES = {
     "tokenizer": "A text or vocabulary cannot be turned into tokens.",
     "generation": "The model cannot generate with these inputs or options.",
 }
+
+
+def page(code: str) -> Path:
+    """The page of a code: in an installed package, or in docs/ of a checkout."""
+    package = Path(__file__).parent
+    installed = package / "errors"
+    folder = installed if installed.is_dir() else package.parent / "docs" / "errors"
+    return folder / f"{code}.md"
 
 
 class Source(Frozen):

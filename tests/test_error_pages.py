@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 import archdsl
-from archdsl.cli import explain, main
+from archdsl import diagnostics
+from archdsl.cli import main
 from archdsl.diagnostics import CODES, ArchError
 
 ROOT = Path(__file__).parents[1]
@@ -140,7 +141,6 @@ def test_explain_of_an_unknown_code(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_installed_package_has_the_pages_inside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "cli").mkdir()
     (tmp_path / "errors").mkdir()
-    monkeypatch.setattr(explain, "__file__", str(tmp_path / "cli" / "explain.py"))
-    assert explain.pages() == tmp_path / "errors"
+    monkeypatch.setattr(diagnostics, "__file__", str(tmp_path / "diagnostics.py"))
+    assert diagnostics.page("axis") == tmp_path / "errors" / "axis.md"

@@ -23,6 +23,7 @@ GROUPS = {
         "expand": "print a model with all defaults, sizes and blocks written out",
         "diff": "print the differences of two models",
         "explain": "explain an error code, with examples",
+        "lsp": "start the language server, for editors",
     },
     "run a model": {
         "run": "run one forward pass on arrays from .npy files",

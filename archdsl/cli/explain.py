@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from archdsl.cli.common import Subparsers, add_command
-from archdsl.diagnostics import CODES, did_you_mean, fail
+from archdsl.diagnostics import CODES, did_you_mean, fail, page
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -31,12 +30,5 @@ def run(args: argparse.Namespace) -> int:
             f"there is no error code `{args.code}`",
             help=did_you_mean(args.code, CODES) or "`archdsl explain` lists the codes",
         )
-    print((pages() / f"{args.code}.md").read_text(encoding="utf-8"), end="")
+    print(page(args.code).read_text(encoding="utf-8"), end="")
     return 0
-
-
-def pages() -> Path:
-    """Returns the folder of the pages: in an installed package, or in docs/ of a checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "errors"
-    return installed if installed.is_dir() else package.parent / "docs" / "errors"
