@@ -23,6 +23,10 @@ DICTIONARY_URL = (
     "cmu-pronouncing-dictionary-3.0.0.tgz"
 )
 FASHION = Path("/usr/share/datasets/fashion-mnist")
+CLOTHES = (  # the classes of Fashion-MNIST
+    *("T-shirt", "trousers", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+)
 HELD_OUT = {"valid": 2, "test": 5}  # percent of the words
 LETTERS = "'abcdefghijklmnopqrstuvwxyz"
 
@@ -34,6 +38,7 @@ def fashion(folder: Path) -> str:
         raise SystemExit(f"{FASHION} is missing: apt-get install dataset-fashion-mnist")
     for each in files:
         shutil.copyfile(each, folder / each.name)
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLOTHES))
     return f"{len(files)} files, {sum(each.stat().st_size for each in files):,} bytes"
 
 

@@ -9,7 +9,6 @@ from archdsl.cli.checkpoints import add_checkpoint, find_files, load_model
 from archdsl.cli.common import Subparsers, add_command, add_json, positive_integer
 from archdsl.cli.progress_line import print_text
 from archdsl.formats import resolve
-from archdsl.formats.strict_json import read_object
 from archdsl.progress import each
 
 
@@ -30,8 +29,8 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--preprocessor",
         metavar="FOLDER",
-        help="a folder with preprocessor_config.json, and config.json with the class names "
-        "(default: CHECKPOINT)",
+        help="a folder with preprocessor_config.json, and the class names in it or in "
+        "config.json (default: CHECKPOINT)",
     )
     parser.add_argument(
         "--top",
@@ -53,9 +52,7 @@ def run(args: argparse.Namespace) -> int:
     # All images are read before the model, so that an error in one is reported at once.
     pixels = [preprocessor(path) for path in args.images]
     model = load_model(args)
-    path = folder / "config.json"
-    config = read_object(path, "a config") if path.is_file() else {}
-    names = labels(config, find_classifier(model.graph).classes)
+    names = labels(folder, find_classifier(model.graph).classes)
     images = list(zip(args.images, pixels, strict=True))
     for image, values in each(images, "classifying", "images", len(images)):
         probabilities = classify(model, values[None])[0]

@@ -13,6 +13,8 @@ from archdsl.diagnostics import fail, listing
 from archdsl.files import open_file
 from archdsl.limits import check_limit, most_of
 
+PREPROCESSOR = "preprocessor_config.json"  # how a checkpoint's images become pixels
+
 # Pillow reads other formats with far less tested code.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 

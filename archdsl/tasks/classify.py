@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from archdsl.diagnostics import fail, listing
 from archdsl.formats import resolve
-from archdsl.formats.image import read_image
+from archdsl.formats.image import PREPROCESSOR, read_image
 from archdsl.formats.strict_json import read_object
 from archdsl.graph.nodes import Graph, Input
 from archdsl.limits import check_limit
@@ -26,7 +26,6 @@ from archdsl.model import Model
 
 Pixels: TypeAlias = NDArray[np.float32]
 
-_FILE = "preprocessor_config.json"
 _FIELDS = ("size", "resample", "crop_size", "rescale_factor", "image_mean", "image_std")
 _STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 # Fields that change no pixel: the array layout, the file's origin, and steps always done.
@@ -34,6 +33,7 @@ _BOOKKEEPING = (
     *("image_processor_type", "feature_extractor_type", "processor_class", "_processor_class"),
     *("data_format", "input_data_format", "return_tensors", "device", "disable_grouping"),
     *("_valid_processor_keys", "model_input_names", "do_convert_rgb", "default_to_square"),
+    "id2label",
 )
 
 
@@ -46,6 +46,7 @@ class Preprocessor:
     - `resample`: Pillow's number of the resize filter.
     - `crop`: (height, width) of the centre crop.
     - `scale`, `mean`, `std`: a channel's value v, 0 to 255, becomes (v * scale - mean) / std.
+      `mean` and `std` have a number for each channel: 3 are red, green and blue, 1 is grey.
     """
 
     path: Path
@@ -57,12 +58,14 @@ class Preprocessor:
     std: tuple[float, ...]
 
     def __call__(self, path: str | Path) -> Pixels:
-        """Reads an image as float32 [3, height, width], rotated by its EXIF orientation.
+        """Reads an image as float32 [channels, height, width], rotated by its EXIF orientation.
 
         Transparent pixels become white. Raises `ArchError` "file" if Pillow cannot read it,
         "limit" if it is too large, before or after resizing.
         """
         picture = read_image(path)
+        if len(self.mean) == 1:
+            picture = picture.convert("L")
         if self.size is not None:
             width, height = picture.size
             if isinstance(self.size, int):
@@ -73,7 +76,7 @@ class Preprocessor:
                 size = self.size
             check_limit("input_pixels", math.prod(size), f"{path} as {self.path} resizes it")
             picture = picture.resize(size[::-1], resample=self.resample)
-        values = np.asarray(picture)
+        values = np.atleast_3d(np.asarray(picture))  # [height, width, channels]
         if self.crop is not None:
             values = _centre_crop(values, self.crop)
         check_limit("input_pixels", values.shape[0] * values.shape[1], path)
@@ -97,12 +100,13 @@ def read_preprocessor(folder: str | Path) -> Preprocessor:
     Raises `ArchError`: "file" if there is none, "config" for a field that is missing, or
     that changes pixels and is not supported.
     """
-    path = resolve(str(folder)) / _FILE
+    path = resolve(str(folder)) / PREPROCESSOR
     if not path.exists():
         fail(
             "file",
-            f"`{path.parent}` has no `{_FILE}`, which defines the size and the scale of images",
-            expected=f"a folder with `{_FILE}`",
+            f"`{path.parent}` has no `{PREPROCESSOR}`, which defines the size and the scale of "
+            "images",
+            expected=f"a folder with `{PREPROCESSOR}`",
             help="name one with --preprocessor FOLDER",
         )
     found = read_object(path, "a preprocessor's config")
@@ -127,14 +131,16 @@ def read_preprocessor(folder: str | Path) -> Preprocessor:
             f"{path}: `crop_size` has one number",
             expected='"crop_size": {"height": …, "width": …}',
         )
+    mean = found.get("image_mean")
+    channels = 1 if normal and isinstance(mean, list) and len(mean) == 1 else 3
     return Preprocessor(
         path,
         size,
         _resample(path, found) if resized else 0,
         crop,
         _numbers(path, found, "rescale_factor", 1, 1 / 255)[0] if rescaled else 1.0,
-        _numbers(path, found, "image_mean", 3) if normal else (0.0,) * 3,
-        _numbers(path, found, "image_std", 3) if normal else (1.0,) * 3,
+        _numbers(path, found, "image_mean", channels) if normal else (0.0,) * 3,
+        _numbers(path, found, "image_std", channels) if normal else (1.0,) * 3,
     )
 
 
@@ -170,12 +176,15 @@ def find_classifier(graph: Graph) -> Classifier:
     )
 
 
-def labels(config: Mapping[str, Any], classes: int) -> list[str]:
-    """Returns the class names from `id2label` of a config, or the class numbers without it."""
-    named = config.get("id2label")
-    if not isinstance(named, Mapping):
-        return [str(number) for number in range(classes)]
-    return [str(named.get(str(number), number)) for number in range(classes)]
+def labels(folder: Path, classes: int) -> list[str]:
+    """Returns the class names: `id2label` of `config.json` or, in the folder of a run, of
+    `preprocessor_config.json`. A class without a name has its number."""
+    for name in ("config.json", PREPROCESSOR):
+        path = folder / name
+        named = read_object(path, "a config").get("id2label") if path.is_file() else None
+        if isinstance(named, Mapping):
+            return [str(named.get(str(number), number)) for number in range(classes)]
+    return [str(number) for number in range(classes)]
 
 
 def classify(model: Model, pixels: Pixels) -> NDArray[np.float32]:
@@ -196,7 +205,7 @@ def classify(model: Model, pixels: Pixels) -> NDArray[np.float32]:
             parts.image.span,
             expected=" x ".join(map(str, wanted)),
             found=" x ".join(map(str, pixels.shape[1:])),
-            help=f"check that {_FILE} belongs to this model{size}",
+            help=f"check that {PREPROCESSOR} belongs to this model{size}",
         )
     logits = model(**{parts.image.name: pixels})[parts.logits].numpy().astype(np.float32)
     exponentials = np.exp(logits - logits.max(-1, keepdims=True))
@@ -265,4 +274,5 @@ def _numbers(
     fit = len(listed) == count and all(type(each) in (int, float) for each in listed)
     if fit and (name != "image_std" or all(listed)):  # std is a divisor
         return tuple(map(float, listed))
-    fail("config", f"{path}: `{name}` must be {count} numbers", found=str(value))
+    plural = "s" if count > 1 else ""
+    fail("config", f"{path}: `{name}` must be {count} number{plural}", found=str(value))

@@ -36,7 +36,7 @@ from archdsl.training.build_tokenizer import (
     note_on_size,
 )
 from archdsl.training.chat_data import refuse_chat
-from archdsl.training.image_data import open_images
+from archdsl.training.image_data import Images, open_images
 from archdsl.training.masking import MASK, MaskedNames, MaskedText, masked_names
 from archdsl.training.packed_data import PackedRows
 from archdsl.training.record_data import Fields, find_fields, read_rows, texts_of
@@ -77,8 +77,8 @@ class Data(Frozen):
     """Examples for training and validation, and the tokenizer of their texts.
 
     `tokenizer_path` is the file or folder that `archdsl.read_tokenizer` reads. `notes` are
-    things that a user should know, such as the part that is for validation. `classes` are the
-    names of the classes of images. `graph` is the model for these data, if it is another one
+    things that a user should know, such as the part that is for validation. `images` are the
+    examples, if they are images. `graph` is the model for these data, if it is another one
     than the given: its loss then counts the answers of chats alone.
     """
 
@@ -87,7 +87,7 @@ class Data(Frozen):
     tokenizer: TextTokenizer | None = None
     tokenizer_path: Path | None = None
     notes: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
+    images: Images | None = None
     graph: Graph | None = None
 
     @property
@@ -101,6 +101,13 @@ class Data(Frozen):
         found = [f"training: {self.train.describe()}"]
         found.append(f"validation: {self.valid.describe()}" if self.valid else "no validation")
         return [*found, *self.notes]
+
+    def save_readers(self, folder: Path) -> None:
+        """Writes into a folder what reads the inputs of the trained model: its tokenizer, or
+        how images become pixels."""
+        self.save_tokenizer(folder)
+        if self.images is not None:
+            self.images.save_preprocessor(folder)
 
     def save_tokenizer(self, folder: Path) -> Path | None:
         """Copies the tokenizer into a folder; returns what `read_tokenizer` reads, if any."""
@@ -214,7 +221,8 @@ def _images(asked: _Asked) -> Data | None:
         return None
     asked.refuse_text_options()
     train, valid = opened.train, opened.valid
-    return _finished(train, valid, asked.seed, notes=opened.notes, classes=opened.classes)
+    found = _finished(train, valid, asked.seed, notes=opened.notes)
+    return replace(found, images=opened)
 
 
 def _records(asked: _Asked) -> Data | None:
@@ -385,7 +393,6 @@ def _finished(
     unused: Sequence[Path] = (),
     chosen: Chosen | None = None,
     notes: Sequence[str] = (),
-    classes: Sequence[str] = (),
 ) -> Data:
     """The data of rows; without some for validation, a part is drawn."""
     more = [_not_used(unused)] if unused and not chosen else []
@@ -394,7 +401,7 @@ def _finished(
         more.append(note)
     tokenizer = chosen.tokenizer if chosen else None
     path = chosen.path if chosen else None
-    return Data(train, valid, tokenizer, path, (*more, *notes), tuple(classes))
+    return Data(train, valid, tokenizer, path, (*more, *notes))
 
 
 def _not_used(paths: Sequence[Path]) -> str:

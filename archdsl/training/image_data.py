@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import math
 import re
 import zlib
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from archdsl.cache import digest, key_of
 from archdsl.diagnostics import fail, listing
 from archdsl.files import open_file
-from archdsl.formats.image import read_image
+from archdsl.formats.atomic import replacing
+from archdsl.formats.image import PREPROCESSOR, read_image
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Input
 from archdsl.limits import check_limit
@@ -27,6 +29,8 @@ from archdsl.training.roles import set_bound
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 _IDX = re.compile(r"(.*?)(images|labels)[-.]idx([13])-ubyte(\.gz)?")
 _TEST = re.compile(r"(.*[-_.])?(t10k|test|valid|val)[-_.]?", re.IGNORECASE)
+BILINEAR = 2  # Pillow's number of the filter
+NAMES = "classes.txt"  # the names of the classes of idx files
 RESIZED = "images are resized to {image}, bilinear, whatever their shape"
 SCALE = "pixels are divided by 127.5, minus 1: from -1 to 1"
 
@@ -86,6 +90,26 @@ class Images(Frozen):
     classes: tuple[str, ...]
     notes: tuple[str, ...]
 
+    def save_preprocessor(self, folder: Path) -> None:
+        """Writes how `archdsl classify` makes pixels of image files, and the classes, in the
+        fields of Hugging Face's image processors. Its images have the channels first."""
+        layout = self.train.layout
+        if not layout.first:
+            return
+        config = {
+            "do_resize": True,
+            "size": {"height": layout.height, "width": layout.width},
+            "resample": BILINEAR,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": [0.5] * layout.channels,
+            "image_std": [0.5] * layout.channels,
+            "id2label": {str(number): name for number, name in enumerate(self.classes)},
+        }
+        with replacing(folder / PREPROCESSOR) as temporary:
+            temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
 
 def open_images(path: Path, image: Input, label: Input) -> Images | None:
     """The images of a folder; None if it has none."""
@@ -99,7 +123,7 @@ def open_images(path: Path, image: Input, label: Input) -> Images | None:
             help = "a folder has one pair for training, and one with `t10k` in its names"
             fail("file", f"`{path}` has other idx files", found=names, help=help)
         train, valid = parts[False][0], next(iter(parts[True]), None)
-        classes = [str(number) for number in range(int(train.labels.max()) + 1)]
+        classes = read_class_names(path, int(train.labels.max()) + 1)
         notes = [SCALE]
     elif folders := find_folders(path):
         classes = class_names(folders[0])
@@ -156,6 +180,22 @@ def find_idx(path: Path) -> list[tuple[Path, Path, bool]]:
         (both["images"], both["labels"], _TEST.fullmatch(name) is not None)
         for name, both in found.items()
     ]
+
+
+def read_class_names(path: Path, count: int) -> list[str]:
+    """The lines of `classes.txt` beside idx files with `count` classes; without it, numbers."""
+    place = path / NAMES
+    if not place.is_file():
+        return [str(number) for number in range(count)]
+    found = [line for _, line in files.lines(place)]
+    if len(found) != count:
+        fail(
+            "input",
+            f"`{place}` does not name the classes of the idx files",
+            expected=f"{count} lines, the name of a class in each",
+            found=f"{len(found)} lines",
+        )
+    return found
 
 
 def read_idx_rows(images: Path, labels: Path, image: Input, label: Input) -> ImageRows:
@@ -267,7 +307,7 @@ def _decoded(path: Path, layout: Layout) -> NDArray[np.uint8]:
     if layout.channels == 1:
         picture = picture.convert("L")
     if picture.size != (layout.width, layout.height):
-        picture = picture.resize((layout.width, layout.height), resample=2)  # bilinear
+        picture = picture.resize((layout.width, layout.height), resample=BILINEAR)
     shape = (layout.height, layout.width, layout.channels)
     return np.asarray(picture, np.uint8).reshape(shape)
 

@@ -157,7 +157,7 @@ def fit(
         for each in run.remarks:
             tell(Notice(each))
         if run.start is None:
-            data.save_tokenizer(run.path)
+            data.save_readers(run.path)
         if run.start:
             executable.fill(_weights(executable, run.start, source))
         step = train_step(executable, settings, frozen, those.parts)

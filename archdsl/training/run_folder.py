@@ -5,6 +5,7 @@
 | `spec.arch` | the model, with all defaults and sizes written out |
 | `settings.toml` | the settings |
 | `environment.json` | the data, the dtype, and of each start the device, machine, versions |
+| `tokenizer…`, `preprocessor_config.json` | how texts become tokens, and images pixels |
 | `metrics.jsonl` | the metrics: see `metrics` |
 | `checkpoints/STEP/` | see `checkpoints` |
 | `adapter/` | at the end, what a run with `lora_rank` trained, in PEFT's format |
@@ -33,6 +34,7 @@ from typing import Any
 from archdsl.diagnostics import ArchError, fail, listing
 from archdsl.files import open_file, read_bytes
 from archdsl.formats.atomic import replacing
+from archdsl.formats.image import PREPROCESSOR
 from archdsl.formats.strict_json import read_object
 from archdsl.frozen import Frozen
 from archdsl.training import checkpoints, metrics
@@ -43,6 +45,7 @@ from archdsl.training.trained import CHECKPOINTS, SETTINGS, SPEC
 
 ENVIRONMENT = "environment.json"
 _FILES = (SPEC, SETTINGS, ENVIRONMENT, CHECKPOINTS, metrics.NAME)  # of each start
+_READERS = ("tokenizer", PREPROCESSOR, ".")  # how names of other files of a start begin
 
 CHANGEABLE = (
     *("steps", "eval_every", "save_every", "keep"),
@@ -141,7 +144,7 @@ def _is_empty(path: Path) -> bool:
     if path.exists() and not path.is_dir():
         return False
     names = [each.name for each in path.iterdir()] if path.exists() else []
-    others = [n for n in names if n not in _FILES and not n.startswith(("tokenizer", "."))]
+    others = [n for n in names if n not in _FILES and not n.startswith(_READERS)]
     return not others and not checkpoints.steps(path / CHECKPOINTS)
 
 

@@ -115,7 +115,8 @@ def test_without_pillow_the_help_is_a_command(
         ({"do_center_crop": True}, "`crop_size` does not define"),
         ({"resample": ...}, "`resample` is not a resize filter"),
         ({"resample": 9}, "`resample` is not a resize filter"),
-        ({"image_mean": [0.5]}, "`image_mean` must be 3 numbers"),
+        ({"image_mean": [0.5]}, "`image_std` must be 1 number"),
+        ({"image_mean": [0.5] * 2}, "`image_mean` must be 3 numbers"),
         ({"image_std": [1, 0, 1]}, "`image_std` must be 3 numbers"),
     ],
 )
@@ -130,9 +131,22 @@ def test_disabled_steps_need_no_fields(tmp_path: Path) -> None:
     read_preprocessor(folder(tmp_path, do_pad=False, pad_size=None, processor_class="X"))
 
 
-def test_classes_have_names_or_numbers() -> None:
-    assert labels({"id2label": {"0": "cat", "1": "dog"}}, 2) == ["cat", "dog"]
-    assert labels({}, 3) == ["0", "1", "2"]
+def test_classes_have_names_or_numbers(tmp_path: Path) -> None:
+    assert labels(tmp_path, 3) == ["0", "1", "2"]
+    assert labels(folder(tmp_path, id2label={"1": "a dog"}), 2) == ["0", "a dog"]
+    (tmp_path / "config.json").write_text('{"id2label": {"0": "cat", "1": "dog"}}')
+    assert labels(tmp_path, 2) == ["cat", "dog"]
+
+
+@pytest.mark.reference("PIL")
+def test_one_channel_is_grey(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png", np.full((9, 5, 3), (0, 255, 0), np.uint8))
+    pixels = read_preprocessor(folder(tmp_path, image_mean=[0.5], image_std=[0.5]))(path)
+    assert pixels.shape == (1, 4, 6)
+    np.testing.assert_allclose(pixels, 150 / 127.5 - 1, atol=1e-6)  # 0.587 of 255
+    grey = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    pixels = read_preprocessor(tmp_path)(picture(tmp_path / "b.png", grey))
+    np.testing.assert_allclose(pixels[0], grey / 127.5 - 1, atol=1e-6)
 
 
 def test_probabilities_are_those_of_the_logits() -> None:

@@ -14,6 +14,7 @@ from archdsl.diagnostics import ArchError
 from archdsl.execution import inputs
 from archdsl.graph.nodes import Graph
 from archdsl.syntax.parser import parse
+from archdsl.tasks.classify import labels, read_preprocessor
 from archdsl.training.data import open_data
 
 SPEC = """\
@@ -59,8 +60,25 @@ def test_idx_files(tmp_path: Path, packed: bool) -> None:
         pixels = (found["pixels"][:, 0] + 1) * 127.5
         assert np.allclose(pixels, expected["images"], atol=1e-4)
         assert np.array_equal(found["label"], expected["labels"])
-    assert data.classes == ("0", "1", "2")
+    assert data.images
+    assert data.images.classes == ("0", "1", "2")
     assert any("divided by 127.5" in note for note in data.notes)
+
+
+def test_idx_files_with_names(tmp_path: Path) -> None:
+    """The names go to the folder of a run, where `archdsl classify` reads them."""
+    mnist(tmp_path, "train", 12)
+    (tmp_path / "classes.txt").write_text("cat\na dog\nbird\n")
+    data = open_data(tmp_path, graph_of())
+    (run := tmp_path / "run").mkdir()
+    data.save_readers(run)
+    assert labels(run, 3) == ["cat", "a dog", "bird"]
+    found = read_preprocessor(run)
+    assert (found.size, found.mean, found.std) == ((4, 6), (0.5,), (0.5,))
+    (tmp_path / "classes.txt").write_text("cat\n")
+    with pytest.raises(ArchError, match="does not name the classes") as error:
+        open_data(tmp_path, graph_of())
+    assert error.value.diagnostics[0].expected == "3 lines, the name of a class in each"
 
 
 def test_idx_files_without_a_test(tmp_path: Path) -> None:
@@ -142,7 +160,8 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     )
     graph = graph_of(spec, channels=3)
     data = open_data(tmp_path, graph)
-    assert data.classes == ("ant", "bee", "cat")
+    assert data.images
+    assert data.images.classes == ("ant", "bee", "cat")
     assert (len(data.train), len(data.valid or ())) == (12, 3)
     found = data.train.batch(np.array([0, 5, 11]))
     inputs.check(graph, found, labels=True)
