@@ -25,6 +25,8 @@ from archdsl.generation.beam_search import EarlyStopping, Search
 from archdsl.generation.generation_config import SEARCH, read_generation_config
 from archdsl.text.tokenizer import read_tokenizer
 from archdsl.text.vocabulary_tokenizer import read_vocabulary
+from archdsl.training.record_data import encode_source
+from archdsl.training.trained import TrainedRun, find_run
 
 if TYPE_CHECKING:
     from archdsl.model import Model
@@ -49,6 +51,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "translate",
         "CHECKPOINT TEXT ...",
         "archdsl translate some/folder 'a text' --beams 5",
+        "archdsl translate runs/g2p hello",
         "archdsl translate my.arch 'a text' --weights w.npz --vocab tokens.txt --beams 5",
     )
     checkpoints.add_checkpoint(parser)
@@ -123,8 +126,12 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    load = _load_spec if checkpoints.is_spec(args.spec) else _load_checkpoint
-    model, encode, decode, search = load(args)
+    if checkpoints.is_spec(args.spec):
+        model, encode, decode, search = _load_spec(args)
+    elif trained := find_run(args.spec):
+        model, encode, decode, search = _load_run(args, trained)
+    else:
+        model, encode, decode, search = _load_checkpoint(args)
     from archdsl.tasks.translate import translate  # imports tinygrad
 
     search = _override(search, args)
@@ -173,6 +180,31 @@ def _load_spec(args: argparse.Namespace) -> _Translator:
     encode = partial(tokenizer.encode, bos=True, eos=True)
     search = Search(tokenizer.bos, (tokenizer.eos,), bound)
     return _Translator(model, encode, tokenizer.decode, search)
+
+
+def _load_run(args: argparse.Namespace, trained: TrainedRun) -> _Translator:
+    """Loads the model of a training run. Texts are encoded as in training."""
+    _refuse(args, ("vocab", *_SPECIAL_TOKENS), "a spec")
+    from archdsl.tasks.translate import find_roles  # imports tinygrad
+
+    path = args.tokenizer or trained.tokenizer
+    if path is None:
+        fail(
+            "tokenizer",
+            f"the run `{trained.folder}` has no tokenizer",
+            help="its data were no texts; `--tokenizer PATH` names one",
+        )
+    tokenizer = read_tokenizer(path)
+    model = checkpoints.load_model(args)
+    bound = min(find_roles(model.graph).target_bound, _LONGEST)
+    if tokenizer.bos is None or not tokenizer.eos:
+        fail(
+            "tokenizer",
+            f"`{tokenizer.origin}` has no start or no end token",
+            expected="tokens with a usual name, such as `<bos>` and `<eos>`",
+        )
+    search = Search(tokenizer.bos, tokenizer.eos, bound)
+    return _Translator(model, partial(encode_source, tokenizer), tokenizer.decode, search)
 
 
 def _load_checkpoint(args: argparse.Namespace) -> _Translator:

@@ -142,10 +142,10 @@ def encode_text(
             each.span,
             expected="tokens with a usual name, such as `<bos>` and `<eos>`",
         )
-    if each is roles.tokens or isinstance(tokenizer, PlainTokenizer):
+    if each is roles.tokens:
         found = [*start, *tokenizer.encode(text, add_special=False), *end]
     else:
-        found = tokenizer.encode(text)
+        found = encode_source(tokenizer, text)
     least = _least(each, roles)
     if len(found) < least:
         fail(
@@ -157,6 +157,15 @@ def encode_text(
             help="leave the example out",
         )
     return np.array(found, np.uint32)
+
+
+def encode_source(tokenizer: TextTokenizer, text: str) -> list[int]:
+    """The tokens of a text that is no target: with what the tokenizer's files add, or with
+    start and end if it is a plain vocabulary."""
+    if not isinstance(tokenizer, PlainTokenizer):
+        return tokenizer.encode(text)
+    start = [] if tokenizer.bos is None else [tokenizer.bos]
+    return [*start, *tokenizer.encode(text), *tokenizer.eos[:1]]
 
 
 def _least(each: Input, roles: Roles) -> int:

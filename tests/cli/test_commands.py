@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import archdsl
 from archdsl.cli import COMMANDS, main
 from archdsl.cli.common import GROUPS
 
@@ -177,11 +178,14 @@ def test_translate_reports_other_models(
     assert "its loss is not `next_token`" in capsys.readouterr().err
 
 
+TINY_PAIRS = {"vocab": 5, "context": 9, "D": 8, "heads": 2, "depth": 1}
+
+
 def test_translate_with_random_weights_prints_a_note(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "v.txt").write_text("<pad>\n<s>\n</s>\na\nb\n")
-    sizes = ("vocab=5", "context=9", "D=8", "heads=2", "depth=1")
+    sizes = (f"{name}={size}" for name, size in TINY_PAIRS.items())
     settings = [part for size in sizes for part in ("--set", size)]
     vocab = ["--vocab", str(tmp_path / "v.txt"), "--device", "CPU"]
     args = ["transformer.arch", *settings, *vocab]
@@ -196,6 +200,33 @@ def test_translate_with_random_weights_prints_a_note(
     assert "error[tokenizer]" in capsys.readouterr().err
     assert main(["translate", *args, "abbaabbaabba"]) == 1
     assert "the source is too long" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_translate_takes_a_training_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It translates as the run's spec with its weights and its vocabulary does."""
+    (run := tmp_path / "run").mkdir()
+    spec = (Path(__file__).parents[2] / "specs" / "transformer.arch").read_text()
+    for name, size in TINY_PAIRS.items():
+        spec = re.sub(rf"\b{name} = \d+", f"{name} = {size}", spec, count=1)
+    (run / "spec.arch").write_text(spec)
+    (run / "settings.toml").write_text("")
+    (run / "environment.json").write_text('{"dtype": "float32", "starts": []}')
+    (run / "tokenizer.json").write_text(json.dumps(["<pad>", "<bos>", "<eos>", "a", "b"]))
+    (run / "last").mkdir()
+    archdsl.compile(str(run / "spec.arch"), device="CPU").save(run / "last/model.safetensors")
+    weights = ["--weights", str(run / "last/model.safetensors")]
+    vocab = ["--vocab", str(run / "tokenizer.json")]
+    printed = []
+    for args in ([str(run)], [str(run / "spec.arch"), *weights, *vocab]):
+        assert main(["translate", *args, "abba", "--beams", "2", "--device", "CPU"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != ""
+    (run / "tokenizer.json").unlink()
+    assert main(["translate", str(run), "abba"]) == 1
+    assert "has no tokenizer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
