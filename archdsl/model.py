@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +22,7 @@ from archdsl.formats.host import LazyTensor
 from archdsl.graph.cost import Cost, cost
 from archdsl.graph.nodes import Apply, Graph
 from archdsl.graph.sites import Parameter
+from archdsl.graph.types import Type
 from archdsl.passes.lora import adapted, linear_weights
 from archdsl.published.end_tokens import ends_of_spec, padding_that_ends
 from archdsl.published.peft import own_map, read_adapter, write_adapter
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from archdsl.backend.quantized import Weights
     from archdsl.backend.tuning import Tuner
     from archdsl.execution.decoder import Decoder
+    from archdsl.execution.trace import Trace, Tracer
     from archdsl.execution.train_step import Step
     from archdsl.generation.generate import Generation, Session
     from archdsl.generation.text_stream import TextChunk
@@ -76,6 +78,7 @@ class Model:
         self._decoders: Recent[Decoder] = Recent(DECODERS)
         self._sessions: Recent[Session] = Recent(DECODERS)
         self._training: RepeatedStep | None = None
+        self._edges: Tracer | None = None
 
     @property
     def weights(self) -> Mapping[str, Parameter]:
@@ -128,6 +131,44 @@ class Model:
             wanted = [outputs] if isinstance(outputs, str) else list(outputs)
             names = [check_choice("the model has no output", name, names) for name in wanted]
         return self.executable.forward(inputs.check(self.graph, given), names)
+
+    @property
+    def edges(self) -> dict[str, Type]:
+        """The inner values that `trace` reads and `patch` replaces: their types by path, in the
+        order of execution. `passes.edges` says which there are."""
+        return dict(self._tracer.types)
+
+    def trace(self, names: str | Iterable[str] | None = None, /, **given: Any) -> Trace:
+        """The inner values of the model by path, for inputs by name: arrays [B, …].
+
+        - `names`: edges such as `h.3.attention`, or patterns such as `h.*.attention.weights`;
+          only what they need is computed. Without names, a value is computed when it is read.
+
+        `trace["h.3.attention"]` is an array, `trace.axes("h.3.attention")` has the names of its
+        axes, and iterating gives the paths; `edges` has all of them. Raises `ArchError` for an
+        unknown name, with the nearest ones, and for inputs as a call does.
+        """
+        return self._tracer.trace([names] if isinstance(names, str) else names, given)
+
+    def patch(self, patches: Mapping[str, Any], /, **given: Any) -> Trace:
+        """The outputs of the model where inner values are replaced, for inputs by name.
+
+        - `patches`: an array [B, …], or a function of the value, by edge or pattern. Functions
+          are called in the order of execution; each gets a value that follows from the patches
+          before it.
+
+        The result also reads other edges, as that of `trace` does. Raises `ArchError` for an
+        unknown edge, and for an array that does not have the type of its edge.
+        """
+        return self._tracer.patch(patches, given)
+
+    @property
+    def _tracer(self) -> Tracer:
+        from archdsl.execution.trace import Tracer
+
+        if self._edges is None or self._edges.executable is not self.executable:
+            self._edges = Tracer(self.executable, self.graph)
+        return self._edges
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         """Refuses pickling and copying: its memory belongs to a device of this process."""

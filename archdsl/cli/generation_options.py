@@ -158,7 +158,13 @@ def _lengths(
 
 def load_model_and_tokenizer(args: argparse.Namespace) -> tuple[Model, TextTokenizer]:
     """Loads the model and the tokenizer of the arguments."""
-    source = args.tokenizer or checkpoints.find_tokenizer(args)
+    tokenizer = read_tokenizer(tokenizer_path(args))  # first, because it fails faster
+    return checkpoints.load_model(args), tokenizer
+
+
+def tokenizer_path(args: argparse.Namespace) -> str:
+    """Returns the path of the tokenizer of the arguments; `ArchError` if there is none."""
+    source: str | None = args.tokenizer or checkpoints.find_tokenizer(args)
     if source is None:
         kind = "spec" if checkpoints.is_spec(args.spec) else "run without texts"
         fail(
@@ -166,8 +172,7 @@ def load_model_and_tokenizer(args: argparse.Namespace) -> tuple[Model, TextToken
             f"`{args.spec}` is a {kind}, which has no tokenizer",
             expected="--tokenizer PATH",
         )
-    tokenizer = read_tokenizer(source)  # first, because it fails faster
-    return checkpoints.load_model(args), tokenizer
+    return source
 
 
 def buffer_first(items: Iterator[T], count: int) -> Iterator[T]:

@@ -36,12 +36,14 @@ _EARLY_STOPPING: dict[str, EarlyStopping] = {"true": True, "false": False, "neve
 _LONGEST = 512  # tokens of a translation, if no option and no generation config says more
 
 
-class _Translator(NamedTuple):
-    """A model, its tokenizer, and the search."""
+class Translator(NamedTuple):
+    """A model, its tokenizer, and the search. `piece` is the text of a token, also of a special
+    one."""
 
     model: Model
     encode: Callable[[str], list[int]]
     decode: Callable[[Iterable[int]], str]
+    piece: Callable[[int], str]
     search: Search
 
 
@@ -66,6 +68,13 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         help="translate N sources in one batch (default: 8)",
     )
     add_json(parser, "source")
+    add_tokenizer(parser)
+    add_search(parser)
+    parser.set_defaults(run=run)
+
+
+def add_tokenizer(parser: argparse.ArgumentParser) -> None:
+    """Adds the tokenizer of a checkpoint, and the vocabulary of a spec."""
     tokens = parser.add_argument_group("tokenizer")
     tokens.add_argument(
         "--tokenizer", metavar="PATH", help="of a checkpoint (default: CHECKPOINT)"
@@ -82,6 +91,10 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
             metavar="TOKEN",
             help=f"the {purpose} token in --vocab (default: the token with a usual name)",
         )
+
+
+def add_search(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the beam search."""
     search = parser.add_argument_group(
         "search",
         "Defaults come from the checkpoint's generation_config.json; options given here\n"
@@ -122,19 +135,23 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "beams score lower at their current length (false), or when they cannot score higher "
         "at any length (never) (spec: true)",
     )
-    parser.set_defaults(run=run)
+
+
+def load_translator(args: argparse.Namespace, model: Model | None = None) -> Translator:
+    """Loads the model of the arguments, if it is not given, its tokenizer and the search."""
+    if checkpoints.is_spec(args.spec):
+        found = _load_spec(args, model)
+    elif trained := find_run(args.spec):
+        found = _load_run(args, model, trained)
+    else:
+        found = _load_checkpoint(args, model)
+    return found._replace(search=_override(found.search, args))
 
 
 def run(args: argparse.Namespace) -> int:
-    if checkpoints.is_spec(args.spec):
-        model, encode, decode, search = _load_spec(args)
-    elif trained := find_run(args.spec):
-        model, encode, decode, search = _load_run(args, trained)
-    else:
-        model, encode, decode, search = _load_checkpoint(args)
+    model, encode, decode, _, search = load_translator(args)
     from archdsl.tasks.translate import translate  # imports tinygrad
 
-    search = _override(search, args)
     sources = read_texts(args.text)
     found = translate(model, [encode(text) for text in sources], search, args.together)
     for text, hypotheses in zip(sources, found, strict=True):
@@ -160,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load_spec(args: argparse.Namespace) -> _Translator:
+def _load_spec(args: argparse.Namespace, model: Model | None) -> Translator:
     """Compiles a spec, and reads its weights and its vocabulary."""
     _refuse(args, ("tokenizer",), "a checkpoint")
     if not args.vocab:
@@ -169,7 +186,7 @@ def _load_spec(args: argparse.Namespace) -> _Translator:
             f"`{args.spec}` is a spec, which has no vocabulary",
             expected="--vocab PATH",
         )
-    model = compile_model(args)
+    model = model or compile_model(args)
     from archdsl.tasks.translate import find_roles  # imports tinygrad
 
     bound = min(find_roles(model.graph).target_bound, _LONGEST)
@@ -179,10 +196,10 @@ def _load_spec(args: argparse.Namespace) -> _Translator:
         print_note("no --weights: the weights are random, and so is the output")
     encode = partial(tokenizer.encode, bos=True, eos=True)
     search = Search(tokenizer.bos, (tokenizer.eos,), bound)
-    return _Translator(model, encode, tokenizer.decode, search)
+    return Translator(model, encode, tokenizer.decode, tokenizer.tokens.__getitem__, search)
 
 
-def _load_run(args: argparse.Namespace, trained: TrainedRun) -> _Translator:
+def _load_run(args: argparse.Namespace, model: Model | None, trained: TrainedRun) -> Translator:
     """Loads the model of a training run. Texts are encoded as in training."""
     _refuse(args, ("vocab", *_SPECIAL_TOKENS), "a spec")
     from archdsl.tasks.translate import find_roles  # imports tinygrad
@@ -195,7 +212,7 @@ def _load_run(args: argparse.Namespace, trained: TrainedRun) -> _Translator:
             help="its data were no texts; `--tokenizer PATH` names one",
         )
     tokenizer = read_tokenizer(path)
-    model = checkpoints.load_model(args)
+    model = model or checkpoints.load_model(args)
     bound = min(find_roles(model.graph).target_bound, _LONGEST)
     if tokenizer.bos is None or not tokenizer.eos:
         fail(
@@ -204,19 +221,20 @@ def _load_run(args: argparse.Namespace, trained: TrainedRun) -> _Translator:
             expected="tokens with a usual name, such as `<bos>` and `<eos>`",
         )
     search = Search(tokenizer.bos, tokenizer.eos, bound)
-    return _Translator(model, partial(encode_source, tokenizer), tokenizer.decode, search)
+    encode = partial(encode_source, tokenizer)
+    return Translator(model, encode, tokenizer.decode, tokenizer.piece, search)
 
 
-def _load_checkpoint(args: argparse.Namespace) -> _Translator:
+def _load_checkpoint(args: argparse.Namespace, model: Model | None) -> Translator:
     """Loads a published checkpoint, its tokenizer and its generation config."""
     _refuse(args, ("vocab", *_SPECIAL_TOKENS), "a spec")
     from archdsl.tasks.translate import find_roles  # imports tinygrad
 
     tokenizer = read_tokenizer(args.tokenizer or args.spec)
-    model = checkpoints.load_model(args)
+    model = model or checkpoints.load_model(args)
     config = read_generation_config(resolve(args.spec), SEARCH)
     search = config.search(min(find_roles(model.graph).target_bound, _LONGEST))
-    return _Translator(model, tokenizer.encode, tokenizer.decode, search)
+    return Translator(model, tokenizer.encode, tokenizer.decode, tokenizer.piece, search)
 
 
 def _refuse(args: argparse.Namespace, names: Iterable[str], needed: str) -> None:

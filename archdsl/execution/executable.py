@@ -65,12 +65,20 @@ _FINITE = "all outputs are finite"  # a flag beside the outputs, if the dtype ha
 CAPTURES = 32  # forward passes kept, one per combination of input shapes; see `compile`
 
 
-class _Wanted(NamedTuple):
-    """The graph of some outputs only, their types, and the axes that can be padded."""
+class Wanted(NamedTuple):
+    """A graph of the model's weights, the types of its outputs, and the axes that can be
+    padded. The `key` identifies it among the graphs of the model."""
 
+    key: tuple[object, ...]
     graph: Graph
     types: dict[str, Type]
     paddable: frozenset[str]
+
+    @staticmethod
+    def of(graph: Graph, *key: object) -> Wanted:
+        types = graph.types()
+        found = {name: types[ref] for name, ref in graph.outputs}
+        return Wanted(key, graph, found, paddable_axes(graph))
 
 
 class _Forward(NamedTuple):
@@ -112,7 +120,7 @@ class Executable:
         self._parameters: Weights | None = None
         self._constants: dict[tuple[object, ...], Tensor] = {}
         self._captures: Recent[_Forward] = Recent(CAPTURES)
-        self._wanted: dict[tuple[str, ...], _Wanted] = {}
+        self._wanted: dict[tuple[str, ...], Wanted] = {}
 
     @property
     def device(self) -> str:
@@ -326,17 +334,24 @@ class Executable:
     def forward(
         self, arrays: Mapping[str, NDArray[Any]], outputs: Sequence[str]
     ) -> dict[str, Tensor]:
-        """These outputs by name, each [B, …], for inputs by name, each [B, …].
+        """These outputs by name, each [B, …], for inputs by name, each [B, …]."""
+        names = tuple(outputs)
+        with self.lock:
+            if names not in self._wanted:
+                self._wanted[names] = Wanted.of(with_outputs(self.graph, names), *names)
+            return self.compute(self._wanted[names], arrays)
+
+    def compute(self, wanted: Wanted, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+        """The outputs of a graph by name, each [B, …], for its inputs by name, each [B, …].
 
         Axes that can be padded are, so that a few captures serve all lengths.
         """
         with self.lock:
             self.version()
-            wanted = self._outputs(tuple(outputs))
             rows, sizes = interpret.measured(wanted.graph, arrays)
             padded = padded_inputs(wanted.graph, arrays, self._bucket(wanted, sizes))
             shapes = ((name, array.shape) for name, array in padded.items())
-            key = (TRAINING.value, tuple(outputs), *shapes)
+            key = (TRAINING.value, wanted.key, *shapes)
             capture, places = self._captures.get(key, lambda: self._captured(wanted, padded))
             for name, array in padded.items():
                 copy_in(places[name], array)
@@ -355,15 +370,7 @@ class Executable:
             trim_memory(self.device, max(2 * size, KEPT_MEMORY))
             return copies
 
-    def _outputs(self, names: tuple[str, ...]) -> _Wanted:
-        if names not in self._wanted:
-            graph = with_outputs(self.graph, names)
-            types = graph.types()
-            found = {name: types[ref] for name, ref in graph.outputs}
-            self._wanted[names] = _Wanted(graph, found, paddable_axes(graph))
-        return self._wanted[names]
-
-    def _bucket(self, wanted: _Wanted, sizes: dict[str, int]) -> dict[str, int]:
+    def _bucket(self, wanted: Wanted, sizes: dict[str, int]) -> dict[str, int]:
         """The sizes of the varying axes that the capture of a forward pass has."""
         if TRAINING.value:  # dropout draws one number per element
             return sizes
@@ -373,7 +380,7 @@ class Executable:
             if axis.name in wanted.paddable & sizes.keys()
         }
 
-    def _captured(self, wanted: _Wanted, arrays: Mapping[str, NDArray[Any]]) -> _Forward:
+    def _captured(self, wanted: Wanted, arrays: Mapping[str, NDArray[Any]]) -> _Forward:
         places = {n: to_device(a, self.device, a.dtype.name) for n, a in arrays.items()}
 
         def outputs(**tensors: Tensor) -> dict[str, Tensor]:

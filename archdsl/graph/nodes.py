@@ -3,7 +3,8 @@
 Each value has a unique id: an input's name, or `%` and a number. A `Stack` stores one body for
 each kind of its layers; a body may use values from outside. A path is the prefix of the
 weights' names; inside a stack it is relative to one layer. Operators with the same path have
-the same weights.
+the same weights. `names` are other paths by which the spec calls a value: those of edges, as in
+`a = …`, and of the blocks that return it.
 
 Passes rewrite the same graph. They fuse pointwise operators into the matmul before them
 (`tail`), choose the kernels of an operator (`kernels`), and give each layer of a stack its
@@ -49,6 +50,7 @@ class Apply(Frozen):
     span: Span | None = field(default=None, compare=False, repr=False)
     tail: tuple[Tail, ...] = ()
     kernels: tuple[str, ...] = ()
+    names: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def attr(self) -> Mapping[str, Attribute]:
@@ -98,6 +100,7 @@ class Stack(Frozen):
     span: Span | None = field(default=None, compare=False, repr=False)
     kinds: tuple[int, ...] = ()
     tied: bool = False
+    names: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def place(self, layer: int | str) -> str:
         """The path of a layer within the body around the stack."""
@@ -159,6 +162,7 @@ class Mixture(Frozen):
     result: str
     type: Type
     span: Span | None = field(default=None, compare=False, repr=False)
+    names: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def inside(self) -> Body:
@@ -196,6 +200,7 @@ class Scan(Frozen):
     final: str | None = None
     kernels: tuple[str, ...] = ()
     span: Span | None = field(default=None, compare=False, repr=False)
+    names: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def along(self) -> Axis:

@@ -15,24 +15,24 @@ from archdsl.diagnostics import did_you_mean, fail
 _NUMBERS = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
 
 
-def matches(pattern: str, path: str) -> bool:
-    """Whether a pattern matches a path, or a path above it.
+def matches(pattern: str, path: str, below: bool = True) -> bool:
+    """Whether a pattern matches a path, or, with `below`, a path above it.
 
     >>> matches("h.0-5.*", "h.5.up.weight"), matches("h.0-5", "h.6.up.weight")
     (True, False)
     >>> matches("h.*.attention", "h.3.attention.q"), matches("**.q", "h.3.attention.q.weight")
     (True, True)
     """
-    return _match(pattern.split("."), path.split("."))
+    return _match(pattern.split("."), path.split("."), below)
 
 
-def _match(pattern: Sequence[str], path: Sequence[str]) -> bool:
+def _match(pattern: Sequence[str], path: Sequence[str], below: bool) -> bool:
     if not pattern:
-        return True
+        return below or not path
     first, rest = pattern[0], pattern[1:]
     if first == "**":
-        return any(_match(rest, path[start:]) for start in range(len(path) + 1))
-    return bool(path) and _match_part(first, path[0]) and _match(rest, path[1:])
+        return any(_match(rest, path[start:], below) for start in range(len(path) + 1))
+    return bool(path) and _match_part(first, path[0]) and _match(rest, path[1:], below)
 
 
 def _match_part(pattern: str, part: str) -> bool:

@@ -57,7 +57,7 @@ def _parts(builder: Builder, node: Node) -> Iterator[Node]:
             *parts, last = COMPOSITE[node.op](builder, node)
             yield from parts
             # The last part takes the id of the composite.
-            yield replace(last, id=node.id, type=node.type)
+            yield replace(last, id=node.id, type=node.type, names=(*node.names, node.path))
         case _:
             yield node  # the body of a scan has no composite operators: they have weights
 

@@ -90,6 +90,8 @@ class Blocks:
             self.builder.places.enter(place, where, named, bool(label)),
         ):
             result = self._body(block, inner)
+            if named:
+                self.builder.name_value(result, self.builder.places.prefix)
         if isinstance(result, Poison) or not self._has_type(block, result, inner):
             return POISON
         several = result.tensors if isinstance(result, Several) else (result,)
@@ -244,6 +246,7 @@ class Blocks:
         if isinstance(statement, ast.Edges):
             values = self._each(statement, value)
         for name, each in zip(names, values, strict=True):
+            self.builder.name_value(each, self.builder.places.within(name.id))
             env.names[name.id] = POISON if name.id in env.names else each
             self.builder.note(name.span, each)
 

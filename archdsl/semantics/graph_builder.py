@@ -13,7 +13,7 @@ from archdsl.graph.types import Axis, Varying
 from archdsl.semantics.places import Places
 from archdsl.semantics.report import Report
 from archdsl.semantics.unknown import unknown_value
-from archdsl.semantics.values import POISON, Env, Poison, Scalar, Value, value_text
+from archdsl.semantics.values import POISON, Env, Poison, Scalar, Tensor, Value, value_text
 from archdsl.syntax import ast
 from archdsl.syntax.traversal import walk
 
@@ -45,6 +45,15 @@ class GraphBuilder:
         """Remembers the value of a definition or a call, that of its first elaboration."""
         if not isinstance(value, Poison):
             self.values.setdefault(span, value)
+
+    def name_value(self, value: Value, name: str) -> None:
+        """Notes what the spec calls a value of this body."""
+        if not isinstance(value, Tensor) or not name:
+            return
+        for i in reversed(range(len(self.nodes))):
+            if (node := self.nodes[i]).id == value.ref:
+                self.nodes[i] = replace(node, names=(*node.names, name))
+                return
 
     @contextmanager
     def collect_nodes(self) -> Iterator[list[Node]]:

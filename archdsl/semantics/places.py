@@ -42,7 +42,11 @@ class Places:
             self._taken[name] += 1
             unique = f"{name}_{self._taken[name]}"
         self._taken[unique] = 1
-        return f"{self._prefix}.{unique}" if self._prefix else unique
+        return self.within(unique)
+
+    def within(self, name: str) -> str:
+        """The path of a name of this body in the innermost stack."""
+        return f"{self._prefix}.{name}" if self._prefix else name
 
     @property
     def prefix(self) -> str:

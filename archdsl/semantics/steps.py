@@ -120,7 +120,10 @@ class Steps:
                 with self.builder.places.enter(
                     label.id if label else None, expr.span, named and bool(label)
                 ):
-                    return self.run(x, expr, expr.steps, env)
+                    result = self.run(x, expr, expr.steps, env)
+                    if named and label:
+                        self.builder.name_value(result, self.builder.places.prefix)
+                    return result
             case ast.Binary(op="*") | ast.Repeat():
                 return self._repeat(expr, env, x, label)
             case ast.Chain():

@@ -111,6 +111,10 @@ class TextTokenizer:
             text: str = self._library.decode(numbers, skip_special_tokens=skip_special)
         return text
 
+    def piece(self, id: int) -> str:
+        """Returns the text of one token, also of a special one."""
+        return self.decode([id], skip_special=False)
+
     def without_token(self, below: int) -> list[int]:
         """Returns the ids from 0 to `below` - 1 that no token has."""
         start = self.vocabulary if self._is_dense else 0

@@ -1,0 +1,1 @@
+"""Figures: what a model is and computes, drawn."""
