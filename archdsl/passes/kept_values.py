@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
+from types import MappingProxyType
 
 from archdsl.frozen import Frozen
 from archdsl.graph.mixture import vectors
@@ -64,10 +65,13 @@ class Kept(Frozen):
 
 
 def kept_values(
-    program: Program, recompute: bool = False, frozen: frozenset[str] = frozenset()
+    program: Program,
+    recompute: bool = False,
+    frozen: frozenset[str] = frozenset(),
+    parts: Mapping[str, int] = MappingProxyType({}),
 ) -> Kept:
     """Counts the elements that the gradients of a program need; the weights at `frozen` have
-    none.
+    none. `parts` has over how many devices a value is split: then they are those of one.
 
     With `recompute`, of the layers of a stack only the input is stored, and the values of one
     layer are there at a time (Chen et al. 2016, section 4.2).
@@ -83,22 +87,23 @@ def kept_values(
     >>> kept_values(program).stored // (2 * 8)  # 3 (16 D + 1) + 2 D + vocab
     253
     """
-    return _Counts(program, frozen).total(recompute)
+    return _Counts(program, frozen, parts).total(recompute)
 
 
 class _Counts:
-    def __init__(self, program: Program, frozen: frozenset[str]):
+    def __init__(self, program: Program, frozen: frozenset[str], parts: Mapping[str, int]):
+        self.parts = parts
         self.graph: Graph = program.graph
         self.at: Mapping[str, int] = dict(program.sizes)
         self.batch = program.batch
         self.types = self.graph.types()
         self.made = {node.id: node for node, _ in walk(self.graph.nodes)}
         given = (*self.graph.inputs, *self.graph.labels)
-        self.given = _depending(self.graph, {each.name for each in given})
+        self.given = depending(self.graph, {each.name for each in given})
         self.times = positions(self.graph.nodes)
         uses = [each for each in weight_uses(self.graph) if each.path not in frozen]
         self.trained = {each.node for each in uses}
-        self.flowing = _depending(self.graph, self.trained)  # the values with a gradient
+        self.flowing = depending(self.graph, self.trained)  # the values with a gradient
         paths = [f"{each.path}." for each in uses]
         self.first = {
             node.id: 0 if node.input in self.flowing else _first_trained(node, paths)
@@ -142,7 +147,8 @@ class _Counts:
                 yield self.elements(value), around
         for node, around in walk(self.graph.nodes):
             if isinstance(node, Apply) and node.id in self.flowing:
-                yield self.inside(node).at(self.at) * self.rows(node.id), around
+                inside = self.inside(node).at(self.at) * self.rows(node.id)
+                yield inside // self.parts.get(node.id, 1), around
 
     # -- values --
 
@@ -155,7 +161,8 @@ class _Counts:
     def elements(self, value: str) -> int:
         """The elements of a value at all positions of a scan around it."""
         times = self.times.get(value, Size.of(1))
-        return (self.types[value].elements * times).at(self.at) * self.rows(value)
+        found = (self.types[value].elements * times).at(self.at) * self.rows(value)
+        return found // self.parts.get(value, 1)
 
     def inside(self, node: Apply) -> Size:
         """What an operator itself stores: scores, or their logarithms of sums."""
@@ -269,7 +276,7 @@ def _first_trained(stack: Stack, paths: list[str]) -> int:
     return next((layer for layer, trained in enumerate(found) if trained), stack.count)
 
 
-def _depending(graph: Graph, first: set[str]) -> set[str]:
+def depending(graph: Graph, first: set[str]) -> set[str]:
     """The values that depend on some of them, and these."""
     found = set(first)
     for node, _ in walk(graph.nodes):
