@@ -48,6 +48,7 @@ class ExecutionContext:
     shared: dict[tuple[object, ...], Tensor] = field(default_factory=dict)  # by all layers
     # In an expert: the number of vectors that chose it, which are the first ones.
     chosen_rows: Tensor | None = None
+    devices: tuple[str, ...] = ()  # those that the weights are split over; empty: one device
     key: Tensor | None = (
         None  # [2] of uint32: the random numbers of dropout; None for tinygrad's
     )
@@ -145,7 +146,7 @@ class ExecutionContext:
         """A table that depends only on sizes, computed once for a model."""
         if key not in self.constants:
             try:
-                table = Tensor(make(), device=self.device)
+                table = Tensor(make(), device=self.devices or self.device)
             except MemoryError as error:
                 message = "a table of positions does not fit into memory"
                 fail(

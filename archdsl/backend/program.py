@@ -46,7 +46,8 @@ class Program(Generic[T]):
 
     With a `key`, which describes the function, the program is stored, and a later process runs
     it without tracing: see `stored_program.py`. `known` returns the other tensors that the
-    function uses, by name; `constants` are tables by the values they depend on.
+    function uses, by name; `constants` are tables by the values they depend on. A program whose
+    tensors are `spread` over several devices is run by tinygrad, and not stored.
     """
 
     def __init__(
@@ -58,17 +59,20 @@ class Program(Generic[T]):
         key: tuple[object, ...] | None = None,
         known: Callable[[], Known] = dict,
         constants: Constants | None = None,
+        spread: bool = False,
     ):
         self._run: Any = _Jit(function, device, tuner)
         self._cache = None
-        if key is not None and tuner is None and is_cacheable(device):
+        if key is not None and tuner is None and not spread and is_cacheable(device):
             self._cache = ProgramCache(
                 key, function, known, {} if constants is None else constants
             )
         # tinygrad would capture only the second call, and compute everything twice.
         self._run.cnt = 1
         self._device = device
-        self._runner = runner_for(device)  # of ours; None if tinygrad runs its own
+        self._runner = (
+            None if spread else runner_for(device)
+        )  # of ours; None if tinygrad runs its own
         # Our graph runner takes the whole program, not batches of calls.
         self._options = OPTIONS | ({"JIT_BATCH_SIZE": 0} if self._runner else {})
         if TRAINING:

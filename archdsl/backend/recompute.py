@@ -14,6 +14,7 @@ from tinygrad import Tensor, UOp, dtypes
 
 from archdsl.backend.layer_replay import each_layer
 from archdsl.backend.tensors import in_buffer
+from archdsl.backend.tinygrad_devices import split_like
 from archdsl.frozen import Frozen
 
 Own = Callable[[int], Mapping[str, Tensor]]
@@ -48,7 +49,7 @@ class Tape:
         self,
         weights: Mapping[str, Tensor],
         gradients: Mapping[str, Tensor],
-        device: str,
+        device: str | tuple[str, ...],
         adds: Tensor | None = None,
     ):
         self._weights = {each.uop.base: path for path, each in weights.items()}
@@ -171,7 +172,7 @@ class Tape:
     def _written(self, path: str, gradient: Tensor) -> Tensor:
         """The buffer of a weight's gradient, with a part of the gradient added."""
         buffer = self._gradients[path]
-        whole = gradient.reshape(buffer.shape).cast(dtypes.float32)
+        whole = split_like(gradient.reshape(buffer.shape).cast(dtypes.float32), buffer)
         if path in self._started:
             whole = whole + buffer
         elif self._adds is not None:

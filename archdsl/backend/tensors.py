@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tinygrad import Device, Tensor, UOp, dtypes
 
 from archdsl.backend.large_pages import LargePages
+from archdsl.backend.tinygrad_devices import shares
 from archdsl.backend.tinygrad_memory import free_cached_memory
 from archdsl.backend.tinygrad_seam import (
     Buffer,
@@ -50,7 +51,7 @@ def make_contiguous(x: Tensor) -> Tensor:
     return x if _base(x).op in (Ops.AFTER, Ops.BUFFER, Ops.CONTIGUOUS) else x.contiguous()
 
 
-def in_buffer(x: Tensor, device: str) -> Tensor:
+def in_buffer(x: Tensor, device: str | tuple[str, ...]) -> Tensor:
     """x in a buffer, also if all its numbers are the same: tinygrad stores no constant."""
     return x if _base(x).op in (Ops.AFTER, Ops.BUFFER) else x.clone(device=device)
 
@@ -65,18 +66,22 @@ def _base(x: Tensor) -> UOp:
 
 def copy_in(tensor: Tensor, values: NDArray[Any]) -> None:
     """Copies an array into a realized tensor of the same shape and dtype."""
-    buffer = memory(tensor)
-    data = np.require(values, requirements=["C", "W"])  # tinygrad asks for writable memory
-    assert data.nbytes == buffer.nbytes, f"{data.nbytes} bytes for {buffer.nbytes}"
-    write_buffer(buffer, data.data.cast("B"))
+    for buffer, part in shares(tensor):
+        share = values[part] if part else values
+        data = np.require(share, requirements=["C", "W"])  # tinygrad asks for writable memory
+        assert data.nbytes == buffer.nbytes, f"{data.nbytes} bytes for {buffer.nbytes}"
+        write_buffer(buffer, data.data.cast("B"))
 
 
 def copy_out(tensor: Tensor) -> NDArray[np.float32]:
     """Copies a realized float32 tensor into an array."""
-    buffer = memory(tensor)
     values = np.empty(shape(tensor), np.float32)
-    assert values.nbytes == buffer.nbytes, f"{values.nbytes} bytes for {buffer.nbytes}"
-    read_buffer(values.data.cast("B"), buffer)
+    for buffer, part in shares(tensor):
+        share = np.empty(values[part].shape, np.float32) if part else values
+        assert share.nbytes == buffer.nbytes, f"{share.nbytes} bytes for {buffer.nbytes}"
+        read_buffer(share.data.cast("B"), buffer)
+        if part:
+            values[part] = share
     return values
 
 
@@ -148,6 +153,13 @@ def zeros(shape: tuple[int, ...], device: str, dtype: str) -> Tensor:
     return tensor
 
 
+def zeros_like(tensor: Tensor) -> Tensor:
+    """Float32 zeros of the shape of a tensor, in shares on the same devices."""
+    if isinstance(tensor.device, str):
+        return zeros(shape(tensor), tensor.device, "float32")
+    return realize_outside_capture(tensor.zeros_like(dtype=dtypes.float32).contiguous())
+
+
 def fill_zeros(tensor: Tensor) -> None:
     """Overwrites a realized tensor with zeros."""
     write_buffer(memory(tensor), memoryview(bytearray(memory(tensor).nbytes)))
@@ -155,7 +167,10 @@ def fill_zeros(tensor: Tensor) -> None:
 
 def copy_tensor(x: Tensor, sizes: tuple[int, ...] | None = None) -> Tensor:
     """Copies a realized tensor; of each axis only the first `sizes` elements."""
-    buffer, sizes = memory(x), sizes or shape(x)
+    sizes = sizes or shape(x)
+    if not isinstance(x.device, str):
+        return realize_outside_capture(x.clone())
+    buffer = memory(x)
     first = tuple(slice(size) for size in sizes)
     if buffer.device != "CPU" and sizes != shape(x):
         return realize_outside_capture(x[first].contiguous())

@@ -1,4 +1,5 @@
-"""How much memory a device has, and for which dtypes it has tensor cores."""
+"""How much memory a device has, for which dtypes it has tensor cores, and tensors that are on
+several devices."""
 
 from __future__ import annotations
 
@@ -10,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tinygrad import Device
+from tinygrad import Device, Tensor, UOp
+from tinygrad.uop.ops import AxisType
 
-from archdsl.backend.tinygrad_seam import DTYPES_DICT
+from archdsl.backend.tinygrad_seam import DTYPES_DICT, memory
 
 _WITH_TENSOR_CORES = frozenset({"CUDA", "NV", "AMD", "HIP", "METAL"})
 
@@ -65,6 +67,36 @@ def accumulates_in_float32(device: str) -> bool:
         return True
     renderer: Any = Device[device].renderer
     return bool(renderer.tensor_cores)
+
+
+# -- tensors on several devices --
+
+
+def shares(tensor: Tensor) -> list[tuple[Any, tuple[slice, ...]]]:
+    """The buffers of a realized tensor, and the part of the tensor that each holds.
+
+    On several devices each has the whole tensor, or its share of one axis.
+    """
+    found = memory(tensor)
+    buffers, axis = getattr(found, "bufs", [found]), tensor.uop.axis
+    if axis is None:
+        return [(buffer, ()) for buffer in buffers]
+    size, before = int(tensor.shape[axis]) // len(buffers), (slice(None),) * axis
+    return [
+        (buffer, (*before, slice(i * size, (i + 1) * size))) for i, buffer in enumerate(buffers)
+    ]
+
+
+def split_like(x: Tensor, other: Tensor) -> Tensor:
+    """x, of which each device takes the share that it holds of another tensor of this shape.
+
+    Nothing is copied: x is whole on each of the devices, or split like the other.
+    """
+    axis, devices = other.uop.axis, other.device
+    if not isinstance(devices, tuple) or axis is None or axis == x.uop.axis:
+        return x
+    device = UOp.range(len(devices), -1, AxisType.DEVICE)
+    return Tensor(x.uop._shard(axis, device).unshard(axis))
 
 
 def _host(opened: Any) -> int:

@@ -119,6 +119,9 @@ class Executable:
         self._device: str | None = None
         self._parameters: Weights | None = None
         self._constants: dict[tuple[object, ...], Tensor] = {}
+        self.devices: tuple[str, ...] = ()  # those that the weights are split over, if any
+        self._split: Mapping[str, int] = {}  # the axis of each weight that is split
+        self._holder: Executable | None = None  # has the weights, after `split_over`
         self._captures: Recent[_Forward] = Recent(CAPTURES)
         self._wanted: dict[tuple[str, ...], Wanted] = {}
 
@@ -158,6 +161,9 @@ class Executable:
         return self._parameters
 
     def _initial_weights(self) -> Weights:
+        if self._holder is not None:
+            holder, self._holder = self._holder, None
+            return self._moved(holder)
         rule, numbers = self.graph.init[0], dict(self.graph.init[1])
         weights = {path: each.weight for path, each in self.weights.items()}
         check_memory(self.graph, weights, self.device)
@@ -211,10 +217,42 @@ class Executable:
             )
         return found
 
-    def _another(self, graph: Graph, device: str, quantize: str | None) -> Executable:
-        return Executable(
-            graph, device, self.dtype, self.seed, self.kernels, quantize, self.tuner
-        )
+    def split_over(self, devices: Sequence[str], axes: Mapping[str, int]) -> Executable:
+        """The same model with its weights on several devices. This one has none until it is
+        used again: it then takes them back.
+
+        `axes` has the axis of each weight of which a device holds a share; it holds the others
+        whole. tinygrad's kernels alone compute on several devices. Raises `ArchError` (`model`)
+        if weights are quantized.
+        """
+        if self.quantize is not None:
+            fail(
+                "model",
+                "a model with quantized weights cannot be split over devices",
+                help="load it without `quantize`, or use one device",
+            )
+        found = self._another(self.graph, devices[0], None, kernels="tinygrad")
+        found.weights = dict(self.weights)
+        found.devices, found._split = tuple(map(open_device, devices)), axes
+        if self._parameters is not None:
+            found._parameters = found._moved(self)
+        self._holder = found
+        return found
+
+    def _moved(self, other: Executable) -> Weights:
+        """The weights of an equal model, moved to the devices of this one, one at a time."""
+        stored = other.parameters.stored()
+        other._parameters = None
+        other._drop_captures()
+        self._drop_captures()
+        moving = ((path, stored.pop(path)) for path in self.weights)
+        return self._placed_weights(moving, "moving weights")
+
+    def _another(
+        self, graph: Graph, device: str, quantize: str | None, kernels: str | None = None
+    ) -> Executable:
+        kernels = kernels or self.kernels
+        return Executable(graph, device, self.dtype, self.seed, kernels, quantize, self.tuner)
 
     def _set_weights(self, found: Mapping[str, Tensor | Quantized]) -> None:
         self._parameters = Weights({path: found[path] for path in self.weights}, self.dtype)
@@ -254,7 +292,7 @@ class Executable:
         with one_thread:
             for name, tensor in each(tensors, what, "tensors", len(self.weights)):
                 if isinstance(tensor, Tensor):
-                    moved = tensor.to(self.device).cast(self.dtype)
+                    moved = self._on_devices(name, tensor).cast(self.dtype)
                     tensor = (
                         tensor
                         if moved is tensor
@@ -270,6 +308,13 @@ class Executable:
                     waiting = 0
             finish_copies(self.device)
         return Weights(found, self.dtype)
+
+    def _on_devices(self, path: str, tensor: Tensor) -> Tensor:
+        """A weight on the device, or split over the devices."""
+        if not self.devices:
+            return tensor.to(self.device)
+        on_one = tensor if isinstance(tensor.device, str) else tensor.to(self.device)
+        return on_one.shard(self.devices, self._split.get(path))
 
     # -- programs --
 
@@ -289,7 +334,7 @@ class Executable:
         """The weights, constants and device that a program runs with."""
         weights = self.parameters
         for name, tensor in weights.in_memory().items():
-            if isinstance(tensor.device, tuple):
+            if isinstance(tensor.device, tuple) and not self.devices:
                 _, _, path = name.partition(" ")
                 fail(
                     "device",
@@ -298,7 +343,12 @@ class Executable:
                     help="assign whole tensors; use a smaller dtype if it does not fit",
                 )
         return ExecutionContext(
-            program, weights, self._constants, self.device, weights.quantized
+            program,
+            weights,
+            self._constants,
+            self.device,
+            weights.quantized,
+            devices=self.devices,
         )
 
     def capture(
@@ -320,11 +370,17 @@ class Executable:
             key=(self.dtype, self.kernels, *key),
             known=lambda: self.parameters.in_memory() | dict(state or {}),
             constants=self._constants,
+            spread=bool(self.devices),
         )
 
     def placed(self, array: NDArray[Any]) -> Tensor:
         """An input on the device; floats in the dtype of the weights."""
-        return self.cast(to_device(array, self.device, array.dtype.name))
+        return self.cast(self.copied_in(array))
+
+    def copied_in(self, array: NDArray[Any]) -> Tensor:
+        """An array on the device, or whole on each of several devices."""
+        found = to_device(array, self.device, array.dtype.name)
+        return realize_outside_capture(found.to(self.devices)) if self.devices else found
 
     def cast(self, tensor: Tensor) -> Tensor:
         return tensor.cast(self.dtype) if tensor.is_floating_point() else tensor

@@ -27,10 +27,9 @@ from archdsl.backend.tensors import (
     copy_in,
     copy_out,
     realize_outside_capture,
-    shape,
-    to_device,
-    zeros,
+    zeros_like,
 )
+from archdsl.backend.tinygrad_devices import split_like
 from archdsl.backend.tinygrad_seam import one_thread
 from archdsl.diagnostics import fail
 from archdsl.execution.executable import Executable
@@ -129,16 +128,12 @@ class TrainStep:
             for path, weight in updated.items()
             if ema is not None
         }
-        device = executable.device
-        self.gradients = {
-            path: zeros(shape(weight), device, "float32")
-            for path, weight in self.weights.items()
-        }
+        self.gradients = {path: zeros_like(weight) for path, weight in self.weights.items()}
         self.optimizer = Optimizer(rule, updated, in_layers(self.graph))
         self._captures: Recent[_Captured] = Recent(CAPTURES)
         key = ("update", rule, ema, tuple(self.trained), tuple(sorted(in_layers(self.graph))))
         self._updating = executable.capture(self._updated, key, self._known())
-        self._numbers = to_device(np.zeros(2, np.float32), device)
+        self._numbers = executable.copied_in(np.zeros(2, np.float32))
 
     def __call__(self, batches: Sequence[Batch], rate: float, seed: Sequence[int]) -> Step:
         """One step at a learning rate. `seed` decides the masks of dropout."""
@@ -242,12 +237,12 @@ class TrainStep:
         batch: Batch,
         given: Sequence[NDArray[Any]],
     ) -> _Captured:
-        device = self.executable.device
+        copied_in = self.executable.copied_in
         key = (what, show(self.graph), tuple(self.trained), self.accumulate, self.recompute)
         return _Captured(
             self.executable.capture(function, key, self._known()),
-            [to_device(each, device, each.dtype.name) for each in given],
-            {name: to_device(each, device, each.dtype.name) for name, each in batch.items()},
+            [copied_in(each) for each in given],
+            {name: copied_in(each) for name, each in batch.items()},
         )
 
     def _differentiated(
@@ -257,7 +252,8 @@ class TrainStep:
         adds = numbers[1] > 0 if self.accumulate > 1 else None  # []
         tape = None
         if self.recompute:
-            tape = Tape(self.weights, self.gradients, self.executable.device, adds)
+            device = self.executable.devices or self.executable.device
+            tape = Tape(self.weights, self.gradients, device, adds)
         means = self._terms(batch, trains=True, key=key, tape=tape)
         loss = sum_of(
             mean.total * term.weight / (at_least_1(mean) if counts is None else counts[i])
@@ -273,7 +269,7 @@ class TrainStep:
         found = loss.gradient(*self.weights.values())
         squares = []
         for buffer, gradient in zip(self.gradients.values(), found, strict=True):
-            whole = gradient.cast(dtypes.float32)
+            whole = split_like(gradient.cast(dtypes.float32), buffer)
             if adds is not None:
                 whole = whole + adds.where(buffer, 0)
             squares.append(buffer.assign(whole).square().sum())  # []
@@ -310,10 +306,10 @@ class TrainStep:
 
         `probe` is called with each operator, its path and its value.
         """
-        device = self.executable.device
+        copied_in = self.executable.copied_in
         with self.executable.lock, one_thread:
-            tensors = {n: to_device(each, device, each.dtype.name) for n, each in batch.items()}
-            means = self._terms(tensors, True, to_device(key, device, "uint32"), probe)
+            tensors = {name: copied_in(each) for name, each in batch.items()}
+            means = self._terms(tensors, True, copied_in(key), probe)
             return self._losses(report(means).numpy().astype(np.float64))
 
     def _updated(self, numbers: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ BEHAVIOUR = {
     "allocator._copyin and _copyout; UOp.from_buffer makes a tensor of it without a kernel",
     "BufferSpec": "nolru: memory comes from the system and is returned to it; external_ptr: it "
     "is at this address and is not freed",
+    "AxisType": "DEVICE: a range over the numbers of the devices, by which `_shard` and "
+    "`unshard` of UOp split what each has whole; `axis` is the split one, and `bufs` are the "
+    "buffers of the devices",
     "LRUAllocator": "keeps freed memory in `cache`, by size and options; `free` of its base "
     "class returns it to the system",
     "DType": "the class of dtypes.float32 and others: itemsize, name and fmt",

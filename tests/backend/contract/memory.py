@@ -91,6 +91,20 @@ def memory_of_others() -> None:
     assert memory.tolist() == [0, 1, 2, 3]
 
 
+@check("AxisType")
+def shares() -> None:
+    x = realized(1, 2, 3, 4)
+    whole = x.shard(("CPU", "CPU:1")).realize()
+    assert [each.nbytes for each in whole.uop.base.buffer.bufs] == [16, 16]
+    device = UOp.range(2, -1, private("AxisType").DEVICE)
+    split = Tensor(whole.uop._shard(0, device).unshard(0)).contiguous().realize()
+    assert (whole.uop.axis, split.uop.axis) == (None, 0)
+    found = np.empty(2, np.float32)
+    for number, buffer in enumerate(split.uop.base.buffer.bufs):
+        buffer.allocator._copyout(found.data.cast("B"), buffer._buf)
+        assert found.tolist() == [1 + 2 * number, 2 + 2 * number]
+
+
 @check("LRUAllocator")
 def freed_memory() -> None:
     allocator = Device["CPU"].allocator
