@@ -326,6 +326,7 @@ class Model:
         resume: bool = False,
         report: Report | None = None,
         devices: Sequence[str] = (),
+        split: str = "batch",
         **settings: Any,
     ) -> Result:
         """Trains the model, and writes the folder of the run: see `training.run_folder`.
@@ -334,7 +335,9 @@ class Model:
         - `tokenizer`: of texts: `characters`, `bytes`, `bpe:4096`, or a path.
         - `resume`: continues the run in `folder` from its last checkpoint, bit for bit.
         - `report`: receives a `training.events.Event` after each step.
-        - `devices`: the model's device, and others that compute a share of every batch too.
+        - `devices`: the model's device, and others that train it too.
+        - `split`: what each device has a share of: "batch"; "tensor", the weights, along all
+          axes that `passes.split_weights` finds; or named axes of them, as "heads,vocab".
         - `settings`: see `training.settings.Settings`, such as `steps=2000, batch=12`.
 
         At the end, the model has the weights of the last step, and with `lora_rank` an adapter,
@@ -348,6 +351,7 @@ class Model:
         from archdsl.training.devices import fit_on
         from archdsl.training.samples import sampler
         from archdsl.training.settings import settings_from
+        from archdsl.training.split import fit_split, split_of
         from archdsl.training.trained import ADAPTER
 
         self._check_loss(stacklevel=3)
@@ -364,27 +368,31 @@ class Model:
         self.adopt(data)
         spec = format(expand(self.graph))
         frozen = self.adapt(chosen)
+        places = self._places(devices)
+        parts = split_of(self.executable.graph, chosen, len(places), split, frozen)
         try:
-            result = fit_on(
-                self._on(devices),
-                folder,
-                data,
-                chosen,
-                spec=spec,
-                frozen=frozen,
-                source=self.source,
-                resume=resume,
-                report=report,
-                sample=sampler(self, data, chosen),
-            )
+            options: dict[str, Any] = {
+                "spec": spec,
+                "frozen": frozen,
+                "source": self.source,
+                "resume": resume,
+                "report": report,
+                "sample": sampler(self, data, chosen),
+            }
+            one = self.executable
+            if parts is None:
+                models = [one, *map(one.copied_to, places[1:])]
+                result = fit_on(models, folder, data, chosen, **options)
+            else:
+                result = fit_split(one, places, parts, folder, data, chosen, **options)
             if adapted(self.graph):
                 self.save_adapter(Path(folder) / ADAPTER, base=self.source)
             return result
         finally:
             self._forget()
 
-    def _on(self, devices: Sequence[str]) -> list[Executable]:
-        """The model on its device, and copies on the others."""
+    def _places(self, devices: Sequence[str]) -> list[str]:
+        """The names of the model's device and of others."""
         names = [open_device(each) for each in devices]
         if names and (names[0] != self.device or len(set(names)) < len(names)):
             fail(
@@ -393,7 +401,7 @@ class Model:
                 expected=f"`{self.device}`, the device of the model, then others",
                 found=listing([*devices]),
             )
-        return [self.executable, *(self.executable.copied_to(each) for each in names[1:])]
+        return names
 
     def adopt(self, data: Data) -> None:
         """Takes the graph that data need, if it is another one; the weights stay."""

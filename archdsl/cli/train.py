@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from archdsl.training.plan import Plan
 
 COMMAND = "command.toml"  # in the folder of a run: the data, and how they are read
-_KEPT = ("data", "tokenizer", "device", "devices", "dtype", "kernels")  # what it holds
+# What it holds.
+_KEPT = ("data", "tokenizer", "device", "devices", "split", "dtype", "kernels")
 # What it also holds if an adapter of a checkpoint is trained: the run has no other weights.
 _KEPT_BASE = ("init", "quantize", "set")
 
@@ -144,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
     from archdsl.training.data import open_data
     from archdsl.training.finetuning import prepare_finetuning
     from archdsl.training.plan import make_plan
+    from archdsl.training.split import split_of
 
     model = _load_model(job)
     settings = job.settings
@@ -153,7 +155,10 @@ def run(args: argparse.Namespace) -> int:
     model.adopt(data)
     peak = peak_rate(model.executable)
     trained, frozen = prepare_finetuning(model.executable, settings)
-    plan = make_plan(trained, settings, data, frozen, peak, _shares(job))
+    devices = _devices(job)
+    split = split_of(trained.graph, settings, len(devices), job.split, frozen)
+    shares = Shares(here=len(devices)) if split else _shares(job)
+    plan = make_plan(trained, settings, data, frozen, peak, shares, split)
     if processes().leads:
         _print_plan(args.json, plan, data)
     return 0 if args.plan else _train(args, job, model, data)
@@ -229,10 +234,13 @@ def _tokenizer(job: Job, model: Model) -> str | None:
     return job.init if job.spec is None and reads_text else None
 
 
+def _devices(job: Job) -> list[str]:
+    return job.devices.split(",") if job.devices else []
+
+
 def _shares(job: Job) -> Shares:
     """The shares of a batch, on several devices or in several processes."""
-    if job.devices:
-        count = len(job.devices.split(","))
+    if count := len(_devices(job)):
         return Shares(count, count)
     those = processes()
     those.check_batch(job.settings.batch)
@@ -254,7 +262,8 @@ def _train(args: argparse.Namespace, job: Job, model: Model, data: Data) -> int:
             data=data,
             resume=args.resume is not None,
             report=reporter,
-            devices=job.devices.split(",") if job.devices else (),
+            devices=_devices(job),
+            split=job.split,
             **settings,
         )
     those.finish()

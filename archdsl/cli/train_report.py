@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from archdsl.training.trained import ADAPTER
 if TYPE_CHECKING:
     from archdsl.training.loop import Result
     from archdsl.training.plan import Plan
+    from archdsl.training.split import Piece, SplitPlan
 
 
 class Reporter:
@@ -126,7 +127,7 @@ def format_plan(plan: Plan, data: Sequence[str]) -> str:
     limit = "" if plan.memory is None else f" of {format_bytes(plan.memory)}"
     frozen = plan.parameters - plan.trained
     shares = f", in {plan.shares} shares" if plan.shares > 1 else ""
-    each = " for each share" if shares else ""
+    each = " for each share" if shares else " on each device" if plan.split else ""
     rows = [("data", data[0]), *(("", each) for each in data[1:])]
     rows += [
         ("parameters", f"{plan.parameters:,}" + (f", {frozen:,} frozen" if frozen else "")),
@@ -146,9 +147,62 @@ def format_plan(plan: Plan, data: Sequence[str]) -> str:
                 f"{format_seconds(plan.run_seconds)} in all, at {plan.peak / 1e9:.3g} GFLOP/s",
             )
         )
-    width = max(len(label) for label, _ in rows)
-    lines = [f"  {label:<{width}}  {text}".rstrip() for label, text in rows]
-    return "\n".join([plan.name, *lines])
+    lines = [plan.name, *_table(rows)]
+    if plan.split:
+        lines += format_split(plan.split)
+    return "\n".join(lines)
+
+
+def format_split(split: SplitPlan) -> Iterator[str]:
+    """How weights are split over devices, and what these add up: two tables."""
+    yield ""
+    yield (
+        f"weights over {split.count} devices: {format_bytes(split.share)} of "
+        f"{format_bytes(split.bytes)} on each; one device alone would need "
+        f"{format_bytes(split.memory)} of memory"
+    )
+    yield from _table(
+        (
+            each.name,
+            f"{each.path} [{_sizes(each, split.count)}]",
+            f"{format_bytes(each.share)} of {format_bytes(each.bytes)}",
+        )
+        for each in split.weights
+    )
+    for each in dict.fromkeys((row.name, row.size, row.why) for row in split.whole):
+        yield "  whole: {} = {}, because {}".format(*each)
+    total = format_bytes(sum(each.bytes for each in split.traffic))
+    yield f"added up over the devices in a step: {total}"
+    yield from _table(
+        (
+            each.name,
+            "gradient of the input of" if each.backward else "result of",
+            each.at,
+            format_bytes(each.bytes),
+        )
+        for each in split.traffic
+    )
+
+
+def _sizes(piece: Piece, count: int) -> str:
+    """The sizes of a weight, with what divides one of them.
+
+    >>> from archdsl.training.split import Piece
+    >>> _sizes(Piece("heads", "q.weight", (8, 16), 0, 512, 256), 2)
+    '8/2, 16'
+    """
+    sizes = [str(size) for size in piece.shape]
+    sizes[piece.axis] += f"/{count}"
+    return ", ".join(sizes)
+
+
+def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Rows of text in columns."""
+    cells = list(rows)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        padded = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        yield ("  " + "  ".join(padded)).rstrip()
 
 
 def format_seconds(seconds: float) -> str:

@@ -77,7 +77,15 @@ JOB_ROWS = (
         "devices",
         "device",
         Text(),
-        "compute a share of every batch on each, such as CPU:0,CPU:1 (default: one device)",
+        "train on several devices at once, such as CPU:0,CPU:1 (default: one device)",
+        "NAMES",
+    ),
+    Row(
+        "split",
+        "device",
+        Text(),
+        "what each of several devices has a share of: batch; tensor, the weights; or the axes "
+        "of weights to split, such as heads,vocab (default: batch)",
         "NAMES",
     ),
     Row(
@@ -112,6 +120,7 @@ class Job(Frozen):
     tokenizer: str | None = None
     device: str | None = None
     devices: str | None = None
+    split: str = "batch"
     dtype: str | None = None
     kernels: str = "best"
     quantize: str | None = None

@@ -30,12 +30,14 @@ from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import parameters
 from archdsl.passes.kept_values import kept_values
 from archdsl.passes.program import lower
+from archdsl.passes.split_weights import Split
 from archdsl.training.batches import Counter
 from archdsl.training.data import Data, Dataset
 from archdsl.training.finetuning import trained_graph
 from archdsl.training.order import order_of
 from archdsl.training.processes import ALONE, Shares
 from archdsl.training.settings import Settings
+from archdsl.training.split import SplitPlan, plan_split
 from archdsl.training.text_data import TextWindows
 
 _SAMPLED = 4  # batches whose sizes are measured
@@ -66,7 +68,7 @@ class Plan(Frozen):
     - `step_units` are the tokens of a step, or its examples; `data_units` those of all data.
     - `shares` of each batch are computed at once.
     - `bytes` are the memory of a share, of `memory` bytes that its tensors may have; None if
-      unknown.
+      unknown. If weights are split over devices, they are those of a device.
     - `flops` are those of a step. `peak` are those that compute a share per second, if known.
     """
 
@@ -82,6 +84,7 @@ class Plan(Frozen):
     memory: int | None
     flops: int
     peak: float | None
+    split: SplitPlan | None = None
 
     @property
     def run_units(self) -> int:
@@ -95,7 +98,8 @@ class Plan(Frozen):
     @property
     def step_seconds(self) -> float | None:
         """The least seconds of a step."""
-        return self.flops / self.shares / self.peak if self.peak else None
+        count = self.split.count if self.split else self.shares
+        return self.flops / count / self.peak if self.peak else None
 
     @property
     def run_seconds(self) -> float | None:
@@ -105,6 +109,7 @@ class Plan(Frozen):
         """The plan as plain data, for `--json`."""
         found = {name: getattr(self, name) for name in self.__match_args__}
         found["bytes"] = {n: getattr(self.bytes, n) for n in (*Bytes.__match_args__, "total")}
+        found["split"] = self.split and self.split.as_dict()
         more = ("run_units", "epochs", "step_seconds", "run_seconds")
         return found | {name: getattr(self, name) for name in more}
 
@@ -116,9 +121,11 @@ def make_plan(
     frozen: frozenset[str] = frozenset(),
     peak: float | None = None,
     shares: Shares = ALONE,
+    split: Split | None = None,
 ) -> Plan:
     """Plans a run. `frozen` are the paths of weights that are not trained; `peak` are the
-    flops per second of what computes a share of a batch.
+    flops per second of what computes a share of a batch, and `split` says how weights are
+    split over devices.
 
     Raises `ArchError` if the run does not fit into the device's memory, and says what would.
     """
@@ -135,6 +142,11 @@ def make_plan(
         work += counter.flops(batch)
     every = {each.path: each.weight.shape for each in parameters(graph)}
     reached = {each.path for each in parameters(loss_graph(graph))}
+    examples = ceil(rows / shares.count)
+    table = None
+    if split is not None:
+        alone = needed_bytes(executable, settings, sizes, rows, frozen).total
+        table = plan_split(graph, split, executable.dtype, rows, sizes, settings, alone)
     plan = Plan(
         name=graph.name,
         parameters=sum(map(prod, every.values())),
@@ -144,13 +156,14 @@ def make_plan(
         step_units=units * settings.accumulate // count,
         data_units=_data_units(data.train, units / (count * rows)),
         shares=shares.count,
-        bytes=needed_bytes(executable, settings, sizes, ceil(rows / shares.count), frozen),
+        bytes=needed_bytes(executable, settings, sizes, examples, frozen, split),
         memory=usable_memory(executable.device, shares),
         flops=work * settings.accumulate // count,
         peak=peak,
+        split=table,
     )
     if plan.memory is not None and plan.bytes.total > plan.memory:
-        _refuse(plan, executable, settings, sizes, frozen, shares)
+        _refuse(plan, executable, settings, sizes, frozen, shares, split)
     return plan
 
 
@@ -167,43 +180,56 @@ def needed_bytes(
     sizes: Mapping[str, int],
     rows: int,
     frozen: frozenset[str] = frozenset(),
+    split: Split | None = None,
 ) -> Bytes:
-    """The memory of a run with batches of `rows` examples of these sizes."""
+    """The memory of a run with batches of `rows` examples of these sizes, or that of one of the
+    devices that its weights are split over."""
     graph = loss_graph(trained_graph(executable.graph, settings))
     width = BYTES[executable.dtype]
     shapes = {
         each.path: each.weight.shape for each in parameters(graph) if each.path not in frozen
     }
-    trained = sum(map(prod, shapes.values()))
-    program = lower(graph, rows, sizes, executable.dtype, executable.target, trains=True)
-    kept = kept_values(program, settings.recompute, frozen)
+    trained = sum(prod(shape) // _parts(split, path) for path, shape in shapes.items())
+    target = None if split else executable.target
+    program = lower(graph, rows, sizes, executable.dtype, target, trains=True)
+    parts = dict.fromkeys(split.values, split.count) if split else {}
+    kept = kept_values(program, settings.recompute, frozen, parts)
     return Bytes(
-        weights=_weight_bytes(executable),
+        weights=_weight_bytes(executable, split),
         masters=0 if executable.dtype == "float32" else 4 * trained,
         gradients=4 * trained,
-        optimizer=4 * sum(_states(graph, settings, shapes)),
+        optimizer=4 * sum(_states(graph, settings, shapes, split)),
         averages=0 if settings.ema is None else 4 * trained,
         # The loss computes in float32, and the gradient of the logits is as large as they are.
         activations=width * (kept.stored + kept.passing) + 2 * 4 * kept.logits,
     )
 
 
-def _weight_bytes(executable: Executable) -> int:
+def _parts(split: Split | None, path: str) -> int:
+    """Over how many devices a weight is split."""
+    return split.share(path) if split else 1
+
+
+def _weight_bytes(executable: Executable, split: Split | None) -> int:
     """The bytes of all weights; those of quantized matrices as they are in memory."""
     if executable.quantize is not None:
         return sum(each.nbytes() for each in executable.parameters.in_memory().values())
-    numbers = sum(prod(each.weight.shape) for each in executable.weights.values())
+    shapes = {path: each.weight.shape for path, each in executable.weights.items()}
+    numbers = sum(prod(shape) // _parts(split, path) for path, shape in shapes.items())
     return BYTES[executable.dtype] * numbers
 
 
 def _states(
-    graph: Graph, settings: Settings, shapes: Mapping[str, tuple[int, ...]]
+    graph: Graph,
+    settings: Settings,
+    shapes: Mapping[str, tuple[int, ...]],
+    split: Split | None,
 ) -> Iterator[int]:
     """The numbers that an optimizer has for each weight: see `backend.optimizers.Rule`."""
     inside = in_layers(graph)
     for path, shape in shapes.items():
         kind = kind_of(settings.optimizer, shape, path in inside)
-        yield states_of(kind, settings.momentum) * prod(shape)
+        yield states_of(kind, settings.momentum) * prod(shape) // _parts(split, path)
 
 
 def usable_memory(device: str, shares: Shares = ALONE) -> int | None:
@@ -224,13 +250,14 @@ def _refuse(
     sizes: Mapping[str, int],
     frozen: frozenset[str],
     shares: Shares,
+    split: Split | None,
 ) -> None:
     """Raises `ArchError` for a run that needs too much memory."""
     assert plan.memory is not None
     found = plan.bytes
     parts = [f"{format_bytes(getattr(found, name))} {name}" for name in found.__match_args__]
     shown = ", ".join(part for part in parts if not part.startswith("0 "))
-    ways = list(_smaller(plan.memory, executable, settings, sizes, frozen, shares))
+    ways = list(_smaller(plan.memory, executable, settings, sizes, frozen, shares, split))
     fail(
         "argument-value",
         f"training `{plan.name}` needs more memory than {executable.device} has",
@@ -247,6 +274,7 @@ def _smaller(
     sizes: Mapping[str, int],
     frozen: frozenset[str],
     shares: Shares,
+    split: Split | None,
 ) -> Iterator[str]:
     """Settings that fit: recompute, the largest smaller batch, or both."""
     sizes_of_batch = range(settings.batch, shares.count - 1, -1)
@@ -256,7 +284,7 @@ def _smaller(
         tried = replace(settings, recompute=recompute)
         for batch in batches:
             rows = ceil(batch / shares.count)
-            if needed_bytes(executable, tried, sizes, rows, frozen).total > memory:
+            if needed_bytes(executable, tried, sizes, rows, frozen, split).total > memory:
                 continue
             changes = []
             if batch != settings.batch:

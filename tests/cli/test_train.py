@@ -12,18 +12,24 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import archdsl
+from archdsl.analysis import analyse
 from archdsl.cli import main
-from archdsl.cli.train_report import Reporter, format_plan
+from archdsl.cli.train_report import Reporter, format_plan, format_split
+from archdsl.execution.train_step import loss_graph
+from archdsl.passes import optimise
+from archdsl.passes.split_weights import split_weights
 from archdsl.training.events import Event, Notice
 from archdsl.training.job import JOB_ROWS
 from archdsl.training.loop import Result
 from archdsl.training.plan import Bytes, Plan
-from archdsl.training.settings import ROWS
+from archdsl.training.settings import ROWS, Settings
+from archdsl.training.split import plan_split
 from tests.cli import tiny
 from tests.cli.terminal import Terminal
 
@@ -160,6 +166,14 @@ def test_a_plan_as_text(golden: Callable[[str, str], None]) -> None:
     texts = [format_plan(plan, ["training: a", "validation: b"])]
     texts += [format_plan(each, ["a"]) for each in (unknown, shared)]
     golden("train/plan.txt", "\n\n".join(texts) + "\n")
+
+
+def test_a_split_as_text(golden: Callable[[str, str], None]) -> None:
+    sizes: Any = {"vocab": 63, "context": 8, "D": 8, "heads": 2, "depth": 3}
+    graph = loss_graph(optimise(analyse("gpt.arch", settings=sizes).graph))
+    split = split_weights(graph, 2)
+    plan = plan_split(graph, split, "float32", 4, {"T": 8}, Settings(), 12_000_000)
+    golden("train/split.txt", "\n".join(format_split(plan)) + "\n")
 
 
 def reported(capsys: pytest.CaptureFixture[str], as_json: bool) -> list[str]:

@@ -27,6 +27,7 @@ from archdsl.training.finetuning import frozen_weights
 from archdsl.training.plan import make_plan, needed_bytes
 from archdsl.training.processes import Shares
 from archdsl.training.settings import Settings, settings_from
+from archdsl.training.split import split_of
 
 T, VOCAB = 16, 20
 SIZES: dict[str, Any] = {"vocab": VOCAB, "context": T, "D": 16, "heads": 2, "depth": 2}
@@ -55,6 +56,23 @@ class Rows:
 @pytest.fixture(scope="module")
 def model() -> Model:
     return archdsl.compile("gpt.arch", device="CPU", **SIZES)
+
+
+def test_the_memory_of_a_device_that_has_a_share_of_the_weights(model: Model) -> None:
+    graph = model.executable.graph
+    split = split_of(graph, Settings(), 2, "tensor", frozenset())
+    assert split is not None
+    found = make_plan(model.executable, Settings(), Data(Rows(40)), split=split)
+    whole = make_plan(model.executable, Settings(), Data(Rows(40)))
+    every = {path: prod(each.weight.shape) for path, each in model.weights.items()}
+    numbers = sum(n // (2 if path in split.axis_of else 1) for path, n in every.items())
+    assert sum(every.values()) // 2 < numbers < sum(every.values())
+    assert found.bytes.weights == found.bytes.gradients == 4 * numbers
+    assert found.bytes.optimizer == 2 * 4 * numbers
+    assert found.split is not None
+    assert (found.split.share, found.split.bytes) == (4 * numbers, whole.bytes.weights)
+    assert found.split.memory == whole.bytes.total > found.bytes.total
+    assert json.loads(json.dumps(found.split.as_dict()))["count"] == 2
 
 
 def test_counts_of_a_run(model: Model) -> None:
