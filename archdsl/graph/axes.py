@@ -79,8 +79,12 @@ def solve_sizes(pattern: str, axes: tuple[Axis, ...], given: dict[str, int]) -> 
     """Computes the size of every name in a pattern for a tensor with these axes."""
     left, _ = parse_pattern(pattern)
     if len(left) != len(axes):
-        raise _pattern_error(
-            f"the pattern has {len(left)} axes, but the tensor has {len(axes)}", pattern
+        raise Mismatch(
+            "axis",
+            "the pattern has another number of axes than the tensor",
+            "pattern",
+            expected=f"{len(axes)} before `->`, for [{', '.join(map(str, axes))}]",
+            found=f'"{pattern}"',
         )
     if unknown := sorted(set(given) - {n for group in left for n in group}):
         raise Mismatch(

@@ -77,7 +77,7 @@ def _axes(site: Site, pattern: Pattern) -> dict[str, Axis]:
         if len(axes) != len(names):
             raise Mismatch(
                 "axis",
-                f"the pattern has {len(names)} axes for this tensor, which has {len(axes)}",
+                "the pattern has another number of axes than this tensor",
                 param,
                 expected=f"[{', '.join(names)}]",
                 found=str(site.tensors[param]),
