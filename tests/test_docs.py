@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -209,3 +210,30 @@ def test_the_zoo_page_is_up_to_date(request: pytest.FixtureRequest) -> None:
         figures = [float(d) for d in re.findall(r" (\S+?)(?:,|$)", row.found)]
         assert figures
         assert max(figures) <= TOLERANCE
+
+
+@pytest.mark.slow
+def test_the_tutorial_works_word_by_word(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    specs = dict(re.findall(r"`(\w+\.arch)`:\n\n```arch\n(.*?)^```$", page, re.M | re.S))
+    assert specs.keys() == {"mine.arch", "parallel.arch"}
+    for name, text in specs.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    _, *scripts = re.findall(r"^```sh\n(.*?)^```$", page, re.M | re.S)  # the first installs
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    printed = [
+        subprocess.run(
+            ["bash", "-euc", script],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path, "DEV": "CPU"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for script in scripts
+    ]
+    shown = re.findall(r"^```sh\n.*?^```$\n\n^```text\n(.*?)^```$", page, re.M | re.S)
+    assert shown == printed[:1]
+    assert (tmp_path / "runs" / "parallel" / "curves.svg").exists()
+    assert len(printed[-1]) > 240  # two texts
