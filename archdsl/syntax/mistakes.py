@@ -14,7 +14,7 @@ from archdsl.syntax import ast
 from archdsl.syntax.traversal import walk
 
 # The form of each item and statement, by its first word.
-_FORMS = {
+FORMS = {
     "use": 'use "file.arch"',
     "block": "block name(x: float[T, D], heads, …): float[T, D] { … }",
     "model": "model Name(D = 768, …) { … }",
@@ -28,7 +28,7 @@ _FORMS = {
     "init": "init xavier",
     "expect": "expect params == 124_439_808",
 }
-KEYWORDS = {*_FORMS, "for", "ignore", "pad", "float", "int", "bool", "true", "false"}
+KEYWORDS = {*FORMS, "for", "ignore", "pad", "float", "int", "bool", "true", "false"}
 KEYWORDS |= {"if", "else", "not", "and", "or", "default"}
 KEYWORDS -= {"state", "weight"}  # usual names
 
@@ -147,7 +147,7 @@ def reserved_word(name: str, span: Span) -> Diagnostic | None:
         return None
     help = _likely_fix(span)
     line, column = span.line_text, span.column - 1
-    if name in _FORMS and not line[:column].strip() and re.match(r"\w+ +\w", line[column:]):
+    if name in FORMS and not line[:column].strip() and re.match(r"\w+ +\w", line[column:]):
         help = "the line above is incomplete"
     return Diagnostic("syntax", f"`{name}` is a keyword and cannot be a name", span, help=help)
 
@@ -208,7 +208,7 @@ def _unexpected(
     if closes and not bracket:
         return Diagnostic("syntax", f"`{text}` has no opening bracket", span)
     notes: tuple[Note, ...] = ()
-    if bracket and _PAIRS[bracket.text] != text and (closes or text in _FORMS):
+    if bracket and _PAIRS[bracket.text] != text and (closes or text in FORMS):
         notes = (Note(f"`{bracket.text}` is opened here", bracket),)
     if text.startswith('"') and (len(text) == 1 or not text.endswith('"')):
         what = "the string is not closed on its line"
@@ -250,7 +250,7 @@ def _likely_fix(span: Span) -> str | None:
 def _form(span: Span) -> str | None:
     """The form of the item or statement that begins the line of a place."""
     word = re.match(r"\w*", _marked(span))
-    form = _FORMS.get(word[0]) if word else None
+    form = FORMS.get(word[0]) if word else None
     return f"write `{form}`" if form else None
 
 
