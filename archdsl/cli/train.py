@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from archdsl.cli.common import (
     positive_integer,
     print_note,
 )
+from archdsl.cli.on_signal import on_signal
 from archdsl.cli.progress_line import print_json, print_text
 from archdsl.cli.train_report import Reporter, format_plan
 from archdsl.diagnostics import fail
@@ -28,10 +29,10 @@ from archdsl.training.job import (
     parse_options,
     read_job_file,
 )
-from archdsl.training.processes import Shares, processes
+from archdsl.training.processes import Shares, is_killed_on_interrupt, processes
 from archdsl.training.run_folder import check_folder, toml_value
 from archdsl.training.settings import ROWS, Flag, Kind, Maybe, Row, Texts
-from archdsl.training.trained import SETTINGS, SPEC, find_run
+from archdsl.training.trained import LAST, SETTINGS, SPEC, find_run
 
 if TYPE_CHECKING:
     from archdsl.model import Model
@@ -256,7 +257,14 @@ def _train(args: argparse.Namespace, job: Job, model: Model, data: Data) -> int:
     settings = {row.name: getattr(job.settings, row.name) for row in ROWS}
     those = processes()
     reporter = Reporter(job.settings.steps, args.json, args.log_every, lambda: _keep(job))
-    with reporter.showing() if those.leads else nullcontext():
+    if those.leads and is_killed_on_interrupt():
+        print_note(
+            "SIGUSR2 to mpirun stops the run after a step; Ctrl-C kills it without a checkpoint"
+        )
+    with ExitStack() as stack:
+        if those.leads:
+            stack.enter_context(reporter.showing())
+            stack.enter_context(on_signal(lambda which: print_note(_stopping(which, folder))))
         result = model.fit(
             folder,
             data=data,
@@ -266,15 +274,25 @@ def _train(args: argparse.Namespace, job: Job, model: Model, data: Data) -> int:
             split=job.split,
             **settings,
         )
+    if those.leads:
+        reporter.end(result)
+        if result.signal is not None:
+            more = f"`archdsl train --resume {folder}` continues"
+            print_note(f"stopped after step {result.step}; {more}")
     those.finish()
-    if not those.leads:
-        return 0
-    reporter.end(result)
     if result.signal is None:
         return 0
-    print_note(f"stopped after step {result.step}; `archdsl train --resume {folder}` continues")
     signal.raise_signal(result.signal)  # the process ends as other commands do
     return 128 + result.signal
+
+
+def _stopping(which: signal.Signals, folder: Path) -> str:
+    """Says that a run stops, and where it continues if its process is killed first."""
+    last = (folder / LAST).resolve().name
+    return (
+        f"{which.name}: the run stops after this step; if it is killed before, "
+        f"`archdsl train --resume {folder}` continues after step {last}"
+    )
 
 
 def _keep(job: Job) -> None:

@@ -199,6 +199,12 @@ def processes() -> Processes:
     return found if found.count > 1 else Processes()
 
 
+def is_killed_on_interrupt() -> bool:
+    """Whether `mpirun` of Open MPI started this process: on SIGINT and SIGTERM it kills all of
+    them, drops what they print, and leaves no time for a step."""
+    return os.environ.get(_SIZES[0], "1") != "1"
+
+
 def finish_at_exit(those: Processes) -> None:
     """Waits for all processes when this one ends.
 

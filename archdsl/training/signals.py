@@ -1,4 +1,8 @@
-"""Stops a run at the end of a step: on Ctrl-C, and when the system ends the process."""
+"""Stops a run at the end of a step: on Ctrl-C, and when the system ends the process.
+
+`mpirun` passes SIGUSR2 on; after Ctrl-C or SIGTERM it kills its processes within half a second.
+SIGUSR1 would not arrive: LLVM, which compiles kernels, takes it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_ENDING = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []),
-)
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2")  # Windows lacks the last two
+_ENDING = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 
 class Stop:
@@ -23,7 +24,7 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Within the block, the first SIGINT, SIGTERM or SIGHUP only sets `Stop.signal`.
+    """Within the block, the first SIGINT, SIGTERM, SIGHUP or SIGUSR2 only sets `Stop.signal`.
 
     A second one does what it did before the block: so nobody waits for a long step. Python
     handles signals in its main thread; in another thread nothing changes.

@@ -303,8 +303,8 @@ def test_an_interrupted_run_is_saved_and_says_how_to_continue(
                 break
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
-    found = re.fullmatch(
-        rf"stopped after step (\d+); `archdsl train --resume {folder}` continues\n", err
+    found = re.search(
+        rf"^stopped after step (\d+); `archdsl train --resume {folder}` continues\n$", err, re.M
     )
     assert found is not None
     assert process.returncode == -signal.SIGINT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -225,11 +226,7 @@ def test_a_killed_process_ends_the_job_and_others_continue(tmp_path: Path) -> No
         stderr=subprocess.STDOUT,
         text=True,
     )
-    limit = time.monotonic() + WAIT
-    while not list(run.glob("checkpoints/[1-9]*")):
-        assert job.poll() is None, job.communicate()[0]
-        assert time.monotonic() < limit
-        time.sleep(0.05)
+    wait_for(job, lambda: bool(list(run.glob("checkpoints/[1-9]*"))))
     os.kill(process_of(run, 1), signal.SIGKILL)
     said, _ = job.communicate(timeout=60)
     assert job.returncode != 0
@@ -270,3 +267,41 @@ def test_a_process_that_fails_ends_the_job(tmp_path: Path) -> None:
     )
     assert found.returncode != 0
     assert "none.txt" in found.stderr
+
+
+@pytest.mark.reference("mpi4py")
+@pytest.mark.slow
+def test_signals_end_the_job_and_lose_nothing(tmp_path: Path) -> None:
+    """SIGUSR2 stops after a step; Ctrl-C ends the job at its last checkpoint."""
+    done(command(tmp_path / "one", 60))
+    run = tmp_path / "several"
+    again = [sys.executable, "-m", "archdsl", "train", "--resume", str(run)]
+    said = signalled(several(2, command(run, 60)), run, 6, signal.SIGUSR2)
+    assert "SIGUSR2 to mpirun stops the run after a step" in said
+    found = re.search(r"stopped after step (\d+); `archdsl train --resume \S+` continues", said)
+    assert found is not None, said
+    assert (run / "last").resolve().name == found[1]
+    signalled(several(2, again), run, int(found[1]) + 6, signal.SIGINT)
+    done(several(2, again))
+    same(tmp_path / "one", run)
+
+
+def signalled(words: list[str], run: Path, step: int, which: signal.Signals) -> str:
+    """What a job prints that gets a signal once it has a checkpoint of this step, or of a
+    later one."""
+    job = subprocess.Popen(
+        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for(job, lambda: any(int(e.name) >= step for e in run.glob("checkpoints/[1-9]*")))
+    job.send_signal(which)
+    said, _ = job.communicate(timeout=60)
+    assert job.returncode != 0
+    return said
+
+
+def wait_for(job: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + WAIT
+    while not condition():
+        assert job.poll() is None, job.communicate()[0]
+        assert time.monotonic() < limit
+        time.sleep(0.05)
