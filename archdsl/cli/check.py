@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from archdsl.analysis import Analysis, analyse, analyse_all, models
 from archdsl.cli.colour import coloured
@@ -14,8 +16,10 @@ from archdsl.cli.common import (
     add_json,
     add_spec,
     parse_settings,
+    positive_integer,
     print_note,
 )
+from archdsl.describe.breakdown import breakdown, shares
 from archdsl.describe.facts import facts
 from archdsl.diagnostics import ArchError
 from archdsl.graph.cost import cost, format_bytes
@@ -35,6 +39,15 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         exit_status="1 if the spec has errors",
     )
     add_spec(parser)
+    parser.add_argument(
+        "--blocks",
+        metavar="LEVELS",
+        nargs="?",
+        type=positive_integer,
+        const=2,
+        help="print the parameters and the flops of each block, and of the blocks inside, down "
+        "to this level (default: %(const)s)",
+    )
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -55,11 +68,14 @@ def run(args: argparse.Namespace) -> int:
         import json  # most runs do not need it
 
         data = {"diagnostics": [d.as_dict() for d in problems], "warnings": warnings}
-        print(json.dumps(data | {"models": [facts(a.graph) for a in analyses]}, indent=2))
+        print(json.dumps(data | {"models": [_data(a.graph, args) for a in analyses]}, indent=2))
     elif problems:
         print(coloured(str(ArchError(problems)), sys.stderr), file=sys.stderr)
     elif analyses:
-        print("\n".join(_report(a.graph) for a in analyses))
+        for each in analyses:
+            print(_report(each.graph))
+            if args.blocks:
+                print("\n".join(_table(each.graph, args.blocks)))
         for text in warnings:
             print_note(f"warning: {text}")
     else:
@@ -95,6 +111,37 @@ def _report(graph: Graph) -> str:
     width = max(len(label) for label, _ in rows)
     lines = [f"  {label:<{width}}  {text}".rstrip() for label, text in rows]
     return "\n".join([graph.name, *lines])
+
+
+def _data(graph: Graph, args: argparse.Namespace) -> dict[str, Any]:
+    found = facts(graph)
+    if args.blocks:
+        parts = breakdown(graph, args.blocks)
+        found["blocks"] = [
+            {"path": each.path, "params": each.params, "flops_formula": str(each.flops)}
+            for each in parts
+        ]
+    return found
+
+
+def _table(graph: Graph, levels: int) -> Iterator[str]:
+    """The parameters and flops of each block, with their shares."""
+    parts, sizes = breakdown(graph, levels), cost(graph).sizes
+    names = [f"{'  ' * each.level}{shorten(each.name)}" for each in parts]
+    width = max((len(name) for name in names), default=0)
+    yield f"\n  {'block':<{width}}  {'parameters':>22}  {'flops':>18}"
+    for name, part, (params, work) in zip(
+        names, parts, shares(graph, parts, sizes), strict=True
+    ):
+        row = f"  {name:<{width}}  {part.params:>15,} {params:>6.1%}"
+        yield f"{row}  {part.flops.at(sizes):>11.4g} {work:>6.1%}"
+
+
+def shorten(name: str, most: int = 32) -> str:
+    """Abbreviates the numbers of many layers: `h.{0, 2, 6, …}`."""
+    if len(name) <= most:
+        return name
+    return f"{name[:most].rpartition(', ')[0]}, …}}"
 
 
 def _input(each: Input) -> str:

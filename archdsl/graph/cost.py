@@ -7,7 +7,7 @@ Attention counts all pairs of positions, with or without a causal mask.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 
 from archdsl.frozen import Frozen
@@ -17,7 +17,7 @@ from archdsl.graph.nodes import Graph, Mixture, Repeated, Scan, Stack, positions
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.peak import peak_elements
 from archdsl.graph.signature import Op, Site
-from archdsl.graph.sites import sites, weights_of
+from archdsl.graph.sites import common_path, sites, weights_of
 from archdsl.graph.types import Size
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -43,14 +43,22 @@ class Cost(Frozen):
 
 def parameter_count(graph: Graph) -> int:
     """The number of trainable numbers, over all layers."""
-    return sum(
-        sum(prod(weight.shape) for weight in weights) * times
-        for weights, times in weights_of(graph)
-    )
+    return sum(count for _, count in operator_parameters(graph))
+
+
+def operator_parameters(graph: Graph) -> Iterator[tuple[str, int]]:
+    """The common path of each operator with weights, and their trainable numbers."""
+    for path, weights, times in weights_of(graph):
+        yield path, sum(prod(weight.shape) for weight in weights) * times
 
 
 def flops(graph: Graph) -> Size:
     """The flops of a forward pass, as a formula."""
+    return sum((size for _, size in operator_flops(graph)), start=Size.of(0))
+
+
+def operator_flops(graph: Graph) -> Iterator[tuple[str, Size]]:
+    """The common path of each operator, and its flops in all layers."""
     types = graph.types()
 
     def times(around: Repeated) -> Size:
@@ -59,11 +67,9 @@ def flops(graph: Graph) -> Size:
             return vectors(types[around.input]) * around.chosen
         return Size.of(around.count)
 
-    amounts = (
-        prod(map(times, around), start=OPERATORS[node.op].flops(here))
-        for node, around, here in sites(graph)
-    )
-    return sum(amounts, start=Size.of(0))
+    for node, around, here in sites(graph):
+        size = prod(map(times, around), start=OPERATORS[node.op].flops(here))
+        yield common_path(node.path, around), size
 
 
 def _sum_over_operators(graph: Graph, rule: Callable[[Op, Site], Size]) -> Size:

@@ -74,19 +74,19 @@ def weight_uses(graph: Graph, most: int | None = None) -> Iterator[Parameter]:
 
 def count_parameters(graph: Graph) -> int:
     """The number of trainable tensors, without building their names."""
-    return sum(len(weights) * times for weights, times in weights_of(graph))
+    return sum(len(weights) * times for _, weights, times in weights_of(graph))
 
 
-def weights_of(graph: Graph) -> Iterator[tuple[tuple[Weight, ...], int]]:
-    """The weights of each operator, and how often the model has them: once for each layer of
-    the stacks around it. Weights with several uses come once."""
+def weights_of(graph: Graph) -> Iterator[tuple[str, tuple[Weight, ...], int]]:
+    """The common path of each operator with weights, these, and how often the model has them:
+    once for each layer of the stacks around it. Weights with several uses come once."""
     seen: set[str] = set()
     for node, around, here in sites(graph):
         weights = OPERATORS[node.op].weights(here)
         place = common_path(node.path, around) if weights else ""
         if weights and place not in seen:
             seen.add(place)
-            yield weights, copies(around)
+            yield place, weights, copies(around)
 
 
 def copies(around: tuple[Repeated, ...]) -> int:
