@@ -345,10 +345,9 @@ class Model:
         a checkpoint. Raises `ArchError` as `training.loop.fit`
         does, for an unknown setting, and for data that do not fit the model.
         """
-        from archdsl.describe.expand import expand
-        from archdsl.syntax.printer import format
         from archdsl.training.data import Data, open_data
         from archdsl.training.devices import fit_on
+        from archdsl.training.run_spec import spec_of_run
         from archdsl.training.samples import sampler
         from archdsl.training.settings import settings_from
         from archdsl.training.split import fit_split, split_of
@@ -366,7 +365,7 @@ class Model:
             given = (chosen.length, tokenizer, chosen.seed, chosen.pack)
             data = open_data(data, self.graph, *given)
         self.adopt(data)
-        spec = format(expand(self.graph))
+        spec = spec_of_run(self.graph, Path(folder), resume)
         frozen = self.adapt(chosen)
         places = self._places(devices)
         parts = split_of(self.executable.graph, chosen, len(places), split, frozen)
