@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from archdsl.describe.block_model import block_model
 from archdsl.diagnostics import ArchError, Diagnostic, Span
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
@@ -82,6 +83,23 @@ def analyse(
     built = run.build(variant or named, settings or {})
     run.report.raise_any()
     assert built is not None
+    return built
+
+
+def analyse_block(spec: str, settings: Mapping[str, Setting] | None = None) -> Analysis | None:
+    """Analyses the block of `path:block` as a model of its own (`block_model`).
+
+    Returns None if the name is that of no block, or if there is none.
+    """
+    file, path, named = _file(spec)
+    blocks = (item for item in file.items if isinstance(item, ast.Block))
+    block = next((each for each in blocks if each.name.id == named), None)
+    if block is None:
+        return None
+    assert path is not None
+    run = Run(block_model(block, path.name), path.parent / block.name.id)
+    built = run.build(named, settings or {})
+    run.report.raise_any()
     return built
 
 

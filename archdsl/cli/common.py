@@ -22,6 +22,7 @@ GROUPS = {
         "show": "print one stage of the compiler: tree, graph, passes, program or weights",
         "expand": "print a model with all defaults, sizes and blocks written out",
         "diff": "print the differences of two models",
+        "draw": "draw the figure of a model or a block: SVG, PNG, PDF, TikZ, HTML",
         "explain": "explain an error code, with examples",
         "lsp": "start the language server, for editors",
     },

@@ -25,6 +25,7 @@ WORK = {
     "show": ("import lark", "gpt.arch --emit passes"),
     "expand": ("import lark", "gpt.arch"),
     "diff": ("import lark", "gpt.arch gpt2.arch"),
+    "draw": ("import lark", "gpt.arch"),
     "explain": ("open not-causal.md", "not-causal"),
     "run": ("import tinygrad", "gpt.arch --input tokens=a.npy"),
     "generate": ("import tinygrad", "folder text"),

@@ -1,0 +1,214 @@
+"""The words in the boxes, as papers print them: of an operator, and of a block by its parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from archdsl.describe.flow import SIGNS
+from archdsl.figure.structure import Kind
+from archdsl.graph import masks
+from archdsl.graph.nodes import Apply, Mixture, Node, Scan, Stack
+from archdsl.graph.rules import ACTIVATIONS
+from archdsl.graph.types import Type
+
+# The words for an operator, where they are not its name.
+TITLES = {
+    "embed": "Embedding",
+    "unembed": "Linear",
+    "linear": "Linear",
+    "conv1d": "Convolution",
+    "rotary": "RoPE",
+    "alibi": "ALiBi",
+    "relative_bias": "Relative Position Bias",
+    "sinusoid": "Sinusoids",
+    "patches": "Patches",
+    "concat": "Concatenate",
+    "contract": "Product",
+    "attend": "Scaled Dot-Product Attention",
+    "scores": "Attention Scores",
+    "mix": "Weighted Sum",
+    "renumber": "Renumber",
+    "at": "Vector at Token",
+    "at_end": "Last Position",
+    "top": "Top k",
+    "gelu": "GELU",
+    "gelu_tanh": "GELU",
+    "quick_gelu": "Quick GELU",
+    "relu": "ReLU",
+    "silu": "SiLU",
+    "sum": "Sum",
+    "mean": "Mean",
+}
+KINDS: dict[str, Kind] = {
+    "attention": "attention",
+    "attend": "attention",
+    "scores": "attention",
+    "mix": "attention",
+    "mlp": "feed",
+    "norm": "norm",
+    "embed": "embed",
+    "posenc": "embed",
+    "patches": "embed",
+    "sinusoid": "embed",
+    "rotary": "embed",
+    "alibi": "embed",
+    "relative_bias": "embed",
+    "positions": "plain",
+    "weight": "plain",
+    "linear": "linear",
+    "unembed": "linear",
+    "conv1d": "linear",
+    "softmax": "activation",
+    **dict.fromkeys(ACTIVATIONS, "activation"),
+}
+GATED = {
+    "silu": "SwiGLU",
+    "gelu": "GEGLU",
+    "gelu_tanh": "GEGLU",
+    "relu": "ReGLU",
+    "sigmoid": "GLU",
+}
+CIRCLES = {"add": "+", "subtract": "−", "multiply": "×", "divide": "÷"}
+assert set(CIRCLES) == set(SIGNS)
+
+
+def words(name: str) -> str:
+    """A name of a spec as words of a title.
+
+    >>> words("self_attention_block"), words("mlp"), words("norm_2"), words("x")
+    ('Self-Attention Block', 'MLP', 'Norm', 'x')
+    """
+    if len(name) == 1:
+        return name
+    name = re.sub(r"_\d+$", "", name)
+    known = {"mlp": "MLP", "rms": "RMS", "moe": "MoE", "ssm": "SSM", "id": "ID", "cls": "CLS"}
+    found = " ".join(known.get(w, w[:1].upper() + w[1:]) for w in name.split("_") if w)
+    return re.sub(r"\b(Self|Cross) Attention", r"\1-Attention", found)
+
+
+def label(path: str, op: str) -> str:
+    """The last name of a path, if it says more than the operator."""
+    name = re.sub(r"_\d+$", "", path.rpartition(".")[2])
+    return "" if name == op or name.isdecimal() else name
+
+
+def of_operator(node: Apply, types: Mapping[str, Type]) -> tuple[str, str, Kind]:
+    """The title, the note and the colour of an operator."""
+    note, kind = label(node.path, node.op), KINDS.get(node.op, "other")
+    attr = node.attr
+    match node.op:
+        case "attention":
+            title, note = _attention(node, types), ""
+        case "mlp":
+            title, note = ("Feed Forward" if len(node.type.axes) > 1 else "MLP"), ""
+        case "norm":
+            title, note = f"{words(str(attr['kind']))} Norm", ""
+        case "posenc":
+            learned = attr["kind"] == "learned"
+            title, note = ("Position Embedding" if learned else "Positional Encoding"), ""
+        case "unembed":
+            title, note = (
+                "Linear",
+                f"tied to {words(str(attr['tied']))}" if attr["tied"] else "",
+            )
+        case "readout":
+            title, note = "Readout", f"[{words(str(attr['name']))}]"
+        case "weight":
+            title, note = words(_owner(node.path)), ""
+        case "scale":
+            title = f"Scale by {attr['by']:.3g}"
+        case "conv1d" if attr["groups"] != 1:
+            title = "Depthwise Convolution" if attr["groups"] == attr["dim"] else "Convolution"
+        case _:
+            title = TITLES.get(node.op) or words(node.op)
+    return title, words(note) if note.islower() else note, kind
+
+
+def of_group(
+    path: str, nodes: Sequence[Node], types: Mapping[str, Type]
+) -> tuple[str, str, Kind]:
+    """The title, the note and the colour of a block, from what it holds."""
+    applies = [node for node in nodes if isinstance(node, Apply)]
+    ops = {node.op for node in applies}
+    name = words(path.rpartition(".")[2])
+    for node in nodes:
+        if isinstance(node, Mixture):
+            return "Mixture of Experts", f"{node.chosen} of {node.count}", "feed"
+    if any(isinstance(node, Scan) for node in nodes):
+        return ("Recurrence" if "Attention" in name else name), "state", "attention"
+    for node in applies:
+        if node.op in ("attention", "attend"):
+            notes = [TITLES[op] for op in ("rotary", "alibi") if op in ops]
+            return _attention(node, types), ", ".join([*notes, *_window(node)]), "attention"
+    if {"scores", "mix"} <= ops:
+        return "Multi-Head Attention", "", "attention"
+    acts = [node.op for node in applies if node.op in ACTIVATIONS]
+    linear = [node for node in applies if node.op == "linear"]
+    if "mlp" in ops and len(applies) <= 3:
+        return "Feed Forward", "", "feed"
+    if (
+        len(linear) >= 2
+        and len(acts) == 1
+        and ops <= {*ACTIVATIONS, "linear", "multiply", "dropout"}
+    ):
+        return "Feed Forward", GATED.get(acts[0], "gated") if "multiply" in ops else "", "feed"
+    if ops <= {"linear", "contract", "conv1d", "reshape", "add", "weight"} and ops & {
+        "linear",
+        "conv1d",
+    }:
+        return name, "", "linear"
+    kind: Kind = "embed" if ops & {"embed", "patches", "posenc"} else "other"
+    if (
+        ops
+        <= {
+            "norm",
+            "multiply",
+            "add",
+            "weight",
+            "mean",
+            "sqrt",
+            "divide",
+            "subtract",
+            "reshape",
+        }
+        and "Norm" in name
+    ):
+        kind = "norm"
+    return name, "", kind
+
+
+def of_stack(node: Stack) -> str:
+    """The name of a stack's block; a spec that gives only a letter calls it a layer."""
+    name = node.path.rpartition(".")[2]
+    return "Layer" if len(name) < 3 or name in ("stack", "layers", "blocks") else words(name)
+
+
+def _owner(path: str) -> str:
+    """The name of a weight; that of the block around it if the weight has only a common one."""
+    *around, name = path.split(".")
+    return around[-1] if around and name in ("weight", "bias") else name
+
+
+def _attention(node: Apply, types: Mapping[str, Type]) -> str:
+    """`Masked Multi-Head Attention`, with the words for shared keys and values."""
+    if node.op == "attention":
+        heads, shared = node.attr["heads"], node.attr["kv_heads"]
+    else:
+        tensors = dict(node.inputs)
+        heads, shared = (types[tensors[key]].axes[-2].size.value for key in "qk")
+    mask = masks.parse(node.attr["mask"])
+    masked = (
+        "Masked " if masks.CAUSAL in (mask, *(mask.parts if mask.op == "&" else ())) else ""
+    )
+    if heads == 1:
+        return f"{masked}Attention"
+    grouped = (
+        "Multi-Head" if heads == shared else "Multi-Query" if shared == 1 else "Grouped-Query"
+    )
+    return f"{masked}{grouped} Attention"
+
+
+def _window(node: Apply) -> list[str]:
+    atoms = masks.atoms(masks.parse(node.attr["mask"]))
+    return [f"window {atom.args[0]:,}" for atom in atoms if atom.op == "within"]

@@ -1,0 +1,99 @@
+"""Every figure by geometry: nothing overlaps, and nothing is outside the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from archdsl.analysis import analyse, analyse_block
+from archdsl.figure.differences import differing, side_by_side
+from archdsl.figure.drawing import Circle, Drawing, Line, Rect
+from archdsl.figure.fold import fold
+from archdsl.figure.layout import layout
+from archdsl.figure.structure import Level
+from archdsl.semantics.library import read, standard_library, tree
+from archdsl.syntax import ast
+from tests.figure.geometry import problems
+
+LEVELS: tuple[Level, ...] = ("model", "block", "operator")
+SHORT = ("gpt.arch:GPT", "vit.arch:ViT", "transformer.arch:Transformer")
+COLUMN = 85 / 25.4 * 72  # of a page, in points
+
+
+def _models() -> Iterator[Any]:
+    """A variant of every model; those after the first of a file are slow."""
+    for path in sorted(standard_library().glob("*.arch")):
+        found = tree(read(str(path))).items
+        variants = [item for item in found if isinstance(item, ast.Variant)]
+        models = [item.name.id for item in found if isinstance(item, ast.Model)]
+        for number, model in enumerate(models):
+            sized = (each.name.id for each in variants if each.call.callee.id == model)
+            spec = f"{path.name}:{next(sized, model)}"
+            group = pytest.mark.slow if number else pytest.mark.long
+            yield pytest.param(spec, marks=() if spec in SHORT else group)
+
+
+@pytest.mark.parametrize("spec", [*_models()])
+def test_geometry(spec: str) -> None:
+    graph = analyse(spec).graph
+    for level in LEVELS:
+        assert problems(layout(fold(graph, level), types=True)) == []
+
+
+@pytest.mark.parametrize("name", ["self_attention_block", "cross_attention_block"])
+def test_geometry_of_a_block(name: str) -> None:
+    analysis = analyse_block(f"blocks.arch:{name}")
+    assert analysis is not None
+    drawing = layout(fold(analysis.graph))
+    assert problems(drawing) == []
+    assert drawing.width < COLUMN  # as large as it is
+
+
+def test_the_check_finds_mistakes() -> None:
+    drawing = layout(fold(analyse("gpt.arch").graph))
+    boxes = [each for each in drawing.shapes if isinstance(each, Rect) and each.kind != "frame"]
+    (circle, *_) = (each for each in drawing.shapes if isinstance(each, Circle))
+    line = max(
+        (each for each in drawing.shapes if isinstance(each, Line)), key=lambda x: len(x.points)
+    )
+    x = line.points[0][0]
+    for wrong, words in (
+        (replace(boxes[0], x=boxes[1].x, y=boxes[1].y + 3), "overlap"),
+        (replace(circle, x=-20.0), "leaves the picture"),
+        (replace(line, points=((x, 0.5), (x, drawing.height - 0.5))), "goes through"),
+        (replace(line, value="other"), "lie on each other"),
+    ):
+        changed = replace(drawing, shapes=(*drawing.shapes, wrong))
+        assert any(words in each for each in problems(changed)), words
+
+
+def test_the_transformer_has_two_columns() -> None:
+    """As in figure 1 of Vaswani et al. 2017: the encoder at the left, both from one height."""
+    drawing = layout(fold(analyse("transformer.arch").graph))
+    encoder, decoder = (s for s in drawing.shapes if isinstance(s, Rect) and s.kind == "frame")
+    if encoder.x > decoder.x:
+        encoder, decoder = decoder, encoder
+    assert encoder.x + encoder.width < decoder.x
+    assert encoder.y + encoder.height == pytest.approx(decoder.y + decoder.height)
+    assert drawing.width < 2 * COLUMN
+
+
+def test_differences_are_marked() -> None:
+    left, right = (fold(analyse(spec).graph) for spec in ("gpt2.arch", "llama.arch:tiny"))
+    assert differing(left, left) == (set(), set())
+    drawing = side_by_side(left, right)
+    assert problems(drawing) == []
+    assert "Position Embedding" in _marked(drawing, "left")
+    assert "RMS Norm" in _marked(drawing, "right")
+    assert "Embedding" not in _marked(drawing, "left") | _marked(drawing, "right")
+
+
+def _marked(drawing: Drawing, mark: str) -> set[str]:
+    return {
+        " ".join(label.text for label in shape.labels)
+        for shape in drawing.shapes
+        if isinstance(shape, Rect) and shape.mark == mark
+    }

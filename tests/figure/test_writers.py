@@ -1,0 +1,110 @@
+"""The files of figures: SVG, TikZ, HTML, PNG and PDF."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from archdsl.analysis import analyse
+from archdsl.figure.drawing import Drawing, Label, Rect
+from archdsl.figure.fold import fold
+from archdsl.figure.layout import layout
+from archdsl.figure.page import page
+from archdsl.figure.svg import DARK, LIGHT, svg
+from archdsl.figure.tikz import tikz
+from archdsl.semantics.library import standard_library
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def drawing() -> Drawing:
+    return layout(fold(analyse("vit.arch").graph), types=True)
+
+
+def _texts(drawing: Drawing) -> list[str]:
+    found = []
+    for shape in drawing.shapes:
+        found += [each.text for each in shape.labels] if isinstance(shape, Rect) else []
+        found += [shape.text] if isinstance(shape, Label) else []
+    return found
+
+
+def test_svg_has_every_text_and_the_lines_of_the_spec(drawing: Drawing) -> None:
+    root = ElementTree.fromstring(svg(drawing))
+    assert [each.text for each in root.iter(f"{SVG}text")] == _texts(drawing)
+    groups = {each.get("data-path"): each for each in root.iter(f"{SVG}g")}
+    patches = groups["patches"]
+    assert patches.get("data-file") == "vit.arch"
+    source = (standard_library() / "vit.arch").read_text().splitlines()
+    assert "patches(patch)" in source[int(patches.get("data-line", "0")) - 1]
+    tip = patches.findtext(f"{SVG}title", "")
+    assert "patches(patch = 16" in tip
+
+
+def test_svg_follows_the_scheme_of_the_page(drawing: Drawing) -> None:
+    assert set(LIGHT) == set(DARK)
+    both = svg(drawing)
+    assert "prefers-color-scheme: dark" in both
+    assert LIGHT["attention"][0] in both
+    assert DARK["attention"][0] in both
+    assert DARK["attention"][0] not in svg(drawing, "light")
+    assert LIGHT["attention"][0] not in svg(drawing, "dark")
+
+
+@pytest.mark.parametrize("colours", [LIGHT, DARK])
+def test_words_can_be_read_on_their_boxes(colours: dict[str, tuple[str, str]]) -> None:
+    """The contrast of WCAG 2.1, level AA."""
+    ink = "#1a1a1a" if colours is LIGHT else "#f2f2f2"
+    for fill, _ in colours.values():
+        if fill != "none":
+            low, high = sorted((_luminance(fill), _luminance(ink)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_tikz_has_every_text(drawing: Drawing) -> None:
+    text = tikz(drawing)
+    found = re.findall(r"\\node\[anchor.*?\] at \(.*?\) \{(.*)\};", text)
+    plain = [each.replace(r"$\times$", "×").replace("{}", "") for each in found]
+    assert plain == _texts(drawing)
+    colours = set(re.findall(r"\\definecolor\{(.*?)\}", text))
+    used = set(re.findall(r"(?:draw|fill|text)=([a-z-]+)", text))
+    assert used <= colours
+
+
+def test_tikz_escapes() -> None:
+    label = Label(0, 0, r"50% of a_b & \c", "word")
+    assert r"{50\% of a\_b \& \textbackslash{}c};" in tikz(Drawing("x", 10, 10, (label,)))
+
+
+def test_html_loads_nothing(drawing: Drawing) -> None:
+    text = page("<ViT>", svg(drawing))
+    assert "&lt;ViT&gt;" in text
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            assert not {"src", "href"} & dict(attrs).keys()
+
+    Reader().feed(text)
+    assert "<svg" in text
+
+
+@pytest.mark.reference("cairosvg")
+def test_png_and_pdf(drawing: Drawing) -> None:
+    from archdsl.figure import raster
+
+    still = svg(drawing, "light", page=True)
+    png = raster.png(still)
+    assert png.startswith(b"\x89PNG")
+    wide = int.from_bytes(png[16:20], "big")
+    assert wide == pytest.approx(raster.SCALE * drawing.width, abs=1)
+    assert raster.pdf(still).startswith(b"%PDF")
