@@ -202,6 +202,66 @@ def textmate() -> dict[str, Any]:
     }
 
 
+def highlights() -> str:
+    """The highlight queries of tree-sitter; of a node's captures the last one counts."""
+
+    def quoted(*names: str) -> str:
+        return " ".join(f'"{name}"' for name in names)
+
+    keywords = (
+        *STATEMENTS,
+        *ELSEWHERE,
+        *(each for each in OF_WEIGHTS),
+        "for",
+        "pad",
+        "default",
+    )
+    called = quoted(*sorted({*CALLED, *MASKS, "tied"}))
+    return f"""\
+; Written by `python -m editors.generate`: the operators are those of the compiler.
+
+(identifier) @variable
+[(int) (float)] @number
+(bool) @boolean
+(string) @string
+(comment) @comment
+(place) @label
+(path) @string.special
+(path (identifier) @string.special)
+
+[{quoted(*ITEMS)}] @keyword
+[{quoted(*sorted(keywords), "tied")}] @keyword
+[{quoted("if", "else")}] @keyword.conditional
+[{quoted("and", "or", "not")}] @keyword.operator
+[{quoted("float", "int", "bool", "one_of")}] @type.builtin
+(block_type) @type.builtin
+["->" "=" "==" "!=" "<=" ">=" "<" ">" "|" "&" "+" "-" "*" "//" "/" "%"] @operator
+["," ":"] @punctuation.delimiter
+["(" ")" "[" "]" "{{" "}}"] @punctuation.bracket
+
+(block name: (identifier) @function)
+(model name: (identifier) @type)
+(variant name: (identifier) @type)
+(variant (call callee: (identifier) @type))
+(weights model: (identifier) @type)
+(param name: (identifier) @variable.parameter)
+(arg name: (identifier) @variable.parameter)
+(labeled label: (identifier) @label)
+(setting field: (identifier) @property)
+(setting field: (place) @property)
+(conversion name: (identifier) @function.builtin)
+
+(call callee: (identifier) @function.call)
+(chain step: (identifier) @function.call)
+(lambda step: (identifier) @function.call)
+([(call callee: (identifier) @function.builtin)
+  (chain step: (identifier) @function.builtin)
+  (lambda step: (identifier) @function.builtin)]
+ (#any-of? @function.builtin {called}))
+((identifier) @constant.builtin (#any-of? @constant.builtin "none" "causal"))
+"""
+
+
 def snippets() -> dict[str, Any]:
     """A snippet for each item and statement, from the forms of the messages."""
     found = {}
@@ -225,6 +285,7 @@ def files() -> dict[Path, str]:
     return {
         HERE / "vscode/syntaxes/arch.tmLanguage.json": _json(textmate()),
         HERE / "vscode/snippets/arch.json": _json(snippets()),
+        HERE / "tree-sitter-arch/queries/highlights.scm": highlights(),
     }
 
 
