@@ -72,9 +72,12 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     # imports tinygrad
-    from archdsl.figure.attention_maps import draw
+    from archdsl.figure.attention_maps import check_file, draw
     from archdsl.tasks.attend import choose_edge, drawable, kinds
 
+    output = Path(args.output)
+    if not args.json:
+        check_file(output)
     model = checkpoints.load_model(args)
     edge = choose_edge(model, args.edge, args.layer)
     maps = _maps(args, model, edge)
@@ -85,11 +88,12 @@ def run(args: argparse.Namespace) -> int:
         found = {"edge": edge, "heads": heads, "queries": maps.queries, "keys": maps.keys}
         print_text(json.dumps(found | {"weights": weights}, ensure_ascii=False))
         return 0
-    draw(maps, heads, query, Path(args.output))
-    print_text(args.output)
-    others = [each for each in kinds(drawable(model)) if each not in kinds([edge])]
+    draw(maps, heads, query, output)
+    (chosen,) = kinds([edge])
+    others = [each for each in kinds(drawable(model)) if each != chosen]
+    print_note(f"wrote {output}: {edge.removesuffix('.weights')}")
     if args.edge is None and others:
-        print_note(f"also: {', '.join(others)}; choose one with --edge")
+        print_note(f"--edge draws another attention: {', '.join(others)}")
     return 0
 
 

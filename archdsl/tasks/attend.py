@@ -79,10 +79,11 @@ def choose_edge(model: Model, pattern: str | None, layer: int | None) -> str:
         if _layer(edge) == layer:
             return edge
     numbers = sorted({number for edge in found if (number := _layer(edge)) is not None})
+    all = f"0 to {numbers[-1]}" if numbers == [*range(len(numbers))] else None
     fail(
         "argument-value",
         f"`{_kind(found[0])}` has no layer {layer}",
-        expected=f"one of {listing(map(str, numbers))}" if numbers else "no --layer",
+        expected=all or listing(map(str, numbers)) if numbers else "no --layer: it is in none",
     )
 
 
