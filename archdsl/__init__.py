@@ -55,6 +55,11 @@ def __getattr__(name: str) -> object:
     return getattr(import_module(_HOMES[name]), name)
 
 
+def load_ipython_extension(shell: object) -> None:
+    """What `%load_ext archdsl` calls: see `archdsl.notebook`."""
+    import_module("archdsl.notebook").load(shell)
+
+
 def compile(
     spec: str | File,
     variant: str | None = None,

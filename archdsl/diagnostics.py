@@ -216,6 +216,10 @@ class ArchError(Exception):
         self.diagnostics = tuple(diagnostics)
         super().__init__("\n\n".join(d.render() for d in self.diagnostics))
 
+    def _render_traceback_(self) -> list[str]:
+        """The lines that IPython shows in the place of a traceback."""
+        return str(self).splitlines()
+
 
 def fail(
     code: str,

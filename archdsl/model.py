@@ -19,7 +19,7 @@ from archdsl.execution.arguments import check_choice, is_number, whole_number
 from archdsl.execution.executable import Executable
 from archdsl.execution.recent import Recent
 from archdsl.formats.host import LazyTensor
-from archdsl.graph.cost import Cost, cost
+from archdsl.graph.cost import Cost, cost, parameter_count
 from archdsl.graph.nodes import Apply, Graph
 from archdsl.graph.sites import Parameter
 from archdsl.graph.types import Type
@@ -499,6 +499,17 @@ class Model:
         self.executable, self.graph = executable, executable.graph
         self._decoders.clear()
         self._sessions.clear()
+
+    def __repr__(self) -> str:
+        return f"<model {self.graph.name}: {parameter_count(self.graph):,} parameters>"
+
+    def _repr_svg_(self) -> str:
+        """The figure of the model, which notebooks show."""
+        from archdsl.figure.fold import fold
+        from archdsl.figure.layout import layout
+        from archdsl.figure.svg import svg
+
+        return svg(layout(fold(self.graph)), "light")
 
     def cost(self, **sizes: int) -> Cost:
         """Parameters, flops and bytes at sizes such as `T=1024`. Allocates nothing."""
