@@ -76,7 +76,14 @@ def choose_few(items: Iterable[pytest.Item]) -> None:
 # The folders whose long tests take most of the time, and how many cases there are for one that
 # stays long.
 THINNED = (
-    *("tests/backend/", "tests/describe/", "tests/execution/", "tests/graph/", "tests/passes/"),
+    *(
+        "tests/backend/",
+        "tests/describe/",
+        "tests/editor/",
+        "tests/execution/",
+        "tests/graph/",
+        "tests/passes/",
+    ),
     *("tests/published/", "tests/syntax/", "tests/text/"),
     *("tests/reference/test_heads.py", "tests/reference/test_rotary_scaling.py"),
     *("tests/reference/test_other_lengths.py", "tests/reference/test_round_trips.py"),

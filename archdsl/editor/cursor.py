@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from archdsl.analysis import Run
 from archdsl.diagnostics import Span
 from archdsl.editor.document import Version
 from archdsl.editor.places import Position
@@ -33,14 +32,7 @@ def _at(nodes: Iterator[ast.Node], offset: int) -> ast.Node | None:
 
 def definition(version: Version, nodes: list[ast.Node]) -> Span | None:
     """The definition of the name at a place; None for a name of the language."""
-    if not nodes or not isinstance(version.names, Run):
-        return None
-    return version.names.references.definition(nodes[0].span)
-
-
-def uses(version: Version, defined: Span) -> list[Span]:
-    """The uses of a definition in a file and in those that it uses."""
-    return version.names.references.uses(defined) if isinstance(version.names, Run) else []
+    return version.references.definition(nodes[0].span) if nodes else None
 
 
 def parents(node: ast.Node) -> Iterator[tuple[ast.Node, ast.Node]]:

@@ -11,6 +11,7 @@ from archdsl.diagnostics import ArchError, Diagnostic, Span
 from archdsl.editor.places import Lines, Location, Range
 from archdsl.frozen import Frozen
 from archdsl.semantics.library import Scope, all_used
+from archdsl.semantics.references import References
 from archdsl.semantics.report import Report
 from archdsl.semantics.values import Value
 from archdsl.syntax import ast
@@ -52,6 +53,10 @@ class Version:
     def scope(self) -> Scope:
         return self.names.scope if isinstance(self.names, Run) else Scope(self.file, self.path)
 
+    @property
+    def references(self) -> References:
+        return self.names.references if isinstance(self.names, Run) else References()
+
     def span_of(self, span: Span) -> Span:
         """A span with the place that it has in the whole text."""
         return self.pieces.whole(span)
@@ -73,13 +78,14 @@ class Version:
 class Document:
     """An open file. `update` gives it a new text; `check` finds the mistakes.
 
-    The models are built once for each version of the items that they depend on.
+    `built` are the models and variants as they were last built: again only if an item that
+    they depend on has changed.
     """
 
     def __init__(self, path: Path, text: str):
         self.path = path
         self._parser = ItemParser(str(path))
-        self._built: dict[str, Built] = {}
+        self.built: dict[str, Built] = {}
         self.update(text)
 
     def update(self, text: str) -> None:
@@ -101,42 +107,35 @@ class Document:
         if isinstance(run, ArchError):
             yield list(run.diagnostics)
             return
-        names = list(standalone_names(run.file))
-        old, self._built = self._built, {}
-        for name in names:
-            if name in old and _same(old[name].needs, _needs(run, name)):
-                self._built[name] = old[name]
-        while True:
-            stale = {name: old[name] for name in names if name in old}
-            yield self._together(run, names, stale | self._built)
-            missing = next((each for each in names if each not in self._built), None)
-            if missing is None:
-                return
-            self._built[missing] = _build(run, missing)
+        needs = {name: _needs(run, name) for name in standalone_names(run.file)}
+        self.built = {name: self.built[name] for name in needs if name in self.built}
+        old = [
+            name
+            for name in needs
+            if name not in self.built or not _same(self.built[name].needs, needs[name])
+        ]
+        yield self._together(run)
+        for name in old:
+            self.built[name] = _build(run, name, needs[name])
+            yield self._together(run)
 
     def finish(self) -> None:
         """Builds what no check has built yet."""
         for _ in self.check():
             pass
 
-    @property
-    def built(self) -> dict[str, Built]:
-        return self._built
-
     def value(self, definition: Span) -> Value | None:
         """The value of a definition or a call in the first model that has it."""
-        found = (each.values.get(definition) for each in self._built.values())
+        found = (each.values.get(definition) for each in self.built.values())
         return next((value for value in found if value is not None), None)
 
-    def _together(
-        self, run: Run, names: list[str], built: dict[str, Built]
-    ) -> list[Diagnostic]:
+    def _together(self, run: Run) -> list[Diagnostic]:
+        """The mistakes of names and of models, each once."""
         report = Report()
         try:
             report.extend(run.report.diagnostics)
-            for name in names:
-                found = built[name].diagnostics if name in built else ()
-                report.extend(each for each in found if self._is_current(each))
+            for built in self.built.values():
+                report.extend(each for each in built.diagnostics if self._is_current(each))
         except ArchError as error:  # there are too many to show
             return list(error.diagnostics)
         return report.diagnostics
@@ -160,14 +159,14 @@ class Document:
             return None
 
 
-def _build(run: Run, name: str) -> Built:
+def _build(run: Run, name: str, needs: tuple[ast.Node, ...]) -> Built:
     alone = run.alone()
     try:
         analysis = alone.build(name)
     except ArchError:  # there are too many mistakes; the report has them
         analysis = None
     found = tuple(alone.report.diagnostics)
-    return Built(_needs(run, name), found, alone.values, analysis)
+    return Built(needs, found, alone.values, analysis)
 
 
 def _needs(run: Run, name: str) -> tuple[ast.Node, ...]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
+from typing import NoReturn
 
-from archdsl.diagnostics import ArchError, Span, fail
-from archdsl.editor.cursor import around, definition, uses
+from archdsl.diagnostics import Span, fail
+from archdsl.editor.cursor import around, definition
 from archdsl.editor.document import Document, Version
 from archdsl.editor.places import Edit, Location, Position, Range
+from archdsl.editor.users import users
 from archdsl.semantics.library import find
 from archdsl.syntax import ast
 
@@ -27,10 +29,14 @@ def find_definition(version: Version, position: Position) -> Location | None:
 
 
 def find_references(version: Version, position: Position, declared: bool) -> list[Location]:
-    """All uses of the name at a place, in this file and in those that it uses."""
+    """All uses of the name at a place: in this file, in those that it uses, and in those of its
+    folder that use it."""
     defined = definition(version, around(version, position))
-    found = uses(version, defined) if defined else []
-    return [version.location(each) for each in found if declared or each != defined]
+    if defined is None:
+        return []
+    found = [each for each in version.references.uses(defined) if declared or each != defined]
+    elsewhere = [v.location(each) for v, spans in users(version, defined) for each in spans]
+    return [*(version.location(each) for each in found), *elsewhere]
 
 
 def find_renamed(version: Version, position: Position) -> Range | None:
@@ -42,10 +48,10 @@ def find_renamed(version: Version, position: Position) -> Range | None:
     return version.range(nodes[0].span)
 
 
-def rename(document: Document, position: Position, new: str) -> list[Edit]:
-    """The edits that give the name at a place another name.
+def rename(document: Document, position: Position, new: str) -> dict[Path, list[Edit]]:
+    """The edits, by file, that give the name at a place another name.
 
-    Raises `ArchError` if the name cannot be renamed, or if the new one would change what the
+    Raises `ArchError` if the name cannot be renamed, or if the new one would change what a
     file means.
     """
     version = document.version
@@ -59,21 +65,25 @@ def rename(document: Document, position: Position, new: str) -> list[Edit]:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z_0-9]*", new):
         help = "names consist of a to z, A to Z, digits and `_`"
         fail("argument-value", f"`{new}` cannot be a name", help=help)
-    spans = sorted({version.span_of(each) for each in uses(version, defined)}, key=_start)
+    uses = version.references.uses(defined)
+    spans = sorted({version.span_of(each) for each in uses}, key=lambda span: span.start)
     renamed = version.text
     for span in reversed(spans):
         renamed = renamed[: span.start] + new + renamed[span.end :]
     other = Document(document.path, renamed)
     if _mistakes(other) != _mistakes(document) or _shape(other) != _shape(document):
-        what = (
-            f"with the name `{new}` for `{defined.text}`, the file would have another meaning"
-        )
-        fail("argument-value", what, help="choose a name that is not used here")
-    return [Edit(version.range(span), new) for span in spans]
+        _refuse(defined, new, document.path)
+    edits = {document.path: [Edit(version.range(span), new) for span in spans]}
+    for user, found in users(version, defined):
+        if re.search(rf"\b{new}\b", user.text):
+            _refuse(defined, new, user.path)
+        edits[user.path] = [Edit(user.range(span), new) for span in found]
+    return edits
 
 
-def _start(span: Span) -> int:
-    return span.start
+def _refuse(defined: Span, new: str, path: Path) -> NoReturn:
+    what = f"with the name `{new}` for `{defined.text}`, {path.name} would have another meaning"
+    fail("argument-value", what, help="choose a name that is not used there")
 
 
 def _mistakes(document: Document) -> Counter[str]:
@@ -82,23 +92,10 @@ def _mistakes(document: Document) -> Counter[str]:
     return Counter(each.code for each in last)
 
 
-def _shape(document: Document) -> list[tuple[int, int]]:
-    """Which of the names of a file stand for which, by their numbers in the text."""
-    run = document.version.names
-    if isinstance(run, ArchError):
-        return []
-    version, references = document.version, run.references
-    own = sorted(
-        (each for each in references if version.is_own(each)), key=lambda s: _at(version, s)
-    )
+def _shape(document: Document) -> list[int]:
+    """Which name each name of a file stands for, by their numbers in the text."""
+    version, references = document.version, document.version.references
+    own = [each for each in references if version.is_own(each)]
+    own.sort(key=lambda span: version.span_of(span).start)
     numbers = {use: number for number, use in enumerate(own)}
-    found = []
-    for use in own:
-        defined = references.definition(use)
-        assert defined is not None
-        found.append((numbers[use], numbers.get(defined, -1)))
-    return found
-
-
-def _at(version: Version, span: Span) -> int:
-    return version.span_of(span).start
+    return [numbers.get(references.definition(use), -1) for use in own]  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ gives way to newer text after each model.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from lsprotocol import types as lsp
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
-from pygls.uris import from_fs_path, to_fs_path
+from pygls.uris import to_fs_path
 
 import archdsl
 from archdsl.diagnostics import ArchError, page
@@ -101,6 +101,9 @@ class Server(LanguageServer):
                 self.problems[uri] = found
                 self.publish(uri, found)
             await asyncio.sleep(0)
+        workspace = self.client_capabilities.workspace
+        if workspace and workspace.inlay_hint and workspace.inlay_hint.refresh_support:
+            self.workspace_inlay_hint_refresh(None)
 
     def publish(self, uri: str, found: list[Problem]) -> None:
         version = self.workspace.get_text_document(uri).version
@@ -128,8 +131,8 @@ def _register_documents(server: Server) -> None:
 
     @server.feature(lsp.TEXT_DOCUMENT_DID_SAVE)
     async def saved(params: lsp.DidSaveTextDocumentParams) -> None:
-        for uri in list(server.documents):  # others may use this file
-            server.documents.pop(uri)
+        for uri, document in server.documents.items():  # others may use this file
+            document.update(document.given)
             server.start_check(uri)
 
     @server.feature(lsp.TEXT_DOCUMENT_DID_CLOSE)
@@ -188,7 +191,10 @@ def _register_requests(server: Server) -> None:
                 ". ".join(filter(None, (each.message, each.help))) for each in error.diagnostics
             )
             raise JsonRpcException(message, code=lsp.LSPErrorCodes.RequestFailed) from error
-        return _workspace_edit(uri, edits)
+        own = server.document(uri).path
+        return lsp.WorkspaceEdit(
+            {uri if path == own else _uri(path): _edits(found) for path, found in edits.items()}
+        )
 
     @server.feature(lsp.TEXT_DOCUMENT_DOCUMENT_SYMBOL)
     def outline(params: lsp.DocumentSymbolParams) -> list[lsp.DocumentSymbol]:
@@ -229,7 +235,7 @@ def _register_requests(server: Server) -> None:
                 kind=lsp.CodeActionKind.QuickFix,
                 diagnostics=[_diagnostic(fix.problem)],
                 is_preferred=True,
-                edit=_workspace_edit(uri, fix.edits),
+                edit=lsp.WorkspaceEdit({uri: _edits(fix.edits)}),
             )
             for each in near
             for fix in fixes(version, each)
@@ -252,15 +258,15 @@ def _range(range: places.Range) -> lsp.Range:
 
 
 def _location(location: places.Location) -> lsp.Location:
-    uri = from_fs_path(str(location.path.absolute()))
-    assert uri is not None  # only that of None is None
-    return lsp.Location(uri, _range(location.range))
+    return lsp.Location(_uri(location.path), _range(location.range))
 
 
-def _workspace_edit(
-    uri: str, edits: list[places.Edit] | tuple[places.Edit, ...]
-) -> lsp.WorkspaceEdit:
-    return lsp.WorkspaceEdit({uri: [lsp.TextEdit(_range(e.range), e.text) for e in edits]})
+def _uri(path: Path) -> str:
+    return path.absolute().as_uri()
+
+
+def _edits(edits: Iterable[places.Edit]) -> list[lsp.TextEdit]:
+    return [lsp.TextEdit(_range(each.range), each.text) for each in edits]
 
 
 def _diagnostic(problem: Problem) -> lsp.Diagnostic:

@@ -200,15 +200,35 @@ def applied(document: Document, edits: list[Edit] | tuple[Edit, ...]) -> str:
 
 def test_renaming(tiny: Document) -> None:
     at = place(tiny, "block la", "yer")
-    text = applied(tiny, rename(tiny, at, "sublayers_of"))
+    text = applied(tiny, rename(tiny, at, "sublayers_of")[tiny.path])
     assert text == TEXT.replace("block layer", "block sublayers_of").replace(
         "h: layer(", "h: sublayers_of("
     )
     at = place(tiny, "task == ", "tag")
-    text = applied(tiny, rename(tiny, at, "label"))
+    text = applied(tiny, rename(tiny, at, "label")[tiny.path])
     assert text == TEXT.replace("lm, tag)", "lm, label)").replace("== tag", "== label").replace(
         "task = tag", "task = label"
     )
+
+
+def test_names_in_other_files(tmp_path: Path) -> None:
+    blocks = "block twice(x: float[D], act = gelu): float[D] {\n  x -> act -> act\n}\n"
+    model = 'use "b.arch"\n\nmodel M(D = 2) {\n  input x: float[D]\n'
+    model += "  output y: float[D] = x -> twice(act = relu)\n}\n"
+    (tmp_path / "a.arch").write_text(model)
+    (tmp_path / "b.arch").write_text(blocks)
+    (tmp_path / "c.arch").write_text("block twice(x: float[D]): float[D] {\n  x\n}\n")
+    document = Document(tmp_path / "b.arch", blocks)
+    for new, name in (("two", "twice"), ("function", "act")):
+        at = place(document, "block " if name == "twice" else "x: float[D], ", name)
+        found = find_references(document.version, at, False)
+        assert [each.path.name for each in found].count("a.arch") == 1
+        edits = rename(document, at, new)
+        assert [each.name for each in edits] == ["b.arch", "a.arch"]
+        other = Document(tmp_path / "a.arch", model)
+        assert applied(other, edits[other.path]) == model.replace(name, new)
+    with pytest.raises(ArchError, match=r"a\.arch would have another meaning"):
+        rename(document, place(document, "block ", "twice"), "M")
 
 
 @pytest.mark.parametrize(
@@ -218,7 +238,7 @@ def test_renaming(tiny: Document) -> None:
             "embed(vo",
             "cab, D)",
             "D",
-            "with the name `D` for `vocab`, the file would have another",
+            "with the name `D` for `vocab`, tiny.arch would have another",
         ),
         ("embed(vo", "cab, D)", "2D", "`2D` cannot be a name"),
         ("norm -> ", "gated_mlp", "mlp2", "`gated_mlp` is defined in blocks.arch"),
