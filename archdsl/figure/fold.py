@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
+from math import prod
 
 from archdsl.describe.flow import infix
+from archdsl.diagnostics import Span
 from archdsl.figure import titles
 from archdsl.figure.structure import (
     Body,
@@ -31,12 +33,13 @@ from archdsl.figure.structure import (
     Text,
 )
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Stack, refs, walk
+from archdsl.graph.mixture import vectors
+from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Repeated, Scan, Stack, refs, walk
 from archdsl.graph.nodes import Body as Layer
 from archdsl.graph.ops import OPERATORS
 from archdsl.graph.printer import layer_numbers, literal
-from archdsl.graph.sites import site
-from archdsl.graph.types import Type
+from archdsl.graph.sites import sites
+from archdsl.graph.types import Size, Type
 from archdsl.passes.decompose import decompose
 
 
@@ -122,7 +125,7 @@ class _Folder:
                 return parts
             body = _Chains(parts, uses[0]).body((self.value(last),))
             title, note, _ = titles.of_group(path, nodes, self.types)
-            origin = Origin(path, nodes[0].span)
+            origin = self.origin(path, nodes, nodes[0].span)
             shape = self.shape(last)
             title = f"{title} ({note})" if note else title
             frame = Frame(last, title, (Part("", body),), "", None, shape, origin)
@@ -134,7 +137,7 @@ class _Folder:
         if token := _named_token(nodes):
             return [self._token(token, path, uses)]
         title, note, kind = titles.of_group(path, nodes, self.types)
-        origin = Origin(path, nodes[0].span)
+        origin = self.origin(path, nodes, nodes[0].span)
         return [_Folded(Box(last, title, kind, note, self.shape(last), None, origin), uses)]
 
     def node(self, node: Node) -> list[_Folded]:
@@ -154,7 +157,7 @@ class _Folder:
             self.same[node.id] = uses[0]
             return []
         title, note, kind = titles.of_operator(node, self.types)
-        type, origin = self.shape(node.id), self.origin(node)
+        type, origin = self.shape(node.id), self.origin(node.path, (node,), node.span)
         item: Item = Box(node.id, title, kind, note, type, None, origin)
         beside: tuple[Chain, ...] = ()
         if node.op in titles.CIRCLES:
@@ -171,7 +174,7 @@ class _Folder:
     def stack(self, node: Stack) -> _Folded:
         uses = tuple(dict.fromkeys(self.value(ref) for ref in refs(node)))
         title, type = titles.of_stack(node), self.shape(node.id)
-        origin = Origin(node.path, node.span)
+        origin = self.origin(node.path, (node,), node.span)
         note = "shared weights" if node.tied else ""
         if self.level == "model":
             item: Item = Box(node.id, title, "other", note, type, node.count, origin)
@@ -186,7 +189,7 @@ class _Folder:
     def mixture(self, node: Mixture) -> _Folded:
         uses = tuple(dict.fromkeys(map(self.value, refs(node))))
         note, type = f"{node.chosen} of {node.count}", self.shape(node.id)
-        origin = Origin(node.path, node.span)
+        origin = self.origin(node.path, (node,), node.span)
         if self.level == "operator":
             inside = Part("", self.body(node.inside))
             item: Item = Frame(node.id, "Expert", (inside,), note, node.count, type, origin)
@@ -196,7 +199,7 @@ class _Folder:
 
     def scan(self, node: Scan) -> _Folded:
         uses = tuple(dict.fromkeys(map(self.value, refs(node))))
-        type, origin = self.shape(node.id), Origin(node.path, node.span)
+        type, origin = self.shape(node.id), self.origin(node.path, (node,), node.span)
         main = self.value(node.takes[0].of) if node.takes else None
         name = titles.words(node.path.rpartition(".")[2])
         if self.level == "operator":
@@ -214,7 +217,7 @@ class _Folder:
     def _token(self, token: Apply, path: str, uses: tuple[str, ...]) -> _Folded:
         """A trained vector before a sequence, drawn as it enters from the side."""
         name = titles.words(str(token.attr["name"]))
-        origin = Origin(path, token.span)
+        origin = self.origin(path, (token,), token.span)
         vector = Box(f"{token.id}'", f"[{name}] Embedding", "embed", "", "", None, origin)
         join = Box(token.id, "Concatenate", "plain", "", self.shape(token.id), None, origin)
         return _Folded(join, uses, None, (Chain(None, (Step(vector),)),))
@@ -238,16 +241,39 @@ class _Folder:
     def _is_used_outside(self, ref: str, inner: set[str]) -> bool:
         return not self._users.get(ref, set()) <= inner
 
-    def origin(self, node: Apply) -> Origin:
-        here = site(self.graph, node, self.types)
-        operator = OPERATORS[node.op]
-        settings = ", ".join(f"{k} = {literal(v)}" for k, v in node.attrs if v is not None)
-        facts = [("operator", f"{node.op}({settings})"), ("type", str(node.type))]
-        count = sum(_product(weight.shape) for weight in operator.weights(here))
-        facts += [("parameters", f"{count:,}")] if count else []
-        flops = str(operator.flops(here))
-        facts += [("FLOPs", flops)] if flops != "0" else []
-        return Origin(node.path, node.span, tuple(facts))
+    def origin(self, path: str, nodes: Sequence[Node], span: Span | None) -> Origin:
+        """The path and the line of operators, and what they cost, in all layers inside."""
+        facts: list[tuple[str, str]] = []
+        match nodes:
+            case [Apply(op=op, attrs=attrs)]:
+                settings = ", ".join(f"{k} = {literal(v)}" for k, v in attrs if v is not None)
+                facts.append(("operator", f"{op}({settings})"))
+        facts.append(("type", str(nodes[-1].type)))
+        params, flops = 0, Size.of(0)
+        for node, around in walk(tuple(nodes)):
+            if isinstance(node, Apply):
+                own, size = self._amounts[node.id]
+                params += own * prod(each.count for each in around)
+                flops += prod(map(self._times, around), start=size)
+        facts += [("parameters", f"{params:,}")] if params else []
+        facts += [("FLOPs", str(flops))] if flops != Size.of(0) else []
+        return Origin(path, span, tuple(facts))
+
+    def _times(self, around: Repeated) -> Size:
+        """How often a body is computed; that of an expert for each vector that chooses it."""
+        if isinstance(around, Mixture):
+            return vectors(self.types[around.input]) * around.chosen
+        return Size.of(around.count)
+
+    @cached_property
+    def _amounts(self) -> Mapping[str, tuple[int, Size]]:
+        """The trainable numbers and the FLOPs of each operator, once."""
+        found = {}
+        for node, _, here in sites(self.graph):
+            operator = OPERATORS[node.op]
+            params = sum(prod(weight.shape) for weight in operator.weights(here))
+            found[node.id] = params, operator.flops(here)
+        return found
 
     def shape(self, ref: str) -> str:
         return shape(self.types[ref])
@@ -256,13 +282,6 @@ class _Folder:
 def shape(type: Type) -> str:
     """The sizes of a type, as on an edge: `T × 768`."""
     return " × ".join(str(axis.size) for axis in type.axes) or "1"
-
-
-def _product(sizes: Sequence[int]) -> int:
-    total = 1
-    for each in sizes:
-        total *= each
-    return total
 
 
 def _block(node: Node, prefix: str) -> str | None:

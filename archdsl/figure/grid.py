@@ -1,7 +1,6 @@
-"""The layout of one body: a grid of ranks and lanes.
+"""The layout of one body: the lines between its steps, and coordinates for all.
 
-The rank of a step is the longest way to it. The main chain has lane 0, each side chain another
-one. Between two ranks is a gap, and between two lanes a channel. Lines run only through gaps,
+Between two ranks is a gap, and between two lanes a channel. Lines run only through gaps,
 channels, and the parts of lanes that belong to their own chain, so that no line meets a box, in
 any graph.
 """
@@ -9,78 +8,18 @@ any graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from archdsl.figure.drawing import SIZES, Group, Label, Line, Point, Shape
 from archdsl.figure.measure import width
-from archdsl.figure.structure import (
-    Body,
-    Box,
-    Chain,
-    Frame,
-    Item,
-    Ref,
-    Sign,
-    Step,
-    Text,
-    body_steps,
-)
-from archdsl.frozen import Frozen
+from archdsl.figure.placement import Cell, Laid, Placement, Side, Strand
+from archdsl.figure.structure import Body, Frame, Item, Sign
 
-Side: TypeAlias = Literal["left", "right"]
 Place: TypeAlias = Callable[[], float]  # a coordinate, known when all cells have their places
 LINES = 6.0  # between two parallel lines
 ARROW = 9.0  # room for the arrow below a box
 STRIP = 9.0  # room for a type above a box
 BETWEEN = 12.0  # the least distance of two lanes
-
-
-class Laid(Frozen):
-    """Something drawn, from its corner (0, 0).
-
-    The main line comes in below and goes out above at x = `anchor`; other lines may come in
-    below within `half` of it. `inlets` are the values from outside that it receives at its left
-    border, each at a height, `outlets` those that it gives at its right or left border. A sign
-    receives other values from the sides that are `free`.
-    """
-
-    width: float
-    height: float
-    anchor: float
-    half: float
-    shapes: tuple[Shape | Group, ...]
-    inlets: tuple[tuple[str, float], ...] = ()
-    outlets: tuple[tuple[str, float], ...] = ()
-    free: tuple[Side, ...] = ("right", "left")
-
-
-@dataclass
-class _Cell:
-    """A step in the grid."""
-
-    item: Item
-    laid: Laid
-    strand: _Strand
-    before: _Cell | None
-    refs: tuple[str, ...]
-    strands: list[_Strand] = field(default_factory=list)
-    rank: int = 0
-    ports: dict[Side, list[str]] = field(default_factory=lambda: {"left": [], "right": []})
-
-    @property
-    def lane(self) -> int:
-        return self.strand.lane
-
-
-@dataclass(eq=False)
-class _Strand:
-    """A chain in the grid, and the cell that it ends in."""
-
-    foot: str | None
-    target: _Cell | None
-    cells: list[_Cell] = field(default_factory=list)
-    lane: int = 0
 
 
 class Tracks:
@@ -107,8 +46,8 @@ class Tracks:
 
 
 class Grid:
-    """Lays out a body. `lay` draws an item, and `exports` are values that are needed outside,
-    each with the border where they leave. The first box beside a step is at its side `first`.
+    """Lays out a body; `exports` are the values that are needed outside, each with the border
+    where it leaves. In a frame the lines of its main chain reach the frame's borders.
     """
 
     def __init__(
@@ -120,182 +59,26 @@ class Grid:
         typed: bool,
         first: Side = "left",
     ):
+        placement = Placement(body, lay, exports, first)
         self.body = body
-        self.lay = lay
         self.typed = typed
         self.framed = framed
-        self.sides: tuple[Side, Side] = (
-            ("left", "right") if first == "left" else ("right", "left")
-        )
-        self.cells: dict[str, _Cell] = {}
-        self.strands: list[_Strand] = []
+        self.cells = placement.cells
+        self.strands = placement.strands
+        self.extent = placement.extent
+        self.laid = placement.laid
+        self.last = max((cell.rank for cell in self.cells.values()), default=-1)
         self.lines: list[tuple[str, list[tuple[Place, Place]], bool]] = []
         self.inlets: list[tuple[str, Place]] = []
         self.outlets: list[tuple[str, Place]] = []
         self.gaps: dict[int, Tracks] = {}
         self.channels: dict[int, Tracks] = {}
-        self.laid = {step.item.id: lay(step.item) for step in body_steps(body)}
-        self.wanted = set(exports) | {
-            ref for laid in self.laid.values() for ref, _ in laid.inlets
-        }
-        for step in body_steps(body):
-            self.wanted |= {side.id for side in step.sides if isinstance(side, Ref)}
-            self.wanted |= {
-                side.foot for side in step.sides if isinstance(side, Chain) and side.foot
-            }
-        self.wanted |= {chain.foot for chain in body.others if chain.foot}
-
-        # Outputs that stand beside the step that gives them.
-        self.given: dict[str, Chain] = {}
-        for chain in body.others:
-            if self._is_given_beside(chain):
-                self.given.setdefault(chain.foot or "", chain)
-        self.root = self._collect(body.chain, None)
-        for chain in body.others:
-            if chain not in self.given.values():
-                self._collect(chain, None)
-        self._assign_lanes()
-        self.last = max((cell.rank for cell in self.cells.values()), default=-1)
-        self._route(exports)
+        self._route(exports, placement.root)
         self._resolve()
-
-    # -- cells and ranks --
-
-    def _collect(self, chain: Chain, target: _Cell | None) -> _Strand:
-        strand = _Strand(chain.foot, target)
-        self.strands.append(strand)
-        before: _Cell | None = None
-        for step in chain.steps:
-            beside = [side for side in step.sides if self._stands_beside(side, step)][:2]
-            laid = self._with_beside(step.item.id, beside)
-            refs = [side.id for side in step.sides if isinstance(side, Ref)]
-            cell = _Cell(step.item, laid, strand, before, tuple(refs))
-            strand.cells.append(cell)
-            below = [
-                self.cells[ref] for ref in (*refs, *dict(laid.inlets)) if ref in self.cells
-            ]
-            if before is not None:
-                below.append(before)
-            elif chain.foot in self.cells:
-                below.append(self.cells[chain.foot])
-            for side in step.sides:
-                if isinstance(side, Chain) and side not in beside:
-                    inner = self._collect(side, cell)
-                    cell.strands.append(inner)
-                    below.append(inner.cells[-1])
-            # The side chains may have values that the frame uses.
-            below += [self.cells[ref] for ref, _ in laid.inlets if ref in self.cells]
-            cell.rank = max((each.rank + 1 for each in below), default=0)
-            self.cells[step.item.id] = before = cell
-            for inner in cell.strands:
-                self._raise(inner, cell)
-        return strand
-
-    def _raise(self, strand: _Strand, target: _Cell) -> None:
-        """Moves a side chain that begins by itself up to its target."""
-        alone = all(
-            not cell.strands and not cell.refs and cell.item.id not in self.wanted
-            for cell in strand.cells
-        )
-        if strand.foot is None and alone:
-            more = target.rank - 1 - strand.cells[-1].rank
-            for cell in strand.cells:
-                cell.rank += more
-
-    def _stands_beside(self, side: Chain | Ref, step: Step) -> bool:
-        """Whether a side chain is only a box that can stand beside its target."""
-        return (
-            isinstance(side, Chain)
-            and side.foot is None
-            and len(side.steps) == 1
-            and not side.steps[0].sides
-            and isinstance(side.steps[0].item, Box | Text)
-            and side.steps[0].item.id not in self.wanted
-            and not isinstance(step.item, Frame)
-            and not _is_counted(step.item)
-        )
-
-    def _is_given_beside(self, chain: Chain) -> bool:
-        """Whether a chain is only the name of an output of a box."""
-        makers = {step.item.id: step.item for step in body_steps(self.body)}
-        item = makers.get(chain.foot or "")
-        last = self.body.chain.steps[-1:]
-        return (
-            len(chain.steps) == 1
-            and isinstance(chain.steps[0].item, Text)
-            and isinstance(item, Box)
-            and not _is_counted(item)
-            and item not in [step.item for step in last]
-        )
-
-    def _with_beside(self, id: str, beside: list[Chain | Ref]) -> Laid:
-        """An item with the boxes at its sides."""
-        laid = self.laid[id]
-        sides = list(self.sides)
-        for chain in beside:
-            assert isinstance(chain, Chain)
-            laid = self._joined(laid, id, chain.steps[0].item.id, sides.pop(0), False)
-        if id in self.given and sides:
-            laid = self._joined(laid, id, self.given[id].steps[0].item.id, sides.pop(), True)
-        return laid
-
-    def _joined(self, laid: Laid, id: str, beside: str, side: Side, outwards: bool) -> Laid:
-        """An item and a box at one of its sides, with the line between them."""
-        other = self.laid[beside]
-        height = max(laid.height, other.height)
-        reach = laid.half + 2 * BETWEEN + other.width
-        anchor = laid.anchor if side == "right" else max(laid.anchor, reach)
-        x = anchor + laid.half + 2 * BETWEEN if side == "right" else anchor - reach
-        wide = anchor + max(laid.width - laid.anchor, reach if side == "right" else 0)
-        shift = anchor - laid.anchor
-        own = Group(shift, (height - laid.height) / 2, laid.shapes)
-        theirs = Group(x, (height - other.height) / 2, other.shapes)
-        near = anchor + laid.half * (1 if side == "right" else -1)
-        far = x if side == "right" else x + other.width
-        ends = (near, far) if outwards else (far, near)
-        start, end = ((each, height / 2) for each in ends)
-        line = Line((start, end), True, id if outwards else beside)
-        free = tuple(each for each in laid.free if each != side)
-        return Laid(wide, height, anchor, laid.half, (own, theirs, line), (), (), free)
-
-    # -- lanes --
-
-    def _assign_lanes(self) -> None:
-        taken: dict[int, list[tuple[int, int]]] = {}
-        for strand in self.strands:
-            if strand is self.root:
-                continue
-            low, high, base = self._extent(strand)
-            outward = -1 if base < 0 or (base == 0 and strand.target is not None) else 1
-            lane = base
-            for distance in range(1, len(self.strands) + 1):
-                near, far = base + outward * distance, base - outward * distance
-                both = (near, far) if base == 0 else (near,)
-                found = [
-                    each
-                    for each in both
-                    if all(high + 1 < a or b < low - 1 for a, b in taken.get(each, ()))
-                ]
-                if found:
-                    lane = found[0]
-                    break
-            strand.lane = lane
-            taken.setdefault(lane, []).append((low, high))
-
-    def _extent(self, strand: _Strand) -> tuple[int, int, int]:
-        """The ranks that a side chain needs in its lane, and the lane of what it belongs to."""
-        first, last = strand.cells[0].rank, strand.cells[-1].rank
-        foot = self.cells.get(strand.foot or "")
-        low = first if foot is None else foot.rank + 1
-        low = 0 if strand.foot is not None and strand.foot == self.body.carry else low
-        if strand.target is None:
-            return low, last, foot.lane if foot else 0
-        sideways = isinstance(strand.target.item, Sign)
-        return low, max(last, strand.target.rank - (not sideways)), strand.target.lane
 
     # -- routes --
 
-    def _route(self, exports: Mapping[str, Side]) -> None:
+    def _route(self, exports: Mapping[str, Side], root: Strand) -> None:
         for chain in self.strands:
             if chain.cells:
                 self._route_foot(chain)
@@ -320,13 +103,13 @@ class Grid:
                 self._export(ref, side)
         if self.framed:
             end = (self._lane(0), self._ceiling)
-            if self.root.cells:
-                last = self.root.cells[-1]
+            if root.cells:
+                last = root.cells[-1]
                 self._line(last.item.id, False, self._top(last), end)
-            elif self.root.foot == self.body.carry:
-                self._line(self.root.foot or "", False, (self._lane(0), self._floor), end)
+            elif root.foot == self.body.carry:
+                self._line(root.foot or "", False, (self._lane(0), self._floor), end)
 
-    def _route_foot(self, strand: _Strand) -> None:
+    def _route_foot(self, strand: Strand) -> None:
         """The line to the first step of a chain."""
         first, foot = strand.cells[0], strand.foot
         if foot is None:
@@ -347,7 +130,7 @@ class Grid:
         points += [(self._lane(strand.lane), height), self._bottom(first)]
         self._line(foot, _arrow(first), *points)
 
-    def _route_end(self, side: _Strand, cell: _Cell) -> None:
+    def _route_end(self, side: Strand, cell: Cell) -> None:
         """The line from the last step of a side chain to its target."""
         last = side.cells[-1]
         start = self._top(last)
@@ -359,7 +142,7 @@ class Grid:
         else:
             self._enter(last.item.id, cell, [start], side.lane, cell.rank, towards)
 
-    def _route_ref(self, ref: str, cell: _Cell) -> None:
+    def _route_ref(self, ref: str, cell: Cell) -> None:
         """The line from a step elsewhere, or from outside."""
         if ref in self.cells or ref == self.body.carry:
             start, gap, lane = self._source(ref)
@@ -377,7 +160,7 @@ class Grid:
     def _enter(
         self,
         ref: str,
-        cell: _Cell,
+        cell: Cell,
         points: list[tuple[Place, Place]],
         lane: int | None,
         gap: int,
@@ -421,9 +204,9 @@ class Grid:
             first = second
         self._line(ref, True, *start, (port, first), (port, self._bottom(cell)[1]))
 
-    def _is_open(self, cell: _Cell) -> bool:
+    def _is_open(self, cell: Cell) -> bool:
         """Whether nothing is between a cell and the left border."""
-        spans = [(strand.lane, *self._extent(strand)[:2]) for strand in self.strands[1:]]
+        spans = [(strand.lane, *self.extent(strand)[:2]) for strand in self.strands[1:]]
         return not any(lane < cell.lane and a <= cell.rank <= b for lane, a, b in spans)
 
     def _export(self, ref: str, side: Side) -> None:
@@ -448,7 +231,7 @@ class Grid:
         self.channels.setdefault(channel, Tracks()).add(net, low, high)
         return lambda: self.track(channel, net)
 
-    def _port(self, cell: _Cell, net: str, side: Side) -> Place:
+    def _port(self, cell: Cell, net: str, side: Side) -> Place:
         ports = cell.ports[side]
         if net not in ports:
             ports.append(net)
@@ -463,28 +246,28 @@ class Grid:
     def _lane(self, lane: int) -> Place:
         return lambda: self.centers[lane]
 
-    def _top(self, cell: _Cell) -> tuple[Place, Place]:
+    def _top(self, cell: Cell) -> tuple[Place, Place]:
         return self._lane(cell.lane), lambda: self.bottom(cell) + self._core(cell)[1]
 
-    def _bottom(self, cell: _Cell) -> tuple[Place, Place]:
+    def _bottom(self, cell: Cell) -> tuple[Place, Place]:
         return self._lane(cell.lane), lambda: self.bottom(cell) + self._core(cell)[0]
 
-    def _middle(self, cell: _Cell) -> Place:
+    def _middle(self, cell: Cell) -> Place:
         return lambda: self.bottom(cell) + cell.laid.height / 2
 
-    def _core(self, cell: _Cell) -> tuple[float, float]:
+    def _core(self, cell: Cell) -> tuple[float, float]:
         """The lowest and the highest point of an item among those beside it."""
         own, height = self.laid[cell.item.id].height, cell.laid.height
         return (height - own) / 2, (height + own) / 2
 
-    def _edge(self, cell: _Cell, side: Side) -> tuple[Place, Place]:
+    def _edge(self, cell: Cell, side: Side) -> tuple[Place, Place]:
         sign = -1 if side == "left" else 1
         return lambda: self.centers[cell.lane] + sign * cell.laid.half, self._middle(cell)
 
-    def _border(self, cell: _Cell) -> Place:
+    def _border(self, cell: Cell) -> Place:
         return lambda: self.centers[cell.lane] - cell.laid.anchor
 
-    def _inlet(self, cell: _Cell, height: float) -> Place:
+    def _inlet(self, cell: Cell, height: float) -> Place:
         return lambda: self.bottom(cell) + height
 
     def _floor(self) -> float:
@@ -529,7 +312,7 @@ class Grid:
         )
 
     def _resolve_heights(self) -> None:
-        ranks: dict[int, list[_Cell]] = {}
+        ranks: dict[int, list[Cell]] = {}
         for cell in self.cells.values():
             ranks.setdefault(cell.rank, []).append(cell)
         self.levels = {gap: tracks.levels() for gap, tracks in self.gaps.items()}
@@ -551,7 +334,7 @@ class Grid:
                 y += max(cell.laid.height for cell in ranks[rank])
         self.height = y
 
-    def bottom(self, cell: _Cell) -> float:
+    def bottom(self, cell: Cell) -> float:
         low, middle = self.rows[cell.rank]
         return low if isinstance(cell.item, Frame) else middle - cell.laid.height / 2
 
@@ -572,7 +355,7 @@ class Grid:
             x = self.centers[lane] + max(map(self._right_of, cells), default=0)
         self.width = self._channel(lanes[-1] + 1, x, False)
 
-    def _right_of(self, cell: _Cell) -> float:
+    def _right_of(self, cell: Cell) -> float:
         """The room that a cell needs right of its line."""
         label = width(cell.item.type, SIZES["type"]) + 6 if self.typed else 0
         return max(cell.laid.width - cell.laid.anchor, label)
@@ -589,12 +372,7 @@ class Grid:
         return self.starts[channel] + LINES * (level + (not first)) + 2 * first
 
 
-def _is_counted(item: Item) -> bool:
-    """Whether a count stands at the right of an item."""
-    return isinstance(item, Box | Frame) and item.count is not None
-
-
-def _arrow(cell: _Cell) -> bool:
+def _arrow(cell: Cell) -> bool:
     """Whether a line ends at a cell; in a frame it goes on to the first step."""
     return not isinstance(cell.item, Frame)
 

@@ -22,8 +22,9 @@ from archdsl.figure.drawing import (
     Shape,
     flat,
 )
-from archdsl.figure.grid import LINES, Grid, Laid, Side
+from archdsl.figure.grid import LINES, Grid
 from archdsl.figure.measure import width, wrap
+from archdsl.figure.placement import Laid, Side
 from archdsl.figure.structure import (
     Body,
     Box,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from archdsl.describe.flow import SIGNS
 from archdsl.figure.structure import Kind
 from archdsl.graph import masks
 from archdsl.graph.nodes import Apply, Mixture, Node, Scan, Stack
-from archdsl.graph.rules import ACTIVATIONS
+from archdsl.graph.rules import ACTIVATIONS, POINTWISE
 from archdsl.graph.types import Type
 
 # The words for an operator, where they are not its name.
@@ -62,6 +62,8 @@ KINDS: dict[str, Kind] = {
     "softmax": "activation",
     **dict.fromkeys(ACTIVATIONS, "activation"),
 }
+# What an MLP consists of.
+_FEED_FORWARD = POINTWISE | {"linear", "mlp", "reshape", "weight", "dropout"}
 GATED = {
     "silu": "SwiGLU",
     "gelu": "GEGLU",
@@ -70,7 +72,6 @@ GATED = {
     "sigmoid": "GLU",
 }
 CIRCLES = {"add": "+", "subtract": "−", "multiply": "×", "divide": "÷"}
-assert set(CIRCLES) == set(SIGNS)
 
 
 def words(name: str) -> str:
@@ -101,17 +102,15 @@ def of_operator(node: Apply, types: Mapping[str, Type]) -> tuple[str, str, Kind]
         case "attention":
             title, note = _attention(node, types), ""
         case "mlp":
-            title, note = ("Feed Forward" if len(node.type.axes) > 1 else "MLP"), ""
+            title, note = _feed(node), ""
         case "norm":
             title, note = f"{words(str(attr['kind']))} Norm", ""
         case "posenc":
             learned = attr["kind"] == "learned"
             title, note = ("Position Embedding" if learned else "Positional Encoding"), ""
         case "unembed":
-            title, note = (
-                "Linear",
-                f"tied to {words(str(attr['tied']))}" if attr["tied"] else "",
-            )
+            tied = str(attr["tied"])
+            title, note = "Linear", f"tied to {TITLES.get(tied) or words(tied)}"
         case "readout":
             title, note = "Readout", f"[{words(str(attr['name']))}]"
         case "weight":
@@ -128,54 +127,35 @@ def of_operator(node: Apply, types: Mapping[str, Type]) -> tuple[str, str, Kind]
 def of_group(
     path: str, nodes: Sequence[Node], types: Mapping[str, Type]
 ) -> tuple[str, str, Kind]:
-    """The title, the note and the colour of a block, from what it holds."""
+    """The title, the note and the colour of a block, from what it holds; else from its name."""
     applies = [node for node in nodes if isinstance(node, Apply)]
-    ops = {node.op for node in applies}
+    ops = Counter(node.op for node in applies)
     name = words(path.rpartition(".")[2])
     for node in nodes:
         if isinstance(node, Mixture):
             return "Mixture of Experts", f"{node.chosen} of {node.count}", "feed"
-    if any(isinstance(node, Scan) for node in nodes):
-        return ("Recurrence" if "Attention" in name else name), "state", "attention"
+        if isinstance(node, Scan):
+            return ("Recurrence" if "Attention" in name else name), "state", "attention"
     for node in applies:
         if node.op in ("attention", "attend"):
             notes = [TITLES[op] for op in ("rotary", "alibi") if op in ops]
             return _attention(node, types), ", ".join([*notes, *_window(node)]), "attention"
-    if {"scores", "mix"} <= ops:
+    if "softmax" in ops and ("mix" in ops or ops["contract"] > 1):
         return "Multi-Head Attention", "", "attention"
-    acts = [node.op for node in applies if node.op in ACTIVATIONS]
-    linear = [node for node in applies if node.op == "linear"]
-    if "mlp" in ops and len(applies) <= 3:
-        return "Feed Forward", "", "feed"
-    if (
-        len(linear) >= 2
-        and len(acts) == 1
-        and ops <= {*ACTIVATIONS, "linear", "multiply", "dropout"}
-    ):
-        return "Feed Forward", GATED.get(acts[0], "gated") if "multiply" in ops else "", "feed"
-    if ops <= {"linear", "contract", "conv1d", "reshape", "add", "weight"} and ops & {
-        "linear",
-        "conv1d",
-    }:
+    if not set(ops) - _FEED_FORWARD and (ops["linear"] > 1 or ops["mlp"]):
+        acts = [op for op in ops if op in ACTIVATIONS]
+        gated = ops["linear"] > 2 and ops["multiply"] and len(acts) == 1
+        return _feed(nodes[-1]), GATED.get(acts[0], "gated") if gated else "", "feed"
+    if ops["conv1d"]:
+        return ("Convolution" if "Attention" in name else name), "", "linear"
+    if not set(ops) - {"linear", "reshape", "add", "weight"} and ops["linear"]:
         return name, "", "linear"
-    kind: Kind = "embed" if ops & {"embed", "patches", "posenc"} else "other"
-    if (
-        ops
-        <= {
-            "norm",
-            "multiply",
-            "add",
-            "weight",
-            "mean",
-            "sqrt",
-            "divide",
-            "subtract",
-            "reshape",
-        }
-        and "Norm" in name
-    ):
-        kind = "norm"
-    return name, "", kind
+    return name, "", "embed" if {"embed", "patches", "posenc"} & set(ops) else "other"
+
+
+def _feed(node: Node) -> str:
+    """An MLP of each vector of a sequence, or of one vector."""
+    return "Feed Forward" if len(node.type.axes) > 1 else "MLP"
 
 
 def of_stack(node: Stack) -> str:
