@@ -69,7 +69,15 @@ class Line(Frozen):
     value: str
 
 
-Shape: TypeAlias = Rect | Circle | Line | Label
+class Dot(Frozen):
+    """Where the line of a value forks."""
+
+    x: float
+    y: float
+    value: str
+
+
+Shape: TypeAlias = Rect | Circle | Line | Dot | Label
 
 
 class Drawing(Frozen):
@@ -115,6 +123,9 @@ def flat(
                 yield replace(shape, x=x, y=y)
             case Line(points, arrow, value):
                 yield Line(tuple(at(*point) for point in points), arrow, value)
+            case Dot(x, y):
+                x, y = at(x, y)
+                yield replace(shape, x=x, y=y)
             case Label():
                 yield label(shape)
             case _:

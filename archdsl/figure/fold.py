@@ -281,7 +281,7 @@ class _Folder:
 
 def shape(type: Type) -> str:
     """The sizes of a type, as on an edge: `T × 768`."""
-    return " × ".join(str(axis.size) for axis in type.axes) or "1"
+    return " × ".join(str(axis.size) for axis in type.axes).replace("_", ",") or "1"
 
 
 def _block(node: Node, prefix: str) -> str | None:

@@ -23,6 +23,7 @@ from archdsl.figure.drawing import (
     flat,
 )
 from archdsl.figure.grid import LINES, Grid
+from archdsl.figure.junctions import dots
 from archdsl.figure.measure import width, wrap
 from archdsl.figure.placement import Laid, Side
 from archdsl.figure.structure import (
@@ -52,10 +53,10 @@ def layout(figure: Figure, types: bool = False) -> Drawing:
     """The shapes of a figure; with `types`, the size of each value stands on its line."""
     columns = _columns(figure.body)
     laid = _beside(columns, types)
-    shapes = flat(laid.shapes, MARGIN, MARGIN, laid.height + 2 * MARGIN)
-    return Drawing(
-        figure.title, laid.width + 2 * MARGIN, laid.height + 2 * MARGIN, tuple(shapes)
-    )
+    shapes = list(flat(laid.shapes, MARGIN, MARGIN, laid.height + 2 * MARGIN))
+    shapes += dots(shapes)
+    wide, high = laid.width + 2 * MARGIN, laid.height + 2 * MARGIN
+    return Drawing(figure.title, wide, high, tuple(shapes))
 
 
 # -- items --

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import PurePath
 from typing import Literal, TypeAlias, assert_never
 
-from archdsl.figure.drawing import SIZES, Circle, Drawing, Label, Line, Rect, Shape
+from archdsl.figure.drawing import SIZES, Circle, Dot, Drawing, Label, Line, Rect, Shape
 from archdsl.figure.structure import Origin
 
 Theme: TypeAlias = Literal["auto", "light", "dark"]
@@ -126,6 +126,8 @@ def _shape(shape: Shape) -> Iterator[str]:
                 yield f'<path class="head" d="{_head(points[-2], end)}"/>'
             path = " L".join(f"{number(x)} {number(y)}" for x, y in points)
             yield f'<path class="line" d="M{path}"/>'
+        case Dot(x, y):
+            yield f'<circle class="head" cx="{number(x)}" cy="{number(y)}" r="1.7"/>'
         case Label():
             yield _label(shape)
         case _:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import assert_never
 
-from archdsl.figure.drawing import SIZES, Circle, Drawing, Label, Line, Rect, Shape
+from archdsl.figure.drawing import SIZES, Circle, Dot, Drawing, Label, Line, Rect, Shape
 from archdsl.figure.svg import INK, LIGHT, MARKS, number
 
 _SPECIAL = {
@@ -75,6 +75,8 @@ def _shape(shape: Shape) -> Iterator[str]:
         case Line(points, arrow):
             path = " -- ".join(_point(*point) for point in points)
             yield rf"\draw{'[arrow]' if arrow else ''} {path};"
+        case Dot(x, y):
+            yield rf"\fill[line] {_point(x, y)} circle[radius=1.7bp];"
         case Label():
             yield _label(shape)
         case _:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
 
-from archdsl.figure.drawing import SIZES, Circle, Drawing, Label, Line, Rect
+from archdsl.figure.drawing import SIZES, Circle, Dot, Drawing, Label, Line, Rect
 from archdsl.figure.measure import width
 
 Area = tuple[float, float, float, float]  # left, top, right, bottom
@@ -22,12 +22,14 @@ def problems(drawing: Drawing) -> list[str]:
     ]
 
 
-def area(shape: Rect | Circle | Label) -> Area:
+def area(shape: Rect | Circle | Dot | Label) -> Area:
     match shape:
         case Rect(x, y, wide, high):
             return x, y, x + wide, y + high
         case Circle(x, y, r):
             return x - r, y - r, x + r, y + r
+        case Dot(x, y):
+            return x - 2, y - 2, x + 2, y + 2
         case Label(x, y, text, role, anchor):
             size = SIZES[role]
             wide = width(text, size)

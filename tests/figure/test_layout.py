@@ -10,8 +10,9 @@ import pytest
 
 from archdsl.analysis import analyse, analyse_block
 from archdsl.figure.differences import differing, side_by_side
-from archdsl.figure.drawing import Circle, Drawing, Line, Rect
+from archdsl.figure.drawing import Circle, Dot, Drawing, Line, Rect
 from archdsl.figure.fold import fold
+from archdsl.figure.junctions import dots
 from archdsl.figure.layout import layout
 from archdsl.figure.structure import Level
 from archdsl.semantics.library import read, standard_library, tree
@@ -97,3 +98,14 @@ def _marked(drawing: Drawing, mark: str) -> set[str]:
         for shape in drawing.shapes
         if isinstance(shape, Rect) and shape.mark == mark
     }
+
+
+def test_a_fork_has_a_dot_where_lines_cross() -> None:
+    """The line of %1 forks at (5, 5); that of %2 crosses it."""
+    fork = Line(((5, 0), (5, 10)), True, "%1"), Line(((5, 5), (9, 5)), True, "%1")
+    crossing = Line(((0, 2), (9, 2)), True, "%2")
+    assert list(dots(fork)) == []
+    assert list(dots((*fork, crossing))) == [Dot(5, 5, "%1")]
+    gpt, detr = (layout(fold(analyse(spec).graph)) for spec in ("gpt.arch", "detr.arch"))
+    assert not any(isinstance(shape, Dot) for shape in gpt.shapes)
+    assert any(isinstance(shape, Dot) for shape in detr.shapes)
