@@ -202,7 +202,7 @@ def mean(op: OpCall) -> Tensor:
 
 
 def softmax(op: OpCall) -> Tensor:
-    if op.attr["mask"] is not None:
+    if op.attr["mask"] is not None or "sink" in op.tensors:
         return masked(op)  # as x
     axis = op.axis(op.x.ndim - 2)
     valid = _mask_along(op, axis)  # [B, …, n, …] or None

@@ -36,14 +36,17 @@ def masked(op: OpCall) -> Tensor:
     """The softmax of scores [B, …, T, S] over the keys that each query sees."""
     lead = _lead(op)
     rows = shape(op.x)[: 1 + lead]
-    one = as_rows(op, lead, {"x": op.x.ndim - 1 - lead}) if lead else op
+    one = as_rows(op, lead, {"x": op.x.ndim - 1 - lead, "sink": 1}) if lead else op
     seen = _seen(one)  # [B … or 1, T or 1, S] or None
     if seen is not None:
         own = rows if seen.shape[0] > 1 else [1] * len(rows)
         others = [1] * (op.x.ndim - 2 - len(rows))
         seen = seen.reshape(*own, *others, *seen.shape[1:])
-    some = sees_some(masks.parse(op.attr["mask"]))
-    return masked_softmax(op.x, seen, some).cast(op.x.dtype)  # [B, …, T, S]
+    some, sink = sees_some(masks.parse(op.attr["mask"])), op.tensors.get("sink")
+    if sink is not None:
+        ones = [1] * (op.x.ndim - 4)
+        sink = sink.reshape(sink.shape[0], *ones, -1, 1, 1)  # [B or 1, 1, …, H, 1, 1]
+    return masked_softmax(op.x, seen, some, sink).cast(op.x.dtype)  # [B, …, T, S]
 
 
 def mix(op: OpCall) -> Tensor:

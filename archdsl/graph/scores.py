@@ -51,18 +51,22 @@ def _pairs(site: Site, param: str) -> tuple[Axis, Axis]:
 
 
 def _softmax(site: Site) -> Type:
-    if site.attr["mask"] is None:
+    sink = "sink" in site.tensors
+    if site.attr["mask"] is None and not sink:
         return shapes.softmax(site)
     if site.index(-1) != len(site.x.axes) - 1:
         raise Mismatch(
             "axis",
-            "a mask needs the softmax over the keys, the last axis",
+            f"a {'sink' if sink else 'mask'} needs the softmax over the keys, the last axis",
             "axis",
             found=str(site.x),
         )
     queries, keys = _pairs(site, "x")
     before = site.x.axes[:-2]
     seen = site.x.with_noncausal(attention.noncausal_data(site, queries, keys, before))
+    if sink:
+        site.check_axes("sink", "there must be a sink for each head", before[-1:])
+        seen = seen.with_noncausal(site.floats("sink").noncausal)
     return seen.with_noncausal(attention.noncausal_axes(site, queries, keys))
 
 
@@ -114,11 +118,12 @@ SCORES = (
     ),
     Op(
         "softmax",
-        (X, axis(None), Param("mask", Kind.MASK, None)),
+        (X, axis(None), Param("mask", Kind.MASK, None), tensor("sink", None)),
         _softmax,
         "The softmax along an axis (default: the last). Padding of a ragged axis gets 0. With "
         "a [mask](language.md#masks) it is over the keys that a query sees, of scores […, T, "
-        "S]; the others get 0.",
+        "S]; the others get 0. `sink` [H] joins the denominator for scores [H, T, S], as in "
+        "`attend`.",
         positions=("past", "left_pad"),
         example="softmax",
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import Any
 
 from archdsl.frozen import Frozen
 from archdsl.graph import masks
@@ -136,7 +136,7 @@ class _Unrolled:
                 new[node.id] = x
             else:
                 one = self.renamed(node, new, path)
-                parts = list(self.divided(one, inside)) if is_divisible(one) else [one]
+                parts = [*self.divided(one, inside)]
                 yield from parts
                 self.note_map(parts[-1], inside)
             self.name(inside, new[node.id], node.id)
@@ -224,8 +224,11 @@ class _Unrolled:
             inputs = tuple((param, new.get(ref, ref)) for param, ref in node.inputs)
             yield self.builder.typed(replace(node, id=new[node.id], inputs=inputs))
 
-    def divided(self, node: Apply, place: str) -> Iterator[Apply]:
-        """Attention, in parts if they are wanted. Its value has the same id."""
+    def divided(self, node: Node, place: str) -> Iterator[Node]:
+        """A node; attention in parts, if they are wanted. The last part has the same id."""
+        if not isinstance(node, Apply) or node.op != "attend":
+            yield node
+            return
         around = place.removesuffix("attend").removesuffix(".")
         # The paths are taken also if their values are not computed.
         scores, weights = (
@@ -246,11 +249,6 @@ class _Unrolled:
             self.maps.add(x)
             if x not in self.refs.values():
                 self.name(join_path(place.rpartition(".")[0], WEIGHTS), x)
-
-
-def is_divisible(node: Node) -> TypeGuard[Apply]:
-    """Whether a node is attention whose weights are a softmax of its scores alone."""
-    return isinstance(node, Apply) and node.op == "attend" and "sink" not in dict(node.inputs)
 
 
 def divide_attention(builder: Builder, node: Apply) -> Iterator[Apply]:
@@ -289,7 +287,8 @@ def divide_attention(builder: Builder, node: Apply) -> Iterator[Apply]:
         scores = apply("add", "biased", {"x": scores.id, "other": given["bias"]}, along=along)
         yield scores
     own = {ref: given[ref] for ref in given if masks.is_input(ref)}
-    weights = apply("softmax", WEIGHTS, {"x": scores.id} | own, mask=attr["mask"])
+    sink = {"sink": given["sink"]} if "sink" in given else {}
+    weights = apply("softmax", WEIGHTS, {"x": scores.id} | sink | own, mask=attr["mask"])
     yield weights
     last = apply("mix", "sums", {"x": weights.id, "v": given["v"]} | own, mask=attr["mask"])
     yield builder.typed(replace(last, id=node.id, names=node.names))

@@ -131,6 +131,26 @@ def test_a_prefix_that_is_seen_as_a_whole_is_not_fed_in_steps() -> None:
     assert refused.value.diagnostics[0].code == "not-causal"
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("mask", ["causal", "none"])
+def test_a_softmax_with_a_sink_is_that_of_attention(mask: str) -> None:
+    """Also of several sequences, W."""
+    model = archdsl.compile(
+        archdsl.parse(f"""
+        model M() {{
+          input q: float[W <= 3, T <= 9, 4, 6]
+          input s: float[4]
+          output whole: float[W, T, 4, 6] = attend(q, q, q, mask = {mask}, sink = s)
+          output parts: float[W, T, 4, 6] =
+            mix(scores(q, q) -> softmax(mask = {mask}, sink = s), q, mask = {mask})
+        }}
+        """)
+    )
+    q, sink = (RANDOM.standard_normal(n).astype(np.float32) for n in ((2, 3, 9, 4, 6), (2, 4)))
+    found = {name: each.numpy() for name, each in model(q=q, s=sink).items()}
+    assert apart(found["parts"], found["whole"]) < 1e-5
+
+
 def test_a_mask_of_data_and_a_sink() -> None:
     model = archdsl.compile(
         archdsl.parse("""

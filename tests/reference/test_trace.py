@@ -107,7 +107,7 @@ CASES = [
         "decoder.0.cross.attention",
     ),
     Case(
-        "GptOssForCausalLM",  # its attention has sinks
+        "GptOssForCausalLM",  # attention with sinks
         {
             **SIZES,
             "head_dim": 8,
