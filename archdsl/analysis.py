@@ -10,8 +10,8 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from archdsl.describe.block_model import block_model
-from archdsl.diagnostics import ArchError, Diagnostic, Span
+from archdsl.describe.block_model import NUMBER, block_model, without_value
+from archdsl.diagnostics import ArchError, Diagnostic, Note, Span
 from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Graph
 from archdsl.graph.sites import parameters, trained
@@ -97,8 +97,20 @@ def analyse_block(spec: str, settings: Mapping[str, Setting] | None = None) -> A
     if block is None:
         return None
     assert path is not None
-    run = Run(block_model(block, path.name), path.parent / block.name.id)
-    built = run.build(named, settings or {})
+    given = settings or {}
+    run = Run(block_model(block, path.name, given), path.parent / block.name.id)
+    built = run.build(named, given)
+    guessed = [param for param in without_value(block) if param.name.id not in given]
+    if run.report.diagnostics and guessed:
+        notes = [
+            Note(
+                f"drawn alone, `{param.name.id}` is {NUMBER}: --set gives another value",
+                param.span,
+            )
+            for param in guessed
+        ]
+        first, *others = run.report.diagnostics
+        raise ArchError([replace(first, notes=(*first.notes, *notes)), *others])
     run.report.raise_any()
     return built
 

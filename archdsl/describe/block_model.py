@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from archdsl.diagnostics import Source, fail
 from archdsl.syntax import ast
@@ -14,18 +14,25 @@ LONGEST = 512  # of each sequence
 NUMBER = 8  # a parameter without a default
 
 
-def block_model(block: ast.Block, file: str) -> ast.File:
+def block_model(
+    block: ast.Block, file: str, given: Mapping[str, int | float | str]
+) -> ast.File:
     """A file with a model of the block's name, which uses the block's `file`.
 
-    The tensors of the block are its inputs, and the numbers its parameters.
-
-    The first of several axes varies, and the last one has FEATURES. Raises ArchError
-    (`argument-value`) if the block takes another block or does not declare its type.
+    The tensors of the block are its inputs, and the numbers its parameters; those without a
+    default have the `given` values. The first of several axes varies, and the last one has
+    FEATURES. Raises ArchError (`argument-value`) if the block takes another block or does not
+    declare its type.
     """
-    return tree_of(Source(file, f'use "{file}"\n\n{_text(block)}'))
+    return tree_of(Source(file, f'use "{file}"\n\n{_text(block, given)}'))
 
 
-def _text(block: ast.Block) -> str:
+def without_value(block: ast.Block) -> list[ast.Param]:
+    """The numbers of a block that have no default."""
+    return [each for each in block.params.params if each.type is None and each.default is None]
+
+
+def _text(block: ast.Block, values: Mapping[str, int | float | str]) -> str:
     name, varying = block.name.id, set[str]()
     sizes: dict[str, int] = {}
     inputs, numbers = [], []
@@ -44,7 +51,8 @@ def _text(block: ast.Block) -> str:
                     help="draw a model or a block that calls it",
                 )
             case None:
-                value = NUMBER if param.default is None else expression(param.default)
+                value = _literal(values.get(param.name.id, NUMBER))
+                value = value if param.default is None else expression(param.default)
                 numbers.append(f"{param.name.id} = {value}")
             case _:
                 numbers.append(f"{param.name.id}: {type_text(param.type)} = {_default(param)}")
@@ -71,6 +79,13 @@ def _outputs(block: ast.Block, value: str) -> Iterator[str]:
                 yield f"  output {result}: {type_text(type)} = {each}"
         case ast.Type():
             yield f"  output result: {type_text(block.type)} = {value}"
+
+
+def _literal(value: int | float | str) -> str:
+    """A number, a switch or a name as the language writes it."""
+    if isinstance(value, str) and not value.isidentifier():
+        return str(NUMBER)  # the value is then reported as one that does not fit
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _default(param: ast.Param) -> str:

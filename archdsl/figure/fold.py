@@ -54,6 +54,10 @@ def fold(graph: Graph, level: Level = "block") -> Figure:
     return _Folder(graph, level).figure()
 
 
+# What papers do not draw: another shape of the same numbers, and what only training does.
+_UNSEEN = ("reshape", "dropout")
+
+
 class _Folded(Frozen):
     """Operators drawn as one item, which makes the value of its id; `uses` are the values that
     it receives. `main` is the one from the step before, if the item says it. `beside` are
@@ -153,7 +157,7 @@ class _Folder:
 
     def apply(self, node: Apply) -> list[_Folded]:
         uses = tuple(dict.fromkeys(self.value(ref) for ref in refs(node)))
-        if node.op == "reshape" and self.level != "operator" and uses:
+        if node.op in _UNSEEN and self.level != "operator" and uses:
             self.same[node.id] = uses[0]
             return []
         title, note, kind = titles.of_operator(node, self.types)

@@ -69,7 +69,7 @@ def test_mistakes(
         assert word in err
 
 
-@pytest.mark.parametrize("name", ["gpt", "transformer", "vit"])
+@pytest.mark.parametrize("name", ["gpt", "vaswani2017", "vit"])
 def test_figures_of_the_documentation(name: str, tmp_path: Path) -> None:
     """The files that README.md and docs/figures.md show are those that the command writes."""
     path = tmp_path / f"{name}.svg"

@@ -8,6 +8,7 @@ import pytest
 
 from archdsl.analysis import analyse, analyse_block
 from archdsl.describe.flow import SIGNS
+from archdsl.diagnostics import ArchError
 from archdsl.figure.fold import fold
 from archdsl.figure.structure import Box, Frame, Level, Sign, items, show
 from archdsl.figure.titles import CIRCLES, KINDS, TITLES
@@ -51,6 +52,21 @@ def test_settings_of_a_block() -> None:
     assert analysis is not None
     titles = [item.title for item in items(fold(analysis.graph).body) if isinstance(item, Box)]
     assert titles == ["Layer Norm", "Masked Attention", "Layer Norm", "Feed Forward"]
+
+
+def test_settings_of_a_block_may_be_names_and_fractions() -> None:
+    given = {"act": "relu", "eps": 1e-6, "inner": 64}
+    analysis = analyse_block("gpt2.arch:gpt_layer", given)
+    assert analysis is not None
+    boxes = [item for item in items(fold(analysis.graph).body) if isinstance(item, Box)]
+    assert "eps = 1e-06" in dict(boxes[0].origin.facts)["operator"]
+    assert 'act = "relu"' in dict(boxes[-1].origin.facts)["operator"]
+
+
+def test_mistake_of_a_block_names_the_numbers_that_it_has_not() -> None:
+    with pytest.raises(ArchError, match="drawn alone, `act` is 8") as error:
+        analyse_block("gpt2.arch:gpt_layer", {"inner": 64})
+    assert "drawn alone, `inner`" not in str(error.value)
 
 
 def test_titles_are_of_operators() -> None:
