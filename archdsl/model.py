@@ -78,7 +78,7 @@ class Model:
         self._decoders: Recent[Decoder] = Recent(DECODERS)
         self._sessions: Recent[Session] = Recent(DECODERS)
         self._training: RepeatedStep | None = None
-        self._edges: Tracer | None = None
+        self._traced: Tracer | None = None
 
     @property
     def weights(self) -> Mapping[str, Parameter]:
@@ -166,9 +166,9 @@ class Model:
     def _tracer(self) -> Tracer:
         from archdsl.execution.trace import Tracer
 
-        if self._edges is None or self._edges.executable is not self.executable:
-            self._edges = Tracer(self.executable, self.graph)
-        return self._edges
+        if self._traced is None or self._traced.executable is not self.executable:
+            self._traced = Tracer(self.executable, self.graph)
+        return self._traced
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         """Refuses pickling and copying: its memory belongs to a device of this process."""

@@ -66,7 +66,7 @@ def edges(graph: Graph, wanted: Collection[str] | None = None) -> Edges:
         unrolled.name(name, ref, old)
     outputs = tuple((name, new.get(ref, ref)) for name, ref in whole.outputs)
     order = {node.id: place for place, node in enumerate(nodes)}
-    refs = dict(sorted(unrolled.refs.items(), key=lambda item: order[item[1]]))
+    refs = dict(sorted(unrolled.refs.items(), key=lambda item: order.get(item[1], -1)))
     maps = {ref: path for path, ref in reversed(refs.items()) if ref in unrolled.maps}
     return Edges(
         replace(whole, nodes=nodes, outputs=outputs), refs, (*reversed(maps.values()),)

@@ -59,7 +59,7 @@ def test_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.reference("matplotlib", "PIL")
 def test_the_patches_of_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
@@ -81,7 +81,7 @@ def test_the_patches_of_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "there is no position 5\n  = expected: 0 to 4" in capsys.readouterr().err
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_translation_and_its_source(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

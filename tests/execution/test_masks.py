@@ -131,7 +131,7 @@ def test_a_prefix_that_is_seen_as_a_whole_is_not_fed_in_steps() -> None:
     assert refused.value.diagnostics[0].code == "not-causal"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", ["causal", "none"])
 def test_a_softmax_with_a_sink_is_that_of_attention(mask: str) -> None:
     """Also of several sequences, W."""

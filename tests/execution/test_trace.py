@@ -50,7 +50,7 @@ def test_a_replaced_value_changes_what_follows_from_it(model: Model) -> None:
     assert np.allclose(run["hidden"], norm(other), atol=1e-5)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_functions_get_values_that_follow_from_the_patches_before_them(model: Model) -> None:
     seen: list[NDArray[Any]] = []
 
@@ -76,7 +76,7 @@ def test_a_model_without_patches_and_one_with_its_own_values_are_equal(model: Mo
         assert np.allclose(model.patch(patches, tokens=IDS)["logits"], expected, atol=1e-6)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [3, 12])
 def test_padding_is_neither_read_nor_attended_to(length: int) -> None:
     """Lengths are rounded up to buckets; a ragged axis has padding of its own."""

@@ -58,6 +58,20 @@ def test_layers_that_share_their_weights_have_values_of_their_own() -> None:
     assert paths[first] == paths[second] == "h.linear"
 
 
+def test_a_layer_may_return_what_it_receives() -> None:
+    text = """
+      model Same() {
+        input x: float[T <= 8, 4]
+        output y: float[T, 4] = x -> h: { relu if 1 == 2 } * 2 -> tanh
+      }"""
+    found = edges(graph_of(text))
+    assert found.refs == {"h.0": "x", "h.1": "x", "h": "x"} | dict.fromkeys(
+        ("tanh", "y"), found.refs["tanh"]
+    )
+    graph = read_and_replace(found, ["y", "h.1"], ["h.1"])
+    assert dict(graph.outputs)["h.1"] == "h.1"
+
+
 def test_only_what_is_read_is_computed() -> None:
     whole = analyse("gpt2.arch", settings={"depth": 3}).graph
     for path, layers in (("h.0", 1), ("h.1.attention.weights", 2), ("logits", 3)):
