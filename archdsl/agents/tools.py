@@ -17,6 +17,10 @@ from archdsl.analysis import Analysis, analyse, analyse_all, models, split
 from archdsl.describe.differences import differences
 from archdsl.describe.facts import facts
 from archdsl.diagnostics import ArchError, did_you_mean, fail
+from archdsl.figure.fold import fold
+from archdsl.figure.layout import layout
+from archdsl.figure.structure import Level
+from archdsl.figure.svg import svg
 from archdsl.graph.ops import OPS
 from archdsl.semantics.library import read_text_file, standard_library
 from archdsl.semantics.model_parameters import Setting
@@ -82,6 +86,19 @@ def diff(
     return {name: {"left": ours, "right": theirs} for name, (ours, theirs) in found.items()}
 
 
+def draw(
+    spec: str,
+    model: str | None = None,
+    level: Level = "block",
+    settings: dict[str, Setting] | None = None,
+) -> str:
+    """Draw a model as its paper would print it; returns an SVG.
+
+    `level` is `model` (a box for each stack), `block` (one for each sublayer) or `operator`.
+    """
+    return svg(layout(fold(_analysis(spec, model, settings).graph, level)))
+
+
 def search(words: str) -> list[dict[str, Any]]:
     """Find specs of the standard library by words, such as "sliding window" or "Mixtral".
 
@@ -123,7 +140,7 @@ def operators(names: list[str] | None = None) -> dict[str, dict[str, str]]:
     return {name: {"example": op.example, "doc": op.doc} for name, op in chosen.items()}
 
 
-TOOLS = (check, cost, diff, search, read, operators)
+TOOLS = (check, cost, diff, draw, search, read, operators)
 
 
 def _analysis(

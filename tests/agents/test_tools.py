@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -68,6 +69,11 @@ def test_the_differences_of_two_models() -> None:
     assert tools.diff("gpt.arch", "gpt.arch") == {}
 
 
+def test_a_model_is_drawn() -> None:
+    boxes = [tools.draw(GPT, level=level).count("<rect") for level in ("model", "operator")]
+    assert 2 < boxes[0] < boxes[1]
+
+
 def test_the_library_is_searched_by_words() -> None:
     assert tools.search("Mixtral")[0]["spec"] == "mistral.arch"
     assert tools.search("multi-head latent attention")[0]["spec"] == "deepseek.arch"
@@ -82,21 +88,47 @@ def test_every_operator_is_described() -> None:
     assert tools.operators(["embed"])["embed"]["example"] == "embed(vocab, D)"
 
 
+class Client:
+    """A client of the command: JSON-RPC 2.0, one message on a line."""
+
+    def __init__(self, server: subprocess.Popen[str]):
+        self.server, self.number = server, 0
+
+    def send(self, method: str, params: dict[str, Any], **more: Any) -> None:
+        assert self.server.stdin
+        message = {"jsonrpc": "2.0", "method": method, "params": params, **more}
+        self.server.stdin.write(json.dumps(message) + "\n")
+        self.server.stdin.flush()
+
+    def ask(self, method: str, **params: Any) -> Any:
+        self.number += 1
+        self.send(method, params, id=self.number)
+        assert self.server.stdout
+        answer = json.loads(self.server.stdout.readline())
+        assert answer["id"] == self.number
+        return answer["result"]
+
+
 @pytest.mark.long
 @pytest.mark.reference("mcp")
-def test_a_client_starts_the_command_and_gets_a_diagnostic() -> None:
-    from mcp import Client, StdioServerParameters
-
-    async def ask() -> tuple[list[str], Any, Any]:
-        command = StdioServerParameters(command=sys.executable, args=["-m", "archdsl", "mcp"])
-        async with Client(command) as client:
-            names = [each.name for each in (await client.list_tools()).tools]
-            good = await client.call_tool("check", {"spec": GPT})
-            return names, good, await client.call_tool("check", {"spec": LEAKING})
-
-    names, good, refused = asyncio.run(ask())
-    assert names == [each.__name__ for each in tools.TOOLS]
-    assert not good.is_error
-    assert good.structured_content == tools.check(GPT)
-    assert refused.is_error
-    assert "proposal.arch:6:19: error[not-causal]: next_token" in refused.content[0].text
+def test_a_client_of_the_command_gets_a_diagnostic() -> None:
+    command = [sys.executable, "-m", "archdsl", "mcp"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        client = Client(server)
+        about = {"name": "test", "version": "1"}
+        found = client.ask(
+            "initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo=about
+        )
+        assert "read a spec of the library" in found["instructions"]
+        client.send("notifications/initialized", {})
+        listed = client.ask("tools/list")["tools"]
+        assert [each["name"] for each in listed] == [each.__name__ for each in tools.TOOLS]
+        good = client.ask("tools/call", name="check", arguments={"spec": GPT})
+        assert not good["isError"]
+        assert good["structuredContent"] == tools.check(GPT)
+        refused = client.ask("tools/call", name="check", arguments={"spec": LEAKING})
+        assert refused["isError"]
+        text = refused["content"][0]["text"]
+        assert "proposal.arch:6:19: error[not-causal]: next_token" in text
