@@ -339,6 +339,7 @@ class _Chains:
         blocked: dict[Dim, _Blocked] = {}
         for dim, by in self.blocked.items():
             blocked.setdefault(self.root(dim), by)
+        often = self.names(self.axes)
         for root, dims in members.items():
             weights = tuple(
                 SplitWeight(id, shape, i, layers)
@@ -350,15 +351,21 @@ class _Chains:
                 continue
             uses = Counter(id for id, _ in dims)
             twice = [_Blocked(f"`{id}` has it twice") for id, n in uses.items() if n > 1]
-            names = (name for dim in dims if (name := self.axes[dim].name))
+            here = self.names(dims)
+            name = max(here, key=lambda each: here[each] ** 2 / often[each], default=None)
             yield _Chain(
-                next(names, self.makers[dims[0]]),
+                name or self.makers[dims[0]],
                 [self.axes[dim] for dim in dims],
                 weights,
                 frozenset(id for id, _ in dims if id not in self.weights),
                 blocked.get(root) or next(iter(twice), None),
                 tuple(self.sums(root)),
             )
+
+    def names(self, dims: Iterable[Dim]) -> Counter[str]:
+        """How often places have a name. That of an axis is often there, and rarely elsewhere:
+        `heads`, not `D`."""
+        return Counter(name for dim in dims if (name := self.axes[dim].name))
 
     def sums(self, root: Dim) -> Iterator[Sum]:
         """Where devices add up what they have, if they split an axis."""
