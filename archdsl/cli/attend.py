@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,8 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--position",
         type=int,
         metavar="N",
-        help="of an image: draw what this position attends to (default: 0, the class token)",
+        help="of an image: draw what this position attends to (default: 0, the class token; "
+        "without one, the mean of all)",
     )
     parser.add_argument(
         "--preprocessor",
@@ -140,15 +142,16 @@ def _heads(head: int | None, count: int) -> list[int]:
 
 
 def _query(position: int | None, maps: AttentionMaps) -> int | None:
-    """The position whose weights are drawn over the picture; None without a picture."""
+    """The position whose weights are drawn over the picture: by default the class token, or
+    None, the mean of all, without one."""
+    if position is None:
+        return 0 if maps.grid and len(maps.queries) > math.prod(maps.grid) else None
     if maps.picture is None:
-        if position is not None:
-            fail("argument-value", "--position works only with the patches of an image")
-        return None
-    if position is not None and not 0 <= position < len(maps.queries):
+        fail("argument-value", "--position works only with the patches of an image")
+    if not 0 <= position < len(maps.queries):
         fail(
             "argument-value",
             f"there is no position {position}",
             expected=f"0 to {len(maps.queries) - 1}",
         )
-    return position or 0
+    return position

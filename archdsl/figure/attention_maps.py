@@ -80,10 +80,10 @@ def draw(maps: AttentionMaps, heads: Sequence[int], query: int | None, path: Pat
 
 
 def figure_of(maps: AttentionMaps, heads: Sequence[int], query: int | None = None) -> Any:
-    """A figure of matplotlib with the maps of some heads; with a `query`, its weights over the
-    picture, which `maps` must have."""
+    """A figure of matplotlib with the maps of some heads. Over a picture, they are those of a
+    `query`, or the mean of all."""
     figures = import_module("matplotlib.figure")
-    if query is None:
+    if maps.picture is None:
         return _over_tokens(figures, maps, heads)
     return _over_picture(figures, maps, heads, query)
 
@@ -201,7 +201,9 @@ def _shown(token: str) -> str:
     return text if len(text) <= 16 else f"{text[:15]}…"
 
 
-def _over_picture(figures: Any, maps: AttentionMaps, heads: Sequence[int], query: int) -> Any:
+def _over_picture(
+    figures: Any, maps: AttentionMaps, heads: Sequence[int], query: int | None
+) -> Any:
     """The picture, and for each head the picture in grey, covered where the head attends."""
     assert maps.grid is not None
     assert maps.picture is not None
@@ -214,7 +216,8 @@ def _over_picture(figures: Any, maps: AttentionMaps, heads: Sequence[int], query
     axes.flat[0].imshow(maps.picture, interpolation="nearest")
     axes.flat[0].set_title("image", fontsize=8)
     for head, panel in zip(heads, axes.flat[1:], strict=False):
-        found = maps.weights[head, query, -rows * columns :].reshape(rows, columns)
+        of = maps.weights[head].mean(0) if query is None else maps.weights[head, query]
+        found = of[-rows * columns :].reshape(rows, columns)
         most = float(found.max())
         cover = np.empty((rows, columns, 4))
         cover[..., :3], cover[..., 3] = _LIGHT, found / (most or 1) * 0.8
@@ -224,5 +227,6 @@ def _over_picture(figures: Any, maps: AttentionMaps, heads: Sequence[int], query
     for panel in axes.flat:
         panel.set_xticks([])
         panel.set_yticks([])
-    figure.suptitle(f"{_title(maps)}, from {_shown(maps.queries[query])}", fontsize=9)
+    source = "all positions" if query is None else _shown(maps.queries[query])
+    figure.suptitle(f"{_title(maps)}, from {source}", fontsize=9)
     return figure

@@ -75,3 +75,21 @@ def test_equal_maps_give_equal_files_and_any_letters_are_drawn(tmp_path: Path) -
         for path in files:
             draw(one, [0], None, path)
         assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.slow
+def test_a_picture_is_covered_by_the_weights_of_a_query_or_by_their_mean() -> None:
+    weights = np.full((1, 4, 4), 0.1, np.float32)
+    weights[0, 2] = 0.1, 0.2, 0.3, 0.4
+    names = tuple("0123")
+    one = AttentionMaps(
+        "a.weights", weights, names, names, (2, 2), np.zeros((6, 6, 3), np.float32)
+    )
+    for query, title, cover in (
+        (2, "a, from 2", [0.25, 0.5, 0.75, 1]),
+        (None, "a, from all positions", [0.1 / 0.175, 0.125 / 0.175, 0.15 / 0.175, 1]),
+    ):
+        figure = figure_of(one, [0], query)
+        assert figure.get_suptitle() == title
+        found = figure.axes[1].images[1].get_array()[..., 3]
+        np.testing.assert_allclose(found.reshape(-1) / found.max(), cover, rtol=1e-5)
