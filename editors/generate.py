@@ -64,13 +64,16 @@ def textmate() -> dict[str, Any]:
             **more,
         }
 
+    typed = rf"\b({NAME})(?=\s*:\s*(?:{words('block', *TYPES)})\b)"
     expression = ["#comment", "#string", "#keyword", "#number", "#label", "#call", "#step"]
     expression += ["#arguments", "#constant", "#sign"]
     return {
         "$schema": "https://json.schemastore.org/tmlanguage.json",
         "name": "archdsl",
         "scopeName": "source.arch",
-        "patterns": [{"include": each} for each in ("#weights", "#item", *expression)],
+        "patterns": [
+            {"include": each} for each in ("#weights", "#item", "#definition", *expression)
+        ],
         "repository": {
             "comment": match("comment.line.number-sign", r"#.*$"),
             "string": match("string.quoted.double", r'"[^"\n]*"'),
@@ -146,9 +149,24 @@ def textmate() -> dict[str, Any]:
                 "#argument",
                 *expression,
             ),
-            "argument": captures(
-                rf"\b({NAME})\s*(=)(?!=)", "variable.parameter", "keyword.operator"
-            ),
+            "argument": {
+                "patterns": [
+                    captures(
+                        rf"\b({NAME})\s*(=)(?!=)", "variable.parameter", "keyword.operator"
+                    ),
+                    captures(typed, "variable.parameter"),
+                ]
+            },
+            "definition": {
+                "patterns": [
+                    captures(typed, "variable.other.definition"),
+                    captures(
+                        rf"^\s*({NAME}(?:\s*,\s*{NAME})*)\s*(=)(?!=)",
+                        "variable.other.definition",
+                        "keyword.operator",
+                    ),
+                ]
+            },
             "weights": region(
                 r'\b(weights)\s+("[^"\n]*")',
                 r"(?<=\})",
