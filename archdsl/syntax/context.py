@@ -99,11 +99,15 @@ def _closed(reading: Any) -> Sequence[Any]:
     return after.parser_state.value_stack  # type: ignore[no-any-return]
 
 
+def _is(part: Any, type: str) -> bool:
+    return isinstance(part, lark.Token) and part.type == type
+
+
 def _call(stack: Sequence[Any]) -> tuple[str | None, tuple[str, ...], str | None]:
     """The call whose argument is at the end: its name, its named arguments, this one's name."""
     parts = list(stack)
     argument = None
-    if len(parts) > 1 and _text(parts[-1]) == "=" and parts[-2].type == "NAME":
+    if len(parts) > 1 and _text(parts[-1]) == "=" and _is(parts[-2], "NAME"):
         argument = str(parts[-2])
         parts = parts[:-2]
     given = []
@@ -112,7 +116,7 @@ def _call(stack: Sequence[Any]) -> tuple[str | None, tuple[str, ...], str | None
         if isinstance(part, lark.Tree):
             names = (each.children[0] for each in part.find_data("arg"))
             given += [str(name) for name in names if isinstance(name, lark.Token)]
-    if len(parts) < 2 or _text(parts[-1]) != "(" or getattr(parts[-2], "type", "") != "CALLEE":
+    if len(parts) < 2 or _text(parts[-1]) != "(" or not _is(parts[-2], "CALLEE"):
         return None, (), None
     declares = len(parts) > 2 and _text(parts[-3]) in ("block", "model")
     return (None, (), None) if declares else (str(parts[-2]), tuple(given), argument)
@@ -127,7 +131,7 @@ def _definitions(part: Any) -> Iterator[tuple[str, str]]:
         children = part.children if rule == "axis" else part.children[:-1] or part.children
         if rule == "param" and _can_be_block(part):
             rule = "choice"
-        names = (c for c in children if isinstance(c, lark.Token) and c.type == "NAME")
+        names = (c for c in children if _is(c, "NAME"))
         for name in names:
             yield str(name), rule
             if rule not in ("edges", "axis"):
@@ -140,7 +144,7 @@ def _can_be_block(param: lark.Tree[Any]) -> bool:
     """Whether a parameter is one that takes a block, or has a name as its default."""
     _, type, default = param.children
     takes = isinstance(type, lark.Tree) and type.data == "block_type"
-    return takes or (isinstance(default, lark.Token) and default.type == "NAME")
+    return takes or _is(default, "NAME")
 
 
 def _choices(stack: Sequence[Any]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -38,7 +38,7 @@ def shown(found: Iterable[Diagnostic], document: Document) -> set[tuple[str, ...
     }
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_a_document_has_the_mistakes_that_check_finds(path: Path) -> None:
     document = Document(path, path.read_text("utf-8"))

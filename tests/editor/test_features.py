@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,6 +145,7 @@ COMPLETIONS = [
     ("  a + (a", "  ‸\n  a + (a", {"weight", "state", "a", "causal"}, {"input", "output"}),
     ("variant small", "‸\nvariant small", {"block", "model", "use"}, {"norm"}),
     ("# Two", "# ‸ Two", set(), {"norm"}),
+    ("[T <= 32] < vocab", "[T <= 32] = ‸", {"vocab", "sqrt"}, {"input"}),
     ("  a = x + (x", "  a = ) x ‸ + (x", {"norm", "gated_mlp"}, set()),
 ]
 
@@ -348,3 +350,33 @@ def test_an_untitled_document_needs_no_file() -> None:
     document = Document(Path("Untitled-1"), TEXT)
     *_, last = document.check()
     assert last == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(3))
+def test_any_place_of_any_text_has_an_answer(seed: int) -> None:
+    """Parts of a text are removed or doubled; no request then fails."""
+    numbers = random.Random(seed)
+    document = opened(TEXT)
+    for _ in range(15):
+        text = TEXT
+        for _ in range(numbers.randrange(3)):
+            start = numbers.randrange(len(text))
+            end = start + numbers.randrange(12)
+            text = (
+                text[:start] + numbers.choice(("", text[start:end] * 2, "(", '"')) + text[end:]
+            )
+        document.update(text)
+        *_, last = document.check()
+        for each in problems(document.version, last):
+            fixes(document.version, each)
+        hints(document, 0, 99)
+        symbols(document.version)
+        document.formatted()
+        for _ in range(6):
+            at = document.version.lines.position(numbers.randrange(len(text)))
+            hover(document, at)
+            completions(document, at)
+            find_definition(document.version, at)
+            find_renamed(document.version, at)
+            find_references(document.version, at, True)

@@ -122,6 +122,12 @@ async def session(path: Path) -> None:
     assert isinstance(offered, list)
     assert {"norm", "linear"} <= {each.label for each in offered}
 
+    whole = lsp.Range(lsp.Position(0, 0), lsp.Position(5, 0))
+    inlays = await editor.client.text_document_inlay_hint_async(
+        lsp.InlayHintParams(editor.file, whole)
+    )
+    assert inlays == ()  # no edge but the output, which has its type
+
     editor.change(3, 0, 5, 9, " M( D=4 )")
     await asyncio.sleep(0)
     edits = await editor.client.text_document_formatting_async(
