@@ -1,4 +1,4 @@
-"""A training step with AdamW: a small GPT, and ViT-Ti."""
+"""A training step with AdamW: a small GPT, ViT-Ti, and the Transformer base."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from archdsl.bench.candidates import INPUT_NAMES, Subject, inputs, save_subject
 from archdsl.bench.results import Workload
-from archdsl.bench.runner import Call, Candidate
+from archdsl.bench.runner import THREADS, Call, Candidate
 
 GPT = {"vocab": 256, "context": 256, "D": 384, "heads": 6, "depth": 6}
 VIT = {"D": 192, "heads": 3, "inner": 768, "depth": 12}
@@ -24,14 +24,32 @@ SMALL_VIT = {
     "inner": 96,
     "classes": 10,
 }
+TRANSFORMER = {"rate": 0.0}  # the base of Vaswani et al. 2017, without dropout
+SMALL_TRANSFORMER = {
+    **TRANSFORMER,
+    "vocab": 50,
+    "context": 16,
+    "D": 48,
+    "heads": 4,
+    "hidden": 96,
+    "depth": 2,
+}
+LENGTH = 64  # of source and target, in tokens
 RATE, DECAY, BETAS = 3e-4, 0.01, (0.9, 0.999)
 
 
 def workloads(folder: Path, small: bool) -> list[Workload]:
     made = []
-    for name, spec, full, less in (
-        ("GPT", "gpt2.arch", GPT, SMALL_GPT),
-        ("ViT-Ti", "dosovitskiy2020.arch", VIT, SMALL_VIT),
+    for name, spec, full, less, torch_step in (
+        ("GPT", "gpt2.arch", GPT, SMALL_GPT, theirs),
+        ("ViT-Ti", "dosovitskiy2020.arch", VIT, SMALL_VIT, theirs),
+        (
+            "Transformer base",
+            "vaswani2017.arch",
+            TRANSFORMER,
+            SMALL_TRANSFORMER,
+            torch_transformer,
+        ),
     ):
         own = folder / name
         own.mkdir()
@@ -40,13 +58,15 @@ def workloads(folder: Path, small: bool) -> list[Workload]:
             "subject": save_subject(own, spec, settings, "CPU"),
             "rows": 2 if small else 8,
         }
+        if torch_step is torch_transformer:
+            options["length"] = LENGTH
         candidates = (
             Candidate("archdsl", ours, options),
             Candidate("plain tinygrad", plain_tinygrad, options),
-            Candidate("PyTorch", theirs, options, ("torch", "transformers")),
+            Candidate("PyTorch", torch_step, options, ("torch", "transformers")),
             Candidate(
                 "PyTorch, compiled",
-                theirs,
+                torch_step,
                 {**options, "compiled": True},
                 ("torch", "transformers"),
             ),
@@ -139,20 +159,49 @@ def theirs(subject: Subject, rows: int, compiled: bool = False) -> Call:
     import torch
 
     model = subject.load_transformers()
-    torch.set_grad_enabled(True)
     given = {name: torch.from_numpy(array) for name, array in batch(subject, rows).items()}
     labels = given["label"] if "label" in given else given["tokens"]
     named = {INPUT_NAMES[name]: tensor for name, tensor in given.items() if name in INPUT_NAMES}
+    call: Callable[..., Any] = torch.compile(model) if compiled else model
+    return torch_step_of(model, lambda: call(**named, labels=labels).loss)
+
+
+def torch_transformer(
+    subject: Subject, rows: int, length: int = 2**30, compiled: bool = False
+) -> Call:
+    """`torch.nn.Transformer`, eager or compiled."""
+    import torch
+
+    from archdsl.formats.checkpoint import read_checkpoint
+    from benchmarks.torch_transformer import Transformer
+
+    torch.set_num_threads(THREADS)
+    assert subject.weights is not None
+    stored = read_checkpoint(subject.weights).tensors
+    weights = {name: torch.from_numpy(each.read().copy()) for name, each in stored.items()}
+    heads = int(subject.settings.get("heads", 8))  # type: ignore[arg-type]
+    model = Transformer(weights, heads)
+    given = {
+        name: torch.from_numpy(array) for name, array in batch(subject, rows, length).items()
+    }
+    call: Callable[..., Any] = torch.compile(model) if compiled else model
+    return torch_step_of(model, lambda: call(given["source"], given["target"]))
+
+
+def torch_step_of(model: Any, loss_of: Callable[[], Any]) -> Call:
+    """A step of AdamW on PyTorch; `loss_of` computes the loss."""
+    import torch
+
+    torch.set_grad_enabled(True)
     groups = [
         {"params": weights, "weight_decay": decay}
         for weights, decay in decays(list(model.parameters()))
     ]
     optimizer = torch.optim.AdamW(groups, lr=RATE, betas=BETAS)
-    call: Callable[..., Any] = torch.compile(model) if compiled else model
 
     def once() -> np.ndarray:
         optimizer.zero_grad()
-        loss = call(**named, labels=labels).loss
+        loss = loss_of()
         loss.backward()
         optimizer.step()
         return np.atleast_1d(loss.detach().numpy())
