@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tinygrad import Tensor, UOp
 
 from archdsl.backend.fork import refuse_forked_process
 from archdsl.backend.graph_fallback import or_calls
-from archdsl.backend.kernels.graph_runner import runner_for
+from archdsl.backend.kernels.graph_runner import runner_for, unused_from
 from archdsl.backend.program_cache import ProgramCache, is_cacheable
-from archdsl.backend.stored_program import Constants, Known, StoredProgram
+from archdsl.backend.stored_program import Constants, Known, StoredProgram, graph_of
 from archdsl.backend.tensors import refuse_full_device
 from archdsl.backend.tinygrad_memory import forget_kernels
 from archdsl.backend.tinygrad_seam import (
@@ -69,6 +71,7 @@ class Program(Generic[T]):
             )
         # tinygrad would capture only the second call, and compute everything twice.
         self._run.cnt = 1
+        self._watched: Sequence[Tensor] = ()
         self._device = device
         self._runner = (
             None if spread else runner_for(device)
@@ -81,10 +84,33 @@ class Program(Generic[T]):
 
     def __call__(self, *given: Any, **named: Any) -> T:
         try:
-            return self._called(*given, **named)
+            found = self._called(*given, **named)
+            if self._watched:
+                self._watch()
+            return found
         except (MemoryError, RuntimeError) as error:
             refuse_full_device(error, self._device)
             raise
+
+    def watch(self, tensors: Sequence[Tensor], ready: Callable[[int], None]) -> None:
+        """In each run, `ready(i)` is called when no kernel that follows uses tensor i.
+
+        The first run, and a program that does not run as one table of kernels on the CPU, make
+        these calls at the end.
+        """
+        self._watched, self._ready = tensors, ready
+
+    def _watch(self) -> None:
+        """Calls what waits for tensors, and sets the pauses of the next runs."""
+        stored = isinstance(self._run, StoredProgram)
+        graph = self._run if stored else graph_of(self._run.captured)
+        calls = [partial(self._ready, i) for i in range(len(self._watched))]
+        if graph is not None:
+            rows = [unused_from(graph.table, each) for each in self._watched]
+            graph.pauses = sorted(zip(rows, calls, strict=True), key=itemgetter(0))
+            self._watched = ()
+        for call in calls:
+            call()
 
     def _called(self, *given: Any, **named: Any) -> T:
         if self._cache:

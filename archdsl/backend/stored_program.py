@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tinygrad import Device, Tensor, UOp, dtypes
 
 from archdsl.backend.kernels import thread_pool
-from archdsl.backend.kernels.graph_runner import FIRST, WIDTH, CPUGraphRunner, run
+from archdsl.backend.kernels.graph_runner import FIRST, WIDTH, CPUGraphRunner, Pause, run
 from archdsl.backend.program_store import Entry
 from archdsl.backend.tensors import copy_tensor, shape, to_device
 from archdsl.backend.tinygrad_seam import (
@@ -59,7 +59,7 @@ def entry_of(
 
     Buffers with numbers above `newest` were created during the capture.
     """
-    calls = _calls(captured)
+    calls = graph_of(captured)
     if calls is None or not all(map(is_whole, inputs)):
         return None
     try:
@@ -68,7 +68,7 @@ def entry_of(
         return None
 
 
-def _calls(captured: Any) -> CPUGraphRunner | None:
+def graph_of(captured: Any) -> CPUGraphRunner | None:
     """The graph runner of a capture; None if it has several."""
     if len(captured.linear.src) != 1:
         return None
@@ -268,6 +268,8 @@ def _name_of(dtype: DType) -> str:
 class StoredProgram:
     """A stored program, linked to the tensors of this process."""
 
+    pauses: Sequence[Pause] = ()
+
     def __init__(self, entry: Entry, known: Known, constants: Constants):
         header = entry.header
         self._expected = [(tuple(x["shape"]), x["dtype"]) for x in header["inputs"]]
@@ -278,7 +280,7 @@ class StoredProgram:
             _loaded(each["name"], bytes(code))
             for each, code in zip(header["kernels"], codes, strict=True)
         ]
-        self._table = np.frombuffer(entry.blocks[0], np.uint64).reshape(-1, WIDTH).copy()
+        self.table = np.frombuffer(entry.blocks[0], np.uint64).reshape(-1, WIDTH).copy()
         self._link(np.frombuffer(entry.blocks[1], np.int64).reshape(-1, 4), header["bases"])
         self._variables = {
             name: tuple(np.array(places, np.int64).reshape(-1, 2).T)
@@ -296,11 +298,11 @@ class StoredProgram:
     def _link(self, fixes: NDArray[np.int64], bases: list[dict[str, Any]]) -> None:
         """Writes the addresses of this process into the table, except those of inputs."""
         starts = np.array([kernel.addr for kernel in self._kernels], np.uint64)
-        self._table[:, 0] = starts[self._table[:, 0]]
+        self.table[:, 0] = starts[self.table[:, 0]]
         addresses = [0 if each is None else address(each) for each in self._buffers]
         rows, places, numbers, offsets = fixes.T
         begin = np.array(addresses, np.uint64)[numbers]
-        self._table[rows, places] = begin + offsets.astype(np.uint64)
+        self.table[rows, places] = begin + offsets.astype(np.uint64)
         slots = np.array([each.get("slot", -1) for each in bases], np.int64)[numbers]
         self._inputs = [
             (rows[slots == slot], places[slots == slot]) for slot in range(len(self._expected))
@@ -318,8 +320,8 @@ class StoredProgram:
         for each in everything:
             if isinstance(each, UOp):
                 variable, value = each.unbind()
-                self._table[self._variables[variable.expr]] = value
-        run(self._table)
+                self.table[self._variables[variable.expr]] = value
+        run(self.table, self.pauses)
         return self._returned
 
     def _take(self, tensors: Sequence[Tensor]) -> None:
@@ -330,7 +332,7 @@ class StoredProgram:
         # An earlier result of the program would be overwritten while it is read: copy it.
         self._taken = [copy_tensor(t) if id(memory(t)) in self._own else t for t in tensors]
         for places, tensor in zip(self._inputs, self._taken, strict=True):
-            self._table[places] = address(memory(tensor))
+            self.table[places] = address(memory(tensor))
 
 
 def _base(what: Mapping[str, Any], entry: Entry, known: Known, constants: Constants) -> Any:

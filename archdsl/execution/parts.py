@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,46 +18,76 @@ from archdsl.frozen import Frozen
 
 BUCKET = 1 << 22  # numbers that are added up at once, 16 MiB
 
-# Begins to add up an array over all processes, in place; the result waits for the sum.
-Begin = Callable[[NDArray[np.float32]], Callable[[], object]]
+
+class Request(Protocol):
+    """A sum on its way, under MPI's names: `Test` lets it travel, `Wait` waits for it."""
+
+    def Test(self) -> object: ...
+    def Wait(self) -> object: ...
 
 
-def add_in_buckets(gradients: Mapping[str, Tensor], begin: Begin) -> float:
-    """Adds up gradients over processes, in place. Gives the sum of the squares of the sums.
+# Begins to add up an array over all processes, in place.
+Begin = Callable[[NDArray[np.float32]], Request]
 
-    Several gradients are one message. While a bucket travels, the next one is copied.
+
+class BucketSum:
+    """Adds up gradients over processes, in place, while the backward pass computes others.
+
+    Several gradients are one message, a bucket. It is sent when all of them are `ready`; all
+    processes send the same buckets in the same order, from the last weights, whose gradients
+    come first, to the first ones.
     """
-    square, waiting = 0.0, list[_Sent]()
-    for bucket in _buckets(list(gradients.values())):
-        numbers = np.concatenate([copy_out(each).ravel() for each in bucket])
-        waiting.append(_Sent(bucket, numbers, begin(numbers)))
-        if len(waiting) > 1:
-            square += waiting.pop(0).finish()
-    return square + sum(each.finish() for each in waiting)
+
+    def __init__(self, gradients: Sequence[Tensor], begin: Begin):
+        self._gradients, self._begin = gradients, begin
+        self._buckets = list(_buckets([*map(_size, gradients)]))
+        self._missing = set(range(len(gradients)))
+        self._sent = list[_Sent]()
+
+    def ready(self, number: int) -> None:
+        """Sends the buckets that are complete with this gradient, and lets others travel."""
+        self._missing.discard(number)
+        for each in self._sent:
+            each.request.Test()
+        while len(self._sent) < len(self._buckets):
+            bucket = self._buckets[len(self._sent)]
+            if not self._missing.isdisjoint(bucket):
+                break
+            tensors = [self._gradients[i] for i in bucket]
+            numbers = np.concatenate([copy_out(each).ravel() for each in tensors])
+            self._sent.append(_Sent(tensors, numbers, self._begin(numbers)))
+
+    def finish(self) -> float:
+        """Waits for the sums, all gradients being ready. Gives the sum of their squares."""
+        return sum(each.finish() for each in self._sent)
 
 
-def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    bucket, size = list[Tensor](), 0
-    for each in tensors:
-        count = int(np.prod(shape(each)))
-        if bucket and size + count > BUCKET:
+def _size(tensor: Tensor) -> int:
+    return int(np.prod(shape(tensor)))
+
+
+def _buckets(sizes: list[int]) -> Iterator[list[int]]:
+    """The numbers of the gradients in each bucket, the last ones first."""
+    bucket, total = list[int](), 0
+    for i, size in reversed(list(enumerate(sizes))):
+        if bucket and total + size > BUCKET:
             yield bucket
-            bucket, size = [], 0
-        bucket, size = [*bucket, each], size + count
+            bucket, total = [], 0
+        bucket, total = [*bucket, i], total + size
     if bucket:
         yield bucket
 
 
 class _Sent(Frozen):
-    """Gradients on their way: the tensors, their numbers, and a function that waits."""
+    """Gradients on their way: the tensors, their numbers, and the request."""
 
     bucket: list[Tensor]
     numbers: NDArray[np.float32]
-    wait: Callable[[], object]
+    request: Request
 
     def finish(self) -> float:
         """Writes the sums to the tensors; gives the sum of their squares."""
-        self.wait()
+        self.request.Wait()
         start = 0
         for each in self.bucket:
             sizes = shape(each)

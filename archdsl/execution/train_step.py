@@ -3,16 +3,16 @@
 The step is two captured programs. The first adds the gradients of a batch to buffers, and
 computes their length. The second updates the weights. Between them the host sees whether all
 numbers are finite, so NaN never reaches the weights; it clips the gradients, and sums them over
-batches and processes.
+batches. Several processes add up their gradients as soon as they are computed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,10 +69,18 @@ class Step(Frozen):
 
 
 class Parts(Frozen):
-    """How several processes share a step: they add up numbers, and gradients in place."""
+    """How several processes share a step: they add up numbers, and gradients in place, which
+    become ready one by one."""
 
     add: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-    add_gradients: Callable[[Mapping[str, Tensor]], float]  # gives the sum of their squares
+    sum_of: Callable[[Sequence[Tensor]], GradientSum]
+
+
+class GradientSum(Protocol):
+    """See `parts.BucketSum`."""
+
+    def ready(self, number: int) -> None: ...
+    def finish(self) -> float: ...
 
 
 class TrainStep:
@@ -130,6 +138,7 @@ class TrainStep:
         }
         self.gradients = {path: zeros_like(weight) for path, weight in self.weights.items()}
         self.optimizer = Optimizer(rule, updated, in_layers(self.graph))
+        self._sum: GradientSum | None = None  # while the last batch of a step is computed
         self._captures: Recent[_Captured] = Recent(CAPTURES)
         key = ("update", rule, ema, tuple(self.trained), tuple(sorted(in_layers(self.graph))))
         self._updating = executable.capture(self._updated, key, self._known())
@@ -145,12 +154,14 @@ class TrainStep:
             losses, square = None, 0.0
             for number, batch in enumerate(batches):
                 key = dropout_key(seed, number)
+                if self.parts and number + 1 == len(batches):
+                    self._sum = self.parts.sum_of([*self.gradients.values()])
                 found, square = self._gradients(batch, counts, key, number)
                 losses = found if losses is None else losses + found
             assert losses is not None
-            if self.parts:
-                losses = losses.total(self.parts.add)
-                square = self.parts.add_gradients(self.gradients)
+            if self.parts and self._sum:
+                square = self._sum.finish()
+                losses, self._sum = losses.total(self.parts.add), None
             return self._finish(losses, math.sqrt(square) / self.scale, rate)
 
     def _check(self, batches: Sequence[Batch]) -> None:
@@ -217,6 +228,11 @@ class TrainStep:
         found = self._run("gradients", self._differentiated, batch, *given)
         return self._losses(found[:-1]), float(found[-1])
 
+    def _ready(self, number: int) -> None:
+        """A gradient has its value from a batch."""
+        if self._sum:
+            self._sum.ready(number)
+
     def _run(
         self, what: str, function: Callable[..., Tensor], batch: Batch, *given: NDArray[Any]
     ) -> NDArray[np.float64]:
@@ -238,9 +254,13 @@ class TrainStep:
         given: Sequence[NDArray[Any]],
     ) -> _Captured:
         copied_in = self.executable.copied_in
-        key = (what, show(self.graph), tuple(self.trained), self.accumulate, self.recompute)
+        how = (self.accumulate, self.recompute, self.parts is not None)
+        key = (what, show(self.graph), tuple(self.trained), *how)
+        program = self.executable.capture(function, key, self._known())
+        if self.parts and what == "gradients":
+            program.watch([*self.gradients.values()], self._ready)
         return _Captured(
-            self.executable.capture(function, key, self._known()),
+            program,
             [copied_in(each) for each in given],
             {name: copied_in(each) for name, each in batch.items()},
         )
@@ -264,17 +284,24 @@ class TrainStep:
         if tape is not None:
             numbers_found = report(means)
             tape.backward(loss, numbers_found)
-            squares = [each.square().sum() for each in self.gradients.values()]  # [] each
-            return numbers_found.cat(sum_in_groups(squares).reshape(1)).contiguous().realize()
+            square = self._square(self.gradients.values())
+            return numbers_found.cat(square).contiguous().realize()
         found = loss.gradient(*self.weights.values())
-        squares = []
+        written = []
         for buffer, gradient in zip(self.gradients.values(), found, strict=True):
             whole = split_like(gradient.cast(dtypes.float32), buffer)
             if adds is not None:
                 whole = whole + adds.where(buffer, 0)
-            squares.append(buffer.assign(whole).square().sum())  # []
-        whole_report = report(means).cat(sum_in_groups(squares).reshape(1))  # [2 terms + 1]
+            written.append(buffer.assign(whole))
+        whole_report = report(means).cat(self._square(written))  # [2 terms + 1]
         return whole_report.realize(*self.gradients.values())
+
+    def _square(self, gradients: Iterable[Tensor]) -> Tensor:
+        """[1]: the sum of the squares of gradients. Several processes compute it of their
+        sums, in place of this."""
+        if self.parts:
+            return Tensor.zeros(1, device=self.executable.device)
+        return sum_in_groups([each.square().sum() for each in gradients]).reshape(1)
 
     def _counts(self, zero: Tensor, **batch: Tensor) -> Tensor:
         """The counts. Without padding they are constants, which cannot be captured, so `zero`

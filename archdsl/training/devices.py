@@ -58,8 +58,10 @@ class Member:
         self.Allreduce(where, numbers)
         return self
 
-    def Wait(self) -> None:
+    def Test(self) -> None:
         """Nothing: `Iallreduce` has waited."""
+
+    Wait = Test
 
     def bcast(self, value: Any, root: int) -> Any:
         return self._threads.exchange(self._rank, value)[root]

@@ -24,6 +24,7 @@ from archdsl.frozen import Frozen
 if TYPE_CHECKING:
     from archdsl.execution.executable import Executable
     from archdsl.execution.losses import Losses
+    from archdsl.execution.parts import Request
     from archdsl.execution.train_step import Parts, TrainStep
 
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # set by mpirun and by Slurm's PMI
@@ -109,10 +110,10 @@ class Several(Processes):
 
     @property
     def parts(self) -> Parts:
-        from archdsl.execution.parts import add_in_buckets
+        from archdsl.execution.parts import BucketSum
         from archdsl.execution.train_step import Parts
 
-        return Parts(self.add, lambda gradients: add_in_buckets(gradients, self._begin))
+        return Parts(self.add, lambda gradients: BucketSum(gradients, self._begin))
 
     def shares(self) -> Shares:
         with _reporting(self._mpi):
@@ -128,9 +129,9 @@ class Several(Processes):
             self._world.Allreduce(self._mpi.IN_PLACE, found)
         return found
 
-    def _begin(self, numbers: NDArray[np.float32]) -> Any:
+    def _begin(self, numbers: NDArray[np.float32]) -> Request:
         with _reporting(self._mpi):
-            return self._world.Iallreduce(self._mpi.IN_PLACE, numbers).Wait
+            return _Sum(self._mpi, self._world.Iallreduce(self._mpi.IN_PLACE, numbers))
 
     def total(self, losses: Losses) -> Losses:
         return losses.total(self.add)
@@ -158,6 +159,21 @@ class Several(Processes):
         if not self._finished:
             self._finished = True
             self._mpi.Finalize()
+
+
+class _Sum:
+    """A request of MPI, whose errors are reported."""
+
+    def __init__(self, mpi: Any, request: Any):
+        self._mpi, self._request = mpi, request
+
+    def Test(self) -> None:
+        with _reporting(self._mpi):
+            self._request.Test()
+
+    def Wait(self) -> None:
+        with _reporting(self._mpi):
+            self._request.Wait()
 
 
 @contextmanager

@@ -18,9 +18,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import archdsl
+from archdsl.backend.optimizers import Rule
+from archdsl.backend.tensors import fill_zeros
 from archdsl.diagnostics import ArchError
 from archdsl.execution import parts
-from archdsl.execution.parts import add_in_buckets
+from archdsl.execution.parts import BucketSum
+from archdsl.execution.train_step import Parts, TrainStep
 from archdsl.formats.checkpoint import read_checkpoint
 from archdsl.training import loop, metrics, processes
 from archdsl.training.processes import Processes, Several
@@ -108,23 +112,69 @@ def test_more_processes_than_examples() -> None:
     assert together(5, refused) == [message] * 5
 
 
+class Tripled:
+    """A sum over three processes with the same numbers, which arrives when it is waited for."""
+
+    def __init__(self, numbers: NDArray[np.float32]):
+        self.numbers = numbers
+
+    def Test(self) -> None:
+        pass
+
+    def Wait(self) -> None:
+        self.numbers *= 3
+
+
 def test_gradients_are_added_up_in_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "BUCKET", 10)
-    arrays = [
-        np.random.default_rng(n).standard_normal((n, 4)).astype("f") for n in (1, 2, 1, 5)
-    ]
-    gradients = {str(i): tensor(each, "float32") for i, each in enumerate(arrays)}
-    sizes = []
+    rng, sizes = np.random.default_rng(0), list[int]()
+    arrays = [rng.standard_normal((n, 4)).astype("f") for n in (1, 1, 2, 5)]
+    gradients = [tensor(each, "float32") for each in arrays]
 
-    def begin(numbers: NDArray[np.float32]) -> Callable[[], object]:
+    def begin(numbers: NDArray[np.float32]) -> Tripled:
         sizes.append(numbers.size)
-        return lambda: numbers.__imul__(3)
+        return Tripled(numbers)
 
-    square = add_in_buckets(gradients, begin)
-    assert sizes == [4, 8, 4, 20]
+    found = BucketSum(gradients, begin)
+    # Whatever the order, the last bucket is the first one on its way.
+    for number, sent in ((1, []), (2, []), (3, [20, 8]), (0, [20, 8, 8])):
+        found.ready(number)
+        assert sizes == sent
+    square = found.finish()
     assert square == pytest.approx(9 * sum(np.square(each).sum() for each in arrays))
-    for each, array in zip(gradients.values(), arrays, strict=True):
+    for each, array in zip(gradients, arrays, strict=True):
         assert np.array_equal(each.numpy(), 3 * array)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("recompute", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_buckets_are_sent_beside_the_backward_pass(
+    recompute: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last weights' gradients are on their way while those of the first are not computed,
+    and they are those that are sent when all is computed."""
+    monkeypatch.setattr(parts, "BUCKET", 200)
+    sizes: dict[str, Any] = {"vocab": 9, "context": 8, "D": 8, "heads": 2, "depth": 1}
+    model = archdsl.compile("gpt.arch", device="CPU", **sizes)
+    sent = list[tuple[NDArray[np.float32], NDArray[np.float32]]]()
+
+    def begin(numbers: NDArray[np.float32]) -> Tripled:
+        sent.append((numbers.copy(), step.gradients["embed.weight"].numpy()))
+        return Tripled(numbers)
+
+    how = Parts(lambda numbers: numbers, lambda gradients: BucketSum(gradients, begin))
+    step = TrainStep(model.executable, Rule(), parts=how, recompute=recompute, clip=None)
+    batch = {"tokens": np.random.default_rng(0).integers(0, 9, (3, 8)).astype(np.int32)}
+    # A rate of 0: all steps have the same gradients.
+    found = [step([batch], 0.0, (0, 0))]  # sends all buckets at the end
+    at_end, sent = sent, []
+    fill_zeros(step.gradients["embed.weight"])
+    found.append(step([batch], 0.0, (0, 0)))
+    assert found[0].norm == found[1].norm > 0
+    for (one, _), (other, _) in zip(at_end, sent, strict=True):
+        assert np.array_equal(one, other)
+    computed = [bool(first.any()) for _, first in sent]
+    assert (computed[0], computed[-1]) == (False, True)
 
 
 def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tinygrad import Device, UOp
+from tinygrad import Device, Tensor, UOp
 
 from archdsl.backend.kernels import thread_pool
 from archdsl.backend.kernels.source import compiled
@@ -25,6 +26,7 @@ from archdsl.backend.tinygrad_seam import (
     GraphRunner,
     address,
     get_call_arg_uops,
+    memory,
 )
 
 _ARGUMENTS = 16  # at most
@@ -32,8 +34,14 @@ FIRST = 3  # the index of the first argument in a row
 WIDTH = FIRST + _ARGUMENTS  # ROW in graph_runner.c
 
 
+# A row of a table, and a function that is called before it.
+Pause: TypeAlias = tuple[int, Callable[[], None]]
+
+
 class CPUGraphRunner(GraphRunner):
     """The calls of a captured program as a table for `graph_runner.c`."""
+
+    pauses: Sequence[Pause] = ()
 
     def __init__(self, linear: UOp, input_uops: tuple[UOp, ...] = ()):
         super().__init__(linear, input_uops)
@@ -61,7 +69,7 @@ class CPUGraphRunner(GraphRunner):
         for row, variable, value in self.updated_vars(var_vals):
             count = len(self.calls[row][1].arg.globals)
             self.table[row, FIRST + count + variable] = value
-        run(self.table)
+        run(self.table, self.pauses)
         return time.perf_counter() - start if wait else None
 
     @staticmethod
@@ -92,10 +100,26 @@ class ParallelProgram(CPUProgram):  # type: ignore[misc]  # found at run time
         return time.perf_counter() - start
 
 
-def run(table: NDArray[np.uint64]) -> None:
-    """Runs the programs of a table [rows, WIDTH] in order."""
+def run(table: NDArray[np.uint64], pauses: Sequence[Pause] = ()) -> None:
+    """Runs the programs of a table [rows, WIDTH] in order, with pauses in their order."""
     program, pool = _program()
-    program.fxn(ctypes.c_uint64(table.ctypes.data), ctypes.c_uint64(len(table)), pool)
+    start = 0
+    for end, pause in (*pauses, (len(table), None)):
+        if end > start:
+            part = table[start:end]
+            program.fxn(ctypes.c_uint64(part.ctypes.data), ctypes.c_uint64(len(part)), pool)
+            start = end
+        if pause:
+            pause()
+
+
+def unused_from(table: NDArray[np.uint64], tensor: Tensor) -> int:
+    """The first row from which on no program of a table uses the memory of a tensor."""
+    buffer = memory(tensor)
+    start = address(buffer)
+    used = (table[:, FIRST:] >= start) & (table[:, FIRST:] < start + buffer.nbytes)
+    (rows,) = np.nonzero(used.any(1))
+    return int(rows[-1]) + 1 if len(rows) else 0
 
 
 def is_supported(device: str) -> bool:
