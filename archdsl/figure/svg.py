@@ -37,8 +37,8 @@ DARK = {
 }
 # Of texts, lines, and quiet texts; and of the page.
 INK = {
-    "light": ("#1a1a1a", "#333333", "#666666", "#ffffff"),
-    "dark": ("#f2f2f2", "#c8c8c8", "#a5a5a5", "#16181c"),
+    "light": ("#1a1a1a", "#333333", "#555555", "#ffffff"),
+    "dark": ("#f2f2f2", "#c8c8c8", "#c8c8c8", "#16181c"),
 }
 # Of what only one of two models has.
 MARKS = {
@@ -56,8 +56,8 @@ def svg(drawing: Drawing, theme: Theme = "auto", page: bool = False) -> str:
     """
     wide, high = number(drawing.width), number(drawing.height)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}pt" '
-        f'height="{high}pt" role="img" font-family="{FONT}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="archdsl" viewBox="0 0 {wide} {high}" '
+        f'width="{wide}pt" height="{high}pt" role="img" font-family="{FONT}">',
         f"<title>{escape(drawing.title)}</title>",
         "<style>",
         *_style(theme),
@@ -72,11 +72,12 @@ def svg(drawing: Drawing, theme: Theme = "auto", page: bool = False) -> str:
 
 
 def _style(theme: Theme) -> Iterator[str]:
+    """The rules for this figure alone, also if it is a part of a page."""
     for role, size in SIZES.items():
         weight = "; font-weight: bold" if role == "count" else ""
-        yield f".{role} {{ font-size: {size:g}px{weight} }}"
-    yield ".line { fill: none; stroke-width: 0.9; stroke-linejoin: round }"
-    yield ".box { stroke-width: 0.8 }"
+        yield f".archdsl .{role} {{ font-size: {size:g}px{weight} }}"
+    yield ".archdsl .line { fill: none; stroke-width: 0.9; stroke-linejoin: round }"
+    yield ".archdsl .box { stroke-width: 0.8 }"
     yield from _colours("dark" if theme == "dark" else "light")
     if theme == "auto":
         yield "@media (prefers-color-scheme: dark) {"
@@ -86,15 +87,18 @@ def _style(theme: Theme) -> Iterator[str]:
 
 def _colours(theme: Literal["light", "dark"]) -> Iterator[str]:
     ink, line, quiet, _ = INK[theme]
-    yield f"text {{ fill: {ink} }}"
-    yield f".note, .type, .heading {{ fill: {quiet if theme == 'light' else line} }}"
-    yield f".line {{ stroke: {line} }}"
-    yield f".head {{ fill: {line} }}"
-    yield f".sign {{ fill: none; stroke: {line}; stroke-width: 0.9 }}"
+    rules = {
+        "text": f"fill: {ink}",
+        **dict.fromkeys((".note", ".type", ".heading"), f"fill: {quiet}"),
+        ".line": f"stroke: {line}",
+        ".head": f"fill: {line}",
+        ".sign": f"fill: none; stroke: {line}; stroke-width: 0.9",
+    }
     for kind, (fill, border) in (LIGHT if theme == "light" else DARK).items():
-        yield f".{kind} {{ fill: {fill}; stroke: {border} }}"
+        rules[f".{kind}"] = f"fill: {fill}; stroke: {border}"
     for mark, colour in MARKS[theme].items():
-        yield f".{mark} {{ stroke: {colour}; stroke-width: 2 }}"
+        rules[f".{mark}"] = f"stroke: {colour}; stroke-width: 2"
+    yield from (f".archdsl {which} {{ {rule} }}" for which, rule in rules.items())
 
 
 def _classes(*names: str) -> str:

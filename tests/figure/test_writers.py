@@ -13,7 +13,7 @@ from archdsl.figure.drawing import Drawing, Label, Rect
 from archdsl.figure.fold import fold
 from archdsl.figure.layout import layout
 from archdsl.figure.page import page
-from archdsl.figure.svg import DARK, LIGHT, svg
+from archdsl.figure.svg import DARK, INK, LIGHT, svg
 from archdsl.figure.tikz import tikz
 from archdsl.semantics.library import standard_library
 
@@ -55,14 +55,26 @@ def test_svg_follows_the_scheme_of_the_page(drawing: Drawing) -> None:
     assert LIGHT["attention"][0] not in svg(drawing, "dark")
 
 
-@pytest.mark.parametrize("colours", [LIGHT, DARK])
-def test_words_can_be_read_on_their_boxes(colours: dict[str, tuple[str, str]]) -> None:
-    """The contrast of WCAG 2.1, level AA."""
-    ink = "#1a1a1a" if colours is LIGHT else "#f2f2f2"
-    for fill, _ in colours.values():
-        if fill != "none":
-            low, high = sorted((_luminance(fill), _luminance(ink)))
-            assert (high + 0.05) / (low + 0.05) >= 4.5
+@pytest.mark.parametrize(("theme", "colours"), [("light", LIGHT), ("dark", DARK)])
+def test_words_can_be_read_on_their_boxes(
+    theme: str, colours: dict[str, tuple[str, str]]
+) -> None:
+    """The contrast of WCAG 2.1, level AA, of titles and of notes."""
+    title, line, note, ground = INK[theme]
+    for ink in (title, line, note):
+        for fill, _ in colours.values():
+            low, high = sorted(
+                (_luminance(ground if fill == "none" else fill), _luminance(ink))
+            )
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, fill)
+
+
+def test_rules_hold_for_the_figure_alone(drawing: Drawing) -> None:
+    """A notebook puts several figures into one page, beside other elements."""
+    style = ElementTree.fromstring(svg(drawing)).findtext(f"{SVG}style", "")
+    rules = [line for line in style.splitlines() if "{" in line and not line.startswith("@")]
+    assert rules
+    assert all(line.startswith(".archdsl ") for line in rules)
 
 
 def _luminance(colour: str) -> float:
