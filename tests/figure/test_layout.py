@@ -1,4 +1,4 @@
-"""Every figure by geometry: nothing overlaps, and nothing is outside the picture."""
+"""Every figure by geometry: nothing overlaps or is cut, and arrows are those of the graph."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from archdsl.figure.fold import fold
 from archdsl.figure.junctions import dots
 from archdsl.figure.layout import layout
 from archdsl.figure.structure import Level
+from archdsl.graph.nodes import Apply, Graph, Mixture, Scan, refs, walk
+from archdsl.passes.decompose import decompose
+from archdsl.passes.eliminate_dead_code import eliminate_dead_code
 from archdsl.semantics.library import read, standard_library, tree
 from archdsl.syntax import ast
-from tests.figure.geometry import problems
+from tests.figure.geometry import arrows, problems
 
 LEVELS: tuple[Level, ...] = ("model", "block", "operator")
 SHORT = ("gpt.arch:GPT", "vit.arch:ViT", "transformer.arch:Transformer")
@@ -41,7 +44,24 @@ def _models() -> Iterator[Any]:
 def test_geometry(spec: str) -> None:
     graph = analyse(spec).graph
     for level in LEVELS:
-        assert problems(layout(fold(graph, level), types=True)) == []
+        drawing = layout(fold(graph, level), types=True)
+        assert problems(drawing) == []
+    assert _without_encodings(arrows(drawing)) == _edges(graph)
+
+
+def _without_encodings(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The arrows to operators, without those of values that an operator makes itself."""
+    return {(ref, id) for ref, id in edges if not ref.endswith("'")}
+
+
+def _edges(graph: Graph) -> set[tuple[str, str]]:
+    """What each operator of a model receives, with the gates of experts."""
+    graph = eliminate_dead_code(replace(decompose(graph), losses=()))
+    nodes = [node for node, _ in walk(graph.nodes)]
+    found = {(ref, node.id) for node in nodes if isinstance(node, Apply) for ref in refs(node)}
+    found |= {(node.gates, node.id) for node in nodes if isinstance(node, Mixture)}
+    slices = {s.id: s.of for node in nodes if isinstance(node, Scan) for s in node.takes}
+    return {(slices.get(ref, ref), id) for ref, id in found}
 
 
 @pytest.mark.parametrize("name", ["self_attention_block", "cross_attention_block"])
