@@ -64,6 +64,7 @@ def textmate() -> dict[str, Any]:
             **more,
         }
 
+    each = match("variable.other.definition", NAME)
     typed = rf"\b({NAME})(?=\s*:\s*(?:{words('block', *TYPES)})\b)"
     expression = ["#comment", "#string", "#keyword", "#number", "#label", "#call", "#step"]
     expression += ["#arguments", "#constant", "#sign"]
@@ -160,11 +161,10 @@ def textmate() -> dict[str, Any]:
             "definition": {
                 "patterns": [
                     captures(typed, "variable.other.definition"),
-                    captures(
-                        rf"^\s*({NAME}(?:\s*,\s*{NAME})*)\s*(=)(?!=)",
-                        "variable.other.definition",
-                        "keyword.operator",
-                    ),
+                    {
+                        "match": rf"^\s*({NAME}(?:\s*,\s*{NAME})*)\s*(?==(?!=))",
+                        "captures": {"1": {"patterns": [each, {"include": "#sign"}]}},
+                    },
                 ]
             },
             "weights": region(
