@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from archdsl.cli import main
-from tests.suite import ROOT
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".tex", ".html"])
@@ -70,8 +70,10 @@ def test_mistakes(
 
 
 @pytest.mark.parametrize("name", ["gpt", "vaswani2017", "vit"])
-def test_figures_of_the_documentation(name: str, tmp_path: Path) -> None:
+def test_figures_of_the_documentation(
+    name: str, golden: Callable[[str, str], None], tmp_path: Path
+) -> None:
     """The files that README.md and docs/figures.md show are those that the command writes."""
     path = tmp_path / f"{name}.svg"
     assert main(["draw", f"{name}.arch", "-o", str(path)]) == 0
-    assert path.read_text() == (ROOT / "docs" / "figures" / f"{name}.svg").read_text()
+    golden(f"../../docs/figures/{name}.svg", path.read_text())

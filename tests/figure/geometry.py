@@ -128,15 +128,14 @@ def _on_each_other(drawing: Drawing) -> Iterator[str]:
 
 def arrows(drawing: Drawing) -> set[tuple[str, str]]:
     """The arrows that end at a box or a sign: the value, and the id of what receives it."""
-    targets = [s for s in drawing.shapes if isinstance(s, Rect | Circle)]
+    targets = [(s.id, area(s)) for s in drawing.shapes if isinstance(s, Rect | Circle)]
     found = set()
     for line in drawing.shapes:
         if isinstance(line, Line) and line.arrow:
             x, y = line.points[-1]
-            for target in targets:
-                left, top, right, bottom = area(target)
+            for id, (left, top, right, bottom) in targets:
                 inside = left - 0.1 <= x <= right + 0.1 and top - 0.1 <= y <= bottom + 0.1
                 border = min(abs(x - left), abs(x - right), abs(y - top), abs(y - bottom))
                 if inside and border < 0.1:
-                    found.add((line.value, target.id))
+                    found.add((line.value, id))
     return found
