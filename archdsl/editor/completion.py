@@ -61,13 +61,13 @@ def _fitting(document: Document, here: Context) -> Iterator[Completion]:
         yield from _in_weights(version, here)
     elif not here.name:
         pass
-    elif here.last[:1] == ("loss",) or "loss" in here.last[1:]:
+    elif here.call is None and "loss" in here.last:
         yield from _operators(loss=True)
     elif here.last[:1] == ("init",):
         yield from (Completion(name, "initializer") for name in INITS)
     elif here.item == "variant" and here.call is None:
         yield from _models(version)
-    elif here.last[:1] == ("==",) or here.last[:1] == ("!=",):
+    elif here.last[:1] in (("==",), ("!=",)):
         chosen = dict(here.choices).get(here.last[1], ())
         yield from (Completion(each, "choice") for each in chosen)
         yield from _names(document, here)
@@ -77,7 +77,7 @@ def _fitting(document: Document, here: Context) -> Iterator[Completion]:
         yield from _operators()
     elif here.call is not None:
         yield from _arguments(document, here, here.call)
-    elif here.item in ("block", "model") and here.last[:1] not in (("(",), (",",)):
+    elif "true" in here.words:  # an expression may follow
         yield from _names(document, here)
         yield from _functions()
         yield from _blocks(scope)

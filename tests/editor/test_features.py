@@ -126,6 +126,10 @@ COMPLETIONS = [
     ("norm(rms, eps = 1e-6)", "norm(rms, eps = 1e-6, ‸", {"scale = ", "bias"}, {"eps = "}),
     ("layer(heads, causal) *", "layer(‸) *", {"heads = ", "causal"}, {"eps = "}),
     ("loss next_token(logits, tokens)", "loss ‸", {"next_token", "z_loss"}, {"norm"}),
+    ("next_token(logits, tokens)", "next_token(‸", {"logits", "where = "}, {"z_loss"}),
+    ("next_token(logits, tokens)", "z_loss(logits) + ‸", {"next_token"}, {"logits"}),
+    ("a = x + (x", "a = x + (‸", {"x", "heads", "norm"}, {"loss"}),
+    ("block layer(x", "block layer(‸x", set(), {"norm", "x"}),
     ("task == tag", "task == ‸", {"lm", "tag"}, {"norm"}),
     (
         "Tiny(depth = 1, task = tag)",
