@@ -146,34 +146,55 @@ def test_gradients_are_added_up_in_buckets(monkeypatch: pytest.MonkeyPatch) -> N
         assert np.array_equal(each.numpy(), 3 * array)
 
 
+PLAIN = """use "blocks.arch"
+model Plain(D = 8) {
+  input x: float[D]
+  output z: float[D] = x -> first: linear(D) -> tanh -> linear(D) -> tanh -> linear(D)
+  loss squared_error(z, y: float[D])
+}
+"""
+GPT: dict[str, Any] = {"vocab": 8, "context": 8, "D": 8, "heads": 2, "depth": 2}
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("recompute", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kind", "first", "recompute"),
+    [
+        ("plain", "first.weight", False),
+        pytest.param("gpt", "embed.weight", False, marks=pytest.mark.slow),
+        pytest.param("gpt", "embed.weight", True, marks=pytest.mark.slow),
+    ],
+)
 def test_buckets_are_sent_beside_the_backward_pass(
-    recompute: bool, monkeypatch: pytest.MonkeyPatch
+    kind: str, first: str, recompute: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last weights' gradients are on their way while those of the first are not computed,
     and they are those that are sent when all is computed."""
-    monkeypatch.setattr(parts, "BUCKET", 200)
-    sizes: dict[str, Any] = {"vocab": 9, "context": 8, "D": 8, "heads": 2, "depth": 1}
-    model = archdsl.compile("gpt.arch", device="CPU", **sizes)
+    monkeypatch.setattr(parts, "BUCKET", 60)
+    rng, batch = np.random.default_rng(0), dict[str, NDArray[Any]]()
+    if kind == "plain":
+        model = archdsl.compile(archdsl.parse(PLAIN), device="CPU")
+        batch = {name: rng.standard_normal((3, 8)).astype(np.float32) for name in "xy"}
+    else:
+        model = archdsl.compile("gpt.arch", device="CPU", **GPT)
+        batch = {"tokens": rng.integers(0, 8, (3, 8)).astype(np.int32)}
     sent = list[tuple[NDArray[np.float32], NDArray[np.float32]]]()
 
     def begin(numbers: NDArray[np.float32]) -> Tripled:
-        sent.append((numbers.copy(), step.gradients["embed.weight"].numpy()))
+        sent.append((numbers.copy(), step.gradients[first].numpy()))
         return Tripled(numbers)
 
     how = Parts(lambda numbers: numbers, lambda gradients: BucketSum(gradients, begin))
     step = TrainStep(model.executable, Rule(), parts=how, recompute=recompute, clip=None)
-    batch = {"tokens": np.random.default_rng(0).integers(0, 9, (3, 8)).astype(np.int32)}
     # A rate of 0: all steps have the same gradients.
     found = [step([batch], 0.0, (0, 0))]  # sends all buckets at the end
     at_end, sent = sent, []
-    fill_zeros(step.gradients["embed.weight"])
+    fill_zeros(step.gradients[first])
     found.append(step([batch], 0.0, (0, 0)))
     assert found[0].norm == found[1].norm > 0
     for (one, _), (other, _) in zip(at_end, sent, strict=True):
         assert np.array_equal(one, other)
-    computed = [bool(first.any()) for _, first in sent]
+    computed = [bool(gradient.any()) for _, gradient in sent]
     assert (computed[0], computed[-1]) == (False, True)
 
 
