@@ -272,6 +272,7 @@ def test_a_model_of_175_billion_is_checked_and_costed_without_tinygrad() -> None
     assert f"{count:,}" in ran.stdout
 
 
+@pytest.mark.long
 def test_blocks_that_double_at_every_level_are_refused() -> None:
     chain = "block b0(x: float[T, D]): float[T, D] { x -> norm -> norm }\n" + "\n".join(
         f"block b{i}(x: float[T, D]): float[T, D] {{ x -> b{i - 1} -> b{i - 1} }}"

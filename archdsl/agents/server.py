@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
-
-from mcp.server import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
+from typing import TYPE_CHECKING, Any
 
 import archdsl
 from archdsl.agents.tools import TOOLS
 from archdsl.diagnostics import ArchError
+
+if TYPE_CHECKING:
+    from mcp.server import MCPServer
 
 INSTRUCTIONS = """\
 archdsl is a language for attention architectures. A spec describes a model; the compiler proves
@@ -25,6 +25,8 @@ yours (search, read). Then check yours: a wrong one is refused: line and likely 
 
 def server() -> MCPServer:
     """Returns a server with a tool for each function of `tools.TOOLS`."""
+    from mcp.server import MCPServer
+
     version = archdsl.__version__
     made = MCPServer("archdsl", instructions=INSTRUCTIONS, version=version, log_level="WARNING")
     for tool in TOOLS:
@@ -33,6 +35,8 @@ def server() -> MCPServer:
 
 
 def _refusing(tool: Callable[..., Any]) -> Callable[..., Any]:
+    from mcp.server.mcpserver.exceptions import ToolError
+
     @wraps(tool)
     def answer(*args: Any, **named: Any) -> Any:
         try:

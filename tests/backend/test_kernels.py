@@ -521,6 +521,7 @@ for length in (1, 64):
 """
 
 
+@pytest.mark.long
 def test_any_number_of_threads_computes_the_same() -> None:
     def computed(threads: int) -> str:
         command = [sys.executable, "-c", THREADS]

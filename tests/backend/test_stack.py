@@ -158,6 +158,7 @@ thread.join()
 """
 
 
+@pytest.mark.long
 @pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("size", "value"),

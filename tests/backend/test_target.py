@@ -275,6 +275,7 @@ def test_webgpus_null_adapter_is_found_out(monkeypatch: pytest.MonkeyPatch) -> N
     assert backend.reason.startswith("[1, 2, 3] * 2 + 1 gave")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("given", "chosen"), [({}, "CPU"), ({"DEV": "CL"}, "CL")])
 def test_the_processor_is_not_taken_through_opencl_unless_asked_for(
     given: dict[str, str], chosen: str

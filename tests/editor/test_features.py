@@ -204,6 +204,7 @@ def applied(document: Document, edits: list[Edit] | tuple[Edit, ...]) -> str:
     return text
 
 
+@pytest.mark.long
 def test_renaming(tiny: Document) -> None:
     at = place(tiny, "block la", "yer")
     text = applied(tiny, rename(tiny, at, "sublayers_of")[tiny.path])

@@ -132,6 +132,7 @@ def generated(drawn_nodes: list[tuple[str, int, int]], outputs: list[int]) -> Gr
     return verify(parse("\n".join(lines) + "\n"))
 
 
+@pytest.mark.long
 @settings(max_examples=25)
 @given(
     drawn_nodes=st.lists(nodes, min_size=1, max_size=12),
