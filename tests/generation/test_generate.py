@@ -332,6 +332,7 @@ def test_an_end_token_that_is_padding_is_an_error() -> None:
     assert generate(model, [[1]], stop=[2], **options)
 
 
+@pytest.mark.reference("tokenizers")
 def test_a_stop_string_ends_the_text_before_it(model: Model) -> None:
     tokenizer = letters()
     options: Any = {"max_new_tokens": 12, "temperature": 3.0, "seed": 4}

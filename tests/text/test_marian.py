@@ -32,6 +32,7 @@ def folder(path: Path, kind: str, **more: Any) -> Path:
     return path
 
 
+@pytest.mark.reference("tokenizers")
 @pytest.mark.parametrize("kind", KINDS)
 def test_texts_and_ids(tmp_path: Path, kind: str) -> None:
     tokenizer = read_tokenizer(folder(tmp_path, kind))
@@ -40,6 +41,7 @@ def test_texts_and_ids(tmp_path: Path, kind: str) -> None:
     assert found == CASES[kind]["decoded"]
 
 
+@pytest.mark.reference("tokenizers")
 def test_special_tokens(tmp_path: Path) -> None:
     tokenizer = read_tokenizer(folder(tmp_path, "two vocabularies"))
     files = CASES["two vocabularies"]["files"]

@@ -216,7 +216,12 @@ next.arch:2:9: error[tokenizer]: the vocabulary is too large for `tokens`
         (TEXT, {"length": 17}, "`tokens` cannot have 17 positions"),
         (TEXT, {"length": 1}, "`tokens` cannot have 1 positions"),
         (TEXT, {"tokenizer": "letters"}, "there is no tokenizer `letters`"),
-        (TEXT, {"tokenizer": "bpe:100"}, "`bpe:100` is too small: each byte is a token"),
+        pytest.param(
+            TEXT,
+            {"tokenizer": "bpe:100"},
+            "`bpe:100` is too small: each byte is a token",
+            marks=pytest.mark.reference("tokenizers"),
+        ),
     ],
 )
 def test_mistakes(tmp_path: Path, text: str, given: dict[str, int | str], message: str) -> None:
