@@ -141,6 +141,20 @@ def analyse_all(
     return run.report.diagnostics, {name: each for name, each in built.items() if each}
 
 
+def analyse_models(
+    spec: str | ast.File, settings: Mapping[str, Setting] | None = None
+) -> Iterator[Analysis]:
+    """Yields the model after the colon, or all models of a file without mistakes.
+
+    Raises `ArchError` with all errors of the file, or of the first model that has some.
+    """
+    problems, known = analyse_all(spec, settings)
+    if problems:
+        raise ArchError(problems)
+    for name in models(spec):
+        yield known.get(name) or analyse(spec, name, settings)
+
+
 def _model_names(file: ast.File) -> Iterator[str]:
     return (item.name.id for item in file.items if isinstance(item, ast.Model))
 

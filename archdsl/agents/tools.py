@@ -13,10 +13,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from archdsl.analysis import Analysis, analyse, analyse_all, models, split
+from archdsl.analysis import Analysis, analyse, analyse_models, split
 from archdsl.describe.differences import differences
 from archdsl.describe.facts import facts
-from archdsl.diagnostics import ArchError, did_you_mean, fail
+from archdsl.diagnostics import did_you_mean, fail
 from archdsl.figure.fold import fold
 from archdsl.figure.layout import layout
 from archdsl.figure.structure import Level
@@ -39,10 +39,7 @@ def check(spec: str, settings: dict[str, Setting] | None = None) -> dict[str, An
     writes it. A spec with mistakes is refused with a diagnostic for each.
     """
     given = _spec(spec)
-    mistakes, known = analyse_all(given, settings)
-    if mistakes:
-        raise ArchError(mistakes)
-    found = [known.get(name) or analyse(given, name, settings) for name in models(given)]
+    found = list(analyse_models(given, settings))
     text = format(given) if isinstance(given, ast.File) else read(spec)
     return {"models": [facts(each.graph) for each in found], "formatted": text}
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import NoReturn
 
 import archdsl
-from archdsl.cli.colour import coloured
+from archdsl.cli.colour import print_diagnostics
 from archdsl.cli.common import GROUPS
 from archdsl.cli.output import OutputError, checked_output
 from archdsl.cli.progress_line import print_text, show_progress
@@ -52,7 +52,7 @@ def run_command(args: argparse.Namespace) -> int:
             status: int = args.run(args)
         return status
     except ArchError as error:
-        print(coloured(str(error), sys.stderr), file=sys.stderr)
+        print_diagnostics(str(error))
     except OutputError as error:
         _print_problem(f"cannot write the output: {error}")
         # Python flushes stdout again at exit; the rest of the output goes nowhere.
@@ -79,7 +79,7 @@ def _check_threads() -> None:
 
 
 def _print_problem(message: str) -> None:
-    print(coloured(Diagnostic("file", message).render(), sys.stderr), file=sys.stderr)
+    print_diagnostics(Diagnostic("file", message).render())
 
 
 def _print_warning(message: Warning | str, *where: object, **more: object) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from archdsl.analysis import Analysis, analyse, analyse_all, models
-from archdsl.cli.colour import coloured
+from archdsl.analysis import Analysis, analyse_models
+from archdsl.cli.colour import print_diagnostics
 from archdsl.cli.common import (
     Subparsers,
     add_command,
@@ -21,7 +20,7 @@ from archdsl.cli.common import (
 )
 from archdsl.describe.breakdown import breakdown, shares
 from archdsl.describe.facts import facts
-from archdsl.diagnostics import ArchError
+from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.graph.cost import cost, format_bytes
 from archdsl.graph.nodes import Graph, Input, describe_losses
 from archdsl.graph.printer import literal
@@ -54,15 +53,11 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     given = parse_settings(args)
-    analyses: list[Analysis] = []
-    problems, known = analyse_all(args.spec, given)
-    if not problems:
-        try:
-            # Without a variant, all models of the file.
-            for name in models(args.spec):
-                analyses.append(known.get(name) or analyse(args.spec, name, given))
-        except ArchError as error:
-            problems = list(error.diagnostics)
+    analyses, problems = list[Analysis](), tuple[Diagnostic, ...]()
+    try:
+        analyses.extend(analyse_models(args.spec, given))  # also those before a mistake
+    except ArchError as error:
+        problems = error.diagnostics
     warnings = [] if problems else [text for each in analyses for text in _warnings(each)]
     if args.json:
         import json  # most runs do not need it
@@ -70,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         data = {"diagnostics": [d.as_dict() for d in problems], "warnings": warnings}
         print(json.dumps(data | {"models": [_data(a.graph, args) for a in analyses]}, indent=2))
     elif problems:
-        print(coloured(str(ArchError(problems)), sys.stderr), file=sys.stderr)
+        print_diagnostics(str(ArchError(problems)))
     elif analyses:
         for each in analyses:
             print(_report(each.graph))
@@ -126,7 +121,7 @@ def _data(graph: Graph, args: argparse.Namespace) -> dict[str, Any]:
 
 def _table(graph: Graph, levels: int) -> Iterator[str]:
     """The parameters and flops of each block, with their shares."""
-    parts, sizes = breakdown(graph, levels), cost(graph).sizes
+    parts, sizes = breakdown(graph, levels), graph.bounds
     names = [f"{'  ' * each.level}{shorten(each.name)}" for each in parts]
     width = max((len(name) for name in names), default=0)
     yield f"\n  {'block':<{width}}  {'parameters':>22}  {'flops':>18}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import TextIO
 
 _RESET = "\x1b[0m"
@@ -30,6 +31,11 @@ _LINES = re.compile(
     r"|^  = (?:(?P<help>help:.*)|(?P<label>\w+:))",
     re.MULTILINE,
 )
+
+
+def print_diagnostics(text: str) -> None:
+    """Prints rendered diagnostics on stderr, with colours if it shows them."""
+    print(coloured(text, sys.stderr), file=sys.stderr)
 
 
 def coloured(text: str, stream: TextIO) -> str:
