@@ -513,7 +513,7 @@ class Model:
 
     def cost(self, **sizes: int) -> Cost:
         """Parameters, flops and bytes at sizes such as `T=1024`. Allocates nothing."""
-        bounds = {v.name: v.bound for v in self.graph.varying}
+        bounds = self.graph.bounds
         for name, size in sizes.items():
             if name not in bounds or not 1 <= size <= bounds[name]:
                 known = [f"{n} from 1 to {b}" for n, b in bounds.items()]

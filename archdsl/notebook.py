@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from archdsl.cli.common import parse_settings
 from archdsl.describe.breakdown import breakdown, shares
 from archdsl.diagnostics import Diagnostic, fail
-from archdsl.graph.cost import cost
 from archdsl.graph.nodes import Graph
 from archdsl.graph.printer import show
 from archdsl.syntax.parser import parse
@@ -62,7 +61,7 @@ def compile_cell(shell: Shell, line: str, cell: str) -> Model:
 
 def graph_table(graph: Graph, levels: int = 3) -> str:
     """Returns a table in HTML: the parameters and the flops of each block."""
-    parts, sizes = breakdown(graph, levels), cost(graph).sizes
+    parts, sizes = breakdown(graph, levels), graph.bounds
     at = ", ".join(f"{name} = {size:,}" for name, size in sizes.items())
     rows = [("block", "parameters", "", f"flops at {at}" if at else "flops", "")]
     for part, (params, work) in zip(parts, shares(graph, parts, sizes), strict=True):

@@ -140,7 +140,7 @@ class ExecutionContext:
 
     def bound(self, size: Size) -> int:
         """The largest value that a size can take."""
-        return size.at({axis.name: axis.bound for axis in self.graph.varying})
+        return size.at(self.graph.bounds)
 
     def constant(self, key: tuple[object, ...], make: Callable[[], np.ndarray]) -> Tensor:
         """A table that depends only on sizes, computed once for a model."""

@@ -73,10 +73,9 @@ class Program(Generic[T]):
         self._run.cnt = 1
         self._watched: Sequence[Tensor] = ()
         self._device = device
-        self._runner = (
-            None if spread else runner_for(device)
-        )  # of ours; None if tinygrad runs its own
-        # Our graph runner takes the whole program, not batches of calls.
+        # Of ours; None if tinygrad runs its own.
+        self._runner = None if spread else runner_for(device)
+        # It takes the whole program, not batches of calls.
         self._options = OPTIONS | ({"JIT_BATCH_SIZE": 0} if self._runner else {})
         if TRAINING:
             # Create the device's counter of random numbers now, outside the program.

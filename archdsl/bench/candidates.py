@@ -131,7 +131,7 @@ def workloads(subject: Subject, rows: int, length: int, new: int) -> list[Worklo
         )
     ]
     if not isinstance(find_tokens_and_logits(graph), str):
-        bound = {v.name: v.bound for v in graph.varying}[split_decoding(graph).axis]
+        bound = graph.bounds[split_decoding(graph).axis]
         before = max(min(length, bound - new), 1)
         found.append(
             Workload(

@@ -95,7 +95,7 @@ def _read_graph(path: str) -> Graph:
 def _print_programs(graph: Graph) -> None:
     """Prints the programs for the CPU: of a whole sequence, and for a decoder of the part that
     runs once and of a step of one token."""
-    bounds = {axis.name: axis.bound for axis in graph.varying}
+    bounds = graph.bounds
     print("# whole")
     print(lower(graph, 1, bounds, target=CPU), end="")
     if isinstance(find_tokens_and_logits(graph), str):
@@ -103,7 +103,7 @@ def _print_programs(graph: Graph) -> None:
     plan = split_decoding(graph)
     for title, half in (("once", plan.once), (f"a step along {plan.axis}", plan.step)):
         if half is not None:
-            sizes = {axis.name: axis.bound for axis in half.varying}
+            sizes = half.bounds
             print(f"# {title}")
             print(lower(half, 1, {**sizes, plan.axis: 1}, target=CPU), end="")
 

@@ -114,7 +114,7 @@ def cached_elements(graph: Graph) -> Size:
             vector = prod((axis.size for axis in others), start=Size.of(1))
             size, key = length * vector * times[inputs[param]], (kind, inputs[param])
             before = kept.get(key, Size.of(0))
-            kept[key] = max(before, size, key=lambda size: size.at(_bounds(graph)))
+            kept[key] = max(before, size, key=lambda size: size.at(graph.bounds))
     inside = _sum_over_operators(graph, lambda op, here: op.cache(here))
     for node, _ in walk(graph.nodes):
         if isinstance(node, Scan) and node.along.size.vars:
@@ -129,13 +129,9 @@ def _is_prefix(site: Site) -> bool:
     return site.attr["axis"] == 0 and fixed and bool(behind[0].size.vars)
 
 
-def _bounds(graph: Graph) -> dict[str, int]:
-    return {axis.name: axis.bound for axis in graph.varying}
-
-
 def cost(graph: Graph, sizes: Mapping[str, int] | None = None, dtype: str = "float32") -> Cost:
     """The cost at given sizes of the varying axes; each is at its bound where not given."""
-    at = _bounds(graph) | dict(sizes or {})
+    at = graph.bounds | dict(sizes or {})
     width = BYTES[dtype]
     params, formula = parameter_count(graph), flops(graph)
     cached = cached_elements(graph) * width

@@ -281,6 +281,11 @@ class Graph(Frozen):
         """The inputs without a default."""
         return tuple(each for each in self.inputs if each.default is None)
 
+    @property
+    def bounds(self) -> dict[str, int]:
+        """The largest size of each varying axis, by name."""
+        return {axis.name: axis.bound for axis in self.varying}
+
     def objective(self, op: str) -> Apply | None:
         """The first loss of this operator; None if there is none."""
         return next((each.loss for each in self.losses if each.loss.op == op), None)

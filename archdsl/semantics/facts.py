@@ -53,7 +53,7 @@ def _counts(graph: Graph | None) -> dict[str, Value]:
     if graph is None:
         return {}
     count, formula = parameter_count(graph), flops(graph)
-    bounds = {v.name: v.bound for v in graph.varying}
+    bounds = graph.bounds
     return {
         "params": Scalar(count),
         "weight_bytes": Scalar(count * BYTES["float32"]),

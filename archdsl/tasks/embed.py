@@ -129,7 +129,7 @@ def find_encoder(graph: Graph) -> Encoder:
     The tokens are the input with a padding token, if there are several inputs. The other
     inputs have a default, such as BERT's segments. Of several outputs, `hidden` is used.
     """
-    bounds = {v.name: v.bound for v in graph.varying}
+    bounds = graph.bounds
     integers = [i for i in graph.inputs if i.type.dtype == "int" and len(i.type.axes) == 1]
     tokens = next((i for i in integers if i.pad is not None), next(iter(integers), None))
     problem = "its inputs are not all tokens"

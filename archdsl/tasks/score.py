@@ -76,7 +76,7 @@ def score(
     fewer than two tokens.
     """
     plan = split_decoding(model.graph)
-    bound = {v.name: v.bound for v in model.graph.varying}[plan.axis]
+    bound = model.graph.bounds[plan.axis]
     window = min(bound, _WINDOW) if window is None else window
     stride = window if stride is None else stride
     _check(model, plan.tokens, bound, window, stride, len(tokens))

@@ -44,7 +44,7 @@ def find_roles(graph: Graph) -> Roles:
         target = next(i for i in graph.inputs if i.name == name)
         sources = [i for i in graph.required if i is not target]
         if len(sources) == 1 and sources[0].type.dtype == "int":
-            bounds = {v.name: v.bound for v in graph.varying}
+            bounds = graph.bounds
             longest = (i.type.axes[0].size.at(bounds) for i in (sources[0], target))
             return Roles(sources[0], target, logits, *longest)
         problem = (

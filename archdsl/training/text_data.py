@@ -123,7 +123,7 @@ def windows(
 def window_length(graph: Graph, each: Input, length: int | None) -> int:
     """The positions of a window: `length`, by default all that the model has."""
     (axis,) = each.type.axes
-    bounds = {varying.name: varying.bound for varying in graph.varying}
+    bounds = graph.bounds
     leasts = {varying.name: varying.least for varying in graph.varying}
     loss = graph.objective("next_token")
     ahead = int(str(loss.attr["ahead"])) if loss else 0
