@@ -26,7 +26,6 @@ from archdsl.training.processes import processes
 from archdsl.training.settings import Settings
 
 BATCH, TENSOR = "batch", "tensor"
-FLOAT32 = 4  # bytes of the numbers that devices add up
 
 
 def split_of(
@@ -159,7 +158,7 @@ def plan_split(
             axis.name,
             each.at,
             each.backward,
-            FLOAT32 * each.numbers(rows, sizes) * settings.accumulate,
+            BYTES["float32"] * each.numbers(rows, sizes) * settings.accumulate,
         )
         for axis in split.axes
         for each in axis.sums
