@@ -15,11 +15,12 @@ from archdsl.backend.tinygrad_seam import Ops
 from archdsl.diagnostics import ArchError
 from archdsl.execution.executable import Executable
 from archdsl.execution.train_step import TrainStep
+from archdsl.graph.cost import BYTES
 from archdsl.training import metrics
 from archdsl.training.data import Data
 from archdsl.training.loop import train_step
 from archdsl.training.settings import settings_from
-from archdsl.training.split import FLOAT32, plan_split, split_of
+from archdsl.training.split import plan_split, split_of
 from tests.training.fakes import GRAPH, Counting
 
 ROWS, VOCAB, CONTEXT, PIXELS, CLASSES = 4, 32, 8, 8, 6
@@ -120,7 +121,7 @@ def test_the_traffic_is_that_of_the_plan(name: str) -> None:
     assert split is not None
     sizes = {axis.name: CONTEXT for axis in step.graph.varying}
     plan = plan_split(step.graph, split, "float32", ROWS, sizes, settings, 0)
-    planned = sum(each.bytes for each in plan.traffic) // FLOAT32
+    planned = sum(each.bytes for each in plan.traffic) // BYTES["float32"]
     # And for the length of the gradient, a number for each weight that is split.
     assert received(step) == planned + len(split.axis_of)
 
