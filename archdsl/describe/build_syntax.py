@@ -225,17 +225,23 @@ def plain_type(type: Type) -> ast.Type:
 
 
 class Binding:
-    """Builds the types of a block's parameters, with a name for each varying size."""
+    """Builds the types of a block's parameters, with a name for each varying size.
 
-    def __init__(self, taken: NameScope):
+    An axis without a name gets the one that the block uses for its size.
+    """
+
+    def __init__(self, taken: NameScope, used: Mapping[Size, str] | None = None):
         self.taken = taken
+        self.used = used or {}
         self.named: dict[Size, str] = {}
 
     def type(self, type: Type) -> ast.Type:
         axes = []
         for axis in type.axes:
             if axis.size.value is None and axis.size not in self.named:
-                self.named[axis.size] = self.taken.fresh_name(axis.name or "M")
+                self.named[axis.size] = self.taken.fresh_name(
+                    axis.name or self.used.get(axis.size, "M")
+                )
             known = self.named.get(axis.size)
             axes.append(ast.Axis(SPAN, name(known) if known else size(axis.size), None))
         return ast.Type(SPAN, type.dtype, tuple(axes), None, None)

@@ -289,7 +289,9 @@ class _File:
         taken = NameScope(self.names.values())
         known = {layer.carry: taken.fresh_name("x")}
         known |= {ref: taken.fresh_name(outer[ref]) for ref in outer_refs(layer)}
-        binding = Binding(taken)
+        types = [self.types[node.id] for node in reversed(layer.nodes)]
+        used = {axis.size: axis.name for type in types for axis in type.axes if axis.name}
+        binding = Binding(taken, used)
         self.params[layer.carry] = known
         params = tuple(
             ast.Param(SPAN, name(param), binding.type(self.types[ref]), None)

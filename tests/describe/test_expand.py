@@ -172,6 +172,25 @@ def test_a_stack_that_is_used_again_with_another_memory() -> None:
     assert '-> tied("h", normed = relu_2)' in text
 
 
+def test_a_block_names_an_axis_as_its_steps_do() -> None:
+    text = same_again(
+        graph(
+            """
+            block halves(x: float[T, D]): float[T, D] {
+              x + (x -> reshape("T (H h) -> T H h", H = 2) -> reshape("T H h -> T (H h)"))
+            }
+            model M(D = 8) {
+              input tokens: int[2 <= N <= 8] < 10
+              ids = positions(N - 1) -> sinusoid(D)
+              output out: float[N - 1, D] = ids -> h: halves * 3
+              output whole: float[N, D] = tokens -> embed(10, D)
+            }
+            """
+        )
+    )
+    assert "block h_layer(x: float[T, 8]): float[T, 8]" in text
+
+
 def test_a_stack_that_is_used_again_with_more_inside() -> None:
     text = "float[T, D] = x -> h: sublayer(x) * 3 -> tied(h, z = x -> relu)"
     with pytest.raises(ArchError) as error:
