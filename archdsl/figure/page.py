@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from importlib.resources import files
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -12,41 +13,19 @@ _PAGE = """<!doctype html>
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <style>
+{css}
 body {{ margin: 0; padding: 1rem; font-family: Helvetica, Arial, sans-serif; text-align: center;
   background: #ffffff; color: #1a1a1a }}
 svg {{ max-width: 100%; height: auto }}
-g[data-id]:hover > .box, g[data-id]:hover > .sign {{ stroke-width: 2 }}
-#facts {{ position: fixed; display: none; max-width: 26rem; padding: .5rem .7rem;
-  text-align: left; white-space: pre-wrap; font-size: .8rem; line-height: 1.35;
-  border-radius: .3rem;   background: #1a1a1a; color: #f2f2f2; pointer-events: none }}
-@media (prefers-color-scheme: dark) {{
-  body {{ background: #16181c; color: #f2f2f2 }}
-  #facts {{ background: #f2f2f2; color: #1a1a1a }}
-}}
+@media (prefers-color-scheme: dark) {{ body {{ background: #16181c; color: #f2f2f2 }} }}
 </style>
 </head>
 <body>
 <h1>{title}</h1>
 {svg}
-<div id="facts" role="tooltip"></div>
-<script>
-const facts = document.getElementById("facts");
-for (const group of document.querySelectorAll("svg g[data-id]")) {{
-  const title = group.querySelector("title");
-  if (!title) continue;
-  const text = title.textContent;
-  title.remove();
-  group.setAttribute("aria-label", text);
-  group.addEventListener("pointermove", event => {{
-    facts.textContent = text;
-    facts.style.display = "block";
-    const x = Math.min(event.clientX + 14, innerWidth - facts.offsetWidth - 8);
-    const y = Math.min(event.clientY + 14, innerHeight - facts.offsetHeight - 8);
-    facts.style.left = x + "px";
-    facts.style.top = y + "px";
-  }});
-  group.addEventListener("pointerleave", () => facts.style.display = "none");
-}}
+<script type="module">
+{js}
+attach(document.querySelector("svg"));
 </script>
 </body>
 </html>
@@ -55,4 +34,11 @@ for (const group of document.querySelectorAll("svg g[data-id]")) {{
 
 def page(title: str, svg: str) -> str:
     """The text of the page; it loads nothing else."""
-    return _PAGE.format(title=escape(title), svg=svg)
+    css, js = asset("figure.css"), asset("figure.js").replace("export function", "function")
+    return _PAGE.format(title=escape(title), svg=svg, css=css, js=js)
+
+
+def asset(name: str) -> str:
+    """The text of a file that pages with figures hold, such as `figure.js`: an ES module whose
+    `attach(svg)` makes a figure answer to the pointer and the keyboard."""
+    return files("archdsl.figure").joinpath("assets", name).read_text(encoding="utf-8")

@@ -1,0 +1,179 @@
+/**
+ * An SVG of archdsl that answers: what a box is, which lines it comes from, and what is inside.
+ *
+ * A box is a <g data-id>. The lines of a spec that it comes from are in `data-file` and `data-line`
+ * (the first one), and in `data-lines`: "gpt.arch:12 blocks.arch:4-6". Its <title> says what it is.
+ *
+ *   import { attach } from "./figure.js";
+ *   const figure = attach(document.querySelector("svg.archdsl"), {
+ *     onLine: lines => …,            // pointed at or focused: [{file, first, last}, …]; [] when left
+ *     onOpen: box => …,              // clicked, or Enter; only boxes that `opens(box)` allows
+ *   });
+ *   figure.highlight("gpt.arch", 12);   // the boxes that come from a line; returns how many
+ *   figure.detach();
+ *
+ * The looks are in figure.css.
+ */
+
+/** The lines that a box comes from: [{file, first, last}, …], the most telling one first. */
+export function linesOf(box) {
+  const { file, line, lines } = box.dataset;
+  const found = file && line ? [{ file, first: +line, last: +line }] : [];
+  for (const part of lines?.split(" ") ?? []) {
+    const [, name, first, last] = /^(.*):(\d+)(?:-(\d+))?$/.exec(part);
+    found.push({ file: decodeURIComponent(name), first: +first, last: +(last ?? first) });
+  }
+  return found;
+}
+
+/**
+ * Makes the boxes of an SVG answer to the pointer and to the keyboard: Tab leads to a figure, and
+ * the arrow keys from box to box.
+ *
+ * - `onLine(lines, box)`: a box is pointed at or focused; `lines` is [] and `box` null when left.
+ * - `opens(box)`: whether a box opens; by default all do if there is `onOpen`.
+ * - `onOpen(box)`: a box is clicked, or Enter or Space is pressed on it.
+ * - `describe(text, box)`: the text of the tip, from the one in the SVG.
+ */
+export function attach(svg, options = {}) {
+  const { onLine, onOpen } = options;
+  const describe = options.describe ?? (text => text);
+  const opens = options.opens ?? (() => Boolean(onOpen));
+  const stop = new AbortController();
+  const boxes = [...svg.querySelectorAll("g[data-id]")];
+  // As an image, a figure has no parts; with parts, a reader of screens reads each of them.
+  svg.setAttribute("role", "group");
+  svg.setAttribute("aria-label", svg.querySelector(":scope > title")?.textContent ?? "");
+  svg.querySelector(":scope > title")?.remove(); // a browser would show it as a tip everywhere
+
+  for (const box of boxes) {
+    const title = box.querySelector(":scope > title");
+    if (title) {
+      box.dataset.tip = title.textContent;
+      title.remove();
+    }
+    const open = opens(box);
+    box.classList.toggle("opens", open);
+    box.setAttribute("tabindex", "-1");
+    box.setAttribute("role", open ? "button" : "img");
+    box.setAttribute("aria-label", (box.dataset.tip ?? "").replaceAll("\n", ", "));
+  }
+
+  // The lowest box is where a figure begins.
+  boxes.reduce((a, b) => (a && place(a).y >= place(b).y ? a : b), null)?.setAttribute("tabindex", "0");
+
+  let current = null;
+  const tipOf = box => describe(box.dataset.tip ?? "", box);
+
+  function enter(box) {
+    if (box === current) return;
+    current?.classList.remove("pointed");
+    current = box;
+    box.classList.add("pointed");
+    show(tipOf(box), box.getBoundingClientRect());
+    onLine?.(linesOf(box), box);
+  }
+  function leave() {
+    if (!current) return;
+    current.classList.remove("pointed");
+    current = null;
+    hide();
+    onLine?.([], null);
+  }
+  function open(box) {
+    if (!onOpen || !opens(box)) return false;
+    leave();
+    onOpen(box);
+    return true;
+  }
+  function press(box, event) {
+    const next = neighbour(box, event.key, boxes);
+    if (next) {
+      box.setAttribute("tabindex", "-1");
+      next.setAttribute("tabindex", "0");
+      next.focus();
+    }
+    if (next || (["Enter", " "].includes(event.key) && open(box))) event.preventDefault();
+    if (event.key === "Escape") hide();
+  }
+
+  for (const box of boxes) {
+    const on = (type, run) => box.addEventListener(type, run, { signal: stop.signal });
+    on("pointerenter", () => enter(box));
+    on("pointerleave", leave);
+    on("focus", () => box.matches(":focus-visible") && enter(box)); // a click focuses too
+    on("blur", leave);
+    on("click", () => open(box));
+    on("keydown", event => press(box, event));
+  }
+
+  return {
+    boxes,
+    /** Marks the boxes that come from a line; without a line, none. Returns how many. */
+    highlight(file, line) {
+      let count = 0;
+      for (const box of boxes) {
+        const lines = file === undefined ? [] : linesOf(box);
+        const is = lines.some(each => each.file === file && each.first <= line && line <= each.last);
+        box.classList.toggle("lit", is);
+        count += is;
+      }
+      return count;
+    },
+    /** Shows the tip of a box again, if it is shown: `describe` may say something else now. */
+    refresh() {
+      if (current && !tip?.hidden) show(tipOf(current), current.getBoundingClientRect());
+    },
+    detach() {
+      leave();
+      stop.abort();
+    },
+  };
+}
+
+const WAYS = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
+
+/** Where a box is for the arrow keys: its middle, or the lower edge of a frame. */
+function place(box) {
+  const { x, y, width, height } = box.getBoundingClientRect();
+  return { x: x + width / 2, y: box.querySelector(":scope > .frame") ? y + height : y + height / 2 };
+}
+
+/** The nearest box in the direction of an arrow key, if there is one. */
+function neighbour(box, key, boxes) {
+  if (!WAYS[key]) return null;
+  const [dx, dy] = WAYS[key];
+  const from = place(box);
+  const distance = other => {
+    const { x, y } = place(other);
+    const along = (x - from.x) * dx + (y - from.y) * dy;
+    return along > 1 ? along + 2 * Math.abs((x - from.x) * dy + (y - from.y) * dx) : Infinity;
+  };
+  const best = boxes.reduce((a, b) => (distance(b) < distance(a) ? b : a), box);
+  return distance(best) < Infinity ? best : null;
+}
+
+let tip = null; // one for the page
+
+/** Shows a tip beside a rectangle: at the right, else at the left, else below. */
+function show(text, { left, right, top, bottom }) {
+  if (!tip) {
+    tip = document.createElement("div");
+    tip.className = "archdsl-tip";
+    tip.setAttribute("role", "tooltip");
+    document.body.append(tip);
+  }
+  tip.textContent = text;
+  tip.hidden = !text;
+  const gap = 10;
+  const { offsetWidth: wide, offsetHeight: high } = tip;
+  const sides = [right + gap, left - gap - wide].filter(x => x >= gap && x + wide + gap <= innerWidth);
+  const x = sides[0] ?? Math.max(gap, Math.min(left, innerWidth - wide - gap));
+  const y = sides.length ? top : bottom + gap;
+  tip.style.left = `${x}px`;
+  tip.style.top = `${Math.max(gap, Math.min(y, innerHeight - high - gap))}px`;
+}
+
+function hide() {
+  if (tip) tip.hidden = true;
+}
