@@ -56,22 +56,7 @@ def cost(
     such as {"T": 1024}; the others are at their bounds. `settings` are parameters of the
     model, such as {"depth": 24}.
     """
-    graph = _analysis(spec, model, settings).graph
-    varying = [axis.name for axis in graph.varying]
-    for name, size in (sizes or {}).items():
-        if name not in varying:
-            known = ", ".join(f"`{each}`" for each in varying) or "none"
-            fail(
-                "axis",
-                f"no axis `{name}` of `{graph.name}` varies",
-                expected=f"one of {known}" if varying else "no sizes: all axes are fixed",
-                help=did_you_mean(name, varying),
-            )
-        (axis,) = (each for each in graph.varying if each.name == name)
-        if not axis.least <= size <= axis.bound:
-            allowed = f"{axis.least} to {axis.bound}"
-            fail("argument-value", f"`{name}` cannot be {size}", expected=allowed)
-    return facts(graph, sizes)
+    return facts(_analysis(spec, model, settings).graph, sizes)
 
 
 def diff(

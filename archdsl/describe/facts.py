@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from archdsl.diagnostics import did_you_mean, fail, listing
 from archdsl.graph.cost import cost
 from archdsl.graph.nodes import Graph
 
@@ -14,6 +15,7 @@ def facts(graph: Graph, sizes: Mapping[str, int] | None = None) -> dict[str, Any
 
     `sizes` are lengths of varying axes; the others are at their bounds.
     """
+    check_sizes(graph, sizes or {})
     found, types = cost(graph, sizes), graph.types()
     return {
         "model": graph.name,
@@ -28,3 +30,20 @@ def facts(graph: Graph, sizes: Mapping[str, int] | None = None) -> dict[str, Any
         "activation_bytes": found.activation_bytes,
         "cache_bytes": found.cache_bytes,
     }
+
+
+def check_sizes(graph: Graph, sizes: Mapping[str, int]) -> None:
+    """Raises ArchError for a size of an axis that does not vary, or cannot have this size."""
+    varying = {axis.name: axis for axis in graph.varying}
+    for name, size in sizes.items():
+        if name not in varying:
+            fail(
+                "axis",
+                f"no axis `{name}` of `{graph.name}` varies",
+                expected=listing(varying) or "no sizes: all axes are fixed",
+                help=did_you_mean(name, varying),
+            )
+        axis = varying[name]
+        if not axis.least <= size <= axis.bound:
+            allowed = f"{axis.least} to {axis.bound}"
+            fail("argument-value", f"`{name}` cannot be {size}", expected=allowed)

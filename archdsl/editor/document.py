@@ -79,21 +79,22 @@ class Document:
     """An open file. `update` gives it a new text; `check` finds the mistakes.
 
     `built` are the models and variants as they were last built: again only if an item that
-    they depend on has changed.
+    they depend on has changed. `waiting` are those that the check has still to build.
     """
 
     def __init__(self, path: Path, text: str):
         self.path = path
         self._parser = ItemParser(str(path))
         self.built: dict[str, Built] = {}
+        self.waiting: list[str] = []
         self.update(text)
 
     def update(self, text: str) -> None:
         self.given = text
         self.version = Version(self._parser.parse(text), self.path)
 
-    def check(self) -> Iterator[list[Diagnostic]]:
-        """Yields the mistakes of the file, again after each model that is built.
+    def check(self, first: str | None = None) -> Iterator[list[Diagnostic]]:
+        """Yields the mistakes of the file, again after each model that is built, `first` first.
 
         Before a model is built, its mistakes are those of the last version, if the text that
         they are about is unchanged. The last list is complete: the mistakes that
@@ -109,13 +110,15 @@ class Document:
             return
         needs = {name: _needs(run, name) for name in standalone_names(run.file)}
         self.built = {name: self.built[name] for name in needs if name in self.built}
-        old = [
+        self.waiting = [
             name
             for name in needs
             if name not in self.built or not _same(self.built[name].needs, needs[name])
         ]
         yield self._together(run)
-        for name in old:
+        self.waiting.sort(key=lambda name: name != first)
+        while self.waiting:
+            name = self.waiting.pop(0)
             self.built[name] = _build(run, name, needs[name])
             yield self._together(run)
 

@@ -33,7 +33,8 @@ def problems(version: Version, diagnostics: Iterable[Diagnostic]) -> list[Proble
     return sorted(found, key=lambda each: (each.range.start.line, each.range.start.column))
 
 
-def _problem(version: Version, diagnostic: Diagnostic) -> Problem:
+def message(diagnostic: Diagnostic) -> str:
+    """A mistake in words, without places."""
     lines = [diagnostic.message]
     if diagnostic.expected is not None:
         lines.append(f"expected: {diagnostic.expected}")
@@ -42,6 +43,10 @@ def _problem(version: Version, diagnostic: Diagnostic) -> Problem:
     lines += [note.message for note in diagnostic.notes if not note.span]
     if diagnostic.help is not None:
         lines.append(f"help: {diagnostic.help}")
+    return "\n".join(lines)
+
+
+def _problem(version: Version, diagnostic: Diagnostic) -> Problem:
     others = [(version.location(n.span), n.message) for n in diagnostic.notes if n.span]
     place = diagnostic.span
     if place is not None and not version.is_own(place):
@@ -50,7 +55,7 @@ def _problem(version: Version, diagnostic: Diagnostic) -> Problem:
         place = own[-1] if own else _use(version, Path(place.source.path))
     range = version.range(place) if place else version.lines.range(0, 0)
     help = diagnostic.help
-    return Problem(range, diagnostic.code, "\n".join(lines), tuple(others), help)
+    return Problem(range, diagnostic.code, message(diagnostic), tuple(others), help)
 
 
 def _use(version: Version, path: Path) -> Span | None:
