@@ -53,8 +53,11 @@ class Size(Frozen):
         return _Reader(text).size()
 
     def __add__(self, other: Size | int) -> Size:
+        other = Size.of(other)
+        if not self.terms or not other.terms:
+            return self if self.terms else other
         sums = dict(self.terms)
-        for axes, factor in Size.of(other).terms:
+        for axes, factor in other.terms:
             sums[axes] = sums.get(axes, 0) + factor
         return _size(sums)
 
@@ -203,8 +206,10 @@ def format_integer(number: int) -> str:
 
 
 def _size(terms: Mapping[tuple[Factor, ...], int]) -> Size:
-    kept = ((axes, factor) for axes, factor in terms.items() if factor)
-    return Size(tuple(sorted(kept, key=lambda term: list(map(_order, term[0])))))
+    kept = [(axes, factor) for axes, factor in terms.items() if factor]
+    if len(kept) > 1:
+        kept.sort(key=lambda term: list(map(_order, term[0])))
+    return Size(tuple(kept))
 
 
 class Axis(Frozen):
