@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import lru_cache
 from math import prod
 
 from archdsl.diagnostics import listing
@@ -19,6 +20,7 @@ from archdsl.graph.types import Axis, Size, Type
 _TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_]\w*|1\b)|(?P<mark>[()]))")
 
 
+@lru_cache
 def parse_pattern(
     pattern: str,
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:

@@ -224,7 +224,8 @@ class _Verifier:
         result = self.types[node.result]
         _require(len(result.axes) == 1, node.id, f"returns {result}, which is no vector")
         type = mixture_type(x, gates, result)
-        _require(type.is_same(node.type), node.id, f"has type {node.type} instead of {type}")
+        if not type.is_same(node.type):  # the texts of two types take long, for every operator
+            raise BrokenGraph(f"{node.id} has type {node.type} instead of {type}")
 
     def scan(self, node: Scan, known: set[str]) -> None:
         carry = node.carry_type
@@ -297,7 +298,8 @@ class _Verifier:
         except Mismatch as refused:
             message = f"{node.id} does not follow the type rule of {node.op}: {refused}"
             raise BrokenGraph(message) from refused
-        _require(type.is_same(node.type), node.id, f"has type {node.type} instead of {type}")
+        if not type.is_same(node.type):  # the texts of two types take long, for every operator
+            raise BrokenGraph(f"{node.id} has type {node.type} instead of {type}")
 
     def type_after_tail(self, node: Apply, type: Type) -> Type:
         """The type after the operators that are fused into a node."""

@@ -52,12 +52,13 @@ def _counts(graph: Graph | None) -> dict[str, Value]:
     """The counts of a graph that facts can use."""
     if graph is None:
         return {}
-    count, formula = parameter_count(graph), flops(graph)
-    bounds = graph.bounds
+    count, bounds = parameter_count(graph), graph.bounds
     return {
         "params": Scalar(count),
         "weight_bytes": Scalar(count * BYTES["float32"]),
-        "flops": Function(lambda **at: formula.at(bounds | at), tuple(bounds), optional=True),
+        "flops": Function(
+            lambda **at: flops(graph).at(bounds | at), tuple(bounds), optional=True
+        ),
     }
 
 
