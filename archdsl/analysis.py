@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from archdsl.describe.block_model import NUMBER, block_model, without_value
+from archdsl.describe.block_model import NUMBER, block_model, result_names, without_value
 from archdsl.diagnostics import ArchError, Diagnostic, Note, Span
 from archdsl.frozen import Frozen
-from archdsl.graph.nodes import Graph
+from archdsl.graph.excerpt import excerpt
+from archdsl.graph.nodes import Graph, Input
 from archdsl.graph.sites import parameters, trained
 from archdsl.graph.unused import drop_absent
 from archdsl.graph.verify import verify
@@ -34,7 +35,7 @@ from archdsl.semantics.model_parameters import Setting
 from archdsl.semantics.models import ModelBuilder
 from archdsl.semantics.names import check_names
 from archdsl.semantics.report import Report
-from archdsl.semantics.values import Env, Value
+from archdsl.semantics.values import Env, Tensor, Value
 from archdsl.syntax import ast
 
 
@@ -87,9 +88,11 @@ def analyse(
 
 
 def analyse_block(spec: str, settings: Mapping[str, Setting] | None = None) -> Analysis | None:
-    """Analyses the block of `path:block` as a model of its own (`block_model`).
+    """Analyses the block of `path:block`.
 
-    Returns None if the name is that of no block, or if there is none.
+    Without settings, it is as the first model that calls it has it: a model of its own file, or
+    one of the files beside it if the block cannot be built alone. Else it is a model of its own
+    (`block_model`). Returns None if the name is that of no block.
     """
     file, path, named = _file(spec)
     blocks = (item for item in file.items if isinstance(item, ast.Block))
@@ -97,9 +100,61 @@ def analyse_block(spec: str, settings: Mapping[str, Setting] | None = None) -> A
     if block is None:
         return None
     assert path is not None
-    given = settings or {}
+    if settings:
+        return _alone(block, path, settings)
+    if found := _as_called(block, file, path):
+        return found
+    try:
+        return _alone(block, path, {})
+    except ArchError:
+        if found := _as_called_beside(block, path):
+            return found
+        raise
+
+
+def _as_called_beside(block: ast.Block, path: Path) -> Analysis | None:
+    """The part of a model that calls a block, of the other files of its folder."""
+    for other in sorted(path.parent.glob("*.arch")):
+        with suppress(ArchError):  # the mistakes of other files are not those of the block
+            source = read(str(other))
+            named = path.name in source.text or block.name.id in source.text
+            if named and (found := _as_called(block, tree(source), other)):
+                return found
+    return None
+
+
+def _as_called(block: ast.Block, file: ast.File, path: Path) -> Analysis | None:
+    """The part of a model that calls a block, of the first such model of a file."""
+    run = Run(file, path)
+    for name in standalone_names(file):
+        built = run.alone().build(name)
+        call = built and built.elaborator.builder.called.get(block.name.span)
+        if built and call:
+            given = {tensor.ref: param for param, tensor in call.given}
+            names = result_names(len(call.results))
+            results = {n: each.ref for n, each in zip(names, call.results, strict=True)}
+            graph = excerpt(_whole(built), block.name.id, given, results, call.path)
+            if graph:
+                return replace(built, graph=graph)
+    return None
+
+
+def _whole(built: Analysis) -> Graph:
+    """The graph of a model with the parts that conditions leave out."""
+    builder, values = built.elaborator.builder, built.env.names
+    inputs = tuple(
+        Input(name, value.type)
+        for name, value in values.items()
+        if isinstance(value, Tensor) and value.ref == name
+    )
+    varying = tuple(builder.varying.values())
+    return replace(built.graph, varying=varying, inputs=inputs, nodes=tuple(builder.nodes))
+
+
+def _alone(block: ast.Block, path: Path, given: Mapping[str, Setting]) -> Analysis | None:
+    """A block as a model of its own."""
     run = Run(block_model(block, path.name, given), path.parent / block.name.id)
-    built = run.build(named, given)
+    built = run.build(block.name.id, given)
     guessed = [param for param in without_value(block) if param.name.id not in given]
     if run.report.diagnostics and guessed:
         notes = [

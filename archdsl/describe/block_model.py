@@ -32,6 +32,11 @@ def without_value(block: ast.Block) -> list[ast.Param]:
     return [each for each in block.params.params if each.type is None and each.default is None]
 
 
+def result_names(count: int) -> list[str]:
+    """The names of the results of a block."""
+    return ["result"] if count == 1 else [f"result_{n}" for n in range(1, count + 1)]
+
+
 def _text(block: ast.Block, values: Mapping[str, int | float | str]) -> str:
     name, varying = block.name.id, set[str]()
     sizes: dict[str, int] = {}
@@ -72,13 +77,14 @@ def _outputs(block: ast.Block, value: str) -> Iterator[str]:
                 help="declare it: `block name(…): float[T, D] { … }`",
             )
         case ast.Types(types=types):
-            names = [f"result_{number}" for number in range(1, len(types) + 1)]
+            names = result_names(len(types))
             values = [f"value_{number}" for number in range(1, len(types) + 1)]
             yield f"  {', '.join(values)} = {value}"
             for result, each, type in zip(names, values, types, strict=True):
                 yield f"  output {result}: {type_text(type)} = {each}"
         case ast.Type():
-            yield f"  output result: {type_text(block.type)} = {value}"
+            (result,) = result_names(1)
+            yield f"  output {result}: {type_text(block.type)} = {value}"
 
 
 def _literal(value: int | float | str) -> str:

@@ -8,7 +8,7 @@ from archdsl.diagnostics import Note, Span, listing
 from archdsl.graph.masks import CAUSAL
 from archdsl.semantics.binding import Arguments, Bound
 from archdsl.semantics.evaluators import Evaluators
-from archdsl.semantics.graph_builder import GraphBuilder
+from archdsl.semantics.graph_builder import Called, GraphBuilder
 from archdsl.semantics.library import Definition
 from archdsl.semantics.numbers import FUNCTIONS
 from archdsl.semantics.shapes import Shapes
@@ -90,11 +90,18 @@ class Blocks:
             self.builder.places.enter(place, where, named, bool(label)),
         ):
             result = self._body(block, inner)
+            path = self.builder.places.prefix
             if named:
                 self.builder.name_value(result, self.builder.places.prefix)
         if isinstance(result, Poison) or not self._has_type(block, result, inner):
             return POISON
         several = result.tensors if isinstance(result, Several) else (result,)
+        given = tuple(
+            (name, value)
+            for name, value in inner.names.items()
+            if name in arguments.slots and isinstance(value, Tensor)
+        )
+        self.builder.called.setdefault(block.name.span, Called(path, given, several))
         types: list[ast.Type | None] = [None] * len(several)
         if block.type is not None:
             types = list(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from archdsl.diagnostics import Diagnostic, Note, Span
+from archdsl.frozen import Frozen
 from archdsl.graph.nodes import Node
 from archdsl.graph.types import Axis, Varying
 from archdsl.semantics.places import Places
@@ -16,6 +17,15 @@ from archdsl.semantics.unknown import unknown_value
 from archdsl.semantics.values import POISON, Env, Poison, Scalar, Tensor, Value, value_text
 from archdsl.syntax import ast
 from archdsl.syntax.traversal import walk
+
+
+class Called(Frozen):
+    """A call of a block: the path of its body, the tensors that it is given by the names of its
+    parameters, and its results."""
+
+    path: str
+    given: tuple[tuple[str, Tensor], ...]
+    results: tuple[Tensor, ...]
 
 
 class GraphBuilder:
@@ -33,6 +43,7 @@ class GraphBuilder:
         self.reported: set[tuple[str | None, Span | None]] = set()
         self.values: dict[Span, Value] = {}  # of definitions and of calls, when first
         # elaborated: by the span of the name
+        self.called: dict[Span, Called] = {}  # the first call of each block, in the same way
         self.ids = 0
         # In the update of a state: the axis of the positions, and its name there.
         self.scanned: tuple[Axis, str] | None = None

@@ -13,6 +13,7 @@ from archdsl.figure.fold import fold
 from archdsl.figure.structure import Box, Frame, Level, Sign, items, show
 from archdsl.figure.titles import CIRCLES, KINDS, TITLES
 from archdsl.graph.ops import OPERATORS
+from archdsl.graph.verify import verify
 
 
 @pytest.mark.parametrize("level", ["model", "block", "operator"])
@@ -45,6 +46,33 @@ def test_tree_of_a_block(name: str, golden: Callable[[str, str], None]) -> None:
 def test_a_model_is_no_block() -> None:
     assert analyse_block("gpt.arch:GPT") is None
     assert analyse_block("gpt.arch") is None
+
+
+def test_a_block_is_drawn_as_its_model_calls_it() -> None:
+    """With the sizes, the choices and the blocks of the call, and its tensors as inputs."""
+    analysis = analyse_block("whisper.arch:decoder_layer")
+    assert analysis is not None
+    assert [each.name for each in analysis.graph.inputs] == ["x", "memory"]
+    found = [item for item in items(fold(analysis.graph).body) if isinstance(item, Box)]
+    assert [item.title for item in found] == [
+        *("Layer Norm", "Masked Multi-Head Attention"),
+        *("Layer Norm", "Multi-Head Attention"),
+        *("Layer Norm", "Feed Forward"),
+    ]
+    assert {item.type for item in found} == {"T × 512"}
+
+
+def test_a_block_that_takes_a_block_has_that_of_the_call() -> None:
+    analysis = analyse_block("llama.arch:rms_layer")
+    assert analysis is not None
+    verify(analysis.graph)
+    notes = [item.note for item in items(fold(analysis.graph).body) if isinstance(item, Box)]
+    assert notes == ["", "RoPE", "", "SwiGLU"]
+
+
+def test_a_block_that_takes_a_block_and_is_not_called() -> None:
+    with pytest.raises(ArchError, match="`pre_norm` cannot be drawn alone: it takes a block"):
+        analyse_block("blocks.arch:pre_norm", {"eps": 1e-5})
 
 
 def test_settings_of_a_block() -> None:
