@@ -20,7 +20,7 @@ from archdsl.describe.operators import usage
 from archdsl.diagnostics import CODES
 from archdsl.graph.ops import CALLED
 from archdsl.semantics.library import find
-from tests import sample_prose
+from tests import sample_prose, tutorial
 from tests.reference import zoo
 from tests.reference.agreement import TOLERANCE
 
@@ -44,8 +44,8 @@ def test_every_spec_in_the_documentation_checks_and_is_formatted(page: str, text
     assert archdsl.format(file) == text
 
 
-# A file name that a page uses for an edited spec, and the edit.
-EDITED = {"leaky.arch": (", causal", "")}
+# A file name that a page uses for an edited spec, and what the edit removes.
+EDITED = {"leaky.arch": ", causal", "encoder.arch": r", causal|\n  loss .*\n"}
 
 
 def commands(page: Path) -> list[tuple[str, str, str]]:
@@ -84,21 +84,10 @@ def test_every_command_prints_what_is_shown(
     monkeypatch.chdir(tmp_path)
     name = arguments[1]
     if find(name) is None:
-        (tmp_path / name).write_text(spec.replace(*EDITED.get(name, ("", ""))))
+        (tmp_path / name).write_text(re.sub(EDITED[name], "", spec) if name in EDITED else spec)
     main(arguments)
     out, err = capsys.readouterr()
-    assert re.fullmatch(pattern(printed), out + err), out + err
-
-
-def pattern(printed: str) -> str:
-    """Returns a regular expression: `…` matches any text, and alone on a line any lines."""
-    lines = (
-        r"(?:.*\n)*?"
-        if line.strip() == "…"
-        else ".*".join(map(re.escape, line.split("…"))) + r"\n"
-        for line in printed.splitlines()
-    )
-    return "".join(lines)
+    assert re.fullmatch(tutorial.pattern(printed), out + err), out + err
 
 
 @pytest.mark.slow
@@ -142,6 +131,13 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
 
 
+def test_the_index_lists_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"\]\(([^)]+)\)", index))
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert listed == pages | {"errors/README.md"}
+
+
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
 def test_the_source_files_that_a_page_names_exist(page: Path) -> None:
     for name in re.findall(r"`([\w/]+\.(?:py|c|h))`", page.read_text(encoding="utf-8")):
@@ -152,6 +148,57 @@ def test_the_source_files_that_a_page_names_exist(page: Path) -> None:
             ROOT / "tests/backend",
         )
         assert any((folder / name).exists() for folder in folders), f"{page.name}: {name}"
+
+
+QUOTES = [
+    (page.name, *quote)
+    for page in PAGES
+    for quote in re.findall(
+        r"^`([\w/]+\.(?:c|py))`:\n\n```\w+\n(.*?)^```$",
+        page.read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("page", "file", "text"), QUOTES, ids=[f"{q[0]}-{q[1]}" for q in QUOTES]
+)
+def test_quoted_lines_are_in_their_file(page: str, file: str, text: str) -> None:
+    content = (ROOT / file).read_text(encoding="utf-8")
+    assert re.search(tutorial.pattern(text), content), f"{page} quotes {file}"
+
+
+EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+ADDED = "".join(re.findall(r"^```diff\n(.*?)^```$", EXTENDING, re.MULTILINE | re.DOTALL))
+
+
+def test_the_spec_that_explains_specs_is_the_one_of_the_library() -> None:
+    assert (
+        snippets(ROOT / "docs" / "extending.md")[0] == (ROOT / "specs/olmo2.arch").read_text()
+    )
+
+
+def apply(diff: str, folder: Path, *options: str) -> None:
+    # Without GIT_DIR, the folder would be looked up in the repository around it.
+    command = ["git", "apply", *options, "-"]
+    outside = os.environ | {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
+    subprocess.run(command, cwd=folder, env=outside, input=diff, text=True, check=True)
+
+
+def test_the_operator_of_the_documentation_can_be_added() -> None:
+    apply(ADDED, ROOT, "--check")
+
+
+@pytest.mark.slow
+def test_the_operator_of_the_documentation_works(tmp_path: Path) -> None:
+    for name in ("archdsl", "specs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    apply(ADDED, tmp_path)
+    spec, *code = re.findall(r"^```\w+ after-diff\n(.*?)^```$", EXTENDING, re.M | re.S)
+    (tmp_path / "turned.arch").write_text(spec, encoding="utf-8")
+    there = os.environ | {"PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", "".join(code)], cwd=tmp_path, env=there, check=True)
 
 
 def operators() -> str:
@@ -213,28 +260,8 @@ def test_the_zoo_page_is_up_to_date(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.slow
-def test_the_tutorial_works_word_by_word(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
-    specs = dict(re.findall(r"`(\w+\.arch)`:\n\n```arch\n(.*?)^```$", page, re.M | re.S))
-    assert specs.keys() == {"mine.arch", "parallel.arch"}
-    for name, text in specs.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    _, *scripts = re.findall(r"^```sh\n(.*?)^```$", page, re.M | re.S)  # the first installs
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    printed = [
-        subprocess.run(
-            ["bash", "-euc", script],
-            cwd=tmp_path,
-            env=os.environ | {"PATH": path, "DEV": "CPU"},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for script in scripts
-    ]
-    shown = re.findall(r"^```sh\n.*?^```$\n\n^```text\n(.*?)^```$", page, re.M | re.S)
-    assert shown == printed[1:2]
+def test_the_tutorial_works_word_by_word_in_an_empty_environment(tmp_path: Path) -> None:
+    waiting = sum(seconds for _, seconds in tutorial.follow(tmp_path))
+    assert waiting + tutorial.reading() <= tutorial.LIMIT
     assert (tmp_path / "runs" / "parallel" / "curves.svg").exists()
-    assert len(printed[-2]) > 240  # two texts
     assert (tmp_path / "attention.svg").exists()

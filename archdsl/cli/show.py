@@ -68,9 +68,13 @@ def _emit_graph(args: argparse.Namespace, graph: Graph) -> int:
         case "typed":
             print(show(graph), end="")
         case "passes":
+            before = show(graph)
             for step, passed in zip(PIPELINE, apply_all(graph), strict=True):
-                print(f"# after {step.__name__}")
-                print(show(passed), end="")
+                after = show(passed)
+                changed = after != before
+                print(f"# after {step.__name__}" + ("" if changed else ": unchanged"))
+                print(after if changed else "", end="")
+                before = after
             _print_decoding(passed)
         case "program":
             _print_programs(optimise(graph))

@@ -126,7 +126,7 @@ def test_show_emits_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     starts = {
         "ast": "File\n  Use",
         "typed": "graph GPT init normal",
-        "passes": "# after eliminate_dead_code\ngraph GPT",
+        "passes": "# after eliminate_dead_code: unchanged\n",
         "weights": "embed.weight: [11, 8]\nposenc.weight: [7, 8]\n",
     }
     for stage, start in starts.items():
