@@ -18,7 +18,7 @@ CODES = {
     # reading
     "syntax": "The text does not follow the grammar.",
     "file": "A file cannot be found, read or written.",
-    "limit": "A file declares a size beyond a limit.",
+    "limit": "A size or a time is beyond a limit.",
     "cycle": "A file uses itself, or a block calls itself, directly or through others.",
     # names
     "unknown-name": "No definition with this name is in scope.",

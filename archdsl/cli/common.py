@@ -32,6 +32,7 @@ GROUPS = {
         "chat": "chat with a model in the terminal",
         "translate": "translate text with an encoder-decoder, greedy or by beam search",
         "classify": "classify images",
+        "play": "write a spec in the browser, see its figure and cost, and run it",
         "attend": "draw what the heads of a layer attend to, over a text or an image",
         "embed": "turn texts into embedding vectors",
         "transcribe": "turn speech into text",

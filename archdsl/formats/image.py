@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import threading
 from collections.abc import Iterator
@@ -21,9 +22,9 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _one_reader = threading.Lock()  # Pillow's limit belongs to the process
 
 
-def read_image(path: str | Path) -> Any:
+def read_image(path: str | Path | bytes) -> Any:
     """Reads a Pillow image in RGB, rotated by its EXIF orientation; transparent pixels become
-    white.
+    white. `path` is a file, or its content.
 
     Raises `ArchError`: "file" if it cannot be read or Pillow is missing, "limit" if it is too
     large.
@@ -31,8 +32,11 @@ def read_image(path: str | Path) -> Any:
     pillow = _pillow()
     from PIL import ImageOps
 
+    name = "the image" if isinstance(path, bytes) else f"`{path}`"
+
     try:
-        with open_file(path) as file, _open_image(pillow, file, path) as opened:
+        content = io.BytesIO(path) if isinstance(path, bytes) else open_file(path)
+        with content as file, _open_image(pillow, file, name.strip("`")) as opened:
             picture = ImageOps.exif_transpose(opened)
             if "A" in picture.getbands() or "transparency" in picture.info:
                 white = pillow.new("RGBA", picture.size, "white")
@@ -42,7 +46,7 @@ def read_image(path: str | Path) -> Any:
         # Pillow's own messages are unclear; it reports some damage as SyntaxError.
         reason = getattr(error, "strerror", None) or "it is not an image that Pillow can read"
         expected = f"an image in one of the formats {listing(_FORMATS)}"
-        fail("file", f"cannot read `{path}`: {reason}", expected=expected, cause=error)
+        fail("file", f"cannot read {name}: {reason}", expected=expected, cause=error)
 
 
 @contextmanager

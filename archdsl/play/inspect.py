@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, TypeAlias, get_args
 
 from archdsl.analysis import Analysis, Run
@@ -102,11 +102,13 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 class Inspector:
     """Answers questions about the versions of one text; builds again only what has changed.
 
-    An inspector is for one thread.
+    The text may use the specs of `folder`, by default the standard library, which it may always
+    use. An inspector is for one thread.
     """
 
-    def __init__(self) -> None:
-        self._document = Document(standard_library() / NAME, "")  # only its folder is read
+    def __init__(self, folder: Path | None = None) -> None:
+        # Only the folder is read.
+        self._document = Document((folder or standard_library()) / NAME, "")
 
     def answers(self, request: Request) -> Iterator[Data]:
         """Yields an answer after each model that is built; the last one is `complete`.
@@ -116,11 +118,8 @@ class Inspector:
         `outputs`, `cost`, `blocks` and `figure`. Of a model with mistakes these are missing.
         """
         document = self._document
-        if document.given != request.text:
-            document.update(request.text)
+        models, chosen = self._read(request)
         version = document.version
-        models = list(_models(version))
-        chosen = _choose(models, request.model)
         about: Data | None = None
         found: list[Diagnostic] = []
         for found in document.check(first=chosen):
@@ -133,6 +132,25 @@ class Inspector:
         """The complete answer."""
         *_, last = self.answers(request)
         return last
+
+    def analysis(self, request: Request) -> Analysis:
+        """The model that a request names, to run it; raises `ArchError` if it has mistakes."""
+        _, chosen = self._read(request)
+        for _ in self._document.check(first=chosen):
+            if chosen in self._document.built and chosen not in self._document.waiting:
+                break
+        found = self._analysis(chosen, request.values or {})
+        if found is None:
+            mistakes = chosen or self._document.version.pieces.mistakes
+            fail("model", "the text has mistakes" if mistakes else "the text has no model")
+        return found
+
+    def _read(self, request: Request) -> tuple[list[Data], str | None]:
+        """The models of the text, which is now that of the document, and the chosen one."""
+        if self._document.given != request.text:
+            self._document.update(request.text)
+        models = list(_models(self._document.version))
+        return models, _choose(models, request.model)
 
     def _about(self, name: str | None, request: Request) -> Data:
         """What an answer says of a model."""

@@ -57,13 +57,15 @@ class Preprocessor:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def __call__(self, path: str | Path) -> Pixels:
+    def __call__(self, path: str | Path | bytes) -> Pixels:
         """Reads an image as float32 [channels, height, width], rotated by its EXIF orientation.
+        `path` is a file, or its content.
 
         Transparent pixels become white. Raises `ArchError` "file" if Pillow cannot read it,
         "limit" if it is too large, before or after resizing.
         """
         picture = read_image(path)
+        name = "the image" if isinstance(path, bytes) else path
         if len(self.mean) == 1:
             picture = picture.convert("L")
         if self.size is not None:
@@ -74,12 +76,12 @@ class Preprocessor:
                 size = tuple(int(self.size * side / short) for side in (height, width))
             else:
                 size = self.size
-            check_limit("input_pixels", math.prod(size), f"{path} as {self.path} resizes it")
+            check_limit("input_pixels", math.prod(size), f"{name} as {self.path} resizes it")
             picture = picture.resize(size[::-1], resample=self.resample)
         values = np.atleast_3d(np.asarray(picture))  # [height, width, channels]
         if self.crop is not None:
             values = _centre_crop(values, self.crop)
-        check_limit("input_pixels", values.shape[0] * values.shape[1], path)
+        check_limit("input_pixels", values.shape[0] * values.shape[1], name)
         with np.errstate(all="ignore"):
             scaled = (values * self.scale).astype(np.float32)
             mean, std = (np.array(each, np.float32) for each in (self.mean, self.std))
@@ -87,7 +89,7 @@ class Preprocessor:
         if not np.isfinite(pixels).all():
             fail(
                 "config",
-                f"{self.path}: the pixels of {path} become NaN or infinite",
+                f"{self.path}: the pixels of {name} become NaN or infinite",
                 found=f"rescale_factor {self.scale}, image_mean {self.mean}, "
                 f"image_std {self.std}",
             )

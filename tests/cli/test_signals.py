@@ -33,6 +33,7 @@ WORK = {
     "chat": ("import tinygrad", "folder"),
     "translate": ("import tinygrad", "annalog.arch text --vocab a.txt"),
     "classify": ("import tinygrad", "folder a.png"),
+    "play": ("socket.bind 127.0.0.1", "--no-browser"),
     "attend": ("import tinygrad", "folder text"),
     "embed": ("import tinygrad", "folder text"),
     "transcribe": ("import tinygrad", "folder a.wav"),

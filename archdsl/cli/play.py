@@ -1,0 +1,192 @@
+"""`archdsl play`: the playground in a browser, with a model that runs on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import signal
+import webbrowser
+from dataclasses import replace
+from pathlib import Path
+
+from archdsl.analysis import split
+from archdsl.cli.checkpoints import find_files, find_tokenizer, is_spec
+from archdsl.cli.common import Subparsers, add_command, add_device, print_note
+from archdsl.diagnostics import fail
+from archdsl.formats import resolve
+from archdsl.play.given import Given
+from archdsl.play.server import LOOPBACK, Server
+from archdsl.semantics.library import read, read_text_file
+from archdsl.syntax.printer import format
+from archdsl.training.trained import TrainedRun, find_run
+
+_SECONDS = 60.0
+_GIGABYTES = 8.0
+
+
+def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = add_command(
+        commands,
+        "play",
+        "[FILE[:VARIANT] | CHECKPOINT]",
+        "archdsl play",
+        "archdsl play gpt2.arch:small",
+        "archdsl play runs/shakespeare",
+        "archdsl play gpt.arch --weights trained.safetensors --tokenizer tokenizer.json",
+    )
+    parser.add_argument(
+        "spec",
+        nargs="?",
+        metavar="FILE",
+        help="a spec; or, to run it with its weights, the folder of a training run, a folder "
+        "with config.json and weights, or a .gguf file (default: an example)",
+    )
+    weights = parser.add_argument_group("the model")
+    weights.add_argument("--weights", metavar="PATH", help="the weights of a spec")
+    weights.add_argument(
+        "--map",
+        metavar="TITLE",
+        help="the spec's `weights` block with the names of the tensors",
+    )
+    weights.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="a folder or file with a tokenizer (default: that of the checkpoint; without one, "
+        "the page takes numbers of tokens)",
+    )
+    add_device(weights, checkpoint=True)
+    limits = parser.add_argument_group("limits of a run")
+    limits.add_argument(
+        "--seconds",
+        type=_positive,
+        default=_SECONDS,
+        metavar="S",
+        help="its process ends after S seconds (default: %(default)g)",
+    )
+    limits.add_argument(
+        "--memory",
+        type=_positive,
+        default=_GIGABYTES,
+        metavar="GB",
+        help="a model that needs more is refused (default: %(default)g)",
+    )
+    page = parser.add_argument_group("the page")
+    page.add_argument(
+        "--port",
+        type=_port,
+        default=0,
+        metavar="N",
+        help="the port on 127.0.0.1; 0 is a free one (default: %(default)s)",
+    )
+    page.add_argument(
+        "--no-browser", action="store_true", help="only print the address, open no browser"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    given = _given(args)
+    try:
+        server = Server(given, args.port, args.seconds, round(args.memory * 10**9))
+    except OSError as error:
+        reason = (
+            "another program uses it" if error.errno == errno.EADDRINUSE else error.strerror
+        )
+        fail(
+            "argument-value",
+            f"cannot serve on port {args.port} of {LOOPBACK}: {reason}",
+            help="choose another one, as in `--port 8765`; `--port 0` takes a free one",
+            cause=error,
+        )
+    with server.serving():
+        print(server.url, flush=True)
+        print_note("Only this machine can open it. Ctrl-C ends it.")
+        if not args.no_browser:
+            webbrowser.open(server.url)
+        while True:
+            signal.pause()
+
+
+def _given(args: argparse.Namespace) -> Given:
+    """What the arguments name; paths are absolute, because the runs are other processes."""
+    for name in ("weights", "map"):
+        if getattr(args, name) and not (args.spec and is_spec(args.spec)):
+            fail(
+                "argument-value",
+                f"--{name} works only with a spec",
+                expected="a spec FILE[:VARIANT]",
+                found=f"the checkpoint `{args.spec}`" if args.spec else "no spec",
+            )
+    options = Given(device=args.device, dtype=args.dtype)
+    if args.tokenizer:
+        options = replace(options, tokenizer=_absolute(args.tokenizer), needs_tokenizer=True)
+    if args.spec is None:
+        return options
+    files, tokenizer = find_files(args), find_tokenizer(args)
+    options = replace(
+        options,
+        files=_absolute(files) if files else None,
+        tokenizer=options.tokenizer or (_absolute(tokenizer) if tokenizer else None),
+    )
+    if is_spec(args.spec):
+        return _of_spec(args, options)
+    run = find_run(args.spec)
+    return _of_run(run, options) if run else _of_published(args, options)
+
+
+def _of_spec(args: argparse.Namespace, options: Given) -> Given:
+    path, model = split(args.spec)
+    source = read(path)
+    return replace(
+        options,
+        text=source.text,
+        model=model,
+        title=Path(source.path).name,
+        folder=str(Path(source.path).absolute().parent),
+        weights=_absolute(args.weights) if args.weights else None,
+        map=args.map,
+    )
+
+
+def _of_run(run: TrainedRun, options: Given) -> Given:
+    return replace(
+        options,
+        text=read_text_file(run.spec),
+        title=run.folder.name,
+        folder=str(run.folder),
+        checkpoint=str(run.folder),
+        weights=str(run.weights),
+    )
+
+
+def _of_published(args: argparse.Namespace, options: Given) -> Given:
+    from archdsl.pretrained import common_dtype, describe  # imports tinygrad
+
+    found = describe(args.spec)
+    return replace(
+        options,
+        text=format(found.spec),
+        title=Path(args.spec).name,
+        checkpoint=_absolute(args.spec),
+        dtype=options.dtype or common_dtype(found.weights.values()),
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(resolve(path).absolute())
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e9:
+        raise argparse.ArgumentTypeError(f"expected a number above 0; found `{text}`")
+    return number
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port, 0 to 65535; found `{text}`")
+    return int(text)

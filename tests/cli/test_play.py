@@ -1,0 +1,99 @@
+"""`archdsl play`: what it opens, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from archdsl.cli import main, parse_arguments
+from archdsl.cli.play import _given
+from archdsl.play.given import Given
+from archdsl.play.server import LOOPBACK
+from archdsl.semantics.library import standard_library
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "gpt_shakespeare"
+
+
+def given(*arguments: str) -> Given:
+    return _given(parse_arguments(["play", *arguments]))
+
+
+def test_a_spec_with_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(EXAMPLE)
+    options = ("--weights", "trained.safetensors", "--tokenizer", "tokenizer.json")
+    found = given("shakespeare.arch", *options)
+    assert found == Given(
+        text=(EXAMPLE / "shakespeare.arch").read_text(),
+        title="shakespeare.arch",
+        folder=str(EXAMPLE),
+        weights=str(EXAMPLE / "trained.safetensors"),
+        tokenizer=str(EXAMPLE / "tokenizer.json"),
+        needs_tokenizer=True,
+    )
+
+
+def test_a_variant_of_the_library() -> None:
+    found = given("gpt2.arch:small", "--device", "CPU")
+    assert (found.model, found.title) == ("small", "gpt2.arch")
+    assert found.folder == str(standard_library())
+    assert found.tokenizer is found.weights is found.checkpoint is None
+    assert given() == Given()
+
+
+def test_a_run(tmp_path: Path) -> None:
+    (tmp_path / "spec.arch").write_text("model M {}")
+    (tmp_path / "settings.toml").write_text("")
+    (tmp_path / "last").mkdir()
+    (tmp_path / "last" / "model.safetensors").write_bytes(b"")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    found = given(str(tmp_path))
+    assert found == Given(
+        text="model M {}",
+        title=tmp_path.name,
+        folder=str(tmp_path),
+        checkpoint=str(tmp_path),
+        weights=str(tmp_path / "last" / "model.safetensors"),
+        tokenizer=str(tmp_path / "tokenizer.json"),
+        files=str(tmp_path),
+    )
+
+
+def test_mistakes_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["play", "--no-browser", "--port", str(port)]) == 1
+    assert capsys.readouterr().err == (
+        f"error[argument-value]: cannot serve on port {port} of 127.0.0.1: another program "
+        "uses it\n  = help: choose another one, as in `--port 8765`; `--port 0` takes a free "
+        "one\n"
+    )
+    assert main(["play", "--weights", "a.npz"]) == 1
+    assert "--weights works only with a spec" in capsys.readouterr().err
+    for option in ("--port=-1", "--port=65536", "--seconds=0", "--memory=x"):
+        with pytest.raises(SystemExit):
+            main(["play", option])
+    assert main(["play", "missing.arch"]) == 1
+    assert "there is no file `missing.arch`" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_ctrl_c_ends_it() -> None:
+    started = subprocess.Popen(
+        [sys.executable, "-m", "archdsl", "play", "gpt.arch", "--no-browser"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"DEV": "CPU"},
+    )
+    assert started.stdout
+    assert started.stdout.readline().startswith("http://127.0.0.1:")
+    started.send_signal(signal.SIGINT)
+    out, errors = started.communicate(timeout=20)
+    assert (started.returncode, out) == (-signal.SIGINT, "")
+    assert errors == "Only this machine can open it. Ctrl-C ends it.\n"
