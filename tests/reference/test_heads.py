@@ -77,6 +77,7 @@ def agree(folder: Path, inputs: dict[str, Any], theirs: dict[str, Any]) -> None:
         assert apart(ours[name], right.detach()) <= TOLERANCE, name
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("model", DECODERS)
 def test_decoders_without_a_head(tmp_path: Path, model: str) -> None:
     import torch
@@ -217,6 +218,7 @@ BERT_HEADS = {
 }
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
 @pytest.mark.parametrize("model", BERT_HEADS)
 def test_heads_of_bert(tmp_path: Path, model: str, named: bool) -> None:
@@ -316,6 +318,7 @@ IMAGE_MODELS = {
 }
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
 @pytest.mark.parametrize("model", IMAGE_MODELS)
 def test_heads_of_image_encoders(tmp_path: Path, model: str, named: bool) -> None:

@@ -224,7 +224,7 @@ def decoded(model: archdsl.Model, ids: Any) -> Any:
     return np.concatenate(steps, axis=1)
 
 
-@pytest.mark.few(9)
+@pytest.mark.few(6)
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_a_model(tmp_path: Path, name: str, scaling: str) -> None:
