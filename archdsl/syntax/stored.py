@@ -18,7 +18,7 @@ from archdsl.syntax import ast
 
 STORE = Store("trees", 2**25)
 # The sources that a tree depends on, besides its text.
-_SOURCES = ("frozen.py", "diagnostics.py", "syntax")
+_SOURCES = ("frozen", "diagnostics", "syntax")
 
 
 def tree_of(source: Source) -> ast.File:
@@ -50,7 +50,7 @@ def _version() -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    suffixes = (".py", ".lark")
-    if path.is_file():
-        return [path]
-    return sorted(each for each in path.iterdir() if each.suffix in suffixes)
+    """The files of a module or a folder, which may be compiled without their sources."""
+    suffixes = (".py", ".pyc", ".lark")
+    files = path.iterdir() if path.is_dir() else path.parent.glob(f"{path.name}.py*")
+    return sorted(each for each in files if each.suffix in suffixes)

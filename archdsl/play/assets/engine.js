@@ -1,0 +1,123 @@
+/**
+ * What answers the questions of the page: Python in this browser, or the server of `archdsl play`.
+ *
+ *   const engine = createEngine("browser" | "server", { onAnswer, onState });
+ *   engine.inspect(request);      // see archdsl/play/inspect.py for requests and answers
+ *
+ * `onAnswer(answer, request)` is called once or more for the newest request; answers to older
+ * ones are dropped. `onState(state, text)`: "loading", "ready", "busy" or "failed".
+ */
+export const createEngine = (kind, listeners) =>
+  kind === "server" ? new ServerEngine(listeners) : new BrowserEngine(listeners);
+
+const PATIENCE = 8000; // milliseconds; the largest spec of the library needs about two seconds
+
+/** Python in a worker, by Pyodide. A check that takes too long ends with its worker. */
+class BrowserEngine {
+  constructor({ onAnswer, onState }) {
+    this.onAnswer = onAnswer;
+    this.onState = onState;
+    this.number = 0;
+    this.request = null;
+    this.start();
+  }
+
+  start() {
+    this.ready = false;
+    this.onState("loading", "Starting Python …");
+    this.worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    this.worker.onmessage = ({ data }) => this.receive(data);
+    this.worker.onerror = event => this.onState("failed", `Python does not start: ${event.message}`);
+  }
+
+  inspect(request) {
+    this.number += 1;
+    this.request = request;
+    if (this.ready) this.send();
+  }
+
+  send() {
+    this.onState("busy", "");
+    this.worker.postMessage({ number: this.number, request: this.request });
+    this.watch();
+  }
+
+  /** Waits for the next sign of life. */
+  watch() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => {
+      this.worker.terminate();
+      this.request = null;
+      this.start();
+      this.onState("loading", `The check took longer than ${PATIENCE / 1000} seconds and was stopped. Starting Python again …`);
+    }, PATIENCE);
+  }
+
+  receive({ kind, number, answer, text }) {
+    if (kind === "loading") this.onState("loading", text);
+    if (kind === "failed") {
+      clearTimeout(this.timer);
+      this.onState("failed", text);
+    }
+    if (kind === "ready") {
+      this.ready = true;
+      this.onState("ready", "");
+      if (this.request) this.send();
+    }
+    if (kind === "answer" && this.ready) {
+      if (number < this.number) return this.watch();
+      if (answer.complete) clearTimeout(this.timer);
+      else this.watch();
+      this.onState(answer.complete ? "ready" : "busy", "");
+      this.onAnswer(answer, this.request);
+    }
+  }
+}
+
+/** The server that this page comes from. Its answers are lines of JSON. */
+class ServerEngine {
+  constructor({ onAnswer, onState }) {
+    this.onAnswer = onAnswer;
+    this.onState = onState;
+    this.token = new URLSearchParams(location.search).get("token") ?? "";
+    this.older = new AbortController();
+  }
+
+  async inspect(request) {
+    this.older.abort();
+    const { signal } = (this.older = new AbortController());
+    this.onState("busy", "");
+    try {
+      for await (const answer of this.lines("/api/inspect", request, signal)) {
+        if (signal.aborted) return;
+        if (answer.problems) this.onAnswer(answer, request);
+        else if (answer.refused) this.onState("failed", answer.refused.join("\n"));
+        if (answer.complete) this.onState("ready", "");
+      }
+    } catch (error) {
+      if (!signal.aborted) this.onState("failed", `The server does not answer: ${error.message}`);
+    }
+  }
+
+  /** What the command line named: the text, its model and a title. */
+  async given() {
+    const response = await fetch("/api/given", { headers: { Authorization: `Bearer ${this.token}` } });
+    if (response.ok) return response.json();
+    this.onState("failed", (await response.json()).refused.join("\n"));
+    return null;
+  }
+
+  /** The lines of JSON that the server answers a request with. */
+  async *lines(path, request, signal) {
+    const headers = { "Content-Type": "application/json", Authorization: `Bearer ${this.token}` };
+    const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(request), signal });
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (let next = await reader.read(); !next.done; next = await reader.read()) {
+      const lines = (rest + next.value).split("\n");
+      rest = lines.pop();
+      for (const line of lines) if (line) yield JSON.parse(line);
+    }
+    if (rest) yield JSON.parse(rest);
+  }
+}
