@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from threading import Thread
 from typing import Any
 
@@ -26,9 +26,9 @@ from archdsl.diagnostics import Diagnostic
 from archdsl.play.given import Given
 from archdsl.play.jobs import Worker
 from archdsl.play.protocol import refused
+from archdsl.play.site import site_files
 
 LOOPBACK = "127.0.0.1"
-ASSETS = Path(__file__).parent / "assets"
 MOST_BYTES = 1 << 25  # of a request: a text, or an image in base64
 
 _INSPECTING = 10.0  # seconds
@@ -80,11 +80,7 @@ class Server(ThreadingHTTPServer):
             "generate": running,
             "classify": running,
         }
-        self.files = {
-            f"/{path.relative_to(ASSETS).as_posix()}": path
-            for path in ASSETS.rglob("*")
-            if path.is_file()
-        }
+        self.files = {f"/{name}": content for name, content in site_files("server").items()}
 
     @property
     def url(self) -> str:
@@ -136,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             if found is None:
                 raise _Refused(HTTPStatus.NOT_FOUND, "there is no such page")
             kind = _TYPES.get(PurePosixPath(path).suffix or ".html", "application/octet-stream")
-            self._send(kind, found.read_bytes())
+            self._send(kind, found)
 
     def do_POST(self) -> None:
         with self._refusing():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,9 +13,16 @@ from archdsl.semantics.library import read_text_file, standard_library
 
 Engine: TypeAlias = Literal["browser", "server"]
 
+ASSETS = Path(__file__).parent / "assets"
 # The first examples; the first of them is what the page opens.
 _BASICS = ("gpt.arch", "transformer.arch", "vaswani2017.arch", "vit.arch", "blocks.arch")
-_IN_BROWSER = ("worker.js",)  # files that only Python in the browser needs
+# The files that only one engine needs.
+_OF: dict[str, Engine] = {
+    "worker.js": "browser",
+    "server.js": "server",
+    "run.js": "server",
+    "run.css": "server",
+}
 
 
 def site_files(engine: Engine) -> dict[str, bytes]:
@@ -26,8 +32,8 @@ def site_files(engine: Engine) -> dict[str, bytes]:
     """
     found = {
         each.name: each.read_bytes()
-        for each in files("archdsl.play").joinpath("assets").iterdir()
-        if engine == "browser" or each.name not in _IN_BROWSER
+        for each in ASSETS.iterdir()
+        if _OF.get(each.name, engine) == engine
     }
     html = found["index.html"].decode()
     found["index.html"] = html.replace(

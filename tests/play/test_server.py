@@ -16,7 +16,8 @@ import pytest
 from archdsl.play.given import Given
 from archdsl.play.jobs import Worker
 from archdsl.play.protocol import DONE
-from archdsl.play.server import ASSETS, LOOPBACK, MOST_BYTES, Server
+from archdsl.play.server import LOOPBACK, MOST_BYTES, Server
+from archdsl.play.site import ASSETS
 from archdsl.semantics.library import standard_library
 
 GPT = (standard_library() / "gpt.arch").read_text()

@@ -1,14 +1,14 @@
 /**
  * What answers the questions of the page: Python in this browser, or the server of `archdsl play`.
  *
- *   const engine = createEngine("browser" | "server", { onAnswer, onState });
+ *   const engine = createEngine(server, { onAnswer, onState });   // server: of server.js, or null
  *   engine.inspect(request);      // see archdsl/play/inspect.py for requests and answers
  *
  * `onAnswer(answer, request)` is called once or more for the newest request; answers to older
  * ones are dropped. `onState(state, text)`: "loading", "ready", "busy" or "failed".
  */
-export const createEngine = (kind, listeners) =>
-  kind === "server" ? new ServerEngine(listeners) : new BrowserEngine(listeners);
+export const createEngine = (server, listeners) =>
+  server ? new ServerEngine(server, listeners) : new BrowserEngine(listeners);
 
 const PATIENCE = 8000; // milliseconds; the largest spec of the library needs about two seconds
 
@@ -74,12 +74,12 @@ class BrowserEngine {
   }
 }
 
-/** The server that this page comes from. Its answers are lines of JSON. */
+/** The server of `archdsl play`: see server.js. */
 class ServerEngine {
-  constructor({ onAnswer, onState }) {
+  constructor(server, { onAnswer, onState }) {
+    this.server = server;
     this.onAnswer = onAnswer;
     this.onState = onState;
-    this.token = new URLSearchParams(location.search).get("token") ?? "";
     this.older = new AbortController();
   }
 
@@ -88,36 +88,14 @@ class ServerEngine {
     const { signal } = (this.older = new AbortController());
     this.onState("busy", "");
     try {
-      for await (const answer of this.lines("/api/inspect", request, signal)) {
+      for await (const answer of this.server.ask("inspect", request, signal)) {
         if (signal.aborted) return;
         if (answer.problems) this.onAnswer(answer, request);
-        else if (answer.refused) this.onState("failed", answer.refused.join("\n"));
-        if (answer.complete) this.onState("ready", "");
+        else if (answer.refused) return this.onState("failed", answer.refused.join("\n"));
       }
+      this.onState("ready", "");
     } catch (error) {
-      if (!signal.aborted) this.onState("failed", `The server does not answer: ${error.message}`);
+      if (!signal.aborted) this.onState("failed", "The server does not answer: it has ended.");
     }
-  }
-
-  /** What the command line named: the text, its model and a title. */
-  async given() {
-    const response = await fetch("/api/given", { headers: { Authorization: `Bearer ${this.token}` } });
-    if (response.ok) return response.json();
-    this.onState("failed", (await response.json()).refused.join("\n"));
-    return null;
-  }
-
-  /** The lines of JSON that the server answers a request with. */
-  async *lines(path, request, signal) {
-    const headers = { "Content-Type": "application/json", Authorization: `Bearer ${this.token}` };
-    const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(request), signal });
-    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "";
-    for (let next = await reader.read(); !next.done; next = await reader.read()) {
-      const lines = (rest + next.value).split("\n");
-      rest = lines.pop();
-      for (const line of lines) if (line) yield JSON.parse(line);
-    }
-    if (rest) yield JSON.parse(rest);
   }
 }

@@ -24,35 +24,29 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-const kind = document.documentElement.dataset.engine;
 const editor = new Editor($("#editor"), new Grammar(await json("grammar.json")));
 // What is asked about the text; the text itself is the editor's.
 let asked = { model: null, values: {}, sizes: {}, batch: 1, level: "block", types: false };
 let figure = null;
-let answered = null;
+let run = null; // the panel that runs a model, with a server
 let waiting = 0;
 
-const listeners = new Set([show]);
-const engine = createEngine(kind, {
-  onAnswer: (answer, request) => listeners.forEach(listener => listener(answer, request)),
+const server = await connect();
+const engine = createEngine(server, {
+  onAnswer: show,
   onState(state, text) {
     document.body.dataset.state = state;
     $("#state").textContent = text;
   },
 });
 
-/** For other modules of the page: what is asked now, and each answer. */
-export const page = {
-  engine,
-  request: () => ({ text: editor.text, ...asked }),
-  onAnswer: listener => listeners.add(listener),
-};
+/** What is asked now, as the link holds it. */
+const request = () => ({ text: editor.text, ...asked });
 
 function ask() {
   clearTimeout(waiting);
-  const request = page.request();
-  sessionStorage.setItem(DRAFT, JSON.stringify(request));
-  engine.inspect(request);
+  sessionStorage.setItem(DRAFT, JSON.stringify(request()));
+  engine.inspect(request());
 }
 
 function change(what) {
@@ -72,7 +66,6 @@ function open({ text, ...others }) {
 // ---- answers -----------------------------------------------------------------------------
 
 function show(answer) {
-  answered = answer;
   showProblems(answer);
   showModels(answer);
   const gone = Object.keys(asked.sizes).filter(name => !answer.axes?.some(axis => axis.name === name));
@@ -83,6 +76,7 @@ function show(answer) {
   if (answer.figure) showFigure(answer);
   if (answer.cost) showCost(answer);
   $("#cost").hidden = !$("#cost > dl").children.length;
+  if (answer.complete) run?.update();
 }
 
 function showProblems({ problems, complete }) {
@@ -247,7 +241,7 @@ function say(text, failed = false) {
 
 async function share() {
   try {
-    const hash = await encode(page.request());
+    const hash = await encode(request());
     history.replaceState(null, "", hash);
     await navigator.clipboard.writeText(location.href);
     say("The link is copied.");
@@ -274,6 +268,21 @@ async function openLink() {
   }
 }
 
+/** The server of `archdsl play`, if the page is from one. */
+async function connect() {
+  if (document.documentElement.dataset.engine !== "server") return null;
+  const { connect } = await import("./server.js");
+  try {
+    const server = await connect();
+    if (!server) throw new Error("The address has no token. Open the one that `archdsl play` printed.");
+    return server;
+  } catch (error) {
+    $("#state").textContent = error.message;
+    document.body.dataset.state = "failed";
+    throw error;
+  }
+}
+
 const examples = await json("examples.json");
 for (const [label, files] of Object.entries(examples)) {
   $("#example").append(make("optgroup", { label }, ...files.map(({ file, title }) => make("option", { value: file }, title))));
@@ -296,9 +305,15 @@ for (const form of document.querySelectorAll("main form")) form.addEventListener
 addEventListener("hashchange", openLink);
 
 const draft = sessionStorage.getItem(DRAFT);
-const given = kind === "server" ? await engine.given() : null;
 if (!(await openLink())) {
   if (draft) open(JSON.parse(draft));
-  else if (given?.text) open(given);
+  else if (server?.given.text) open(server.given);
   else await openExample(Object.values(examples)[0][0].file);
+}
+if (server) {
+  const { mountRun } = await import("./run.js");
+  run = mountRun($("#run"), server, () => {
+    const { text, model, values } = request();
+    return { text, model, values };
+  });
 }
