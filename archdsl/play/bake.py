@@ -12,7 +12,6 @@ import marshal
 import sys
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
-from types import ModuleType
 from zipfile import ZIP_DEFLATED, ZipFile
 
 _UNCHECKED = b"\x01\0\0\0" + bytes(
@@ -28,11 +27,8 @@ def bake(code: str, library: str) -> None:
         importlib.import_module(name)
     _import_all()
     stored = next(each for each in sys.path if each.endswith(".zip"))
-    files = {
-        Path(module.__file__)
-        for module in sys.modules.values()
-        if isinstance(module, ModuleType) and getattr(module, "__file__", None)
-    }
+    loaded = (getattr(module, "__file__", None) for module in sys.modules.values())
+    files = {Path(file) for file in loaded if file}
     with ZipFile(library, "w", ZIP_DEFLATED, compresslevel=9) as out, ZipFile(stored) as given:
         for path in sorted(files):
             if path.is_relative_to(stored):

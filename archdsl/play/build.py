@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from tarfile import open as open_tar
 from tempfile import TemporaryDirectory
@@ -104,11 +105,9 @@ def _check(package: Path) -> None:
 
 def _bake(package: Path, target: Path) -> None:
     """Compiles the modules and fills the caches."""
-    import lark
-
     with TemporaryDirectory() as temporary:
         sources = Path(temporary, "sources.zip")
-        ours, larks = Path(__file__).parents[1], Path(lark.__file__).parent
+        ours, larks = (Path(str(files(name))) for name in ("archdsl", "lark"))
         with ZipFile(sources, "w", ZIP_DEFLATED) as out:
             for root, patterns in ((ours, ("*.py", "*.lark")), (larks, ("*.py", "*.lark"))):
                 for path in sorted(each for p in patterns for each in root.rglob(p)):
