@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 
 from archdsl.cli.common import (
@@ -12,9 +11,10 @@ from archdsl.cli.common import (
     add_command,
     add_device,
     add_spec,
+    add_workload,
     parse_settings,
-    positive_integer,
     print_note,
+    print_step,
 )
 
 
@@ -29,19 +29,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     add_spec(parser)
     add_device(parser)
-    for name, default, about in (
-        ("--rows", 1, "rows of the batch in the forward pass"),
-        ("--length", 128, "tokens of the inputs and of the prompt"),
-        ("--new", 16, "tokens to decode after the prompt"),
-        ("--rounds", 9, "measured runs of each candidate"),
-    ):
-        parser.add_argument(
-            name,
-            type=positive_integer,
-            default=default,
-            metavar="N",
-            help=f"{about} (default: {default})",
-        )
+    add_workload(parser)
     parser.add_argument("--json", action="store_true", help="print all measured times as JSON")
     parser.set_defaults(run=run)
 
@@ -60,15 +48,10 @@ def run(args: argparse.Namespace) -> int:
             )
         results = []
         for workload in candidates.workloads(model, args.rows, args.length, args.new):
-            results.append(measure(workload, args.rounds, _print_progress))
-            _print_progress("")
+            results.append(measure(workload, args.rounds, print_step))
+            print_step("")
             if not args.json:
                 print(format_result(results[-1]), flush=True)
     if args.json:
         print(json.dumps(report(results), indent=2))
     return 1 if any(each.failed for result in results for each in result.timings) else 0
-
-
-def _print_progress(step: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{step}", end="", file=sys.stderr, flush=True)

@@ -22,6 +22,7 @@ GROUPS = {
         "show": "print one stage of the compiler: tree, graph, passes, program or weights",
         "expand": "print a model with all defaults, sizes and blocks written out",
         "diff": "print the differences of two models",
+        "report": "write a page on a model: figure, blocks, FLOPs, memory, kernels, time",
         "draw": "draw the figure of a model or a block: SVG, PNG, PDF, TikZ, HTML",
         "explain": "explain an error code, with examples",
         "lsp": "start the language server, for editors",
@@ -108,7 +109,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_json(parser: argparse.ArgumentParser, per: str = "") -> None:
+def add_json(parser: argparse._ActionsContainer, per: str = "") -> None:
     text = f"print one line of JSON for each {per}" if per else "print the result as JSON"
     parser.add_argument("--json", action="store_true", help=text)
 
@@ -128,6 +129,23 @@ def add_device(options: argparse._ActionsContainer, checkpoint: bool = False) ->
         help="of the weights: float32, float16 or bfloat16 (default: "
         + ("that of the checkpoint; float32 for a spec)" if checkpoint else "%(default)s)"),
     )
+
+
+def add_workload(options: argparse._ActionsContainer) -> None:
+    """Adds the sizes of what is measured, and how often it is."""
+    for name, default, about in (
+        ("--rows", 1, "rows of the batch in the forward pass"),
+        ("--length", 128, "tokens of the inputs and of the prompt"),
+        ("--new", 16, "tokens to decode after the prompt"),
+        ("--rounds", 9, "measured runs of each candidate"),
+    ):
+        options.add_argument(
+            name,
+            type=positive_integer,
+            default=default,
+            metavar="N",
+            help=f"{about} (default: {default})",
+        )
 
 
 def add_runtime(parser: argparse.ArgumentParser, checkpoint: bool = False) -> None:
@@ -240,6 +258,12 @@ def _parse_value(text: str) -> Setting:
         except ValueError:
             continue
     return {"true": True, "false": False}.get(text, text)
+
+
+def print_step(step: str) -> None:
+    """Shows a step of a measurement in one line of a terminal; "" clears it."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{step}", end="", file=sys.stderr, flush=True)
 
 
 def print_note(message: str) -> None:

@@ -15,8 +15,7 @@ from archdsl.graph.printer import show
 from archdsl.graph.sites import parameters
 from archdsl.graph.verify import BrokenGraph, verify
 from archdsl.passes import PIPELINE, apply_all, optimise
-from archdsl.passes.program import lower
-from archdsl.passes.select_kernels import CPU
+from archdsl.passes.programs import cpu_programs
 from archdsl.passes.split_decoding import find_tokens_and_logits, split_decoding
 from archdsl.semantics.library import read
 from archdsl.syntax import ast
@@ -77,7 +76,9 @@ def _emit_graph(args: argparse.Namespace, graph: Graph) -> int:
                 before = after
             _print_decoding(passed)
         case "program":
-            _print_programs(optimise(graph))
+            for title, program in cpu_programs(optimise(graph)):
+                print(f"# {title}")
+                print(program, end="")
         case "weights":
             for each in parameters(graph):
                 print(f"{each.path}: {list(each.weight.shape)}")
@@ -94,22 +95,6 @@ def _read_graph(path: str) -> Graph:
             f"{path}: {broken}",
             help="`archdsl show FILE.arch --emit typed` prints a valid graph",
         )
-
-
-def _print_programs(graph: Graph) -> None:
-    """Prints the programs for the CPU: of a whole sequence, and for a decoder of the part that
-    runs once and of a step of one token."""
-    bounds = graph.bounds
-    print("# whole")
-    print(lower(graph, 1, bounds, target=CPU), end="")
-    if isinstance(find_tokens_and_logits(graph), str):
-        return
-    plan = split_decoding(graph)
-    for title, half in (("once", plan.once), (f"a step along {plan.axis}", plan.step)):
-        if half is not None:
-            sizes = half.bounds
-            print(f"# {title}")
-            print(lower(half, 1, {**sizes, plan.axis: 1}, target=CPU), end="")
 
 
 def _print_decoding(graph: Graph) -> None:
