@@ -338,7 +338,7 @@ def test_the_page_in_a_browser(spec: str, tmp_path: Path) -> None:
             for wanted in (sorted(before, reverse=True), sorted(before), before):
                 column.click()
                 assert page.evaluate(sizes) == wanted
-            page.locator("svg.archdsl g[data-id] .box").last.hover()
+            page.locator("svg.archdsl g[data-id] .box").last.hover(force=True)
             assert page.locator(".archdsl-tip").inner_text()
     with open_page() as page:
         page.goto(path.as_uri())
