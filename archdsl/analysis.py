@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -107,20 +108,29 @@ def analyse_block(spec: str, settings: Mapping[str, Setting] | None = None) -> A
     try:
         return _alone(block, path, {})
     except ArchError:
-        if found := _as_called_beside(block, path):
+        if found := _as_called_beside(block, file, path):
             return found
         raise
 
 
-def _as_called_beside(block: ast.Block, path: Path) -> Analysis | None:
+def _as_called_beside(block: ast.Block, file: ast.File, path: Path) -> Analysis | None:
     """The part of a model that calls a block, of the other files of its folder."""
+    calls = _calls(block.name.id)
+    for each in file.items:  # blocks that call it, so that a file may call them instead
+        if isinstance(each, ast.Block) and calls.search(each.body.span.text):
+            calls = re.compile(f"{calls.pattern}|{_calls(each.name.id).pattern}")
     for other in sorted(path.parent.glob("*.arch")):
         with suppress(ArchError):  # the mistakes of other files are not those of the block
             source = read(str(other))
-            named = path.name in source.text or block.name.id in source.text
+            named = other.name != path.name and calls.search(source.text)
             if named and (found := _as_called(block, tree(source), other)):
                 return found
     return None
+
+
+def _calls(name: str) -> re.Pattern[str]:
+    """Where a text uses the name of a block, and not as a label or a part of a path."""
+    return re.compile(rf"(?<![./\w]){name}\b(?!\s*[:.=])")
 
 
 def _as_called(block: ast.Block, file: ast.File, path: Path) -> Analysis | None:

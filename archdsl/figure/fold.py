@@ -129,6 +129,8 @@ class _Folder:
                 return parts
             body = _Chains(parts, uses[0]).body((self.value(last),))
             title, note, _ = titles.of_group(path, nodes, self.types)
+            if any(isinstance(p.item, Frame) and p.item.title.startswith(title) for p in parts):
+                title, note = titles.words(path.rpartition(".")[2]), ""
             origin = self.origin(path, nodes, nodes[0].span)
             shape = self.shape(last)
             title = f"{title} ({note})" if note else title
@@ -157,7 +159,8 @@ class _Folder:
 
     def apply(self, node: Apply) -> list[_Folded]:
         uses = tuple(dict.fromkeys(self.value(ref) for ref in refs(node)))
-        if node.op in _UNSEEN and self.level != "operator" and uses:
+        unseen = node.op in _UNSEEN or self._is_part(node)
+        if unseen and self.level != "operator" and uses:
             self.same[node.id] = uses[0]
             return []
         title, note, kind = titles.of_operator(node, self.types)
@@ -241,6 +244,19 @@ class _Folder:
             for ref in ends:
                 found.setdefault(ref, set()).add("")
         return found
+
+    def _is_part(self, node: Apply) -> bool:
+        """Whether an operator takes some features of a value, and others take the rest."""
+        if node.op != "slice":
+            return False
+        ((_, whole),) = node.inputs
+        features = node.attr["axis"] == len(self.types[whole].axes) - 1
+        return features and len(self._users[whole]) > 1 and self._users[whole] <= self._slices
+
+    @cached_property
+    def _slices(self) -> set[str]:
+        nodes = (node for node, _ in walk(self.graph.nodes))
+        return {node.id for node in nodes if isinstance(node, Apply) and node.op == "slice"}
 
     def _is_used_outside(self, ref: str, inner: set[str]) -> bool:
         return not self._users.get(ref, set()) <= inner

@@ -17,6 +17,7 @@ from archdsl.figure.structure import Body, Frame, Item, Sign
 
 Place: TypeAlias = Callable[[], float]  # a coordinate, known when all cells have their places
 LINES = 6.0  # between two parallel lines
+ABOVE = 6.0  # between a box and the lines above it
 ARROW = 9.0  # room for the arrow below a box
 STRIP = 9.0  # room for a type above a box
 BETWEEN = 12.0  # the least distance of two lanes
@@ -58,8 +59,9 @@ class Grid:
         framed: bool,
         typed: bool,
         first: Side = "left",
+        outer: Side = "right",
     ):
-        placement = Placement(body, lay, exports, first)
+        placement = Placement(body, lay, exports, first, outer)
         self.body = body
         self.typed = typed
         self.framed = framed
@@ -326,7 +328,7 @@ class Grid:
             lines = max(self.levels.get(rank, {}).values(), default=-1) + 1
             outer = rank in (0, self.last + 1)
             y += STRIP if self.typed and rank > 0 else 0
-            y += 4 + LINES * lines if lines else 0
+            y += ABOVE + LINES * lines if lines else 0
             y += ARROW if not outer or lines or self.framed else 0
             if rank <= self.last:
                 small = [c.laid.height for c in ranks[rank] if not isinstance(c.item, Frame)]
@@ -340,7 +342,7 @@ class Grid:
 
     def gap_level(self, gap: int, net: str) -> float:
         strip = STRIP if self.typed and gap > 0 else 0
-        return self.floors[gap] + strip + 4 + LINES * self.levels[gap][net]
+        return self.floors[gap] + strip + ABOVE + LINES * self.levels[gap][net]
 
     def _resolve_widths(self) -> None:
         lanes = sorted({0, *(cell.lane for cell in self.cells.values())})

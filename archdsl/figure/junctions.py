@@ -1,16 +1,65 @@
-"""Dots where the line of a value forks, for figures in which lines of two values cross."""
+"""Where the lines of a value fork: each part is drawn once, and dots are at forks."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import TypeAlias
 
 from archdsl.figure.drawing import Dot, Line, Point, Shape
 
 _Direction: TypeAlias = tuple[int, int]
 _NEAR = 0.01
+
+
+def once(shapes: Iterable[Shape]) -> Iterator[Shape]:
+    """The shapes, with what several lines of one value share drawn once.
+
+    Two strokes on each other look like a thicker one.
+    """
+    drawn: dict[str, list[tuple[Point, Point]]] = defaultdict(list)
+    for shape in shapes:
+        if not isinstance(shape, Line):
+            yield shape
+            continue
+        before = drawn[shape.value]
+        pieces: list[list[Point]] = []
+        for start, end in pairwise(shape.points):
+            for a, b in _uncovered(start, end, before):
+                if pieces and pieces[-1][-1] == a:
+                    pieces[-1].append(b)
+                else:
+                    pieces.append([a, b])
+        before += pairwise(shape.points)
+        for piece in pieces:
+            ends = piece[-1] == shape.points[-1]
+            yield Line(tuple(piece), shape.arrow and ends, shape.value)
+
+
+def _uncovered(
+    start: Point, end: Point, drawn: list[tuple[Point, Point]]
+) -> Iterator[tuple[Point, Point]]:
+    """The parts of a segment that lie on no other one, in its direction."""
+    along = 0 if start[1] == end[1] else 1
+    across, sign = 1 - along, 1 if end[along] > start[along] else -1
+
+    def point(at: float) -> Point:
+        place = start[along] + sign * at
+        return (place, start[across]) if along == 0 else (start[across], place)
+
+    covered = sorted(
+        tuple(sorted((sign * (a[along] - start[along]), sign * (b[along] - start[along]))))
+        for a, b in drawn
+        if abs(a[across] - start[across]) < _NEAR and abs(b[across] - start[across]) < _NEAR
+    )
+    at, length = 0.0, abs(end[along] - start[along])
+    for low, high in [*covered, (length, length)]:
+        low = min(low, length)
+        if low > at + _NEAR:
+            yield (start if at == 0 else point(at)), (end if low == length else point(low))
+        at = max(at, high)
 
 
 def dots(shapes: Iterable[Shape]) -> Iterator[Dot]:
@@ -27,7 +76,7 @@ def dots(shapes: Iterable[Shape]) -> Iterator[Dot]:
 
 def _segments(lines: Iterable[Line]) -> Iterator[tuple[str, Point, Point]]:
     for line in lines:
-        for a, b in zip(line.points, line.points[1:], strict=False):
+        for a, b in pairwise(line.points):
             yield line.value, min(a, b), max(a, b)
 
 

@@ -7,11 +7,13 @@ beside the main one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import assert_never
 
 from archdsl.figure.drawing import (
     SIZES,
+    Anchor,
     Circle,
     Drawing,
     Group,
@@ -23,7 +25,7 @@ from archdsl.figure.drawing import (
     flat,
 )
 from archdsl.figure.grid import LINES, Grid
-from archdsl.figure.junctions import dots
+from archdsl.figure.junctions import dots, once
 from archdsl.figure.measure import width, wrap
 from archdsl.figure.placement import Laid, Side
 from archdsl.figure.structure import (
@@ -41,20 +43,22 @@ from archdsl.figure.structure import (
     steps,
 )
 
-MARGIN = 10.0
+MARGIN = 8.0
 WORDS = 86.0  # the width of a line of words in a box
 LEAST = 82.0  # the width of a box
 LEADING = 12.0
 PADDING = 9.0  # in a frame
 RADIUS = 6.5  # of a sign
+_START: Anchor = "start"
+_END: Anchor = "end"
 
 
 def layout(figure: Figure, types: bool = False) -> Drawing:
     """The shapes of a figure; with `types`, the size of each value stands on its line."""
     columns = _columns(figure.body)
     laid = _beside(columns, types)
-    shapes = list(flat(laid.shapes, MARGIN, MARGIN, laid.height + 2 * MARGIN))
-    shapes += dots(shapes)
+    shapes = [*flat(laid.shapes, MARGIN, MARGIN, laid.height + 2 * MARGIN)]
+    shapes = [*once(shapes), *dots(shapes)]
     wide, high = laid.width + 2 * MARGIN, laid.height + 2 * MARGIN
     return Drawing(figure.title, wide, high, tuple(shapes))
 
@@ -62,10 +66,11 @@ def layout(figure: Figure, types: bool = False) -> Drawing:
 # -- items --
 
 
-def _item(item: Item, types: bool) -> Laid:
+def _item(item: Item, types: bool, outer: Side = "right") -> Laid:
+    """An item; the count of a stack stands at its side `outer`."""
     match item:
         case Box():
-            return _box(item)
+            return _counted(_box(item), item.count, "", outer)
         case Sign():
             shape = Circle(RADIUS, RADIUS, RADIUS, item.sign, item.id, item.origin)
             return Laid(2 * RADIUS, 2 * RADIUS, RADIUS, RADIUS, (shape,))
@@ -74,7 +79,7 @@ def _item(item: Item, types: bool) -> Laid:
             label = Label(wide / 2, 3.5, item.title, "word")
             return Laid(wide, 13, wide / 2, wide / 2, (label,))
         case Frame():
-            return _frame(item, types)
+            return _counted(_frame(item, types), item.count, item.note, outer)
         case _:
             assert_never(item)
 
@@ -95,22 +100,29 @@ def _box(box: Box) -> Laid:
         for i, line in enumerate(notes)
     ]
     rect = Rect(0, 0, wide, height, box.kind, box.id, box.origin, tuple(labels))
-    shapes, right = _with_count((rect,), box.count, "", wide, height / 2)
-    return Laid(right, height, wide / 2, wide / 2, shapes)
+    return Laid(wide, height, wide / 2, wide / 2, (rect,))
 
 
-def _with_count(
-    shapes: tuple[Shape | Group, ...], count: int | None, note: str, right: float, middle: float
-) -> tuple[tuple[Shape | Group, ...], float]:
-    """A count and a note at the right of something, and its width with them."""
+def _counted(laid: Laid, count: int | None, note: str, side: Side) -> Laid:
+    """Something with a count and a note at a side; the right one if lines enter at the left."""
+    side = "right" if laid.inlets else side
+    middle = laid.height / 2
+    x, anchor = (laid.width + 5, _START) if side == "right" else (-5.0, _END)
     words: list[Label] = []
     if count is not None:
-        words.append(Label(right + 5, middle - 4, f"× {count}", "count", "start"))
+        words.append(Label(x, middle - 4, f"× {count}", "count", anchor))
     if note:
-        down = 14 if words else 3
-        words.append(Label(right + 5, middle - down, note, "note", "start"))
-    widths = [width(each.text, SIZES[each.role]) + 7 for each in words]
-    return (*shapes, *words), right + max(widths, default=0)
+        words.append(Label(x, middle - (14 if words else 3), note, "note", anchor))
+    room = max((width(each.text, SIZES[each.role]) + 7 for each in words), default=0)
+    shift = room if side == "left" else 0.0
+    return Laid(
+        laid.width + room,
+        laid.height,
+        laid.anchor + shift,
+        laid.half,
+        (Group(shift, 0, (*laid.shapes, *words)),),
+        laid.inlets,
+    )
 
 
 def _frame(frame: Frame, types: bool) -> Laid:
@@ -143,8 +155,7 @@ def _frame(frame: Frame, types: bool) -> Laid:
     wide = left + right
     heads = (Label(5, top - 9.5, frame.title, "heading", "start"),) if frame.title else ()
     rect = Rect(0, 0, wide, top, "frame", frame.id, frame.origin, heads)
-    found, total = _with_count((rect, *shapes), frame.count, frame.note, wide, top / 2)
-    return Laid(total, top, left, min(left, right), found, tuple(inlets))
+    return Laid(wide, top, left, min(left, right), (rect, *shapes), tuple(inlets))
 
 
 def _parts(notes: list[str], laid: list[Laid]) -> list[Laid]:
@@ -210,13 +221,24 @@ def _is_column(chain: Chain) -> bool:
     return chain.foot is None and any(stacks)
 
 
+def _sides(number: int, count: int) -> tuple[Side, Side]:
+    """The sides of a column for the first box beside a step, and for counts and outputs.
+
+    In several columns both are outside, to keep the columns close.
+    """
+    if count == 1:
+        return "left", "right"
+    return ("right", "right") if number == count - 1 else ("left", "left")
+
+
 def _beside(columns: list[Body], types: bool) -> Laid:
     """Columns from left to right. A value of another column comes through the space between
     two columns that are neighbours, else below all columns."""
+    sides = [_sides(number, len(columns)) for number in range(len(columns))]
 
     @cache
-    def lay(item: Item) -> Laid:
-        return _item(item, types)
+    def lay(outer: Side) -> Callable[[Item], Laid]:
+        return cache(lambda item: _item(item, types, outer))
 
     homes = {
         step.item.id: number
@@ -225,7 +247,8 @@ def _beside(columns: list[Body], types: bool) -> Laid:
         for step in steps(chain)
     }
     needs = [
-        [ref for ref, _ in Grid(body, lay, {}, False, types).result.inlets] for body in columns
+        [ref for ref, _ in Grid(body, lay(outer), {}, False, types).result.inlets]
+        for body, (_, outer) in zip(columns, sides, strict=True)
     ]
     exports: list[dict[str, Side]] = [{} for _ in columns]
     for refs in needs:
@@ -233,8 +256,8 @@ def _beside(columns: list[Body], types: bool) -> Laid:
             home = homes[ref]
             exports[home].setdefault(ref, "right" if home < len(columns) - 1 else "left")
     laid = [
-        Grid(body, lay, leaving, False, types, "right" if number else "left").result
-        for number, (body, leaving) in enumerate(zip(columns, exports, strict=True))
+        Grid(body, lay(outer), leaving, False, types, first, outer).result
+        for body, leaving, (first, outer) in zip(columns, exports, sides, strict=True)
     ]
     # The lines that run up and down at the left of each column, and those below all columns.
     tracks: list[list[str]] = [[] for _ in range(len(columns))]

@@ -26,7 +26,7 @@ from archdsl.figure.structure import (
 from archdsl.frozen import Frozen
 
 Side: TypeAlias = Literal["left", "right"]
-APART = 24.0  # a box and the one beside it
+APART = 15.0  # a box and the one beside it
 
 
 class Laid(Frozen):
@@ -79,14 +79,20 @@ class Strand:
 class Placement:
     """The cells of a body.
 
-    `lay` draws an item, `exports` are the values that are needed outside, and the first box
-    beside a step is at its side `first`.
+    `lay` draws an item, `exports` are the values that are needed outside, the first box beside
+    a step is at its side `first`, and an output at its side `outer`.
     """
 
     def __init__(
-        self, body: Body, lay: Callable[[Item], Laid], exports: Collection[str], first: Side
+        self,
+        body: Body,
+        lay: Callable[[Item], Laid],
+        exports: Collection[str],
+        first: Side,
+        outer: Side,
     ):
         self.body = body
+        self.outer = outer
         self.sides: tuple[Side, Side] = (
             ("left", "right") if first == "left" else ("right", "left")
         )
@@ -105,7 +111,7 @@ class Placement:
         # Outputs that stand beside the step that gives them.
         self.given: dict[str, Chain] = {}
         for chain in body.others:
-            if self._is_given_beside(chain):
+            if self._is_given_beside(chain, exports):
                 self.given.setdefault(chain.foot or "", chain)
         self.root = self._collect(body.chain, None)
         for chain in body.others:
@@ -169,8 +175,8 @@ class Placement:
             and not is_counted(step.item)
         )
 
-    def _is_given_beside(self, chain: Chain) -> bool:
-        """Whether a chain is only the name of an output of a box."""
+    def _is_given_beside(self, chain: Chain, exports: Collection[str]) -> bool:
+        """Whether a chain is only the name of an output of a box that leads elsewhere, too."""
         makers = {step.item.id: step.item for step in body_steps(self.body)}
         item = makers.get(chain.foot or "")
         last = self.body.chain.steps[-1:]
@@ -179,7 +185,7 @@ class Placement:
             and isinstance(chain.steps[0].item, Text)
             and isinstance(item, Box)
             and not is_counted(item)
-            and item not in [step.item for step in last]
+            and (item.id in exports or item not in [step.item for step in last])
         )
 
     def _with_beside(self, id: str, beside: list[Chain | Ref]) -> Laid:
@@ -190,7 +196,8 @@ class Placement:
             assert isinstance(chain, Chain)
             laid = self._joined(laid, id, chain.steps[0].item.id, sides.pop(0), False)
         if id in self.given and sides:
-            laid = self._joined(laid, id, self.given[id].steps[0].item.id, sides.pop(), True)
+            side = self.outer if self.outer in sides else sides.pop()
+            laid = self._joined(laid, id, self.given[id].steps[0].item.id, side, True)
         return laid
 
     def _joined(self, laid: Laid, id: str, beside: str, side: Side, outwards: bool) -> Laid:

@@ -11,6 +11,8 @@ from archdsl.graph import masks
 from archdsl.graph.nodes import Apply, Mixture, Node, Scan, Stack
 from archdsl.graph.rules import ACTIVATIONS, POINTWISE
 from archdsl.graph.types import Type
+from archdsl.semantics.library import tree
+from archdsl.syntax import ast
 
 # The words for an operator, where they are not its name.
 TITLES = {
@@ -71,6 +73,10 @@ GATED = {
     "relu": "ReGLU",
     "sigmoid": "GLU",
 }
+# Words that are small within a title.
+_SMALL = {
+    word.capitalize(): word for word in ("of", "at", "to", "in", "and", "or", "by", "over")
+}
 CIRCLES = {"add": "+", "subtract": "−", "multiply": "×", "divide": "÷"}
 
 
@@ -84,14 +90,19 @@ def words(name: str) -> str:
         return name
     name = re.sub(r"_\d+$", "", name)
     known = {"mlp": "MLP", "rms": "RMS", "moe": "MoE", "ssm": "SSM", "id": "ID", "cls": "CLS"}
-    found = " ".join(known.get(w, w[:1].upper() + w[1:]) for w in name.split("_") if w)
+    parts = [known.get(w, w[:1].upper() + w[1:]) for w in name.split("_") if w]
+    found = " ".join(parts[:1] + [_SMALL.get(part, part) for part in parts[1:]])
     return re.sub(r"\b(Self|Cross) Attention", r"\1-Attention", found)
 
 
 def label(path: str, op: str) -> str:
-    """The last name of a path, if it says more than the operator."""
+    """The last name of a path, if it says more than the operator.
+
+    >>> label("h.head", "linear"), label("h.linear_2", "linear"), label("conv", "conv1d")
+    ('head', '', '')
+    """
     name = re.sub(r"_\d+$", "", path.rpartition(".")[2])
-    return "" if name == op or name.isdecimal() else name
+    return "" if op.startswith(name) or name.isdecimal() else name
 
 
 def of_operator(node: Apply, types: Mapping[str, Type]) -> tuple[str, str, Kind]:
@@ -108,9 +119,11 @@ def of_operator(node: Apply, types: Mapping[str, Type]) -> tuple[str, str, Kind]
         case "posenc":
             learned = attr["kind"] == "learned"
             title, note = ("Position Embedding" if learned else "Positional Encoding"), ""
-        case "unembed":
+        case "unembed" | "embed" if attr["tied"] is not None:
             tied = str(attr["tied"])
-            title, note = "Linear", f"tied to {TITLES.get(tied) or words(tied)}"
+            title, note = TITLES[node.op], f"tied to {TITLES.get(tied) or words(tied)}"
+        case "slice" if node.names:
+            title, note = "Slice", node.names[0].rpartition(".")[2]
         case "readout":
             title, note = "Readout", f"[{words(str(attr['name']))}]"
         case "weight":
@@ -135,7 +148,7 @@ def of_group(
         if isinstance(node, Mixture):
             return "Mixture of Experts", f"{node.chosen} of {node.count}", "feed"
         if isinstance(node, Scan):
-            return ("Recurrence" if "Attention" in name else name), "state", "attention"
+            return words(_written_in(nodes) or name), "state", "attention"
     for node in applies:
         if node.op in ("attention", "attend"):
             notes = [TITLES[op] for op in ("rotary", "alibi") if op in ops]
@@ -151,6 +164,17 @@ def of_group(
     if not set(ops) - {"linear", "reshape", "add", "weight"} and ops["linear"]:
         return name, "", "linear"
     return name, "", "embed" if {"embed", "patches", "posenc"} & set(ops) else "other"
+
+
+def _written_in(nodes: Sequence[Node]) -> str | None:
+    """The name of the block in a file whose body has most of these operators."""
+    found: Counter[str] = Counter()
+    for node in nodes:
+        if node.span is not None:
+            blocks = (i for i in tree(node.span.source).items if isinstance(i, ast.Block))
+            around = (b for b in blocks if b.span.start <= node.span.start < b.span.end)
+            found.update(block.name.id for block in around)
+    return max(found, key=lambda name: found[name]) if found else None
 
 
 def _feed(node: Node) -> str:

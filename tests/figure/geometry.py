@@ -113,7 +113,7 @@ def _crossed(drawing: Drawing) -> Iterator[str]:
 
 
 def _on_each_other(drawing: Drawing) -> Iterator[str]:
-    """Lines of two values that share a part."""
+    """Lines that share a part; two strokes look like a thicker one."""
     for flat in (False, True):
         at = defaultdict(list)
         for value, (left, top, right, bottom) in _segments(drawing):
@@ -122,7 +122,7 @@ def _on_each_other(drawing: Drawing) -> Iterator[str]:
                 at[round(top if flat else left, 2)].append((value, *span))
         for lines in at.values():
             for (value, a, b), (other, c, d) in combinations(lines, 2):
-                if value != other and min(b, d) - max(a, c) > 0.5:
+                if min(b, d) - max(a, c) > 0.5:
                     yield f"the lines of {value} and {other} lie on each other"
 
 

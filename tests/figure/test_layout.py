@@ -10,9 +10,9 @@ import pytest
 
 from archdsl.analysis import analyse, analyse_block
 from archdsl.figure.differences import differing, side_by_side
-from archdsl.figure.drawing import Circle, Dot, Drawing, Line, Rect
+from archdsl.figure.drawing import SIZES, Circle, Dot, Drawing, Label, Line, Rect
 from archdsl.figure.fold import fold
-from archdsl.figure.junctions import dots
+from archdsl.figure.junctions import dots, once
 from archdsl.figure.layout import layout
 from archdsl.figure.structure import Level
 from archdsl.graph.nodes import Apply, Graph, Mixture, Scan, refs, walk
@@ -115,7 +115,18 @@ def test_the_transformer_has_two_columns() -> None:
         encoder, decoder = decoder, encoder
     assert encoder.x + encoder.width < decoder.x
     assert encoder.y + encoder.height == pytest.approx(decoder.y + decoder.height)
-    assert drawing.width < 2 * COLUMN
+    labels = {s.text: s for s in drawing.shapes if isinstance(s, Label)}
+    counts = [s for s in drawing.shapes if isinstance(s, Label) and s.text == "× 6"]
+    assert labels["Logits"].x > decoder.x
+    assert min(each.x for each in counts) < encoder.x  # outside of both
+    assert max(each.x for each in counts) > decoder.x + decoder.width
+
+
+@pytest.mark.parametrize("spec", ["vaswani2017.arch", "gpt.arch", "vit.arch", "whisper.arch"])
+def test_titles_can_be_read_in_a_column_of_a_page(spec: str) -> None:
+    """A figure as wide as a column has titles of 7 points or more."""
+    drawing = layout(fold(analyse(spec).graph))
+    assert SIZES["title"] * min(1, COLUMN / drawing.width) >= 7
 
 
 def test_differences_are_marked() -> None:
@@ -134,6 +145,19 @@ def _marked(drawing: Drawing, mark: str) -> set[str]:
         for shape in drawing.shapes
         if isinstance(shape, Rect) and shape.mark == mark
     }
+
+
+def test_what_two_lines_share_is_drawn_once() -> None:
+    """The second line begins like the first, leaves it, and meets it again."""
+    first = Line(((0, 0), (0, 9), (9, 9)), True, "%1")
+    second = Line(((0, 0), (0, 4), (5, 4), (5, 9), (7, 9), (7, 12)), True, "%1")
+    assert list(once([first, second])) == [
+        first,
+        Line(((0, 4), (5, 4), (5, 9)), False, "%1"),
+        Line(((7, 9), (7, 12)), True, "%1"),
+    ]
+    other = replace(second, value="%2")
+    assert list(once([first, other])) == [first, other]
 
 
 def test_a_fork_has_a_dot_where_lines_cross() -> None:
