@@ -4,7 +4,8 @@ Each value has a unique id: an input's name, or `%` and a number. A `Stack` stor
 each kind of its layers; a body may use values from outside. A path is the prefix of the
 weights' names; inside a stack it is relative to one layer. Operators with the same path have
 the same weights. `names` are other paths by which the spec calls a value: those of edges, as in
-`a = …`, and of the blocks that return it.
+`a = …`, and of the blocks that return it. `calls` are the calls of blocks that led to its
+operator, outermost first.
 
 Passes rewrite the same graph. They fuse pointwise operators into the matmul before them
 (`tail`), choose the kernels of an operator (`kernels`), and give each layer of a stack its
@@ -51,6 +52,7 @@ class Apply(Frozen):
     tail: tuple[Tail, ...] = ()
     kernels: tuple[str, ...] = ()
     names: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    calls: tuple[Span, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def attr(self) -> Mapping[str, Attribute]:
@@ -101,6 +103,7 @@ class Stack(Frozen):
     kinds: tuple[int, ...] = ()
     tied: bool = False
     names: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    calls: tuple[Span, ...] = field(default=(), compare=False, repr=False)
 
     def place(self, layer: int | str) -> str:
         """The path of a layer within the body around the stack."""
@@ -163,6 +166,7 @@ class Mixture(Frozen):
     type: Type
     span: Span | None = field(default=None, compare=False, repr=False)
     names: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    calls: tuple[Span, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def inside(self) -> Body:
@@ -201,6 +205,7 @@ class Scan(Frozen):
     kernels: tuple[str, ...] = ()
     span: Span | None = field(default=None, compare=False, repr=False)
     names: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    calls: tuple[Span, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def along(self) -> Axis:

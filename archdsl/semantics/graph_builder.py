@@ -38,6 +38,7 @@ class GraphBuilder:
         self.nodes: list[Node] = []
         self.enclosing: list[list[Node]] = []  # those of the bodies around, outermost first
         self.calls: tuple[Span, ...] = ()  # calls of the enclosing blocks, outermost first
+        self.trace: tuple[Span, ...] = ()  # all calls that led here, also of arguments
         self.skipped: set[str] = set()  # names in expressions that were not elaborated
         self.failed_labels: set[str] = set()  # of `embed`s with a mistake
         self.reported: set[tuple[str | None, Span | None]] = set()
@@ -51,6 +52,10 @@ class GraphBuilder:
     def new_id(self) -> str:
         self.ids += 1
         return f"%{self.ids}"
+
+    def add(self, node: Node) -> None:
+        """Adds a node to the body that is built."""
+        self.nodes.append(replace(node, calls=self.trace))
 
     def note(self, span: Span, value: Value) -> None:
         """Remembers the value of a definition or a call, that of its first elaboration."""
@@ -75,6 +80,15 @@ class GraphBuilder:
             yield self.nodes
         finally:
             self.nodes = self.enclosing.pop()
+
+    @contextmanager
+    def in_call(self, span: Span) -> Iterator[None]:
+        """The call of a block, an operator or a parameter leads to what is added inside."""
+        outer, self.trace = self.trace, (*self.trace, span)
+        try:
+            yield
+        finally:
+            self.trace = outer
 
     @contextmanager
     def in_body_of(self, env: Env) -> Iterator[None]:

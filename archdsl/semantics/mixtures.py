@@ -76,7 +76,7 @@ class Mixtures:
             *(self.builder.new_id(), x.ref, gates.ref, count, chosen or count, path),
             *(carry, types[carry], nodes, result.ref, type, span),
         )
-        self.builder.nodes.append(node)
+        self.builder.add(node)
         return Tensor(
             node.id, replace(type, axes=(*x.type.axes[:lead], *result.type.axes[lead:]))
         )

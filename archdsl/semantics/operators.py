@@ -70,7 +70,7 @@ class Operators:
         before = frozenset[str]().union(*(t.noncausal for t in site.tensors.values()))
         for name in node.type.noncausal - before:
             self.noncausal_at.setdefault((name, node.id), (*self.builder.calls, span))
-        self.builder.nodes.append(node)
+        self.builder.add(node)
         if op.name == "embed":
             full = self.builder.places.full_path(path)
             self.tables[full] = node
@@ -92,7 +92,7 @@ class Operators:
                 type = with_name(type, index, name)
                 id, attrs = self.builder.new_id(), tuple(attr.items())
                 path = self.builder.places.unique_path(op.name, span, labelled=False)
-                self.builder.nodes.append(Apply(id, op.name, refs, attrs, path, type, span))
+                self.builder.add(Apply(id, op.name, refs, attrs, path, type, span))
                 found.append(Tensor(id, type))
         except Mismatch as mismatch:
             return self.report_mismatch(mismatch, SPLIT, arguments.slots, span)

@@ -95,7 +95,7 @@ class States:
             start=None if start is None else start.ref,
             span=node.span,
         )
-        self.builder.nodes.append(scan)
+        self.builder.add(scan)
         return Tensor(scan.id, scan.type)
 
     def _along(self, name: ast.Name, env: Env) -> Axis | None:

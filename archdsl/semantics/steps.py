@@ -159,7 +159,8 @@ class Steps:
         `named` and `chosen` are those of `apply`.
         """
         name, args = (expr, ()) if isinstance(expr, ast.Name) else (expr.callee, expr.args)
-        result = self._call(name, args, expr, env, x, label, named, chosen)
+        with self.builder.in_call(expr.span):
+            result = self._call(name, args, expr, env, x, label, named, chosen)
         self.builder.note(name.span, result)
         return result
 
@@ -421,7 +422,7 @@ class Steps:
             several,
             tied,
         )
-        self.builder.nodes.append(node)
+        self.builder.add(node)
         return Tensor(node.id, replace(result, axes=x.type.axes))
 
     def _bodies(
