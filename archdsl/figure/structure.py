@@ -21,15 +21,21 @@ Level: TypeAlias = Literal["model", "block", "operator"]
 
 
 class Origin(Frozen):
-    """Where an item comes from: its path in the model, its source, and facts by their names."""
+    """Where an item comes from: its path in the model, its source, and facts by their names.
+
+    `span` is the innermost part of a spec that all of it comes from. `others` are those that
+    some of it comes from, such as the operators of a block, and the calls that lead to it.
+    """
 
     path: str = ""
     span: Span | None = field(default=None, compare=False, repr=False)
+    others: tuple[Span, ...] = field(default=(), compare=False, repr=False)
     facts: tuple[tuple[str, str], ...] = ()
 
 
 class Box(Frozen):
-    """An operator or a block; a stack of `count` blocks that is not drawn open."""
+    """An operator or a block; a stack of `count` blocks that is not drawn open. `inside` is the
+    figure of what it holds, for pages whose boxes open."""
 
     id: str
     title: str
@@ -38,6 +44,7 @@ class Box(Frozen):
     type: str = ""
     count: int | None = None
     origin: Origin = Origin()
+    inside: Figure | None = field(default=None, compare=False, repr=False)
 
 
 class Sign(Frozen):
@@ -197,6 +204,8 @@ def as_data(node: Any) -> dict[str, object]:
         match value:
             case Span():
                 found |= {"file": value.source.path, "line": value.line}
+            case _ if each.name in ("others", "inside"):
+                pass  # for pages
             case tuple() if each.name == "facts":
                 found["facts"] = dict(value)
             case tuple():

@@ -54,7 +54,9 @@ def _parts(builder: Builder, node: Node) -> Iterator[Node]:
         case Mixture():
             yield replace(node, body=_decompose_nodes(builder, node.body))
         case Apply() if node.op in COMPOSITE:
-            *parts, last = COMPOSITE[node.op](builder, node)
+            *parts, last = (
+                replace(part, calls=node.calls) for part in COMPOSITE[node.op](builder, node)
+            )
             yield from parts
             # The last part takes the id of the composite.
             yield replace(last, id=node.id, type=node.type, names=(*node.names, node.path))
