@@ -87,6 +87,11 @@ class Span(Frozen):
         return self.source.text.count("\n", 0, self.start) + 1
 
     @property
+    def last_line(self) -> int:
+        """The line in which the span ends."""
+        return self.line + self.text.count("\n")
+
+    @property
     def column(self) -> int:
         return self.start - self.source.text.rfind("\n", 0, self.start)
 

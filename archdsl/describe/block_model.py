@@ -12,6 +12,7 @@ from archdsl.syntax.stored import tree_of
 FEATURES = 512  # of each vector
 LONGEST = 512  # of each sequence
 NUMBER = 8  # a parameter without a default
+ALONE = "<alone>"  # the path of a text that nobody wrote
 
 
 def block_model(
@@ -24,7 +25,7 @@ def block_model(
     FEATURES. Raises ArchError (`argument-value`) if the block takes another block or does not
     declare its type.
     """
-    return tree_of(Source(file, f'use "{file}"\n\n{_text(block, given)}'))
+    return tree_of(Source(ALONE, f'use "{file}"\n\n{_text(block, given)}'))
 
 
 def without_value(block: ast.Block) -> list[ast.Param]:

@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import takewhile
 from math import prod
 
+from archdsl.describe.block_model import ALONE
 from archdsl.diagnostics import Span
 from archdsl.figure.structure import Origin
 from archdsl.frozen import Frozen
@@ -114,12 +115,12 @@ def _spans(
     routes = [_route(node) for node in nodes]
     steps = takewhile(lambda step: len({*step}) == 1, zip(*routes, strict=False))
     common = [span for span, *_ in steps]
-    first = common[-1] if common else next(filter(None, (node.span for node in nodes)), None)
     every = dict.fromkeys([*common[::-1], *(each for node in drawn for each in _route(node))])
+    first = next(iter(every), None)
     return first, tuple(span for span in every if span != first)
 
 
 def _route(node: Node) -> tuple[Span, ...]:
     """The calls that led to an operator, and its own span, outermost first."""
     own = () if node.span is None or node.span in node.calls else (node.span,)
-    return (*node.calls, *own)
+    return tuple(span for span in (*node.calls, *own) if span.source.path != ALONE)

@@ -32,6 +32,11 @@ class Origin(Frozen):
     others: tuple[Span, ...] = field(default=(), compare=False, repr=False)
     facts: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """All parts of specs that it comes from, the one of `span` first."""
+        return self.others if self.span is None else (self.span, *self.others)
+
 
 class Box(Frozen):
     """An operator or a block; a stack of `count` blocks that is not drawn open. `inside` is the

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from pathlib import PurePath
-from typing import Literal, TypeAlias, assert_never
+from typing import Literal, NamedTuple, TypeAlias, assert_never
+from urllib.parse import quote
 
+from archdsl.diagnostics import Source, Span
 from archdsl.figure.drawing import SIZES, Circle, Dot, Drawing, Label, Line, Rect, Shape
 from archdsl.figure.structure import Origin
 
@@ -54,24 +57,94 @@ def svg(drawing: Drawing, theme: Theme = "auto", page: bool = False) -> str:
     With `auto` it follows the light or dark scheme of the page around it; with `page` it has a
     ground of its own.
     """
+    head = ["<style>", *style(theme), "</style>"]
+    if page or theme == "dark":
+        ground = INK["dark" if theme == "dark" else "light"][3]
+        size = f'width="{number(drawing.width)}" height="{number(drawing.height)}"'
+        head.append(f'<rect {size} fill="{ground}"/>')
+    return element(drawing, head)
+
+
+def element(
+    drawing: Drawing,
+    head: Iterable[str] = (),
+    names: Mapping[str, str] | None = None,
+    opens: Mapping[str, str] | None = None,
+) -> str:
+    """The SVG, with the lines of `head` before its shapes.
+
+    `names` has the names of files by their paths, those of `file_names` by default. A box whose
+    id is in `opens` has the name there as `data-opens`.
+    """
     wide, high = number(drawing.width), number(drawing.height)
+    about = _About(names or file_names(span.source for span in spans(drawing)), opens or {})
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="archdsl" viewBox="0 0 {wide} {high}" '
         f'width="{wide}pt" height="{high}pt" role="img" font-family="{FONT}">',
         f"<title>{escape(drawing.title)}</title>",
-        "<style>",
-        *_style(theme),
-        "</style>",
+        *head,
+        *(line for shape in drawing.shapes for line in _shape(shape, about)),
     ]
-    if page or theme == "dark":
-        ground = INK["dark" if theme == "dark" else "light"][3]
-        lines.append(f'<rect width="{wide}" height="{high}" fill="{ground}"/>')
-    for shape in drawing.shapes:
-        lines += _shape(shape)
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
-def _style(theme: Theme) -> Iterator[str]:
+class _About(NamedTuple):
+    """What an SVG says of its boxes: the names of files by their paths, and what boxes open."""
+
+    names: Mapping[str, str]
+    opens: Mapping[str, str]
+
+    def group(self, shape: Rect | Circle) -> str:
+        """The start of the group of a box, with its lines: `gpt.arch:12 blocks.arch:5-6`."""
+        origin = shape.origin
+        found = {"id": shape.id, "path": origin.path}
+        if origin.span is not None:
+            found |= {"file": self.name(origin.span), "line": str(origin.span.line)}
+            lines = " ".join(dict.fromkeys(map(self.lines, origin.spans)))
+            alone = f"{quote(found['file'])}:{found['line']}"
+            found |= {"lines": lines} if lines != alone else {}
+        if isinstance(shape, Rect) and shape.kind != "frame":
+            found["opens"] = self.opens.get(shape.id, "")
+        data = " ".join(f'data-{k}="{escape(value)}"' for k, value in found.items() if value)
+        return f"<g {data}>"
+
+    def name(self, span: Span) -> str:
+        return self.names[span.source.path]
+
+    def lines(self, span: Span) -> str:
+        more = f"-{span.last_line}" if span.last_line > span.line else ""
+        return f"{quote(self.name(span))}:{span.line}{more}"
+
+    def tip(self, origin: Origin, title: str) -> str:
+        """What a browser shows when the pointer is on a shape."""
+        lines = [title] if title else []
+        lines += [f"path: {origin.path}"] if origin.path else []
+        lines += [f"{name}: {value}" for name, value in origin.facts]
+        if origin.span is not None:
+            lines.append(f"{self.name(origin.span)}, line {origin.span.line}")
+        return f"<title>{escape(chr(10).join(lines))}</title>" if lines else ""
+
+
+def spans(drawing: Drawing) -> Iterator[Span]:
+    """The parts of specs that the boxes of a drawing come from."""
+    for shape in drawing.shapes:
+        if isinstance(shape, Rect | Circle):
+            yield from shape.origin.spans
+
+
+def file_names(sources: Iterable[Source]) -> dict[str, str]:
+    """A name for each file by its path: as many last parts as tell it from the others.
+
+    >>> file_names([Source("specs/gpt.arch", ""), Source("a/b.arch", ""), Source("b.arch", "")])
+    {'specs/gpt.arch': 'gpt.arch', 'a/b.arch': 'a/b.arch', 'b.arch': 'b.arch'}
+    """
+    paths = dict.fromkeys(source.path for source in sources)
+    ends = {path: ["/".join(PurePath(path).parts[-n:]) for n in (1, 2, 3)] for path in paths}
+    count = Counter(end for found in ends.values() for end in {*found})
+    return {p: next((e for e in found if count[e] == 1), p) for p, found in ends.items()}
+
+
+def style(theme: Theme) -> Iterator[str]:
     """The rules for this figure alone, also if it is a part of a page."""
     for role, size in SIZES.items():
         weight = "; font-weight: bold" if role == "count" else ""
@@ -105,11 +178,11 @@ def _classes(*names: str) -> str:
     return " ".join(name for name in names if name)
 
 
-def _shape(shape: Shape) -> Iterator[str]:
+def _shape(shape: Shape, about: _About) -> Iterator[str]:
     match shape:
         case Rect():
-            yield f"<g {_data(shape.id, shape.origin)}>"
-            yield _tip(shape.origin, " ".join(each.text for each in shape.labels))
+            yield about.group(shape)
+            yield about.tip(shape.origin, " ".join(each.text for each in shape.labels))
             place = f'x="{number(shape.x)}" y="{number(shape.y)}"'
             size = f'width="{number(shape.width)}" height="{number(shape.height)}"'
             radius = 6 if shape.kind == "frame" else 3
@@ -118,8 +191,8 @@ def _shape(shape: Shape) -> Iterator[str]:
             yield from map(_label, shape.labels)
             yield "</g>"
         case Circle(x, y, radius, sign):
-            yield f"<g {_data(shape.id, shape.origin)}>"
-            yield _tip(shape.origin, sign)
+            yield about.group(shape)
+            yield about.tip(shape.origin, sign)
             place = f'cx="{number(x)}" cy="{number(y)}" r="{radius:g}"'
             yield f'<circle class="{_classes("sign", shape.mark)}" {place}/>'
             yield f'<path class="line" d="{_sign(x, y, radius * 0.55, sign)}"/>'
@@ -142,23 +215,6 @@ def _label(label: Label) -> str:
     anchor = f' text-anchor="{label.anchor}"' if label.anchor != "start" else ""
     place = f'x="{number(label.x)}" y="{number(label.y)}"'
     return f'<text class="{label.role}" {place}{anchor}>{escape(label.text)}</text>'
-
-
-def _data(id: str, origin: Origin) -> str:
-    found = {"id": id, "path": origin.path}
-    if origin.span is not None:
-        found |= {"file": PurePath(origin.span.source.path).name, "line": str(origin.span.line)}
-    return " ".join(f'data-{key}="{escape(value)}"' for key, value in found.items() if value)
-
-
-def _tip(origin: Origin, title: str) -> str:
-    """What a browser shows when the pointer is on a shape."""
-    lines = [title] if title else []
-    lines += [f"path: {origin.path}"] if origin.path else []
-    lines += [f"{name}: {value}" for name, value in origin.facts]
-    if origin.span is not None:
-        lines.append(f"{PurePath(origin.span.source.path).name}, line {origin.span.line}")
-    return f"<title>{escape(chr(10).join(lines))}</title>" if lines else ""
 
 
 def _sign(x: float, y: float, r: float, sign: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 from archdsl.analysis import Analysis, Run
@@ -37,7 +37,6 @@ Data: TypeAlias = dict[str, Any]
 
 NAME = "spec.arch"
 """The file name of the page's text, in messages and figures."""
-_ALONE = "alone"  # the file of a model that is made to draw a block
 _LEVELS = 3  # of blocks in the table
 _LARGEST_BATCH = 1 << 20
 
@@ -177,7 +176,7 @@ class Inspector:
             return known.analysis
         if block := _block(version, name):
             others = tuple(i for i in version.file.items if isinstance(i, ast.Block | ast.Use))
-            model = block_model(block, _ALONE, values).items[-1]
+            model = block_model(block, NAME, values).items[-1]
             file = replace(version.file, items=(*others, model))
             run = Run(file, version.path)
         alone = run.alone()
@@ -322,8 +321,7 @@ def _placed(drawing: Drawing, version: Version) -> Drawing:
     def placed(shape: Shape) -> Shape:
         if not isinstance(shape, Rect | Circle) or shape.origin.span is None:
             return shape
-        span = version.span_of(shape.origin.span)
-        known = None if PurePath(span.source.path).name == _ALONE else span
-        return replace(shape, origin=replace(shape.origin, span=known))
+        span, *others = map(version.span_of, shape.origin.spans)
+        return replace(shape, origin=replace(shape.origin, span=span, others=tuple(others)))
 
     return replace(drawing, shapes=tuple(map(placed, drawing.shapes)))

@@ -1,29 +1,29 @@
 /**
  * An SVG of archdsl that answers: what a box is, which lines it comes from, and what is inside.
  *
- * A box is a <g data-id>. The lines of a spec that it comes from are in `data-file` and `data-line`
- * (the first one), and in `data-lines`: "gpt.arch:12 blocks.arch:4-6". Its <title> says what it is.
+ * A box is a <g data-id>. The lines of a spec that it comes from are in `data-lines`:
+ * "gpt.arch:12 blocks.arch:4-6"; if it is one line, in `data-file` and `data-line`. Its <title> says
+ * what it is.
  *
  *   import { attach } from "./figure.js";
  *   const figure = attach(document.querySelector("svg.archdsl"), {
  *     onLine: lines => …,            // pointed at or focused: [{file, first, last}, …]; [] when left
  *     onOpen: box => …,              // clicked, or Enter; only boxes that `opens(box)` allows
  *   });
- *   figure.highlight("gpt.arch", 12);   // the boxes that come from a line; returns how many
+ *   figure.highlight("gpt.arch", 12);   // marks the boxes that come from a line, and returns them
  *   figure.detach();
  *
  * The looks are in figure.css.
  */
 
-/** The lines that a box comes from: [{file, first, last}, …], the most telling one first. */
+/** The lines that a box comes from: [{file, first, last}, …], the innermost one first. */
 export function linesOf(box) {
   const { file, line, lines } = box.dataset;
-  const found = file && line ? [{ file, first: +line, last: +line }] : [];
-  for (const part of lines?.split(" ") ?? []) {
-    const [, name, first, last] = /^(.*):(\d+)(?:-(\d+))?$/.exec(part);
-    found.push({ file: decodeURIComponent(name), first: +first, last: +(last ?? first) });
-  }
-  return found;
+  if (!lines) return file && line ? [{ file, first: +line, last: +line }] : [];
+  return lines.split(" ").map(text => {
+    const [, name, first, last] = /^(.*):(\d+)(?:-(\d+))?$/.exec(text);
+    return { file: decodeURIComponent(name), first: +first, last: +(last ?? first) };
+  });
 }
 
 /**
@@ -109,16 +109,21 @@ export function attach(svg, options = {}) {
 
   return {
     boxes,
-    /** Marks the boxes that come from a line; without a line, none. Returns how many. */
+    /**
+     * Marks the boxes that come from a line; without a line, none. Returns them.
+     *
+     * Of boxes with parts of a spec of several lengths around the line, those with the shortest:
+     * an argument on a line of its own is not all that the call around it makes.
+     */
     highlight(file, line) {
-      let count = 0;
-      for (const box of boxes) {
-        const lines = file === undefined ? [] : linesOf(box);
-        const is = lines.some(each => each.file === file && each.first <= line && line <= each.last);
-        box.classList.toggle("lit", is);
-        count += is;
-      }
-      return count;
+      const length = box => Math.min(...linesOf(box)
+        .filter(each => each.file === file && each.first <= line && line <= each.last)
+        .map(each => each.last - each.first));
+      const lengths = new Map(boxes.map(box => [box, file === undefined ? Infinity : length(box)]));
+      const least = Math.min(...lengths.values());
+      const lit = boxes.filter(box => lengths.get(box) === least && least < Infinity);
+      for (const box of boxes) box.classList.toggle("lit", lit.includes(box));
+      return lit;
     },
     /** Shows the tip of a box again, if it is shown: `describe` may say something else now. */
     refresh() {
