@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from archdsl.analysis import analyse, analyse_block
+from archdsl.analysis import Analysis, analyse, analyse_block
 from archdsl.cli.common import Subparsers, add_command, add_json, add_settings, parse_settings
+from archdsl.describe.cost_curves import cost_curves
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.figure.differences import side_by_side
 from archdsl.figure.drawing import Drawing
 from archdsl.figure.fold import fold
 from archdsl.figure.layout import layout
-from archdsl.figure.page import page
-from archdsl.figure.structure import Figure, Level, as_data
+from archdsl.figure.page import page, page_of_drawing
+from archdsl.figure.structure import Level, as_data
 from archdsl.figure.svg import Theme, svg
 from archdsl.figure.tikz import tikz
 from archdsl.formats.atomic import replacing
@@ -79,18 +80,26 @@ def run(args: argparse.Namespace) -> int:
             expected="two specs with --diff, as in A B --diff" if args.diff else "one spec",
             help=None if args.diff else "add --diff to draw two models in one picture",
         )
-    figure, *others = [_figure(args, spec) for spec in args.specs]
+    found = [_analysis(args, spec) for spec in args.specs]
+    opens = suffix == ".html" and not args.diff
+    figure, *others = [fold(each.graph, args.level, opens) for each in found]
     if args.json:
         data = [as_data(each) for each in (figure, *others)]
         print(json.dumps(data if args.diff else data[0]))
         return 0
-    drawing = layout(figure, args.types)
-    for other in others:
-        drawing = side_by_side(figure, other, args.types)
+    if opens:
+        first, theme = found[0], args.theme
+        written = first.model.span.source if first.graph.name == first.model.name.id else None
+        costs = cost_curves(first.graph)
+        content = page(figure, costs, spec=written, types=args.types, theme=theme).encode()
+    else:
+        drawing = layout(figure, args.types)
+        for other in others:
+            drawing = side_by_side(figure, other, args.types)
+        content = _content(drawing, suffix, args.theme)
     if args.output is None:
-        sys.stdout.write(svg(drawing, args.theme))
+        sys.stdout.write(content.decode())
         return 0
-    content = _content(drawing, suffix, args.theme)
     with replacing(args.output) as path:
         path.write_bytes(content)
     return 0
@@ -108,10 +117,9 @@ def _suffix(output: str) -> str:
     return suffix
 
 
-def _figure(args: argparse.Namespace, spec: str) -> Figure:
+def _analysis(args: argparse.Namespace, spec: str) -> Analysis:
     settings = parse_settings(args)
-    found = analyse_block(spec, settings) or analyse(spec, settings=settings)
-    return fold(found.graph, args.level)
+    return analyse_block(spec, settings) or analyse(spec, settings=settings)
 
 
 def _content(drawing: Drawing, suffix: str, theme: Theme) -> bytes:
@@ -119,7 +127,7 @@ def _content(drawing: Drawing, suffix: str, theme: Theme) -> bytes:
         case ".tex":
             return tikz(drawing).encode()
         case ".html":
-            return page(drawing.title, svg(drawing, theme)).encode()
+            return page_of_drawing(drawing, theme).encode()
         case ".png" | ".pdf":
             from archdsl.figure import raster  # needs an extra
 

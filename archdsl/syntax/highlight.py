@@ -11,7 +11,9 @@ from lark.exceptions import UnexpectedInput
 
 from archdsl.syntax.parser import grammar
 
-Class: TypeAlias = Literal["keyword", "name", "call", "number", "string", "path", "comment", "sign"]
+Class: TypeAlias = Literal[
+    "keyword", "name", "call", "number", "string", "path", "comment", "sign"
+]
 
 _CLASSES: dict[str, Class] = {
     "NAME": "name",
@@ -39,7 +41,8 @@ def words(text: str) -> Iterator[tuple[int, int, Class]]:
     found: list[tuple[int, int, Class]] = [(*span, "comment") for span in comments]
     try:
         for token in grammar().parse_interactive(text).iter_parse():
-            found.append((token.start_pos, token.end_pos, _class(token)))
+            start = token.start_pos or 0
+            found.append((start, start + len(token), _class(token)))
     except UnexpectedInput:
         pass
     return iter(sorted(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -12,7 +13,7 @@ from archdsl.analysis import analyse
 from archdsl.figure.drawing import Drawing, Label, Rect
 from archdsl.figure.fold import fold
 from archdsl.figure.layout import layout
-from archdsl.figure.page import page
+from archdsl.figure.page import page_of_drawing
 from archdsl.figure.svg import DARK, INK, LIGHT, svg
 from archdsl.figure.tikz import tikz
 from archdsl.semantics.library import standard_library
@@ -99,15 +100,18 @@ def test_tikz_escapes() -> None:
 
 
 def test_html_loads_nothing(drawing: Drawing) -> None:
-    text = page("<ViT>", svg(drawing))
-    assert "&lt;ViT&gt;" in text
+    text = page_of_drawing(replace(drawing, title="<ViT>"))
+    assert '<h1><a href="#">&lt;ViT&gt;</a></h1>' in text
 
     class Reader(HTMLParser):
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            assert not {"src", "href"} & dict(attrs).keys()
+            found = dict(attrs)
+            assert "src" not in found
+            assert (found.get("href") or "#").startswith("#")
 
     Reader().feed(text)
     assert "<svg" in text
+    assert "import " not in text
 
 
 @pytest.mark.reference("cairosvg")

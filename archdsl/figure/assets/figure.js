@@ -32,11 +32,12 @@ export function linesOf(box) {
  *
  * - `onLine(lines, box)`: a box is pointed at or focused; `lines` is [] and `box` null when left.
  * - `opens(box)`: whether a box opens; by default all do if there is `onOpen`.
- * - `onOpen(box)`: a box is clicked, or Enter or Space is pressed on it.
+ * - `onOpen(box, byKeys)`: a box is clicked, or Enter or Space is pressed on it.
  * - `describe(text, box)`: the text of the tip, from the one in the SVG.
+ * - `within`: an element that tips stay in if they can; the whole window by default.
  */
 export function attach(svg, options = {}) {
-  const { onLine, onOpen } = options;
+  const { onLine, onOpen, within } = options;
   const describe = options.describe ?? (text => text);
   const opens = options.opens ?? (() => Boolean(onOpen));
   const stop = new AbortController();
@@ -54,6 +55,7 @@ export function attach(svg, options = {}) {
     }
     const open = opens(box);
     box.classList.toggle("opens", open);
+    if (open && !box.querySelector(".corner")) box.append(corner(box.querySelector(":scope > rect")));
     box.setAttribute("tabindex", "-1");
     box.setAttribute("role", open ? "button" : "img");
     box.setAttribute("aria-label", (box.dataset.tip ?? "").replaceAll("\n", ", "));
@@ -70,7 +72,7 @@ export function attach(svg, options = {}) {
     current?.classList.remove("pointed");
     current = box;
     box.classList.add("pointed");
-    show(tipOf(box), box.getBoundingClientRect());
+    show(tipOf(box), box, within);
     onLine?.(linesOf(box), box);
   }
   function leave() {
@@ -80,10 +82,10 @@ export function attach(svg, options = {}) {
     hide();
     onLine?.([], null);
   }
-  function open(box) {
+  function open(box, byKeys) {
     if (!onOpen || !opens(box)) return false;
     leave();
-    onOpen(box);
+    onOpen(box, byKeys);
     return true;
   }
   function press(box, event) {
@@ -93,7 +95,7 @@ export function attach(svg, options = {}) {
       next.setAttribute("tabindex", "0");
       next.focus();
     }
-    if (next || (["Enter", " "].includes(event.key) && open(box))) event.preventDefault();
+    if (next || (["Enter", " "].includes(event.key) && open(box, true))) event.preventDefault();
     if (event.key === "Escape") hide();
   }
 
@@ -103,31 +105,39 @@ export function attach(svg, options = {}) {
     on("pointerleave", leave);
     on("focus", () => box.matches(":focus-visible") && enter(box)); // a click focuses too
     on("blur", leave);
-    on("click", () => open(box));
+    on("click", () => open(box, false));
     on("keydown", event => press(box, event));
+  }
+
+  /**
+   * The boxes that come from a line.
+   *
+   * Of the parts of a spec around the line, the shortest count: an argument on a line of its own
+   * is not all that the call around it makes.
+   */
+  function comesFrom(file, line) {
+    let [found, least] = [[], Infinity];
+    for (const box of boxes) {
+      const around = linesOf(box).filter(each => each.file === file && each.first <= line && line <= each.last);
+      const length = Math.min(...around.map(each => each.last - each.first));
+      if (length < least) [found, least] = [[], length];
+      if (around.length && length === least) found.push(box);
+    }
+    return found;
   }
 
   return {
     boxes,
-    /**
-     * Marks the boxes that come from a line; without a line, none. Returns them.
-     *
-     * Of boxes with parts of a spec of several lengths around the line, those with the shortest:
-     * an argument on a line of its own is not all that the call around it makes.
-     */
+    comesFrom,
+    /** Marks the boxes that come from a line; without a line, none. Returns them. */
     highlight(file, line) {
-      const length = box => Math.min(...linesOf(box)
-        .filter(each => each.file === file && each.first <= line && line <= each.last)
-        .map(each => each.last - each.first));
-      const lengths = new Map(boxes.map(box => [box, file === undefined ? Infinity : length(box)]));
-      const least = Math.min(...lengths.values());
-      const lit = boxes.filter(box => lengths.get(box) === least && least < Infinity);
+      const lit = file === undefined ? [] : comesFrom(file, line);
       for (const box of boxes) box.classList.toggle("lit", lit.includes(box));
       return lit;
     },
     /** Shows the tip of a box again, if it is shown: `describe` may say something else now. */
     refresh() {
-      if (current && !tip?.hidden) show(tipOf(current), current.getBoundingClientRect());
+      if (current && !tip?.hidden) show(tipOf(current), current, within);
     },
     detach() {
       leave();
@@ -158,10 +168,19 @@ function neighbour(box, key, boxes) {
   return distance(best) < Infinity ? best : null;
 }
 
+/** The corner of a box that opens. */
+function corner(rect) {
+  const [x, y, width] = ["x", "y", "width"].map(name => rect[name].baseVal.value);
+  const path = document.createElementNS(rect.namespaceURI, "path");
+  path.setAttribute("class", "corner");
+  path.setAttribute("d", `M${x + width - 7.5} ${y + 2.5} h5 v5 z`);
+  return path;
+}
+
 let tip = null; // one for the page
 
-/** Shows a tip beside a rectangle: at the right, else at the left, else below. */
-function show(text, { left, right, top, bottom }) {
+/** Shows a tip beside a box: at the right, else at the left, else below or above. */
+function show(text, box, within) {
   if (!tip) {
     tip = document.createElement("div");
     tip.className = "archdsl-tip";
@@ -170,13 +189,15 @@ function show(text, { left, right, top, bottom }) {
   }
   tip.textContent = text;
   tip.hidden = !text;
-  const gap = 10;
+  const gap = 8;
   const { offsetWidth: wide, offsetHeight: high } = tip;
-  const sides = [right + gap, left - gap - wide].filter(x => x >= gap && x + wide + gap <= innerWidth);
-  const x = sides[0] ?? Math.max(gap, Math.min(left, innerWidth - wide - gap));
-  const y = sides.length ? top : bottom + gap;
-  tip.style.left = `${x}px`;
-  tip.style.top = `${Math.max(gap, Math.min(y, innerHeight - high - gap))}px`;
+  const { left, right, top, bottom } = box.getBoundingClientRect();
+  const around = within?.getBoundingClientRect() ?? { left: 0, right: innerWidth };
+  const [low, most] = [Math.max(around.left, 0) + gap, Math.min(around.right, innerWidth) - wide - gap];
+  const side = [right + gap, left - gap - wide].find(x => low <= x && x <= most);
+  const below = bottom + gap + high < innerHeight ? bottom + gap : top - gap - high;
+  tip.style.left = `${side ?? Math.max(low, Math.min(left, most))}px`;
+  tip.style.top = `${Math.max(gap, Math.min(side ? top : below, innerHeight - high - gap))}px`;
 }
 
 function hide() {
