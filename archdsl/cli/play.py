@@ -54,6 +54,12 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         help="a folder or file with a tokenizer (default: that of the checkpoint; without one, "
         "the page takes numbers of tokens)",
     )
+    weights.add_argument(
+        "--preprocessor",
+        metavar="FOLDER",
+        help="a folder with preprocessor_config.json, and the names of classes in it or in "
+        "config.json (default: the checkpoint; without one, images have values from 0 to 1)",
+    )
     add_device(weights, checkpoint=True)
     limits = parser.add_argument_group("limits of a run")
     limits.add_argument(
@@ -122,7 +128,7 @@ def _given(args: argparse.Namespace) -> Given:
         options = replace(options, tokenizer=_absolute(args.tokenizer), needs_tokenizer=True)
     if args.spec is None:
         return options
-    files, tokenizer = find_files(args), find_tokenizer(args)
+    files, tokenizer = args.preprocessor or find_files(args), find_tokenizer(args)
     options = replace(
         options,
         files=_absolute(files) if files else None,

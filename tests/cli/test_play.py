@@ -7,15 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import archdsl
 from archdsl.cli import main, parse_arguments
 from archdsl.cli.play import _given
 from archdsl.play.given import Given
+from archdsl.play.protocol import GIVEN, RunRequest
+from archdsl.play.runs import Runs
 from archdsl.play.server import LOOPBACK
 from archdsl.semantics.library import standard_library
+from tests.cli.tiny import gpt2
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gpt_shakespeare"
 
@@ -97,3 +102,25 @@ def test_ctrl_c_ends_it() -> None:
     out, errors = started.communicate(timeout=20)
     assert (started.returncode, out) == (-signal.SIGINT, "")
     assert errors == "Only this machine can open it. Ctrl-C ends it.\n"
+
+
+@pytest.mark.long
+@pytest.mark.reference("tokenizers")
+def test_a_published_checkpoint_runs(tmp_path: Path) -> None:
+    folder = gpt2(tmp_path / "tiny")
+    found = given(folder, "--device", "CPU")
+    assert (found.title, found.dtype, found.checkpoint) == ("tiny", "float32", folder)
+    runs = Runs(found, 10**9)
+    request = RunRequest(
+        found.text, inputs={"tokens": "Hello"}, weights=GIVEN, temperature=0, max_new_tokens=4
+    )
+    (about,) = runs.inputs(request)
+    assert about["inputs"][0]["kind"] == "text"
+    texts = [each["text"] for each in runs.generate(request) if "token" in each]
+    model = archdsl.from_pretrained(folder, device="CPU")
+    tokenizer = archdsl.read_tokenizer(folder)
+    stream = model.stream_text(tokenizer, "Hello", max_new_tokens=4, temperature=0)
+    assert texts == [each.text for each in stream]
+    # A changed text has the same weights, if they fit.
+    other = replace(request, text=f"# mine\n{found.text}")
+    assert [each["text"] for each in runs.generate(other) if "token" in each] == texts

@@ -306,7 +306,7 @@ addEventListener("hashchange", openLink);
 
 const draft = sessionStorage.getItem(DRAFT);
 if (!(await openLink())) {
-  if (draft) open(JSON.parse(draft));
+  if (draft && !server?.fresh) open(JSON.parse(draft));
   else if (server?.given.text) open(server.given);
   else await openExample(Object.values(examples)[0][0].file);
 }

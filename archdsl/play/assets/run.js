@@ -30,6 +30,7 @@ export function mountRun(place, server, spec) {
   const output = element("div", { className: "run-output" });
   output.setAttribute("role", "log");
   output.setAttribute("aria-label", "Output");
+  output.tabIndex = 0; // it scrolls by keys
   const form = element("form", { className: "run-form" });
   form.append(inputs, options, buttons);
   form.addEventListener("submit", (event) => event.preventDefault());
@@ -82,7 +83,8 @@ export function mountRun(place, server, spec) {
     if (answer.weights.length > 1) {
       const before = weights.value;
       weights.replaceChildren(
-        ...["given", "random"].map((name) => element("option", { value: name, textContent: name })),
+        element("option", { value: "given", textContent: "loaded" }),
+        element("option", { value: "random", textContent: "random" }),
       );
       weights.value = before || "given";
       options.append(labelled("weights", weights));
@@ -105,6 +107,7 @@ export function mountRun(place, server, spec) {
   }
 
   async function start(task) {
+    if (!form.reportValidity()) return;
     const request = { ...spec(), weights: weights.value || "random", inputs: {} };
     for (const [name, { input }] of numbers) {
       if (input.isConnected && input.value !== "") request[name] = Number(input.value);
@@ -122,15 +125,20 @@ export function mountRun(place, server, spec) {
     busy(true);
     output.replaceChildren();
     say("Starting …");
+    output.scrollIntoView({ block: "nearest" });
+    let end = "";
     try {
       for await (const answer of server.ask(task, request, running.signal)) show(answer, request);
-      if (status.dataset.kind !== "error" && task !== "generate") say("");
+      if (status.dataset.kind === "error" || task === "generate") end = status.textContent;
     } catch (error) {
-      if (error.name === "AbortError") say("Stopped.");
-      else say("The server does not answer: it has ended.", true);
+      const stopped = error.name === "AbortError";
+      status.dataset.kind = stopped ? "" : "error";
+      end = stopped ? "Stopped." : "The server does not answer: it has ended.";
     }
     running = null;
     busy(false);
+    say(end, status.dataset.kind === "error");
+    output.scrollIntoView({ block: "nearest" });
   }
 
   let text = null; // the element that the tokens of a generation are added to
@@ -153,9 +161,11 @@ export function mountRun(place, server, spec) {
     } else if ("token" in answer) {
       if (!text?.isConnected) {
         text = element("pre", { className: "run-text" });
-        const given = Object.values(request.inputs).find((value) => typeof value === "string");
-        text.append(element("span", { className: "run-prompt", textContent: given ?? "" }), "");
+        const [given = ""] = Object.values(request.inputs);
+        const prompt = typeof given === "string" ? given : `${given.join(" ")} `;
+        text.append(element("span", { className: "run-prompt", textContent: prompt }), "");
         output.append(text);
+        output.scrollIntoView({ block: "nearest" });
         [count, began] = [0, performance.now()];
       }
       const follow = output.scrollHeight - output.scrollTop - output.clientHeight < 40;
@@ -173,6 +183,8 @@ export function mountRun(place, server, spec) {
     for (const each of buttons.children) each.disabled = now;
     stop.disabled = !now;
     place.setAttribute("aria-busy", String(now));
+    // A screen reader reads the end, not each token.
+    for (const each of [status, output]) each.setAttribute("aria-live", now ? "off" : "polite");
   }
 
   function say(message, error = false) {
@@ -257,14 +269,14 @@ function classTable(classes) {
   const found = table("classes", "", ["class", "probability"], rows);
   [...found.tBodies[0].rows].forEach((row, index) => {
     const bar = element("span", { className: "run-bar" });
-    bar.style.width = `${100 * classes[index].probability}%`;
+    bar.style.width = `${8 * classes[index].probability}rem`;
     row.cells[1].append(bar);
   });
   return found;
 }
 
 function table(title, about, columns, rows) {
-  const found = element("table", { className: "run-table" });
+  const found = element("table");
   const caption = found.createCaption();
   caption.append(element("code", { textContent: title }), ` ${about}`);
   const head = found.createTHead().insertRow();

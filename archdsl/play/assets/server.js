@@ -3,8 +3,8 @@
 
 const KEY = "archdsl-token";
 
-// Returns null without a token; else `given`, what the command line names, and `ask`. Throws an
-// Error with a message for people if the server refuses the token.
+// Returns null without a token; else `given`, what the command line names, `ask`, and `fresh`: no
+// reload of the page. Throws an Error with a message for people if the server refuses the token.
 export async function connect() {
   const address = new URL(location.href);
   const fresh = address.searchParams.get("token");
@@ -21,7 +21,8 @@ export async function connect() {
     sessionStorage.removeItem(KEY);
     throw new Error("This address is old. Open the one that `archdsl play` printed last.");
   }
-  return { given: await response.json(), ask: (...all) => ask(headers, ...all) };
+  const given = await response.json();
+  return { given, fresh: Boolean(fresh), ask: (...all) => ask(headers, ...all) };
 }
 
 // Yields the answers to a task, one by one. Aborting `signal` ends the work on the server.
