@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from archdsl.figure.drawing import SIZES, Circle, Drawing, Label, Mark, Rect, Shape, flat
 from archdsl.figure.layout import MARGIN, layout
 from archdsl.figure.measure import width
 from archdsl.figure.structure import Box, Figure, Frame, Item, Sign, Text, items
+from archdsl.figure.titles import words
 
-_Name: TypeAlias = tuple[bool, str]  # whether it is a frame, and its id
+# What is marked: an item, a frame, or the count of a stack; and its id.
+_Name: TypeAlias = tuple[Literal["item", "frame", "count"], str]
 HEADING = 22.0  # the room of the names above the figures
 BETWEEN = 24.0
 
 
 def side_by_side(left: Figure, right: Figure, types: bool = False) -> Drawing:
-    """Two models beside each other; boxes that only one of them has are marked."""
-    only_left, only_right = differing(left, right, types)
+    """Two models beside each other. What only one of them has, has the colour of its name."""
+    only = differing(left, right, types)
     first, second = layout(left, types), layout(right, types)
-    names = [width(figure.title, SIZES["count"]) + 2 * MARGIN for figure in (left, right)]
+    heads = [width(figure.title, SIZES["count"]) + 2 * MARGIN for figure in (left, right)]
     high = max(first.height, second.height)
-    start = max(first.width, names[0]) + BETWEEN
+    start = max(first.width, heads[0]) + BETWEEN
     shapes: list[Shape] = []
-    for figure, drawing, x in (
-        (left, _marked(first, only_left, "left"), 0.0),
-        (right, _marked(second, only_right, "right"), start),
+    marks: tuple[Mark, Mark] = ("left", "right")
+    for figure, drawing, names, mark, x in zip(
+        (left, right), (first, second), only, marks, (0.0, start), strict=True
     ):
-        shapes.append(Label(x + MARGIN, 18, figure.title, "count", "start"))
+        shapes.append(Label(x + MARGIN, 18, figure.title, "count", "start", mark=mark))
         down = HEADING + high - drawing.height
-        shapes += flat(drawing.shapes, x, down)
-    total = start + max(second.width, names[1])
+        shapes += flat(_marked(drawing, names, mark).shapes, x, down)
+    total = start + max(second.width, heads[1])
     return Drawing(f"{left.title} and {right.title}", total, high + HEADING, tuple(shapes))
 
 
@@ -59,13 +61,19 @@ def differing(
         else:
             i, j = i - 1, j - 1
             if _words(ours[i], types) == _words(theirs[j], types):
-                only[0].discard(_name(ours[i]))
-                only[1].discard(_name(theirs[j]))
+                alike = _count(ours[i]) == _count(theirs[j])
+                for names, each in zip(only, (ours[i], theirs[j]), strict=True):
+                    names.discard(_name(each))
+                    names |= set[_Name]() if alike else {("count", each.id)}
     return only
 
 
 def _name(item: Item) -> _Name:
-    return isinstance(item, Frame), item.id
+    return "frame" if isinstance(item, Frame) else "item", item.id
+
+
+def _count(item: Item) -> int | None:
+    return item.count if isinstance(item, Box | Frame) else None
 
 
 def _likeness(item: Item, other: Item, types: bool) -> int:
@@ -79,11 +87,12 @@ def _kind(item: Item) -> str:
 
 
 def _words(item: Item, types: bool) -> tuple[object, ...]:
-    """What a reader sees of an item."""
+    """What a reader sees of an item, but for its count, and for what a spec calls it."""
     size = item.type if types else ""
     match item:
         case Box() | Frame():
-            return _kind(item), item.title, item.note, item.count, size
+            called = words(item.origin.path.rpartition(".")[2])
+            return _kind(item), item.title, item.note if item.note != called else "", size
         case Sign():
             return item.sign, size
         case Text():
@@ -93,9 +102,13 @@ def _words(item: Item, types: bool) -> tuple[object, ...]:
 def _marked(drawing: Drawing, names: set[_Name], mark: Mark) -> Drawing:
     def marked(shape: Shape) -> Shape:
         match shape:
-            case Rect() if (shape.kind == "frame", shape.id) in names:
+            case Rect(kind="frame") if ("frame", shape.id) not in names:
+                return shape
+            case Rect(kind="frame"):
                 return replace(shape, mark=mark)
-            case Circle() if (False, shape.id) in names:
+            case Rect() | Circle() if ("item", shape.id) in names:
+                return replace(shape, mark=mark)
+            case Label() if ("count", shape.id) in names:
                 return replace(shape, mark=mark)
         return shape
 

@@ -28,13 +28,15 @@ SIZES: dict[Role, float] = {
 
 
 class Label(Frozen):
-    """A line of text; (x, y) is on its baseline."""
+    """A line of text; (x, y) is on its baseline. A count has the `id` of its stack."""
 
     x: float
     y: float
     text: str
     role: Role
     anchor: Anchor = "middle"
+    id: str = ""
+    mark: Mark = ""
 
 
 class Rect(Frozen):
@@ -109,7 +111,8 @@ def flat(
         return x + dx, (y + dy if flip is None else flip - y - dy)
 
     def label(each: Label) -> Label:
-        return Label(*at(each.x, each.y), each.text, each.role, each.anchor)
+        x, y = at(each.x, each.y)
+        return replace(each, x=x, y=y)
 
     for shape in shapes:
         match shape:

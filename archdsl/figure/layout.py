@@ -70,7 +70,7 @@ def _item(item: Item, types: bool, outer: Side = "right") -> Laid:
     """An item; the count of a stack stands at its side `outer`."""
     match item:
         case Box():
-            return _counted(_box(item), item.count, "", outer)
+            return _counted(_box(item), item, "", outer)
         case Sign():
             shape = Circle(RADIUS, RADIUS, RADIUS, item.sign, item.id, item.origin)
             return Laid(2 * RADIUS, 2 * RADIUS, RADIUS, RADIUS, (shape,))
@@ -79,7 +79,7 @@ def _item(item: Item, types: bool, outer: Side = "right") -> Laid:
             label = Label(wide / 2, 3.5, item.title, "word")
             return Laid(wide, 13, wide / 2, wide / 2, (label,))
         case Frame():
-            return _counted(_frame(item, types), item.count, item.note, outer)
+            return _counted(_frame(item, types), item, item.note, outer)
         case _:
             assert_never(item)
 
@@ -103,14 +103,14 @@ def _box(box: Box) -> Laid:
     return Laid(wide, height, wide / 2, wide / 2, (rect,))
 
 
-def _counted(laid: Laid, count: int | None, note: str, side: Side) -> Laid:
+def _counted(laid: Laid, item: Box | Frame, note: str, side: Side) -> Laid:
     """Something with a count and a note at a side; the right one if lines enter at the left."""
     side = "right" if laid.inlets else side
     middle = laid.height / 2
     x, anchor = (laid.width + 5, _START) if side == "right" else (-5.0, _END)
     words: list[Label] = []
-    if count is not None:
-        words.append(Label(x, middle - 4, f"× {count}", "count", anchor))
+    if item.count is not None:
+        words.append(Label(x, middle - 4, f"× {item.count}", "count", anchor, item.id))
     if note:
         words.append(Label(x, middle - (14 if words else 3), note, "note", anchor))
     room = max((width(each.text, SIZES[each.role]) + 7 for each in words), default=0)

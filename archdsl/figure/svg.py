@@ -171,6 +171,7 @@ def _colours(theme: Literal["light", "dark"]) -> Iterator[str]:
         rules[f".{kind}"] = f"fill: {fill}; stroke: {border}"
     for mark, colour in MARKS[theme].items():
         rules[f".{mark}"] = f"stroke: {colour}; stroke-width: 2"
+        rules[f"text.{mark}"] = f"stroke: none; fill: {colour}"
     yield from (f".archdsl {which} {{ {rule} }}" for which, rule in rules.items())
 
 
@@ -214,7 +215,8 @@ def _shape(shape: Shape, about: _About) -> Iterator[str]:
 def _label(label: Label) -> str:
     anchor = f' text-anchor="{label.anchor}"' if label.anchor != "start" else ""
     place = f'x="{number(label.x)}" y="{number(label.y)}"'
-    return f'<text class="{label.role}" {place}{anchor}>{escape(label.text)}</text>'
+    classes = _classes(label.role, label.mark)
+    return f'<text class="{classes}" {place}{anchor}>{escape(label.text)}</text>'
 
 
 def _sign(x: float, y: float, r: float, sign: str) -> str:

@@ -85,7 +85,8 @@ def _shape(shape: Shape) -> Iterator[str]:
 
 def _label(label: Label) -> str:
     size = SIZES[label.role]
-    colour = ", text=quiet" if label.role in ("note", "type", "heading") else ""
+    quiet = "quiet" if label.role in ("note", "type", "heading") else ""
+    colour = f", text={label.mark or quiet}" if label.mark or quiet else ""
     weight = r"\bfseries" if label.role == "count" else ""
     font = rf"font=\fontsize{{{size:g}}}{{{size:g}}}\selectfont{weight}"
     text = "".join(_SPECIAL.get(character, character) for character in label.text)

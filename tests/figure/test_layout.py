@@ -139,12 +139,21 @@ def test_differences_are_marked() -> None:
     assert "Embedding" not in _marked(drawing, "left") | _marked(drawing, "right")
 
 
+def test_a_number_of_layers_is_marked_alone() -> None:
+    """Not the frame around them; nor does another name of a linear layer count."""
+    left, right = (fold(analyse(spec).graph) for spec in ("gpt.arch", "llama.arch"))
+    drawing = side_by_side(left, right)
+    assert {"GPT", "× 12", "Layer Norm"} <= _marked(drawing, "left")
+    assert {"Llama", "× 32", "RMS Norm"} <= _marked(drawing, "right")
+    both = _marked(drawing, "left") | _marked(drawing, "right")
+    assert not any(each.startswith("Linear") for each in both)
+    assert "" not in both  # the frames
+
+
 def _marked(drawing: Drawing, mark: str) -> set[str]:
-    return {
-        " ".join(label.text for label in shape.labels)
-        for shape in drawing.shapes
-        if isinstance(shape, Rect) and shape.mark == mark
-    }
+    boxes = (s for s in drawing.shapes if isinstance(s, Rect) and s.mark == mark)
+    texts = {s.text for s in drawing.shapes if isinstance(s, Label) and s.mark == mark}
+    return texts | {" ".join(label.text for label in box.labels) for box in boxes}
 
 
 def test_what_two_lines_share_is_drawn_once() -> None:

@@ -17,6 +17,7 @@ from archdsl.figure.page import page_of_drawing
 from archdsl.figure.svg import DARK, INK, LIGHT, svg
 from archdsl.figure.tikz import tikz
 from archdsl.semantics.library import standard_library
+from tests.figure.contrast import contrast
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -64,10 +65,7 @@ def test_words_can_be_read_on_their_boxes(
     title, line, note, ground = INK[theme]
     for ink in (title, line, note):
         for fill, _ in colours.values():
-            low, high = sorted(
-                (_luminance(ground if fill == "none" else fill), _luminance(ink))
-            )
-            assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, fill)
+            assert contrast(ground if fill == "none" else fill, ink) >= 4.5, (ink, fill)
 
 
 def test_rules_hold_for_the_figure_alone(drawing: Drawing) -> None:
@@ -76,12 +74,6 @@ def test_rules_hold_for_the_figure_alone(drawing: Drawing) -> None:
     rules = [line for line in style.splitlines() if "{" in line and not line.startswith("@")]
     assert rules
     assert all(line.startswith(".archdsl ") for line in rules)
-
-
-def _luminance(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_tikz_has_every_text(drawing: Drawing) -> None:
