@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import archdsl
-from archdsl.cli import main
+from archdsl.cli import main, parse_arguments
 from archdsl.describe.operators import usage
 from archdsl.diagnostics import CODES
 from archdsl.graph.ops import CALLED
@@ -113,6 +113,22 @@ def test_the_run_command_of_the_readme_prints_what_is_shown() -> None:
 def test_the_spec_in_the_readme_is_the_one_of_the_library() -> None:
     spec = (ROOT / "specs" / "gpt.arch").read_text()
     assert snippets(ROOT / "README.md")[0] in spec
+
+
+TYPED = [
+    (page.name, line)
+    for page in [*PAGES, *sorted((ROOT / "examples").glob("*/README.md"))]
+    for block in re.findall(r"^```sh[^\n]*\n(.*?)^```$", page.read_text(), re.M | re.S)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("archdsl ")
+]
+
+
+def test_the_commands_of_the_documentation_parse() -> None:
+    assert len(TYPED) > 50
+    for page, line in TYPED:
+        words = shlex.split(re.split(r" [<>|] ", line)[0], comments=True)
+        assert parse_arguments(words[1:]).run, f"{page}: {line}"
 
 
 def anchors(page: Path) -> set[str]:

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import archdsl
 from archdsl.cli.colour import print_diagnostics
-from archdsl.cli.common import GROUPS
+from archdsl.cli.common import FIRST_STEPS, GROUPS
 from archdsl.cli.output import OutputError, checked_output
 from archdsl.cli.progress_line import print_text, show_progress
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, escape, fail
@@ -108,6 +108,9 @@ class _Parser(_PlainParser):
             "archdsl compiles short specs of attention architectures to tinygrad models.",
             "",
             f"usage: {self.usage}",
+            "",
+            "first steps, with a spec of the library:",
+            *(f"  {command}" for command in FIRST_STEPS),
         ]
         for title, group in GROUPS.items():
             lines += ["", f"{title}:"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from archdsl.cli import checkpoints
 from archdsl.cli.common import Subparsers, add_command, add_json, print_note
 from archdsl.cli.generation_options import tokenizer_path
-from archdsl.cli.progress_line import print_text
+from archdsl.cli.progress_line import print_json
 from archdsl.cli.translate import add_search, add_tokenizer, load_translator
 from archdsl.diagnostics import fail
 from archdsl.formats import resolve
@@ -44,17 +43,18 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         default="attention.svg",
         help="an .svg, .png or .pdf file (default: %(default)s)",
     )
-    parser.add_argument("--layer", type=int, metavar="N", help="from 0 (default: the last)")
-    parser.add_argument(
+    shown = parser.add_argument_group("what is drawn")
+    shown.add_argument("--layer", type=int, metavar="N", help="from 0 (default: the last)")
+    shown.add_argument(
         "--head", type=int, metavar="N", help="from 0 (default: all, a panel for each)"
     )
-    parser.add_argument(
+    shown.add_argument(
         "--edge",
         metavar="PATTERN",
         help="one of several kinds of attention, such as 'decoder.*.self.attention' (default: "
         "that from target to source, or the first)",
     )
-    parser.add_argument(
+    shown.add_argument(
         "--position",
         type=int,
         metavar="N",
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         weights = maps.weights[heads].tolist()
         found = {"edge": edge, "heads": heads, "queries": maps.queries, "keys": maps.keys}
-        print_text(json.dumps(found | {"weights": weights}, ensure_ascii=False))
+        print_json(found | {"weights": weights})
         return 0
     draw(maps, heads, query, output)
     (chosen,) = kinds([edge])

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from archdsl.cli.checkpoints import add_ignore
 from archdsl.cli.common import Subparsers, add_command, add_json
+from archdsl.cli.progress_line import print_json
+from archdsl.cli.table import wrap
 
 if TYPE_CHECKING:
     from archdsl.audit.findings import Finding
-
-_WIDTH = 96
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -43,9 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     found = audit(args.checkpoint, args.ignore)
     if args.json:
-        import json
-
-        print(json.dumps([finding.as_dict() for finding in found], indent=2))
+        print_json([finding.as_dict() for finding in found], indent=2)
     else:
         print("\n".join(lines(args.checkpoint, found)))
     return 1 if any(finding.level == WRONG for finding in found) else 0
@@ -55,20 +52,8 @@ def lines(checkpoint: str, found: list[Finding]) -> Iterator[str]:
     """Yields the lines of the printed table."""
     for finding in found:
         yield f"{finding.level:<8}{finding.where}"
-        yield from _wrapped("", finding.what)
-        yield from _wrapped("archdsl ", finding.archdsl)
+        yield from wrap(finding.what, " " * 8, " " * 10)
+        yield from wrap(f"archdsl {finding.archdsl}", " " * 8, " " * 10)
     counts = Counter(finding.level for finding in found)
     total = ", ".join(f"{count} {level}" for level, count in counts.items())
     yield f"{checkpoint}: {total or 'nothing found'}"
-
-
-def _wrapped(label: str, text: str) -> Iterator[str]:
-    indent = " " * 8
-    yield from textwrap.wrap(
-        f"{label}{text}",
-        _WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent + "  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

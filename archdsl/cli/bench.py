@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
+from collections.abc import Iterator
 
 from archdsl.cli.common import (
     Subparsers,
@@ -16,6 +16,8 @@ from archdsl.cli.common import (
     print_note,
     print_step,
 )
+from archdsl.cli.progress_line import print_json
+from archdsl.cli.table import whole, wrap
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -51,7 +53,14 @@ def run(args: argparse.Namespace) -> int:
             results.append(measure(workload, args.rounds, print_step))
             print_step("")
             if not args.json:
-                print(format_result(results[-1]), flush=True)
+                print("\n".join(_wrapped(format_result(results[-1]))), flush=True)
     if args.json:
-        print(json.dumps(report(results), indent=2))
+        print_json(report(results), indent=2)
     return 1 if any(each.failed for result in results for each in result.timings) else 0
+
+
+def _wrapped(text: str) -> Iterator[str]:
+    """Wraps the lines of a result between its figures, which two spaces separate."""
+    for line in text.splitlines():
+        parts = line.strip().split("  ")
+        yield from wrap("  ".join(map(whole, parts)), line[: -len(line.lstrip())], " " * 6)

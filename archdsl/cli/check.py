@@ -18,6 +18,7 @@ from archdsl.cli.common import (
     positive_integer,
     print_note,
 )
+from archdsl.cli.table import records
 from archdsl.describe.breakdown import breakdown, shares
 from archdsl.describe.facts import facts
 from archdsl.diagnostics import ArchError, Diagnostic
@@ -103,9 +104,7 @@ def _report(graph: Graph) -> str:
         rows.append(
             ("cache", f"{found.cache_formula} bytes = {format_bytes(found.cache_bytes)}")
         )
-    width = max(len(label) for label, _ in rows)
-    lines = [f"  {label:<{width}}  {text}".rstrip() for label, text in rows]
-    return "\n".join([graph.name, *lines])
+    return "\n".join([graph.name, *records(rows)])
 
 
 def _data(graph: Graph, args: argparse.Namespace) -> dict[str, Any]:

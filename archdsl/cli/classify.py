@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from archdsl.cli.checkpoints import add_checkpoint, find_files, load_model
 from archdsl.cli.common import Subparsers, add_command, add_json, positive_integer
-from archdsl.cli.progress_line import print_text
+from archdsl.cli.progress_line import print_json, print_text
 from archdsl.formats import resolve
 from archdsl.progress import each
 
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         rows = [(names[number], float(probabilities[number])) for number in best]
         if args.json:
             classes = [{"label": name, "probability": value} for name, value in rows]
-            print_text(json.dumps({"image": image, "classes": classes}))
+            print_json({"image": image, "classes": classes})
             continue
         if len(args.images) > 1:
             print_text(image)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from archdsl.cli.progress_line import print_text
+from archdsl.cli.table import wrap
 from archdsl.diagnostics import fail
 from archdsl.semantics.model_parameters import Setting
 
@@ -19,10 +20,10 @@ GROUPS = {
     "write a spec": {
         "check": "verify a spec; print types, parameters, FLOPs and memory",
         "fmt": "format specs and keep their comments",
-        "show": "print one stage of the compiler: tree, graph, passes, program or weights",
+        "show": "print a stage: tree, typed graph, passes, program or weights",
         "expand": "print a model with all defaults, sizes and blocks written out",
         "diff": "print the differences of two models",
-        "report": "write a page on a model: figure, blocks, FLOPs, memory, kernels, time",
+        "report": "write a page on a model: figure, cost, memory, kernels, time",
         "draw": "draw the figure of a model or a block: SVG, PNG, PDF, TikZ, HTML",
         "explain": "explain an error code, with examples",
         "lsp": "start the language server, for editors",
@@ -31,10 +32,10 @@ GROUPS = {
         "run": "run one forward pass on arrays from .npy files",
         "generate": "continue a text; stream the new tokens",
         "chat": "chat with a model in the terminal",
-        "translate": "translate text with an encoder-decoder, greedy or by beam search",
+        "translate": "translate text with an encoder-decoder",
         "classify": "classify images",
-        "play": "write a spec in the browser, see its figure and cost, and run it",
-        "attend": "draw what the heads of a layer attend to, over a text or an image",
+        "play": "write a spec in the browser; see its figure and cost; run it",
+        "attend": "draw what the heads of a layer attend to",
         "embed": "turn texts into embedding vectors",
         "transcribe": "turn speech into text",
     },
@@ -45,20 +46,27 @@ GROUPS = {
     "convert published weights": {
         "import": "convert a published checkpoint to a spec and its weights",
         "export": "convert a spec and its weights to a published checkpoint",
-        "merge": "add a low-rank adapter to the weights of a published checkpoint",
-        "audit": "list what a loader could do wrong with a checkpoint without a word",
+        "merge": "add a low-rank adapter to the weights of a checkpoint",
+        "audit": "list what a loader could do wrong with a checkpoint, silently",
     },
     "measure": {
         "score": "compute the perplexity of a text",
-        "bench": "measure time and memory of a model; compare with transformers if installed",
-        "doctor": "list the devices of this machine and what is missing for the others",
+        "bench": "measure time and memory; compare with transformers if installed",
+        "doctor": "list the devices of this machine, and what others need",
     },
     "connect a tool": {
-        "completion": "print a script that completes commands and options in a shell",
-        "mcp": "answer an agent's questions about specs, over the Model Context Protocol",
+        "completion": "print a script with which a shell completes commands",
+        "mcp": "serve an agent over the Model Context Protocol",
     },
 }
 """All commands by purpose, each with its one-line summary."""
+
+FIRST_STEPS = (
+    "archdsl check gpt.arch",
+    "archdsl draw gpt.arch -o gpt.svg",
+    "archdsl train gpt.arch --data texts/ --set depth=6 -o runs/gpt",
+)
+"""The first commands of a newcomer: see a model's facts, see its figure, train it."""
 
 DEFAULT_TUNING = 120  # seconds, for --tune without a number
 
@@ -77,7 +85,8 @@ def add_command(
     title = "example:" if len(examples) == 1 else "examples:"
     epilog = "\n".join([title, *(f"  {example}" for example in examples)])
     if exit_status:
-        epilog = f"exit status: {exit_status}\n\n{epilog}"
+        status = "\n".join(wrap(exit_status, "exit status: ", "  "))
+        epilog = f"{status}\n\n{epilog}"
     return commands.add_parser(
         name,
         usage=f"archdsl {name} [OPTION ...] {arguments}".rstrip(),

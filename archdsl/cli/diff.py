@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 from archdsl.analysis import analyse
 from archdsl.cli.common import Subparsers, add_command, add_json
+from archdsl.cli.table import WIDTH, wrap
 from archdsl.describe.differences import differences
 
-_COLUMN = 40  # a longer left side is printed above the right side
+_COLUMN = 32  # a longer left side is printed above the right side
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -43,8 +44,10 @@ def _rows(found: dict[str, tuple[str, str]]) -> Iterator[str]:
     label = max(map(len, found))
     column = max((len(ours) for ours, _ in found.values() if len(ours) <= _COLUMN), default=0)
     for name, (ours, theirs) in found.items():
-        if len(ours) <= _COLUMN:
-            yield f"  {name:<{label}}  {ours:<{column}} -> {theirs}"
+        start = f"  {name:<{label}}  "
+        line = f"{start}{ours:<{column}} -> {theirs}"
+        if len(ours) <= column and len(line) <= WIDTH:
+            yield line
         else:
-            yield f"  {name:<{label}}  {ours}"
-            yield f"  {'':<{label}}  {'':<{column}} -> {theirs}"
+            yield from wrap(ours, start)
+            yield from wrap(theirs, f"{' ' * len(start)}-> ")

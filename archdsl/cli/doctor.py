@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import os
 import platform
 import tempfile
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +21,8 @@ from archdsl.cli.common import (
     add_settings,
     parse_settings,
 )
+from archdsl.cli.progress_line import print_json
+from archdsl.cli.table import wrap
 from archdsl.diagnostics import ArchError, fail
 from archdsl.execution.memory import machine_memory
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from archdsl.backend.toolchain import Compiler
     from archdsl.execution.fit import Fit, Need
     from archdsl.graph.nodes import Graph
-
-_WIDTH = 96
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         fail("argument-value", "--set without a spec", help="archdsl doctor gpt2.arch --set …")
     report = examine()
     if args.json:
-        print(json.dumps(asdict(report), indent=2))
+        print_json(asdict(report), indent=2)
     else:
         print("\n".join(lines(report)))
     return 0 if any(backend.runs for backend in report.backends) else 1
@@ -176,16 +174,13 @@ def _backend_rows(backend: Backend) -> Iterator[str]:
         yield _row("", f"      {_amount(backend.memory)}")
         return
     yield _row(backend.name, f"no    {backend.about}")
-    yield from textwrap.wrap(
-        f"why:  {backend.reason}", _WIDTH, initial_indent=" " * 18, subsequent_indent=" " * 24
-    )
-    # Not wrapped, because people copy the command.
-    if backend.help:
-        yield _row("", f"      help: {backend.help}")
+    for label, text in (("why", backend.reason), ("help", backend.help)):
+        if text:
+            yield from wrap(text, f"{'':<18}{label + ':':<6}")
 
 
 def _row(label: str, text: str) -> str:
-    return f"{label:<12}{text}"
+    return "\n".join(wrap(text, f"{label:<12}"))
 
 
 def _amount(memory: int | None) -> str:
@@ -217,9 +212,9 @@ def _run_spec(args: argparse.Namespace) -> int:
     weights = parameter_count(graph)
     if args.json:
         data = {"spec": args.spec, "model": graph.name, "parameters": weights}
-        print(json.dumps(data | {"devices": [asdict(each) for each in found]}, indent=2))
+        print_json(data | {"devices": [asdict(each) for each in found]}, indent=2)
     else:
-        print(f"{graph.name}: {weights:,} weights; the memory is that of one sequence")
+        print(f"{graph.name}: {weights:,} weights; memory in GiB, that of one sequence")
         print()
         print("\n".join(fit_lines(found)))
     return 0 if any(each.fit is None or each.fit.fits for each in found) else 1
@@ -244,7 +239,7 @@ def fits(graph: Graph, backends: Sequence[Backend]) -> list[DeviceFit]:
 
 def fit_lines(found: Sequence[DeviceFit]) -> Iterator[str]:
     """Yields a table with a line for each device and dtype."""
-    row = "{:<9}{:>11}  {:<10}{:>11}{:>11}{:>13}  {}"
+    row = "{:<8}{:>8}  {:<8}{:>9}{:>9}{:>13}  {}"
     yield row.format("device", "memory", "dtype", "weights", "cache", "activations", "fits")
     for each in found:
         sizes = (each.need.weights, each.need.cache, each.need.activations)
@@ -253,7 +248,7 @@ def fit_lines(found: Sequence[DeviceFit]) -> Iterator[str]:
 
 
 def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+    return f"{size / 2**30:,.2f}"
 
 
 def _verdict(each: DeviceFit) -> str:
@@ -265,7 +260,7 @@ def _verdict(each: DeviceFit) -> str:
     if fit.limit is None:
         return "yes"
     whole = "" if fit.length == fit.limit else f" of {fit.limit:,}"
-    return f"yes, to {fit.length:,}{whole}"
+    return f"to {fit.length:,}{whole}"
 
 
 def _version(package: str) -> str:

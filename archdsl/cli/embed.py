@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from archdsl.cli.checkpoints import add_checkpoint, find_files, load_model
 from archdsl.cli.common import Subparsers, add_command, print_note
+from archdsl.cli.progress_line import print_json
 from archdsl.diagnostics import fail
 from archdsl.files import read_bytes
 from archdsl.formats.atomic import replacing
@@ -99,10 +99,13 @@ def run(args: argparse.Namespace) -> int:
         print_note(f"wrote {args.output}: {height} vectors of size {width}")
     if args.similarity:
         cosines = similarity(vectors).tolist()
-        print(json.dumps(cosines) if args.json else _format_table(texts, cosines))
+        if args.json:
+            print_json(cosines)
+        else:
+            print(_format_table(texts, cosines))
     elif args.json:
         for text, vector in zip(texts, vectors.tolist(), strict=True):
-            print(json.dumps({"text": text, "vector": vector}))
+            print_json({"text": text, "vector": vector})
     elif not args.output:
         for text, vector in zip(texts, vectors.tolist(), strict=True):
             numbers = " ".join(f"{number:.6g}" for number in vector)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from archdsl.cli.generation_options import (
     load_model_and_tokenizer,
     read_decoding_options,
 )
-from archdsl.cli.progress_line import print_text
+from archdsl.cli.progress_line import print_json, print_text
 from archdsl.progress import doing
 from archdsl.text.tokenizer import TextTokenizer
 
@@ -108,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
                     current, printed = current + 1, 0
     if args.json:
         for prompt, row in zip(prompts, rows, strict=True):
-            print(json.dumps(_as_json(prompt, row, args.log_probs), ensure_ascii=False))
+            print_json(_as_json(prompt, row, args.log_probs))
     return 0
 
 

@@ -38,8 +38,8 @@ def add_sampling(parser: argparse.ArgumentParser, tokens: int, temperature: floa
     parser.set_defaults(default_tokens=tokens, default_temperature=temperature)
     group = parser.add_argument_group(
         "sampling",
-        "Defaults come from the checkpoint's generation_config.json, as in transformers:\n"
-        "greedy unless do_sample is true. Options given here override it.",
+        "Defaults come from the checkpoint's generation_config.json, as in\n"
+        "transformers: greedy unless do_sample is true. Options here override it.",
     )
     group.add_argument(
         "--max-new-tokens",

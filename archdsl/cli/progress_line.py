@@ -53,11 +53,11 @@ def print_text(text: str, end: str = "\n", file: TextIO | None = None) -> None:
         print(text, end=end, file=file, flush=True)
 
 
-def print_json(value: object) -> None:
-    """Prints a value as a line of JSON; a number that is not finite is null."""
+def print_json(value: object, indent: int | None = None) -> None:
+    """Prints a value as JSON, by default on one line; a number that is not finite is null."""
     from archdsl.formats.strict_json import finite  # imports numpy
 
-    print_text(json.dumps(finite(value), allow_nan=False))
+    print_text(json.dumps(finite(value), indent=indent, allow_nan=False))
 
 
 class _Line(threading.Thread):

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from archdsl.cli.common import Subparsers, add_command, add_runtime, add_spec, compile_model
+from archdsl.cli.common import (
+    Subparsers,
+    add_command,
+    add_json,
+    add_runtime,
+    add_spec,
+    compile_model,
+)
+from archdsl.cli.progress_line import print_json
 from archdsl.diagnostics import fail
 from archdsl.formats import write_npz
 from archdsl.formats.npz import read_npy
@@ -17,6 +25,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "run",
         "FILE[:VARIANT] --input NAME=FILE.npy ...",
         "archdsl run gpt.arch --input tokens=tokens.npy --output out.npz",
+        "archdsl run gpt.arch --input tokens=tokens.npy --json",
     )
     add_spec(parser)
     parser.add_argument(
@@ -31,6 +40,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="FILE.npz",
         help="write all outputs (default: only print shape, mean and std of each)",
     )
+    add_json(parser)
     add_runtime(parser)
     parser.set_defaults(run=run)
 
@@ -39,11 +49,18 @@ def run(args: argparse.Namespace) -> int:
     model = compile_model(args)
     given = dict(_read_array(each) for each in args.input)
     outputs = {name: out.numpy() for name, out in model(**given).items()}
-    for name, out in outputs.items():
-        print(f"{name}: {list(out.shape)} mean {out.mean():.6g} std {out.std():.6g}")
+    if args.json:
+        print_json({name: _summary(out) for name, out in outputs.items()}, indent=2)
+    else:
+        for name, out in outputs.items():
+            print("{}: {shape} mean {mean:.6g} std {std:.6g}".format(name, **_summary(out)))
     if args.output:
         write_npz(args.output, outputs)
     return 0
+
+
+def _summary(out: Any) -> dict[str, Any]:
+    return {"shape": list(out.shape), "mean": float(out.mean()), "std": float(out.std())}
 
 
 def _read_array(argument: str) -> tuple[str, Any]:

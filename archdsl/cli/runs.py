@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archdsl.cli.common import Subparsers, add_command, add_json
+from archdsl.cli.progress_line import print_json
+from archdsl.cli.table import columns
 
 if TYPE_CHECKING:
     from archdsl.training.summary import Summary
 
 _NONE = "-"
-_COLUMNS = ("run", "step", "loss", "valid", "best", "rate", "speed", "time", "state")
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -43,14 +42,16 @@ def run(args: argparse.Namespace) -> int:
     runs = [summarize(each) for each in folders]
     if args.json:
         found = [{n: v for n, v in asdict(each).items() if n != "spec"} for each in runs]
-        print(json.dumps({"runs": found, "differing": differing(runs)}, indent=2))
+        print_json({"runs": found, "differing": differing(runs)}, indent=2)
         return 0
-    print("\n".join(_table([_COLUMNS, *map(_row, runs)])))
+    speed = "/".join(sorted({each.unit for each in runs})) + "/s"
+    names = ("run", "step", "loss", "valid", "best", speed, "time", "state")
+    print("\n".join(columns([names, *map(_row, runs)])))
     rows = differing(runs)
     if rows:
         print()
-        names = ("", *(each.folder for each in runs))
-        print("\n".join(_table([names, *((n, *map(_value, row)) for n, row in rows.items())])))
+        heads = ("", *(each.folder for each in runs))
+        print("\n".join(columns([heads, *((n, *map(_value, row)) for n, row in rows.items())])))
     return 0
 
 
@@ -62,8 +63,7 @@ def _row(run: Summary) -> tuple[str, ...]:
         _number(run.loss, ".4f"),
         _number(run.valid, ".4f"),
         best,
-        _number(run.rate, ".3g"),
-        _NONE if run.speed is None else f"{run.speed:,.0f} {run.unit}/s",
+        _number(run.speed, ",.0f"),
         _time(run.seconds),
         run.state,
     )
@@ -90,9 +90,3 @@ def _time(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(f"{text:<{w}}" for text, w in zip(row, widths, strict=True)).rstrip()

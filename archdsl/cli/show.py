@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Iterator
 from dataclasses import fields
+from typing import Any
 
 from archdsl.analysis import analyse
-from archdsl.cli.common import Subparsers, add_command, add_spec, parse_settings
+from archdsl.cli.common import Subparsers, add_command, add_json, add_spec, parse_settings
 from archdsl.diagnostics import fail
 from archdsl.graph.cost import BYTES
 from archdsl.graph.nodes import Graph
@@ -41,47 +44,33 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         help="ast: the syntax tree; typed: the typed graph; passes: the graph after each pass; "
         "program: the programs for the CPU; weights: paths and shapes (default: %(default)s)",
     )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.spec.endswith(GRAPH):
-        return _emit_graph(args, _read_graph(args.spec))
-    analysis = analyse(args.spec, settings=parse_settings(args))
+        tree, graph = None, _read_graph(args.spec)
+    else:
+        analysis = analyse(args.spec, settings=parse_settings(args))
+        tree, graph = analysis.file, analysis.graph
     match args.emit:
         case "ast":
-            print(_format_tree(analysis.file))
-        case _:
-            return _emit_graph(args, analysis.graph)
-    return 0
-
-
-def _emit_graph(args: argparse.Namespace, graph: Graph) -> int:
-    match args.emit:
-        case "ast":
-            fail(
-                "argument-value",
-                f"{args.spec} is a printed graph, which has no syntax tree",
-                expected="a spec FILE.arch",
-            )
-        case "typed":
-            print(show(graph), end="")
-        case "passes":
-            before = show(graph)
-            for step, passed in zip(PIPELINE, apply_all(graph), strict=True):
-                after = show(passed)
-                changed = after != before
-                print(f"# after {step.__name__}" + ("" if changed else ": unchanged"))
-                print(after if changed else "", end="")
-                before = after
-            _print_decoding(passed)
-        case "program":
-            for title, program in cpu_programs(optimise(graph)):
-                print(f"# {title}")
-                print(program, end="")
+            if tree is None:
+                fail(
+                    "argument-value",
+                    f"{args.spec} is a printed graph, which has no syntax tree",
+                    expected="a spec FILE.arch",
+                )
+            data: Any = _tree(tree)
+            lines = _tree_lines(data)
         case "weights":
-            for each in parameters(graph):
-                print(f"{each.path}: {list(each.weight.shape)}")
+            data = [{"path": p.path, "shape": list(p.weight.shape)} for p in parameters(graph)]
+            lines = ("{path}: {shape}".format(**each) for each in data)
+        case _:
+            data = [{"title": title, "text": text} for title, text in _texts(args.emit, graph)]
+            lines = (_titled(**each) for each in data)
+    print(json.dumps(data, indent=2) if args.json else "\n".join(lines))
     return 0
 
 
@@ -97,26 +86,56 @@ def _read_graph(path: str) -> Graph:
         )
 
 
-def _print_decoding(graph: Graph) -> None:
-    """Prints how a decoder is split into a part that runs once and a step."""
+def _texts(stage: str, graph: Graph) -> Iterator[tuple[str, str | None]]:
+    """The graphs of a stage, each with a title; None for a pass that changes nothing."""
+    match stage:
+        case "passes":
+            before = show(graph)
+            for step, passed in zip(PIPELINE, apply_all(graph), strict=True):
+                after = show(passed)
+                yield f"after {step.__name__}", None if after == before else after
+                before = after
+            yield from _decoding(passed)
+        case "program":
+            programs = cpu_programs(optimise(graph))
+            yield from ((title, str(program)) for title, program in programs)
+        case _:
+            yield "", show(graph)
+
+
+def _titled(title: str, text: str | None) -> str:
+    if text is None:
+        return f"# {title}: unchanged"
+    return (f"# {title}\n" if title else "") + text.removesuffix("\n")
+
+
+def _decoding(graph: Graph) -> Iterator[tuple[str, str]]:
+    """How a decoder is split into a part that runs once and a step."""
     if isinstance(find_tokens_and_logits(graph), str):
         return
     plan = split_decoding(graph)
     if plan.once is not None:
-        print("# after split_decoding: once")
-        print(show(plan.once), end="")
-    print(f"# after split_decoding: a step along {plan.axis} of {plan.tokens}")
-    for state in plan.states:
-        print(f"state {state}; {state.elements * BYTES['float32']} bytes")
-    print(show(plan.step), end="")
+        yield "after split_decoding: once", show(plan.once)
+    states = (
+        f"state {each}; {each.elements * BYTES['float32']} bytes\n" for each in plan.states
+    )
+    title = f"after split_decoding: a step along {plan.axis} of {plan.tokens}"
+    yield title, "".join([*states, show(plan.step)])
 
 
-def _format_tree(node: ast.Node, indent: str = "") -> str:
-    """Formats a tree: one node per line, its class and then its own fields."""
-    own = []
-    for each in fields(node):
-        value = getattr(node, each.name)
-        if isinstance(value, str | bool):
-            own.append(f"{each.name}={value!r}")
-    line = f"{indent}{type(node).__name__} {' '.join(own)}".rstrip()
-    return "\n".join([line, *(_format_tree(child, indent + "  ") for child in children(node))])
+def _tree(node: ast.Node) -> dict[str, Any]:
+    """A node as data: its class, its own fields, and its children."""
+    own = {each.name: getattr(node, each.name) for each in fields(node)}
+    return {
+        "node": type(node).__name__,
+        "fields": {name: own[name] for name in own if isinstance(own[name], str | bool)},
+        "children": [_tree(child) for child in children(node)],
+    }
+
+
+def _tree_lines(tree: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """Yields a line for each node: its class and then its own fields."""
+    own = (f"{name}={value!r}" for name, value in tree["fields"].items())
+    yield " ".join([indent + tree["node"], *own])
+    for child in tree["children"]:
+        yield from _tree_lines(child, indent + "  ")

@@ -51,7 +51,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         commands,
         "train",
         "[FILE[:VARIANT]]",
-        "archdsl train gpt.arch --data shakespeare/ --set depth=6 --steps 2000 -o runs/gpt",
+        "archdsl train gpt.arch --data texts/ --set depth=6 --steps 2000 -o runs/gpt",
         "archdsl train --config run.toml --learning-rate 1e-3",
         "archdsl train --resume runs/gpt",
         "archdsl train --init some/folder --data notes.txt --lora-rank 8 -o runs/notes",

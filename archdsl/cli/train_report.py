@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from archdsl.cli.common import print_note
 from archdsl.cli.progress_line import print_json, print_text
+from archdsl.cli.table import records, whole, wrap
 from archdsl.graph.cost import format_bytes
 from archdsl.progress import doing
 from archdsl.training.events import Event, Notice
@@ -120,7 +121,7 @@ def describe(event: Event) -> str:
 def format_plan(plan: Plan, data: Sequence[str]) -> str:
     """The plan of a run as a table."""
     parts = [
-        f"{format_bytes(getattr(plan.bytes, name))} {name}"
+        whole(f"{format_bytes(getattr(plan.bytes, name))} {name}")
         for name in plan.bytes.__match_args__
         if getattr(plan.bytes, name)
     ]
@@ -147,7 +148,7 @@ def format_plan(plan: Plan, data: Sequence[str]) -> str:
                 f"{format_seconds(plan.run_seconds)} in all, at {plan.peak / 1e9:.3g} GFLOP/s",
             )
         )
-    lines = [plan.name, *_table(rows)]
+    lines = [plan.name, *records(rows)]
     if plan.split:
         lines += format_split(plan.split)
     return "\n".join(lines)
@@ -156,29 +157,30 @@ def format_plan(plan: Plan, data: Sequence[str]) -> str:
 def format_split(split: SplitPlan) -> Iterator[str]:
     """How weights are split over devices, and what these add up: two tables."""
     yield ""
-    yield (
+    yield from wrap(
         f"weights over {split.count} devices: {format_bytes(split.share)} of "
         f"{format_bytes(split.bytes)} on each; one device alone would need "
-        f"{format_bytes(split.memory)} of memory"
+        f"{format_bytes(split.memory)} of memory",
+        rest="  ",
     )
-    yield from _table(
+    yield from records(
         (
             each.name,
-            f"{each.path} [{_sizes(each, split.count)}]",
             f"{format_bytes(each.share)} of {format_bytes(each.bytes)}",
+            f"{each.path} {whole(f'[{_sizes(each, split.count)}]')}",
         )
         for each in split.weights
     )
     for each in dict.fromkeys((row.name, row.size, row.why) for row in split.whole):
-        yield "  whole: {} = {}, because {}".format(*each)
+        yield from wrap("{} = {}, because {}".format(*each), "  whole: ", "    ")
     total = format_bytes(sum(each.bytes for each in split.traffic))
     yield f"added up over the devices in a step: {total}"
-    yield from _table(
+    yield from records(
         (
             each.name,
+            format_bytes(each.bytes),
             "gradient of the input of" if each.backward else "result of",
             each.at,
-            format_bytes(each.bytes),
         )
         for each in split.traffic
     )
@@ -194,15 +196,6 @@ def _sizes(piece: Piece, count: int) -> str:
     sizes = [str(size) for size in piece.shape]
     sizes[piece.axis] += f"/{count}"
     return ", ".join(sizes)
-
-
-def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Rows of text in columns."""
-    cells = list(rows)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        padded = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        yield ("  " + "  ".join(padded)).rstrip()
 
 
 def format_seconds(seconds: float) -> str:

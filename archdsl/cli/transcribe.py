@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from archdsl.cli.checkpoints import add_checkpoint, find_files, load_model
 from archdsl.cli.common import Subparsers, add_command, add_json, print_note
-from archdsl.cli.progress_line import print_text
+from archdsl.cli.progress_line import print_json, print_text
 from archdsl.diagnostics import fail
 from archdsl.formats import resolve
 from archdsl.generation.generation_config import SPEECH, read_generation_config
@@ -88,5 +87,5 @@ def run(args: argparse.Namespace) -> int:
             ]
             text = join_text(segments)
             found = {"file": path, "language": segments[0].language, "text": text}
-            print_text(json.dumps({**found, "windows": windows}))
+            print_json({**found, "windows": windows})
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ from archdsl.cli.common import (
     print_note,
     read_texts,
 )
-from archdsl.cli.progress_line import print_text
+from archdsl.cli.progress_line import print_json, print_text
 from archdsl.diagnostics import fail
 from archdsl.formats import resolve
 from archdsl.generation.beam_search import EarlyStopping, Search
@@ -54,7 +53,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "CHECKPOINT TEXT ...",
         "archdsl translate some/folder 'a text' --beams 5",
         "archdsl translate runs/g2p hello",
-        "archdsl translate my.arch 'a text' --weights w.npz --vocab tokens.txt --beams 5",
+        "archdsl translate my.arch 'a text' --weights w.npz --vocab tokens.txt",
     )
     checkpoints.add_checkpoint(parser)
     parser.add_argument(
@@ -166,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
                 }
                 for target, h in rows
             ]
-            print_text(json.dumps({"source": text, "hypotheses": entries}))
+            print_json({"source": text, "hypotheses": entries})
             continue
         if len(sources) > 1:
             print_text(text)

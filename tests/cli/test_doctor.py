@@ -15,6 +15,7 @@ from archdsl.backend.target import Backend
 from archdsl.backend.toolchain import Compiler
 from archdsl.cli import doctor
 from archdsl.cli.doctor import Folder, Report
+from archdsl.cli.table import WIDTH
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.execution.fit import ROOM, fit, need
 
@@ -71,9 +72,10 @@ CPU         runs  this processor (x86_64,native)
                   float32, float16, bfloat16
                   16.0 GiB of memory
 NV          no    NVIDIA GPUs, without CUDA
-                  why:  No such file or directory: /dev/nvidiactl; NV:0 does not exist (0
-                        devices available)
-                  help: needs an NVIDIA GPU and its driver: `apt-get install nvidia-driver`
+                  why:  No such file or directory: /dev/nvidiactl; NV:0 does not
+                        exist (0 devices available)
+                  help: needs an NVIDIA GPU and its driver:
+                        `apt-get install nvidia-driver`
 
 1 of 2 devices run.
 Without --device, models run on CPU.
@@ -99,6 +101,7 @@ def test_the_whole_text(
 ) -> None:
     assert show(REPORT, monkeypatch) == 0
     assert capsys.readouterr().out == TEXT
+    assert max(map(len, TEXT.splitlines())) <= WIDTH
 
 
 def test_each_problem_has_a_help(
@@ -168,12 +171,12 @@ def test_where_a_spec_fits(
 
 
 FITS = """\
-GPT2: 1,559,249,600 weights; the memory is that of one sequence
+GPT2: 1,559,249,600 weights; memory in GiB, that of one sequence
 
-device        memory  dtype         weights      cache  activations  fits
-CUDA        4.00 GiB  float32      5.81 GiB   0.00 GiB     0.00 GiB  no, it needs 6.11 GiB
-CUDA        4.00 GiB  float16      2.90 GiB   0.59 GiB     0.08 GiB  yes, to 2,048
-WEBGPU       unknown  float32      5.81 GiB   1.17 GiB     0.08 GiB  unknown
+device    memory  dtype     weights    cache  activations  fits
+CUDA        4.00  float32      5.81     0.00         0.00  no, it needs 6.11
+CUDA        4.00  float16      2.90     0.59         0.08  to 2,048
+WEBGPU   unknown  float32      5.81     1.17         0.08  unknown
 """
 
 

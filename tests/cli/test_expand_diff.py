@@ -76,8 +76,8 @@ def test_a_difference_without_a_feature_is_printed_from_the_graphs(
     three.write_text(text.replace("relu", "gelu"))
     assert main(["diff", str(one), str(two)]) == 0
     assert capsys.readouterr().out == (
-        "  the graphs differ in  "
-        "scale(by = 2.0): float[n = 3] -> scale(by = 3.0): float[n = 3]\n"
+        "  the graphs differ in  scale(by = 2.0): float[n = 3]\n"
+        "                        -> scale(by = 3.0): float[n = 3]\n"
     )
     assert main(["diff", str(one), str(three)]) == 0
     assert capsys.readouterr().out == (
