@@ -12,6 +12,7 @@ from archdsl.describe.cost_curves import BATCHES, CostCurves, cost_curves, sizes
 from archdsl.describe.facts import facts
 from archdsl.describe.features import features
 from archdsl.graph.cost import BYTES
+from archdsl.graph.latents import latents
 from archdsl.graph.nodes import Apply, Graph, Scan, walk
 from archdsl.graph.types import Size
 from archdsl.passes import optimise
@@ -114,7 +115,8 @@ def _cache(graph: Graph) -> dict[str, Any]:
         return {"not_decoded": reason}
     plan = split_decoding(graph)
     bounds = graph.bounds
-    states = [_state(state, bounds, plan.axis) for state in plan.states]
+    small = bool(latents(graph))
+    states = [_state(state, bounds, plan.axis, small) for state in plan.states]
     return {
         "axis": plan.axis,
         "bytes_per_token": sum(each["bytes_per_token"] for each in states),
@@ -123,7 +125,9 @@ def _cache(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _state(state: State, bounds: dict[str, int], axis: str) -> dict[str, Any]:
+def _state(
+    state: State, bounds: dict[str, int], axis: str, has_latents: bool
+) -> dict[str, Any]:
     size = state.elements * _WIDTH
     before = {**bounds, axis: max(bounds[axis] - 1, 0)}
     return {
@@ -132,6 +136,8 @@ def _state(state: State, bounds: dict[str, int], axis: str) -> dict[str, Any]:
         "type": str(state.type),
         "kind": "carried" if state.carried else "cache" if state.cache else "once",
         "window": state.window,
+        # The name that the pass `keep_latents` gives.
+        "latent": has_latents and state.path.endswith(".latent"),
         "formula": str(size),
         "bytes": size.at(bounds),
         "bytes_per_token": size.at(bounds) - size.at(before),

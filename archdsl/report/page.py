@@ -285,9 +285,9 @@ def _kept(state: Data) -> str:
             return "one state, replaced by each token"
         case "once":
             return "computed once"
-        case _ if state["window"]:
-            return f"the last {state['window']:,} positions"
-    return "all positions"
+    span = f"the last {state['window']:,}" if state["window"] else "all"
+    what = "one latent of all heads, " if state["latent"] else ""
+    return f"{what}{span} positions"
 
 
 # -- its programs --

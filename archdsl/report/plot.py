@@ -15,7 +15,7 @@ from math import ceil, floor, log2, log10
 from archdsl.frozen import Frozen
 
 WIDTH, HEIGHT = 400.0, 250.0
-LEFT, RIGHT, TOP, BOTTOM = 62.0, 388.0, 46.0, 212.0  # of the area with the curves
+LEFT, RIGHT, TOP, BOTTOM = 58.0, 378.0, 46.0, 212.0  # of the area with the curves
 
 
 class Curve(Frozen):

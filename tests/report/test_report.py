@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from archdsl.analysis import analyse
+from archdsl.analysis import analyse, analyse_models
 from archdsl.cli import main
 from archdsl.graph.cost import cost
 from archdsl.report.data import report_data
 from archdsl.report.markup import formula
 from archdsl.report.page import report_page
 from archdsl.report.plot import Curve, plot
+from archdsl.semantics.library import standard_library
 from tests.browser import open_page, screenshot
 from tests.suite import some
 
@@ -75,6 +76,13 @@ def test_each_state_of_the_cache_says_what_it_keeps(
     assert cache["bytes"] == cost(graph).cache_bytes
     fewer = cost(graph, {cache["axis"]: graph.bounds[cache["axis"]] - 1})
     assert cache["bytes_per_token"] == cache["bytes"] - fewer.cache_bytes
+
+
+@pytest.mark.long
+def test_a_latent_is_named(of: Callable[[str], dict[str, Any]]) -> None:
+    data = of("deepseek.arch")
+    assert all(each["latent"] for each in data["cache"]["states"])
+    assert "<td>one latent of all heads, all positions</td>" in page_of(data)
 
 
 def test_a_model_that_is_not_decoded_has_no_cache(of: Callable[[str], dict[str, Any]]) -> None:
@@ -311,6 +319,18 @@ def test_a_measured_report(capsys: pytest.CaptureFixture[str]) -> None:
         assert 0 < work["expected_seconds"] < min(ours["seconds"])
     graph = analyse("gpt.arch", settings={"depth": 1, "D": 48, "heads": 2, "vocab": 64}).graph
     assert forward["flops"] == cost(graph, {"T": 16}).flops
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", sorted(standard_library().glob("*.arch")), ids=lambda p: p.stem
+)
+def test_every_spec_has_a_report(path: Path) -> None:
+    for each in analyse_models(str(path), {}):
+        data = report_data(each.graph)
+        assert _Checked(page_of(data)).headings == PARTS
+        if "states" in data["cache"]:
+            assert data["cache"]["bytes"] == data["facts"]["cache_bytes"]
 
 
 @pytest.mark.slow
