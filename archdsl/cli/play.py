@@ -67,7 +67,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
         type=_positive,
         default=_SECONDS,
         metavar="S",
-        help="its process ends after S seconds (default: %(default)g)",
+        help="its process ends after S seconds, and so does a check (default: %(default)g)",
     )
     limits.add_argument(
         "--memory",
@@ -105,10 +105,10 @@ def run(args: argparse.Namespace) -> int:
             cause=error,
         )
     with server.serving():
+        print_note("Only this machine can open this page. Ctrl-C ends it.")
         print(server.url, flush=True)
-        print_note("Only this machine can open it. Ctrl-C ends it.")
         if not args.no_browser:
-            webbrowser.open(server.url)
+            webbrowser.open(server.url_once)
         while True:
             signal.pause()
 

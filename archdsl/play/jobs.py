@@ -93,7 +93,7 @@ class Worker:
                 yield line + b"\n"
             ready = wait([output, *clients], max(0, end - time.monotonic()))
             if not ready:
-                message = f"the run took longer than {seconds:g} s"
+                message = f"the answer took longer than {seconds:g} s"
                 help = "set smaller sizes, or start `archdsl play` with a larger --seconds"
                 yield _line(Diagnostic("limit", message, help=help))
                 return

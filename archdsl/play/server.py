@@ -3,7 +3,7 @@
 It is the standard library's server: a few routes and a stream need no framework. The page of
 another origin cannot use it: a request must name the loopback address and our port as its host
 (else a foreign name could be bound to this address), and one to `/api/` must have the origin of
-our page and a random token, which only the printed address has. Our page loads nothing from
+our page, and a random token that only the printed address has. Our page loads nothing from
 elsewhere.
 """
 
@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 import archdsl
@@ -31,7 +31,6 @@ from archdsl.play.site import site_files
 LOOPBACK = "127.0.0.1"
 MOST_BYTES = 1 << 25  # of a request: a text, or an image in base64
 
-_INSPECTING = 10.0  # seconds
 _FINISHING = 2.0  # seconds; a page asks again at each key, and starting anew takes longer
 _READING = 20.0  # seconds in which a client must send its request
 _LINES = "application/x-ndjson"
@@ -69,8 +68,10 @@ class Server(ThreadingHTTPServer):
         super().__init__((LOOPBACK, port), _Handler)
         self.given = given
         self.token = secrets.token_urlsafe(24)
+        self._code: str | None = secrets.token_urlsafe(24)
+        self._lock = Lock()
         self.hosts = [f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost")]
-        inspecting = Worker(given, _INSPECTING, memory, grace=_FINISHING)
+        inspecting = Worker(given, seconds, memory, grace=_FINISHING)
         running = Worker(given, seconds, memory)
         self.workers: Mapping[str, Worker] = {
             "inspect": inspecting,
@@ -85,6 +86,22 @@ class Server(ThreadingHTTPServer):
     def url(self) -> str:
         """The address of the page, with the token."""
         return f"http://{self.hosts[0]}/?token={self.token}"
+
+    @property
+    def url_once(self) -> str:
+        """An address that works once. Other users of the machine can see the command that
+        opens a browser, and so its address."""
+        return f"http://{self.hosts[0]}/?token={self._code}"
+
+    def accepts(self, caller: str, opening: bool) -> bool:
+        """Whether a caller has the token, or is the first one with the code of `url_once`."""
+        if _same(caller, self.token):
+            return True
+        with self._lock:
+            if not opening or self._code is None or not _same(caller, self._code):
+                return False
+            self._code = None
+            return True
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -105,6 +122,10 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
 class _Refused(Exception):
     """The status of a request that is refused, and why."""
 
@@ -122,9 +143,10 @@ class _Handler(BaseHTTPRequestHandler):
         with self._refusing():
             self._check_host()
             if path == "/api/given":
-                self._check_caller(self.headers.get("Origin"))
+                self._check_caller(self.headers.get("Origin"), opening=True)
                 given = self.server.given
                 data = {"text": given.text, "model": given.model, "title": given.title}
+                data["token"] = self.server.token
                 self._send("application/json", json.dumps(data).encode())
                 return
             found = self.server.files.get("/index.html" if path == "/" else path)
@@ -152,11 +174,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get_all("Host") not in [[host] for host in self.server.hosts]:
             raise _Refused(HTTPStatus.FORBIDDEN, "the host is not this server")
 
-    def _check_caller(self, origin: str | None) -> None:
+    def _check_caller(self, origin: str | None, opening: bool = False) -> None:
         if origin not in (None, f"http://{self.headers['Host']}"):
             raise _Refused(HTTPStatus.FORBIDDEN, "the origin is not the page of this server")
-        given = self.headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(given, f"Bearer {self.server.token}".encode()):
+        caller = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not self.server.accepts(caller, opening):
             why = "the token is missing or wrong: open the URL that `archdsl play` printed"
             raise _Refused(HTTPStatus.UNAUTHORIZED, why)
 

@@ -101,7 +101,7 @@ def test_ctrl_c_ends_it() -> None:
     started.send_signal(signal.SIGINT)
     out, errors = started.communicate(timeout=20)
     assert (started.returncode, out) == (-signal.SIGINT, "")
-    assert errors == "Only this machine can open it. Ctrl-C ends it.\n"
+    assert errors == "Only this machine can open this page. Ctrl-C ends it.\n"
 
 
 @pytest.mark.long

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -168,8 +170,18 @@ def test_other_methods_are_refused(server: Server) -> None:
 
 def test_the_page_gets_what_the_command_line_names(server: Server) -> None:
     status, _, body = ask(server, "/api/given", None, Origin=None)
-    expected = {"text": GPT, "model": None, "title": "gpt.arch"}
+    expected = {"text": GPT, "model": None, "title": "gpt.arch", "token": server.token}
     assert (status, json.loads(body)) == (200, expected)
+
+
+@pytest.mark.usefixtures("echo")
+def test_the_address_of_the_browser_works_once(server: Server) -> None:
+    code = f"Bearer {server.url_once.partition('=')[2]}"
+    assert ask(server, Authorization=code)[0] == 401  # it only opens the page
+    status, _, body = ask(server, "/api/given", None, Authorization=code)
+    assert (status, json.loads(body)["token"]) == (200, server.token)
+    assert ask(server, "/api/given", None, Authorization=code)[0] == 401
+    assert ask(server, "/api/given", None, Authorization="Bearer None")[0] == 401
 
 
 def test_the_server_is_on_loopback_alone(server: Server) -> None:
@@ -244,7 +256,7 @@ def test_a_process_ends_at_its_time(fake: list[Worker]) -> None:
         first, last = client.answers(count=2, pause=60)
         running = process(client.worker)
         assert first == {"number": 0}
-        assert "the run took longer than 0.3 s" in last["refused"][0]
+        assert "the answer took longer than 0.3 s" in last["refused"][0]
         assert running is None
 
 
@@ -301,6 +313,17 @@ def test_closing_ends_a_running_process(fake: list[Worker]) -> None:
         next(answers)
         threading.Timer(0.1, of.close).start()
         assert list(answers) == []
+
+
+@pytest.mark.long
+def test_a_process_cannot_take_more_memory() -> None:
+    code = (
+        "from archdsl.play.worker import _limit_memory; _limit_memory(1 << 30)\n"
+        "try: bytearray(1 << 31)\n"
+        "except MemoryError: print('refused')"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout == "refused\n"
 
 
 def test_the_last_line_is_no_answer() -> None:

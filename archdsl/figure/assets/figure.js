@@ -55,7 +55,8 @@ export function attach(svg, options = {}) {
     }
     const open = opens(box);
     box.classList.toggle("opens", open);
-    if (open && !box.querySelector(".corner")) box.append(corner(box.querySelector(":scope > rect")));
+    const frame = box.querySelector(":scope > rect"); // a sign such as + is a circle
+    if (open && frame && !box.querySelector(".corner")) box.append(corner(frame));
     box.setAttribute("tabindex", "-1");
     box.setAttribute("role", open ? "button" : "img");
     box.setAttribute("aria-label", (box.dataset.tip ?? "").replaceAll("\n", ", "));

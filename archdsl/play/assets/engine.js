@@ -95,7 +95,9 @@ class ServerEngine {
       }
       this.onState("ready", "");
     } catch (error) {
-      if (!signal.aborted) this.onState("failed", "The server does not answer: it has ended.");
+      if (signal.aborted) return;
+      this.onState("failed", "The server does not answer: it has ended.");
+      throw error; // for the console: it may be a mistake of the page
     }
   }
 }

@@ -15,13 +15,15 @@ export async function connect() {
   }
   const token = sessionStorage.getItem(KEY);
   if (!token) return null;
-  const headers = { Authorization: `Bearer ${token}` };
-  const response = await fetch("api/given", { headers });
+  const bearer = (token) => ({ Authorization: `Bearer ${token}` });
+  const response = await fetch("api/given", { headers: bearer(token) });
   if (!response.ok) {
     sessionStorage.removeItem(KEY);
     throw new Error("This address is old. Open the one that `archdsl play` printed last.");
   }
   const given = await response.json();
+  sessionStorage.setItem(KEY, given.token); // that of the address may have been for once
+  const headers = bearer(given.token);
   return { given, fresh: Boolean(fresh), ask: (...all) => ask(headers, ...all) };
 }
 
