@@ -10,8 +10,9 @@ from typing import get_args
 
 from archdsl.analysis import Analysis, analyse, analyse_block
 from archdsl.cli.common import Subparsers, add_command, add_json, add_settings, parse_settings
+from archdsl.describe.block_model import ALONE
 from archdsl.describe.cost_curves import cost_curves
-from archdsl.diagnostics import did_you_mean, fail
+from archdsl.diagnostics import Source, did_you_mean, fail
 from archdsl.figure.differences import side_by_side
 from archdsl.figure.drawing import Drawing
 from archdsl.figure.fold import fold
@@ -88,10 +89,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(data if args.diff else data[0]))
         return 0
     if opens:
-        first, theme = found[0], args.theme
-        written = first.model.span.source if first.graph.name == first.model.name.id else None
-        costs = cost_curves(first.graph)
-        content = page(figure, costs, spec=written, types=args.types, theme=theme).encode()
+        costs, theme = cost_curves(found[0].graph), args.theme
+        text = page(figure, costs, spec=_text(found[0]), types=args.types, theme=theme)
+        content = text.encode()
     else:
         drawing = layout(figure, args.types)
         for other in others:
@@ -120,6 +120,13 @@ def _suffix(output: str) -> str:
 def _analysis(args: argparse.Namespace, spec: str) -> Analysis:
     settings = parse_settings(args)
     return analyse_block(spec, settings) or analyse(spec, settings=settings)
+
+
+def _text(found: Analysis) -> Source | None:
+    """The text of a model, if it is the model that is drawn, and not a block."""
+    source = found.model.span.source
+    drawn = found.graph.name == found.model.name.id and source.path != ALONE
+    return source if drawn else None
 
 
 def _content(drawing: Drawing, suffix: str, theme: Theme) -> bytes:

@@ -17,6 +17,7 @@ from archdsl.figure.listing import listing
 from archdsl.figure.structure import Figure
 from archdsl.figure.svg import Theme, element, file_names, spans, style
 from archdsl.figure.views import View, views
+from archdsl.graph.types import Size
 
 _COSTS = {
     "params": "Parameters",
@@ -25,6 +26,7 @@ _COSTS = {
     "activation_bytes": "Activations",
     "cache_bytes": "Cache",
 }
+_HINT = '<p class="hint">Boxes with a corner open. Escape leads back.</p>'
 _ONCE = ("params", "weight_bytes")  # for all examples of a batch
 
 
@@ -76,6 +78,7 @@ def _page(
         title=escape(shown[0][1].title),
         css="\n".join([*map(asset, ("figure.css", "page.css")), *style(theme)]),
         js=script("figure.js", "formula.js", "page.js"),
+        hint=_HINT if inner else "",
         svg=root,
         cost="\n".join(_cost(costs)) if costs else "",
         spec="\n".join(_spec(sources.values(), names)),
@@ -115,21 +118,23 @@ def _scope(name: str) -> str:
     return f"const {{ {exports} }} = (() => {{\n{text}return {{ {exports} }};\n}})();"
 
 
+def _formulas(costs: CostCurves) -> dict[str, list[str]]:
+    """The formulas of each cost of one example; the largest one counts."""
+    found = {
+        "params": [str(costs.params)],
+        "weight_bytes": [str(costs.weight_bytes)],
+        "flops": [str(costs.flops)],
+        "activation_bytes": [str(size) for size in costs.activation_bytes],
+    }
+    decodes = costs.cache_bytes != Size.of(0)
+    return found | ({"cache_bytes": [str(costs.cache_bytes)]} if decodes else {})
+
+
 def _cost_data(costs: CostCurves | None) -> dict[str, Any]:
-    """The axes, and the formulas of each cost for one example; the largest one counts."""
     if costs is None:
         return {"axes": [], "cost": {}, "once": []}
-    return {
-        "axes": [{"name": axis.name, "bound": axis.bound} for axis in costs.axes],
-        "cost": {
-            "params": [str(costs.params)],
-            "weight_bytes": [str(costs.weight_bytes)],
-            "flops": [str(costs.flops)],
-            "activation_bytes": [str(size) for size in costs.activation_bytes],
-            "cache_bytes": [str(costs.cache_bytes)],
-        },
-        "once": _ONCE,
-    }
+    axes = [{"name": axis.name, "bound": axis.bound} for axis in costs.axes]
+    return {"axes": axes, "cost": _formulas(costs), "once": _ONCE}
 
 
 def _cost(costs: CostCurves) -> Iterator[str]:
@@ -139,20 +144,21 @@ def _cost(costs: CostCurves) -> Iterator[str]:
         yield from _slider(axis.name, f"{axis.name} ≤ {axis.bound:,}", sizes(axis), axis.bound)
     yield from _slider("", "examples at once", BATCHES, 1)
     yield "</form><dl>"
-    for name, title in _COSTS.items():
-        yield f'<div id="cost:{name}"><dt>{title}</dt><dd><b></b><small></small></dd></div>'
+    for name in _formulas(costs):
+        yield f'<div id="cost:{name}"><dt>{_COSTS[name]}</dt>'
+        yield "<dd><b></b><small></small></dd></div>"
     yield "</dl></section>"
 
 
 def _slider(axis: str, title: str, steps: tuple[int, ...], start: int) -> Iterator[str]:
     """A slider along some steps, and a field for any number between the first and the last."""
     name = axis or "batch"
-    ends = f'min="{steps[0]}" max="{steps[-1]}"'
-    yield f'<label class="axis" title="{title}" data-axis="{axis}" data-steps="{list(steps)}">'
+    yield f'<div class="axis" title="{title}" data-axis="{axis}" data-steps="{list(steps)}">'
     yield f"<span>{name}</span>"
     yield f'<input type="range" min="0" max="{len(steps) - 1}" value="{steps.index(start)}" '
     yield f'aria-label="{name}, by steps">'
-    yield f'<input type="number" {ends} value="{start}" step="1" aria-label="{name}"></label>'
+    yield f'<input type="number" min="{steps[0]}" max="{steps[-1]}" value="{start}" '
+    yield f'aria-label="{name}"></div>'
 
 
 def _spec(sources: Iterable[Source], names: Mapping[str, str]) -> Iterator[str]:

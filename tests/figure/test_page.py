@@ -207,7 +207,12 @@ def test_box_and_lines_point_at_each_other(page: Page) -> None:
     page.get_by_role("tab", name="gpt.arch").click()
     _line(page, "gpt.arch", 12).hover()  # the stack, and all that is in it
     assert lit.count() == 7
-    page.keyboard.press("Tab")
+    page.mouse.move(1, 1)
+    page.locator("#spec ol:visible").focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown"):  # embed, posenc, the stack
+        page.keyboard.press(key)
+    assert lit.count() == 7
+    screenshot(page, "page_line_by_keys")
 
 
 @pytest.mark.slow
@@ -234,6 +239,17 @@ def test_boxes_open_by_click_and_by_keys(page: Page) -> None:
 
 
 @pytest.mark.slow
+def test_first_tap_shows_the_tip_and_the_second_one_opens(page: Page) -> None:
+    box, tip = page.locator(ATTENTION), page.locator(".archdsl-tip")
+    click = "box => box.dispatchEvent(new PointerEvent('click', {pointerType: 'touch'}))"
+    box.evaluate(click)
+    assert tip.is_visible()
+    box.evaluate(click)
+    page.wait_for_url("**/*#masked-multi-head-attention")
+    assert not tip.is_visible()
+
+
+@pytest.mark.slow
 def test_sliders_move_the_numbers(page: Page) -> None:
     graph = analyse("gpt.arch").graph
     (axis,) = graph.varying
@@ -255,10 +271,15 @@ def test_sliders_move_the_numbers(page: Page) -> None:
     assert shown() == curves.at({"T": 77}, BATCHES[-1])
     page.locator(ATTENTION).hover()
     tip = page.locator(".archdsl-tip").inner_text()
-    assert "at T = 77, batch 1024" in tip
-    page.locator("#cost input[type='number']").first.fill("0")
-    assert shown() == curves.at({"T": 77}, BATCHES[-1])  # no such length
+    flops = Size.read("3072 T^2 + 4_718_592 T").at({"T": 77})
+    assert f"= {flops / 1e6:.4g} M at T = 77, of one example" in tip
     screenshot(page, "page_sliders")
+    field = page.locator("#cost input[type='number']").first
+    field.fill("0")
+    assert shown() == curves.at({"T": 77}, BATCHES[-1])  # no such length
+    assert field.get_attribute("aria-invalid") == "true"
+    field.blur()
+    assert field.input_value() == "77"
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ export function attach(svg, options = {}) {
   const opens = options.opens ?? (() => Boolean(onOpen));
   const stop = new AbortController();
   const boxes = [...svg.querySelectorAll("g[data-id]")];
+  const lines = new Map(boxes.map(box => [box, linesOf(box)]));
   // As an image, a figure has no parts; with parts, a reader of screens reads each of them.
   svg.setAttribute("role", "group");
   svg.setAttribute("aria-label", svg.querySelector(":scope > title")?.textContent ?? "");
@@ -74,7 +75,7 @@ export function attach(svg, options = {}) {
     current = box;
     box.classList.add("pointed");
     show(tipOf(box), box, within);
-    onLine?.(linesOf(box), box);
+    onLine?.(lines.get(box), box);
   }
   function leave() {
     if (!current) return;
@@ -88,6 +89,15 @@ export function attach(svg, options = {}) {
     leave();
     onOpen(box, byKeys);
     return true;
+  }
+  let tapped = null;
+  function tap(box, by) {
+    if (by === "touch" && tapped !== box) { // a finger cannot point: the first tap does
+      tapped = box;
+      enter(box);
+    } else {
+      open(box, false);
+    }
   }
   function press(box, event) {
     const next = neighbour(box, event.key, boxes);
@@ -103,12 +113,17 @@ export function attach(svg, options = {}) {
   for (const box of boxes) {
     const on = (type, run) => box.addEventListener(type, run, { signal: stop.signal });
     on("pointerenter", () => enter(box));
-    on("pointerleave", leave);
+    on("pointerleave", event => event.pointerType !== "touch" && leave());
     on("focus", () => box.matches(":focus-visible") && enter(box)); // a click focuses too
     on("blur", leave);
-    on("click", () => open(box, false));
+    on("click", event => tap(box, event.pointerType));
     on("keydown", event => press(box, event));
   }
+  document.addEventListener("pointerdown", event => {
+    if (svg.contains(event.target) && event.target.closest("g[data-id]")) return;
+    tapped = null;
+    leave();
+  }, { signal: stop.signal });
 
   /**
    * The boxes that come from a line.
@@ -119,7 +134,7 @@ export function attach(svg, options = {}) {
   function comesFrom(file, line) {
     let [found, least] = [[], Infinity];
     for (const box of boxes) {
-      const around = linesOf(box).filter(each => each.file === file && each.first <= line && line <= each.last);
+      const around = lines.get(box).filter(each => each.file === file && each.first <= line && line <= each.last);
       const length = Math.min(...around.map(each => each.last - each.first));
       if (length < least) [found, least] = [[], length];
       if (around.length && length === least) found.push(box);
@@ -179,6 +194,7 @@ function corner(rect) {
 }
 
 let tip = null; // one for the page
+const [LEAST, ENOUGH, WIDEST] = [190, 240, 350]; // pixels of its width
 
 /** Shows a tip beside a box: at the right, else at the left, else below or above. */
 function show(text, box, within) {
@@ -188,17 +204,28 @@ function show(text, box, within) {
     tip.setAttribute("role", "tooltip");
     document.body.append(tip);
   }
-  tip.textContent = text;
+  tip.replaceChildren(...text.split("\n").map((line, number) => {
+    const row = document.createElement("div");
+    const [, name, rest] = (number && /^([^:]*:)(.*)$/.exec(line)) || [null, "", line];
+    row.append(Object.assign(document.createElement("span"), { textContent: name }), rest);
+    return row;
+  }));
   tip.hidden = !text;
+
   const gap = 8;
-  const { offsetWidth: wide, offsetHeight: high } = tip;
   const { left, right, top, bottom } = box.getBoundingClientRect();
   const around = within?.getBoundingClientRect() ?? { left: 0, right: innerWidth };
-  const [low, most] = [Math.max(around.left, 0) + gap, Math.min(around.right, innerWidth) - wide - gap];
-  const side = [right + gap, left - gap - wide].find(x => low <= x && x <= most);
-  const below = bottom + gap + high < innerHeight ? bottom + gap : top - gap - high;
-  tip.style.left = `${side ?? Math.max(low, Math.min(left, most))}px`;
-  tip.style.top = `${Math.max(gap, Math.min(side ? top : below, innerHeight - high - gap))}px`;
+  const [low, high] = [Math.max(around.left, 0) + gap, Math.min(around.right, innerWidth) - gap];
+  const [before, after] = [left - gap - low, high - right - gap]; // the room at both sides
+  const isRight = after >= Math.min(ENOUGH, before);
+  const room = isRight ? after : before;
+  const beside = room >= LEAST;
+  tip.style.maxWidth = `${Math.min(WIDEST, beside ? room : high - low)}px`;
+  const { offsetWidth: wide, offsetHeight: tall } = tip;
+  const x = isRight ? right + gap : left - gap - wide;
+  const below = bottom + gap + tall < innerHeight ? bottom + gap : top - gap - tall;
+  tip.style.left = `${beside ? x : Math.max(low, Math.min(left, high - wide))}px`;
+  tip.style.top = `${Math.max(gap, Math.min(beside ? top : below, innerHeight - tall - gap))}px`;
 }
 
 function hide() {

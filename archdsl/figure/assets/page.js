@@ -96,6 +96,7 @@ function choose(file) {
 /** Marks the lines of a box: those of its own part of a spec, and softly those around and inside. */
 function mark(lines) {
   for (const line of document.querySelectorAll("#spec .own, #spec .near")) line.classList.remove("own", "near");
+  for (const tab of tabs) tab.classList.toggle("marked", lines.some(({ file }) => file === tab.dataset.file));
   const [own, ...others] = lines;
   if (!own) return;
   const each = ({ file, first, last }) => [...(lists.find(list => list.dataset.file === file)?.children ?? [])]
@@ -141,10 +142,9 @@ for (const list of lists) {
     const all = [...list.querySelectorAll(".drawn")];
     const at = all.indexOf(lineOf(event));
     const next = at < 0 ? all[0] : all[at + step];
-    if (next) {
-      next.focus({ preventScroll: true });
-      reveal(next, next);
-    }
+    if (!next) return;
+    next.focus({ preventScroll: true });
+    reveal(next, next);
     event.preventDefault();
   });
 }
@@ -176,18 +176,23 @@ function update() {
 
 /** The text of a tip, with the numbers of its formulas at the sizes of the sliders. */
 function describe(text) {
-  const at = [...Object.entries(sizes).map(([name, size]) => `${name} = ${size.toLocaleString("en")}`),
-    ...(batch > 1 ? [`batch ${batch}`] : [])].join(", ");
   return text.replace(/^(FLOPs|value): (.*?)( bytes)?$/gm, (line, name, formula, unit) => {
-    const number = short(evaluate(formula, sizes) * BigInt(batch), unit && "bytes");
-    return at ? `${line}\n    = ${number} at ${at}` : `${name}: ${number}`;
+    const axes = new Set(formula.match(/\b[A-Za-z_]\w*/g));
+    if (![...axes].every(axis => axis in sizes)) return line; // the page has no cost
+    const number = short(evaluate(formula, sizes), unit && "bytes");
+    if (!axes.size) return `${name}: ${number}`;
+    const at = [...axes].map(axis => `${axis} = ${sizes[axis].toLocaleString("en")}`).join(", ");
+    return `${line}\n    = ${number} at ${at}${batch > 1 ? ", of one example" : ""}`;
   });
 }
 
+document.querySelector("#cost form")?.addEventListener("submit", event => event.preventDefault());
 for (const row of document.querySelectorAll("#cost .axis")) {
   const [range, number] = row.querySelectorAll("input");
   const steps = JSON.parse(row.dataset.steps);
+  let current = Number(number.value);
   const set = size => {
+    current = size;
     if (row.dataset.axis) sizes[row.dataset.axis] = size;
     else batch = size;
     update();
@@ -203,6 +208,10 @@ for (const row of document.querySelectorAll("#cost .axis")) {
     if (!valid) return;
     range.value = steps.findLastIndex(step => step <= size);
     set(size);
+  });
+  number.addEventListener("change", () => { // not a size: back to the one that is shown
+    number.value = current;
+    number.removeAttribute("aria-invalid");
   });
 }
 
