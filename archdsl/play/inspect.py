@@ -283,7 +283,7 @@ def _facts(graph: Graph, request: Request) -> Data:
     found, types, batch = cost(graph, request.sizes), graph.types(), request.batch
     rows = [
         ("parameters", f"{found.params:,}", format_bytes(found.weight_bytes)),
-        ("flops", f"{found.flops * batch:.4g}", str(found.flops_formula)),
+        ("flops", _large(found.flops * batch), str(found.flops_formula)),
         ("activations", format_bytes(found.activation_bytes * batch), "at their peak"),
     ]
     if found.cache_bytes:
@@ -313,6 +313,20 @@ def _facts(graph: Graph, request: Request) -> Data:
             )
         ],
     }
+
+
+def _large(count: int) -> str:
+    """A number of operations for people.
+
+    >>> _large(291_600_000_000)
+    '291.6 G'
+    """
+    size = float(count)
+    for unit in ("", " k", " M", " G", " T"):
+        if size < 1000:
+            return f"{size:.4g}{unit}"
+        size /= 1000
+    return f"{size:.4g} P"
 
 
 def _placed(drawing: Drawing, version: Version) -> Drawing:

@@ -155,13 +155,20 @@ function showFigure({ figure: svg }) {
 function showCost({ axes, cost, blocks, inputs, outputs }) {
   showSizes(axes);
   const rows = cost.flatMap(({ name, value, note }) => [
-    make("div", {}, make("dt", {}, name), make("dd", {}, make("strong", {}, value), make("small", {}, note))),
+    make("div", {}, make("dt", {}, name), make("dd", {}, make("strong", {}, value), make("small", {}, ...formula(note)))),
   ]);
   $("#cost > dl").replaceChildren(...rows);
   showBlocks(blocks);
   const ends = [...Object.entries(inputs).map(each => ["input", ...each]), ...Object.entries(outputs).map(each => ["output", ...each])];
   $("#ends dl").replaceChildren(...ends.map(([what, name, type]) =>
     make("div", {}, make("dt", {}, what, " ", make("code", {}, name)), make("dd", {}, make("code", {}, type)))));
+}
+
+/** A polynomial as papers write it: powers as exponents, and `_` between thousands as a space. */
+function formula(text) {
+  const tight = text.replaceAll("_", "\u202f").replace(/ (?=[A-Za-z])/g, "\u00a0");
+  const parts = tight.split(/\^(\d+)/);
+  return parts.map((part, index) => (index % 2 ? make("sup", {}, part) : part));
 }
 
 /** A slider and a number for each axis that varies, and the number of examples. */
@@ -196,13 +203,18 @@ function showBlocks(blocks) {
     make("span", { class: "amount", style: `width: ${(100 * part).toFixed(1)}%` }), `${(100 * part).toFixed(1)} %`);
   const row = ({ name, level, parameters, flops, share_of_parameters, share_of_flops }) =>
     make("tr", {},
-      make("th", { scope: "row", style: `padding-left: ${level + 0.25}em` }, name),
+      make("th", { scope: "row", style: `padding-left: ${level + 0.25}em` }, name.replace(/\.\{\}$/, "")),
       make("td", {}, parameters.toLocaleString("en")), share(share_of_parameters),
-      make("td", {}, flops ? flops.toExponential(2).replace("e+", " · 10^") : "0"), share(share_of_flops));
+      make("td", {}, flops ? large(flops) : "0"), share(share_of_flops));
   $("#blocks table").replaceChildren(
     make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "block"),
       make("th", { scope: "col", colspan: 2 }, "parameters"), make("th", { scope: "col", colspan: 2 }, "flops"))),
     make("tbody", {}, ...blocks.map(row)));
+}
+
+function large(count) {
+  const power = Math.min(Math.max(Math.floor(Math.log10(count) / 3), 0), 5);
+  return `${(count / 1000 ** power).toPrecision(3)} ${["", "k", "M", "G", "T", "P"][power]}`;
 }
 
 /** A field for each parameter of the model; an empty one has the value of the text. */
