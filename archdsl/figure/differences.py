@@ -45,11 +45,14 @@ def differing(
     their kind.
     """
     ours, theirs = list(items(left.body)), list(items(right.body))
+    our_words, their_words = ([_words(i, types) for i in each] for each in (ours, theirs))
+    our_kinds, their_kinds = list(map(_kind, ours)), list(map(_kind, theirs))
     # The best score of the first i items beside the first j ones.
     best = [[0] * (len(theirs) + 1) for _ in range(len(ours) + 1)]
-    for i, item in enumerate(ours):
-        for j, other in enumerate(theirs):
-            together = best[i][j] + _likeness(item, other, types)
+    for i in range(len(ours)):
+        for j in range(len(theirs)):
+            equal, alike = our_words[i] == their_words[j], our_kinds[i] == their_kinds[j]
+            together = best[i][j] + (3 if equal else alike)
             best[i + 1][j + 1] = max(together, best[i][j + 1], best[i + 1][j])
     only = set(map(_name, ours)), set(map(_name, theirs))
     i, j = len(ours), len(theirs)
@@ -60,7 +63,7 @@ def differing(
             j -= 1
         else:
             i, j = i - 1, j - 1
-            if _words(ours[i], types) == _words(theirs[j], types):
+            if our_words[i] == their_words[j]:
                 alike = _count(ours[i]) == _count(theirs[j])
                 for names, each in zip(only, (ours[i], theirs[j]), strict=True):
                     names.discard(_name(each))
@@ -74,12 +77,6 @@ def _name(item: Item) -> _Name:
 
 def _count(item: Item) -> int | None:
     return item.count if isinstance(item, Box | Frame) else None
-
-
-def _likeness(item: Item, other: Item, types: bool) -> int:
-    if _words(item, types) == _words(other, types):
-        return 3
-    return int(_kind(item) == _kind(other))
 
 
 def _kind(item: Item) -> str:

@@ -1,0 +1,145 @@
+"""Builds the site: `python -m docs.site`. Warnings of the generator and links to nowhere are errors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+
+from docs.site import gallery, lexer, reference, specs
+from docs.site.links import ROOT, Page, Tree, check, write_file
+
+HERE = Path(__file__).parent
+BUILD = ROOT / "build" / "site"
+# The parts of the site. Pages that no part names stand in the last one.
+NAVIGATION = {
+    "Learn": ["tutorial.md", "language.md", "source/examples/tour.ipynb.md"],
+    "Gallery": [],
+    "Use": [
+        "training.md",
+        "figures.md",
+        "inner_values.md",
+        "editors.md",
+        "agents.md",
+        "audit.md",
+    ],
+    "Reference": [
+        "reference/operators.md",
+        "reference/commands.md",
+        "reference/python.md",
+        "zoo.md",
+    ],
+    "Errors": [],
+    "Inside": ["pipeline.md", "kernels.md", "performance.md", "contributing.md", "changelog.md"],
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m docs.site", description=__doc__)
+    parser.parse_args()
+    start = time.perf_counter()
+    shutil.rmtree(BUILD, ignore_errors=True)
+    count = write(BUILD / "pages")
+    print(f"{count} pages written in {time.perf_counter() - start:.1f} s")
+    problems = generate(BUILD) or check(BUILD / "html")
+    print(f"site built in {time.perf_counter() - start:.1f} s: {BUILD / 'html' / 'index.html'}")
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def write(folder: Path) -> int:
+    """Writes the sources of all pages, and returns how many there are."""
+    with ProcessPoolExecutor() as pool:
+        found = list(pool.map(specs.spec, specs.files()))
+        tree = Tree([*texts(), *gallery.pages(found, pool), *reference.pages(found)])
+    tree.write(folder)
+    for asset in ("figure.js", "figure.css"):
+        content = files("archdsl.figure").joinpath("assets", asset).read_bytes()
+        write_file(folder / "assets" / asset, content)
+    for asset in ("site.js", "site.css"):
+        write_file(folder / "assets" / asset, (HERE / asset).read_bytes())
+    pages = {page.place: title(page) for page in tree.pages.values()}
+    config = (HERE / "zensical.toml").read_text(encoding="utf-8")
+    nav = f"nav = {toml(navigation(pages))}"
+    (folder.parent / "zensical.toml").write_text(
+        config.replace("[project]", f"[project]\n{nav}", 1), encoding="utf-8"
+    )
+    return len(pages)
+
+
+def texts() -> list[Page]:
+    """The pages that people write."""
+    written = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+    written += sorted((ROOT / "docs").glob("*.md")) + sorted((ROOT / "docs/errors").glob("*.md"))
+    return [_text(path) for path in written]
+
+
+def _text(path: Path) -> Page:
+    source = path.relative_to(ROOT).as_posix()
+    place = source.removeprefix("docs/").lower().replace("readme.md", "index.md")
+    return Page(source, place, path.read_text(encoding="utf-8"))
+
+
+def title(page: Page) -> str:
+    return next((line[2:] for line in page.text.splitlines() if line.startswith("# ")), page.source)
+
+
+def navigation(pages: dict[str, str]) -> list[dict[str, object]]:
+    """The parts with their pages; the titles are those of the pages."""
+    parts = {name: list(places) for name, places in NAVIGATION.items()}
+    named = {"index.md", *(place for places in parts.values() for place in places)}
+    for place in sorted(pages.keys() - named):
+        folder = place.partition("/")[0]
+        if folder in ("gallery", "errors"):
+            parts[folder.capitalize()].append(place)
+        elif folder != "source":
+            parts["Inside"].append(place)
+    found: list[dict[str, object]] = [{"Home": "index.md"}]
+    for name, places in parts.items():
+        places.sort(key=lambda place: (not place.endswith("index.md"), *_order(name, pages[place])))
+        found.append({name: [{pages[place]: place} for place in places]})
+    return found
+
+
+def _order(part: str, text: str) -> tuple[str, ...]:
+    """Pages of the gallery stand in the order of their titles."""
+    return (text.lower(),) if part == "Gallery" else ()
+
+
+def toml(value: object) -> str:
+    """Strings, lists and tables in one line.
+
+    >>> toml([{"Home": "index.md"}])
+    '[{"Home" = "index.md"}]'
+    """
+    match value:
+        case dict():
+            inside = ", ".join(f"{toml(key)} = {toml(each)}" for key, each in value.items())
+            return f"{{{inside}}}"
+        case list():
+            return f"[{', '.join(map(toml, value))}]"
+        case _:
+            return json.dumps(value, ensure_ascii=False)
+
+
+def generate(folder: Path) -> list[str]:
+    """Runs the generator, which prints its warnings; returns what is wrong in one line."""
+    from zensical.main import cli  # the extra `site`
+
+    lexer.register()
+    config = str(folder / "zensical.toml")
+    try:
+        cli(["build", "--strict", "--config-file", config], standalone_mode=False)
+    except RuntimeError as error:
+        return [str(error)]
+    return []
+
+
+if __name__ == "__main__":
+    sys.exit(main())
