@@ -16,10 +16,9 @@ import pytest
 
 import archdsl
 from archdsl.cli import main, parse_arguments
-from archdsl.describe.operators import usage
 from archdsl.diagnostics import CODES
-from archdsl.graph.ops import CALLED
 from archdsl.semantics.library import find
+from docs.site.reference import operators
 from tests import sample_prose, tutorial
 from tests.reference import zoo
 from tests.reference.agreement import TOLERANCE
@@ -215,19 +214,6 @@ def test_the_operator_of_the_documentation_works(tmp_path: Path) -> None:
     (tmp_path / "turned.arch").write_text(spec, encoding="utf-8")
     there = os.environ | {"PYTHONPATH": str(tmp_path)}
     subprocess.run([sys.executable, "-c", "".join(code)], cwd=tmp_path, env=there, check=True)
-
-
-def operators() -> str:
-    lines = ["# Operators", "", "Generated from the table in `archdsl/graph/ops.py`."]
-    for op in CALLED.values():
-        lines += [
-            "",
-            f"## {op.name}",
-            "",
-            f"`{usage(op)}`",
-        ]
-        lines += ["", op.doc, "", f"Example: `{op.example}`"]
-    return "\n".join(lines) + "\n"
 
 
 def errors() -> str:

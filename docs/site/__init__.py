@@ -1,1 +1,1 @@
-"""The site: `python -m docs.site` builds it from the specs, the tables and the pages of docs/."""
+"""The site, from the specs, the tables of the code and the pages of docs/."""

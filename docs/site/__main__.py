@@ -1,9 +1,13 @@
-"""Builds the site: `python -m docs.site`. Warnings of the generator and links to nowhere are errors."""
+"""Builds the site: `python -m docs.site`.
+
+Warnings of the generator and links that lead nowhere are errors.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import time
@@ -18,7 +22,13 @@ HERE = Path(__file__).parent
 BUILD = ROOT / "build" / "site"
 # The parts of the site. Pages that no part names stand in the last one.
 NAVIGATION = {
-    "Learn": ["tutorial.md", "language.md", "source/examples/tour.ipynb.md"],
+    "Learn": [
+        "docs/index.md",
+        "tutorial.md",
+        "language.md",
+        "coming_from.md",
+        "source/examples/tour.ipynb.md",
+    ],
     "Gallery": [],
     "Use": [
         "training.md",
@@ -35,7 +45,14 @@ NAVIGATION = {
         "zoo.md",
     ],
     "Errors": [],
-    "Inside": ["pipeline.md", "kernels.md", "performance.md", "contributing.md", "changelog.md"],
+    "Inside": [
+        "how_it_works.md",
+        "extending.md",
+        "kernels.md",
+        "performance.md",
+        "contributing.md",
+        "changelog.md",
+    ],
 }
 
 
@@ -75,19 +92,21 @@ def write(folder: Path) -> int:
 
 def texts() -> list[Page]:
     """The pages that people write."""
-    written = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
-    written += sorted((ROOT / "docs").glob("*.md")) + sorted((ROOT / "docs/errors").glob("*.md"))
-    return [_text(path) for path in written]
+    written = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "docs/errors/*.md")
+    return [_text(path) for each in written for path in sorted(ROOT.glob(each))]
 
 
 def _text(path: Path) -> Page:
     source = path.relative_to(ROOT).as_posix()
-    place = source.removeprefix("docs/").lower().replace("readme.md", "index.md")
+    place = source.lower().replace("readme.md", "index.md")
+    if place != "docs/index.md":  # the first page is that of the README above
+        place = place.removeprefix("docs/")
     return Page(source, place, path.read_text(encoding="utf-8"))
 
 
 def title(page: Page) -> str:
-    return next((line[2:] for line in page.text.splitlines() if line.startswith("# ")), page.source)
+    heading = re.search(r"^# (.+)$", page.text, re.MULTILINE)
+    return heading[1] if heading else page.source
 
 
 def navigation(pages: dict[str, str]) -> list[dict[str, object]]:
@@ -95,21 +114,18 @@ def navigation(pages: dict[str, str]) -> list[dict[str, object]]:
     parts = {name: list(places) for name, places in NAVIGATION.items()}
     named = {"index.md", *(place for places in parts.values() for place in places)}
     for place in sorted(pages.keys() - named):
-        folder = place.partition("/")[0]
-        if folder in ("gallery", "errors"):
-            parts[folder.capitalize()].append(place)
-        elif folder != "source":
+        folder = place.partition("/")[0].capitalize()
+        if folder in parts:
+            parts[folder].append(place)
+        elif folder != "Source":
             parts["Inside"].append(place)
     found: list[dict[str, object]] = [{"Home": "index.md"}]
     for name, places in parts.items():
-        places.sort(key=lambda place: (not place.endswith("index.md"), *_order(name, pages[place])))
+        if name == "Gallery":
+            places.sort(key=lambda place: pages[place].lower())
+        places.sort(key=lambda place: not place.endswith("/index.md"))  # the overview first
         found.append({name: [{pages[place]: place} for place in places]})
     return found
-
-
-def _order(part: str, text: str) -> tuple[str, ...]:
-    """Pages of the gallery stand in the order of their titles."""
-    return (text.lower(),) if part == "Gallery" else ()
 
 
 def toml(value: object) -> str:

@@ -29,9 +29,9 @@ KINDS = {
 INTRODUCTION = """\
 # Gallery
 
-The {count} specs of the standard library that have a model: what a spec draws, counts and cites is computed from
-its file. `archdsl check gpt2.arch:xl` finds each of them from any folder.
-[Architectures](docs/zoo.md) says how closely their outputs agree with published models.
+The {count} architectures of the standard library. Their specs alone give figures and facts.
+`archdsl check gpt2.arch:xl` finds each spec from any folder. [Architectures](docs/zoo.md) says
+how closely their outputs agree with those of published models.
 """
 
 
@@ -96,7 +96,7 @@ def _card(spec: Spec) -> str:
     drawing = layout(spec.models[0].small)
     picture = svg(drawing).replace("\n", "")
     counts = sorted(size.cost.params for size in spec.sizes)
-    sizes = " – ".join(dict.fromkeys(map(short, (counts[0], counts[-1]))))
+    sizes = " to ".join(dict.fromkeys(map(short, (counts[0], counts[-1]))))
     facts = " · ".join(filter(None, [str(spec.year or ""), sizes]))
     return (
         f'<a class="card" href="specs/{spec.file}" data-kinds="{" ".join(sorted(spec.kinds))}">'
@@ -147,9 +147,7 @@ def _page(
     yield fenced(spec.text, "{.arch .spec linenums=1}")
 
 
-def _facts(
-    spec: Spec, parents: list[tuple[Spec, str]], children: list[tuple[str, str]]
-) -> str:
+def _facts(spec: Spec, parents: list[tuple[Spec, str]], children: list[tuple[str, str]]) -> str:
     rows = {
         "Year": str(spec.year or ""),
         "Source": spec.source,
@@ -192,9 +190,12 @@ def _sizes(spec: Spec) -> str:
 
 def _per_token(cost: Cost) -> str:
     """The bytes that a cache grows by with each position, along each axis."""
-    grows = [(axes[0], count) for axes, count in cost.cache_formula.terms if len(axes) == 1]
+    terms = cost.cache_formula.terms
+    grows = [(axes[0], count) for axes, count in terms if len(axes) == 1]
     several = len(grows) > 1
-    texts = [f"{count:,} bytes" + (f" along {axis}" if several else "") for axis, count in grows]
+    texts = [
+        f"{count:,} bytes" + (f" along {axis}" if several else "") for axis, count in grows
+    ]
     return ", ".join(texts) or ("of fixed size" if cost.cache_bytes else "")
 
 
@@ -208,9 +209,7 @@ def _parts(model: Model) -> str:
             f"`{part.flops}`",
             f"{work:.1%}",
         )
-        for part, (params, work) in zip(
-            found, shares(graph, found, graph.bounds), strict=True
-        )
+        for part, (params, work) in zip(found, shares(graph, found, graph.bounds), strict=True)
     ]
     return table(("block", "parameters", "share", "flops", "share"), rows)
 
@@ -225,5 +224,7 @@ def _differences(left: Model, right: Model) -> Iterator[str]:
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table of Markdown; a cell may have `|`."""
     lines = [tuple(head), *(tuple(row) for row in rows)]
-    texts = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    texts = [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    ]
     return "\n".join([texts[0], "| --- " * len(lines[0]) + "|", *texts[1:]])

@@ -1,4 +1,4 @@
-"""The colours of specs in pages: a lexer of Pygments that follows the TextMate grammar of VS Code.
+"""The colours of specs in pages: a lexer of Pygments, by the TextMate grammar of VS Code.
 
 The grammar is made from the table of operators, so there is no second list of words.
 """
@@ -53,7 +53,7 @@ class ArchLexer(Lexer):
     """Gives a token to each piece of a spec, or of a part of one.
 
     >>> tokens = ArchLexer().get_tokens("x -> linear(D)")
-    >>> [(str(kind)[6:], text) for kind, text in tokens if text.strip()]
+    >>> [(str(kind)[6:], text.strip()) for kind, text in tokens if text.strip()]
     [('Text', 'x'), ('Operator', '->'), ('Name.Builtin', 'linear'), ('Text', '(D)')]
     """
 

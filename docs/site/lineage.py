@@ -4,7 +4,7 @@ The first of these rules that finds a spec which is not younger decides:
 
 1. its file uses blocks of the other one;
 2. the comment at its start names the other one;
-3. of all older specs, the other one differs in the fewest boxes of the figure.
+3. of all older specs, the figure of the other one differs in the fewest boxes.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def parents(specs: Iterable[Spec]) -> dict[str, list[Parent]]:
     A spec without older ones has none.
     """
     known = {each.file: each for each in specs if each.models}
-    return {file: _parents(each, known) for file, each in known.items()}
+    return {file: parents_of(each, known) for file, each in known.items()}
 
 
-def _parents(spec: Spec, known: dict[str, Spec]) -> list[Parent]:
+def parents_of(spec: Spec, known: dict[str, Spec]) -> list[Parent]:
     older = [each for each in known.values() if _is_older(each, spec)]
     rules: list[tuple[str, Callable[[Spec], bool]]] = [
         ("it uses blocks of its file", lambda other: other.file in spec.uses),
@@ -42,8 +42,10 @@ def _parents(spec: Spec, known: dict[str, Spec]) -> list[Parent]:
     for why, rule in rules:
         if found := [other for other in older if rule(other)]:
             return [Parent(other.file, why) for other in found]
-    nearest = min(older, key=lambda other: (distance(spec, other), -(other.year or 0)), default=None)
-    why = "of all older specs, this one has the most similar figure"
+    nearest = min(
+        older, key=lambda other: (distance(spec, other), -(other.year or 0)), default=None
+    )
+    why = "of all older specs, it looks most alike"
     return [Parent(nearest.file, why)] if nearest else []
 
 

@@ -1,6 +1,6 @@
 """Links between the pages of the site.
 
-A page is the page of a file or a folder of the repository, and links to others as files there do:
+A page is that of a file or a folder of the repository, and links to others as files there do:
 `../specs/gpt.arch` in a file of `docs/` leads to the page of that spec. What no page stands for
 gets one that shows the file.
 """
@@ -56,7 +56,7 @@ class Tree:
         """
         parts, at = list[str](), 0
         for code in CODE.finditer(page.text):
-            block = re.sub(r"^(```+[a-z]+) [a-z]+$", r"\1", code[0], count=1, flags=re.MULTILINE)
+            block = re.sub(r"\A(```+[\w-]+) .*", r"\1", code[0])
             parts += [self._linked(page, page.text[at : code.start()]), block]
             at = code.end()
         return "".join([*parts, self._linked(page, page.text[at:])])
@@ -142,7 +142,7 @@ def write_file(path: Path, content: str | bytes) -> None:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-# Of a built page: its anchors, and what the tags that link and load have inside. Text has no `<`.
+# Of a built page: its anchors, and what the tags that link and load have inside.
 ANCHOR = re.compile(r'<[^>]* (?:id|name)="([^"]*)"')
 TAG = re.compile(r"<(a|link|script|img|source|iframe)\b([^>]*)>")
 ADDRESS = re.compile(r'\b(?:href|src)="([^"]*)"')
@@ -174,7 +174,9 @@ def _problems(
                 if tag != "a":
                     yield f"loads {address}"
                 continue
-            path = posixpath.join(posixpath.dirname(name), unquote(to.path)) if to.path else name
+            path = (
+                posixpath.join(posixpath.dirname(name), unquote(to.path)) if to.path else name
+            )
             target = posixpath.normpath(path)
             if target not in files:
                 yield f"links to {address}, which is missing"

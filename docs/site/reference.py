@@ -6,13 +6,13 @@ import argparse
 import inspect
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
 
 import archdsl
 from archdsl.cli import full_parser
 from archdsl.cli.common import GROUPS, Subparsers
 from archdsl.describe.operators import usage
 from archdsl.graph.ops import CALLED
-from archdsl.model import Model
 from docs.site.gallery import table
 from docs.site.links import Page, fenced
 from docs.site.specs import Spec
@@ -36,7 +36,12 @@ def operators(specs: Iterable[Spec] = ()) -> str:
         users = [s for s in specs if any(op.name in model.operators for model in s.models)]
         if users:
             links = ", ".join(f"[{s.title}](../specs/{s.file})" for s in users)
-            lines += ["", f"??? note \"In {len(users)} specs of the gallery\"", "", f"    {links}"]
+            lines += [
+                "",
+                f'??? note "In {len(users)} specs of the gallery"',
+                "",
+                f"    {links}",
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -56,7 +61,10 @@ def _command(parser: argparse.ArgumentParser) -> Iterator[str]:
     yield parser.description or ""
     yield f"\n{fenced(parser.format_usage().removeprefix('usage: ').strip(), 'text')}\n"
     rows = [
-        (f"`{', '.join(action.option_strings) or action.metavar}`{_value(action)}", _help(action))
+        (
+            f"`{', '.join(action.option_strings) or action.metavar}`{_value(action)}",
+            _help(action),
+        )
         for action in parser._actions  # argparse lists them nowhere else
         if action.help != argparse.SUPPRESS and action.dest != "help"
     ]
@@ -81,6 +89,8 @@ def _help(action: argparse.Action) -> str:
 
 def python() -> str:
     """The names that `archdsl` exports, and the methods of a model."""
+    from archdsl.model import Model  # which imports tinygrad
+
     lines = ["# Python", "", *_docstring(archdsl.__doc__)]
     for name in archdsl.__all__:
         lines += ["", *_described(name, getattr(archdsl, name), "##")]
@@ -100,9 +110,17 @@ def _described(name: str, each: object, level: str) -> Iterator[str]:
 
 def _signature(name: str, each: object) -> str:
     """A call with its parameters and their types, one line each if they are many."""
-    found = str(inspect.signature(each))  # type: ignore[arg-type]
-    text = f"{name}{found}".replace("'", "")
-    return re.sub(r", (?=[\w*]+(?::|,|\)| =))", ",\n    ", text) if len(text) > 88 else text
+    if isinstance(each, type) and is_dataclass(each):
+        found = f"({', '.join(f'{field.name}: {field.type}' for field in fields(each))})"
+    else:
+        found = str(inspect.signature(each))  # type: ignore[arg-type]
+        found = re.sub(r"(: |-> )'([^']*)'", r"\1\2", found)  # types are kept as texts
+    found = re.sub(r"^\(self(, )?", "(", found)
+    if len(name + found) <= 88:
+        return name + found
+    inside, end, result = found[1:].rpartition(")")
+    params = re.sub(r", (?=[\w*]+(?::|,| =|$)|[*/](?:,|$))", ",\n    ", inside)
+    return f"{name}(\n    {params},\n{end}{result}"
 
 
 def _docstring(text: str | None) -> Iterator[str]:

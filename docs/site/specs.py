@@ -91,7 +91,7 @@ class Spec:
 
     @property
     def source(self) -> str:
-        """The citations of the comment, which stand in brackets; "" for a spec without a paper."""
+        """The citations of the comment, which stand in brackets; "" without a paper."""
         cited = re.findall(r"\(([^()]*)\)", self.comment)
         return "; ".join(each for each in cited if YEAR.search(each))
 
@@ -135,7 +135,7 @@ def comment(text: str) -> str:
     >>> comment("# GPT: a stack\\n# of blocks.\\n#\\n# More.\\nmodel …")
     'GPT: a stack of blocks.\\nMore.'
     """
-    lines = re.match(r"(#.*\n)*", text)[0].splitlines()
+    lines = re.match(r"(#.*(\n|\Z))*", text)[0].splitlines()
     joined = " ".join(line[1:].strip() or "\n" for line in lines)
     return re.sub(r" *\n *", "\n", joined)
 
