@@ -33,6 +33,7 @@ NAVIGATION = {
     "Use": [
         "training.md",
         "figures.md",
+        "playground.md",
         "inner_values.md",
         "editors.md",
         "agents.md",
@@ -58,36 +59,48 @@ NAVIGATION = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m docs.site", description=__doc__)
-    parser.parse_args()
+    parser.add_argument(
+        "--playground",
+        metavar="FOLDER",
+        type=Path,
+        help="include the playground that `python -m archdsl.play.build FOLDER` wrote",
+    )
+    playground = parser.parse_args().playground
     start = time.perf_counter()
     shutil.rmtree(BUILD, ignore_errors=True)
-    count = write(BUILD / "pages")
+    count = write(BUILD / "pages", playground)
     print(f"{count} pages written in {time.perf_counter() - start:.1f} s")
     problems = generate(BUILD) or check(BUILD / "html")
     print(f"site built in {time.perf_counter() - start:.1f} s: {BUILD / 'html' / 'index.html'}")
+    if playground is None:
+        print("without the playground, which needs Node and npm: --playground adds it")
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if problems else 0
 
 
-def write(folder: Path) -> int:
+def write(folder: Path, playground: Path | None = None) -> int:
     """Writes the sources of all pages, and returns how many there are."""
     with ProcessPoolExecutor() as pool:
         found = list(pool.map(specs.spec, specs.files()))
-        tree = Tree([*texts(), *gallery.pages(found, pool), *reference.pages(found)])
+        pages = [*texts(), *gallery.pages(found, pool), *reference.pages(found)]
+    tree = Tree(pages)
+    if playground:
+        shutil.copytree(playground, folder / "playground")
+        tree.add_link("docs/playground.md", "playground/index.html", "Open the playground")
     tree.write(folder)
     for asset in ("figure.js", "figure.css"):
         content = files("archdsl.figure").joinpath("assets", asset).read_bytes()
         write_file(folder / "assets" / asset, content)
     for asset in ("site.js", "site.css"):
         write_file(folder / "assets" / asset, (HERE / asset).read_bytes())
-    pages = {page.place: title(page) for page in tree.pages.values()}
+    titles = {page.place: title(page) for page in tree.pages.values()}
     config = (HERE / "zensical.toml").read_text(encoding="utf-8")
-    nav = f"nav = {toml(navigation(pages))}"
+    nav = f"nav = {toml(navigation(titles))}"
     (folder.parent / "zensical.toml").write_text(
         config.replace("[project]", f"[project]\n{nav}", 1), encoding="utf-8"
     )
-    return len(pages)
+    return len(titles)
 
 
 def texts() -> list[Page]:

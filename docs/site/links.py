@@ -37,6 +37,15 @@ class Tree:
     def __init__(self, pages: list[Page]):
         self.pages = {page.source: page for page in pages}
         self.pictures: set[str] = set()
+        self.added: dict[str, str] = {}  # what is on the site alone
+
+    def add_link(self, source: str, place: str, words: str) -> None:
+        """Adds a link below the title of a page, to a file that only the site has."""
+        page = self.pages[source]
+        target = posixpath.join(posixpath.dirname(source), place)
+        self.added[target] = place
+        link = f'\n\n<a class="md-button" href="{place}">{words}</a>\n\n'
+        self.pages[source] = page._replace(text=page.text.replace("\n\n", link, 1))
 
     def write(self, folder: Path) -> None:
         """Writes all pages, and those of all files that they link to."""
@@ -79,6 +88,8 @@ class Tree:
         """Where a path of the repository is on the site."""
         if target in self.pages:
             return self.pages[target].place
+        if target in self.added:
+            return self.added[target]
         path = ROOT / target
         if path.suffix in IMAGES:
             self.pictures.add(target)
