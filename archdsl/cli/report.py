@@ -30,6 +30,7 @@ from archdsl.report.data import report_data
 from archdsl.report.page import report_page
 
 SUFFIXES = (".html", ".htm")
+_OF_TIME = ("device", "dtype", "rows", "length", "new", "rounds")  # the options of --measure
 
 
 def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -71,7 +72,8 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     add_device(time)
     add_workload(time)
-    parser.set_defaults(run=run)
+    defaults = {name: parser.get_default(name) for name in _OF_TIME}
+    parser.set_defaults(run=run, without_measure=defaults)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,6 +83,15 @@ def run(args: argparse.Namespace) -> int:
             f"-o {args.output}: the suffix does not name a page of HTML",
             expected=" or ".join(SUFFIXES),
             help=did_you_mean(Path(args.output).suffix, SUFFIXES),
+        )
+    given = {
+        name for name, default in args.without_measure.items() if getattr(args, name) != default
+    }
+    if given and not args.measure:
+        fail(
+            "argument-value",
+            f"--{min(given)} is an option of a measured run, and nothing is measured",
+            help="add --measure",
         )
     settings = parse_settings(args)
     graph = analyse(args.spec, settings=settings).graph

@@ -282,6 +282,7 @@ def test_the_command_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         (["gpt.arch", "-o", "a.pdf"], "-o a.pdf: the suffix does not name a page of HTML"),
         (["gpt.arch", "--set", "deep=2"], "deep"),
+        (["gpt.arch", "--length", "8"], "--length is an option of a measured run"),
         (["missing.arch"], "missing.arch"),
     ],
 )
