@@ -50,7 +50,7 @@ def evaluate(formula: list[Any], at: dict[str, int]) -> int:
     return total
 
 
-@pytest.mark.parametrize("spec", ["transformer.arch", "wav2vec2.arch"])
+@pytest.mark.parametrize("spec", some(["gpt2.arch", "wav2vec2.arch"], "gpt2.arch"))
 def test_the_data_have_the_formulas_and_the_curves(spec: str) -> None:
     graph = analyse(spec).graph
     data = json.loads(json.dumps(cost_curves(graph).as_data()))
@@ -76,6 +76,7 @@ def test_a_batch_multiplies_all_but_the_weights() -> None:
     assert one["weight_bytes"] == 2 * one["params"]
 
 
+@pytest.mark.long
 def test_a_state_has_a_constant_cache() -> None:
     (axis,) = cost_curves(analyse("mamba.arch").graph).as_data()["axes"]
     assert len(set(axis["cache_bytes"])) == 1 < len(set(axis["flops"]))
