@@ -23,7 +23,7 @@ from typing import Any
 
 from archdsl.diagnostics import Diagnostic
 from archdsl.play.given import Given
-from archdsl.play.protocol import DONE, refused
+from archdsl.play.protocol import DONE, line, refused
 
 _CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.stdin.readline()); "
@@ -54,7 +54,7 @@ class Worker:
         connection, or the iterator is closed."""
         if not self._lock.acquire(timeout=self.grace + _PATIENCE):
             message = "another run is not finished"
-            yield _line(Diagnostic("limit", message, help="stop it, or wait for its end"))
+            yield _refusal(Diagnostic("limit", message, help="stop it, or wait for its end"))
             return
         finished = False
         try:
@@ -65,13 +65,13 @@ class Worker:
             assert process.stdin
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
-            for line in self._lines(process, [client], self.seconds):
-                finished = line == DONE
+            for answer in self._lines(process, [client], self.seconds):
+                finished = answer == line(DONE)
                 if finished:
                     return
-                yield line
+                yield answer
         except BrokenPipeError:
-            yield _line(_ended(self._end(grace=1.0)))
+            yield _refusal(_ended(self._end(grace=1.0)))
         finally:
             if not finished and not self._finishes():
                 self._end()
@@ -79,7 +79,7 @@ class Worker:
 
     def _finishes(self) -> bool:
         process = self._process
-        return process is not None and DONE in self._lines(process, [], self.grace)
+        return process is not None and line(DONE) in self._lines(process, [], self.grace)
 
     def _lines(
         self, process: subprocess.Popen[bytes], clients: list[socket.socket], seconds: float
@@ -89,20 +89,20 @@ class Worker:
         end, output = time.monotonic() + seconds, process.stdout.fileno()
         while True:
             while b"\n" in self._rest:
-                line, _, self._rest = self._rest.partition(b"\n")
-                yield line + b"\n"
+                answer, _, self._rest = self._rest.partition(b"\n")
+                yield answer + b"\n"
             ready = wait([output, *clients], max(0, end - time.monotonic()))
             if not ready:
                 message = f"the answer took longer than {seconds:g} s"
                 help = "set smaller sizes, or start `archdsl play` with a larger --seconds"
-                yield _line(Diagnostic("limit", message, help=help))
+                yield _refusal(Diagnostic("limit", message, help=help))
                 return
             if output not in ready:
                 return  # a client sends nothing more, so it has closed
             found = os.read(output, 1 << 16)
             if not found:
                 if not self._closed:
-                    yield _line(_ended(self._end(grace=1.0)))
+                    yield _refusal(_ended(self._end(grace=1.0)))
                 return
             self._rest += found
 
@@ -154,8 +154,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _line(diagnostic: Diagnostic) -> bytes:
-    return json.dumps(refused(diagnostic)).encode() + b"\n"
+def _refusal(diagnostic: Diagnostic) -> bytes:
+    return line(refused(diagnostic))
 
 
 def _ended(code: int | None) -> Diagnostic:

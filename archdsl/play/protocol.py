@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -11,7 +12,7 @@ from archdsl.frozen import Frozen
 from archdsl.semantics.model_parameters import Setting
 
 RANDOM, GIVEN = "random", "given"  # weights
-DONE = b"{}\n"  # the line after the answers to a request
+DONE: dict[str, Any] = {}  # comes after the answers to a request
 
 
 class RunRequest(Frozen):
@@ -71,6 +72,11 @@ def read_run_request(data: object) -> RunRequest:
         message = f"`weights` of a request cannot be {found.weights!r:.80}"
         fail("argument-value", message, expected=listing((RANDOM, GIVEN)))
     return found
+
+
+def line(answer: dict[str, Any]) -> bytes:
+    """An answer as a line of JSON."""
+    return json.dumps(answer).encode() + b"\n"
 
 
 def refused(*diagnostics: Diagnostic) -> dict[str, Any]:

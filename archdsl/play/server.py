@@ -25,7 +25,7 @@ import archdsl
 from archdsl.diagnostics import Diagnostic
 from archdsl.play.given import Given
 from archdsl.play.jobs import Worker
-from archdsl.play.protocol import refused
+from archdsl.play.protocol import line, refused
 from archdsl.play.site import site_files
 
 LOOPBACK = "127.0.0.1"
@@ -166,9 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(_LINES)
             answers = worker.answers(self.path.removeprefix("/api/"), data, self.connection)
             # The client may close its connection, and so end the run.
-            with suppress(OSError), closing(answers) as lines:
-                for line in lines:
-                    self.wfile.write(line)
+            with suppress(OSError), closing(answers):
+                for each in answers:
+                    self.wfile.write(each)
 
     def _check_host(self) -> None:
         if self.headers.get_all("Host") not in [[host] for host in self.server.hosts]:
@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
             yield
         except _Refused as error:
             answer = refused(Diagnostic("input", error.why))
-            self._send(_LINES, json.dumps(answer).encode() + b"\n", error.status)
+            self._send(_LINES, line(answer), error.status)
 
     def _send(
         self, kind: str, content: bytes | None = None, status: HTTPStatus = HTTPStatus.OK

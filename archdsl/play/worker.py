@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.play.given import Given
 from archdsl.play.inspect import Inspector, read_request
-from archdsl.play.protocol import DONE, read_run_request, refused
+from archdsl.play.protocol import DONE, line, read_run_request, refused
 from archdsl.progress import Task, listening
 
 _OWN = 3 << 30  # bytes that Python, its libraries and compilers may take
@@ -34,15 +34,17 @@ def work() -> None:
     given, memory = Given(**options["given"]), options["memory"]
     _limit_memory(memory + _OWN)
     tasks = Tasks(given, memory)
-    for line in sys.stdin:
-        request = json.loads(line)
-        # If the server does not end the process, the system does.
-        signal.setitimer(signal.ITIMER_REAL, request["seconds"] + 1)
-        for answer in _refusing(tasks, request["task"], request["data"], answers):
-            _write(answers, answer)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        answers.write(DONE)
-        answers.flush()
+    try:
+        for text in sys.stdin:
+            request = json.loads(text)
+            # If the server does not end the process, the system does.
+            signal.setitimer(signal.ITIMER_REAL, request["seconds"] + 1)
+            for answer in _refusing(tasks, request["task"], request["data"], answers):
+                _write(answers, answer)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            _write(answers, DONE)
+    except BrokenPipeError:
+        os._exit(1)  # the server has ended
 
 
 class Tasks:
@@ -85,7 +87,7 @@ def _refusing(
 
 
 def _write(answers: BinaryIO, answer: dict[str, Any]) -> None:
-    answers.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
+    answers.write(line(answer))
     answers.flush()
 
 

@@ -10,14 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from archdsl.play.given import Given
 from archdsl.play.jobs import Worker
-from archdsl.play.protocol import DONE
 from archdsl.play.server import LOOPBACK, MOST_BYTES, Server
 from archdsl.play.site import ASSETS
 from archdsl.semantics.library import standard_library
@@ -324,8 +322,3 @@ def test_a_process_cannot_take_more_memory() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.stdout == "refused\n"
-
-
-def test_the_last_line_is_no_answer() -> None:
-    assert json.loads(DONE) == {}
-    assert Path(ASSETS, "run.js").is_file()

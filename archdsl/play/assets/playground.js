@@ -32,6 +32,7 @@ let run = null; // the panel that runs a model, with a server
 let waiting = 0;
 
 const server = await connect();
+if (server?.given.title) document.title = `${server.given.title} · archdsl playground`;
 const engine = createEngine(server, {
   onAnswer: show,
   onState(state, text) {
