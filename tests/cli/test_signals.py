@@ -25,6 +25,7 @@ WORK = {
     "show": ("import lark", "gpt.arch --emit passes"),
     "expand": ("import lark", "gpt.arch"),
     "diff": ("import lark", "gpt.arch gpt2.arch"),
+    "report": ("import lark", "gpt.arch -o report.html"),
     "draw": ("import lark", "gpt.arch"),
     "explain": ("open not-causal.md", "not-causal"),
     "lsp": ("import archdsl.editor", ""),
