@@ -57,6 +57,21 @@ def textmate() -> dict[str, Any]:
             **more,
         }
 
+    def declared(word: str, scope: str) -> dict[str, Any]:
+        """A definition up to the end of its parameters."""
+        return region(
+            rf"\b({word})\s+({NAME})\s*\(",
+            r"\)",
+            "#parameter",
+            "#argument",
+            "#sizes",
+            *expression,
+            beginCaptures={
+                "1": {"name": "keyword.declaration.arch"},
+                "2": {"name": f"{scope}.arch"},
+            },
+        )
+
     each = match("variable.other.definition", NAME)
     typed = rf"\b({NAME})(?=\s*:\s*(?:{words('block', *TYPES)})\b)"
     expression = ["#comment", "#string", "#keyword", "#number", "#label", "#call", "#step"]
@@ -87,15 +102,10 @@ def textmate() -> dict[str, Any]:
             },
             "item": {
                 "patterns": [
+                    declared("block", "entity.name.function"),
+                    declared("model", "entity.name.type"),
                     captures(
-                        rf"\b(block)\s+({NAME})(?=\()",
-                        "keyword.declaration",
-                        "entity.name.function",
-                    ),
-                    captures(
-                        rf"\b(model|variant)\s+({NAME})",
-                        "keyword.declaration",
-                        "entity.name.type",
+                        rf"\b(variant)\s+({NAME})", "keyword.declaration", "entity.name.type"
                     ),
                     captures(r"\b(use)\b", "keyword.declaration"),
                 ]
@@ -142,6 +152,11 @@ def textmate() -> dict[str, Any]:
                 r"\)",
                 "#argument",
                 *expression,
+            ),
+            # The names in a type are no parameters.
+            "sizes": region(r"\[", r"\]", *expression),
+            "parameter": captures(
+                rf"(?:^|(?<=[(,]))\s*({NAME})(?=\s*(?:[,)]|$))", "variable.parameter"
             ),
             "argument": {
                 "patterns": [

@@ -7,6 +7,9 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from html import escape
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -16,6 +19,7 @@ from archdsl.graph.ops import CALLED
 from archdsl.semantics.library import standard_library
 from archdsl.syntax.parser import grammar
 from editors import generate
+from tests.browser import open_page, screenshot
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "editors" / "vscode"
@@ -104,6 +108,76 @@ def test_scopes_agree_with_the_compiler(extension: Path) -> None:
             if not all(re.match(want, scope) for scope in here):
                 wrong[token.type, str(token), *here] += 1
     assert not wrong
+
+
+# The colours of scopes in VS Code's themes Light+ and Dark+, of other text, and of the page.
+THEMES = {
+    "light": {
+        "": "#000000",
+        "comment": "#008000",
+        "string": "#a31515",
+        "constant.numeric": "#098658",
+        "constant.language": "#0000ff",
+        "keyword": "#0000ff",
+        "keyword.control": "#af00db",
+        "keyword.operator": "#000000",
+        "storage.type": "#0000ff",
+        "entity.name.function": "#795e26",
+        "support.function": "#795e26",
+        "entity.name.type": "#267f99",
+        "entity.name.tag": "#800000",
+        "variable": "#001080",
+        "ground": "#ffffff",
+    },
+    "dark": {
+        "": "#d4d4d4",
+        "comment": "#6a9955",
+        "string": "#ce9178",
+        "constant.numeric": "#b5cea8",
+        "constant.language": "#569cd6",
+        "keyword": "#569cd6",
+        "keyword.control": "#c586c0",
+        "keyword.operator": "#d4d4d4",
+        "storage.type": "#569cd6",
+        "entity.name.function": "#dcdcaa",
+        "support.function": "#dcdcaa",
+        "entity.name.type": "#4ec9b0",
+        "entity.name.tag": "#569cd6",
+        "variable": "#9cdcfe",
+        "ground": "#1e1e1e",
+    },
+}
+BRACKETS = frozenset("()[]{}.,:")
+SAMPLES = ("gpt2.arch", "mamba.arch", "mistral.arch")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", list(THEMES))
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_spec_in_the_colours_of_vscode(extension: Path, name: str, theme: str) -> None:
+    """Only names of values and brackets have no colour of their own."""
+    path = standard_library() / name
+    text = path.read_text("utf-8")
+    scopes = json.loads(_run(extension, "node", "tokens.js", str(path)))[str(path)]
+    colours = THEMES[theme]
+    found = ["source.arch"] * len(text)
+    for start, end, scope in scopes:
+        found[start:end] = [scope] * (min(end, len(text)) - start)
+    shown, plain = "", set[str]()
+    for scope, group in groupby(zip(found, text, strict=True), key=itemgetter(0)):
+        part = "".join(character for _, character in group)
+        fitting = [each for each in colours if each and f"{scope}.".startswith(f"{each}.")]
+        plain |= set() if fitting else set(re.findall(r"\w+|[^\s\w]", part))
+        colour = colours[max(fitting, key=len, default="")]
+        shown += f'<span style="color: {colour}">{escape(part)}</span>'
+    style = f"background: {colours['ground']}; font: 14px/1.4 monospace; margin: 1em"
+    with open_page(dark=theme == "dark", height=1200) as page:
+        page.set_content(f'<body style="{style}"><pre>{shown}</pre>')
+        assert page.inner_text("pre").rstrip() == text.rstrip()
+        screenshot(page, f"vscode-{path.stem}-{theme}")
+    keywords = {str(each.pattern.value) for each in grammar().terminals}
+    assert {each for each in plain if not each.isidentifier()} <= BRACKETS
+    assert not plain & (keywords - BRACKETS)
 
 
 @pytest.mark.slow
