@@ -196,33 +196,44 @@ def inspect(text: str, **options: Any) -> Data:
 
 
 def _models(version: Version) -> Iterator[Data]:
-    """The models and variants of a text with their parameters, and the blocks."""
+    """The models, variants and blocks of a text, with their parameters."""
+    called = {
+        i.name.id: i.params.params for i in version.file.items if isinstance(i, ast.Model)
+    }
     for item in version.file.items:
         match item:
             case ast.Model() | ast.Block():
-                yield {
-                    "name": item.name.id,
-                    "kind": type(item).__name__.lower(),
-                    "line": version.range(item.name.span).start.line,
-                    "ready": isinstance(item, ast.Model)
-                    and all(each.default or each.type for each in item.params.params),
-                    "parameters": [
-                        {
-                            "name": each.name.id,
-                            "type": type_text(each.type) if each.type else "",
-                            "default": expression(each.default) if each.default else "",
-                        }
-                        for each in item.params.params
-                    ],
-                }
+                params, given = item.params.params, dict[str, str]()
+                ready = isinstance(item, ast.Model) and all(p.default or p.type for p in params)
             case ast.Variant():
-                yield {
-                    "name": item.name.id,
-                    "kind": "variant",
-                    "line": version.range(item.name.span).start.line,
-                    "ready": True,
-                    "of": item.call.callee.id,
+                params, ready = called.get(item.call.callee.id, ()), True
+                given = _given(item.call.args)
+            case _:
+                continue
+        yield {
+            "name": item.name.id,
+            "kind": type(item).__name__.lower(),
+            "line": version.range(item.name.span).start.line,
+            "ready": ready,
+            "parameters": [
+                {
+                    "name": each.name.id,
+                    "type": type_text(each.type) if each.type else "",
+                    "default": given.get(each.name.id)
+                    or (expression(each.default) if each.default else ""),
                 }
+                for each in params
+            ],
+        }
+
+
+def _given(args: Iterable[ast.Arg]) -> dict[str, str]:
+    """The values that a variant gives by name."""
+    return {
+        each.name.id: expression(each.value)
+        for each in args
+        if each.name and not isinstance(each.value, ast.Typed)
+    }
 
 
 def _choose(models: list[Data], name: str | None) -> str | None:

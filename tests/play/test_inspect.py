@@ -88,6 +88,15 @@ def test_values_replace_defaults() -> None:
     assert "figure" not in answer
 
 
+def test_a_variant_has_the_parameters_of_its_model() -> None:
+    answer = inspect(f"{TINY}\nvariant wide = Tiny(D = 16)\n", model="wide", figure=False)
+    (wide,) = (each for each in answer["models"] if each["kind"] == "variant")
+    assert {each["name"]: each["default"] for each in wide["parameters"]} == {
+        "D": "16",
+        "depth": "2",
+    }
+
+
 def test_sizes_of_other_axes_are_refused() -> None:
     assert inspect(TINY, sizes={"S": 2})["refused"] == [
         "no axis `S` of `Tiny` varies\nexpected: `T`"

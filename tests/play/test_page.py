@@ -258,6 +258,19 @@ def test_a_line_and_its_box_light_up_together(local: str) -> None:
         assert "Linear" in page.locator("#figure g.lit").all_text_contents()[0]
 
 
+def test_a_variant_can_be_chosen(local: str) -> None:
+    with open_page() as page:
+        load(page, local)
+        page.select_option("#example", "gpt2.arch")
+        settle(page)
+        page.select_option("#model", "xl")
+        settle(page)
+        assert "1,557,611,200" in page.locator("#cost").inner_text()
+        page.get_by_text("Parameters", exact=True).click()
+        depth = page.locator("#values label", has_text="depth").locator("input")
+        assert depth.get_attribute("placeholder") == "48"
+
+
 def test_keys_indent_and_leave_the_editor(local: str) -> None:
     with open_page() as page:
         load(page, local)

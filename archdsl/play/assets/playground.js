@@ -141,7 +141,9 @@ function showModels({ models, model }) {
 function showFigure({ figure: svg }) {
   figure?.detach();
   $("#figure").innerHTML = svg; // from our engine; it escapes every text of the spec
-  figure = attach($("#figure svg"), {
+  const drawn = $("#figure svg");
+  drawn.style.setProperty("--natural", drawn.getAttribute("height")); // see playground.css
+  figure = attach(drawn, {
     onLine: lines => editor.mark(lines.filter(({ file }) => file === FILE), true),
     opens: box => linesOf(box).some(({ file }) => file === FILE),
     onOpen: box => {
@@ -156,7 +158,7 @@ function showFigure({ figure: svg }) {
 function showCost({ axes, cost, blocks, inputs, outputs }) {
   showSizes(axes);
   const rows = cost.flatMap(({ name, value, note }) => [
-    make("div", {}, make("dt", {}, name), make("dd", {}, make("strong", {}, value), make("small", {}, ...formula(note)))),
+    make("div", {}, make("dt", {}, name), make("dd", {}, make("strong", {}, value), make("small", { title: note }, ...formula(note)))),
   ]);
   $("#cost > dl").replaceChildren(...rows);
   showBlocks(blocks);
