@@ -291,7 +291,7 @@ _POSSIBLE: dict[str, Callable[[Graph], bool]] = {
 def _parts(found: Need) -> str:
     """
     >>> _parts(Need(2_000_000, 1_000, 3_000, 2_000_000))
-    '2.00 MB of weights, 1.00 kB of cache, 3.00 kB of activations'
+    '2 MB of weights, 1 kB of cache, 3 kB of activations'
     """
     parts = [f"{format_bytes(getattr(found, name))} of {name}" for name in _NEEDS]
     return ", ".join(parts)
