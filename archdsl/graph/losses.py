@@ -32,6 +32,8 @@ def next_token(site: Site) -> Type:
             "token would be copied, not predicted",
             "logits",
             broken=name,
+            help="make attention `causal`; a model that reads both sides has the loss "
+            "`cross_entropy`",
         )
     return SCALAR
 
