@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +13,20 @@ from urllib.parse import unquote
 
 import pytest
 
-from archdsl.analysis import analyse
+from archdsl.analysis import analyse, models
 from archdsl.cli import main
 from archdsl.describe.cost_curves import BATCHES, cost_curves, sizes
 from archdsl.figure.fold import fold
+from archdsl.figure.layout import layout
 from archdsl.figure.page import page as page_of
 from archdsl.figure.structure import Box, Level, items
 from archdsl.figure.views import views
 from archdsl.graph.cost import cost
 from archdsl.graph.types import Size
+from archdsl.semantics.library import read, standard_library, tree
 from tests.browser import open_page, screenshot
-from tests.suite import some
+from tests.figure.geometry import problems
+from tests.suite import first, some
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -58,6 +62,13 @@ class Read(HTMLParser):
                 assert found["data-line"] == str(self.lines[self.file])
 
 
+def _files() -> list[str]:
+    """The files of the standard library with a model."""
+    files = sorted(standard_library().glob("*.arch"))
+    return [path.name for path in files if "\nmodel " in path.read_text(encoding="utf-8")]
+
+
+@cache
 def _read(spec: str, level: Level = "block") -> Read:
     found = analyse(spec)
     figure = fold(found.graph, level, inside=True)
@@ -132,6 +143,13 @@ def test_boxes_open_to_their_operators() -> None:
     titles = [item.title for item in items(inside.body) if isinstance(item, Box)]
     assert titles == ["Linear", "SiLU", "Linear", "Linear"]
     assert found["layer/mixture-of-experts"][0].within == "layers 1, 3, 5, …"
+
+
+@pytest.mark.parametrize("spec", first(["gpt.arch", *_files()]))
+def test_geometry_of_what_opens(spec: str) -> None:
+    model = models(tree(read(str(standard_library() / spec))))[0]
+    for view, inside in views(fold(analyse(f"{spec}:{model}").graph, inside=True)):
+        assert problems(layout(inside, types=True)) == [], view.name
 
 
 def test_nothing_opens_where_all_operators_are_drawn() -> None:
