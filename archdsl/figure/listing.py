@@ -24,13 +24,13 @@ def listing(source: Source) -> str:
 
 def _pieces(text: str) -> Iterator[str]:
     """The text with its words in elements; no word is longer than a line."""
-    end, arrow = 0, False
+    end, is_step = 0, False  # whether a name would be a step, as after an arrow
     for start, stop, which in words(text):
-        word = text[start:stop]
-        called = which == "call" or (which == "name" and arrow)
+        word, is_label = text[start:stop], text.startswith(":", stop)
+        called = which == "call" or (which == "name" and is_step and not is_label)
         name = "operator" if called and word in _OPERATORS else which
         yield escape(text[end:start])
         plain = name in ("name", "sign")
         yield escape(word) if plain else f'<i class="{name}">{escape(word)}</i>'
-        end, arrow = stop, word in ("->", "{")
+        end, is_step = stop, word in ("->", "{") or (is_step and (is_label or word == ":"))
     yield escape(text[end:])

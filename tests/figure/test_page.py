@@ -16,8 +16,10 @@ import pytest
 from archdsl.analysis import analyse, models
 from archdsl.cli import main
 from archdsl.describe.cost_curves import BATCHES, cost_curves, sizes
+from archdsl.diagnostics import Source
 from archdsl.figure.fold import fold
 from archdsl.figure.layout import layout
+from archdsl.figure.listing import listing
 from archdsl.figure.page import page as page_of
 from archdsl.figure.structure import Box, Level, items
 from archdsl.figure.views import views
@@ -115,6 +117,10 @@ def test_spec_is_shown_as_it_is() -> None:
     assert '<i class="operator">embed</i>' in listed[0]
     assert '<i class="call">self_attention_block</i>' in listed[0]
     assert '<i class="keyword">model</i>' in listed[0]
+    lines = listing(
+        Source("a.arch", "block b(x: float[T, D]): float[T, D] {\n  x -> norm: mean\n}")
+    )
+    assert 'x -&gt; norm: <i class="operator">mean</i>' in lines  # a label, and a step
 
 
 @pytest.mark.parametrize("spec", some(["gpt.arch", "whisper.arch", "vit.arch"], "gpt.arch"))
