@@ -50,10 +50,12 @@ def test_the_page_of_a_spec_has_figure_facts_sizes_differences_and_text() -> Non
     assert page.place == "gallery/gpt1.md"
     assert page.text.startswith("# GPT as published\n")
     assert "Year\n:   2018" in page.text
+    assert "Cache\n:   73,728 bytes for each T" in page.text
     assert "Children\n:   [GPT-2](gpt2.arch)" in page.text
     assert "[GPT](gpt.arch) is a parent: a reason." in page.text
     assert (
-        "| `base` | 116,534,784 | 466.1 MB | T ≤ 512 | 73,728 bytes | 37.75 MB |" in page.text
+        "| `base` | 116,534,784 | 466.1 MB | T ≤ 512 | 73,728 bytes for each T | 37.75 MB |"
+        in page.text
     )
     assert page.text.count("<svg ") == 2  # the figure, and the one of differences
     assert "| context | T &lt;= 1,024 | T &lt;= 512 |" in page.text
@@ -204,3 +206,6 @@ def test_the_gallery_shows_one_kind_and_figures_answer(site: str) -> None:
         page.locator(".card", has_text="GPT-2").click()
         page.locator(".drawn g[data-id]", has_text="Feed Forward").first.hover()
         assert "parameters" in page.locator(".archdsl-tip").inner_text()
+        page.locator(".drawn g[data-id]", has_text="Feed Forward").first.click()
+        page.wait_for_url(re.compile(r"gallery/gpt2\.html#line-0-\d+$"))
+        assert "mlp" in page.locator(":target").inner_text()

@@ -95,14 +95,18 @@ def index(specs: Iterable[Spec]) -> str:
 def _card(spec: Spec) -> str:
     drawing = layout(spec.models[0].small)
     picture = svg(drawing).replace("\n", "")
-    counts = sorted(size.cost.params for size in spec.sizes)
-    sizes = " to ".join(dict.fromkeys(map(short, (counts[0], counts[-1]))))
-    facts = " · ".join(filter(None, [str(spec.year or ""), sizes]))
+    facts = " · ".join(filter(None, [str(spec.year or ""), _parameters(spec)]))
     return (
         f'<a class="card" href="specs/{spec.file}" data-kinds="{" ".join(sorted(spec.kinds))}">'
         f'<span class="figure" aria-hidden="true">{picture}</span>'
         f"<strong>{escape(spec.title)}</strong><small>{facts}</small></a>"
     )
+
+
+def _parameters(spec: Spec) -> str:
+    """Those of the smallest and of the largest size."""
+    counts = [size.cost.params for size in spec.sizes]
+    return " to ".join(dict.fromkeys(map(short, (min(counts), max(counts))))) if counts else ""
 
 
 def short(count: int) -> str:
@@ -148,9 +152,13 @@ def _page(
 
 
 def _facts(spec: Spec, parents: list[tuple[Spec, str]], children: list[tuple[str, str]]) -> str:
+    first = spec.sizes[0] if spec.sizes else None
     rows = {
         "Year": str(spec.year or ""),
         "Source": spec.source,
+        "Parameters": _parameters(spec),
+        "Context": first.context if first else "",
+        "Cache": _cache(first.cost) if first else "",
         "Kind": ", ".join(kind for kind in KINDS if kind in spec.kinds),
         "Models": ", ".join(model.name for model in spec.models),
         "Parents": _links((parent.title, parent.file) for parent, _ in parents),
@@ -179,23 +187,20 @@ def _sizes(spec: Spec) -> str:
             f"{size.cost.params:,}",
             format_bytes(size.cost.weight_bytes),
             size.context,
-            _per_token(size.cost),
+            _cache(size.cost),
             format_bytes(size.cost.cache_bytes) if size.cost.cache_bytes else "",
         )
         for size in spec.sizes
     ]
-    note = "Bytes are those of float32. The cache is what decoding keeps of the tokens before."
-    return table((*head, "cache per token", "cache of the context"), rows) + f"\n\n{note}"
+    note = "Bytes are those of float32. The cache is what decoding keeps of earlier positions."
+    return table((*head, "cache", "in all"), rows) + f"\n\n{note}"
 
 
-def _per_token(cost: Cost) -> str:
+def _cache(cost: Cost) -> str:
     """The bytes that a cache grows by with each position, along each axis."""
     terms = cost.cache_formula.terms
     grows = [(axes[0], count) for axes, count in terms if len(axes) == 1]
-    several = len(grows) > 1
-    texts = [
-        f"{count:,} bytes" + (f" along {axis}" if several else "") for axis, count in grows
-    ]
+    texts = [f"{count:,} bytes for each {axis}" for axis, count in grows]
     return ", ".join(texts) or ("of fixed size" if cost.cache_bytes else "")
 
 
@@ -204,10 +209,10 @@ def _parts(model: Model) -> str:
     rows = [
         (
             "&emsp;" * part.level + f"`{part.name}`",
-            f"{part.params:,}",
-            f"{params:.1%}",
-            f"`{part.flops}`",
-            f"{work:.1%}",
+            f"{part.params:,}" if part.params else "",
+            f"{params:.1%}" if part.params else "",
+            f"`{part.flops}`" if work else "",
+            f"{work:.1%}" if work else "",
         )
         for part, (params, work) in zip(found, shares(graph, found, graph.bounds), strict=True)
     ]

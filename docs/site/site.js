@@ -1,7 +1,14 @@
 /** What the pages of the site do: figures answer, and the gallery shows one kind of models. */
 import { attach } from "./figure.js";
 
-for (const svg of document.querySelectorAll(".drawn svg.archdsl")) attach(svg);
+/** A click on a box leads to its line, on the page of the spec that has it. */
+const lead = box => {
+  const { file, line } = box.dataset;
+  location.href = `${file.replace(/\.arch$/, ".html")}#line-0-${line}`;
+};
+for (const svg of document.querySelectorAll(".drawn svg.archdsl")) {
+  attach(svg, { onOpen: lead, opens: box => Boolean(box.dataset.line) });
+}
 
 const buttons = [...document.querySelectorAll(".kinds button")];
 const cards = [...document.querySelectorAll(".card")];
