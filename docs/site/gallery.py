@@ -193,7 +193,7 @@ def _sizes(spec: Spec) -> str:
         for size in spec.sizes
     ]
     note = "Bytes are those of float32. The cache is what decoding keeps of earlier positions."
-    return table((*head, "cache", "in all"), rows) + f"\n\n{note}"
+    return table((*head, "cache", "cache in all"), rows) + f"\n\n{note}"
 
 
 def _cache(cost: Cost) -> str:
