@@ -293,7 +293,11 @@ def _facts(graph: Graph, request: Request) -> Data:
     check_sizes(graph, request.sizes or {})
     found, types, batch = cost(graph, request.sizes), graph.types(), request.batch
     rows = [
-        ("parameters", f"{found.params:,}", format_bytes(found.weight_bytes)),
+        (
+            "parameters",
+            _large(found.params),
+            f"{found.params:,}; {format_bytes(found.weight_bytes)}",
+        ),
         ("flops", _large(found.flops * batch), str(found.flops_formula)),
         ("activations", format_bytes(found.activation_bytes * batch), "at their peak"),
     ]
@@ -327,7 +331,7 @@ def _facts(graph: Graph, request: Request) -> Data:
 
 
 def _large(count: int) -> str:
-    """A number of operations for people.
+    """A number of operations or parameters for people.
 
     >>> _large(291_600_000_000)
     '291.6 G'

@@ -12,6 +12,7 @@ import pytest
 
 import archdsl
 from archdsl.diagnostics import ArchError
+from archdsl.play import browser
 from archdsl.play.inspect import Inspector, Request, inspect, read_request
 from archdsl.semantics.library import standard_library
 
@@ -36,8 +37,8 @@ def test_a_model_has_facts_and_a_figure() -> None:
     assert not answer["problems"]
     assert answer["axes"] == [{"name": "T", "least": 1, "most": 32}]
     assert answer["outputs"] == {"y": "float[T, D = 8]"}
-    costs = {each["name"]: each["value"] for each in answer["cost"]}
-    assert costs["parameters"] == "1,744"
+    parameters, *_ = answer["cost"]
+    assert (parameters["value"], parameters["note"]) == ("1.744 k", "1,744; 6.976 kB")
     assert sum(each["parameters"] for each in answer["blocks"] if not each["level"]) == 1744
     assert answer["figure"].startswith("<svg")
     assert json.loads(json.dumps(answer)) == answer
@@ -151,6 +152,13 @@ def test_the_chosen_model_is_answered_first() -> None:
 def test_a_request_is_checked(data: object, message: str) -> None:
     with pytest.raises(ArchError, match=re.escape(message)):
         read_request(data)
+
+
+def test_the_browser_has_answers_as_text() -> None:
+    (answer,) = map(json.loads, browser.answers(json.dumps({"text": "", "level": "x"})))
+    assert answer["refused"][0].startswith("error[argument-value]: `level` of a request")
+    *_, answer = map(json.loads, browser.answers(json.dumps({"text": TINY})))
+    assert answer == inspect(TINY)
 
 
 def test_no_file_beside_the_text_is_read(

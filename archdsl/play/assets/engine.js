@@ -66,6 +66,10 @@ class BrowserEngine {
     }
     if (kind === "answer" && this.ready) {
       if (number < this.number) return this.watch();
+      if (!answer.problems) {
+        clearTimeout(this.timer);
+        return this.onState("failed", answer.refused.join("\n"));
+      }
       if (answer.complete) clearTimeout(this.timer);
       else this.watch();
       this.onState(answer.complete ? "ready" : "busy", "");

@@ -59,7 +59,7 @@ function change(what) {
 function open({ text, ...others }) {
   asked = { model: null, values: {}, sizes: {}, batch: 1, level: "block", types: false };
   for (const [name, value] of Object.entries(others)) if (name in asked) asked[name] = value;
-  $(`#level input[value="${asked.level}"]`)?.click();
+  for (const each of document.querySelectorAll("#level input")) each.checked = each.value === asked.level;
   $("#types").checked = asked.types;
   editor.text = text;
 }
