@@ -12,7 +12,7 @@ _inspector = Inspector()
 
 
 def answers(request: str) -> Iterator[str]:
-    """The answers to a question, as JSON: see `inspect.py`. `refused` says why there is none."""
+    """The answers to a question, as JSON: see `inspect.py`. `refused` says why not."""
     try:
         yield from map(json.dumps, _inspector.answers(read_request(json.loads(request))))
     except ArchError as error:

@@ -310,7 +310,12 @@ ROWS = (
         "a pattern of paths of these layers, as 'h.*.attention' (repeatable; default: all "
         "linear layers inside of stacks)",
     ),
-    Row("recompute", "memory", Flag(), "compute activations of layers twice instead of storing them"),
+    Row(
+        "recompute",
+        "memory",
+        Flag(),
+        "compute activations of layers twice instead of storing them",
+    ),
     Row("seed", "random numbers", Whole(), "of the first weights, the order of data, dropout"),
     Row("eval_every", "evaluation", Whole(), "steps between two evaluations; 0: none"),
     Row("eval_batches", "evaluation", Whole(1), "batches of an evaluation"),
