@@ -87,7 +87,7 @@ def _label(label: Label) -> str:
     size = SIZES[label.role]
     quiet = "quiet" if label.role in ("note", "type", "heading") else ""
     colour = f", text={label.mark or quiet}" if label.mark or quiet else ""
-    weight = r"\bfseries" if label.role == "count" else ""
+    weight = r"\bfseries\boldmath" if label.role == "count" else ""
     font = rf"font=\fontsize{{{size:g}}}{{{size:g}}}\selectfont{weight}"
     text = "".join(_SPECIAL.get(character, character) for character in label.text)
     return (

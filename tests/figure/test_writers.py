@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from archdsl.analysis import analyse
+from archdsl.figure.differences import side_by_side
 from archdsl.figure.drawing import Drawing, Label, Rect
 from archdsl.figure.fold import fold
 from archdsl.figure.layout import layout
 from archdsl.figure.page import page_of_drawing
+from archdsl.figure.structure import Level
 from archdsl.figure.svg import DARK, INK, LIGHT, svg
 from archdsl.figure.tikz import tikz
 from archdsl.semantics.library import standard_library
@@ -89,6 +94,23 @@ def test_tikz_has_every_text(drawing: Drawing) -> None:
 def test_tikz_escapes() -> None:
     label = Label(0, 0, r"50% of a_b & \c", "word")
     assert r"{50\% of a\_b \& \textbackslash{}c};" in tikz(Drawing("x", 10, 10, (label,)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["block", "operator"])
+@pytest.mark.parametrize("spec", ["vaswani2017.arch", "jamba.arch", "gpt.arch"])
+def test_latex_prints_it(spec: str, level: Level, tmp_path: Path) -> None:
+    """Beside another model, for the colours of marks."""
+    if not shutil.which("pdflatex"):
+        pytest.skip("pdflatex, of the Debian package texlive-pictures, is not installed")
+    left, right = (fold(analyse(each).graph, level) for each in (spec, "llama.arch"))
+    (tmp_path / "figure.tex").write_text(tikz(side_by_side(left, right, types=True)))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "figure.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "(1 page" in done.stdout
+    log = (tmp_path / "figure.log").read_text()
+    assert not re.findall("Overfull|Missing character|Font Warning.*substituted", log)
 
 
 def test_html_loads_nothing(drawing: Drawing) -> None:
