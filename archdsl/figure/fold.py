@@ -8,7 +8,7 @@ from elsewhere becomes side chains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -28,6 +28,7 @@ from archdsl.figure.structure import (
     Sign,
     Step,
     Text,
+    appearance,
 )
 from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Stack, refs, walk
 from archdsl.graph.nodes import Body as Layer
@@ -233,10 +234,7 @@ class _Folder:
     def stack(self, node: Stack) -> Folded:
         note, type = "shared weights" if node.tied else "", self.shape(node.id)
         if self.level != "model":
-            parts = tuple(
-                Part(_layers(node, kind), self.body(body))
-                for kind, body in enumerate(node.bodies)
-            )
+            parts = tuple(self.layers(node))
             origin = self.origins.around(node.path, (node,))
             item: Item = Frame(node.id, "", parts, note, node.count, type, origin)
         else:
@@ -244,6 +242,17 @@ class _Folder:
             inside = self.inside(title, (node,), [node.id], lambda to: [to.stack(node)])
             item = Box(node.id, title, "other", note, type, node.count, origin, inside)
         return Folded(item, self.uses(node), self.value(node.input))
+
+    def layers(self, node: Stack) -> Iterator[Part]:
+        """The layers of a stack, those that look alike once; which ones, if several do not."""
+        bodies = [self.body(body) for body in node.bodies]
+        kinds: dict[object, list[int]] = {}
+        for kind, body in enumerate(bodies):
+            look = kind if self.level == "operator" else appearance(body)
+            kinds.setdefault(look, []).append(kind)
+        for alike in kinds.values():
+            numbers = sorted(layer for kind in alike for layer in node.layers(kind))
+            yield Part(_layers(numbers) if len(kinds) > 1 else "", bodies[alike[0]])
 
     def mixture(self, node: Mixture, is_open: bool = False) -> Folded:
         note, type = f"{node.chosen} of {node.count}", self.shape(node.id)
@@ -310,11 +319,9 @@ def _block(node: Node, prefix: str) -> str | None:
     return first if dot else None
 
 
-def _layers(node: Stack, kind: int) -> str:
+def _layers(numbers: Sequence[int]) -> str:
     """Which layers have a kind, in short."""
-    if not node.kinds:
-        return ""
-    ranges = layer_numbers(node.layers(kind)).split(", ")
+    ranges = layer_numbers(numbers).split(", ")
     word = "layer" if ranges == [ranges[0]] and ranges[0].isdecimal() else "layers"
     return f"{word} {', '.join(ranges[:3])}{', …' if len(ranges) > 3 else ''}"
 

@@ -201,6 +201,33 @@ def item_text(item: Item) -> str:
             assert_never(item)
 
 
+def appearance(body: Body) -> str:
+    """A text that is equal for bodies that look alike: that differ only in the names of their
+    own values, and in what they come from."""
+    own = [*([body.carry] if body.carry else []), *(item.id for item in items(body))]
+    numbers = {id: str(number) for number, id in enumerate(dict.fromkeys(own))}
+
+    def seen(value: object) -> object:
+        match value:
+            case Origin():
+                return None
+            case Figure():
+                return appearance(value.body)
+            case Frozen():
+                return type(value).__name__, [seen(each) for each in _values(value)]
+            case tuple():
+                return [seen(each) for each in value]
+            case str():
+                return numbers.get(value, value)
+        return value
+
+    return repr(seen(body))
+
+
+def _values(node: Any) -> list[object]:
+    return [getattr(node, each.name) for each in fields(node)]
+
+
 def as_data(node: Any) -> dict[str, object]:
     """A node of the tree as JSON data: the fields of each node, and the name of its class."""
     found: dict[str, object] = {"node": type(node).__name__.lower()}

@@ -43,6 +43,15 @@ def test_tree_of_a_block(name: str, golden: Callable[[str, str], None]) -> None:
     golden(f"figure/{name}.txt", show(fold(analysis.graph)))
 
 
+def test_layers_that_look_alike_are_drawn_once() -> None:
+    """Each layer of a Universal Transformer adds coordinates of its own."""
+    graph = analyse("universal.arch:base", settings={"depth": 2}).graph
+    for level, parts in (("block", 1), ("operator", 2)):
+        found = items(fold(graph, level).body)
+        stacks = [item for item in found if isinstance(item, Frame) and item.count]
+        assert [len(stack.parts) for stack in stacks] == [parts, parts]
+
+
 def test_a_model_is_no_block() -> None:
     assert analyse_block("gpt.arch:GPT") is None
     assert analyse_block("gpt.arch") is None
