@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.cli.common import parse_settings
 from archdsl.describe.breakdown import breakdown, shares
 from archdsl.diagnostics import Diagnostic, fail
+from archdsl.graph.cost import format_count
 from archdsl.graph.nodes import Graph
 from archdsl.graph.printer import show
 from archdsl.syntax.parser import parse
@@ -66,7 +67,7 @@ def graph_table(graph: Graph, levels: int = 3) -> str:
     rows = [("block", "parameters", "", f"flops at {at}" if at else "flops", "")]
     for part, (params, work) in zip(parts, shares(graph, parts, sizes), strict=True):
         name = "\N{EM SPACE}" * part.level + part.name
-        counts = (f"{part.params:,}", f"{params:.1%}", f"{part.flops.at(sizes):.4g}")
+        counts = (f"{part.params:,}", f"{params:.1%}", format_count(part.flops.at(sizes)))
         rows.append((name, *counts, f"{work:.1%}"))
     head, *body = ("".join(map(_cell, row)) for row in rows)
     lines = "".join(f"<tr>{row}</tr>" for row in body)

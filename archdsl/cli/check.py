@@ -19,10 +19,10 @@ from archdsl.cli.common import (
     print_note,
 )
 from archdsl.cli.table import records
-from archdsl.describe.breakdown import breakdown, shares
+from archdsl.describe.breakdown import breakdown, shares, shorten
 from archdsl.describe.facts import facts
 from archdsl.diagnostics import ArchError, Diagnostic
-from archdsl.graph.cost import cost, format_bytes
+from archdsl.graph.cost import cost, format_bytes, format_count
 from archdsl.graph.nodes import Graph, Input, describe_losses
 from archdsl.graph.printer import literal
 from archdsl.graph.types import Type
@@ -96,7 +96,8 @@ def _report(graph: Graph) -> str:
         ("weights", format_bytes(found.weight_bytes)),
         (
             "flops",
-            f"{found.flops_formula}" + (f" = {found.flops:.4g} at {sizes}" if sizes else ""),
+            f"{found.flops_formula}"
+            + (f" = {format_count(found.flops)} at {sizes}" if sizes else ""),
         ),
         ("activations", f"{format_bytes(found.activation_bytes)} at their peak"),
     ]
@@ -128,14 +129,7 @@ def _table(graph: Graph, levels: int) -> Iterator[str]:
         names, parts, shares(graph, parts, sizes), strict=True
     ):
         row = f"  {name:<{width}}  {part.params:>15,} {params:>6.1%}"
-        yield f"{row}  {part.flops.at(sizes):>11.4g} {work:>6.1%}"
-
-
-def shorten(name: str, most: int = 32) -> str:
-    """Abbreviates the numbers of many layers: `h.{0, 2, 6, …}`."""
-    if len(name) <= most:
-        return name
-    return f"{name[:most].rpartition(', ')[0]}, …}}"
+        yield f"{row}  {format_count(part.flops.at(sizes)):>11} {work:>6.1%}"
 
 
 def _input(each: Input) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from archdsl.cli.common import print_note
 from archdsl.cli.progress_line import print_json, print_text
 from archdsl.cli.table import records, whole, wrap
-from archdsl.graph.cost import format_bytes
+from archdsl.graph.cost import format_bytes, format_count
 from archdsl.progress import doing
 from archdsl.training.events import Event, Notice
 from archdsl.training.trained import ADAPTER
@@ -132,7 +132,7 @@ def format_plan(plan: Plan, data: Sequence[str]) -> str:
     rows = [("data", data[0]), *(("", each) for each in data[1:])]
     rows += [
         ("parameters", f"{plan.parameters:,}" + (f", {frozen:,} frozen" if frozen else "")),
-        ("step", f"{plan.step_units:,} {plan.unit}, {plan.flops:.4g} flops{shares}"),
+        ("step", f"{plan.step_units:,} {plan.unit}, {format_count(plan.flops)} flops{shares}"),
         (
             "run",
             f"{plan.steps:,} steps, {plan.run_units:,} {plan.unit}, "
@@ -145,7 +145,8 @@ def format_plan(plan: Plan, data: Sequence[str]) -> str:
             (
                 "time",
                 f"at least {format_seconds(plan.step_seconds)} a step, "
-                f"{format_seconds(plan.run_seconds)} in all, at {plan.peak / 1e9:.3g} GFLOP/s",
+                f"{format_seconds(plan.run_seconds)} in all, "
+                f"at {format_count(plan.peak, 'FLOP/s')}",
             )
         )
     lines = [plan.name, *records(rows)]

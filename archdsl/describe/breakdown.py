@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from archdsl.frozen import Frozen
@@ -54,6 +55,22 @@ def breakdown(graph: Graph, levels: int = 2) -> list[Part]:
         for steps, (params, work) in found.items()
         if params or work != Size.of(0)
     ]
+
+
+def shorten(path: str, most: int = 3) -> str:
+    """A path with the first and the last ones of many numbers of layers.
+
+    >>> shorten("h.{0, 2, 4, 6, 8, 10}.mlp"), shorten("h.{}.norm")
+    ('h.{0, 2, 4, … 10}.mlp', 'h.{}.norm')
+    """
+
+    def fewer(numbers: re.Match[str]) -> str:
+        every = numbers[1].split(", ")
+        if len(every) <= most + 1:
+            return numbers[0]
+        return f"{{{', '.join(every[:most])}, … {every[-1]}}}"
+
+    return re.sub(r"\{([^{}]+)\}", fewer, path)
 
 
 def _operators(graph: Graph) -> Iterator[tuple[str, int, Size]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from archdsl.describe.sublayers import Attention, Mlp, Wiring
 from archdsl.graph import masks
-from archdsl.graph.cost import cost
+from archdsl.graph.cost import cost, format_count
 from archdsl.graph.nodes import Apply, Graph, Input, Stack, describe_losses, walk
 from archdsl.graph.ops import OPS
 from archdsl.graph.printer import literal
@@ -61,7 +61,7 @@ def features(graph: Graph) -> dict[str, str]:
             graph.init[0], *(f"{k} {n:g}" for k, n in graph.init[1])
         ),
         "parameters": f"{amounts.params:,}",
-        "flops": f"{amounts.flops:.4g}",
+        "flops": format_count(amounts.flops),
     }
     return {name: text for name, text in found.items() if text}
 

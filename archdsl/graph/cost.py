@@ -21,6 +21,7 @@ from archdsl.graph.sites import common_path, sites, weights_of
 from archdsl.graph.types import Size
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
 class Cost(Frozen):
@@ -150,12 +151,20 @@ def cost(graph: Graph, sizes: Mapping[str, int] | None = None, dtype: str = "flo
 def format_bytes(count: int) -> str:
     """A number of bytes for people.
 
-    >>> format_bytes(1_250_000)
-    '1.25 MB'
+    >>> format_bytes(1_250_000), format_bytes(999_960), format_bytes(64)
+    ('1.25 MB', '1 MB', '64 bytes')
     """
-    size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.4g} {unit}"
-        size /= 1000
-    return f"{size:.4g} TB"
+    text = format_count(count, "B")
+    return text if text[-2].isalpha() else f"{text.removesuffix('B')}bytes"
+
+
+def format_count(count: float, unit: str = "") -> str:
+    """A large number for people: four digits, and a prefix of the unit.
+
+    >>> format_count(291_600_000_000, "FLOP"), format_count(999_960), format_count(12)
+    ('291.6 GFLOP', '1 M', '12')
+    """
+    power = 0
+    while float(f"{count:.4g}") >= 1000 and power < len(_PREFIXES) - 1:
+        count, power = count / 1000, power + 1
+    return f"{count:.4g} {_PREFIXES[power]}{unit}".rstrip()

@@ -26,7 +26,7 @@ from archdsl.figure.layout import layout
 from archdsl.figure.structure import Level
 from archdsl.figure.svg import Theme, svg
 from archdsl.frozen import Frozen
-from archdsl.graph.cost import cost, format_bytes
+from archdsl.graph.cost import cost, format_bytes, format_count
 from archdsl.graph.nodes import Graph
 from archdsl.semantics.library import standard_library
 from archdsl.semantics.model_parameters import Setting
@@ -295,10 +295,10 @@ def _facts(graph: Graph, request: Request) -> Data:
     rows = [
         (
             "parameters",
-            _large(found.params),
+            format_count(found.params),
             f"{found.params:,}; {format_bytes(found.weight_bytes)}",
         ),
-        ("flops", _large(found.flops * batch), str(found.flops_formula)),
+        ("flops", format_count(found.flops * batch), str(found.flops_formula)),
         ("activations", format_bytes(found.activation_bytes * batch), "at their peak"),
     ]
     if found.cache_bytes:
@@ -328,20 +328,6 @@ def _facts(graph: Graph, request: Request) -> Data:
             )
         ],
     }
-
-
-def _large(count: int) -> str:
-    """A number of operations or parameters for people.
-
-    >>> _large(291_600_000_000)
-    '291.6 G'
-    """
-    size = float(count)
-    for unit in ("", " k", " M", " G", " T"):
-        if size < 1000:
-            return f"{size:.4g}{unit}"
-        size /= 1000
-    return f"{size:.4g} P"
 
 
 def _placed(drawing: Drawing, version: Version) -> Drawing:

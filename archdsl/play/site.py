@@ -39,7 +39,7 @@ def site_files(engine: Engine) -> dict[str, bytes]:
     found["index.html"] = html.replace(
         'data-engine="browser"', f'data-engine="{engine}"'
     ).encode()
-    found |= {name: asset(name).encode() for name in ("figure.js", "figure.css")}
+    found |= {name: asset(name).encode() for name in ("figure.js", "figure.css", "formula.js")}
     found["grammar.json"] = _json(textmate())
     found["examples.json"] = _json(examples())
     found |= {f"errors/{code}.md": page(code).read_bytes() for code in CODES}

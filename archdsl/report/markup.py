@@ -6,20 +6,6 @@ import re
 from collections.abc import Iterable, Mapping
 from html import escape
 
-_PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
-
-
-def with_prefix(number: float, unit: str, digits: int = 3) -> str:
-    """Three significant digits with a prefix of the unit.
-
-    >>> with_prefix(291_648_000_000, "FLOP"), with_prefix(999_999, "B"), with_prefix(0, "B")
-    ('292 GFLOP', '1 MB', '0 B')
-    """
-    power = 0
-    while float(f"{number:.{digits}g}") >= 1000 and power < len(_PREFIXES) - 1:
-        number, power = number / 1000, power + 1
-    return f"{number:.{digits}g} {_PREFIXES[power]}{unit}"
-
 
 def seconds(number: float) -> str:
     """A time with a fitting unit.

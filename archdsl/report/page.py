@@ -9,9 +9,10 @@ from importlib.resources import files
 from typing import Any
 
 import archdsl
+from archdsl.describe.breakdown import shorten
 from archdsl.figure.page import asset
-from archdsl.graph.cost import format_bytes
-from archdsl.report.markup import formula, sizes_at, table, with_prefix
+from archdsl.graph.cost import format_bytes, format_count
+from archdsl.report.markup import formula, sizes_at, table
 from archdsl.report.plot import Curve, plot
 from archdsl.report.timing import timing
 
@@ -88,7 +89,7 @@ def _tiles(data: Data) -> str:
     tiles = [
         ("parameters", f"{facts['params']:,}", ""),
         ("weights", format_bytes(facts["weight_bytes"]), "float32"),
-        ("forward pass", with_prefix(facts["flops"], "FLOP"), at),
+        ("forward pass", format_count(facts["flops"], "FLOP"), at),
         (
             "activations",
             format_bytes(facts["activation_bytes"]),
@@ -150,11 +151,11 @@ def _blocks(data: Data) -> Iterator[str]:
 def _block_row(part: Data) -> str:
     cells = [
         f'<th style="padding-left:{0.6 + 1.2 * part["level"]:g}rem" '
-        f'title="{escape(part["path"])}">{escape(short(part["name"]))}</th>'
+        f'title="{escape(part["path"])}">{escape(shorten(part["name"]))}</th>'
     ]
     for number, share, text in (
         (part["params"], part["params_share"], f"{part['params']:,}"),
-        (part["flops"], part["flops_share"], with_prefix(part["flops"], "FLOP")),
+        (part["flops"], part["flops_share"], format_count(part["flops"], "FLOP")),
     ):
         cells.append(
             f'<td class="number" data-value="{number}">{text if number else ""}</td>'
@@ -163,22 +164,6 @@ def _block_row(part: Data) -> str:
         )
     cells.append(f"<td>{formula(part['flops_formula']) if part['flops'] else ''}</td>")
     return f'<tr data-level="{part["level"]}">{"".join(cells)}</tr>'
-
-
-def short(path: str, most: int = 3) -> str:
-    """A path with the first and the last ones of many numbers of layers.
-
-    >>> short("h.{0, 2, 4, 6, 8, 10}.mlp"), short("h.{}.norm")
-    ('h.{0, 2, 4, … 10}.mlp', 'h.{}.norm')
-    """
-
-    def fewer(numbers: re.Match[str]) -> str:
-        every = numbers[1].split(", ")
-        if len(every) <= most + 1:
-            return numbers[0]
-        return f"{{{', '.join(every[:most])}, … {every[-1]}}}"
-
-    return re.sub(r"\{([^{}]+)\}", fewer, path)
 
 
 # -- its cost --
@@ -223,15 +208,15 @@ def _curve(curve: Data) -> Iterator[str]:
     ]
     yield '<div class="plots">'
     for title, curves, write, stacked in (
-        ("FLOPs", work, lambda n: with_prefix(n, ""), False),
-        ("Memory", memory, lambda n: with_prefix(n, "B"), True),
+        ("FLOPs", work, format_count, False),
+        ("Memory", memory, lambda n: format_count(n, "B"), True),
     ):
         svg = plot(title, axis, sizes, curves, write, stacked)
         yield f"<figure><figcaption>{title} {where}</figcaption>{svg}</figure>"
     yield "</div>"
     rows = zip(
         (f"{size:,}" for size in sizes),
-        (with_prefix(n, "FLOP") for n in curve["flops"]),
+        (format_count(n, "FLOP") for n in curve["flops"]),
         *(map(format_bytes, map(int, each.values)) for each in memory),
         strict=True,
     )
@@ -266,7 +251,7 @@ def _cache(data: Data) -> Iterator[str]:
     rows = (
         (
             f'<span class="path" title="{escape(state["path"])}">'
-            f"{escape(short(state['path']))}</span>",
+            f"{escape(shorten(state['path']))}</span>",
             f"{state['layers']:,}",
             escape(state["type"]),
             _kept(state),

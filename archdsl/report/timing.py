@@ -7,8 +7,8 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from archdsl.graph.cost import format_bytes
-from archdsl.report.markup import seconds, table, with_prefix
+from archdsl.graph.cost import format_bytes, format_count
+from archdsl.report.markup import seconds, table
 
 Data = Mapping[str, Any]
 
@@ -39,7 +39,7 @@ def timing(data: Data, command: str) -> Iterator[str]:
     if any("expected_seconds" in each for each in found["workloads"]):
         peaks = found["workloads"][0]
         compute, memory = (
-            with_prefix(peaks[f"{limit}_per_second"], unit)
+            format_count(peaks[f"{limit}_per_second"], unit)
             for limit, unit in (
                 ("compute_roofline_flops", "FLOP/s"),
                 ("memory_roofline_bytes", "B/s"),

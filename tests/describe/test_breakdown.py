@@ -8,8 +8,7 @@ import pytest
 
 from archdsl.analysis import analyse
 from archdsl.cli import main
-from archdsl.cli.check import shorten
-from archdsl.describe.breakdown import breakdown, shares
+from archdsl.describe.breakdown import breakdown, shares, shorten
 from archdsl.graph.cost import cost
 from archdsl.graph.types import Size
 
@@ -42,7 +41,7 @@ def test_parts_follow_the_parts_around_them() -> None:
 
 def test_the_command_prints_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "gpt2.arch:small", "--blocks"]) == 0
-    line = "    attention       28,348,416  22.8%    9.664e+10  33.1%"
+    line = "    attention       28,348,416  22.8%      96.64 G  33.1%"
     assert line in capsys.readouterr().out.splitlines()
     assert main(["check", "gpt2.arch:small", "--blocks", "1", "--json"]) == 0
     (model,) = json.loads(capsys.readouterr().out)["models"]
@@ -50,5 +49,7 @@ def test_the_command_prints_them(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_numbers_of_many_layers_are_abbreviated() -> None:
-    assert shorten("h.{0, 2, 4, 6, 8, 10, 12, 14, 16}") == "h.{0, 2, 4, 6, 8, 10, 12, 14, …}"
+    assert shorten("h.{0, 2, 4, 6, 8, 10, 12, 14, 16}") == "h.{0, 2, 4, … 16}"
     assert shorten("h.{0-4, 6}") == "h.{0-4, 6}"
+    name = "a_name_with_more_letters_than_fit_into_a_column"
+    assert shorten(name) == name

@@ -158,7 +158,7 @@ def test_all_features_of_a_published_model() -> None:
         "loss": "next_token",
         "initialization": "normal (std 0.02)",
         "parameters": "134,515,008",
-        "flops": "6.842e+12",
+        "flops": "6.842 T",
     }
 
 

@@ -23,7 +23,7 @@ from archdsl.figure.listing import listing
 from archdsl.figure.page import page as page_of
 from archdsl.figure.structure import Box, Level, items
 from archdsl.figure.views import views
-from archdsl.graph.cost import cost
+from archdsl.graph.cost import cost, format_bytes, format_count
 from archdsl.graph.types import Size
 from archdsl.semantics.library import read, standard_library, tree
 from tests.browser import open_page, screenshot
@@ -315,6 +315,16 @@ def test_formulas_in_javascript(page: Page, formula: str) -> None:
     for size in (1, 2, 5, 1000):
         given = [f"data:text/javascript,{module}", formula, size]
         assert page.evaluate(run, given) == str(Size.read(formula).at({"T": size}))
+
+
+@pytest.mark.slow
+def test_large_numbers_are_written_as_by_python(page: Page) -> None:
+    module = (Path(__file__).parents[2] / "archdsl/figure/assets/formula.js").read_text()
+    run = "async ([module, ...all]) => (await import(module)).short(...all)"
+    for number in (0, 64, 999, 1000, 999_960, 1_250_000, 291_648_000_000, 4 * 10**24):
+        for unit, text in (("", format_count(number)), ("bytes", format_bytes(number))):
+            given = [f"data:text/javascript,{module}", number, unit]
+            assert page.evaluate(run, given) == text
 
 
 @pytest.mark.slow

@@ -49,13 +49,14 @@ function quotient(number, by) {
 /** A number for people, with four digits: 124.4 M. */
 export function short(number, unit = "") {
   const bytes = unit === "bytes";
-  const prefixes = ["", "k", "M", "G", "T", "P", "E"];
+  const prefixes = ["", "k", "M", "G", "T", "P", "E", "Z", "Y"];
   let value = Number(number);
   let step = 0;
-  while (value >= 1000 && step < prefixes.length - 1) {
+  const rounded = () => Number(value.toPrecision(4));
+  while (rounded() >= 1000 && step < prefixes.length - 1) {
     value /= 1000;
     step += 1;
   }
-  const digits = String(Number(value.toPrecision(4)));
+  const digits = String(rounded());
   return bytes ? `${digits} ${step ? `${prefixes[step]}B` : "bytes"}` : `${digits} ${prefixes[step]}`.trim();
 }

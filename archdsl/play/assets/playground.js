@@ -2,6 +2,7 @@
 import { createEngine } from "./engine.js";
 import { Editor } from "./editor.js";
 import { attach, linesOf } from "./figure.js";
+import { short } from "./formula.js";
 import { Grammar } from "./highlight.js";
 import { decode, encode } from "./link.js";
 import { render } from "./markdown.js";
@@ -208,16 +209,11 @@ function showBlocks(blocks) {
     make("tr", {},
       make("th", { scope: "row", style: `padding-left: ${level + 0.25}em` }, name.replace(/\.\{\}$/, "")),
       make("td", {}, parameters.toLocaleString("en")), share(share_of_parameters),
-      make("td", {}, flops ? large(flops) : "0"), share(share_of_flops));
+      make("td", {}, short(flops)), share(share_of_flops));
   $("#blocks table").replaceChildren(
     make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "block"),
       make("th", { scope: "col", colspan: 2 }, "parameters"), make("th", { scope: "col", colspan: 2 }, "flops"))),
     make("tbody", {}, ...blocks.map(row)));
-}
-
-function large(count) {
-  const power = Math.min(Math.max(Math.floor(Math.log10(count) / 3), 0), 5);
-  return `${(count / 1000 ** power).toPrecision(3)} ${["", "k", "M", "G", "T", "P"][power]}`;
 }
 
 /** A field for each parameter of the model; an empty one has the value of the text. */
