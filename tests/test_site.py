@@ -165,6 +165,21 @@ def site() -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.slow
+@pytest.mark.reference("zensical")
+def test_each_spec_and_each_error_has_a_page_of_the_site(site: str) -> None:
+    pages = links.ROOT / "build/site/html"
+    for folder, names in (("gallery", [path.stem for path in LIBRARY]), ("errors", CODES)):
+        assert {path.stem for path in (pages / folder).glob("*.html")} == {"index", *names}
+    # A spec is drawn, and so are its differences from its parents. The oldest have none.
+    for path in LIBRARY:
+        page = (pages / f"gallery/{path.stem}.html").read_text(encoding="utf-8")
+        if "\nmodel " in path.read_text(encoding="utf-8"):
+            old = path.stem in ("transformer", "vaswani2017")
+            assert ("is a parent: " in page) is not old, path.stem
+            assert page.count('class="drawn"') >= 2 - old, path.stem
+
+
 PAGES = [
     "index",
     "gallery/index",
@@ -208,4 +223,6 @@ def test_the_gallery_shows_one_kind_and_figures_answer(site: str) -> None:
         assert "parameters" in page.locator(".archdsl-tip").inner_text()
         page.locator(".drawn g[data-id]", has_text="Feed Forward").first.click()
         page.wait_for_url(re.compile(r"gallery/gpt2\.html#line-0-\d+$"))
-        assert "mlp" in page.locator(":target").inner_text()
+        line = page.locator(":target")
+        assert "mlp" in line.inner_text()
+        assert line.evaluate("each => getComputedStyle(each).whiteSpace") == "pre"
