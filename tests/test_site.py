@@ -101,6 +101,7 @@ def test_links_lead_to_the_pages_of_files(tmp_path: Path) -> None:
     text = (
         "[a](../specs/gpt.arch#x) [b](errors/README.md) [c](../tests/suite.py) `[d](../e)`\n"
         '<img src="figures/gpt.svg"> [f](https://example.org/)\n```sh run\n[g](h)\n```\n'
+        "| `a\\|b` | c |\n"
     )
     pages = [
         links.Page("docs/a.md", "a.md", text),
@@ -111,6 +112,7 @@ def test_links_lead_to_the_pages_of_files(tmp_path: Path) -> None:
     assert (tmp_path / "a.md").read_text() == (
         "[a](gallery/gpt.md#x) [b](errors/index.md) [c](source/tests/suite.py.md) `[d](../e)`\n"
         '<img src="docs/figures/gpt.svg"> [f](https://example.org/)\n```sh\n[g](h)\n```\n'
+        "| `a|b` | c |\n"
     )
     assert (tmp_path / "errors/index.md").read_text() == "[up](../a.md)"
     assert "def some(" in (tmp_path / "source/tests/suite.py.md").read_text()

@@ -61,11 +61,13 @@ class Tree:
     def linked(self, page: Page) -> str:
         """The text of a page, with links to pages of the site.
 
-        The first word behind ``` is the language, as on GitHub.
+        As on GitHub, the first word behind ``` is the language, and `\\|` in a table is a `|`.
         """
         parts, at = list[str](), 0
         for code in CODE.finditer(page.text):
             block = re.sub(r"\A(```+[\w-]+) .*", r"\1", code[0])
+            if not block.startswith("```"):
+                block = block.replace("\\|", "|")
             parts += [self._linked(page, page.text[at : code.start()]), block]
             at = code.end()
         return "".join([*parts, self._linked(page, page.text[at:])])
