@@ -13,7 +13,8 @@ from tinygrad import Tensor
 
 from archdsl.analysis import analyse
 from archdsl.backend.target import open_device
-from archdsl.diagnostics import did_you_mean, fail, listing
+from archdsl.describe.facts import check_sizes
+from archdsl.diagnostics import fail, listing
 from archdsl.execution import adapters, checkpoints, inputs
 from archdsl.execution.arguments import check_choice, is_number, whole_number
 from archdsl.execution.executable import Executable
@@ -513,16 +514,7 @@ class Model:
 
     def cost(self, **sizes: int) -> Cost:
         """Parameters, flops and bytes at sizes such as `T=1024`. Allocates nothing."""
-        bounds = self.graph.bounds
-        for name, size in sizes.items():
-            if name not in bounds or not 1 <= size <= bounds[name]:
-                known = [f"{n} from 1 to {b}" for n, b in bounds.items()]
-                fail(
-                    "argument-value",
-                    f"the cost at {name} = {size} is undefined",
-                    expected=", ".join(known) or "no size: this model has no varying axis",
-                    help=did_you_mean(name, bounds) if name not in bounds else None,
-                )
+        check_sizes(self.graph, sizes)
         return cost(self.graph, sizes, self.dtype)
 
 

@@ -320,6 +320,4 @@ def test_mistakes_in_use_are_told() -> None:
     )
     with pytest.raises(ArchError) as caught:
         model.cost(T=7)
-    assert str(caught.value) == (
-        "error[argument-value]: the cost at T = 7 is undefined\n  = expected: T from 1 to 6"
-    )
+    assert str(caught.value) == ("error[argument-value]: `T` cannot be 7\n  = expected: 1 to 6")

@@ -12,11 +12,14 @@ from pathlib import Path
 from archdsl.analysis import split
 from archdsl.cli.checkpoints import find_files, find_tokenizer, is_spec
 from archdsl.cli.common import Subparsers, add_command, add_device, print_note
-from archdsl.diagnostics import fail
+from archdsl.diagnostics import ArchError, Source, did_you_mean, fail, listing
+from archdsl.execution.arguments import check_choice
 from archdsl.formats import resolve
+from archdsl.graph.cost import BYTES
 from archdsl.play.given import Given
 from archdsl.play.server import LOOPBACK, Server
-from archdsl.semantics.library import read, read_text_file
+from archdsl.semantics.library import read, read_text_file, tree
+from archdsl.syntax import ast
 from archdsl.syntax.printer import format
 from archdsl.training.trained import TrainedRun, find_run
 
@@ -123,16 +126,25 @@ def _given(args: argparse.Namespace) -> Given:
                 expected="a spec FILE[:VARIANT]",
                 found=f"the checkpoint `{args.spec}`" if args.spec else "no spec",
             )
-    options = Given(device=args.device, dtype=args.dtype)
-    if args.tokenizer:
-        options = replace(options, tokenizer=_absolute(args.tokenizer), needs_tokenizer=True)
+    if args.map and not args.weights:
+        fail(
+            "argument-value", "--map names the tensors of --weights", help="add --weights PATH"
+        )
+    if args.dtype is not None:
+        check_choice("a model cannot be of dtype", args.dtype, BYTES)
+    options = Given(
+        tokenizer=_absolute(args.tokenizer),
+        needs_tokenizer=bool(args.tokenizer),
+        files=_absolute(args.preprocessor),
+        device=args.device,
+        dtype=args.dtype,
+    )
     if args.spec is None:
         return options
-    files, tokenizer = args.preprocessor or find_files(args), find_tokenizer(args)
     options = replace(
         options,
-        files=_absolute(files) if files else None,
-        tokenizer=options.tokenizer or (_absolute(tokenizer) if tokenizer else None),
+        files=options.files or _absolute(find_files(args)),
+        tokenizer=options.tokenizer or _absolute(find_tokenizer(args)),
     )
     if is_spec(args.spec):
         return _of_spec(args, options)
@@ -143,13 +155,15 @@ def _given(args: argparse.Namespace) -> Given:
 def _of_spec(args: argparse.Namespace, options: Given) -> Given:
     path, model = split(args.spec)
     source = read(path)
+    if model:
+        _check_name(source, model)
     return replace(
         options,
         text=source.text,
         model=model,
         title=Path(source.path).name,
         folder=str(Path(source.path).absolute().parent),
-        weights=_absolute(args.weights) if args.weights else None,
+        weights=_absolute(args.weights),
         map=args.map,
     )
 
@@ -178,8 +192,30 @@ def _of_published(args: argparse.Namespace, options: Given) -> Given:
     )
 
 
-def _absolute(path: str) -> str:
-    return str(resolve(path).absolute())
+def _check_name(source: Source, name: str) -> None:
+    """Refuses a name that a text does not have; one with mistakes may have it."""
+    try:
+        items = tree(source).items
+    except ArchError:
+        return
+    kinds = ast.Model | ast.Variant | ast.Block
+    names = [each.name.id for each in items if isinstance(each, kinds)]
+    if name not in names:
+        fail(
+            "model",
+            f"`{source.path}` has no model, variant or block `{name}`",
+            expected=listing(names) if names else None,
+            help=did_you_mean(name, names),
+        )
+
+
+def _absolute(path: str | None) -> str | None:
+    if path is None:
+        return None
+    found = resolve(path).absolute()
+    if not found.exists():
+        fail("file", f"{path}: file not found")
+    return str(found)
 
 
 def _positive(text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 from archdsl.diagnostics import did_you_mean, fail, listing
@@ -44,6 +45,6 @@ def check_sizes(graph: Graph, sizes: Mapping[str, int]) -> None:
                 help=did_you_mean(name, varying),
             )
         axis = varying[name]
-        if not axis.least <= size <= axis.bound:
+        if not isinstance(size, Integral) or not axis.least <= size <= axis.bound:
             allowed = f"{axis.least} to {axis.bound}"
-            fail("argument-value", f"`{name}` cannot be {size}", expected=allowed)
+            fail("argument-value", f"`{name}` cannot be {size!r:.80}", expected=allowed)

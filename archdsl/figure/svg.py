@@ -153,7 +153,7 @@ def style(theme: Theme) -> Iterator[str]:
     yield ".archdsl .box { stroke-width: 0.8 }"
     yield from _colours("dark" if theme == "dark" else "light")
     if theme == "auto":
-        yield "@media (prefers-color-scheme: dark) {"
+        yield "@media screen and (prefers-color-scheme: dark) {"  # paper is light
         yield from _colours("dark")
         yield "}"
 

@@ -68,9 +68,13 @@ def read_run_request(data: object) -> RunRequest:
             message = f"`{name}` of a request cannot be {value!r:.80}"
             fail("argument-value", message, expected=expected)
     found = RunRequest(**data)
-    if found.weights not in (RANDOM, GIVEN):
-        message = f"`weights` of a request cannot be {found.weights!r:.80}"
-        fail("argument-value", message, expected=listing((RANDOM, GIVEN)))
+    for name, right, expected in (
+        ("weights", found.weights in (RANDOM, GIVEN), listing((RANDOM, GIVEN))),
+        ("seed", found.seed >= 0, "a whole number, at least 0"),
+    ):
+        if not right:
+            message = f"`{name}` of a request cannot be {data[name]!r:.80}"
+            fail("argument-value", message, expected=expected)
     return found
 
 

@@ -15,6 +15,7 @@ import pytest
 import archdsl
 from archdsl.cli import main, parse_arguments
 from archdsl.cli.play import _given
+from archdsl.diagnostics import ArchError
 from archdsl.play.given import Given
 from archdsl.play.protocol import GIVEN, RunRequest
 from archdsl.play.runs import Runs
@@ -85,6 +86,33 @@ def test_mistakes_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
             main(["play", option])
     assert main(["play", "missing.arch"]) == 1
     assert "there is no file `missing.arch`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gpt2.arch:smal"], "did you mean `small`?"),
+        (["gpt.arch", "--weights", "no.npz"], "no.npz: file not found"),
+        (["gpt.arch", "--tokenizer", "no"], "no: file not found"),
+        (["--preprocessor", "no"], "no: file not found"),
+        (["no"], "no: file not found"),
+        (["gpt.arch", "--map", "x"], "--map names the tensors of --weights"),
+        (["gpt.arch", "--dtype", "flaot16"], "did you mean `float16`?"),
+    ],
+)
+def test_wrong_arguments_open_no_page(arguments: list[str], message: str) -> None:
+    with pytest.raises(ArchError) as error:
+        given(*arguments)
+    assert message in str(error.value)
+
+
+def test_a_text_with_mistakes_opens(tmp_path: Path) -> None:
+    spec = tmp_path / "mine.arch"
+    spec.write_text("model M(", encoding="utf-8")
+    assert given(f"{spec}:M", "--preprocessor", str(tmp_path)) == Given(
+        text="model M(", model="M", title=spec.name, folder=str(tmp_path), files=str(tmp_path)
+    )
+    assert given("--preprocessor", str(tmp_path)) == Given(files=str(tmp_path))
 
 
 @pytest.mark.long

@@ -55,7 +55,7 @@ def test_svg_has_every_text_and_the_lines_of_the_spec(drawing: Drawing) -> None:
 def test_svg_follows_the_scheme_of_the_page(drawing: Drawing) -> None:
     assert set(LIGHT) == set(DARK)
     both = svg(drawing)
-    assert "prefers-color-scheme: dark" in both
+    assert "@media screen and (prefers-color-scheme: dark)" in both  # paper is light
     assert LIGHT["attention"][0] in both
     assert DARK["attention"][0] in both
     assert DARK["attention"][0] not in svg(drawing, "light")

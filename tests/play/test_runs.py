@@ -133,6 +133,7 @@ def test_wrong_requests_are_refused() -> None:
         ({"text": 1}, "`text` of a request cannot be 1"),
         ({"text": "", "sede": 1}, "did you mean `seed`?"),
         ({"text": "", "seed": True}, "`seed` of a request cannot be True"),
+        ({"text": "", "seed": -1}, "expected: a whole number, at least 0"),
         ({"text": "", "weights": "/etc/passwd"}, "expected: `random` or `given`"),
         ({"text": "", "inputs": [1]}, "an object with a value for each name"),
     ],

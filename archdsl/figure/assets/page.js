@@ -56,7 +56,7 @@ function go(name, keys) {
   byKeys = keys;
   location.hash = name;
 }
-const named = () => decodeURIComponent(location.hash.slice(1));
+const named = () => location.hash.slice(1); // names need no escapes
 addEventListener("hashchange", () => {
   show(named());
   byKeys = false;
