@@ -11,8 +11,12 @@ async function start() {
   try {
     await client.start();
   } catch (error) {
-    const help = "Install it by `pip install 'archdsl[editor]'`, or set `archdsl.command`.";
-    vscode.window.showErrorMessage(`\`${command}\` cannot be started: ${error.message}. ${help}`);
+    // The client rejects with an Error or with a text.
+    const cause = error?.message ?? error;
+    const help =
+      "Install it by `pip install 'archdsl[editor]'`, or set `archdsl.command` to its full path, " +
+      "such as `/home/me/.venv/bin/archdsl`, if it is in an environment.";
+    vscode.window.showErrorMessage(`\`${command}\` cannot be started: ${cause} ${help}`);
   }
 }
 
