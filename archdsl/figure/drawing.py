@@ -28,7 +28,8 @@ SIZES: dict[Role, float] = {
 
 
 class Label(Frozen):
-    """A line of text; (x, y) is on its baseline. A count has the `id` of its stack."""
+    """A line of text; (x, y) is on its baseline. A count has the `id` of its stack, the word
+    for an input or an output the id and the origin of that."""
 
     x: float
     y: float
@@ -37,6 +38,7 @@ class Label(Frozen):
     anchor: Anchor = "middle"
     id: str = ""
     mark: Mark = ""
+    origin: Origin = Origin()
 
 
 class Rect(Frozen):

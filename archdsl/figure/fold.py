@@ -92,9 +92,15 @@ class _Folder:
         results: Iterable[tuple[str, str]],
     ) -> Figure:
         """Parts between words for the values that they receive and for the results."""
-        inputs = [Folded(Text(ref, self.words[ref], self.shape(ref))) for ref in given]
+        inputs = [
+            Folded(Text(ref, self.words[ref], self.shape(ref), self.origins.of_value(ref)))
+            for ref in given
+        ]
         outputs = [
-            Folded(Text(f"output {name}", titles.words(name)), (self.value(ref),))
+            Folded(
+                Text(f"output {name}", titles.words(name), "", self.origins.of_value(ref)),
+                (self.value(ref),),
+            )
             for name, ref in results
         ]
         ends = tuple(part.item.id for part in outputs)

@@ -76,7 +76,8 @@ def _item(item: Item, types: bool, outer: Side = "right") -> Laid:
             return Laid(2 * RADIUS, 2 * RADIUS, RADIUS, RADIUS, (shape,))
         case Text():
             wide = width(item.title, SIZES["word"]) + 8
-            label = Label(wide / 2, 3.5, item.title, "word")
+            id, origin = item.id, item.origin
+            label = Label(wide / 2, 3.5, item.title, "word", id=id, origin=origin)
             return Laid(wide, 13, wide / 2, wide / 2, (label,))
         case Frame():
             return _counted(_frame(item, types), item, item.note, outer)

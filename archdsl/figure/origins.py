@@ -31,6 +31,11 @@ class Origins(Frozen):
     def types(self) -> Mapping[str, Type]:
         return self.graph.types()
 
+    def of_value(self, ref: str) -> Origin:
+        """The type of a value; of an input, its line too."""
+        spans = {each.name: each.span for each in self.graph.inputs}
+        return Origin("", spans.get(ref), (), (("type", str(self.types[ref])),))
+
     def of(self, path: str, nodes: Sequence[Node]) -> Origin:
         """The path of a box, all lines that its operators come from, and what they cost."""
         return self._origin(path, nodes, [node for node, _ in walk(tuple(nodes))])

@@ -94,7 +94,7 @@ class _About(NamedTuple):
     names: Mapping[str, str]
     opens: Mapping[str, str]
 
-    def group(self, shape: Rect | Circle) -> str:
+    def group(self, shape: Rect | Circle | Label) -> str:
         """The start of the group of a box, with its lines: `gpt.arch:12 blocks.arch:5-6`."""
         origin = shape.origin
         found = {"id": shape.id, "path": origin.path}
@@ -128,7 +128,7 @@ class _About(NamedTuple):
 def spans(drawing: Drawing) -> Iterator[Span]:
     """The parts of specs that the boxes of a drawing come from."""
     for shape in drawing.shapes:
-        if isinstance(shape, Rect | Circle):
+        if isinstance(shape, Rect | Circle | Label):
             yield from shape.origin.spans
 
 
@@ -206,6 +206,11 @@ def _shape(shape: Shape, about: _About) -> Iterator[str]:
             yield f'<path class="line" d="M{path}"/>'
         case Dot(x, y):
             yield f'<circle class="head" cx="{number(x)}" cy="{number(y)}" r="1.7"/>'
+        case Label() if shape.origin.facts:
+            yield about.group(shape)
+            yield about.tip(shape.origin, shape.text)
+            yield _label(shape)
+            yield "</g>"
         case Label():
             yield _label(shape)
         case _:

@@ -20,7 +20,7 @@ from archdsl.editor.document import Document, Version
 from archdsl.editor.fixes import fixes
 from archdsl.editor.places import Location, Position, Range
 from archdsl.editor.problems import Problem, message, problems
-from archdsl.figure.drawing import Circle, Drawing, Rect, Shape
+from archdsl.figure.drawing import Circle, Drawing, Label, Rect, Shape
 from archdsl.figure.fold import fold
 from archdsl.figure.layout import layout
 from archdsl.figure.structure import Level
@@ -334,7 +334,7 @@ def _placed(drawing: Drawing, version: Version) -> Drawing:
     """The drawing with the lines of the whole text, not those of its items."""
 
     def placed(shape: Shape) -> Shape:
-        if not isinstance(shape, Rect | Circle) or shape.origin.span is None:
+        if not isinstance(shape, Rect | Circle | Label) or shape.origin.span is None:
             return shape
         span, *others = map(version.span_of, shape.origin.spans)
         return replace(shape, origin=replace(shape.origin, span=span, others=tuple(others)))

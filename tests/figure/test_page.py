@@ -85,10 +85,11 @@ def test_every_box_has_its_lines_and_opens_a_figure(spec: str) -> None:
     assert next(iter(read.lines)) == spec
     opened = set()
     for box in (box for boxes in read.boxes.values() for box in boxes):
-        if "data-id" not in box:  # a frame around layers of one kind
-            continue
-        places = box.get("data-lines") or f"{box['data-file']}:{box['data-line']}"
-        for place in places.split():
+        alone = f"{box['data-file']}:{box['data-line']}" if "data-file" in box else ""
+        places = box.get("data-lines", alone).split()
+        # Frames around layers of one kind have no path, nor have words for values.
+        assert places or "data-path" not in box
+        for place in places:
             file, _, lines = place.rpartition(":")
             first, _, last = lines.partition("-")
             assert 1 <= int(first) <= int(last or first) <= read.lines[unquote(file)]
@@ -206,11 +207,14 @@ def test_tip_on_hover_and_on_focus(page: Page) -> None:
     screenshot(page, "page_tip")
     page.mouse.move(1, 1)
     assert not tip.is_visible()
-    page.locator("#figure [tabindex='0']").focus()
+    page.locator("#figure [tabindex='0']").focus()  # the lowest one
+    page.keyboard.press("ArrowUp")
+    assert tip.inner_text().startswith("Embedding")
+    page.keyboard.press("ArrowDown")
+    assert "type: int[T] < 50257" in tip.inner_text()
+    page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowUp")
     assert tip.inner_text().startswith("+")
-    page.keyboard.press("ArrowDown")
-    assert tip.inner_text().startswith("Embedding")
     screenshot(page, "page_focus")
 
 
@@ -233,8 +237,8 @@ def test_box_and_lines_point_at_each_other(page: Page) -> None:
     assert lit.count() == 7
     page.mouse.move(1, 1)
     page.locator("#spec ol:visible").focus()
-    for key in ("ArrowDown", "ArrowDown", "ArrowDown"):  # embed, posenc, the stack
-        page.keyboard.press(key)
+    for _ in ("tokens", "embed", "posenc", "the stack"):
+        page.keyboard.press("ArrowDown")
     assert lit.count() == 7
     screenshot(page, "page_line_by_keys")
 
