@@ -252,12 +252,21 @@ def compile_model(args: argparse.Namespace) -> Model:
     """Compiles the spec of the arguments, and loads `--weights` if given."""
     from archdsl.model import build  # imports tinygrad
 
+    check_map(args)
     dtype = args.dtype or "float32"
     options = (args.device, dtype, args.seed, args.kernels, args.quantize, args.tune)
     model = build(args.spec, None, parse_settings(args), *options)
     if args.weights:
         model.load(args.weights, args.map)
     return model
+
+
+def check_map(args: argparse.Namespace) -> None:
+    """Refuses `--map` without the weights that it is for."""
+    if args.map and not args.weights:
+        fail(
+            "argument-value", "--map names the tensors of --weights", help="add --weights PATH"
+        )
 
 
 def _parse_value(text: str) -> Setting:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from archdsl.analysis import split
 from archdsl.cli.checkpoints import find_files, find_tokenizer, is_spec
-from archdsl.cli.common import Subparsers, add_command, add_device, print_note
+from archdsl.cli.common import Subparsers, add_command, add_device, check_map, print_note
 from archdsl.diagnostics import ArchError, Source, did_you_mean, fail, listing
 from archdsl.execution.arguments import check_choice
 from archdsl.formats import resolve
@@ -126,10 +126,7 @@ def _given(args: argparse.Namespace) -> Given:
                 expected="a spec FILE[:VARIANT]",
                 found=f"the checkpoint `{args.spec}`" if args.spec else "no spec",
             )
-    if args.map and not args.weights:
-        fail(
-            "argument-value", "--map names the tensors of --weights", help="add --weights PATH"
-        )
+    check_map(args)
     if args.dtype is not None:
         check_choice("a model cannot be of dtype", args.dtype, BYTES)
     options = Given(

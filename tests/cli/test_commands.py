@@ -167,6 +167,11 @@ def test_run_computes_a_forward_pass(
     assert "No such file or directory" in capsys.readouterr().err
 
 
+def test_a_map_without_weights_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "gpt.arch", "--map", "nanoGPT"]) == 1
+    assert "--map names the tensors of --weights" in capsys.readouterr().err
+
+
 def test_translate_reports_other_models(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

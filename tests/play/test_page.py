@@ -277,6 +277,24 @@ def test_a_variant_can_be_chosen(local: str) -> None:
         assert depth.get_attribute("placeholder") == "48"
 
 
+def test_another_text_has_fields_of_its_own(local: str) -> None:
+    from playwright.sync_api import expect
+
+    with open_page() as page:
+        load(page, local)
+        size, depth = page.get_by_label("T, as a number"), page.locator("#values input").first
+        for choose in (
+            lambda: page.select_option("#example", "gpt2.arch"),
+            lambda: page.select_option("#model", "xl"),
+        ):
+            size.fill("512")
+            settle(page)
+            choose()
+            expect(size).to_have_value("1024")
+            settle(page)
+            assert depth.input_value() == ""
+
+
 def test_keys_indent_and_leave_the_editor(local: str) -> None:
     with open_page() as page:
         load(page, local)

@@ -62,7 +62,13 @@ function open({ text, ...others }) {
   for (const [name, value] of Object.entries(others)) if (name in asked) asked[name] = value;
   for (const each of document.querySelectorAll("#level input")) each.checked = each.value === asked.level;
   $("#types").checked = asked.types;
+  forget();
   editor.text = text;
+}
+
+/** The fields are made again, from what is asked now. */
+function forget() {
+  for (const form of [$("#sizes"), $("#values form")]) delete form.dataset.key;
 }
 
 // ---- answers -----------------------------------------------------------------------------
@@ -308,7 +314,10 @@ $("#example").addEventListener("change", ({ target }) => {
   if (target.value) openExample(target.value);
   target.value = "";
 });
-$("#model").addEventListener("change", ({ target }) => change({ model: target.value, values: {}, sizes: {} }));
+$("#model").addEventListener("change", ({ target }) => {
+  forget();
+  change({ model: target.value, values: {}, sizes: {} });
+});
 $("#level").addEventListener("change", ({ target }) => change({ level: target.value }));
 $("#types").addEventListener("change", ({ target }) => change({ types: target.checked }));
 $("#share").addEventListener("click", share);
