@@ -101,7 +101,7 @@ def _crossings(lines: Iterable[Line]) -> Iterator[Point]:
 def _forks(lines: list[Line]) -> Iterator[Point]:
     """The corners and ends of the lines of a value at which three or more directions meet."""
     segments = list(_segments(lines))
-    ends = {end for _, a, b in segments for end in (a, b)}
+    ends = dict.fromkeys(end for _, a, b in segments for end in (a, b))  # in this order
     directions: dict[Point, set[_Direction]] = defaultdict(set)
     for x, y in ends:
         for _, a, b in segments:

@@ -389,6 +389,7 @@ def test_a_check_that_hangs_is_stopped(folder: Path, tmp_path: Path) -> None:
         page.select_option("#example", slow.name)
         page.wait_for_selector("#state:text('was stopped')", timeout=LOADING)
         page.wait_for_selector("body[data-state=ready]", timeout=LOADING)
+        assert "was stopped" in page.locator("#state").inner_text()
 
 
 def test_pyodide_answers_as_cpython_does(folder: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ class BrowserEngine {
     this.onState = onState;
     this.number = 0;
     this.request = null;
+    this.stopped = ""; // what is said of a check that was too slow, until the next one
     this.start();
   }
 
@@ -33,6 +34,7 @@ class BrowserEngine {
   inspect(request) {
     this.number += 1;
     this.request = request;
+    this.stopped = "";
     if (this.ready) this.send();
   }
 
@@ -48,20 +50,21 @@ class BrowserEngine {
     this.timer = setTimeout(() => {
       this.worker.terminate();
       this.request = null;
+      this.stopped = `The check took longer than ${PATIENCE / 1000} seconds and was stopped.`;
       this.start();
-      this.onState("loading", `The check took longer than ${PATIENCE / 1000} seconds and was stopped. Starting Python again …`);
+      this.onState("loading", `${this.stopped} Starting Python again …`);
     }, PATIENCE);
   }
 
   receive({ kind, number, answer, text }) {
-    if (kind === "loading") this.onState("loading", text);
+    if (kind === "loading") this.onState("loading", [this.stopped, text].join(" ").trim());
     if (kind === "failed") {
       clearTimeout(this.timer);
       this.onState("failed", text);
     }
     if (kind === "ready") {
       this.ready = true;
-      this.onState("ready", "");
+      this.onState("ready", this.stopped);
       if (this.request) this.send();
     }
     if (kind === "answer" && this.ready) {
