@@ -15,7 +15,7 @@ from archdsl.figure.differences import side_by_side
 from archdsl.figure.drawing import SIZES, Drawing
 from archdsl.figure.fold import fold
 from archdsl.figure.layout import layout
-from archdsl.figure.page import page as page_of
+from archdsl.figure.page import page_of_drawing
 from archdsl.figure.structure import Figure, Level
 from archdsl.figure.svg import DARK, INK, LIGHT, svg
 from archdsl.frozen import Frozen
@@ -148,6 +148,15 @@ def test_texts_in_a_browser(screen: Screen, spec: str, level: Level) -> None:
     assert _problems(texts) == []
 
 
+@pytest.mark.parametrize("spec", SPECS)
+def test_texts_in_a_wider_font(screen: Screen, spec: str) -> None:
+    """That of a Linux system without Helvetica, Arial and Liberation Sans."""
+    screen.show(layout(_figure(spec, "block"), types=True), "wider", spec)
+    style = "document.querySelector('svg').style.fontFamily = \"'DejaVu Sans', sans-serif\""
+    screen.page.evaluate(style)
+    assert _problems(screen.page.evaluate(TEXTS)) == []
+
+
 @pytest.mark.parametrize(("left", "right"), PAIRS)
 def test_differences_in_a_browser(screen: Screen, left: str, right: str) -> None:
     drawing = side_by_side(_figure(left, "block"), _figure(right, "block"))
@@ -170,9 +179,8 @@ def test_the_check_finds_mistakes(screen: Screen) -> None:
 
 @pytest.mark.parametrize("spec", ["gpt.arch", "vaswani2017.arch:base", "clip.arch"])
 def test_a_page_fits_a_telephone(screen: Screen, spec: str) -> None:
-    figure = _figure(spec, "block")
     screen.page.set_viewport_size({"width": 400, "height": 800})
-    screen.page.set_content(page_of(figure.title, svg(layout(figure))))
+    screen.page.set_content(page_of_drawing(layout(_figure(spec, "block"))))
     assert screen.page.evaluate("document.documentElement.scrollWidth") <= 400
     screen.save("narrow", spec)
     screen.page.set_viewport_size({"width": 1280, "height": 800})
