@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from archdsl.cli.common import (
     print_note,
     print_step,
 )
+from archdsl.cli.progress_line import print_json
 from archdsl.diagnostics import did_you_mean, fail
 from archdsl.figure.fold import fold
 from archdsl.figure.layout import layout
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     if args.measure:
         data["measured"] = _measure(args, settings)
     if args.json:
-        print(json.dumps(data, indent=2))
+        print_json(data, indent=2)
     else:
         figure = svg(layout(fold(graph)))
         with replacing(args.output) as path:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
 from archdsl.describe.cost_curves import BATCHES, CostCurves, sizes
 from archdsl.diagnostics import Source
@@ -166,11 +167,13 @@ def _spec(sources: Iterable[Source], names: Mapping[str, str]) -> Iterator[str]:
     yield '<section id="spec" aria-label="Spec"><div role="tablist" aria-label="Files">'
     for source in sources:
         name = escape(names[source.path])
-        yield f'<button role="tab" id="tab:{name}" aria-controls="file:{name}" '
+        id = quote(name)  # an id has no spaces
+        yield f'<button role="tab" id="tab:{id}" aria-controls="file:{id}" '
         yield f'data-file="{name}">{name}</button>'
     yield "</div>"
     for source in sources:
         name = escape(names[source.path])
-        yield f'<ol role="tabpanel" id="file:{name}" aria-labelledby="tab:{name}" '
+        id = quote(name)
+        yield f'<ol role="tabpanel" id="file:{id}" aria-labelledby="tab:{id}" '
         yield f'data-file="{name}" tabindex="0">\n{listing(source)}\n</ol>'
     yield "</section>"

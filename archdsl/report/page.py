@@ -44,7 +44,7 @@ for (const table of document.querySelectorAll("table.sortable")) sortable(table)
 def report_page(data: Data, figure: str, command: str) -> str:
     """The page of a report's data and the SVG of the model's figure.
 
-    `command` is the command line that made it, which the page shows.
+    `command` is the command line that reports on this model, which the page shows.
     """
     css = asset("figure.css") + _asset("report.css")
     js = (asset("figure.js") + _asset("table.js")).replace("export function", "function")
@@ -131,6 +131,9 @@ def _architecture(data: Data, figure: str) -> str:
 
 
 def _blocks(data: Data) -> Iterator[str]:
+    if not data["blocks"]:
+        yield "<p>No block has parameters or FLOPs.</p>"
+        return
     at = sizes_at(data["facts"]["sizes"])
     yield (
         '<p class="quiet">All layers of a block together'
@@ -211,8 +214,9 @@ def _curve(curve: Data) -> Iterator[str]:
         ("FLOPs", work, format_count, False),
         ("Memory", memory, lambda n: format_count(n, "B"), True),
     ):
-        svg = plot(title, axis, sizes, curves, write, stacked)
-        yield f"<figure><figcaption>{title} {where}</figcaption>{svg}</figure>"
+        if any(max(each.values) for each in curves):
+            svg = plot(title, axis, sizes, curves, write, stacked)
+            yield f"<figure><figcaption>{title} {where}</figcaption>{svg}</figure>"
     yield "</div>"
     rows = zip(
         (f"{size:,}" for size in sizes),

@@ -99,6 +99,19 @@ def test_every_box_has_its_lines_and_opens_a_figure(spec: str) -> None:
     assert all(view["parent"] in read.boxes for view in read.data["views"][1:])
 
 
+def test_texts_of_a_spec_are_no_html(tmp_path: Path) -> None:
+    spec, file = tmp_path / "a 'b'.arch", tmp_path / "x.html"
+    evil = "# </script><!-- <script> {{css}} </template>\n"
+    spec.write_text(f"{evil}model M() {{ input x: float[8]  output y: float[8] = x -> relu }}")
+    assert main(["draw", str(spec), "-o", str(file)]) == 0
+    text = file.read_text(encoding="utf-8")
+    assert (text.count("<script"), text.count("</script>"), text.count("<!--")) == (2, 2, 0)
+    assert "{{css}}" in text
+    for name in re.findall(r'aria-(?:controls|labelledby)="([^"]*)"', text):
+        assert f'id="{name}"' in text
+        assert " " not in name
+
+
 def test_spec_is_shown_as_it_is() -> None:
     found = analyse("gpt.arch")
     text = page_of(fold(found.graph), spec=found.model.span.source)

@@ -170,6 +170,15 @@ def test_the_page_is_whole_and_loads_nothing(
     assert text.count('<svg class="plot"') == 2 * len(data["curves"])
 
 
+def test_a_model_without_parameters(tmp_path: Path) -> None:
+    spec, page = tmp_path / "relu.arch", tmp_path / "relu.html"
+    spec.write_text("model M() { input x: float[8]  output y: float[8] = x -> relu }")
+    assert main(["report", str(spec), "-o", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "No block has parameters or FLOPs." in text
+    assert re.findall("<figcaption>(.*?)</figcaption>", text) == ["Memory over <i>batch</i>"]
+
+
 def test_names_are_escaped(of: Callable[[str], dict[str, Any]]) -> None:
     data = of("vit.arch") | {"programs": []}
     data["facts"] = data["facts"] | {"model": "<i>&"}

@@ -168,8 +168,9 @@ function update() {
     const unit = name.endsWith("bytes") ? "bytes" : "";
     const place = byId(`cost:${name}`);
     place.dataset.value = value;
-    place.querySelector("b").textContent = short(value, unit);
-    place.querySelector("small").textContent = `${value.toLocaleString("en")}${unit && " bytes"}`;
+    const [text, exact] = [short(value, unit), `${value.toLocaleString("en")}${unit && " bytes"}`];
+    place.querySelector("b").textContent = text;
+    place.querySelector("small").textContent = exact === text ? "" : exact;
   }
   figure?.refresh();
 }
