@@ -281,3 +281,8 @@ def test_blocks_that_double_at_every_level_are_refused() -> None:
     (found,) = archdsl.check(archdsl.parse(model("float[T, D] = x -> b40", blocks=chain)))
     assert found.code == "cycle"
     assert found.message == "the model calls more than 10000 blocks"
+
+
+def test_a_block_is_no_model() -> None:
+    with pytest.raises(ArchError, match="a block, which only `archdsl draw` takes"):
+        analyse("llama.arch:rms_layer")

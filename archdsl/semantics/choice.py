@@ -18,11 +18,14 @@ def choose(file: ast.File, variant: str | None) -> tuple[ast.Model, ast.Variant 
             if by_name:
                 return by_name, None
             names = [v.name.id for v in variants] + [m.name.id for m in models]
+            blocks = [item.name.id for item in file.items if isinstance(item, ast.Block)]
             fail(
                 "model",
                 f"`{path}` has no variant `{variant}`",
                 expected=listing(names) if names else None,
-                help=did_you_mean(variant, names),
+                help="it is a block, which only `archdsl draw` takes"
+                if variant in blocks
+                else did_you_mean(variant, [*names, *blocks]),
             )
         model = next((m for m in models if m.name.id == chosen.call.callee.id), None)
         if model is None:

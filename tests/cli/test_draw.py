@@ -57,6 +57,7 @@ def test_diff(capsys: pytest.CaptureFixture[str]) -> None:
         (["gpt.arch", "--diff"], ["1 specs", "expected: two specs"]),
         (["blocks.arch:pre_norm"], ["takes a block, `sublayer`"]),
         (["blocks.arch:self"], ["self"]),
+        (["llama.arch:rms_layr"], ["has no variant `rms_layr`", "did you mean `rms_layer`?"]),
     ],
 )
 def test_mistakes(
