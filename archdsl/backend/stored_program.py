@@ -320,7 +320,9 @@ class StoredProgram:
         for each in everything:
             if isinstance(each, UOp):
                 variable, value = each.unbind()
-                self.table[self._variables[variable.expr]] = value
+                # A step without a cache does not depend on the number of past positions.
+                if variable.expr in self._variables:
+                    self.table[self._variables[variable.expr]] = value
         run(self.table, self.pauses)
         return self._returned
 

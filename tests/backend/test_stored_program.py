@@ -24,6 +24,7 @@ from archdsl.backend.tensors import realize_outside_capture
 from archdsl.cache import Store
 from archdsl.execution.decoder import Decoder
 from archdsl.model import Model
+from archdsl.syntax.parser import parse
 from tests.execution.test_decoder import SPECS
 
 Array = NDArray[Any]
@@ -397,6 +398,20 @@ def test_state_is_written_in_place() -> None:
         assert [found(given(1, 2)).tolist() for _ in range(2)] == [[4, 5], [8, 10]]
         assert state.tolist() == [2, 4]
     assert len(calls) == 1
+
+
+def test_a_stored_step_may_have_no_cache(traced: list[str]) -> None:
+    bigram = parse("""model M(V = 11, D = 8) {
+      input tokens: int[T <= 8] < V
+      output logits: float[T, V] = tokens -> embed(V, D) -> norm -> linear(V)
+      loss next_token(logits, tokens)
+    }""")
+    found = [
+        [each.tokens for each in archdsl.compile(bigram, device="CPU").generate([1], 4)]
+        for _ in range(2)
+    ]
+    assert found[0] == found[1]
+    assert traced.count("step") == 1
 
 
 def test_an_output_can_be_an_input_again() -> None:
