@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from archdsl.diagnostics import ArchError, fail
 from archdsl.execution import inputs
 from archdsl.execution.fit import Need, need
@@ -131,7 +133,7 @@ class Runs:
         parts = find_classifier(graph)
         values = arrays(graph, request.inputs or {}, None, self.given.files)
         pixels = values.get(parts.image.name)
-        if pixels is None:
+        if not isinstance(pixels, np.ndarray):
             fail("input", f"there is no image for `{parts.image.name}`")
         self._check_memory(graph, 1)
         probabilities = classify(self._model(request, analysis), pixels)[0]

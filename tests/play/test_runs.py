@@ -109,7 +109,9 @@ def test_wrong_requests_are_refused() -> None:
     assert "the text has no model" in refused(runs().run(RunRequest("")))
     assert "cannot generate tokens" in refused(runs().generate(RunRequest(OTHER)))
     assert "no token to begin with" in refused(runs().generate(RunRequest(TINY)))
-    assert "there is no image" in refused(runs().classify(RunRequest(IMAGES)))
+    for given_image in ({}, {"image": [1.0]}):
+        request = RunRequest(IMAGES, inputs=given_image)
+        assert "there is no image" in refused(runs().classify(request))
     assert "does not classify" in refused(runs().classify(RunRequest(TINY)))
     given = RunRequest(TINY, weights=GIVEN)
     assert "no weights are given" in refused(runs().run(given))
