@@ -129,6 +129,10 @@ def _given(args: argparse.Namespace) -> Given:
     check_map(args)
     if args.dtype is not None:
         check_choice("a model cannot be of dtype", args.dtype, BYTES)
+    if args.preprocessor:
+        from archdsl.tasks.classify import read_preprocessor  # imports tinygrad
+
+        read_preprocessor(args.preprocessor)
     options = Given(
         tokenizer=_absolute(args.tokenizer),
         needs_tokenizer=bool(args.tokenizer),

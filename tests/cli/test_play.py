@@ -94,7 +94,7 @@ def test_mistakes_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
         (["gpt2.arch:smal"], "did you mean `small`?"),
         (["gpt.arch", "--weights", "no.npz"], "no.npz: file not found"),
         (["gpt.arch", "--tokenizer", "no"], "no: file not found"),
-        (["--preprocessor", "no"], "no: file not found"),
+        (["--preprocessor", "no"], "preprocessor_config.json"),
         (["no"], "no: file not found"),
         (["gpt.arch", "--map", "x"], "--map names the tensors of --weights"),
         (["gpt.arch", "--dtype", "flaot16"], "did you mean `float16`?"),
@@ -107,6 +107,8 @@ def test_wrong_arguments_open_no_page(arguments: list[str], message: str) -> Non
 
 
 def test_a_text_with_mistakes_opens(tmp_path: Path) -> None:
+    text = '{"size": 4, "resample": 2, "image_mean": [0.5], "image_std": [0.5]}'
+    (tmp_path / "preprocessor_config.json").write_text(text, encoding="utf-8")
     spec = tmp_path / "mine.arch"
     spec.write_text("model M(", encoding="utf-8")
     assert given(f"{spec}:M", "--preprocessor", str(tmp_path)) == Given(
