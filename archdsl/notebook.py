@@ -15,7 +15,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from archdsl.cli.common import parse_settings
-from archdsl.describe.breakdown import breakdown, shares
+from archdsl.describe.breakdown import breakdown_at
 from archdsl.diagnostics import Diagnostic, fail
 from archdsl.graph.cost import format_count
 from archdsl.graph.nodes import Graph
@@ -62,13 +62,13 @@ def compile_cell(shell: Shell, line: str, cell: str) -> Model:
 
 def graph_table(graph: Graph, levels: int = 3) -> str:
     """Returns a table in HTML: the parameters and the flops of each block."""
-    parts, sizes = breakdown(graph, levels), graph.bounds
+    sizes = graph.bounds
     at = ", ".join(f"{name} = {size:,}" for name, size in sizes.items())
     rows = [("block", "parameters", "", f"flops at {at}" if at else "flops", "")]
-    for part, (params, work) in zip(parts, shares(graph, parts, sizes), strict=True):
-        name = "\N{EM SPACE}" * part.level + part.name
-        counts = (f"{part.params:,}", f"{params:.1%}", format_count(part.flops.at(sizes)))
-        rows.append((name, *counts, f"{work:.1%}"))
+    for each in breakdown_at(graph, sizes, levels):
+        name = "\N{EM SPACE}" * each.part.level + each.part.name
+        counts = (f"{each.part.params:,}", f"{each.params_share:.1%}")
+        rows.append((name, *counts, format_count(each.flops), f"{each.flops_share:.1%}"))
     head, *body = ("".join(map(_cell, row)) for row in rows)
     lines = "".join(f"<tr>{row}</tr>" for row in body)
     title = f"<caption>{escape(graph.name)}</caption>"

@@ -19,7 +19,7 @@ from archdsl.cli.common import (
     print_note,
 )
 from archdsl.cli.table import records
-from archdsl.describe.breakdown import breakdown, shares, shorten
+from archdsl.describe.breakdown import breakdown, breakdown_at, shorten
 from archdsl.describe.facts import facts
 from archdsl.diagnostics import ArchError, Diagnostic
 from archdsl.graph.cost import cost, format_bytes, format_count
@@ -121,15 +121,13 @@ def _data(graph: Graph, args: argparse.Namespace) -> dict[str, Any]:
 
 def _table(graph: Graph, levels: int) -> Iterator[str]:
     """The parameters and flops of each block, with their shares."""
-    parts, sizes = breakdown(graph, levels), graph.bounds
-    names = [f"{'  ' * each.level}{shorten(each.name)}" for each in parts]
+    rows = breakdown_at(graph, graph.bounds, levels)
+    names = [f"{'  ' * each.part.level}{shorten(each.part.name)}" for each in rows]
     width = max((len(name) for name in names), default=0)
     yield f"\n  {'block':<{width}}  {'parameters':>22}  {'flops':>18}"
-    for name, part, (params, work) in zip(
-        names, parts, shares(graph, parts, sizes), strict=True
-    ):
-        row = f"  {name:<{width}}  {part.params:>15,} {params:>6.1%}"
-        yield f"{row}  {format_count(part.flops.at(sizes)):>11} {work:>6.1%}"
+    for name, each in zip(names, rows, strict=True):
+        row = f"  {name:<{width}}  {each.part.params:>15,} {each.params_share:>6.1%}"
+        yield f"{row}  {format_count(each.flops):>11} {each.flops_share:>6.1%}"
 
 
 def _input(each: Input) -> str:

@@ -95,10 +95,18 @@ def _steps(path: str) -> tuple[str, ...]:
     return tuple(steps)
 
 
-def shares(
-    graph: Graph, parts: list[Part], sizes: Mapping[str, int]
-) -> list[tuple[float, float]]:
-    """The share of each part in the parameters and in the flops of the model, from 0 to 1."""
+class PartAt(Frozen):
+    """A part at given sizes of the varying axes; its shares in the model are from 0 to 1."""
+
+    part: Part
+    flops: int
+    params_share: float
+    flops_share: float
+
+
+def breakdown_at(graph: Graph, sizes: Mapping[str, int], levels: int = 2) -> list[PartAt]:
+    """The parts of `breakdown`, with their flops at these sizes."""
     params = sum(count for _, count in operator_parameters(graph)) or 1
     work = flops(graph).at(sizes) or 1
-    return [(part.params / params, part.flops.at(sizes) / work) for part in parts]
+    parts = [(part, part.flops.at(sizes)) for part in breakdown(graph, levels)]
+    return [PartAt(part, own, part.params / params, own / work) for part, own in parts]

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, get_args
 
 from archdsl.analysis import Analysis, Run
 from archdsl.describe.block_model import block_model
-from archdsl.describe.breakdown import breakdown, shares
+from archdsl.describe.breakdown import breakdown_at
 from archdsl.describe.facts import check_sizes
 from archdsl.diagnostics import ArchError, Diagnostic, did_you_mean, fail
 from archdsl.editor.document import Document, Version
@@ -304,7 +304,6 @@ def _facts(graph: Graph, request: Request) -> Data:
     if found.cache_bytes:
         cache = format_bytes(found.cache_bytes * batch)
         rows.append(("cache", cache, f"{found.cache_formula} bytes"))
-    parts = breakdown(graph, _LEVELS)
     return {
         "axes": [
             {"name": each.name, "least": each.least, "most": each.bound}
@@ -315,17 +314,15 @@ def _facts(graph: Graph, request: Request) -> Data:
         "cost": [{"name": n, "value": value, "note": note} for n, value, note in rows],
         "blocks": [
             {
-                "path": each.path,
-                "name": each.name,
-                "level": each.level,
-                "parameters": each.params,
-                "flops": each.flops.at(found.sizes) * batch,
-                "share_of_parameters": params,
-                "share_of_flops": work,
+                "path": each.part.path,
+                "name": each.part.name,
+                "level": each.part.level,
+                "params": each.part.params,
+                "params_share": each.params_share,
+                "flops": each.flops * batch,
+                "flops_share": each.flops_share,
             }
-            for each, (params, work) in zip(
-                parts, shares(graph, parts, found.sizes), strict=True
-            )
+            for each in breakdown_at(graph, found.sizes, _LEVELS)
         ],
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-from archdsl.describe.breakdown import breakdown, shares
+from archdsl.describe.breakdown import breakdown_at
 from archdsl.describe.cost_curves import BATCHES, CostCurves, cost_curves, sizes
 from archdsl.describe.facts import facts
 from archdsl.describe.features import features
@@ -46,19 +46,18 @@ def report_data(graph: Graph, levels: int = 2, programs: bool = True) -> dict[st
 
 
 def _blocks(graph: Graph, levels: int) -> list[dict[str, Any]]:
-    parts, bounds = breakdown(graph, levels), graph.bounds
     return [
         {
-            "path": part.path,
-            "name": part.name,
-            "level": part.level,
-            "params": part.params,
-            "params_share": params,
-            "flops_formula": str(part.flops),
-            "flops": part.flops.at(bounds),
-            "flops_share": work,
+            "path": each.part.path,
+            "name": each.part.name,
+            "level": each.part.level,
+            "params": each.part.params,
+            "params_share": each.params_share,
+            "flops_formula": str(each.part.flops),
+            "flops": each.flops,
+            "flops_share": each.flops_share,
         }
-        for part, (params, work) in zip(parts, shares(graph, parts, bounds), strict=True)
+        for each in breakdown_at(graph, graph.bounds, levels)
     ]
 
 

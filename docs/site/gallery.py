@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from html import escape
 from typing import NamedTuple
 
-from archdsl.describe.breakdown import breakdown, shares
+from archdsl.describe.breakdown import breakdown_at
 from archdsl.describe.differences import differences
 from archdsl.figure.differences import side_by_side
 from archdsl.figure.drawing import Drawing
@@ -205,16 +205,15 @@ def _cache(cost: Cost) -> str:
 
 
 def _parts(model: Model) -> str:
-    graph, found = model.graph, breakdown(model.graph)
     rows = [
         (
-            "&emsp;" * part.level + f"`{part.name}`",
-            f"{part.params:,}" if part.params else "",
-            f"{params:.1%}" if part.params else "",
-            f"`{part.flops}`" if work else "",
-            f"{work:.1%}" if work else "",
+            "&emsp;" * each.part.level + f"`{each.part.name}`",
+            f"{each.part.params:,}" if each.part.params else "",
+            f"{each.params_share:.1%}" if each.part.params else "",
+            f"`{each.part.flops}`" if each.flops else "",
+            f"{each.flops_share:.1%}" if each.flops else "",
         )
-        for part, (params, work) in zip(found, shares(graph, found, graph.bounds), strict=True)
+        for each in breakdown_at(model.graph, model.graph.bounds)
     ]
     return table(("block", "parameters", "share", "flops", "share"), rows)
 

@@ -509,6 +509,7 @@ assert words[0] == NUM_CPU_THREADS.value - 1, list(words[:4])
 """
 
 
+@pytest.mark.long
 def test_the_workers_outlive_a_first_capture() -> None:
     subprocess.run([sys.executable, "-c", WORKERS], check=True, timeout=100)
 

@@ -172,6 +172,7 @@ def test_softmax_norms_and_sums_are_in_fp32(case: tuple[str, str, str]) -> None:
     assert {name for kernel in lowered(*case) for name in kernel.precision} <= {"float", "int"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "case",
     some(

@@ -189,6 +189,7 @@ def large(kernels: tuple[Kernel, ...]) -> list[Kernel]:
     return [each for each in kernels if each.multiply_adds > LARGE and each.rows >= FEW]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_large_products_use_tensor_cores(case: tuple[str, str, str, str]) -> None:
     found = large(lowered(*case))

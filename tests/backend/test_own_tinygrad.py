@@ -59,6 +59,7 @@ def ran(code: str, **variables: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.long
 @pytest.mark.few(1)
 @pytest.mark.parametrize(
     "options", ["", "dtype='bfloat16'", "quantize='int8'", "kernels='tinygrad'"]
@@ -108,6 +109,7 @@ def test_a_users_jit_has_tinygrads_own_runner() -> None:
     assert same
 
 
+@pytest.mark.long
 def test_ours_has_the_runner_in_c() -> None:
     """A model's whole capture is one call; ten calls from Python would be more."""
     kinds = ran(

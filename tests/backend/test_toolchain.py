@@ -204,6 +204,7 @@ def test_a_cache_that_cannot_be_written(
     assert ensure_compiler().path == path
 
 
+@pytest.mark.long
 def test_ziglang_compiles_what_tinygrad_makes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from archdsl.analysis import analyse
 from archdsl.cli import main
-from archdsl.describe.breakdown import breakdown, shares, shorten
+from archdsl.describe.breakdown import breakdown, breakdown_at, shorten
 from archdsl.graph.cost import cost
 from archdsl.graph.types import Size
 
@@ -23,12 +23,11 @@ def test_the_parts_add_up(spec: str, levels: int) -> None:
     outer = [each for each in parts if each.level == 0]
     assert sum(each.params for each in outer) == found.params
     assert sum((each.flops for each in outer), start=Size.of(0)) == found.flops_formula
-    whole = [
-        part
-        for part, level in zip(shares(graph, parts, found.sizes), parts, strict=True)
-        if level.level == 0
-    ]
-    assert [sum(each) for each in zip(*whole, strict=True)] == pytest.approx([1, 1])
+    at = breakdown_at(graph, found.sizes, levels)
+    assert [each.part for each in at] == parts
+    shares = [(each.params_share, each.flops_share) for each in at if each.part.level == 0]
+    assert [sum(each) for each in zip(*shares, strict=True)] == pytest.approx([1, 1])
+    assert sum(each.flops for each in at if each.part.level == 0) == found.flops
     assert max(each.level for each in parts) < levels
 
 

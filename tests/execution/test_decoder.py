@@ -338,6 +338,7 @@ model Segments(vocab = 50, context = 32, D = 32, heads = 4) {
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kernels", some(["best", "tinygrad"], "best"))
 @pytest.mark.parametrize(
     ("text", "cached"),

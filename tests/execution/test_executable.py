@@ -186,6 +186,7 @@ def test_first_calls_and_generations_at_once_do_not_wait_for_one_another() -> No
 # -- caches --
 
 
+@pytest.mark.long
 def test_captures_and_decoders_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("archdsl.execution.executable.CAPTURES", 3)
     monkeypatch.setattr("archdsl.model.DECODERS", 2)

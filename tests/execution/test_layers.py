@@ -45,6 +45,7 @@ def results(model: archdsl.Model) -> tuple[NDArray[Any], dict[str, NDArray[Any]]
     return out, {name: each.grad.numpy() for name, each in model.parameters.items()}
 
 
+@pytest.mark.long
 def test_layers_with_numbers_are_these_layers() -> None:
     numbered, plain = compiled(NUMBERED), compiled(ONE_BY_ONE)
     (stack,) = (node for node in numbered.graph.nodes if isinstance(node, Stack))

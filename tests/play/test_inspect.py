@@ -39,7 +39,7 @@ def test_a_model_has_facts_and_a_figure() -> None:
     assert answer["outputs"] == {"y": "float[T, D = 8]"}
     parameters, *_ = answer["cost"]
     assert (parameters["value"], parameters["note"]) == ("1.744 k", "1,744; 6.976 kB")
-    assert sum(each["parameters"] for each in answer["blocks"] if not each["level"]) == 1744
+    assert sum(each["params"] for each in answer["blocks"] if not each["level"]) == 1744
     assert answer["figure"].startswith("<svg")
     assert json.loads(json.dumps(answer)) == answer
 

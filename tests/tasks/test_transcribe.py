@@ -69,6 +69,7 @@ def test_recordings_are_cut_at_quiet_places() -> None:
     assert windows(sound[:200], 200, 10) == [(0, 200)]
 
 
+@pytest.mark.long
 def test_suppressed_tokens_are_never_generated() -> None:
     sound = np.sin(np.arange(1600) / 9).astype(np.float32)
     (free,) = transcriber(GenerationConfig(suppress_tokens=tuple(range(7))), language="en")(

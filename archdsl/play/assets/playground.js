@@ -211,11 +211,11 @@ function size(name, least, most, value, use) {
 function showBlocks(blocks) {
   const share = part => make("td", { class: "share" },
     make("span", { class: "amount", style: `width: ${(100 * part).toFixed(1)}%` }), `${(100 * part).toFixed(1)} %`);
-  const row = ({ name, level, parameters, flops, share_of_parameters, share_of_flops }) =>
+  const row = ({ name, level, params, params_share, flops, flops_share }) =>
     make("tr", {},
       make("th", { scope: "row", style: `padding-left: ${level + 0.25}em` }, name.replace(/\.\{\}$/, "")),
-      make("td", {}, parameters.toLocaleString("en")), share(share_of_parameters),
-      make("td", {}, short(flops)), share(share_of_flops));
+      make("td", {}, params.toLocaleString("en")), share(params_share),
+      make("td", {}, short(flops)), share(flops_share));
   $("#blocks table").replaceChildren(
     make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "block"),
       make("th", { scope: "col", colspan: 2 }, "parameters"), make("th", { scope: "col", colspan: 2 }, "flops"))),
