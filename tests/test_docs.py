@@ -250,7 +250,7 @@ def test_a_sample_of_prose_depends_on_the_seed_alone() -> None:
     assert len(re.findall(r"^\S.*:\d+", sample, re.MULTILINE)) == 30
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_zoo_page_is_up_to_date(request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--update-golden"):
         zoo.write()

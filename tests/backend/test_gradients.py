@@ -167,7 +167,8 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", some(MODELS))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_tinygrads_kernels_give_the_same(name: str) -> None:
     random = np.random.default_rng(0)
     given: dict[str, Any] = {"tokens": random.integers(1, 101, (3, 61))}

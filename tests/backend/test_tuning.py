@@ -171,10 +171,8 @@ def gpt(device: str, **options: Any) -> Any:
 
 
 # On OpenCL the kernels by themselves are above; a model's take a minute.
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "device", ["CPU", pytest.param("CL", marks=pytest.mark.slow)], indirect=True, scope="module"
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["CPU", "CL"], indirect=True, scope="module")
 def test_a_model_computes_the_same(device: str, drawn: list[Schedule]) -> None:
     """A whole sequence, and steps with a variable size."""
     tokens = np.random.default_rng(0).integers(0, 59, (2, 11))

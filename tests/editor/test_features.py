@@ -357,7 +357,7 @@ def test_an_untitled_document_needs_no_file() -> None:
     assert last == []
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_any_place_of_any_text_has_an_answer(seed: int) -> None:
     """Parts of a text are removed or doubled; no request then fails."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,24 +19,25 @@ from archdsl.figure.structure import Level
 from archdsl.graph.nodes import Apply, Graph, Mixture, Scan, refs, walk
 from archdsl.passes.decompose import decompose
 from archdsl.passes.eliminate_dead_code import eliminate_dead_code
-from archdsl.semantics.library import read, standard_library, tree
-from archdsl.syntax import ast
+from archdsl.semantics.library import standard_library
 from tests.figure.geometry import arrows, problems
 
 LEVELS: tuple[Level, ...] = ("model", "block", "operator")
 SHORT = ("gpt.arch:GPT", "vit.arch:ViT", "transformer.arch:Transformer")
+# Parsing the library takes seconds in each process, also in one that runs no test of it.
+BLOCK = re.compile(r"^block (\w+)", re.MULTILINE)
+MODEL = re.compile(r"^model (\w+)", re.MULTILINE)
+VARIANT = re.compile(r"^variant (\w+) = (\w+)", re.MULTILINE)
 COLUMN = 85 / 25.4 * 72  # of a page, in points
 
 
 def _models() -> Iterator[Any]:
     """A variant of every model; those after the first of a file are slow."""
     for path in sorted(standard_library().glob("*.arch")):
-        found = tree(read(str(path))).items
-        variants = [item for item in found if isinstance(item, ast.Variant)]
-        models = [item.name.id for item in found if isinstance(item, ast.Model)]
-        for number, model in enumerate(models):
-            sized = (each.name.id for each in variants if each.call.callee.id == model)
-            spec = f"{path.name}:{next(sized, model)}"
+        text = path.read_text(encoding="utf-8")
+        sized = {of: name for name, of in reversed(VARIANT.findall(text))}
+        for number, model in enumerate(MODEL.findall(text)):
+            spec = f"{path.name}:{sized.get(model, model)}"
             group = pytest.mark.slow if number else pytest.mark.long
             yield pytest.param(spec, marks=() if spec in SHORT else group)
 
@@ -76,7 +78,7 @@ def test_geometry_of_a_block(name: str) -> None:
 def _blocks() -> Iterator[str]:
     """All blocks of the library; `pre_norm` takes a block, and no model of it calls it."""
     for path in sorted(standard_library().glob("*.arch")):
-        names = [i.name.id for i in tree(read(str(path))).items if isinstance(i, ast.Block)]
+        names = BLOCK.findall(path.read_text(encoding="utf-8"))
         yield from (f"{path.name}:{name}" for name in names if name != "pre_norm")
 
 

@@ -37,6 +37,7 @@ def check(model: Any, reference: Reference) -> None:
     assert np.array_equal(best, right)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("seed", first(range(3)))
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_what_transformers_saved_computes_the_same(

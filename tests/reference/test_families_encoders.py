@@ -19,6 +19,7 @@ from tests.suite import first
 pytestmark = pytest.mark.reference("torch", "transformers")
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("seed", first(range(3)))
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_what_transformers_saved_computes_the_same(

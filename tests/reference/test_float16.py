@@ -13,7 +13,7 @@ from tests.reference.agreement import apart
 pytestmark = pytest.mark.reference("torch", "transformers")
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "kernels"), [("gated-gelu", "best"), ("relu", "best"), ("relu", "tinygrad")]
 )

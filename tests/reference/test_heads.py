@@ -218,7 +218,7 @@ BERT_HEADS = {
 }
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
 @pytest.mark.parametrize("model", BERT_HEADS)
 def test_heads_of_bert(tmp_path: Path, model: str, named: bool) -> None:
@@ -318,7 +318,7 @@ IMAGE_MODELS = {
 }
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
 @pytest.mark.parametrize("model", IMAGE_MODELS)
 def test_heads_of_image_encoders(tmp_path: Path, model: str, named: bool) -> None:

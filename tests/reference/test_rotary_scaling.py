@@ -131,7 +131,7 @@ SCALINGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.few(12)
+@pytest.mark.few(6)
 @pytest.mark.parametrize("length", [13, 64, 99])
 @pytest.mark.parametrize("name", SCALINGS)
 def test_the_operator(name: str, length: int) -> None:
@@ -224,7 +224,7 @@ def decoded(model: archdsl.Model, ids: Any) -> Any:
     return np.concatenate(steps, axis=1)
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_a_model(tmp_path: Path, name: str, scaling: str) -> None:

@@ -65,7 +65,7 @@ def is_left_out(name: str) -> bool:
     return name in LEFT_OUT or UNUSED.fullmatch(name) is not None
 
 
-@pytest.mark.few(10)
+@pytest.mark.few(6)
 @pytest.mark.parametrize("family", cases)
 @pytest.mark.parametrize("seed", first([3, 4]))
 def test_there_and_back(
