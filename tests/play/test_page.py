@@ -129,7 +129,7 @@ def select(page: Page, words: str) -> None:
 
 
 def test_the_first_figure_comes_soon(folder: Path) -> None:
-    """From an empty cache. On a machine that does nothing else, it takes about 3 seconds."""
+    """From an empty cache. On a machine that does nothing else, it took 3.5 seconds."""
     with served(folder) as url, open_page(width=1400, height=900) as page:
         start = time.monotonic()
         load(page, url)
