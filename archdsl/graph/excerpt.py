@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from archdsl.graph.nodes import (
-    Apply,
-    Body,
     Graph,
     Input,
     Mixture,
     Node,
     Scan,
-    Slice,
     Stack,
+    defined_ids,
     refs,
     walk,
 )
+from archdsl.graph.renames import with_refs
 
 
 def excerpt(
@@ -47,17 +46,17 @@ def excerpt(
     """
     used, kept = set(results.values()), list[Node]()
     for node in reversed(_body_of(graph, used)):
-        if not used.isdisjoint({*_values(node)} - given.keys()):
+        if not used.isdisjoint({*defined_ids([node])} - given.keys()):
             kept.append(node)
             used |= {*refs(node)}
     if not kept:
         return None
-    made = {ref for node in kept for ref in _values(node)}
+    made = {*defined_ids(kept)}
     outside = dict.fromkeys(r for n in reversed(kept) for r in refs(n) if r not in made)
     names = _names(graph, given, list(outside))
     types = graph.types()
     inputs = tuple(Input(names[ref], types[ref]) for ref in outside)
-    nodes = tuple(_below(_renamed(node, names), path) for node in reversed(kept))
+    nodes = tuple(_below(with_refs(node, names), path) for node in reversed(kept))
     axes = {axis for node, _ in walk(nodes) for axis in node.type.vars}
     axes |= {axis for each in inputs for axis in each.type.vars}
     return Graph(
@@ -85,18 +84,9 @@ def _body_of(graph: Graph, wanted: set[str]) -> tuple[Node, ...]:
                     yield node.body
 
     def given(nodes: tuple[Node, ...]) -> int:
-        return len(wanted & {ref for node in nodes for ref in _values(node)})
+        return len(wanted & {*defined_ids(nodes)})
 
     return max(bodies(graph.nodes), key=given)
-
-
-def _values(node: Node) -> Iterator[str]:
-    """The values that a node gives to those after it."""
-    yield node.id
-    if isinstance(node, Stack):
-        yield from (each.id for each in node.gives)
-    elif isinstance(node, Scan) and node.final is not None:
-        yield node.final
 
 
 def _names(graph: Graph, given: Mapping[str, str], outside: list[str]) -> dict[str, str]:
@@ -110,43 +100,6 @@ def _names(graph: Graph, given: Mapping[str, str], outside: list[str]) -> dict[s
             name += "'"
         found[ref] = name
     return found
-
-
-def _renamed(node: Node, names: Mapping[str, str]) -> Node:
-    """A node that uses the inputs by their names."""
-
-    def new(ref: str) -> str:
-        return names.get(ref, ref)
-
-    def slices(found: tuple[Slice, ...]) -> tuple[Slice, ...]:
-        return tuple(replace(each, of=new(each.of)) for each in found)
-
-    def body(inside: Body) -> Body:
-        nodes = tuple(_renamed(each, names) for each in inside.nodes)
-        return replace(
-            inside, nodes=nodes, result=new(inside.result), takes=slices(inside.takes)
-        )
-
-    match node:
-        case Apply():
-            return _applied(node, new)
-        case Stack():
-            return replace(node, input=new(node.input), bodies=tuple(map(body, node.bodies)))
-        case Mixture():
-            return replace(node, input=new(node.input), gates=new(node.gates))
-        case Scan():
-            return replace(
-                node,
-                takes=slices(node.takes),
-                body=tuple(_applied(each, new) for each in node.body),
-                result=new(node.result),
-                output=new(node.output),
-                start=None if node.start is None else new(node.start),
-            )
-
-
-def _applied(node: Apply, new: Callable[[str], str]) -> Apply:
-    return replace(node, inputs=tuple((param, new(ref)) for param, ref in node.inputs))
 
 
 def _below(node: Node, path: str) -> Node:

@@ -14,7 +14,7 @@ slice of a value such as a cache (`Slice`). A `Scan` is like a stack over positi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import TypeAlias
 
@@ -361,13 +361,13 @@ def refs(node: Node) -> tuple[str, ...]:
 
 def outer_refs(body: Body) -> tuple[str, ...]:
     """The outer values that a body uses whole, in order."""
-    own = {body.carry, *(each.id for each in body.takes), *_defined_ids(body.nodes)}
+    own = {body.carry, *(each.id for each in body.takes), *defined_ids(body.nodes)}
     used = (*(ref for inner in body.nodes for ref in refs(inner)), body.result)
     return tuple(dict.fromkeys(ref for ref in used if ref not in own))
 
 
-def _defined_ids(nodes: tuple[Node, ...]) -> Iterator[str]:
-    """The ids that nodes define, with those that a stack gives."""
+def defined_ids(nodes: Iterable[Node]) -> Iterator[str]:
+    """The ids that nodes define, with those that a stack gives and the last of a scan."""
     for node in nodes:
         yield node.id
         if isinstance(node, Stack):

@@ -14,6 +14,7 @@ from typing import Any
 from archdsl.frozen import Frozen
 from archdsl.graph import masks
 from archdsl.graph.nodes import Apply, Graph, Input, Mixture, Node, Scan, Slice, Stack
+from archdsl.graph.renames import with_refs
 from archdsl.graph.types import Type
 from archdsl.graph.unused import drop_unused
 from archdsl.passes import optimise
@@ -87,7 +88,7 @@ def read_and_replace(
     graph = replace(
         edges.graph,
         inputs=(*edges.graph.inputs, *inputs),
-        nodes=tuple(_with_inputs(node, new) for node in edges.graph.nodes),
+        nodes=tuple(with_refs(node, new) for node in edges.graph.nodes),
         outputs=tuple((path, new.get(ref, ref)) for path in read for ref in [edges.refs[path]]),
     )
     whole = optimise(graph)
@@ -292,28 +293,3 @@ def divide_attention(builder: Builder, node: Apply) -> Iterator[Apply]:
     yield weights
     last = apply("mix", "sums", {"x": weights.id, "v": given["v"]} | own, mask=attr["mask"])
     yield builder.typed(replace(last, id=node.id, names=node.names))
-
-
-def _with_inputs(node: Node, new: Mapping[str, str]) -> Node:
-    """A node that uses other values."""
-
-    def of(ref: str) -> str:
-        return new.get(ref, ref)
-
-    match node:
-        case Apply():
-            return replace(node, inputs=tuple((param, of(ref)) for param, ref in node.inputs))
-        case Mixture():
-            return replace(node, input=of(node.input), gates=of(node.gates))
-        case Scan():
-            body = (_with_inputs(each, new) for each in node.body)
-            return replace(
-                node,
-                takes=tuple(replace(each, of=of(each.of)) for each in node.takes),
-                body=tuple(each for each in body if isinstance(each, Apply)),
-                output=of(node.output),
-                result=of(node.result),
-                start=node.start and of(node.start),
-            )
-        case Stack():
-            raise AssertionError("stacks are written out")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from archdsl.graph.nodes import Apply, Graph, Mixture, Node, Scan, Slice, Stack
 from archdsl.graph.ops import OPERATORS
+from archdsl.graph.renames import with_inputs
 from archdsl.graph.sites import trained
 
 
@@ -31,9 +32,7 @@ def eliminate_common_subexpressions(graph: Graph) -> Graph:
     renamed: dict[str, str] = {}
     nodes = _eliminate(graph.nodes, {}, renamed, trained(graph))
     outputs = tuple((name, renamed.get(ref, ref)) for name, ref in graph.outputs)
-    losses = tuple(
-        replace(term, loss=_rename_inputs(term.loss, renamed)) for term in graph.losses
-    )
+    losses = tuple(replace(term, loss=with_inputs(term.loss, renamed)) for term in graph.losses)
     return replace(graph, nodes=nodes, outputs=outputs, losses=losses)
 
 
@@ -47,7 +46,7 @@ def _eliminate(
     for node in nodes:
         match node:
             case Apply():
-                node = _rename_inputs(node, renamed)
+                node = with_inputs(node, renamed)
                 key = (node.op, node.inputs, node.attrs)
                 if node.id not in with_weights and not OPERATORS[node.op].random:
                     if key in known:
@@ -102,7 +101,3 @@ def _scan(
         start=node.start and new(node.start),
         valid=node.valid and new(node.valid),
     )
-
-
-def _rename_inputs(node: Apply, renamed: dict[str, str]) -> Apply:
-    return replace(node, inputs=tuple((p, renamed.get(ref, ref)) for p, ref in node.inputs))

@@ -96,12 +96,13 @@ class Blocks:
         if isinstance(result, Poison) or not self._has_type(block, result, inner):
             return POISON
         several = result.tensors if isinstance(result, Several) else (result,)
-        given = tuple(
-            (name, value)
-            for name, value in inner.names.items()
-            if name in arguments.slots and isinstance(value, Tensor)
-        )
-        self.builder.called.setdefault(block.name.span, Called(path, given, several))
+        if block.name.span not in self.builder.called:
+            given = tuple(
+                (name, value)
+                for name, value in inner.names.items()
+                if name in arguments.slots and isinstance(value, Tensor)
+            )
+            self.builder.called[block.name.span] = Called(path, given, several)
         types: list[ast.Type | None] = [None] * len(several)
         if block.type is not None:
             types = list(
