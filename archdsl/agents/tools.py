@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from archdsl.figure.layout import layout
 from archdsl.figure.structure import Level
 from archdsl.figure.svg import svg
 from archdsl.graph.ops import OPS
-from archdsl.semantics.library import read_text_file, standard_library
+from archdsl.semantics.library import first_comment, library_specs, read_text_file
 from archdsl.semantics.model_parameters import Setting
 from archdsl.syntax import ast
 from archdsl.syntax.parser import parse
@@ -91,9 +90,9 @@ def search(words: str) -> list[dict[str, Any]]:
     if not asked:
         fail("argument-value", "there is no word to search for", expected="`sliding window`")
     ranked = []
-    for path in sorted(standard_library().glob("*.arch")):
+    for path in library_specs():
         text = read_text_file(path)
-        about = _first_comment(text)
+        about = " ".join(first_comment(text))
         first, all = (_count(asked, each) for each in (f"{path.stem} {about}", text))
         if all:
             # A word in the title or the first comment counts more than one in the text.
@@ -141,7 +140,7 @@ def _spec(spec: str) -> ast.File | str:
 
 
 def _in_library(name: str) -> Path:
-    specs = {path.name: path for path in standard_library().glob("*.arch")}
+    specs = {path.name: path for path in library_specs()}
     if name not in specs:
         fail(
             "file",
@@ -150,11 +149,6 @@ def _in_library(name: str) -> Path:
             help=did_you_mean(name, specs),
         )
     return specs[name]
-
-
-def _first_comment(text: str) -> str:
-    lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
-    return " ".join(line.removeprefix("#").strip() for line in lines)
 
 
 def _count(asked: set[str], text: str) -> int:

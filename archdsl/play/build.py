@@ -23,7 +23,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 from archdsl.diagnostics import ArchError, fail
 from archdsl.play.site import site_files
-from archdsl.semantics.library import standard_library
+from archdsl.semantics.library import library_specs
 
 VERSION = "314.0.7"
 CHECKSUMS = {
@@ -112,7 +112,7 @@ def _bake(package: Path, target: Path) -> None:
             for root, patterns in ((ours, ("*.py", "*.lark")), (larks, ("*.py", "*.lark"))):
                 for path in sorted(each for p in patterns for each in root.rglob(p)):
                     out.write(path, Path(root.name, path.relative_to(root)))
-            for path in sorted(standard_library().glob("*.arch")):
+            for path in library_specs():
                 out.write(path, Path("specs", path.name))
         script = str(Path(__file__).with_name("bake.mjs"))
         _run(["node", script, str(package.resolve()), str(sources), str(target)], temporary)

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from archdsl.diagnostics import CODES, page
 from archdsl.editor.textmate import textmate
 from archdsl.figure.page import asset
-from archdsl.semantics.library import read_text_file, standard_library
+from archdsl.semantics.library import first_comment, library_specs, read_text_file
 
 Engine: TypeAlias = Literal["browser", "server"]
 
@@ -43,7 +43,7 @@ def site_files(engine: Engine) -> dict[str, bytes]:
     found["grammar.json"] = _json(textmate())
     found["examples.json"] = _json(examples())
     found |= {f"errors/{code}.md": page(code).read_bytes() for code in CODES}
-    found |= {f"specs/{each.name}": each.read_bytes() for each in _specs()}
+    found |= {f"specs/{each.name}": each.read_bytes() for each in library_specs()}
     return found
 
 
@@ -53,24 +53,15 @@ def examples() -> dict[str, list[dict[str, str]]]:
     >>> examples()["First"][0]
     {'file': 'gpt.arch', 'title': 'GPT'}
     """
-    titles = {each.name: _title(read_text_file(each)) for each in _specs()}
+    titles = {each.name: _title(read_text_file(each)) for each in library_specs()}
     first = [{"file": name, "title": titles.pop(name)} for name in _BASICS]
     others = sorted(titles.items(), key=lambda each: each[1].casefold())
     return {"First": first, "Library": [{"file": n, "title": title} for n, title in others]}
 
 
-def _specs() -> list[Path]:
-    return sorted(standard_library().glob("*.arch"))
-
-
 def _title(text: str) -> str:
     """What the first comment names: its words before the colon, or its first sentence."""
-    lines = []
-    for line in text.split("\n"):
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("# "))
-    comment = " ".join(lines)
+    comment = " ".join(first_comment(text))
     return min((comment.split(mark)[0] for mark in (":", ". ", ", ", " (")), key=len)
 
 

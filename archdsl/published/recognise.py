@@ -20,7 +20,7 @@ from archdsl.published.configs import read_alternatives
 from archdsl.published.includes import has_includes, inline_block, inline_includes
 from archdsl.published.tensor_fields import is_tensor_field
 from archdsl.published.weight_maps import check_owners
-from archdsl.semantics.library import find, load, read, standard_library, tree
+from archdsl.semantics.library import find, library_specs, load, read, tree
 from archdsl.semantics.model_parameters import Setting
 from archdsl.semantics.report import Report
 from archdsl.syntax import ast
@@ -71,7 +71,7 @@ def recognise(
     be unknown to the spec.
     """
     fields = flatten(config)
-    paths = [_path(spec)] if spec else sorted(standard_library().glob("*.arch"))
+    paths = [_path(spec)] if spec else library_specs()
     best = _search([path for path in paths if _mentions(path, fields)], fields)
     best = best or _search(paths, fields)
     if best is None:

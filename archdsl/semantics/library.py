@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +71,21 @@ def standard_library() -> Path:
     return inside if inside.is_dir() else package.parent / "specs"
 
 
+def library_specs() -> list[Path]:
+    """The specs of the standard library, by name."""
+    return sorted(standard_library().glob("*.arch"))
+
+
+def first_comment(text: str) -> list[str]:
+    """The lines of the comment at the start of a spec, without their `#`.
+
+    >>> first_comment("# GPT: a stack\\n#\\n# of blocks.\\nuse …")
+    ['GPT: a stack', '', 'of blocks.']
+    """
+    lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return [line.removeprefix("#").strip() for line in lines]
+
+
 def find(path: str, beside: Path | None = None) -> Path | None:
     """A spec file: relative to the folder `beside`, or in the standard library."""
     places = [beside / path if beside else Path(path), standard_library() / path]
@@ -83,7 +99,7 @@ def read(path: str) -> Source:
     if found is None:
         if _is_denied(path):
             fail("file", f"`{path}` cannot be read: {os.strerror(errno.EACCES)}")
-        known = sorted(p.name for p in standard_library().glob("*.arch"))
+        known = [each.name for each in library_specs()]
         known += sorted(p.name for p in Path(path).parent.glob("*.arch"))
         help = did_you_mean(Path(path).name, known)
         if os.path.isdir(path):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from archdsl.diagnostics import Diagnostic, Span, did_you_mean, listing
 from archdsl.graph.ops import CALLED, RENAMED
 from archdsl.graph.signature import Kind, Param
-from archdsl.semantics.library import Scope, standard_library
+from archdsl.semantics.library import Scope, library_specs
 from archdsl.semantics.values import Symbol
 from archdsl.syntax import ast
 
@@ -74,7 +74,7 @@ def unknown_option(
 
 def _elsewhere(name: str) -> str | None:
     """A help line for a name that is defined elsewhere."""
-    for path in sorted(standard_library().glob("*.arch")):
+    for path in library_specs():
         if re.search(rf"^block {re.escape(name)}\(", path.read_text("utf-8"), re.MULTILINE):
             return f'it is in the standard library: add `use "{path.name}"`'
     for op in CALLED.values():

@@ -16,7 +16,7 @@ from archdsl.figure.fold import fold
 from archdsl.figure.structure import Figure
 from archdsl.graph.cost import Cost, cost
 from archdsl.graph.nodes import Apply, Graph, Mixture, Scan, walk
-from archdsl.semantics.library import read, standard_library, tree
+from archdsl.semantics.library import first_comment, library_specs, read, tree
 from archdsl.syntax import ast
 
 YEAR = re.compile(r"\b(?:19|20)\d\d(?=[a-z]?\b)")
@@ -108,7 +108,7 @@ class Spec:
 
 def files() -> list[str]:
     """The paths of all specs of the library."""
-    return [str(path) for path in sorted(standard_library().glob("*.arch"))]
+    return [str(path) for path in library_specs()]
 
 
 def spec(path: str) -> Spec:
@@ -135,8 +135,7 @@ def comment(text: str) -> str:
     >>> comment("# GPT: a stack\\n# of blocks.\\n#\\n# More.\\nmodel …")
     'GPT: a stack of blocks.\\nMore.'
     """
-    lines = re.match(r"(#.*(\n|\Z))*", text)[0].splitlines()
-    joined = " ".join(line[1:].strip() or "\n" for line in lines)
+    joined = " ".join(line or "\n" for line in first_comment(text))
     return re.sub(r" *\n *", "\n", joined)
 
 
